@@ -1,0 +1,121 @@
+"""Every key that exists, with its unit and meaning. Other configs state differences only.
+
+The values are the long-tailed CIFAR-10 recipe at full scale (docs/reproducing.md), except that the data are `digits`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of initial weights, order of images, augmentation and training attacks
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # digits, cifar10, cifar100, mnist, svhn_cropped, stl10, tiny_imagenet
+    config.data.dir = ""  # TFDS data directory; "" is TFDS's own default
+    config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
+    config.data.imbalance_ratio = 50.0  # n_max / n_min
+    config.data.profile = "exp"  # exp, step
+    config.data.split_seed = 0  # 0: the images of RoBal, AT-BSL and REAT
+    config.data.validation_fraction = 0.05  # of each class's training images, 0 for no validation part ...
+    config.data.validation_floor = 10  # ... but at least so many ...
+    config.data.validation_cap = 0.2  # ... and at most this fraction
+
+    config.threat = ConfigDict()
+    config.threat.norm = "linf"  # linf, l2
+    config.threat.radius = 8.0  # in 1/255
+
+    config.model = ConfigDict()
+    config.model.name = "resnet18"  # resnet18, preact_resnet18, wrn_28_10, wrn_34_10, mobilenet_v2, small_resnet
+    config.model.width = 16  # channels of the first stage, small_resnet only
+    config.model.depth = 1  # blocks per stage, small_resnet only
+    config.model.stem_stride = 1  # of the first convolution, small_resnet only
+    config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
+    config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
+
+    # A phase trains the teacher only if the student's settings ask for one.
+    config.teacher = _phase()
+    config.teacher.method = "pgd_at"
+    config.teacher.subset = "balanced"
+    config.teacher.epochs = 30
+    config.teacher.remainder = "carry"
+    config.teacher.optimizer.drops = (0.6, 0.8)
+
+    config.student = _phase()
+    config.student.method = "self_distillation"
+    config.student.subset = "all"
+    config.student.epochs = 100
+    config.student.remainder = "drop"
+    config.student.optimizer.drops = (0.74, 0.89, 0.99)  # epochs 75, 90, 100, counted from 1
+
+    # Settings of each method that has any; both phases share them.
+    config.methods = ConfigDict()
+    config.methods.trades = ConfigDict()
+    config.methods.trades.beta = 6.0  # weight of the KL
+    config.methods.trades.passes = "as_described"  # as_described: train-mode passes x, x'; as_released: x, x', x
+    config.methods.self_distillation = ConfigDict()
+    config.methods.self_distillation.alpha = 1.0  # weight of the logit KL
+    config.methods.self_distillation.beta = 1.0  # weight of indirect gradient matching
+    config.methods.self_distillation.label_weight = 1.0  # weight of the label loss
+    config.methods.self_distillation.label_loss = "bsl"  # bsl (balanced softmax), ce
+    config.methods.self_distillation.temperature = 1.0  # of the logit KL
+    config.methods.self_distillation.teacher_input = "adv"  # adv, clean: what the teacher sees in the logit KL
+    config.methods.self_distillation.inner_objective = "ce"  # ce, bsl, teacher_kl
+    config.methods.self_distillation.ramp = "linear"  # of beta: linear (epoch / epochs), none
+    config.methods.self_distillation.clean_forward = True  # statistics-only pass on clean images if beta > 0
+    config.methods.self_distillation.minus_bn = "train"  # train, batch_frozen: BatchNorm of the x - delta pass
+    config.methods.self_distillation.clip_minus = False  # cut x - delta to [0, 1]
+
+    config.eval = ConfigDict()
+    config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
+    config.eval.checkpoint = "student"  # --mode=evaluate: student, teacher, or a path to a workdir or a phase's folder
+    config.eval.batch_size = 512  # images per compiled call
+    config.eval.limit = 0  # test images per class, 0 for all
+    config.eval.seed = 0  # of the attacks' random starts
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
+    config.checkpoint.keep = 2  # newest checkpoints kept per phase
+    return config
+
+
+def _phase() -> ConfigDict:
+    """Keys that teacher and student share, with the values that they share."""
+    phase = ConfigDict()
+    phase.method = ""  # pgd_at, trades, at_bsl, self_distillation
+    phase.subset = ""  # all, balanced: which images of the training part it sees
+    phase.balanced = ConfigDict()
+    phase.balanced.count = 0  # images per class; 0: from gamma
+    phase.balanced.gamma = 0.0  # images per class as a multiple of the rarest class; 0: sqrt(n_max / n_min)
+    phase.balanced.up_sample = True  # whether rare images may repeat
+    phase.balanced.redraw = False  # a new subset every epoch
+    phase.balanced.seed = 0  # of the draw
+    phase.shuffle_labels = False  # negative control
+    phase.initialize = "scratch"  # scratch, teacher: start from the teacher's last weights
+    phase.epochs = 0
+    phase.steps = 0  # updates; if above 0 it replaces epochs
+    phase.batch_size = 128  # over all devices
+    phase.remainder = ""  # drop: last partial batch of an epoch; carry: into the next epoch
+    phase.optimizer = ConfigDict()
+    phase.optimizer.name = "sgd"  # any optax optimiser
+    phase.optimizer.momentum = 0.9  # sgd only
+    phase.optimizer.nesterov = False  # sgd only
+    phase.optimizer.options = ConfigDict()  # further keyword arguments of the optax optimiser
+    phase.optimizer.weight_decay = 5e-4  # coupled L2 on all parameters
+    phase.optimizer.learning_rate = 0.1
+    phase.optimizer.schedule = "drops"  # drops, cosine, constant
+    phase.optimizer.drops = ()  # fractions of the epochs after which the rate is multiplied by drop_factor
+    phase.optimizer.drop_factor = 0.1
+    phase.optimizer.warmup_epochs = 0  # linear from 0
+    phase.ema_decay = 0.0  # per step, of averaged weights; 0 for none
+    phase.augmentation = ConfigDict()
+    phase.augmentation.policy = "base"  # none, base (crop and flip), randaugment, autoaugment (both before crop and flip)
+    phase.augmentation.crop_padding = 4  # pixels
+    phase.augmentation.flip = True  # horizontal, with probability 1/2
+    phase.attack = ConfigDict()
+    phase.attack.steps = 10
+    phase.attack.step_size = 2.0  # in 1/255
+    phase.attack.start = "gauss"  # none, gauss, uniform, uniform_raw, one_sided
+    phase.attack.radius = -1.0  # in 1/255; below 0: the threat's, 0: standard training
+    phase.validate_every = 1  # epochs
+    return phase

@@ -1,0 +1,126 @@
+"""Balls around images: projection, random starts, and how far a point lies outside.
+
+All functions work per example: `radius` is a scalar or [B], in pixel units, and an example's result depends on
+nothing but that example and its key.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ltrobust.threat import NORMS, Threat
+
+STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
+
+
+def check_images(images: chex.Array, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
+    """Refuses what is not a batch of float32 images within the pixel bounds.
+
+    The values can be seen, and are checked, only outside of a traced function.
+
+    Raises:
+      ValueError: wrong rank, dtype, range, or values that are not finite.
+    """
+    if images.ndim != 4 or images.dtype != jnp.float32:
+        raise ValueError(
+            f"images must be float32 [batch, height, width, channel], got {images.dtype} {list(images.shape)}; "
+            "convert uint8 images with images.astype('float32') / 255."
+        )
+    if isinstance(images, jax.core.Tracer) or images.size == 0:
+        return
+    low, high = float(jnp.min(images)), float(jnp.max(images))
+    if not (low >= threat.lower and high <= threat.upper):
+        raise ValueError(
+            f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]."
+        )
+
+
+def per_example(value: chex.Numeric, images: chex.Array) -> jax.Array:
+    """A scalar or [B] as float32 [B, 1, 1, 1], ready to meet images."""
+    value = jnp.asarray(value, jnp.float32)
+    return jnp.broadcast_to(value, images.shape[:1]).reshape(-1, 1, 1, 1)
+
+
+def norms(delta: chex.Array, norm: str) -> jax.Array:
+    """`linf` or `l2` length of each example's change, [B].
+
+    Raises:
+      ValueError: unknown norm.
+    """
+    flat = delta.reshape(delta.shape[0], -1)
+    if norm == "linf":
+        return jnp.max(jnp.abs(flat), axis=1)
+    if norm == "l2":
+        return jnp.sqrt(jnp.sum(flat**2, axis=1))
+    raise ValueError(f"norm is {norm!r}; known norms: {', '.join(NORMS)}.")
+
+
+def project(points: chex.Array, images: chex.Array, radius: chex.Numeric, threat: Threat) -> jax.Array:
+    """The points brought into the ball around `images`, then into the pixel bounds.
+
+    For `linf` this is the exact Euclidean projection on the intersection. For `l2` the change is first scaled to the
+    radius; cutting to the bounds afterwards cannot lengthen it, because the images lie within the bounds.
+    """
+    radius = per_example(radius, images)
+    if threat.norm == "linf":
+        inside = jnp.clip(points, images - radius, images + radius)
+    else:
+        delta = points - images
+        length = norms(delta, "l2").reshape(-1, 1, 1, 1)
+        inside = images + delta * jnp.minimum(1.0, radius / jnp.maximum(length, 1e-12))
+    return jnp.clip(inside, threat.lower, threat.upper)
+
+
+def violation(points: chex.Array, images: chex.Array, radius: chex.Numeric, threat: Threat) -> jax.Array:
+    """How far each point lies outside ball and bounds, [B] in pixel units; at most a few float32 ulp after `project`."""
+    outside_ball = norms(points - images, threat.norm) - jnp.asarray(radius, jnp.float32)
+    below = jnp.max(threat.lower - points, axis=(1, 2, 3))
+    above = jnp.max(points - threat.upper, axis=(1, 2, 3))
+    return jnp.maximum(0.0, jnp.maximum(outside_ball, jnp.maximum(below, above)))
+
+
+def random_start(
+    images: chex.Array, keys: chex.PRNGKey, radius: chex.Numeric, *, start: str, threat: Threat
+) -> jax.Array:
+    """Where an attack begins, one key per example.
+
+    `none`: the image. `gauss`: image + 0.001 N(0,1), not clipped. `uniform`: a uniform point of the ball, clipped to
+    the bounds; `uniform_raw`: the same, not clipped. `one_sided` (linf): image + radius * U[0,1), not clipped (RoBal's
+    released start). Points are not projected: the first step of the attack does that.
+
+    Args:
+      images: [B,H,W,C].
+      keys: [B] typed keys.
+      radius: scalar or [B], pixel units.
+
+    Raises:
+      ValueError: unknown start, or `one_sided` in another norm than linf.
+    """
+    if start not in STARTS:
+        raise ValueError(f"attack start is {start!r}; known starts: {', '.join(STARTS)}.")
+    if start == "one_sided" and threat.norm != "linf":
+        raise ValueError(f"attack start 'one_sided' is defined for linf only, not for {threat.norm}.")
+    if start == "none":
+        return images
+    shape = images.shape[1:]
+    if start == "gauss":
+        return images + 0.001 * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    draw = {"uniform": _uniform_point, "uniform_raw": _uniform_point, "one_sided": _one_sided_point}[start]
+    moved = images + per_example(radius, images) * jax.vmap(lambda key: draw(key, shape, threat.norm))(keys)
+    return jnp.clip(moved, threat.lower, threat.upper) if start == "uniform" else moved
+
+
+def _uniform_point(key: chex.PRNGKey, shape: tuple[int, ...], norm: str) -> jax.Array:
+    """A uniform point of the unit ball."""
+    if norm == "linf":
+        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+    direction_key, length_key = jax.random.split(key)
+    direction = jax.random.normal(direction_key, shape)
+    length = jax.random.uniform(length_key) ** (1 / direction.size)
+    return direction * length / jnp.sqrt(jnp.sum(direction**2))
+
+
+def _one_sided_point(key: chex.PRNGKey, shape: tuple[int, ...], norm: str) -> jax.Array:
+    """A uniform point of [0,1)^d."""
+    del norm
+    return jax.random.uniform(key, shape)

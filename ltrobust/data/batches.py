@@ -1,0 +1,113 @@
+"""Which example is in which batch, and what a pixel means: order, padding, [0,1] floats, device placement."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+REMAINDERS = ("drop", "carry")
+
+# A table, because compilers may turn x / 255 into x * (1 / 255), which differs in the last bit.
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+class Resident(NamedTuple):
+    """A data set kept whole on every device: uint8 [N,H,W,C] and int32 [N]."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+def to_unit(images: Any) -> Any:
+    """uint8 pixels as float32 in [0,1], `pixel / 255`, the same bits on the host (NumPy in) and in compiled code.
+
+    Raises:
+      ValueError: not uint8.
+    """
+    if images.dtype != np.uint8:
+        raise ValueError(f"pixels must be uint8, got {images.dtype}.")
+    if isinstance(images, np.ndarray):
+        return _UNIT[images]
+    return jnp.asarray(_UNIT)[images.astype(jnp.int32)]
+
+
+class Schedule(NamedTuple):
+    """How epochs fall into steps.
+
+    `drop`: every epoch has its own permutation, its last partial batch is dropped (`examples // batch_size` steps).
+    `carry`: batches are cut from the concatenation of the epochs' permutations, so none is partial; an epoch is then
+    `floor((e+1) N / B) - floor(e N / B)` steps long.
+    """
+
+    examples: int
+    batch_size: int
+    remainder: str = "drop"
+
+    def first_step(self, epoch: int) -> int:
+        """The first step of an epoch counted from 0; also the number of steps in `epoch` epochs."""
+        if self.remainder == "drop":
+            return epoch * (self.examples // self.batch_size)
+        return epoch * self.examples // self.batch_size
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, counted from 0, that a step belongs to."""
+        epoch = step * self.batch_size // self.examples
+        while self.first_step(epoch + 1) <= step:
+            epoch += 1
+        return epoch
+
+
+def make_schedule(examples: int, batch_size: int, remainder: str) -> Schedule:
+    """A checked `Schedule`.
+
+    Raises:
+      ValueError: unknown remainder rule, or fewer examples than one batch.
+    """
+    if remainder not in REMAINDERS:
+        raise ValueError(f"batch remainder is {remainder!r}; known rules: {', '.join(REMAINDERS)}.")
+    if not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"batch size is {batch_size}, but the phase trains on {examples} images; choose a size in [1, {examples}]."
+        )
+    return Schedule(examples, batch_size, remainder)
+
+
+def order(
+    schedule: Schedule, key: jax.Array, first: int, steps: int, examples_of: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """Rows of the resident data for `steps` steps from `first` on, int32 [steps, B].
+
+    Epoch e (from 0) visits `examples_of(e)`, a list of `schedule.examples` rows, in the permutation of
+    `fold_in(key, e)`; so any stretch of any run sees the same order.
+    """
+    size, examples = schedule.batch_size, schedule.examples
+    step = np.arange(first, first + steps)
+    if schedule.remainder == "drop":
+        epoch, within = np.divmod(step, examples // size)
+        epochs = np.repeat(epoch[:, None], size, axis=1)
+        offsets = within[:, None] * size + np.arange(size)
+    else:
+        epochs, offsets = np.divmod(step[:, None] * size + np.arange(size), examples)
+    rows = np.empty((steps, size), np.int32)
+    for epoch in np.unique(epochs):
+        permutation = np.asarray(jax.random.permutation(jax.random.fold_in(key, int(epoch)), examples))
+        here = epochs == epoch
+        rows[here] = examples_of(int(epoch))[permutation[offsets[here]]]
+    return rows
+
+
+class Chunk(NamedTuple):
+    """A batch padded to full size. `rows` are positions in the source arrays; only the first `valid` count."""
+
+    rows: np.ndarray
+    valid: int
+
+
+def chunks(rows: np.ndarray, batch_size: int) -> Iterator[Chunk]:
+    """Full-size batches over `rows` in order; the last is padded by repeating its first row, and masked by `valid`."""
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        padded = np.concatenate([part, np.full(batch_size - len(part), part[0], part.dtype)])
+        yield Chunk(padded, len(part))

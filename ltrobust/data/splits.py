@@ -1,0 +1,107 @@
+"""From a data set's training split to what training may see: the long-tailed part, and its validation part."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ltrobust.data import longtail, sources
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The images that one run trains and validates on, class after class.
+
+    Attributes:
+      images, labels: training part, uint8 [N,H,W,C] and int64 [N].
+      validation_images, validation_labels: carved from the same long-tailed list, possibly empty.
+      class_names: C names.
+      fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
+        set's official order.
+      notes: about the source, for the card.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprints: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training images per class, int64 [C]."""
+        return longtail.count_classes(self.labels, self.num_classes)
+
+
+def make_splits(
+    source: sources.Split,
+    *,
+    imbalance_ratio: float,
+    profile: str,
+    seed: int,
+    validation_fraction: float,
+    validation_floor: int,
+    validation_cap: float,
+) -> Splits:
+    """The long-tailed training and validation parts of a training split.
+
+    Raises:
+      ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; or the
+        source is a test split.
+    """
+    if source.split != "train":
+        raise ValueError(f"training data come from the split 'train', not {source.split!r}.")
+    available = longtail.count_classes(source.labels, source.num_classes)
+    if available.min() == 0:
+        empty = int(available.argmin())
+        raise ValueError(
+            f"{source.name}: class {empty} ({source.class_names[empty]}) has no training image; every class needs some."
+        )
+    chosen = longtail.choose(source.labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    carve = longtail.carve_validation(
+        source.labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
+    )
+    train, validation = chosen[carve.train], chosen[carve.validation]
+    return Splits(
+        images=source.images[train],
+        labels=source.labels[train],
+        validation_images=source.images[validation],
+        validation_labels=source.labels[validation],
+        class_names=source.class_names,
+        fingerprints={
+            "chosen": longtail.fingerprint(chosen),
+            "train": longtail.fingerprint(train),
+            "validation": longtail.fingerprint(validation),
+        },
+        notes=source.notes,
+    )
+
+
+def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Positions of the first `limit` images of every class, ascending; all of them for `limit=0`.
+
+    Raises:
+      ValueError: negative limit.
+    """
+    if limit < 0:
+        raise ValueError(f"eval.limit is {limit}; give a number of images per class, or 0 for the whole test set.")
+    if limit == 0:
+        return np.arange(len(labels))
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:limit] for label in np.unique(labels)]))
+
+
+def describe(splits: Splits) -> dict[str, Any]:
+    """What a checkpoint and a card say about the split."""
+    return {
+        "class_counts": splits.class_counts.tolist(),
+        "validation_counts": np.bincount(splits.validation_labels, minlength=splits.num_classes).tolist(),
+        "fingerprints": splits.fingerprints,
+        "notes": list(splits.notes),
+    }

@@ -1,0 +1,142 @@
+"""Per-class counts, and every view of them that somebody may quote. NumPy only.
+
+Accuracies are fractions in [0, 1]; intervals are 95 %. A class without test images has no accuracy (NaN), is left out of
+macro averages, and is listed.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Z = 1.959964
+_BOOTSTRAP_DRAWS = 2000
+
+
+class ClassCounts(NamedTuple):
+    """Correct and all images per class, int64 [C]: the only truth, everything else is derived."""
+
+    correct: np.ndarray
+    total: np.ndarray
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Per-class accuracy, NaN for a class without images."""
+        return np.divide(
+            self.correct, self.total, out=np.full(len(self.total), np.nan), where=np.asarray(self.total) > 0
+        )
+
+
+class Estimate(NamedTuple):
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def count(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassCounts:
+    """Counts per class from one truth value per image.
+
+    Raises:
+      ValueError: lengths differ.
+    """
+    if len(correct) != len(labels):
+        raise ValueError(f"{len(correct)} verdicts for {len(labels)} labels; every image needs exactly one.")
+    total = np.bincount(labels, minlength=num_classes)
+    return ClassCounts(np.bincount(labels[np.asarray(correct, bool)], minlength=num_classes), total)
+
+
+def wilson(correct: int, total: int) -> Estimate:
+    """Wilson score interval of a proportion; value and bounds are NaN for no images.
+
+    Centre `(k + z^2/2) / (n + z^2)`, half-width `z sqrt(k(n-k)/n + z^2/4) / (n + z^2)`.
+    """
+    k, n = int(correct), int(total)
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    centre = (k + Z**2 / 2) / (n + Z**2)
+    half = Z * math.sqrt(k * (n - k) / n + Z**2 / 4) / (n + Z**2)
+    return Estimate(k / n, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
+    """Mean of the class accuracies over `classes`, with a normal interval.
+
+    `SE = sqrt(sum_c p_c (1 - p_c) / n_c) / G`, with `p_c = (k_c + 1) / (n_c + 2)` in the standard error only.
+    """
+    classes = np.asarray(classes)[np.asarray(counts.total)[classes] > 0] if len(classes) else np.asarray(classes)
+    if len(classes) == 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    correct, total = counts.correct[classes], counts.total[classes]
+    smoothed = (correct + 1) / (total + 2)
+    error = math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(classes)
+    value = float(np.mean(correct / total))
+    return Estimate(value, max(0.0, value - Z * error), min(1.0, value + Z * error))
+
+
+def lowest(counts: ClassCounts, number: int) -> Estimate:
+    """Mean of the `number` lowest class accuracies (1: the worst class), with a bootstrap interval.
+
+    Images are resampled within each class, which is a binomial draw of its count, and the lowest classes are chosen
+    anew in each of 2,000 draws; the value itself is biased low, the more so the fewer images a class has.
+    """
+    present = np.asarray(counts.total) > 0
+    correct, total = counts.correct[present], counts.total[present]
+    generator = np.random.RandomState(0)  # noqa: NPY002 - a frozen stream: the same card from the same counts
+    draws = generator.binomial(total, correct / total, size=(_BOOTSTRAP_DRAWS, len(total))) / total
+    means = np.mean(np.sort(draws, axis=1)[:, :number], axis=1)
+    value = float(np.mean(np.sort(correct / total)[:number]))
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Named groups of classes, in the definitions that papers use; positions of classes, possibly none.
+
+    `third`: by index, tail is beyond `2 floor(C/3)` (REAT). `rare80`: the rarest ceil(0.8 C) classes (RobustLT).
+    `count`: many >= 100, medium 20-99, few < 20 training images (MCAT). `rarest1`: the rarest class.
+    """
+    training_counts = np.asarray(training_counts)
+    classes = len(training_counts)
+    index, third = np.arange(classes), classes // 3
+    # Among equally rare classes the later index counts as rarer: the profiles descend.
+    rarest_first = np.lexsort((-index, training_counts))
+    return {
+        "head_third": index[index < third],
+        "medium_third": index[(index >= third) & (index <= 2 * third)],
+        "tail_third": index[index > 2 * third],
+        "tail_rare80": np.sort(rarest_first[: math.ceil(0.8 * classes - 1e-9)]),
+        "many_count": index[training_counts >= 100],
+        "medium_count": index[(training_counts >= 20) & (training_counts < 100)],
+        "few_count": index[training_counts < 20],
+        "rarest1": rarest_first[:1],
+    }
+
+
+def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
+    """Every view of one column as plain values: `{name: {"value", "low", "high"}}` and the per-class list.
+
+    `overall` pools all images; `balanced` and the groups are means over classes; `worst` is the worst class and
+    `worst10` the mean of the lowest ceil(0.1 C) classes; `sd` is the population deviation over classes.
+
+    Raises:
+      ValueError: the numbers of classes differ.
+    """
+    classes = len(counts.total)
+    if len(training_counts) != classes:
+        raise ValueError(f"counts of {classes} classes, but training counts of {len(training_counts)}.")
+    accuracy = counts.accuracy
+    result: dict[str, Any] = {
+        "overall": wilson(counts.correct.sum(), counts.total.sum())._asdict(),
+        "balanced": macro(counts, np.arange(classes))._asdict(),
+        "worst": lowest(counts, 1)._asdict() | {"class": int(np.nanargmin(accuracy))},
+        "worst10": lowest(counts, math.ceil(0.1 * classes - 1e-9))._asdict(),
+        "sd": float(np.nanstd(accuracy)),
+    }
+    for name, members in groups(training_counts).items():
+        if len(members):
+            result[name] = macro(counts, members)._asdict() | {"classes": len(members)}
+    result["per_class"] = [wilson(k, n)._asdict() for k, n in zip(counts.correct, counts.total, strict=True)]
+    result["classes_without_images"] = np.flatnonzero(np.asarray(counts.total) == 0).tolist()
+    return result

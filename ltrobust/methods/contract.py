@@ -1,0 +1,166 @@
+"""What a training method is: data plus pure functions, called by one step and one loop that know nothing of it.
+
+In one step of the learner the method's functions are called in this order, inside the mapped and jitted step:
+
+    radius, step_size = radii(learner, labels)         per-example radii (class-wise methods, RobustLT)
+    adv               = attack(learner, batch)         inner maximisation, any pytree, gradient stopped
+    direction         = perturb_weights(...)           optional: weights moved before the gradient (AWP)
+    loss, outcome     = loss(learner, batch, adv)      outer minimisation, differentiated by the step
+
+and once an epoch, outside of it:
+
+    observed          = observe(learner, batch)        optional: per-example numbers on the validation part
+    method_state      = end_epoch(learner, observed)   optional: class weights, radii, averaged weights ...
+
+A wrapper is a function from a method to a method (`dataclasses.replace`). If a method needs an edit in
+`training/steps.py` or `training/loop.py`, this file is what must change.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ltrobust import models
+from ltrobust.attacks import pgd
+from ltrobust.threat import Threat, pixels
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Batch:
+    """One device's share of a batch. `radius` and `step_size` are [B] in pixel units, `keys` feed the attack."""
+
+    images: jax.Array
+    labels: jax.Array
+    keys: jax.Array
+    radius: jax.Array
+    step_size: jax.Array
+
+
+@flax.struct.dataclass
+class Teacher:
+    """A frozen network: running statistics, no updates. Its input gradient is available to attacks."""
+
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    params: PyTree
+    batch_stats: PyTree
+
+    def logits(self, images: jax.Array) -> jax.Array:
+        """Logits [B, C] in eval mode."""
+        return models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0]
+
+
+@flax.struct.dataclass
+class Learner:
+    """Everything that a method may read in one step.
+
+    `epoch` counts from 1, `epochs` is the length of the phase, `class_counts` [C] are those of the images trained on.
+    `axis_name` names the device axis, for quantities of the whole batch (`jax.lax.psum`).
+    """
+
+    module: nn.Module = flax.struct.field(pytree_node=False)
+    axis_name: str = flax.struct.field(pytree_node=False)
+    params: PyTree
+    batch_stats: PyTree
+    method_state: PyTree
+    teachers: Mapping[str, Teacher]
+    class_counts: jax.Array
+    epoch: jax.Array
+    epochs: jax.Array
+
+    def forward(self, images: jax.Array, *, bn: models.BatchNormMode) -> tuple[jax.Array, "Learner"]:
+        """Logits [B, C], and the learner with the running statistics that this pass left behind."""
+        logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
+        return logits, self.replace(batch_stats=stats)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def progress(self) -> jax.Array:
+        """The linear ramp `epoch / epochs`, in (0, 1]."""
+        return self.epoch.astype(jnp.float32) / self.epochs
+
+
+@flax.struct.dataclass
+class Outcome:
+    """What a loss leaves behind besides its value.
+
+    `metrics` are batch means under the names that the method declares; `adv_logits` [B, C] are the outer logits on
+    the adversarial images, for wrappers and for the training accuracy.
+    """
+
+    batch_stats: PyTree
+    method_state: PyTree
+    adv_logits: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerAttack:
+    """The PGD settings of an inner maximisation; `step_size` in 1/255 units."""
+
+    threat: Threat = Threat()
+    steps: int = 10
+    step_size: float = 2.0
+    start: str = "gauss"
+
+    def __call__(self, objective: Callable[[jax.Array], jax.Array], batch: Batch) -> jax.Array:
+        """Adversarial images for a per-example objective, with the batch's radii and step sizes."""
+        return pgd(
+            objective,
+            batch.images,
+            batch.keys,
+            threat=self.threat,
+            steps=self.steps,
+            step_size=batch.step_size,
+            radius=batch.radius,
+            start=self.start,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A training method.
+
+    Attributes:
+      attack: `(learner, batch) -> adv`, any pytree; the step stops its gradient.
+      loss: `(learner, batch, adv) -> (scalar, Outcome)`; BatchNorm's mode is written at each of its passes.
+      inner: the attack settings, from which the default radii come.
+      metrics: names that `Outcome.metrics` holds.
+      teachers: names of the frozen teachers that it needs.
+      initial_state: `(params, class_counts [C]) -> method_state`.
+      radii: `(learner, labels [B]) -> (radius [B], step_size [B])` in pixel units; default: the threat's.
+      perturb_weights: `(learner, gradients, update) -> direction`, a pytree like the parameters. The gradient is then
+        taken, and the optimiser applied, at `params + direction`, and the direction subtracted again.
+        `update(gradients)` is what the optimiser would add to the parameters.
+      observe: `(learner, batch) -> {name: [B]}`, run over the validation part after each epoch.
+      end_epoch: `(learner, observed) -> method_state`; `observed` holds class means [C] (NaN for a class without
+        validation images) of what `observe` returned and of `clean` and `robust` accuracy.
+    """
+
+    name: str
+    attack: Callable[[Learner, Batch], PyTree]
+    loss: Callable[[Learner, Batch, PyTree], tuple[jax.Array, Outcome]]
+    inner: InnerAttack
+    metrics: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+    initial_state: Callable[[PyTree, jax.Array], PyTree] = lambda params, class_counts: {}
+    radii: Callable[[Learner, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    perturb_weights: Callable[[Learner, PyTree, Callable[[PyTree], PyTree]], PyTree] | None = None
+    observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
+    end_epoch: Callable[[Learner, Mapping[str, chex.Array]], PyTree] | None = None
+
+
+def with_radii(method: Method, learner: Learner, batch: Batch) -> Batch:
+    """The batch with each example's radius and step size filled in."""
+    if method.radii is None:
+        ones = jnp.ones(batch.labels.shape, jnp.float32)
+        radius, step_size = ones * method.inner.threat.epsilon, ones * pixels(method.inner.step_size)
+    else:
+        radius, step_size = method.radii(learner, batch.labels)
+    return batch.replace(radius=radius, step_size=step_size)  # pyright: ignore[reportAttributeAccessIssue]

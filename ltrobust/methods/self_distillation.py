@@ -1,0 +1,153 @@
+"""The student of long-tailed adversarial training with self-distillation (Cho, Lee and Kim, ICLR 2025).
+
+    L = label_weight * BSL(z(x'), y)
+      + alpha * T^2 * KL( softmax(z_t(x')/T) || softmax(z(x')/T) )
+      + beta * ramp * KL( softmax[z_t(x+d) - z_t(x-d)] || softmax[z(x+d) - z(x-d)] )        d = x' - x
+
+with z_t the frozen teacher, trained adversarially on a class-balanced subset (any method, see the `teacher` phase). The
+form of the distillation term, the weights and the inner objective are this project's reading, stated in
+`docs/methods.md`; every alternative of the ablation grid is a setting below.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from ltrobust.attacks import objectives
+from ltrobust.methods.adversarial import attack_cross_entropy
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, Teacher
+
+TEACHER = "teacher"
+LABEL_LOSSES = ("bsl", "ce")
+TEACHER_INPUTS = ("adv", "clean")
+INNER_OBJECTIVES = ("ce", "bsl", "teacher_kl")
+RAMPS = ("linear", "none")
+MINUS_MODES = ("train", "batch_frozen")
+METRICS = ("label_loss", "logit_loss", "igdm_loss", "teacher_peak")
+
+
+def indirect_gradient_matching(teacher_difference: jax.Array, difference: jax.Array) -> jax.Array:
+    """`KL(softmax sg[z_t(x+d) - z_t(x-d)] || softmax(z(x+d) - z(x-d)))` per example (IGDM; Lee, Cho and Kim, ICLR 2025).
+
+    Both differences are [B, C]; a constant added to a network's logits leaves the term unchanged. Returns [B].
+    """
+    return objectives.kl_divergence(jax.lax.stop_gradient(teacher_difference), difference)
+
+
+def self_distillation(
+    inner: InnerAttack,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    label_weight: float = 1.0,
+    label_loss: str = "bsl",
+    temperature: float = 1.0,
+    teacher_input: str = "adv",
+    inner_objective: str = "ce",
+    ramp: str = "linear",
+    clean_forward: bool = True,
+    minus_bn: str = "train",
+    clip_minus: bool = False,
+) -> Method:
+    """The student's method; with `alpha = beta = 0` it is AT-BSL and needs no teacher.
+
+    Train-mode passes in order: x'; then, only if beta > 0, x (statistics only, if `clean_forward`) and x - d. log n
+    enters the label loss only (and the attack only where `inner_objective` is `bsl`).
+
+    Args:
+      alpha, beta, label_weight: weights of the three terms, at least 0.
+      label_loss: `bsl` (balanced softmax) or `ce`.
+      temperature: T > 0 of the logit term.
+      teacher_input: `adv` (x') or `clean` (x, as ARD does), for the logit term.
+      inner_objective: `ce`, `bsl`, or `teacher_kl`: KL(p_t(x') || p(x')) differentiated through both networks.
+      ramp: `linear` (epoch / epochs) or `none` (1), for the IGDM term.
+      minus_bn: BatchNorm mode of the x - d pass.
+      clip_minus: whether x - d is cut to the pixel bounds (the authors' IGDM code does not).
+
+    Raises:
+      ValueError: a setting outside of the above.
+    """
+    _check(alpha=alpha, beta=beta, label_weight=label_weight, temperature=temperature)
+    _check_choices(
+        label_loss=(label_loss, LABEL_LOSSES),
+        teacher_input=(teacher_input, TEACHER_INPUTS),
+        inner_objective=(inner_objective, INNER_OBJECTIVES),
+        ramp=(ramp, RAMPS),
+        minus_bn=(minus_bn, MINUS_MODES),
+    )
+    needs_teacher = alpha > 0 or beta > 0 or inner_objective == "teacher_kl"
+
+    def label_term(learner: Learner, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        if label_loss == "ce":
+            return objectives.cross_entropy(logits, labels)
+        return objectives.balanced_softmax(logits, labels, learner.class_counts)
+
+    def igdm_term(learner: Learner, teacher: Teacher, batch: Batch, adv_images, adv_logits):
+        """The term, the teacher's mean peak probability, and the learner after its passes."""
+        minus = 2 * batch.images - adv_images
+        minus = jnp.clip(minus, inner.threat.lower, inner.threat.upper) if clip_minus else minus
+        if clean_forward:
+            _, learner = learner.forward(batch.images, bn="train")
+        minus_logits, learner = learner.forward(minus, bn=minus_bn)
+        teacher_difference = teacher.logits(adv_images) - teacher.logits(minus)
+        term = indirect_gradient_matching(teacher_difference, adv_logits - minus_logits)
+        peak = jnp.mean(jnp.max(jax.nn.softmax(teacher_difference), axis=-1))
+        return jnp.mean(term), peak, learner
+
+    def loss(learner: Learner, batch: Batch, adv_images):
+        adv_logits, learner = learner.forward(adv_images, bn="train")
+        label_value = jnp.mean(label_term(learner, adv_logits, batch.labels))
+        total, zero = label_weight * label_value, jnp.float32(0)
+        logit_value, igdm_value, peak = zero, zero, zero
+        if alpha > 0:
+            teacher_images = adv_images if teacher_input == "adv" else batch.images
+            teacher_logits = jax.lax.stop_gradient(learner.teachers[TEACHER].logits(teacher_images))
+            logit_value = jnp.mean(objectives.kl_divergence(teacher_logits, adv_logits, temperature))
+            total += alpha * temperature**2 * logit_value
+        if beta > 0:
+            teacher = learner.teachers[TEACHER]
+            igdm_value, peak, learner = igdm_term(learner, teacher, batch, adv_images, adv_logits)
+            total += beta * (learner.progress if ramp == "linear" else 1.0) * igdm_value
+        metrics = dict(zip(METRICS, (label_value, logit_value, igdm_value, peak), strict=True))
+        return total, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
+
+    return Method(
+        name="self_distillation",
+        attack=_attack(inner, inner_objective),
+        loss=loss,
+        inner=inner,
+        metrics=METRICS,
+        teachers=(TEACHER,) if needs_teacher else (),
+    )
+
+
+def _attack(inner: InnerAttack, inner_objective: str):
+    """The inner maximisation, BatchNorm in eval mode."""
+    if inner_objective == "ce":
+        return attack_cross_entropy(inner)
+
+    def attack(learner: Learner, batch: Batch):
+        def objective(images: jax.Array) -> jax.Array:
+            logits, _ = learner.forward(images, bn="eval")
+            if inner_objective == "bsl":
+                return objectives.balanced_softmax(logits, batch.labels, learner.class_counts)
+            return objectives.kl_divergence(learner.teachers[TEACHER].logits(images), logits)
+
+        return inner(objective, batch)
+
+    return attack
+
+
+def _check(*, temperature: float, **weights: float) -> None:
+    """Refuses negative weights and a temperature that is not positive."""
+    for name, value in weights.items():
+        if not value >= 0:
+            raise ValueError(f"self_distillation.{name} is {value}; it must be at least 0.")
+    if not temperature > 0:
+        raise ValueError(f"self_distillation.temperature is {temperature}; it must be above 0.")
+
+
+def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
+    """Refuses unknown names, listing the known ones."""
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"self_distillation.{name} is {value!r}; known: {', '.join(known)}.")

@@ -1,0 +1,101 @@
+"""Result cards: one JSON per evaluation that says everything its numbers depend on. No JAX.
+
+A card holds per-class counts for every network and attack; all percentages are derived from them.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CARD_VERSION = 1
+REQUIRED = (
+    "card_version",
+    "created",
+    "software",
+    "command",
+    "config",
+    "model",
+    "data",
+    "threat",
+    "protocol",
+    "selection_rule",
+    "numerics",
+    "networks",
+    "seconds",
+)
+_PACKAGES = ("ltrobust", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def software() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on, and the commit where the source is a checkout."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    return {"python": sys.version.split()[0], "commit": _commit(), **versions}
+
+
+def digest(arrays: list[np.ndarray]) -> str:
+    """SHA-256 of the raw bytes of arrays, in order."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
+    """Writes `<folder>/<name>.json`, or `<name>-2.json` and so on where that exists: a card is never overwritten.
+
+    Raises:
+      ValueError: a required field is missing.
+    """
+    card = {
+        "card_version": CARD_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "software": software(),
+        # Names of programs, not of folders: a card says nothing of the machine's paths.
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **card,
+    }
+    missing = [field for field in REQUIRED if field not in card]
+    if missing:
+        raise ValueError(f"result card {name!r} lacks {', '.join(missing)}; a card without them is not written.")
+    folder.mkdir(parents=True, exist_ok=True)
+    number, path = 1, folder / f"{name}.json"
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.json"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
+    partial.replace(path)
+    return path
+
+
+def _version(package: str) -> str:
+    """Installed version, or `unknown`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> str:
+    """The commit of the checkout that this file is in, `+changes` if it was edited, or `unknown`."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("+changes" if changed else "")

@@ -1,0 +1,78 @@
+"""Tables for a terminal, made from a card alone. No JAX."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_VIEWS = (("overall", "all"), ("tail_third", "tail"), ("tail_rare80", "rare80"), ("worst", "worst"))
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """One line per network and weights: clean and robust accuracy, overall, tail and worst class, in percent.
+
+    The half-width of the 95 % interval follows each value.
+    """
+    columns = [name for name in ("clean", "pgd20", "worst") if name in next(iter(card["networks"].values()))["columns"]]
+    header = ["network", *(f"{column} {short}" for column in columns for _, short in _VIEWS)]
+    rows = [
+        [name, *(_percent(network["columns"][column][view]) for column in columns for view, _ in _VIEWS)]
+        for name, network in card["networks"].items()
+    ]
+    return f"{_title(card)}\n{_align([header, *rows])}\n{_legend(card)}"
+
+
+def render_classes(card: Mapping[str, Any], network: str) -> str:
+    """One line per class of one network: training images, and each column's accuracy with its interval."""
+    columns = card["networks"][network]["columns"]
+    names, counts = card["data"]["class_names"], card["data"]["class_counts"]
+    header = ["class", "training images", *columns]
+    rows = [
+        [names[index], str(counts[index]), *(_percent(column["per_class"][index]) for column in columns.values())]
+        for index in _shown(len(names))
+    ]
+    return f"{network}, per class (%):\n{_align([header, *rows])}"
+
+
+def _title(card: Mapping[str, Any]) -> str:
+    data, threat = card["data"], card["threat"]
+    return (
+        f"{data['name']} (imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts'])} training images), "
+        f"{card['model']['name']}, {threat['norm']} {threat['radius']:g}/255, protocol {card['protocol']['name']}, "
+        f"{data['evaluated']} of {data['test_images']} test images; percent, 95 % half-width"
+    )
+
+
+def _legend(card: Mapping[str, Any]) -> str:
+    tail = next(iter(card["networks"].values()))["columns"]["clean"]
+    parts = [
+        f"tail: the last {tail['tail_third']['classes']} classes",
+        f"rare80: the rarest {tail['tail_rare80']['classes']}",
+        "worst after clean/pgd20: the worst class",
+    ]
+    if card["protocol"]["worst"]:
+        parts.append(f"column worst: right under each of {', '.join(card['protocol']['worst'])}")
+    return "; ".join(parts) + ". Selected: " + card["selection_rule"] + "."
+
+
+def _percent(estimate: Mapping[str, float]) -> str:
+    """`34.12 ±0.93`, or a dash where there is no value."""
+    if estimate["value"] != estimate["value"]:
+        return "-"
+    return f"{100 * estimate['value']:.2f} ±{50 * (estimate['high'] - estimate['low']):.2f}"
+
+
+def _shown(classes: int) -> list[int]:
+    """Every class of a small problem; head, middle and tail of a large one."""
+    if classes <= 20:
+        return list(range(classes))
+    middle = classes // 2
+    return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned first column, right-aligned others, a rule under the header."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

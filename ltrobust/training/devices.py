@@ -1,0 +1,60 @@
+"""The one place that knows how many devices there are: a one-axis mesh, and steps mapped over it.
+
+A step is written for one device's share of the batch. State is replicated, rows of the batch are divided, and the
+named axis `AXIS` carries every sum over devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "devices"
+REPLICATED = PartitionSpec()
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with one axis over the given devices, by default all of them."""
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+
+
+def divided(dimension: int = 0) -> PartitionSpec:
+    """The specification of an array whose given dimension is divided over the devices."""
+    return PartitionSpec(*([None] * dimension), AXIS)
+
+
+def sharding(mesh: Mesh, spec: PartitionSpec = REPLICATED) -> NamedSharding:
+    """Where an array with that specification lives."""
+    return NamedSharding(mesh, spec)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A copy of every array on every device. Always fresh buffers, so that the result may be donated."""
+    copies = jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf.copy(), tree)
+    return jax.device_put(copies, sharding(mesh))
+
+
+def map_over_devices(
+    function: Callable, mesh: Mesh, *, in_specs: tuple, out_specs: Any = REPLICATED, donate: tuple[int, ...] = ()
+) -> Callable:
+    """`jit(shard_map(function))` over the mesh, with the arguments at `donate` given up to the result.
+
+    Replication of outputs is not checked by JAX (`check_vma=False`): the steps mix replicated and divided values, and
+    the tests compare one device with eight instead.
+    """
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
+    """Refuses a batch that does not divide evenly over the devices.
+
+    Raises:
+      ValueError: names the config key, the size and the number of devices.
+    """
+    if batch_size % mesh.size:
+        raise ValueError(
+            f"{key} is {batch_size}, which does not divide over {mesh.size} devices; use a multiple of {mesh.size}."
+        )

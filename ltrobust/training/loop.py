@@ -1,0 +1,207 @@
+"""When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ltrobust.data import batches
+from ltrobust.data.splits import Splits
+from ltrobust.evaluation import metrics
+from ltrobust.evaluation.evaluate import Evaluation, Evaluator
+from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
+from ltrobust.models import initialise
+from ltrobust.training import devices, steps
+from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training.phases import Phase
+from ltrobust.training.progress import Progress
+from ltrobust.training.records import Records
+from ltrobust.training.state import (
+    Selection,
+    TrainState,
+    Weights,
+    create_selection,
+    create_state,
+    select,
+)
+
+# Rows of the order array that a compiled stretch takes; shorter stretches are padded.
+_CAPACITY = 1024
+
+
+def run_phase(
+    phase: Phase,
+    splits: Splits,
+    *,
+    mesh: Mesh,
+    teachers: Mapping[str, Teacher],
+    initial: Weights | None,
+    checkpoints: Checkpoints,
+    checkpoint_minutes: float,
+    evaluator: Evaluator,
+    records: Records,
+    about: Mapping[str, Any],
+) -> tuple[TrainState, Selection]:
+    """Trains one phase to its end, from the newest checkpoint if there is one.
+
+    Args:
+      teachers: frozen networks by the names that the method asks for.
+      initial: weights to start from, or None to draw them.
+      evaluator: validation's, `(Weights, images, labels) -> Evaluation`.
+      about: goes into every checkpoint.
+
+    Returns:
+      The last state and the selection. A finished phase returns at once.
+
+    Raises:
+      FloatingPointError: a non-finite loss; names the step and the last good checkpoint.
+    """
+    inputs = _make_inputs(phase, splits, teachers, mesh)
+    state, selection = _start(phase, splits, initial, mesh)
+    if checkpoints.latest() is not None:
+        state, selection = checkpoints.restore(state, selection)
+    if int(state.step) == phase.total_steps:
+        return state, selection
+    stretch = steps.compile_stretch(phase.settings, mesh)
+    saved = epoch_began = time.monotonic()
+    with Progress(phase.name, phase.total_steps, int(state.step), phase.schedule.batch_size) as progress:
+        while (done := int(state.step)) < phase.total_steps:
+            epoch, count, ends_epoch = phase.stretch(done, min(progress.longest, _CAPACITY))
+            order = _order(phase, done, count, mesh)
+            with progress.dispatch(count):
+                state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
+                bad_step = int(state.bad_step)  # waits until the stretch is done
+            if bad_step >= 0:
+                raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
+            if ends_epoch:
+                state, selection, record = _end_epoch(phase, state, selection, inputs, epoch + 1, splits, evaluator)
+                records.write({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
+                progress.show(_one_line(record))
+                epoch_began = time.monotonic()
+            if done + count == phase.total_steps or time.monotonic() - saved >= 60 * checkpoint_minutes:
+                checkpoints.save(state, selection, about)
+                saved = time.monotonic()
+    checkpoints.wait()
+    return state, selection
+
+
+def _make_inputs(phase: Phase, splits: Splits, teachers: Mapping[str, Teacher], mesh: Mesh) -> steps.Inputs:
+    """The phase's constants, on every device."""
+    data = batches.Resident(splits.images, phase.labels.astype(np.int32))
+    counts = phase.class_counts.astype(np.float32)
+    return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
+
+
+def _start(phase: Phase, splits: Splits, initial: Weights | None, mesh: Mesh) -> tuple[TrainState, Selection]:
+    """State and selection before the first step, on every device."""
+    if initial is None:
+        initial = Weights(*initialise(phase.settings.module, phase.init_key, splits.images.shape[1:]))
+    state = create_state(
+        initial.params,
+        initial.batch_stats,
+        optimizer=phase.settings.optimizer,
+        method=phase.settings.method,
+        class_counts=jnp.asarray(phase.class_counts, jnp.float32),
+        averaging=phase.settings.ema_decay > 0,
+    )
+    return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
+
+
+def _order(phase: Phase, first: int, count: int, mesh: Mesh) -> jax.Array:
+    """The stretch's rows, padded to the one compiled length and divided over the devices."""
+    rows = batches.order(phase.schedule, phase.order_key, first, count, phase.examples_of)
+    padded = np.pad(rows, ((0, _CAPACITY - count), (0, 0)))
+    return jax.device_put(padded, devices.sharding(mesh, devices.divided(1)))
+
+
+def _end_epoch(
+    phase: Phase,
+    state: TrainState,
+    selection: Selection,
+    inputs: steps.Inputs,
+    epoch: int,
+    splits: Splits,
+    evaluator: Evaluator,
+) -> tuple[TrainState, Selection, dict[str, Any]]:
+    """Validates, selects, lets the method update its state, and empties the sums. `epoch` counts from 1."""
+    method = phase.settings.method
+    sums = {name: float(value) for name, value in jax.device_get(state.sums).items()}
+    step = int(state.step)
+    record: dict[str, Any] = {
+        "phase": phase.name,
+        "epoch": epoch,
+        "step": step,
+        "learning_rate": float(phase.learning_rate(step - 1)),
+        "train": {name: value / sums["examples"] for name, value in sums.items() if name != "examples"},
+    }
+    due = epoch % phase.validate_every == 0 or step == phase.total_steps or method.end_epoch is not None
+    if due and len(splits.validation_labels):
+        evaluation = evaluator(state.weights, splits.validation_images, splits.validation_labels)
+        record["validation"] = _views(evaluation, splits.class_counts)
+        score = record["validation"]["pgd20"]["balanced"]
+        selection = select(selection, state.weights, score=score, epoch=epoch)
+        if method.end_epoch is not None:
+            learner = steps.make_learner(state, inputs, jnp.int32(epoch), phase.settings)
+            observed = _observe(method, learner, splits) | {
+                "clean": evaluation.counts("clean").accuracy,
+                "robust": evaluation.counts("pgd20").accuracy,
+            }
+            state = state.replace(method_state=method.end_epoch(learner, observed))  # pyright: ignore
+    state = state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
+    return state, selection, record
+
+
+def _observe(method: Method, learner: Learner, splits: Splits) -> dict[str, np.ndarray]:
+    """Class means [C] over the validation part of what the method's `observe` returns per example."""
+    if method.observe is None:
+        return {}
+    labels, values = splits.validation_labels, {}
+    observe = jax.jit(lambda batch: method.observe(learner, with_radii(method, learner, batch)))  # pyright: ignore
+    for chunk in batches.chunks(np.arange(len(labels)), min(len(labels), 128)):
+        images = batches.to_unit(splits.validation_images[chunk.rows])
+        keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(chunk.rows))
+        nothing = jnp.zeros(len(chunk.rows), jnp.float32)
+        batch = Batch(jnp.asarray(images), jnp.asarray(labels[chunk.rows], jnp.int32), keys, nothing, nothing)
+        for name, value in jax.device_get(observe(batch)).items():
+            values.setdefault(name, []).append(value[: chunk.valid])
+    totals = metrics.count(np.ones(len(labels), bool), labels, splits.num_classes).total
+    with np.errstate(invalid="ignore"):
+        return {
+            name: np.bincount(labels, np.concatenate(parts), splits.num_classes) / totals
+            for name, parts in values.items()
+        }
+
+
+def _views(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
+    """Plain numbers of a validation for the record: overall, balanced, tail and per class."""
+    found = {}
+    for column in evaluation.columns:
+        views = metrics.views(evaluation.counts(column), class_counts)
+        found[column] = {name: views[name]["value"] for name in ("overall", "balanced", "tail_third")}
+        found[column]["per_class"] = [estimate["value"] for estimate in views["per_class"]]
+    return found
+
+
+def _one_line(record: Mapping[str, Any]) -> str:
+    """The end of the progress line: loss, and the validation part's clean / PGD-20 and tail PGD-20 accuracy."""
+    line = f"loss {record['train']['loss']:.3f}"
+    if "validation" in record:
+        clean, robust = (record["validation"][column] for column in ("clean", "pgd20"))
+        line += f", val {clean['balanced']:.1%} / {robust['balanced']:.1%}, tail {robust['tail_third']:.1%}"
+    return line
+
+
+def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints) -> str:
+    """What happened, where the last good state is, and what to try."""
+    checkpoints.wait()
+    good = checkpoints.latest()
+    where = f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"
+    return (
+        f"{phase.name}: the loss is not finite at step {bad_step} of {phase.total_steps} "
+        f"(epoch {phase.schedule.epoch_of(bad_step) + 1}); {where}. "
+        f"Lower {phase.name}.optimizer.learning_rate, or add {phase.name}.optimizer.warmup_epochs, in a new workdir."
+    )

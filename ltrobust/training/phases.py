@@ -1,0 +1,185 @@
+"""A phase as data: what teacher and student are made of, built from the configuration.
+
+Both are the same loop with other values of the same keys.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from ltrobust import methods, models
+from ltrobust.data import batches, longtail
+from ltrobust.data.splits import Splits
+from ltrobust.threat import Threat
+from ltrobust.training import devices, optimizers
+from ltrobust.training.steps import StepSettings
+
+NAMES = ("teacher", "student")
+SUBSETS = ("balanced", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One training run of one network.
+
+    Attributes:
+      name: `teacher` or `student`.
+      settings: of its steps.
+      schedule: how its epochs fall into steps.
+      total_steps: its length.
+      examples_of: epoch from 0 -> rows of the training part that the epoch visits.
+      labels: int64 [N] labels of the training part, as this phase sees them.
+      class_counts: int64 [C] of the list that it trains on.
+      learning_rate: step -> rate.
+      init_key, order_key, step_key: roots of its initial weights, of its epochs' permutations, and of its steps.
+      validate_every: epochs between validations.
+    """
+
+    name: str
+    settings: StepSettings
+    schedule: batches.Schedule
+    total_steps: int
+    examples_of: Callable[[int], np.ndarray]
+    labels: np.ndarray
+    class_counts: np.ndarray
+    learning_rate: optax.Schedule
+    init_key: jax.Array
+    order_key: jax.Array
+    step_key: jax.Array
+    validate_every: int
+
+    def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
+        """What follows `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
+        epoch = self.schedule.epoch_of(done)
+        end = min(self.schedule.first_step(epoch + 1), self.total_steps)
+        count = min(longest, end - done)
+        return epoch, count, done + count == end
+
+
+def make_threat(config: ConfigDict) -> Threat:
+    """The threat model of evaluation, and of training where a phase sets none of its own."""
+    return Threat(norm=config.threat.norm, radius=config.threat.radius)
+
+
+def make_method(config: ConfigDict, name: str) -> methods.Method:
+    """The method of phase `name` with its settings and inner attack."""
+    phase = config[name]
+    threat = make_threat(config)
+    if phase.attack.radius >= 0:
+        threat = dataclasses.replace(threat, radius=phase.attack.radius)
+    inner = methods.InnerAttack(threat, phase.attack.steps, phase.attack.step_size, phase.attack.start)
+    settings = config.methods.get(phase.method)
+    return methods.create(phase.method, inner, **(settings.to_dict() if settings is not None else {}))
+
+
+def make_module(config: ConfigDict, num_classes: int, *, mesh: Mesh | None = None, exact: bool = False):
+    """The network. With a mesh, its train-mode statistics are those of the whole batch if the configuration says so."""
+    sync = mesh is not None and mesh.size > 1 and config.model.sync_batch_norm
+    return models.create(
+        config.model.name,
+        num_classes=num_classes,
+        dtype="float32" if exact else config.model.dtype,
+        sync_axis=devices.AXIS if sync else None,
+        width=config.model.width,
+        depth=config.model.depth,
+        stem_stride=config.model.stem_stride,
+    )
+
+
+def make_phase(config: ConfigDict, name: str, splits: Splits, mesh: Mesh) -> Phase:
+    """Everything about a phase that its configuration fixes.
+
+    Raises:
+      ValueError: any setting that makes no sense, named.
+    """
+    phase = config[name]
+    devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
+    if phase.validate_every < 1:
+        raise ValueError(f"{name}.validate_every is {phase.validate_every}; give a number of epochs, at least 1.")
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
+    examples_of, class_counts = _make_examples(config, name, splits)
+    schedule = batches.make_schedule(len(examples_of(0)), phase.batch_size, phase.remainder)
+    total_steps, epochs = _duration(name, phase, schedule)
+    learning_rate = optimizers.make_schedule(
+        name=phase.optimizer.schedule,
+        learning_rate=phase.optimizer.learning_rate,
+        steps=total_steps,
+        first_step=schedule.first_step,
+        epochs=epochs,
+        drops=phase.optimizer.drops,
+        drop_factor=phase.optimizer.drop_factor,
+        warmup_epochs=phase.optimizer.warmup_epochs,
+    )
+    settings = StepSettings(
+        module=make_module(config, splits.num_classes, mesh=mesh),
+        method=make_method(config, name),
+        optimizer=_make_optimizer(phase.optimizer, learning_rate),
+        epochs=epochs,
+        augmentation=phase.augmentation.policy,
+        crop_padding=phase.augmentation.crop_padding,
+        flip=phase.augmentation.flip,
+        ema_decay=phase.ema_decay,
+        sync_batch_norm=bool(config.model.sync_batch_norm),
+    )
+    labels = splits.labels
+    if phase.shuffle_labels:
+        labels = np.random.RandomState(config.seed).permutation(labels)  # noqa: NPY002 - a frozen stream
+    return Phase(
+        name,
+        settings,
+        schedule,
+        total_steps,
+        examples_of,
+        labels,
+        class_counts,
+        learning_rate,
+        *jax.random.split(key, 3),
+        validate_every=phase.validate_every,
+    )
+
+
+def _make_examples(config: ConfigDict, name: str, splits: Splits) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
+    """Epoch -> rows of the training part, and the class counts of that list."""
+    phase = config[name]
+    if phase.subset not in SUBSETS:
+        raise ValueError(f"{name}.subset is {phase.subset!r}; known subsets: {', '.join(SUBSETS)}.")
+    if phase.subset == "all":
+        everything = np.arange(len(splits.labels))
+        return lambda epoch: everything, splits.class_counts
+    count = longtail.balanced_count(splits.class_counts, gamma=phase.balanced.gamma, count=phase.balanced.count)
+
+    def draw(epoch: int) -> np.ndarray:
+        return longtail.balanced_subset(
+            splits.labels, count=count, seed=phase.balanced.seed + epoch, up_sample=phase.balanced.up_sample
+        )
+
+    fixed = draw(0)
+    return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(splits.num_classes, count)
+
+
+def _duration(name: str, phase: ConfigDict, schedule: batches.Schedule) -> tuple[int, int]:
+    """Steps and (begun) epochs of the phase; `steps` wins over `epochs` where it is set."""
+    if phase.steps > 0:
+        return phase.steps, schedule.epoch_of(phase.steps - 1) + 1
+    if phase.steps < 0 or phase.epochs < 1:
+        raise ValueError(
+            f"{name}.epochs is {phase.epochs} and {name}.steps is {phase.steps}; give at least one epoch or step."
+        )
+    return schedule.first_step(phase.epochs), phase.epochs
+
+
+def _make_optimizer(settings: ConfigDict, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """The phase's optimiser; momentum and Nesterov are options of sgd alone."""
+    options = {"momentum": settings.momentum, "nesterov": settings.nesterov} if settings.name == "sgd" else {}
+    return optimizers.make_optimizer(
+        settings.name,
+        learning_rate,
+        weight_decay=settings.weight_decay,
+        options=options | settings.options.to_dict(),
+    )

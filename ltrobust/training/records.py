@@ -1,0 +1,55 @@
+"""What a run tells while it goes: JSON lines, TensorBoard events, and lines for a person."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class Records:
+    """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
+
+    A run that was killed and resumed may write an epoch twice; `read` keeps the later record.
+    """
+
+    def __init__(self, workdir: Path):
+        self._file = workdir / "metrics.jsonl"
+        self._events = SummaryWriter(str(workdir / "tensorboard"))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch."""
+        with self._file.open("a") as lines:
+            lines.write(json.dumps(record, sort_keys=True) + "\n")
+        for path, value in _scalars(record):
+            self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
+        self._events.flush()
+
+    def close(self) -> None:
+        """Ends the event file."""
+        self._events.close()
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
+
+    An incomplete last line, left by a run that was killed while writing, is passed over.
+    """
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in file.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[record["phase"], record["epoch"]] = record
+    return list(found.values())
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Paths and values of the plain numbers in a nested record; lists are left to the JSON."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name not in ("epoch", "phase"):
+            yield prefix + name, float(value)

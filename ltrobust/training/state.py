@@ -1,0 +1,102 @@
+"""Everything that a run remembers, explicitly."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ltrobust.methods import Method
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Weights:
+    """Parameters and the running statistics that belong to them."""
+
+    params: PyTree
+    batch_stats: PyTree
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What one step hands to the next.
+
+    `step` counts finished updates. `averaged` is the exponential moving average of the weights, or None. `sums` holds
+    the sums over the current epoch's examples of every training metric. `bad_step` is the first step with a non-finite
+    loss, or -1.
+    """
+
+    step: jax.Array
+    weights: Weights
+    opt_state: PyTree
+    averaged: Weights | None
+    method_state: PyTree
+    sums: dict[str, jax.Array]
+    bad_step: jax.Array
+
+
+@flax.struct.dataclass
+class Selection:
+    """The best weights so far by validation, and what the rule needs to go on.
+
+    `recent` are the last three epochs' scores, the newest last, NaN where there was none; `score` is the best running
+    mean of them, `epoch` (from 1) where it was reached, 0 for never.
+    """
+
+    weights: Weights
+    score: jax.Array
+    epoch: jax.Array
+    recent: jax.Array
+
+
+def create_state(
+    params: PyTree,
+    batch_stats: PyTree,
+    *,
+    optimizer: optax.GradientTransformation,
+    method: Method,
+    class_counts: jax.Array,
+    averaging: bool,
+) -> TrainState:
+    """The state before the first step."""
+    weights = Weights(params, batch_stats)
+    return TrainState(
+        step=jnp.int32(0),
+        weights=weights,
+        opt_state=optimizer.init(params),
+        averaged=copy(weights) if averaging else None,
+        method_state=method.initial_state(params, class_counts),
+        sums=empty_sums(method),
+        bad_step=jnp.int32(-1),
+    )
+
+
+def empty_sums(method: Method) -> dict[str, jax.Array]:
+    """Training metrics before an epoch's first example."""
+    return {name: jnp.float32(0) for name in ("examples", "loss", "robust_correct", *method.metrics)}
+
+
+def create_selection(weights: Weights) -> Selection:
+    """Nothing selected yet."""
+    return Selection(copy(weights), jnp.float32(-jnp.inf), jnp.int32(0), jnp.full(3, jnp.nan, jnp.float32))
+
+
+def select(selection: Selection, weights: Weights, *, score: float, epoch: int) -> Selection:
+    """The selection after one more validated epoch.
+
+    Rule: highest running mean of the last three scores (fewer at the start), ties to the later epoch
+    (docs/protocols.md, validation).
+    """
+    recent = jnp.append(selection.recent[1:], jnp.float32(score))
+    smoothed = jnp.nanmean(recent)
+    if float(smoothed) < float(selection.score):
+        return selection.replace(recent=recent)  # pyright: ignore[reportAttributeAccessIssue]
+    return Selection(copy(weights), smoothed, jnp.int32(epoch), recent)
+
+
+def copy(tree: PyTree) -> PyTree:
+    """Fresh buffers, so that donating one holder does not invalidate the other."""
+    return jax.tree.map(jnp.copy, tree)

@@ -1,0 +1,181 @@
+"""The training step, pure and written for one device's share of the batch, and stretches of it."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from ltrobust.data.augment import augment
+from ltrobust.data.batches import Resident, to_unit
+from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
+from ltrobust.training import devices
+from ltrobust.training.state import TrainState, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """What is fixed while a phase runs.
+
+    `epochs` is the length of the phase; `ema_decay` 0 means no averaging; `sync_batch_norm` says that the module
+    averages its batch statistics over the devices itself.
+    """
+
+    module: nn.Module
+    method: Method
+    optimizer: optax.GradientTransformation
+    epochs: int
+    augmentation: str = "base"
+    crop_padding: int = 4
+    flip: bool = True
+    ema_decay: float = 0.0
+    sync_batch_norm: bool = True
+
+
+@flax.struct.dataclass
+class Inputs:
+    """What every step reads and none changes, on every device.
+
+    `key` is the phase's root key, `class_counts` [C] those of the phase's own training list.
+    """
+
+    data: Resident
+    class_counts: jax.Array
+    teachers: dict[str, Teacher]
+    key: jax.Array
+
+
+def train_step(
+    state: TrainState, inputs: Inputs, rows: jax.Array, epoch: jax.Array, *, settings: StepSettings
+) -> TrainState:
+    """One update on the examples at `rows`, this device's share of the batch.
+
+    Every random draw of an example is keyed by (phase key, step, position in the whole batch), so that the number of
+    devices does not matter. The gradient is that of the mean over the whole batch.
+
+    Args:
+      rows: int32 [B / devices], positions in `inputs.data`.
+      epoch: int32 scalar, counted from 1.
+    """
+    method = settings.method
+    batch = _make_batch(state, inputs, rows, settings)
+    learner = make_learner(state, inputs, epoch, settings)
+    batch = with_radii(method, learner, batch)
+    adv = jax.lax.stop_gradient(method.attack(learner, batch))
+
+    def objective(params):
+        return method.loss(learner.replace(params=params), batch, adv)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def gradient(params):
+        (value, outcome), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        return value, outcome, jax.lax.pmean(gradients, devices.AXIS)
+
+    params, direction = learner.params, None
+    if method.perturb_weights is not None:
+        update = lambda gradients: settings.optimizer.update(gradients, state.opt_state, learner.params)[0]  # noqa: E731
+        direction = method.perturb_weights(learner, gradient(params)[2], update)
+        params = jax.tree.map(jnp.add, params, direction)
+    value, outcome, gradients = gradient(params)
+    updates, opt_state = settings.optimizer.update(gradients, state.opt_state, params)
+    params = optax.apply_updates(params, updates)
+    if direction is not None:
+        params = jax.tree.map(jnp.subtract, params, direction)
+
+    batch_stats = outcome.batch_stats
+    if not settings.sync_batch_norm:
+        batch_stats = jax.lax.pmean(batch_stats, devices.AXIS)
+    weights = Weights(params, batch_stats)
+    mean_value = jax.lax.pmean(value, devices.AXIS)
+    return TrainState(
+        step=state.step + 1,
+        weights=weights,
+        opt_state=opt_state,
+        averaged=_average(state.averaged, weights, settings.ema_decay),
+        method_state=outcome.method_state,
+        sums=_add_metrics(state.sums, mean_value, outcome, batch.labels),
+        bad_step=jnp.where((state.bad_step < 0) & ~jnp.isfinite(mean_value), state.step, state.bad_step),
+    )
+
+
+def make_learner(state: TrainState, inputs: Inputs, epoch: jax.Array, settings: StepSettings) -> Learner:
+    """What the method sees of a state."""
+    return Learner(
+        module=settings.module,
+        axis_name=devices.AXIS,
+        params=state.weights.params,
+        batch_stats=state.weights.batch_stats,
+        method_state=state.method_state,
+        teachers=inputs.teachers,
+        class_counts=inputs.class_counts,
+        epoch=epoch,
+        epochs=jnp.float32(settings.epochs),
+    )
+
+
+def train_stretch(
+    state: TrainState, inputs: Inputs, order: jax.Array, count: jax.Array, epoch: jax.Array, *, settings: StepSettings
+) -> TrainState:
+    """`count` steps in one dispatch, on `order[0]` to `order[count - 1]`; stops early at a non-finite loss.
+
+    The trip count is a traced value: stretches of every length are one compiled program.
+
+    Args:
+      order: int32 [capacity, B / devices].
+    """
+
+    def unfinished(carry: tuple[jax.Array, TrainState]):
+        return (carry[0] < count) & (carry[1].bad_step < 0)
+
+    def body(carry: tuple[jax.Array, TrainState]):
+        done, state = carry
+        return done + 1, train_step(state, inputs, order[done], epoch, settings=settings)
+
+    return jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))[1]
+
+
+def compile_stretch(settings: StepSettings, mesh: Mesh) -> Any:
+    """`train_stretch` mapped over the mesh: `(state, inputs, order, count, epoch) -> state`, the state donated."""
+
+    def stretch(state, inputs, order, count, epoch):
+        return train_stretch(state, inputs, order, count, epoch, settings=settings)
+
+    whole = devices.REPLICATED
+    specs = (whole, whole, devices.divided(1), whole, whole)
+    return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,))
+
+
+def _make_batch(state: TrainState, inputs: Inputs, rows: jax.Array, settings: StepSettings) -> Batch:
+    """Gathers, augments and scales this device's examples."""
+    share = rows.shape[0]
+    positions = jax.lax.axis_index(devices.AXIS) * share + jnp.arange(share)
+    step_key = jax.random.fold_in(inputs.key, state.step)
+    keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
+    images = augment(
+        inputs.data.images[rows],
+        keys[:, 0],
+        policy=settings.augmentation,
+        crop_padding=settings.crop_padding,
+        flip=settings.flip,
+    )
+    nothing = jnp.zeros(share, jnp.float32)
+    return Batch(to_unit(images), inputs.data.labels[rows], keys[:, 1], radius=nothing, step_size=nothing)
+
+
+def _average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:
+    """Exponential moving average of parameters and running statistics."""
+    return None if averaged is None else optax.incremental_update(weights, averaged, 1 - decay)
+
+
+def _add_metrics(sums: dict[str, jax.Array], value, outcome, labels: jax.Array) -> dict[str, jax.Array]:
+    """The epoch's sums after this batch, over all devices. `value` is the whole batch's mean already."""
+    share = jnp.float32(labels.shape[0])
+    correct = jnp.sum(jnp.argmax(outcome.adv_logits, axis=-1) == labels).astype(jnp.float32)
+    local = {"examples": share, "robust_correct": correct}
+    local |= {name: mean * share for name, mean in outcome.metrics.items()}
+    summed = jax.lax.psum(local, devices.AXIS)
+    summed["loss"] = value * summed["examples"]
+    return {name: sums[name] + summed[name] for name in sums}

@@ -1,0 +1,36 @@
+"""Trains a balanced teacher and a distilled student, or evaluates a checkpoint.
+
+    python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
+"""
+
+import os
+import pathlib
+import sys
+
+# TFDS looks for TensorFlow where it is installed; nothing here needs it, and it would take the accelerator's memory.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py", "Configuration file.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/<name of the configuration>.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+
+
+def main(arguments: list[str]) -> None:
+    if len(arguments) > 1:
+        raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
+    logging.get_absl_handler().setLevel(logging.ERROR)
+    from ltrobust import experiment
+
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+    try:
+        {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](_CONFIG.value, workdir)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        sys.exit(f"\nltrobust: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,170 @@
+"""Splits: the peers' images, exactly; validation from training only; balance; errors that name the value."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltrobust.data import longtail
+
+# Label-free fingerprints of the kept ranks (docs/protocols.md): (classes, per class, ratio) -> images, SHA-256.
+RANKS = {
+    (10, 5000, 10): (20431, "2b3a8656bec514c6c87236694978bc8a90f04fa51b4ed2009d2f8f336a614242"),
+    (10, 5000, 20): (17023, "a7d33406202ee724f22f21736a4c717cfc787b6f839e8221809a7f2da6dc5a1f"),
+    (10, 5000, 50): (13996, "7bb90363b243a944125b22035862d78afbc280cb2c0f509019ffc6960fd0f523"),
+    (10, 5000, 100): (12406, "8a54f5b6fa9722952358bc99897aa969bc20f845d0b15034e5013337df1e4ec7"),
+    (10, 5000, 200): (11203, "334c2d61143b39bf3cc8edb0315b5c43f5a5198ef01e8c09f99b1b060d70f545"),
+    (100, 500, 10): (19573, "5906ba7310b91b5ee5a4e0b172d27f9370929d8acacd8026f44e160daa1f4834"),
+    (100, 500, 50): (12608, "1bc82de2629e5cbd51d6ea8f1d70cf7986616bfecb4a8606a427fbcc1dd50c16"),
+    (100, 500, 100): (10847, "f123ec136d44ab1b224fe55bb8a73ab03432d25a81975af68f26fb6777d5aca8"),
+    (200, 500, 10): (39072, "62968afe3c93df0e2a2a9ff8faa08870d12877870f6561e2cc90b963b1888246"),
+    (200, 500, 100): (21549, "9356a21b856b526a6054299421e4ac10b9f1cd2fbc1ef1b69f48219f395a2659"),
+}
+# Kept ranks of the (training | validation) parts after the carve.
+CARVES = {
+    (10, 5000, 50): (
+        "46ce326e754eef321f939ba3c50c31a29f16f0755769889301f513ea23c804a9",
+        "4acbbd46dea1c74876d5d87775b9825ca33781ad6ba9c30ad2e0ec6333f5465e",
+    ),
+    (100, 500, 10): (
+        "28929b1bd58d5228eeed9042dafe9fdc05c52a9fd869c29088b92bbce349e0dc",
+        "33eb35dd1cba95ceef84dabf72dd45a4972ec2b28fdc297ac7d4e6808426e20a",
+    ),
+    (200, 500, 10): (
+        "b695eaab62f34479976929048c3a0189dee64bb005b004a8aaf41f4e3217392f",
+        "538ee60484839f698a166a7f189f90864c35b5728dd74fc903c3c52c9a15e965",
+    ),
+}
+VALIDATION_COUNTS = {
+    10: [250, 194, 150, 116, 90, 70, 54, 42, 33, 25],
+    50: [250, 162, 105, 68, 44, 29, 19, 12, 10, 10],
+    100: [250, 150, 90, 54, 33, 20, 12, 10, 10, 10],
+    200: [250, 139, 77, 43, 24, 14, 10, 10, 9, 5],
+}
+
+
+def sorted_labels(classes: int, per_class: int) -> np.ndarray:
+    return np.repeat(np.arange(classes), per_class)
+
+
+@pytest.mark.parametrize("setting", RANKS, ids=str)
+def test_the_seed_zero_subset_is_the_peers_subset(setting: tuple[int, int, int]):
+    classes, per_class, ratio = setting
+    ranks = longtail.choose(sorted_labels(classes, per_class), imbalance_ratio=ratio) % per_class
+    assert (len(ranks), longtail.fingerprint(ranks)) == RANKS[setting]
+
+
+def test_first_kept_ranks_are_the_recorded_ones():
+    ranks = longtail.choose(sorted_labels(10, 5000), imbalance_ratio=50) % 5000
+    assert ranks[:5].tolist() == [398, 3833, 4836, 4572, 636]
+    assert ranks[-100:][:5].tolist() == [2204, 3816, 2206, 2507, 1926]
+
+
+@pytest.mark.parametrize("setting", CARVES, ids=str)
+def test_the_validation_carve_has_the_recorded_fingerprints(setting: tuple[int, int, int]):
+    classes, per_class, ratio = setting
+    labels = sorted_labels(classes, per_class)
+    kept = longtail.choose(labels, imbalance_ratio=ratio)
+    carve = longtail.carve_validation(labels[kept])
+    parts = tuple(longtail.fingerprint(kept[part] % per_class) for part in carve)
+    assert parts == CARVES[setting]
+
+
+@pytest.mark.parametrize("ratio", VALIDATION_COUNTS)
+def test_validation_counts_per_class(ratio: int):
+    labels = sorted_labels(10, 5000)
+    kept = longtail.choose(labels, imbalance_ratio=ratio)
+    validation = longtail.carve_validation(labels[kept]).validation
+    assert longtail.count_classes(labels[kept][validation]).tolist() == VALIDATION_COUNTS[ratio]
+
+
+def test_class_counts_truncate_rather_than_round():
+    counts = longtail.class_counts(np.full(10, 5000), imbalance_ratio=50)
+    assert counts.tolist() == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
+
+
+def test_step_profile_has_two_levels():
+    assert longtail.class_counts(np.full(5, 40), imbalance_ratio=10, profile="step").tolist() == [40, 40, 40, 4, 4]
+
+
+def test_an_uneven_source_keeps_the_exact_profile():
+    available = np.array([70, 99, 98, 80, 103])
+    counts = longtail.class_counts(available, imbalance_ratio=1)
+    assert counts.tolist() == [70] * 5
+    assert np.all(longtail.class_counts(available, imbalance_ratio=8) <= available)
+
+
+@given(
+    st.integers(2, 12), st.integers(20, 60), st.sampled_from([1.0, 2.5, 10.0]), st.integers(0, 5), st.randoms()
+)
+def test_a_larger_ratio_keeps_a_per_class_prefix(classes, per_class, ratio, seed, random):
+    labels = sorted_labels(classes, per_class)
+    random.shuffle(labels)
+    wide = longtail.choose(labels, imbalance_ratio=ratio, seed=seed)
+    narrow = longtail.choose(labels, imbalance_ratio=ratio * 2, seed=seed)
+    assert len(set(wide.tolist())) == len(wide)
+    for label in range(classes):
+        mine, theirs = narrow[labels[narrow] == label], wide[labels[wide] == label]
+        assert mine.tolist() == theirs[: len(mine)].tolist()
+
+
+def test_other_seeds_choose_other_images_in_equal_numbers():
+    labels = sorted_labels(10, 100)
+    first, second = (longtail.choose(labels, imbalance_ratio=10, seed=seed) for seed in (0, 1))
+    assert len(first) == len(second)
+    assert longtail.fingerprint(first) != longtail.fingerprint(second)
+
+
+@given(st.lists(st.integers(1, 200), min_size=2, max_size=8))
+def test_carve_is_a_disjoint_cover_within_its_bounds(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    carve = longtail.carve_validation(labels)
+    assert sorted([*carve.train, *carve.validation]) == list(range(len(labels)))
+    held_out = np.bincount(labels[carve.validation], minlength=len(counts))
+    assert np.all(held_out <= 0.2 * np.array(counts) + 1e-9)
+    assert len(longtail.carve_validation(labels, fraction=0).validation) == 0
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=6), st.integers(1, 80), st.integers(0, 3))
+def test_balanced_subset_repeats_whole_copies_then_a_remainder(counts, m, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = longtail.balanced_subset(labels, count=m, seed=seed)
+    assert np.bincount(labels[chosen], minlength=len(counts)).tolist() == [m] * len(counts)
+    uses = np.bincount(chosen, minlength=len(labels))
+    for label, available in enumerate(counts):
+        assert set(uses[labels == label]) <= {m // available, m // available + 1}
+
+
+# From the table of docs/methods.md: gamma -> m, unique images, classes up-sampled (CIFAR-10-LT, ratio 50).
+@pytest.mark.parametrize(
+    ("gamma", "m", "unique", "up_sampled"), [(1, 100, 1000, 0), (0, 707, 4963, 5), (14, 1400, 7863, 7), (50, 5000, 13996, 9)]
+)
+def test_balanced_subset_matches_the_arithmetic_of_the_method_catalogue(gamma, m, unique, up_sampled):
+    labels = sorted_labels(10, 5000)
+    labels = labels[longtail.choose(labels, imbalance_ratio=50)]
+    counts = longtail.count_classes(labels)
+    assert longtail.balanced_count(counts, gamma=gamma) == m
+    assert len(set(longtail.balanced_subset(labels, count=m, seed=0).tolist())) == unique
+    assert int((counts < m).sum()) == up_sampled
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=0.5), "imbalance ratio is 0.5"),
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=2, profile="linear"), "exp, step"),
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=10), "leaves class 2 without"),
+        (lambda: longtail.choose(np.zeros((2, 2), int), imbalance_ratio=2), "vector of integers"),
+        (lambda: longtail.choose(np.array([0.5, 1.0]), imbalance_ratio=2), "vector of integers"),
+        (lambda: longtail.count_classes(np.array([0, 5]), 3), "3 classes allow 0 to 2"),
+        (lambda: longtail.carve_validation(sorted_labels(2, 9), cap=1.0), "cap=1.0"),
+        (lambda: longtail.balanced_subset(sorted_labels(2, 9), count=0, seed=0), "at least 1"),
+        (lambda: longtail.balanced_subset(np.array([0, 2]), count=1, seed=0), "class 1 has no training image"),
+        (lambda: longtail.balanced_subset(sorted_labels(2, 9), count=10, seed=0, up_sample=False), "class 0 has 9"),
+        (lambda: longtail.balanced_count(np.array([5, 9]), gamma=0.01), "raise gamma"),
+        (lambda: longtail.balanced_count(np.array([5, 9]), gamma=1, count=3), "give one of them"),
+    ],
+)
+def test_errors_name_the_value_and_the_remedy(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
