@@ -1,6 +1,6 @@
 """Trains a balanced teacher and a distilled student, or evaluates a checkpoint.
 
-    python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
+python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
 """
 
 import os
@@ -21,7 +21,9 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
-    logging.get_absl_handler().setLevel(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)
+    # Orbax warns of every read-only opening; what matters of it comes as an exception.
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     from ltrobust import experiment
 
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

@@ -3,11 +3,13 @@
 The values are the long-tailed CIFAR-10 recipe at full scale (docs/reproducing.md), except that the data are `digits`.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
+    config: Any = ConfigDict()
     config.seed = 0  # of initial weights, order of images, augmentation and training attacks
 
     config.data = ConfigDict()
@@ -79,9 +81,9 @@ def get_config() -> ConfigDict:
     return config
 
 
-def _phase() -> ConfigDict:
+def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
-    phase = ConfigDict()
+    phase: Any = ConfigDict()
     phase.method = ""  # pgd_at, trades, at_bsl, self_distillation
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
@@ -109,7 +111,9 @@ def _phase() -> ConfigDict:
     phase.optimizer.warmup_epochs = 0  # linear from 0
     phase.ema_decay = 0.0  # per step, of averaged weights; 0 for none
     phase.augmentation = ConfigDict()
-    phase.augmentation.policy = "base"  # none, base (crop and flip), randaugment, autoaugment (both before crop and flip)
+    phase.augmentation.policy = (
+        "base"  # none, base (crop and flip), randaugment, autoaugment (both before crop and flip)
+    )
     phase.augmentation.crop_padding = 4  # pixels
     phase.augmentation.flip = True  # horizontal, with probability 1/2
     phase.attack = ConfigDict()

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ltrobust import models
 from ltrobust import workdir as workdirs
@@ -26,10 +25,12 @@ from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
 
-SELECTION_RULE = "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
+SELECTION_RULE = (
+    "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
+)
 
 
-def train(config: ConfigDict, workdir: Path) -> Path:
+def train(config: Any, workdir: Path) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
     The same call in the same workdir goes on where it stopped.
@@ -45,7 +46,9 @@ def train(config: ConfigDict, workdir: Path) -> Path:
     planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
     workdirs.claim(workdir, config)
     records = Records(workdir)
-    evaluator = _make_evaluator(config, splits.num_classes, mesh, protocol="validation")
+    evaluator = _make_evaluator(
+        config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels)
+    )
     about = {"config": workdirs.plain(config), "data": describe(splits)}
     networks: dict[str, Weights] = {}
     teachers: dict[str, Teacher] = {}
@@ -71,7 +74,7 @@ def train(config: ConfigDict, workdir: Path) -> Path:
     return _evaluate(config, workdir, config.eval.protocol, splits, networks, mesh, began)
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> Path:
+def evaluate(config: Any, workdir: Path) -> Path:
     """Restores a checkpoint on the devices at hand, evaluates all of its weights and writes a card.
 
     Raises:
@@ -87,7 +90,8 @@ def evaluate(config: ConfigDict, workdir: Path) -> Path:
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))
         if found:
             raise ValueError(
-                f"checkpoint {folder} was made with other settings:\n" + "\n".join(f"  {line}" for line in found)
+                f"checkpoint {folder} was made with other settings:\n"
+                + "\n".join(f"  {line}" for line in found)
                 + "\nEvaluate it with the configuration that made it."
             )
         splits = load_splits(config)
@@ -99,7 +103,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Path:
     return _evaluate(config, workdir, name, splits, networks, mesh, began)
 
 
-def load_splits(config: ConfigDict) -> Splits:
+def load_splits(config: Any) -> Splits:
     """The training and validation parts that the configuration names."""
     data = config.data
     source = sources.load(data.name, "train", data_dir=data.dir, cache_dir=data.cache_dir)
@@ -114,7 +118,7 @@ def load_splits(config: ConfigDict) -> Splits:
     )
 
 
-def _phases_to_run(config: ConfigDict) -> list[str]:
+def _phases_to_run(config: Any) -> list[str]:
     """The student, after the teacher where the student's settings need one."""
     for name in phases.NAMES:
         if config[name].initialize not in ("scratch", "teacher"):
@@ -161,8 +165,10 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
     return named
 
 
-def _make_evaluator(config: ConfigDict, num_classes: int, mesh: Mesh, *, protocol: str) -> Evaluator:
-    """An evaluator of `Weights`; batches are divided over the mesh, verdicts taken by a float32 network."""
+def _make_evaluator(config: Any, num_classes: int, mesh: Mesh, *, protocol: str, images: int) -> Evaluator:
+    """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
+    if config.eval.batch_size < 1:
+        raise ValueError(f"eval.batch_size is {config.eval.batch_size}; it must be at least 1.")
 
     def applier(exact: bool):
         module = phases.make_module(config, num_classes, exact=exact)
@@ -174,7 +180,7 @@ def _make_evaluator(config: ConfigDict, num_classes: int, mesh: Mesh, *, protoco
         protocol=protocols.get(protocol),
         threat=phases.make_threat(config),
         num_classes=num_classes,
-        batch_size=-(-config.eval.batch_size // mesh.size) * mesh.size,
+        batch_size=-(-min(config.eval.batch_size, max(images, 1)) // mesh.size) * mesh.size,
         seed=config.eval.seed,
         exact_apply=applier(exact=True),
         place=lambda batch: jax.device_put(batch, where),
@@ -182,7 +188,7 @@ def _make_evaluator(config: ConfigDict, num_classes: int, mesh: Mesh, *, protoco
 
 
 def _evaluate(
-    config: ConfigDict,
+    config: Any,
     workdir: Path,
     name: str,
     splits: Splits,
@@ -193,14 +199,19 @@ def _evaluate(
     """Evaluates every network on the test set, writes the card and prints its tables."""
     test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
     ids = first_of_each_class(test.labels, config.eval.limit)
-    evaluator = _make_evaluator(config, splits.num_classes, mesh, protocol=config.eval.protocol)
+    evaluator = _make_evaluator(config, splits.num_classes, mesh, protocol=config.eval.protocol, images=len(ids))
     results = {}
     for network, weights in networks.items():
         evaluation = evaluator(weights, test.images[ids], test.labels[ids], ids=ids, progress=f"evaluating {network}")
         results[network] = _describe_network(weights, evaluation, splits.class_counts)
+    settings = workdirs.plain(config)
+    del settings["data"]["dir"], settings["data"]["cache_dir"]  # this machine's, not the run's
     card = {
-        "config": workdirs.plain(config),
-        "model": {"name": config.model.name, "parameters": models.count_parameters(next(iter(networks.values())).params)},
+        "config": settings,
+        "model": {
+            "name": config.model.name,
+            "parameters": models.count_parameters(next(iter(networks.values())).params),
+        },
         "data": _describe_data(config, splits, test, ids),
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
         "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)) | {"seed": config.eval.seed},
@@ -230,7 +241,7 @@ def _describe_network(weights: Weights, evaluation: Evaluation, class_counts: np
     }
 
 
-def _describe_data(config: ConfigDict, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def _describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """The card's part on the data."""
     totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
     return {
@@ -248,7 +259,7 @@ def _describe_data(config: ConfigDict, splits: Splits, test: sources.Split, ids:
     }
 
 
-def _describe_numerics(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
+def _describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
     """The card's part on devices and precision."""
     return {
         "backend": jax.default_backend(),
@@ -256,7 +267,7 @@ def _describe_numerics(config: ConfigDict, mesh: Mesh) -> dict[str, Any]:
         "devices": int(mesh.size),
         "processes": jax.process_count(),
         "compute_dtype": config.model.dtype,
-        "search_matmul_precision": str(jax.config.jax_default_matmul_precision or "backend default"),
+        "search_matmul_precision": str(jax.config.read("jax_default_matmul_precision") or "backend default"),
         "verdicts": "float32, highest matmul precision",
     }
 

@@ -1,9 +1,9 @@
 """The folder of one run: what lies where, and the check that a second start is the same run.
 
-    config.json                    the configuration that the run was started with
-    checkpoints/{teacher,student}  see `training/checkpoints.py`
-    metrics.jsonl, tensorboard/    see `training/records.py`
-    results/                       result cards
+config.json                    the configuration that the run was started with
+checkpoints/{teacher,student}  see `training/checkpoints.py`
+metrics.jsonl, tensorboard/    see `training/records.py`
+results/                       result cards
 """
 
 import json
@@ -32,7 +32,9 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             write_json(file, plain(config))
             return
     except OSError as error:
-        raise ValueError(f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR.") from error
+        raise ValueError(
+            f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR."
+        ) from error
     found = differences(json.loads(file.read_text()), plain(config))
     if found:
         raise ValueError(

@@ -4,16 +4,16 @@ All functions work per example: `radius` is a scalar or [B], in pixel units, and
 nothing but that example and its key.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ltrobust.threat import NORMS, Threat
 
 STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
 
 
-def check_images(images: chex.Array, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
+def check_images(images: jax.Array, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
     """Refuses what is not a batch of float32 images within the pixel bounds.
 
     The values can be seen, and are checked, only outside of a traced function.
@@ -26,7 +26,7 @@ def check_images(images: chex.Array, threat: Threat = Threat()) -> None:  # noqa
             f"images must be float32 [batch, height, width, channel], got {images.dtype} {list(images.shape)}; "
             "convert uint8 images with images.astype('float32') / 255."
         )
-    if isinstance(images, jax.core.Tracer) or images.size == 0:
+    if isinstance(images, Tracer) or images.size == 0:
         return
     low, high = float(jnp.min(images)), float(jnp.max(images))
     if not (low >= threat.lower and high <= threat.upper):
@@ -35,13 +35,13 @@ def check_images(images: chex.Array, threat: Threat = Threat()) -> None:  # noqa
         )
 
 
-def per_example(value: chex.Numeric, images: chex.Array) -> jax.Array:
+def per_example(value: jax.typing.ArrayLike, images: jax.Array) -> jax.Array:
     """A scalar or [B] as float32 [B, 1, 1, 1], ready to meet images."""
     value = jnp.asarray(value, jnp.float32)
     return jnp.broadcast_to(value, images.shape[:1]).reshape(-1, 1, 1, 1)
 
 
-def norms(delta: chex.Array, norm: str) -> jax.Array:
+def norms(delta: jax.Array, norm: str) -> jax.Array:
     """`linf` or `l2` length of each example's change, [B].
 
     Raises:
@@ -55,7 +55,7 @@ def norms(delta: chex.Array, norm: str) -> jax.Array:
     raise ValueError(f"norm is {norm!r}; known norms: {', '.join(NORMS)}.")
 
 
-def project(points: chex.Array, images: chex.Array, radius: chex.Numeric, threat: Threat) -> jax.Array:
+def project(points: jax.Array, images: jax.Array, radius: jax.typing.ArrayLike, threat: Threat) -> jax.Array:
     """The points brought into the ball around `images`, then into the pixel bounds.
 
     For `linf` this is the exact Euclidean projection on the intersection. For `l2` the change is first scaled to the
@@ -71,8 +71,8 @@ def project(points: chex.Array, images: chex.Array, radius: chex.Numeric, threat
     return jnp.clip(inside, threat.lower, threat.upper)
 
 
-def violation(points: chex.Array, images: chex.Array, radius: chex.Numeric, threat: Threat) -> jax.Array:
-    """How far each point lies outside ball and bounds, [B] in pixel units; at most a few float32 ulp after `project`."""
+def violation(points: jax.Array, images: jax.Array, radius: jax.typing.ArrayLike, threat: Threat) -> jax.Array:
+    """How far each point lies outside ball and bounds, [B] in pixel units; a few float32 ulp after `project`."""
     outside_ball = norms(points - images, threat.norm) - jnp.asarray(radius, jnp.float32)
     below = jnp.max(threat.lower - points, axis=(1, 2, 3))
     above = jnp.max(points - threat.upper, axis=(1, 2, 3))
@@ -80,7 +80,7 @@ def violation(points: chex.Array, images: chex.Array, radius: chex.Numeric, thre
 
 
 def random_start(
-    images: chex.Array, keys: chex.PRNGKey, radius: chex.Numeric, *, start: str, threat: Threat
+    images: jax.Array, keys: jax.Array, radius: jax.typing.ArrayLike, *, start: str, threat: Threat
 ) -> jax.Array:
     """Where an attack begins, one key per example.
 
@@ -110,7 +110,7 @@ def random_start(
     return jnp.clip(moved, threat.lower, threat.upper) if start == "uniform" else moved
 
 
-def _uniform_point(key: chex.PRNGKey, shape: tuple[int, ...], norm: str) -> jax.Array:
+def _uniform_point(key: jax.Array, shape: tuple[int, ...], norm: str) -> jax.Array:
     """A uniform point of the unit ball."""
     if norm == "linf":
         return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
@@ -120,7 +120,7 @@ def _uniform_point(key: chex.PRNGKey, shape: tuple[int, ...], norm: str) -> jax.
     return direction * length / jnp.sqrt(jnp.sum(direction**2))
 
 
-def _one_sided_point(key: chex.PRNGKey, shape: tuple[int, ...], norm: str) -> jax.Array:
+def _one_sided_point(key: jax.Array, shape: tuple[int, ...], norm: str) -> jax.Array:
     """A uniform point of [0,1)^d."""
     del norm
     return jax.random.uniform(key, shape)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +11,13 @@ from ltrobust.threat import Threat
 
 def pgd(
     objective: Callable[[jax.Array], jax.Array],
-    images: chex.Array,
-    keys: chex.PRNGKey,
+    images: jax.Array,
+    keys: jax.Array,
     *,
     threat: Threat,
     steps: int,
-    step_size: chex.Numeric,
-    radius: chex.Numeric | None = None,
+    step_size: jax.typing.ArrayLike,
+    radius: jax.typing.ArrayLike | None = None,
     start: str = "uniform",
 ) -> jax.Array:
     """The last iterate of `x <- project(x + a * direction(grad objective(x)))`.

@@ -53,9 +53,7 @@ AUTOAUGMENT_PAIRS = (
 AUTOAUGMENT_TOP_LEVEL = 9
 
 
-def augment(
-    images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: int = 4, flip: bool = True
-) -> jax.Array:
+def augment(images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: int = 4, flip: bool = True) -> jax.Array:
     """Augments every image under its own key; pure, for use inside `jit` with static keyword arguments.
 
     * none: the images as they are.
@@ -86,9 +84,7 @@ def augment(
     _check(images, keys, policy, crop_padding)
     if policy == "none":
         return images
-    return jax.vmap(functools.partial(_augment_one, policy=policy, crop_padding=crop_padding, flip=flip))(
-        images, keys
-    )
+    return jax.vmap(functools.partial(_augment_one, policy=policy, crop_padding=crop_padding, flip=flip))(images, keys)
 
 
 def magnitude_at_level(name: str, level: int, top_level: int, *, height: int, width: int) -> float:
@@ -128,16 +124,12 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -
             f" jax.random.split(jax.random.key(0), {count}) makes them; got {keys.dtype} {list(keys.shape)}"
         )
     if policy in ("randaugment", "autoaugment") and images.shape[-1] != 3:
-        raise ValueError(
-            f"policy {policy!r} is defined for 3 colour channels, got {images.shape[-1]}; use 'base'"
-        )
+        raise ValueError(f"policy {policy!r} is defined for 3 colour channels, got {images.shape[-1]}; use 'base'")
     if crop_padding < 0:
         raise ValueError(f"crop_padding must be 0 or more pixels, got {crop_padding}")
 
 
-def _augment_one(
-    image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool
-) -> jax.Array:
+def _augment_one(image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool) -> jax.Array:
     """One uint8 image [H, W, C] under one key."""
     policy_key, base_key = jax.random.split(key)
     height, width, _ = image.shape
@@ -160,9 +152,7 @@ def _crop_and_flip(image: jax.Array, key: jax.Array, crop_padding: int, flip: bo
 def _apply_both(image: jax.Array, operations: Operation) -> jax.Array:
     """Applies a row of operations (leading axis of every field) one after the other."""
     # A scan compiles the operation once; with two of them the loop costs nothing against the pixels.
-    return jax.lax.scan(
-        lambda pixels, one: (image_operations.apply_operation(pixels, one), None), image, operations
-    )[0]
+    return jax.lax.scan(lambda pixels, one: (image_operations.apply_operation(pixels, one), None), image, operations)[0]
 
 
 def _draw_randaugment(key: jax.Array, height: int, width: int) -> Operation:
@@ -209,9 +199,7 @@ def _autoaugment_table(height: int, width: int) -> Operation:
     return jax.tree.map(lambda *fields: np.stack(fields).reshape(*shape, *fields[0].shape), *rows)
 
 
-def _both_signs(
-    name: str, level: int, top_level: int, height: int, width: int
-) -> tuple[Operation, Operation]:
+def _both_signs(name: str, level: int, top_level: int, height: int, width: int) -> tuple[Operation, Operation]:
     """The operation with sign + and with sign -; the same twice where it has no sign."""
     magnitude = magnitude_at_level(name, level, top_level, height=height, width=width)
     opposite = magnitude if name in ("posterize", "solarize") else -magnitude

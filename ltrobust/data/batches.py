@@ -16,8 +16,8 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 class Resident(NamedTuple):
     """A data set kept whole on every device: uint8 [N,H,W,C] and int32 [N]."""
 
-    images: jax.Array
-    labels: jax.Array
+    images: Any
+    labels: Any
 
 
 def to_unit(images: Any) -> Any:

@@ -56,9 +56,7 @@ def fingerprint_files(paths: Iterable[str | os.PathLike[str]]) -> str:
     return hashlib.sha256(json.dumps([FORMAT, PIL.__version__, parts]).encode()).hexdigest()
 
 
-def entry_path(
-    cache_dir: str | os.PathLike[str], stem: str, location: str | os.PathLike[str]
-) -> pathlib.Path:
+def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.PathLike[str]) -> pathlib.Path:
     """File of one split: `<cache_dir>/<stem>-<8 hex of the source's location>.npz`.
 
     With the location in the name, two copies of a data set do not overwrite each other; with the fingerprint
@@ -108,9 +106,7 @@ def write(path: pathlib.Path, entry: Entry) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file, images=entry.images, labels=entry.labels, metadata=np.array(json.dumps(metadata))
-                )
+                np.savez(file, images=entry.images, labels=entry.labels, metadata=np.array(json.dumps(metadata)))
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

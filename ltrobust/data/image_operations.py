@@ -111,9 +111,7 @@ def crop_and_flip(row: jax.Array, column: jax.Array, flip: jax.Array, *, width: 
     """
     zero, half = jnp.int32(0), jnp.int32(_ONE // 2)
     first_column = column + flip * (width - 1)
-    return jnp.stack(
-        [_ONE * (1 - 2 * flip), zero, _ONE * first_column + half, zero, zero + _ONE, _ONE * row + half]
-    )
+    return jnp.stack([_ONE * (1 - 2 * flip), zero, _ONE * first_column + half, zero, zero + _ONE, _ONE * row + half])
 
 
 def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:

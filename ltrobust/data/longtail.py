@@ -82,9 +82,7 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
     return counts
 
 
-def choose(
-    labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", seed: int = 0
-) -> np.ndarray:
+def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", seed: int = 0) -> np.ndarray:
     """Positions of a long-tailed subset, int64 [N'], class after class, in the sampler's own order.
 
     One legacy generator `RandomState(seed)` runs through the classes in ascending order; each class's positions are
@@ -101,7 +99,7 @@ def choose(
     """
     labels = np.asarray(labels)
     counts = class_counts(count_classes(labels), imbalance_ratio=imbalance_ratio, profile=profile)
-    generator = np.random.RandomState(seed)  # noqa: NPY002 - the frozen stream is the point
+    generator = np.random.RandomState(seed)
     kept = []
     for label, count in enumerate(counts):
         positions = np.flatnonzero(labels == label).astype(np.int64)
@@ -110,9 +108,7 @@ def choose(
     return np.concatenate(kept)
 
 
-def carve_validation(
-    labels: np.ndarray, *, fraction: float = 0.05, floor: int = 10, cap: float = 0.2
-) -> Carve:
+def carve_validation(labels: np.ndarray, *, fraction: float = 0.05, floor: int = 10, cap: float = 0.2) -> Carve:
     """Splits a training list into training and validation parts, class by class, without random draws.
 
     `v_c = min(max(ceil(fraction * n_c), floor), trunc(cap * n_c))`; the last `v_c` entries of each class, in list
@@ -161,7 +157,9 @@ def balanced_count(counts: np.ndarray, *, gamma: float = 0.0, count: int = 0) ->
     n_min, n_max = int(counts.min()), int(counts.max())
     m = round(gamma * n_min) if gamma > 0 else round(math.sqrt(n_min * n_max))
     if m < 1:
-        raise ValueError(f"balanced subset: gamma={gamma} times the rarest class's {n_min} gives no image; raise gamma.")
+        raise ValueError(
+            f"balanced subset: gamma={gamma} times the rarest class's {n_min} gives no image; raise gamma."
+        )
     return m
 
 
@@ -189,10 +187,10 @@ def balanced_subset(labels: np.ndarray, *, count: int, seed: int, up_sample: boo
         raise ValueError(f"balanced subset: class {int(counts.argmin())} has no training image to draw from.")
     if not up_sample and counts.min() < count:
         raise ValueError(
-            f"balanced subset: {count} images per class asked for, but class {int(counts.argmin())} has {counts.min()}; "
-            f"allow up-sampling or ask for at most {counts.min()}."
+            f"balanced subset: {count} images per class asked for, but class {int(counts.argmin())} has {counts.min()};"
+            f" allow up-sampling or ask for at most {counts.min()}."
         )
-    generator = np.random.RandomState(seed)  # noqa: NPY002 - a frozen stream
+    generator = np.random.RandomState(seed)
     chosen = []
     for label, available in enumerate(counts):
         positions = np.flatnonzero(labels == label).astype(np.int64)

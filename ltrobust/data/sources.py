@@ -128,27 +128,21 @@ def _digits(split: str) -> Split:
 def _existing_data_dir(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     path = pathlib.Path(os.fspath(data_dir) or DATA_DIR).expanduser()
     if not path.is_dir():
-        raise FileNotFoundError(
-            f"data_dir {path} is no folder, so {name} is not there. {_how_to_make(name, path)}"
-        )
+        raise FileNotFoundError(f"data_dir {path} is no folder, so {name} is not there. {_how_to_make(name, path)}")
     return path
 
 
 def _how_to_make(name: str, data_dir: pathlib.Path) -> str:
     """The one sentence that ends every complaint about missing data."""
     if name == "tiny_imagenet":
-        return (
-            f"{tiny_imagenet.TinyImagenet.MANUAL_DOWNLOAD_INSTRUCTIONS} Place: {data_dir}/downloads/manual/."
-        )
+        return f"{tiny_imagenet.TinyImagenet.MANUAL_DOWNLOAD_INSTRUCTIONS} Place: {data_dir}/downloads/manual/."
     return (
         "To make it: pip install 'ltrobust[tfds-prepare]' && "
         f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
     )
 
 
-def _open_builder(
-    name: str, data_dir: pathlib.Path, cache_root: pathlib.Path | None
-) -> tfds.core.DatasetBuilder:
+def _open_builder(name: str, data_dir: pathlib.Path, cache_root: pathlib.Path | None) -> tfds.core.DatasetBuilder:
     """A builder whose ArrayRecord files are on disk."""
     if name == "tiny_imagenet":
         return tiny_imagenet.prepared(data_dir, cache_root)
@@ -170,15 +164,11 @@ def _record_files(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[os.
     files = [*known[split].filepaths, builder.data_path / "dataset_info.json"] if split in known else []
     if not files or not all(file.exists() for file in files):
         how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
-        raise FileNotFoundError(
-            f"{builder.data_path} lacks files of split {split}. Remove that folder. {how}"
-        )
+        raise FileNotFoundError(f"{builder.data_path} lacks files of split {split}. Remove that folder. {how}")
     return files
 
 
-def _cached_or_decoded(
-    builder: tfds.core.DatasetBuilder, split: str, cache_root: pathlib.Path | None
-) -> cache.Entry:
+def _cached_or_decoded(builder: tfds.core.DatasetBuilder, split: str, cache_root: pathlib.Path | None) -> cache.Entry:
     """The split's arrays, from the cache if it holds them."""
     fingerprint = cache.fingerprint_files(_record_files(builder, split))
     source = f"{builder.name}/{builder.version} {split}"
@@ -206,9 +196,7 @@ def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.En
         for start in range(0, len(records), _CHUNK):
             stop = min(start + _CHUNK, len(records))
             for position, example in enumerate(records.__getitems__(range(start, stop)), start):
-                images[position] = _pixels(
-                    example["image"], images.shape[1:], f"record {position} of {source}"
-                )
+                images[position] = _pixels(example["image"], images.shape[1:], f"record {position} of {source}")
                 labels[position] = example["label"]
                 ids.extend([example["id"].decode()] if "id" in example else [])
             progress.update(stop - start)

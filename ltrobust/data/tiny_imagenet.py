@@ -187,9 +187,7 @@ def _class_ids(tree: _Tree) -> tuple[str, ...]:
 def _train_images(tree: _Tree) -> dict[str, str]:
     """Path -> WordNet id of every training image, sorted by class, then file name."""
     images = {
-        path: path.split("/")[1]
-        for path in sorted(tree.paths)
-        if path.startswith("train/") and path.endswith(".JPEG")
+        path: path.split("/")[1] for path in sorted(tree.paths) if path.startswith("train/") and path.endswith(".JPEG")
     }
     found, known = set(images.values()), set(_class_ids(tree))
     if missing := sorted(known - found):
@@ -206,9 +204,7 @@ def _val_images(tree: _Tree) -> dict[str, str]:
         file_name, _, rest = line.partition("\t")
         class_id = rest.partition("\t")[0]
         if class_id not in known:
-            raise _wrong_layout(
-                tree, f"line {number} of val/val_annotations.txt gives {class_id!r}, not in wnids.txt"
-            )
+            raise _wrong_layout(tree, f"line {number} of val/val_annotations.txt gives {class_id!r}, not in wnids.txt")
         images[f"val/images/{file_name}"] = class_id
     present = {path for path in tree.paths if path.startswith("val/images/") and path.endswith(".JPEG")}
     if differing := sorted(present ^ images.keys()):
@@ -242,14 +238,10 @@ def _first_present(place: pathlib.Path) -> pathlib.Path:
 def _home(data_dir: pathlib.Path, cache_dir: pathlib.Path | None, source: pathlib.Path) -> pathlib.Path:
     """Where prepared records go: `data_dir`, or a folder in the cache that belongs to this source."""
     # A folder without any write bit is meant to stay as it is, even if root could write there.
-    if os.access(data_dir, os.W_OK) and data_dir.stat().st_mode & (
-        stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    ):
+    if os.access(data_dir, os.W_OK) and data_dir.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         return data_dir
     if cache_dir is None:
-        raise PermissionError(
-            f"{data_dir} cannot be written; give a cache_dir where Tiny-ImageNet may be prepared."
-        )
+        raise PermissionError(f"{data_dir} cannot be written; give a cache_dir where Tiny-ImageNet may be prepared.")
     return cache_dir / "tfds" / _source_fingerprint(source)[:16]
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol as TypingProtocol
+from typing import Any
+from typing import Protocol as TypingProtocol
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +84,9 @@ def make_evaluator(
     """A compiled evaluation: `(variables, images, labels, *, ids=None, progress="") -> Evaluation`.
 
     Attacks search with `apply`; a verdict is the prediction of `exact_apply` (default: `apply`) at highest matmul
-    precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed by
-    (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions in the
-    test set; default: positions in `images`.
+    precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
+    by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
+    in the test set; default: positions in `images`.
 
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
@@ -110,7 +111,11 @@ def make_evaluator(
             logits = exact_apply(variables, points)
         if logits.ndim != 2 or logits.shape[1] != num_classes:
             raise ValueError(f"the network gives logits {list(logits.shape)}, but the data have {num_classes} classes.")
-        return jnp.argmax(logits, axis=-1), ball.violation(points, images, threat.epsilon, threat), jnp.isnan(logits).any()
+        return (
+            jnp.argmax(logits, axis=-1),
+            ball.violation(points, images, threat.epsilon, threat),
+            jnp.isnan(logits).any(),
+        )
 
     def evaluate(variables, images, labels, *, ids=None, progress="") -> Evaluation:
         images, labels = _check(images, labels, num_classes, threat)
@@ -183,7 +188,9 @@ def _check(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
         raise ValueError(f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}.")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}.")
+        raise ValueError(
+            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}."
+        )
     return images, labels.astype(np.int64)
 
 

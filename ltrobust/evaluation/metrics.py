@@ -1,7 +1,7 @@
 """Per-class counts, and every view of them that somebody may quote. NumPy only.
 
-Accuracies are fractions in [0, 1]; intervals are 95 %. A class without test images has no accuracy (NaN), is left out of
-macro averages, and is listed.
+Accuracies are fractions in [0, 1]; intervals are 95 %. A class without test images has no accuracy (NaN), is left out
+of macro averages, and is listed.
 """
 
 import math
@@ -83,7 +83,7 @@ def lowest(counts: ClassCounts, number: int) -> Estimate:
     """
     present = np.asarray(counts.total) > 0
     correct, total = counts.correct[present], counts.total[present]
-    generator = np.random.RandomState(0)  # noqa: NPY002 - a frozen stream: the same card from the same counts
+    generator = np.random.RandomState(0)
     draws = generator.binomial(total, correct / total, size=(_BOOTSTRAP_DRAWS, len(total))) / total
     means = np.mean(np.sort(draws, axis=1)[:, :number], axis=1)
     value = float(np.mean(np.sort(correct / total)[:number]))

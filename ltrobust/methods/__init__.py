@@ -31,8 +31,20 @@ def create(name: str, inner: InnerAttack, **settings: Any) -> Method:
     known = list(inspect.signature(REGISTRY[name]).parameters)[1:]
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(f"method {name} has no setting {', '.join(unknown)}; its settings: {', '.join(known) or 'none'}.")
+        raise ValueError(
+            f"method {name} has no setting {', '.join(unknown)}; its settings: {', '.join(known) or 'none'}."
+        )
     return REGISTRY[name](inner, **settings)
 
 
-__all__ = ["REGISTRY", "Batch", "InnerAttack", "Learner", "Method", "Outcome", "Teacher", "create", "with_radii"]
+__all__ = [
+    "REGISTRY",
+    "Batch",
+    "InnerAttack",
+    "Learner",
+    "Method",
+    "Outcome",
+    "Teacher",
+    "create",
+    "with_radii",
+]

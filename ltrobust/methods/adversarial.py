@@ -13,7 +13,8 @@ def attack_cross_entropy(inner: InnerAttack):
 
     def attack(learner: Learner, batch: Batch):
         return inner(
-            lambda images: objectives.cross_entropy(learner.forward(images, bn="eval")[0], batch.labels), batch
+            lambda images: objectives.cross_entropy(learner.forward(images, bn="eval")[0], batch.labels),
+            batch,
         )
 
     return attack
@@ -66,7 +67,8 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
     def attack(learner: Learner, batch: Batch):
         clean_logits, _ = learner.forward(batch.images, bn="eval")
         return inner(
-            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn="eval")[0]), batch
+            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn="eval")[0]),
+            batch,
         )
 
     def loss(learner: Learner, batch: Batch, adv_images):
@@ -81,6 +83,4 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
         outcome = Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
         return clean_loss + beta * robust_loss, outcome
 
-    return Method(
-        name="trades", attack=attack, loss=loss, inner=inner, metrics=("clean_loss", "robust_loss")
-    )
+    return Method(name="trades", attack=attack, loss=loss, inner=inner, metrics=("clean_loss", "robust_loss"))

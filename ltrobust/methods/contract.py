@@ -20,7 +20,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -78,7 +77,7 @@ class Learner:
     def forward(self, images: jax.Array, *, bn: models.BatchNormMode) -> tuple[jax.Array, "Learner"]:
         """Logits [B, C], and the learner with the running statistics that this pass left behind."""
         logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
-        return logits, self.replace(batch_stats=stats)  # pyright: ignore[reportAttributeAccessIssue]
+        return logits, dataclasses.replace(self, batch_stats=stats)
 
     @property
     def progress(self) -> jax.Array:
@@ -104,7 +103,7 @@ class Outcome:
 class InnerAttack:
     """The PGD settings of an inner maximisation; `step_size` in 1/255 units."""
 
-    threat: Threat = Threat()
+    threat: Threat = dataclasses.field(default_factory=Threat)
     steps: int = 10
     step_size: float = 2.0
     start: str = "gauss"
@@ -153,7 +152,7 @@ class Method:
     radii: Callable[[Learner, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     perturb_weights: Callable[[Learner, PyTree, Callable[[PyTree], PyTree]], PyTree] | None = None
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
-    end_epoch: Callable[[Learner, Mapping[str, chex.Array]], PyTree] | None = None
+    end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
 
 
 def with_radii(method: Method, learner: Learner, batch: Batch) -> Batch:
@@ -163,4 +162,4 @@ def with_radii(method: Method, learner: Learner, batch: Batch) -> Batch:
         radius, step_size = ones * method.inner.threat.epsilon, ones * pixels(method.inner.step_size)
     else:
         radius, step_size = method.radii(learner, batch.labels)
-    return batch.replace(radius=radius, step_size=step_size)  # pyright: ignore[reportAttributeAccessIssue]
+    return dataclasses.replace(batch, radius=radius, step_size=step_size)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, Teacher
+from ltrobust.models import BatchNormMode
 
 TEACHER = "teacher"
 LABEL_LOSSES = ("bsl", "ce")
@@ -26,9 +27,10 @@ METRICS = ("label_loss", "logit_loss", "igdm_loss", "teacher_peak")
 
 
 def indirect_gradient_matching(teacher_difference: jax.Array, difference: jax.Array) -> jax.Array:
-    """`KL(softmax sg[z_t(x+d) - z_t(x-d)] || softmax(z(x+d) - z(x-d)))` per example (IGDM; Lee, Cho and Kim, ICLR 2025).
+    """`KL(softmax sg[z_t(x+d) - z_t(x-d)] || softmax(z(x+d) - z(x-d)))` per example.
 
-    Both differences are [B, C]; a constant added to a network's logits leaves the term unchanged. Returns [B].
+    IGDM (Lee, Cho and Kim, ICLR 2025). Both differences are [B, C]; a constant added to a network's logits leaves the
+    term unchanged. Returns [B].
     """
     return objectives.kl_divergence(jax.lax.stop_gradient(teacher_difference), difference)
 
@@ -45,7 +47,7 @@ def self_distillation(
     inner_objective: str = "ce",
     ramp: str = "linear",
     clean_forward: bool = True,
-    minus_bn: str = "train",
+    minus_bn: BatchNormMode = "train",
     clip_minus: bool = False,
 ) -> Method:
     """The student's method; with `alpha = beta = 0` it is AT-BSL and needs no teacher.
@@ -107,7 +109,7 @@ def self_distillation(
             teacher = learner.teachers[TEACHER]
             igdm_value, peak, learner = igdm_term(learner, teacher, batch, adv_images, adv_logits)
             total += beta * (learner.progress if ramp == "linear" else 1.0) * igdm_value
-        metrics = dict(zip(METRICS, (label_value, logit_value, igdm_value, peak), strict=True))
+        metrics: dict[str, jax.Array] = dict(zip(METRICS, (label_value, logit_value, igdm_value, peak), strict=True))
         return total, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
     return Method(

@@ -101,9 +101,7 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, i
         ValueError: image_shape is not three positive integers.
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(
-            f"image_shape is {image_shape}; expected height, width and channels, each at least 1"
-        )
+        raise ValueError(f"image_shape is {image_shape}; expected height, width and channels, each at least 1")
     variables = _draw(module, key, tuple(image_shape))
     return variables["params"], variables["batch_stats"]
 

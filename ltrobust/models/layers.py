@@ -17,6 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ltrobust.models.convolution import convolve
+
 
 def symmetric_uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
     """Float32 draws from U(-bound, +bound).
@@ -69,6 +71,7 @@ class Layers:
             use_bias=False,
             dtype=self.dtype,
             kernel_init=self.conv_init,
+            conv_general_dilated=convolve,
             name=name,
         )
 

@@ -40,6 +40,12 @@ def software() -> dict[str, str]:
     return {"python": sys.version.split()[0], "commit": _commit(), **versions}
 
 
+def command() -> str:
+    """The command line without what names a folder of this machine."""
+    local = ("--workdir", "--config.data.dir", "--config.data.cache_dir")
+    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not word.startswith(local))])
+
+
 def digest(arrays: list[np.ndarray]) -> str:
     """SHA-256 of the raw bytes of arrays, in order."""
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
@@ -55,8 +61,7 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
         "card_version": CARD_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "software": software(),
-        # Names of programs, not of folders: a card says nothing of the machine's paths.
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         **card,
     }
     missing = [field for field in REQUIRED if field not in card]

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_VIEWS = (("overall", "all"), ("tail_third", "tail"), ("tail_rare80", "rare80"), ("worst", "worst"))
+_COLUMNS = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
+_VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 
 
 def render(card: Mapping[str, Any]) -> str:
@@ -11,13 +12,15 @@ def render(card: Mapping[str, Any]) -> str:
 
     The half-width of the 95 % interval follows each value.
     """
-    columns = [name for name in ("clean", "pgd20", "worst") if name in next(iter(card["networks"].values()))["columns"]]
-    header = ["network", *(f"{column} {short}" for column in columns for _, short in _VIEWS)]
+    networks = card["networks"]
+    columns = [name for name in _COLUMNS if name in next(iter(networks.values()))["columns"]]
+    above = ["", *(_COLUMNS[column] if view == "overall" else "" for column in columns for view in _VIEWS)]
+    header = ["network", *(short for _ in columns for short in _VIEWS.values())]
     rows = [
-        [name, *(_percent(network["columns"][column][view]) for column in columns for view, _ in _VIEWS)]
-        for name, network in card["networks"].items()
+        [name, *(_percent(network["columns"][column][view]) for column in columns for view in _VIEWS)]
+        for name, network in networks.items()
     ]
-    return f"{_title(card)}\n{_align([header, *rows])}\n{_legend(card)}"
+    return f"{_title(card)}\n\n{_align([above, header, *rows], rule_after=2)}\n\n{_legend(card)}"
 
 
 def render_classes(card: Mapping[str, Any], network: str) -> str:
@@ -26,7 +29,11 @@ def render_classes(card: Mapping[str, Any], network: str) -> str:
     names, counts = card["data"]["class_names"], card["data"]["class_counts"]
     header = ["class", "training images", *columns]
     rows = [
-        [names[index], str(counts[index]), *(_percent(column["per_class"][index]) for column in columns.values())]
+        [
+            names[index],
+            str(counts[index]),
+            *(_percent(column["per_class"][index]) for column in columns.values()),
+        ]
         for index in _shown(len(names))
     ]
     return f"{network}, per class (%):\n{_align([header, *rows])}"
@@ -42,15 +49,11 @@ def _title(card: Mapping[str, Any]) -> str:
 
 
 def _legend(card: Mapping[str, Any]) -> str:
-    tail = next(iter(card["networks"].values()))["columns"]["clean"]
-    parts = [
-        f"tail: the last {tail['tail_third']['classes']} classes",
-        f"rare80: the rarest {tail['tail_rare80']['classes']}",
-        "worst after clean/pgd20: the worst class",
-    ]
+    tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
+    parts = [f"tail: the last {tail} classes"]
     if card["protocol"]["worst"]:
-        parts.append(f"column worst: right under each of {', '.join(card['protocol']['worst'])}")
-    return "; ".join(parts) + ". Selected: " + card["selection_rule"] + "."
+        parts.append(f"worst of attacks: right under each of {', '.join(card['protocol']['worst'])}")
+    return "; ".join(parts) + f".\nselected: {card['selection_rule']}."
 
 
 def _percent(estimate: Mapping[str, float]) -> str:
@@ -68,11 +71,16 @@ def _shown(classes: int) -> list[int]:
     return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned first column, right-aligned others, a rule under the header."""
+def _align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
+    """Left-aligned first column, right-aligned others, a rule under the header's `rule_after` lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
         for row in rows
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([*lines[:rule_after], "-" * len(lines[0]), *lines[rule_after:]])

@@ -1,10 +1,11 @@
 """Checkpoints of a phase, by orbax: numbered folders under `<workdir>/checkpoints/<phase>/`, written atomically.
 
-Each holds the last `weights`, the moving average `averaged` where there is one, `selection` (the best weights so far and
-what the rule needs), `rest` (everything else that training needs) and `about` (JSON: configuration, split fingerprints,
-class counts), so that one folder is enough to evaluate or to go on.
+Each holds the last `weights`, the moving average `averaged` where there is one, `selection` (the best weights so far
+and what the rule needs), `rest` (everything else that training needs) and `about` (JSON: configuration, split
+fingerprints, class counts), so that one folder is enough to evaluate or to go on.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +31,9 @@ class Checkpoints:
     def __init__(self, folder: epath.PathLike, *, keep: int = 2, read_only: bool = False):
         self.folder = epath.Path(folder).absolute()
         if read_only and not self.folder.is_dir():
-            raise FileNotFoundError(f"no checkpoints in {self.folder}; train first, or give eval.checkpoint another path.")
+            raise FileNotFoundError(
+                f"no checkpoints in {self.folder}; train first, or give eval.checkpoint another path."
+            )
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -40,9 +43,9 @@ class Checkpoints:
 
     def save(self, state: TrainState, selection: Selection, about: Mapping[str, Any]) -> None:
         """Copies the state to the host and writes it while training goes on."""
-        items = {name: ocp.args.StandardSave(item) for name, item in _items(state, selection).items()}  # pyright: ignore
-        about = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
-        self._manager.save(int(state.step), args=ocp.args.Composite(about=about, **items))
+        items: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in _items(state, selection).items()}  # pyright: ignore
+        items["about"] = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
+        self._manager.save(int(state.step), args=ocp.args.Composite(**items))
 
     def about(self) -> dict[str, Any]:
         """The newest checkpoint's JSON part.
@@ -57,8 +60,8 @@ class Checkpoints:
         about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about  # pyright: ignore
         if about["format"] > FORMAT:
             raise ValueError(
-                f"checkpoint {self.folder / str(step)} has format {about['format']}, this version reads up to {FORMAT}; "
-                "install the version of ltrobust that wrote it."
+                f"checkpoint {self.folder / str(step)} has format {about['format']}, this version reads up to {FORMAT};"
+                " install the version of ltrobust that wrote it."
             )
         return about
 
@@ -69,7 +72,7 @@ class Checkpoints:
           ValueError: it belongs to another architecture, method or optimiser (names the first difference).
         """
         restored = self._restore(_items(state, selection))
-        state = restored["rest"].replace(weights=restored["weights"], averaged=restored.get("averaged"))
+        state = dataclasses.replace(restored["rest"], weights=restored["weights"], averaged=restored.get("averaged"))
         return state, restored["selection"]
 
     def restore_weights(self, template: Weights) -> dict[str, Weights]:
@@ -116,17 +119,19 @@ class Checkpoints:
         stored = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / name)
         found = _shapes(getattr(stored, "item_metadata", stored) or stored)
         wanted = _shapes(item)
-        for path in sorted(set(found) ^ set(wanted)) + sorted(p for p in set(found) & set(wanted) if found[p] != wanted[p]):
+        for path in sorted(set(found) ^ set(wanted)) + sorted(
+            p for p in set(found) & set(wanted) if found[p] != wanted[p]
+        ):
             raise ValueError(
-                f"checkpoint {self.folder / str(step)} does not fit: {name}.{path} is {found.get(path, 'absent')} there "
-                f"and {wanted.get(path, 'absent')} in this configuration; it was written with another architecture, "
+                f"checkpoint {self.folder / str(step)} does not fit: {name}.{path} is {found.get(path, 'absent')} there"
+                f" and {wanted.get(path, 'absent')} in this configuration; it was written with another architecture, "
                 "method or optimiser. Use the configuration that wrote it."
             )
 
 
 def _items(state: TrainState, selection: Selection) -> dict[str, Any]:
     """The parts that a checkpoint stores under names of their own."""
-    rest = state.replace(weights=None, averaged=None)  # pyright: ignore[reportAttributeAccessIssue]
+    rest = dataclasses.replace(state, weights=None, averaged=None)
     items = {"weights": state.weights, "selection": selection, "rest": rest}
     return items if state.averaged is None else {**items, "averaged": state.averaged}
 

@@ -15,7 +15,7 @@ AXIS = "devices"
 REPLICATED = PartitionSpec()
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with one axis over the given devices, by default all of them."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
@@ -32,12 +32,19 @@ def sharding(mesh: Mesh, spec: PartitionSpec = REPLICATED) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device. Always fresh buffers, so that the result may be donated."""
-    copies = jax.tree.map(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf.copy(), tree)
+    copies = jax.tree.map(
+        lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf.copy(), tree
+    )
     return jax.device_put(copies, sharding(mesh))
 
 
 def map_over_devices(
-    function: Callable, mesh: Mesh, *, in_specs: tuple, out_specs: Any = REPLICATED, donate: tuple[int, ...] = ()
+    function: Callable,
+    mesh: Mesh,
+    *,
+    in_specs: tuple,
+    out_specs: Any = REPLICATED,
+    donate: tuple[int, ...] = (),
 ) -> Callable:
     """`jit(shard_map(function))` over the mesh, with the arguments at `donate` given up to the result.
 

@@ -1,5 +1,6 @@
 """When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -92,7 +93,7 @@ def run_phase(
 def _make_inputs(phase: Phase, splits: Splits, teachers: Mapping[str, Teacher], mesh: Mesh) -> steps.Inputs:
     """The phase's constants, on every device."""
     data = batches.Resident(splits.images, phase.labels.astype(np.int32))
-    counts = phase.class_counts.astype(np.float32)
+    counts = jnp.asarray(phase.class_counts, jnp.float32)
     return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
 
 
@@ -135,7 +136,7 @@ def _end_epoch(
         "phase": phase.name,
         "epoch": epoch,
         "step": step,
-        "learning_rate": float(phase.learning_rate(step - 1)),
+        "learning_rate": float(np.asarray(phase.learning_rate(step - 1))),
         "train": {name: value / sums["examples"] for name, value in sums.items() if name != "examples"},
     }
     due = epoch % phase.validate_every == 0 or step == phase.total_steps or method.end_epoch is not None
@@ -150,8 +151,8 @@ def _end_epoch(
                 "clean": evaluation.counts("clean").accuracy,
                 "robust": evaluation.counts("pgd20").accuracy,
             }
-            state = state.replace(method_state=method.end_epoch(learner, observed))  # pyright: ignore
-    state = state.replace(sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
+            state = dataclasses.replace(state, method_state=method.end_epoch(learner, observed))  # pyright: ignore
+    state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 
 
@@ -199,7 +200,9 @@ def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints) ->
     """What happened, where the last good state is, and what to try."""
     checkpoints.wait()
     good = checkpoints.latest()
-    where = f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"
+    where = (
+        f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"
+    )
     return (
         f"{phase.name}: the loss is not finite at step {bad_step} of {phase.total_steps} "
         f"(epoch {phase.schedule.epoch_of(bad_step) + 1}); {where}. "

@@ -59,7 +59,11 @@ def make_schedule(
 
 
 def make_optimizer(
-    name: str, schedule: optax.Schedule, *, weight_decay: float = 0.0, options: Mapping[str, Any] | None = None
+    name: str,
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float = 0.0,
+    options: Mapping[str, Any] | None = None,
 ) -> optax.GradientTransformation:
     """Any optax optimiser by name, with coupled L2 in front of it.
 
@@ -71,7 +75,9 @@ def make_optimizer(
     """
     factory = getattr(optax, name, None)
     if not inspect.isfunction(factory) or "learning_rate" not in inspect.signature(factory).parameters:
-        raise ValueError(f"optimiser is {name!r}; give the name of an optax optimiser, such as sgd, adam, adamw or lamb.")
+        raise ValueError(
+            f"optimiser is {name!r}; give the name of an optax optimiser, such as sgd, adam, adamw or lamb."
+        )
     if weight_decay < 0:
         raise ValueError(f"weight decay is {weight_decay}; it must be at least 0.")
     options = dict(options or {})

@@ -6,12 +6,12 @@ Both are the same loop with other values of the same keys.
 import dataclasses
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from ltrobust import methods, models
 from ltrobust.data import batches, longtail
@@ -55,19 +55,19 @@ class Phase:
     validate_every: int
 
     def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
-        """What follows `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
+        """After `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
         epoch = self.schedule.epoch_of(done)
         end = min(self.schedule.first_step(epoch + 1), self.total_steps)
         count = min(longest, end - done)
         return epoch, count, done + count == end
 
 
-def make_threat(config: ConfigDict) -> Threat:
+def make_threat(config: Any) -> Threat:
     """The threat model of evaluation, and of training where a phase sets none of its own."""
     return Threat(norm=config.threat.norm, radius=config.threat.radius)
 
 
-def make_method(config: ConfigDict, name: str) -> methods.Method:
+def make_method(config: Any, name: str) -> methods.Method:
     """The method of phase `name` with its settings and inner attack."""
     phase = config[name]
     threat = make_threat(config)
@@ -78,7 +78,7 @@ def make_method(config: ConfigDict, name: str) -> methods.Method:
     return methods.create(phase.method, inner, **(settings.to_dict() if settings is not None else {}))
 
 
-def make_module(config: ConfigDict, num_classes: int, *, mesh: Mesh | None = None, exact: bool = False):
+def make_module(config: Any, num_classes: int, *, mesh: Mesh | None = None, exact: bool = False):
     """The network. With a mesh, its train-mode statistics are those of the whole batch if the configuration says so."""
     sync = mesh is not None and mesh.size > 1 and config.model.sync_batch_norm
     return models.create(
@@ -92,7 +92,7 @@ def make_module(config: ConfigDict, num_classes: int, *, mesh: Mesh | None = Non
     )
 
 
-def make_phase(config: ConfigDict, name: str, splits: Splits, mesh: Mesh) -> Phase:
+def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     """Everything about a phase that its configuration fixes.
 
     Raises:
@@ -129,7 +129,7 @@ def make_phase(config: ConfigDict, name: str, splits: Splits, mesh: Mesh) -> Pha
     )
     labels = splits.labels
     if phase.shuffle_labels:
-        labels = np.random.RandomState(config.seed).permutation(labels)  # noqa: NPY002 - a frozen stream
+        labels = np.random.RandomState(config.seed).permutation(labels)
     return Phase(
         name,
         settings,
@@ -144,7 +144,7 @@ def make_phase(config: ConfigDict, name: str, splits: Splits, mesh: Mesh) -> Pha
     )
 
 
-def _make_examples(config: ConfigDict, name: str, splits: Splits) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
+def _make_examples(config: Any, name: str, splits: Splits) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
     """Epoch -> rows of the training part, and the class counts of that list."""
     phase = config[name]
     if phase.subset not in SUBSETS:
@@ -163,7 +163,7 @@ def _make_examples(config: ConfigDict, name: str, splits: Splits) -> tuple[Calla
     return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(splits.num_classes, count)
 
 
-def _duration(name: str, phase: ConfigDict, schedule: batches.Schedule) -> tuple[int, int]:
+def _duration(name: str, phase: Any, schedule: batches.Schedule) -> tuple[int, int]:
     """Steps and (begun) epochs of the phase; `steps` wins over `epochs` where it is set."""
     if phase.steps > 0:
         return phase.steps, schedule.epoch_of(phase.steps - 1) + 1
@@ -174,7 +174,7 @@ def _duration(name: str, phase: ConfigDict, schedule: batches.Schedule) -> tuple
     return schedule.first_step(phase.epochs), phase.epochs
 
 
-def _make_optimizer(settings: ConfigDict, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+def _make_optimizer(settings: Any, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """The phase's optimiser; momentum and Nesterov are options of sgd alone."""
     options = {"momentum": settings.momentum, "nesterov": settings.nesterov} if settings.name == "sgd" else {}
     return optimizers.make_optimizer(

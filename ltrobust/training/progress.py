@@ -20,7 +20,11 @@ class Progress:
         self.longest = 1
         self._name, self._batch_size, self._compiled = name, batch_size, False
         self._bar = tqdm(
-            total=total_steps * batch_size, initial=done * batch_size, desc=name, unit=" images", unit_scale=True
+            total=total_steps * batch_size,
+            initial=done * batch_size,
+            desc=name,
+            unit=" images",
+            unit_scale=True,
         )
 
     @contextlib.contextmanager

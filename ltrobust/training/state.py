@@ -1,5 +1,6 @@
 """Everything that a run remembers, explicitly."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -93,7 +94,7 @@ def select(selection: Selection, weights: Weights, *, score: float, epoch: int) 
     recent = jnp.append(selection.recent[1:], jnp.float32(score))
     smoothed = jnp.nanmean(recent)
     if float(smoothed) < float(selection.score):
-        return selection.replace(recent=recent)  # pyright: ignore[reportAttributeAccessIssue]
+        return dataclasses.replace(selection, recent=recent)
     return Selection(copy(weights), smoothed, jnp.int32(epoch), recent)
 
 

@@ -68,7 +68,7 @@ def train_step(
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
 
     def objective(params):
-        return method.loss(learner.replace(params=params), batch, adv)  # pyright: ignore[reportAttributeAccessIssue]
+        return method.loss(dataclasses.replace(learner, params=params), batch, adv)
 
     def gradient(params):
         (value, outcome), gradients = jax.value_and_grad(objective, has_aux=True)(params)
@@ -117,7 +117,13 @@ def make_learner(state: TrainState, inputs: Inputs, epoch: jax.Array, settings: 
 
 
 def train_stretch(
-    state: TrainState, inputs: Inputs, order: jax.Array, count: jax.Array, epoch: jax.Array, *, settings: StepSettings
+    state: TrainState,
+    inputs: Inputs,
+    order: jax.Array,
+    count: jax.Array,
+    epoch: jax.Array,
+    *,
+    settings: StepSettings,
 ) -> TrainState:
     """`count` steps in one dispatch, on `order[0]` to `order[count - 1]`; stops early at a non-finite loss.
 
@@ -167,7 +173,9 @@ def _make_batch(state: TrainState, inputs: Inputs, rows: jax.Array, settings: St
 
 def _average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:
     """Exponential moving average of parameters and running statistics."""
-    return None if averaged is None else optax.incremental_update(weights, averaged, 1 - decay)
+    if averaged is None:
+        return None
+    return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, weights)
 
 
 def _add_metrics(sums: dict[str, jax.Array], value, outcome, labels: jax.Array) -> dict[str, jax.Array]:

@@ -98,10 +98,7 @@ def both(name: str, magnitude: float, images: np.ndarray) -> tuple[np.ndarray, n
 def candidates(image: np.ndarray, names_and_magnitudes: list[tuple[str, float]]) -> np.ndarray:
     """One image under each of several operations, uint8 [N, H, W, 3]."""
     height, width, _ = image.shape
-    rows = [
-        image_operations.make_operation(name, m, height=height, width=width)
-        for name, m in names_and_magnitudes
-    ]
+    rows = [image_operations.make_operation(name, m, height=height, width=width) for name, m in names_and_magnitudes]
     return np.asarray(apply_each(image, jax.tree.map(lambda *fields: np.stack(fields), *rows)))
 
 
@@ -186,11 +183,7 @@ def test_policies_come_before_the_crop(policy):
 
 
 def signed(name: str, magnitude: float) -> list[tuple[str, float]]:
-    return (
-        [(name, magnitude)] * 2
-        if name in ("posterize", "solarize")
-        else [(name, magnitude), (name, -magnitude)]
-    )
+    return [(name, magnitude)] * 2 if name in ("posterize", "solarize") else [(name, magnitude), (name, -magnitude)]
 
 
 def assert_distribution(drawn: np.ndarray, probabilities: dict[bytes, float]) -> None:
@@ -269,9 +262,7 @@ def test_every_table_row_is_what_pillow_does_at_that_level():
         magnitude = magnitude_at_level(name, level, top_level, height=32, width=32)
         rows = augment_module._both_signs(name, level, top_level, 32, 32)
         for row, (_, value) in zip(rows, signed(name, magnitude), strict=True):
-            difference = np.asarray(apply_to_each(image[None], row))[0].astype(int) - pillow(
-                name, value, image
-            )
+            difference = np.asarray(apply_to_each(image[None], row))[0].astype(int) - pillow(name, value, image)
             assert difference.min() >= 0, (name, value)
             assert difference.max() <= (1 if round(100 * value) == 30 else 0), (name, value)
 
@@ -296,9 +287,7 @@ def test_warps_equal_pillow(name, magnitude, size):
 
 
 @pytest.mark.parametrize("name", sorted(ENHANCERS))
-@pytest.mark.parametrize(
-    "percent", [10, 20, 24, 30, 40, 50, 70, 76, 80, 90, 100, 110, 124, *range(130, 200, 10)]
-)
+@pytest.mark.parametrize("percent", [10, 20, 24, 30, 40, 50, 70, 76, 80, 90, 100, 110, 124, *range(130, 200, 10)])
 def test_enhancements_equal_pillow(name, percent):
     ours, theirs = both(name, percent / 100 - 1, varied_images(24, 32))
     if percent == 130:  # Pillow's float32 truncates some whole numbers to one level less.

@@ -84,7 +84,13 @@ def test_class_counts_truncate_rather_than_round():
 
 
 def test_step_profile_has_two_levels():
-    assert longtail.class_counts(np.full(5, 40), imbalance_ratio=10, profile="step").tolist() == [40, 40, 40, 4, 4]
+    assert longtail.class_counts(np.full(5, 40), imbalance_ratio=10, profile="step").tolist() == [
+        40,
+        40,
+        40,
+        4,
+        4,
+    ]
 
 
 def test_an_uneven_source_keeps_the_exact_profile():
@@ -95,7 +101,11 @@ def test_an_uneven_source_keeps_the_exact_profile():
 
 
 @given(
-    st.integers(2, 12), st.integers(20, 60), st.sampled_from([1.0, 2.5, 10.0]), st.integers(0, 5), st.randoms()
+    st.integers(2, 12),
+    st.integers(20, 60),
+    st.sampled_from([1.0, 2.5, 10.0]),
+    st.integers(0, 5),
+    st.randoms(),
 )
 def test_a_larger_ratio_keeps_a_per_class_prefix(classes, per_class, ratio, seed, random):
     labels = sorted_labels(classes, per_class)
@@ -137,7 +147,8 @@ def test_balanced_subset_repeats_whole_copies_then_a_remainder(counts, m, seed):
 
 # From the table of docs/methods.md: gamma -> m, unique images, classes up-sampled (CIFAR-10-LT, ratio 50).
 @pytest.mark.parametrize(
-    ("gamma", "m", "unique", "up_sampled"), [(1, 100, 1000, 0), (0, 707, 4963, 5), (14, 1400, 7863, 7), (50, 5000, 13996, 9)]
+    ("gamma", "m", "unique", "up_sampled"),
+    [(1, 100, 1000, 0), (0, 707, 4963, 5), (14, 1400, 7863, 7), (50, 5000, 13996, 9)],
 )
 def test_balanced_subset_matches_the_arithmetic_of_the_method_catalogue(gamma, m, unique, up_sampled):
     labels = sorted_labels(10, 5000)
@@ -159,8 +170,14 @@ def test_balanced_subset_matches_the_arithmetic_of_the_method_catalogue(gamma, m
         (lambda: longtail.count_classes(np.array([0, 5]), 3), "3 classes allow 0 to 2"),
         (lambda: longtail.carve_validation(sorted_labels(2, 9), cap=1.0), "cap=1.0"),
         (lambda: longtail.balanced_subset(sorted_labels(2, 9), count=0, seed=0), "at least 1"),
-        (lambda: longtail.balanced_subset(np.array([0, 2]), count=1, seed=0), "class 1 has no training image"),
-        (lambda: longtail.balanced_subset(sorted_labels(2, 9), count=10, seed=0, up_sample=False), "class 0 has 9"),
+        (
+            lambda: longtail.balanced_subset(np.array([0, 2]), count=1, seed=0),
+            "class 1 has no training image",
+        ),
+        (
+            lambda: longtail.balanced_subset(sorted_labels(2, 9), count=10, seed=0, up_sample=False),
+            "class 0 has 9",
+        ),
         (lambda: longtail.balanced_count(np.array([5, 9]), gamma=0.01), "raise gamma"),
         (lambda: longtail.balanced_count(np.array([5, 9]), gamma=1, count=3), "give one of them"),
     ],

@@ -32,9 +32,7 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def prepare(
-    name: str, features: dict, examples: list[dict], data_dir: pathlib.Path, file_format: str
-) -> None:
+def prepare(name: str, features: dict, examples: list[dict], data_dir: pathlib.Path, file_format: str) -> None:
     """Puts a few `test` examples where TFDS would put the real set, whose own builder needs TensorFlow."""
     version = tfds.builder_cls(name).VERSION
     with registered.skip_registration():
