@@ -39,6 +39,7 @@ def train(config: Any, workdir: Path) -> Path:
       ValueError: a setting that makes no sense; everything that can be known before training is checked before.
     """
     began = time.monotonic()
+    cards.software()
     protocols.get(config.eval.protocol)
     wanted = _phases_to_run(config)
     mesh = devices.make_mesh()
@@ -82,6 +83,7 @@ def evaluate(config: Any, workdir: Path) -> Path:
       FileNotFoundError: there is no such checkpoint.
     """
     began = time.monotonic()
+    cards.software()
     protocols.get(config.eval.protocol)
     folder = _find_checkpoints(config.eval.checkpoint, workdir)
     mesh = devices.make_mesh()

@@ -4,6 +4,7 @@ A card holds per-class counts for every network and attack; all percentages are 
 """
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -34,8 +35,12 @@ REQUIRED = (
 _PACKAGES = ("ltrobust", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+@functools.cache
 def software() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on, and the commit where the source is a checkout."""
+    """Versions of Python and of the packages that numbers depend on, and the commit where the source is a checkout.
+
+    Read once a process: call it before a long run, so that later edits of the source are not taken for the run's.
+    """
     versions = {name: _version(name) for name in _PACKAGES}
     return {"python": sys.version.split()[0], "commit": _commit(), **versions}
 
