@@ -48,7 +48,7 @@ def train(config: Any, workdir: Path) -> Path:
     workdirs.claim(workdir, config)
     records = Records(workdir)
     evaluator = _make_evaluator(
-        config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels)
+        config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels), seed=config.seed
     )
     about = {"config": workdirs.plain(config), "data": describe(splits)}
     networks: dict[str, Weights] = {}
@@ -167,7 +167,7 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
     return named
 
 
-def _make_evaluator(config: Any, num_classes: int, mesh: Mesh, *, protocol: str, images: int) -> Evaluator:
+def _make_evaluator(config: Any, num_classes: int, mesh: Mesh, *, protocol: str, images: int, seed: int) -> Evaluator:
     """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
     if config.eval.batch_size < 1:
         raise ValueError(f"eval.batch_size is {config.eval.batch_size}; it must be at least 1.")
@@ -183,7 +183,7 @@ def _make_evaluator(config: Any, num_classes: int, mesh: Mesh, *, protocol: str,
         threat=phases.make_threat(config),
         num_classes=num_classes,
         batch_size=-(-min(config.eval.batch_size, max(images, 1)) // mesh.size) * mesh.size,
-        seed=config.eval.seed,
+        seed=seed,
         exact_apply=applier(exact=True),
         place=lambda batch: jax.device_put(batch, where),
     )
@@ -201,7 +201,14 @@ def _evaluate(
     """Evaluates every network on the test set, writes the card and prints its tables."""
     test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
     ids = first_of_each_class(test.labels, config.eval.limit)
-    evaluator = _make_evaluator(config, splits.num_classes, mesh, protocol=config.eval.protocol, images=len(ids))
+    evaluator = _make_evaluator(
+        config,
+        splits.num_classes,
+        mesh,
+        protocol=config.eval.protocol,
+        images=len(ids),
+        seed=config.eval.seed,
+    )
     results = {}
     for network, weights in networks.items():
         evaluation = evaluator(weights, test.images[ids], test.labels[ids], ids=ids, progress=f"evaluating {network}")

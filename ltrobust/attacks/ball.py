@@ -6,6 +6,7 @@ nothing but that example and its key.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from ltrobust.threat import NORMS, Threat
@@ -13,7 +14,7 @@ from ltrobust.threat import NORMS, Threat
 STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
 
 
-def check_images(images: jax.Array, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
+def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
     """Refuses what is not a batch of float32 images within the pixel bounds.
 
     The values can be seen, and are checked, only outside of a traced function.
@@ -28,7 +29,9 @@ def check_images(images: jax.Array, threat: Threat = Threat()) -> None:  # noqa:
         )
     if isinstance(images, Tracer) or images.size == 0:
         return
-    low, high = float(jnp.min(images)), float(jnp.max(images))
+    # NumPy, because under an outer trace jnp would trace even a concrete array.
+    values = np.asarray(images)
+    low, high = float(values.min()), float(values.max())
     if not (low >= threat.lower and high <= threat.upper):
         raise ValueError(
             f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]."

@@ -79,7 +79,7 @@ def make_evaluator(
     batch_size: int,
     seed: int = 0,
     exact_apply: Apply | None = None,
-    place: Callable[[Any], Any] = jnp.asarray,
+    place: Callable[[Any], Any] = jax.device_put,
 ) -> Evaluator:
     """A compiled evaluation: `(variables, images, labels, *, ids=None, progress="") -> Evaluation`.
 
@@ -184,7 +184,7 @@ def _check(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[
     """Host arrays of the right kind, or an error that says what is wrong."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
-        ball.check_images(jnp.asarray(images), threat)
+        ball.check_images(images, threat)
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
         raise ValueError(f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}.")
     if labels.min() < 0 or labels.max() >= num_classes:

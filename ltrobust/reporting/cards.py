@@ -77,10 +77,15 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
     while path.exists():
         number += 1
         path = folder / f"{name}-{number}.json"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+    write_json(path, card)
     return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON beside the target and renames it, so that a reader never sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    partial.replace(path)
 
 
 def _version(package: str) -> str:

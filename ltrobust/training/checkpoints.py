@@ -6,7 +6,6 @@ fingerprints, class counts), so that one folder is enough to evaluate or to go o
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -148,12 +147,3 @@ def _key(part: Any) -> str:
         if hasattr(part, attribute):
             return str(getattr(part, attribute))
     return str(part)
-
-
-def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes JSON beside the target and renames it, so that a reader never sees half a file."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)

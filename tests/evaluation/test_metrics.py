@@ -1,0 +1,127 @@
+"""Counts and every view of them: recorded test vectors, definitions of groups, and what unbalanced tests change."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ltrobust.data.longtail import class_counts
+from ltrobust.evaluation import metrics
+from ltrobust.evaluation.metrics import ClassCounts
+
+
+def counts_of(correct, total) -> ClassCounts:
+    return ClassCounts(np.array(correct), np.array(total))
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [
+        (300, 1000, 27.24, 32.91),
+        (20, 100, 13.34, 28.88),
+        (10, 50, 11.24, 33.04),
+        (3, 10, 10.78, 60.32),
+        (0, 100, 0, 3.70),
+    ],
+)
+def test_wilson_vectors(correct, total, low, high):
+    estimate = metrics.wilson(correct, total)
+    assert estimate.value == correct / total
+    np.testing.assert_allclose([100 * estimate.low, 100 * estimate.high], [low, high], atol=0.005)
+
+
+@given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_value_within_0_and_1(pair):
+    estimate = metrics.wilson(*pair)
+    assert 0 <= estimate.low <= estimate.value + 1e-12
+    assert estimate.value - 1e-12 <= estimate.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "half_width"),
+    [(10000, 0.30, 0.9), (1000, 0.30, 2.8), (100, 0.20, 7.8), (50, 0.20, 10.9), (10, 0.30, 24.8)],
+)
+def test_half_widths_of_the_field(n, p, half_width):
+    estimate = metrics.wilson(round(n * p), n)
+    assert abs(50 * (estimate.high - estimate.low) - half_width) < 0.06
+
+
+def test_overall_pools_and_balanced_averages():
+    counts = counts_of([90, 1], [100, 10])
+    views = metrics.views(counts, np.array([100, 10]))
+    assert views["overall"]["value"] == 91 / 110
+    assert views["balanced"]["value"] == (0.9 + 0.1) / 2
+    assert views["worst"] == pytest.approx(views["worst"] | {"value": 0.1, "class": 1})
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=12))
+def test_on_a_balanced_test_set_overall_is_balanced(correct):
+    views = metrics.views(counts_of(correct, [40] * len(correct)), np.arange(len(correct), 0, -1))
+    assert views["overall"]["value"] == pytest.approx(views["balanced"]["value"])
+    assert views["worst"]["value"] == min(correct) / 40
+    assert sum(round(40 * estimate["value"]) for estimate in views["per_class"]) == sum(correct)
+
+
+def test_a_class_without_images_is_left_out_and_listed():
+    views = metrics.views(counts_of([5, 0, 1], [10, 0, 10]), np.array([9, 5, 3]))
+    assert views["classes_without_images"] == [1]
+    assert views["balanced"]["value"] == pytest.approx(0.3)
+    assert views["worst"]["class"] == 2
+    assert math.isnan(views["per_class"][1]["value"])
+
+
+def test_groups_of_cifar10_at_ratio_50():
+    groups = metrics.groups(class_counts(np.full(10, 5000), imbalance_ratio=50))
+    assert groups["head_third"].tolist() == [0, 1, 2]
+    assert groups["medium_third"].tolist() == [3, 4, 5, 6]
+    assert groups["tail_third"].tolist() == [7, 8, 9]
+    assert groups["tail_rare80"].tolist() == list(range(2, 10))
+    assert [len(groups[name]) for name in ("many_count", "medium_count", "few_count")] == [10, 0, 0]
+    assert groups["rarest1"].tolist() == [9]
+
+
+@pytest.mark.parametrize(
+    ("classes", "per_class", "ratio", "tail", "rare80", "by_count"),
+    [
+        (100, 500, 10, (67, 99), (20, 99), (70, 30, 0)),
+        (100, 500, 50, (67, 99), (20, 99), (41, 41, 18)),
+        (200, 500, 10, (133, 199), (40, 199), (140, 60, 0)),
+        (10, 5000, 200, (7, 9), (2, 9), (7, 3, 0)),
+    ],
+)
+def test_groups_of_larger_sets(classes, per_class, ratio, tail, rare80, by_count):
+    groups = metrics.groups(class_counts(np.full(classes, per_class), imbalance_ratio=ratio))
+    assert (groups["tail_third"][0], groups["tail_third"][-1]) == tail
+    assert (groups["tail_rare80"][0], groups["tail_rare80"][-1]) == rare80
+    assert tuple(len(groups[name]) for name in ("many_count", "medium_count", "few_count")) == by_count
+    thirds = np.concatenate([groups[name] for name in ("head_third", "medium_third", "tail_third")])
+    assert thirds.tolist() == list(range(classes))
+
+
+def test_macro_interval_is_the_normal_one():
+    counts = counts_of([300, 200], [1000, 1000])
+    estimate = metrics.macro(counts, np.array([0, 1]))
+    p = np.array([301 / 1002, 201 / 1002])
+    half = 1.959964 * math.sqrt(float(np.sum(p * (1 - p) / 1000))) / 2
+    assert estimate.value == pytest.approx(0.25)
+    assert estimate.high - estimate.value == pytest.approx(half)
+
+
+def test_worst_class_interval_chooses_the_worst_anew_in_each_draw():
+    alike = metrics.lowest(counts_of([50] * 10, [100] * 10), 1)
+    # Of ten equal classes the resampled minimum lies below the common accuracy: the bias is visible.
+    assert alike.value == 0.5
+    assert alike.high < 0.5
+    assert metrics.lowest(counts_of([50, 90], [100, 100]), 1).value == 0.5
+
+
+def test_counting_asserts_one_verdict_per_image():
+    with pytest.raises(ValueError, match="2 verdicts for 3 labels"):
+        metrics.count(np.array([True, False]), np.array([0, 1, 1]), 2)
+    counts = metrics.count(np.array([True, False, True]), np.array([0, 1, 1]), 3)
+    assert counts.correct.tolist() == [1, 1, 0]
+    assert counts.total.tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match="training counts of 2"):
+        metrics.views(counts, np.array([1, 2]))

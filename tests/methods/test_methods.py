@@ -1,0 +1,271 @@
+"""Training methods: values by hand, limits in which they coincide, and the passes that touch BatchNorm."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltrobust import methods, models
+from ltrobust.methods import Batch, InnerAttack, Learner, Teacher
+from ltrobust.methods.self_distillation import indirect_gradient_matching
+from ltrobust.threat import Threat
+
+INNER = InnerAttack(Threat(radius=16), steps=3, step_size=6)
+COUNTS = jnp.array([40.0, 12.0, 5.0])
+
+
+class Lookup(nn.Module):
+    """Logits chosen by a one-pixel image's value, -1, 0 or 1: a test can name z(x - d), z(x) and z(x')."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, use_running_average: bool) -> jax.Array:
+        table = self.param("table", nn.initializers.zeros, (3, 3))
+        seen = self.variable("batch_stats", "seen", lambda: jnp.zeros(3))
+        rows = jnp.round(images[:, 0, 0, 0]).astype(jnp.int32) + 1
+        if not use_running_average and not self.is_initializing():
+            # Decimal digits tell which inputs train-mode passes saw, and in which order.
+            seen.value = 10 * seen.value + jax.nn.one_hot(rows[0], 3)
+        return table[rows]
+
+
+def lookup(minus: Any, clean: Any, adv: Any) -> dict[str, Any]:
+    return {"stem": {"kernel": jnp.zeros((1, 1, 1, 1))}, "table": jnp.array([minus, clean, adv])}
+
+
+def toy_learner(epoch: int = 1, epochs: int = 2) -> Learner:
+    """The shared toy vector of docs/methods.md: one sample, y = 0, n = (100, 30, 10), ramp 1/2."""
+    student = lookup([2.5, 0.5, 0.2], [2.0, 1.0, 0.0], [0.5, 1.5, 0.0])
+    teacher = lookup([3.0, 0.2, -0.8], [2.2, 0.4, -0.6], [1.8, 0.3, -0.5])
+    statistics = {"seen": jnp.zeros(3)}
+    return Learner(
+        module=Lookup(),
+        axis_name="devices",
+        params=student,
+        batch_stats=statistics,
+        method_state={},
+        teachers={"teacher": Teacher(Lookup(), teacher, statistics)},
+        class_counts=jnp.array([100.0, 30.0, 10.0]),
+        epoch=jnp.int32(epoch),
+        epochs=jnp.float32(epochs),
+    )
+
+
+def toy_batch() -> Batch:
+    nothing = jnp.zeros(1)
+    return Batch(jnp.zeros((1, 1, 1, 1)), jnp.array([0]), jax.random.split(jax.random.key(0), 1), nothing, nothing)
+
+
+TOY = {
+    ("pgd_at", ()): 1.464369,
+    ("at_bsl", ()): 0.629215,
+    ("trades", (("beta", 6.0),)): 3.001166,
+    ("self_distillation", ()): 1.384704,
+    ("self_distillation", (("alpha", 0.0), ("beta", 0.0))): 0.629215,
+    ("self_distillation", (("alpha", 0.0), ("beta", 2.0), ("label_weight", 0.0))): 0.258391,
+    ("self_distillation", (("beta", 0.0), ("label_weight", 0.0))): 0.626294,
+    ("self_distillation", (("beta", 0.0), ("label_weight", 0.0), ("teacher_input", "clean"))): 0.768968,
+    ("self_distillation", (("alpha", 0.0), ("beta", 0.0), ("label_loss", "ce"))): 1.464369,
+    ("self_distillation", (("label_weight", 0.0), ("alpha", 0.0), ("ramp", "none"))): 0.258391,
+}
+
+
+@pytest.mark.parametrize("case", TOY, ids=str)
+def test_toy_vector(case):
+    name, settings = case
+    method = methods.create(name, INNER, **dict(settings))
+    adv = jnp.ones((1, 1, 1, 1))
+    value, _ = method.loss(toy_learner(), toy_batch(), adv)
+    np.testing.assert_allclose(value, TOY[case], atol=1e-6)
+
+
+# Which inputs the train-mode passes saw, in order: m = x - d, x = clean, a = x'.
+PASSES = {
+    ("pgd_at", ()): "a",
+    ("at_bsl", ()): "a",
+    ("trades", ()): "xa",
+    ("trades", (("passes", "as_released"),)): "xax",
+    ("self_distillation", ()): "axm",
+    ("self_distillation", (("beta", 0.0),)): "a",
+    ("self_distillation", (("clean_forward", False),)): "am",
+    ("self_distillation", (("minus_bn", "batch_frozen"),)): "ax",
+}
+
+
+@pytest.mark.parametrize("case", PASSES, ids=str)
+def test_train_mode_passes_are_exactly_the_named_ones_in_order(case):
+    name, settings = case
+    method = methods.create(name, INNER, **dict(settings))
+    _, outcome = method.loss(toy_learner(), toy_batch(), jnp.ones((1, 1, 1, 1)))
+    expected = np.zeros(3)
+    for seen in PASSES[case]:
+        expected = 10 * expected + np.eye(3)["mxa".index(seen)]
+    np.testing.assert_array_equal(outcome.batch_stats["seen"], expected)
+
+
+# A real network from here on.
+
+
+@pytest.fixture(scope="module")
+def network():
+    module = models.create("small_resnet", num_classes=3, width=4)
+    return module, *models.initialise(module, jax.random.key(0), (8, 8, 1))
+
+
+def real_learner(network, **changes: Any) -> Learner:
+    module, params, batch_stats = network
+    teacher = Teacher(module, *models.initialise(module, jax.random.key(5), (8, 8, 1)))
+    learner = Learner(
+        module, "devices", params, batch_stats, {}, {"teacher": teacher}, COUNTS, jnp.int32(1), jnp.float32(4)
+    )
+    return dataclasses.replace(learner, **changes)
+
+
+def real_batch(method: methods.Method, learner: Learner) -> Batch:
+    images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
+    keys, nothing = jax.random.split(jax.random.key(2), 6), jnp.zeros(6)
+    return methods.with_radii(method, learner, Batch(images, jnp.arange(6) % 3, keys, nothing, nothing))
+
+
+def gradient_of(method: methods.Method, learner: Learner):
+    """Loss, its gradient and the statistics after one attack and one outer pass."""
+
+    @jax.jit
+    def run(learner):
+        batch = real_batch(method, learner)
+        adv = method.attack(learner, batch)
+
+        def objective(params):
+            return method.loss(dataclasses.replace(learner, params=params), batch, adv)
+
+        (value, outcome), gradient = jax.value_and_grad(objective, has_aux=True)(learner.params)
+        return value, gradient, outcome.batch_stats
+
+    return run(learner)
+
+
+def assert_same(first, second, **tolerance: float):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), first, second)
+
+
+def test_without_distillation_the_student_is_at_bsl_bit_for_bit(network):
+    learner = real_learner(network)
+    student = methods.create("self_distillation", INNER, alpha=0.0, beta=0.0)
+    assert student.teachers == ()
+    for mine, theirs in zip(
+        gradient_of(student, learner), gradient_of(methods.create("at_bsl", INNER), learner), strict=True
+    ):
+        jax.tree.map(np.testing.assert_array_equal, mine, theirs)
+
+
+def test_equal_counts_reduce_at_bsl_to_pgd_at(network):
+    learner = real_learner(network, class_counts=jnp.full(3, 17.0))
+    results = [gradient_of(methods.create(name, INNER), learner) for name in ("at_bsl", "pgd_at")]
+    assert_same(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_trades_without_its_kl_is_standard_training(network):
+    learner = real_learner(network)
+    standard = methods.create("pgd_at", dataclasses.replace(INNER, threat=Threat(radius=0)))
+    trades = methods.create("trades", INNER, beta=0.0)
+    value, gradient, _ = gradient_of(trades, learner)
+    expected, expected_gradient, _ = gradient_of(standard, learner)
+    assert_same((value, gradient), (expected, expected_gradient), rtol=1e-4, atol=1e-5)
+
+
+def test_every_attack_of_a_method_raises_its_own_objective(network):
+    learner = real_learner(network)
+    for name, settings in [
+        ("pgd_at", {}),
+        ("trades", {}),
+        ("self_distillation", {"inner_objective": "bsl"}),
+        ("self_distillation", {"inner_objective": "teacher_kl"}),
+    ]:
+        method = methods.create(name, INNER, **settings)
+        batch = real_batch(method, learner)
+        adv = jax.jit(method.attack)(learner, batch)
+        assert float(jnp.abs(adv - batch.images).max()) <= 16 / 255 + 1e-6
+        base = methods.create("pgd_at", INNER)
+        clean_value, _ = base.loss(learner, batch, batch.images)
+        adv_value, _ = base.loss(learner, batch, adv)
+        if name == "pgd_at":
+            assert float(adv_value) > float(clean_value)
+        assert float(jnp.abs(adv - batch.images).mean()) > 1 / 255
+
+
+def test_the_teacher_gets_no_gradient_and_the_x_minus_delta_pass_does(network):
+    learner = real_learner(network)
+    method = methods.create("self_distillation", INNER, alpha=1.0, beta=1.0, ramp="none")
+    batch = real_batch(method, learner)
+    adv = method.attack(learner, batch)
+
+    def by_teacher(teacher_params):
+        teacher = dataclasses.replace(learner.teachers["teacher"], params=teacher_params)
+        return method.loss(dataclasses.replace(learner, teachers={"teacher": teacher}), batch, adv)[0]
+
+    gradient = jax.grad(by_teacher)(learner.teachers["teacher"].params)
+    assert all(float(jnp.abs(leaf).max()) == 0.0 for leaf in jax.tree.leaves(gradient))
+
+    teacher_difference, difference = jnp.array([[1.0, 0.0, -1.0]]), jnp.array([[0.2, 0.1, 0.0]])
+    through_minus = jax.grad(lambda m: jnp.sum(indirect_gradient_matching(teacher_difference, difference - m)))(
+        jnp.zeros((1, 3))
+    )
+    assert float(jnp.abs(through_minus).max()) > 0.01
+
+
+def test_matching_a_network_with_itself_costs_nothing_and_is_blind_to_offsets():
+    difference = jax.random.normal(jax.random.key(0), (5, 4))
+    value, gradient = jax.value_and_grad(lambda d: jnp.sum(indirect_gradient_matching(difference, d)))(difference)
+    assert abs(float(value)) < 1e-6
+    assert float(jnp.abs(gradient).max()) < 1e-6
+    other = jax.random.normal(jax.random.key(1), (5, 4))
+    moved = indirect_gradient_matching(difference, other + 3.0)
+    np.testing.assert_allclose(moved, indirect_gradient_matching(difference, other), rtol=1e-4)
+
+
+def test_without_a_perturbation_gradient_matching_is_zero(network):
+    learner = real_learner(network)
+    still = dataclasses.replace(INNER, threat=Threat(radius=0))
+    method = methods.create("self_distillation", still, alpha=0.0, beta=1.0, label_weight=0.0, ramp="none")
+    value, gradient, _ = gradient_of(method, learner)
+    assert abs(float(value)) < 1e-6
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e-5
+
+
+def test_minus_images_are_cut_to_the_bounds_only_on_request():
+    learner, batch = toy_learner(), toy_batch()
+    adv = jnp.ones((1, 1, 1, 1))
+    free = methods.create("self_distillation", INNER).loss(learner, batch, adv)[0]
+    cut = methods.create("self_distillation", INNER, clip_minus=True).loss(learner, batch, adv)[0]
+    # Cut at 0, x - d is x itself: the toy table's row for x, not for x - d.
+    assert float(jnp.abs(free - cut)) > 1e-3
+
+
+def test_temperature_tends_to_the_squared_distance_of_centred_logits():
+    method = methods.create("self_distillation", INNER, beta=0.0, label_weight=0.0, temperature=100.0)
+    value, _ = method.loss(toy_learner(), toy_batch(), jnp.ones((1, 1, 1, 1)))
+    student, teacher = np.array([0.5, 1.5, 0.0]), np.array([1.8, 0.3, -0.5])
+    distance = (student - student.mean()) - (teacher - teacher.mean())
+    np.testing.assert_allclose(value, np.sum(distance**2) / 6, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: methods.create("at", INNER), "known methods: pgd_at, trades"),
+        (lambda: methods.create("trades", INNER, gamma=1), "no setting gamma; its settings: beta, passes"),
+        (lambda: methods.create("trades", INNER, beta=-1.0), "trades.beta is -1.0"),
+        (lambda: methods.create("trades", INNER, passes="x"), "as_described, as_released"),
+        (lambda: methods.create("trades", dataclasses.replace(INNER, start="none")), "no gradient there"),
+        (lambda: methods.create("self_distillation", INNER, alpha=-1.0), "alpha is -1.0"),
+        (lambda: methods.create("self_distillation", INNER, temperature=0.0), "temperature is 0.0"),
+        (lambda: methods.create("self_distillation", INNER, label_loss="mse"), "known: bsl, ce"),
+        (lambda: methods.create("self_distillation", INNER, inner_objective="kl"), "ce, bsl, teacher_kl"),
+    ],
+)
+def test_errors_name_the_setting_and_what_is_known(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,125 @@
+"""Every configuration loads, locks, has exactly the keys of `default.py`, and describes phases that can be built."""
+
+import importlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from ltrobust import methods
+from ltrobust.data.splits import Splits
+from ltrobust.evaluation import protocols
+from ltrobust.training import devices, phases
+from ltrobust.workdir import _flatten, plain
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def load(name: str):
+    return importlib.import_module(f"configs.{name}").get_config().lock()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_are_those_of_default(name):
+    assert set(_flatten(plain(load(name)))) == set(_flatten(plain(default.get_config())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_key_is_refused(name):
+    config = load(name)
+    with pytest.raises(AttributeError, match="epochz"):
+        config.student.epochz = 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docstring_is_a_contract(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert name == "default" or f"python main.py --config=configs/{name}.py" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_phases_can_be_built(name):
+    config = load(name)
+    counts = np.array([900, 500, 300])
+    labels = np.repeat(np.arange(3), counts)
+    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    mesh = devices.make_mesh(jax.devices()[:1])
+    for phase_name in phases.NAMES:
+        phase = phases.make_phase(config, phase_name, splits, mesh)
+        assert phase.total_steps > 0
+        # sqrt(900 * 300): the geometric mean is the default size of the balanced subset.
+        assert phase.class_counts.tolist() == ([520] * 3 if phase_name == "teacher" else counts.tolist())
+    protocols.get(config.eval.protocol)
+
+
+def test_the_published_recipe_is_the_default():
+    config = default.get_config()
+    assert (config.student.epochs, config.student.batch_size) == (100, 128)
+    rates = config.student.optimizer
+    assert (rates.learning_rate, rates.weight_decay, rates.momentum, rates.nesterov) == (0.1, 5e-4, 0.9, False)
+    assert (config.student.attack.steps, config.student.attack.step_size) == (10, 2.0)
+    assert (config.threat.norm, config.threat.radius) == ("linf", 8.0)
+    assert config.teacher.epochs == 30
+
+
+def test_methods_with_settings_list_them_with_the_defaults_of_the_code():
+    config = default.get_config()
+    for name, settings in config.methods.items():
+        method = methods.create(name, methods.InnerAttack(), **settings.to_dict())
+        assert method.name == name
+        assert methods.create(name, methods.InnerAttack()).metrics == method.metrics
+
+
+# The ablation grid of docs/methods.md: each row is reachable by values alone.
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"methods.self_distillation.alpha": 0.0, "methods.self_distillation.beta": 0.0},
+        {"methods.self_distillation.beta": 0.0},
+        {"methods.self_distillation.alpha": 0.0},
+        {"teacher.subset": "all"},
+        {"teacher.subset": "all", "teacher.method": "at_bsl"},
+        {"teacher.balanced.gamma": 2.0},
+        {"teacher.balanced.count": 50, "teacher.steps": 40},
+        {"methods.self_distillation.label_loss": "ce"},
+        {"methods.self_distillation.teacher_input": "clean"},
+        {"methods.self_distillation.inner_objective": "bsl"},
+        {"methods.self_distillation.inner_objective": "teacher_kl"},
+        {"student.initialize": "teacher"},
+        {"student.initialize": "teacher", "student.method": "at_bsl"},
+        {"teacher.epochs": 15},
+        {"methods.self_distillation.temperature": 4.0},
+        {"teacher.balanced.redraw": True},
+        {"student.augmentation.policy": "randaugment"},
+        {"teacher.augmentation.policy": "autoaugment"},
+        {"model.name": "wrn_34_10"},
+        {"teacher.attack.radius": 0.0},
+        {"teacher.shuffle_labels": True},
+        {"student.method": "at_bsl", "student.steps": 200},
+        {"teacher.optimizer.name": "adam"},
+        {"student.ema_decay": 0.999},
+    ],
+    ids=str,
+)
+def test_the_ablation_grid_is_reachable_by_configuration(overrides):
+    from ltrobust.experiment import _phases_to_run
+
+    config = load("digits")
+    for key, value in overrides.items():
+        config.update_from_flattened_dict({key: value})
+    counts = np.array([90, 70, 60])
+    labels = np.repeat(np.arange(3), counts)
+    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    mesh = devices.make_mesh(jax.devices()[:1])
+    wanted = _phases_to_run(config)
+    for name in wanted:
+        phases.make_phase(config, name, splits, mesh)
+    without_teacher = config.student.method == "at_bsl" and config.student.initialize == "scratch"
+    settings = config.methods.self_distillation
+    without_teacher |= config.student.method == "self_distillation" and settings.alpha == settings.beta == 0
+    assert wanted == (["student"] if without_teacher else ["teacher", "student"])

@@ -1,0 +1,202 @@
+"""Whole runs on a tiny scale: card, evaluation of checkpoints, ablations, and refusals before anything is lost."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ltrobust import experiment
+from ltrobust.reporting import cards, tables
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+pytest_plugins = ["tests.training.conftest"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A configuration and the workdir of its finished run."""
+    from configs import digits
+
+    config = digits.get_config()
+    config.data.imbalance_ratio = 4.0
+    config.model.width = 4
+    config.teacher.epochs = config.student.epochs = 1
+    config.student.attack.steps = config.teacher.attack.steps = 1
+    config.student.ema_decay = 0.5
+    config.eval.limit = 4
+    workdir = tmp_path_factory.mktemp("run") / "répertoire"
+    return config.lock(), workdir, experiment.train(config, workdir)
+
+
+def test_the_card_says_what_the_numbers_depend_on(finished):
+    config, _, path = finished
+    card = json.loads(path.read_text())
+    assert set(cards.REQUIRED) <= set(card)
+    assert list(card["networks"]) == [
+        "student/averaged",
+        "student/last",
+        "student/selected",
+        "teacher/last",
+        "teacher/selected",
+    ]
+    assert card["data"]["evaluated"] == 40
+    assert card["data"]["test_balanced"]
+    assert set(card["data"]["fingerprints"]) == {"chosen", "train", "validation"}
+    assert card["config"]["seed"] == config.seed
+    assert "dir" not in card["config"]["data"]
+    for network in card["networks"].values():
+        assert len(network["params_sha256"]) == 64
+        assert network["max_violation"] <= 1e-6
+        for column in network["columns"].values():
+            assert sum(column["total"]) == 40
+            assert column["overall"]["value"] == sum(column["correct"]) / 40
+        clean, worst = network["columns"]["clean"], network["columns"]["worst"]
+        assert all(robust <= right for robust, right in zip(worst["correct"], clean["correct"], strict=True))
+
+
+def test_tables_come_from_the_card_alone(finished):
+    card = json.loads(finished[2].read_text())
+    text = tables.render(card)
+    assert text.count("\n") > 6
+    assert all(name in text for name in card["networks"])
+    lines = [len(line) for line in text.splitlines()[2:]]
+    assert max(lines[:8]) <= 160
+    assert "digit 9" in tables.render_classes(card, "student/last") or "9" in tables.render_classes(
+        card, "student/last"
+    )
+
+
+@pytest.mark.parametrize("checkpoint", ["student", "teacher", "{workdir}", "{workdir}/checkpoints/teacher"])
+def test_restored_networks_have_the_numbers_of_the_run(finished, checkpoint):
+    config, workdir, path = finished
+    trained = json.loads(path.read_text())["networks"]
+    config = config.copy_and_resolve_references().unlock()
+    config.eval.checkpoint = checkpoint.format(workdir=workdir)
+    restored = json.loads(experiment.evaluate(config, workdir).read_text())["networks"]
+    phase = "teacher" if "teacher" in checkpoint else "student"
+    assert restored == {name: value for name, value in trained.items() if name.startswith(phase)}
+
+
+def changed(config, **overrides):
+    config = config.copy_and_resolve_references().unlock()
+    config.update_from_flattened_dict(overrides)
+    return config.lock()
+
+
+def test_a_workdir_of_another_configuration_is_refused_with_the_difference(finished):
+    config, workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"(?s)student.batch_size: 64 -> 32.*seed: 0 -> 7.*--workdir=DIR"):
+        experiment.train(changed(config, **{"seed": 7, "student.batch_size": 32}), workdir)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_evaluation_settings_may_change_between_starts(finished):
+    config, workdir, _ = finished
+    path = experiment.evaluate(changed(config, **{"eval.limit": 2, "eval.batch_size": 8}), workdir)
+    assert json.loads(path.read_text())["data"]["evaluated"] == 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.width": 8}, "model.width: 4 -> 8"),
+        ({"model.name": "resnet18"}, "model.name: 'small_resnet' -> 'resnet18'"),
+        ({"data.imbalance_ratio": 5.0}, "data.imbalance_ratio: 4.0 -> 5.0"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(finished, overrides, message):
+    config, workdir, _ = finished
+    with pytest.raises(ValueError, match=message):
+        experiment.evaluate(changed(config, **overrides), workdir)
+
+
+def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
+    config, _, _ = finished
+    with pytest.raises(FileNotFoundError, match=r"eval.checkpoint is 'student'.*checkpoints/student"):
+        experiment.evaluate(config, tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        experiment.evaluate(changed(config, **{"eval.checkpoint": "nowhere"}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.name": "cifar11"}, "cifar11"),
+        ({"model.name": "resnet19"}, "resnet19.*known"),
+        ({"student.method": "at-bsl"}, "known methods: pgd_at"),
+        ({"teacher.subset": "half"}, "known subsets: balanced, all"),
+        ({"teacher.method": "self_distillation"}, "needs a teacher of its own"),
+        ({"student.initialize": "zeros"}, "scratch, teacher"),
+        ({"student.augmentation.policy": "mixup"}, "mixup"),
+        ({"student.attack.start": "middle"}, "known starts"),
+        ({"student.batch_size": 10**6}, "choose a size in"),
+        ({"student.epochs": 0}, "at least one epoch"),
+        ({"teacher.balanced.count": 200, "teacher.balanced.up_sample": False}, "allow up-sampling"),
+        ({"data.imbalance_ratio": 0.5}, "imbalance ratio is 0.5"),
+        ({"data.imbalance_ratio": 1000.0}, "leaves class"),
+        ({"eval.protocol": "autoattack"}, "known protocols"),
+        ({"student.optimizer.name": "adamm"}, "adamm"),
+        ({"threat.norm": "l1"}, "known norms"),
+        ({"model.dtype": "float16"}, "float16"),
+        ({"student.validate_every": 0}, "validate_every is 0"),
+    ],
+    ids=str,
+)
+def test_bad_settings_are_refused_before_anything_is_written(tiny, tmp_path, overrides, message):
+    workdir = tmp_path / "run"
+    with pytest.raises(ValueError, match=message):
+        experiment.train(changed(tiny, **overrides), workdir)
+    assert not workdir.exists()
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot be written.*--workdir=DIR"):
+        experiment.train(tiny, tmp_path / "file" / "run")
+
+
+def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
+    config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
+    with pytest.raises(FloatingPointError, match=r"teacher: the loss is not finite at step \d+ of 1\d.*checkpoint"):
+        experiment.train(config, tmp_path)
+
+
+def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
+    config = changed(tiny, **{"data.validation_fraction": 0.0, "student.method": "at_bsl"})
+    card = json.loads(experiment.train(config, tmp_path).read_text())
+    assert list(card["networks"]) == ["student/last"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/digits.py", "--config.student.epoch=3"], "epochs"),
+        (["--config=configs/digits.py", "--config.student.epochs=three"], "three"),
+        (["--config=configs/digits.py", "--mode=test"], "train|evaluate"),
+        (["--config=configs/nothing.py"], "nothing.py"),
+        (["--config=configs/digits.py", "surplus"], "surplus"),
+        (["--config=configs/cifar10.py", "--config.data.dir=no/such/folder"], "tfds build cifar10"),
+    ],
+    ids=str,
+)
+def test_the_command_line_explains_mistakes_in_one_line(arguments, message, tmp_path):
+    result = run(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,57 @@
+"""The direction of dependencies (docs/design.md), by parsing imports."""
+
+import ast
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ltrobust"
+
+# Room or file -> what of the package it may import.
+ALLOWED = {
+    "threat": set(),
+    "data": {"data"},
+    "models": {"models"},
+    "attacks": {"attacks", "threat"},
+    "methods": {"methods", "attacks", "models", "threat"},
+    "evaluation": {"evaluation", "attacks", "data", "threat"},
+    "training": {"training", "methods", "evaluation", "attacks", "data", "models", "threat"},
+    "reporting": {"reporting"},
+    "workdir": {"reporting"},
+    "experiment": {"data", "evaluation", "methods", "models", "reporting", "training", "workdir", "threat"},
+    "__init__": set(),
+}
+WITHOUT_JAX = ("data/longtail.py", "data/cache.py", "data/sources.py", "evaluation/metrics.py", "reporting")
+
+
+def imports(file: pathlib.Path) -> set[str]:
+    """Full names of the modules that a file imports, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def test_rooms_import_only_what_they_may():
+    for file in PACKAGE.rglob("*.py"):
+        relative = file.relative_to(PACKAGE)
+        room = relative.parts[0].removesuffix(".py")
+        used = {name.split(".")[1] for name in imports(file) if name.startswith("ltrobust.")}
+        assert used <= ALLOWED[room], f"{relative} imports {used - ALLOWED[room]}"
+        assert not any(name.split(".")[0] in ("configs", "tensorflow", "main") for name in imports(file)), relative
+
+
+def test_some_files_run_without_jax():
+    for name in WITHOUT_JAX:
+        files = [PACKAGE / name] if name.endswith(".py") else (PACKAGE / name).rglob("*.py")
+        for file in files:
+            roots = {module.split(".")[0] for module in imports(file)}
+            assert not roots & {"jax", "flax", "optax", "orbax", "chex"}, file
+
+
+def test_no_module_is_called_utils_and_none_is_too_long():
+    for file in PACKAGE.rglob("*.py"):
+        assert file.stem not in ("utils", "common", "helpers"), file
+        assert len(file.read_text().splitlines()) <= 320, f"{file} is more than one room"

@@ -1,0 +1,202 @@
+"""The training step: device count, the contract's hooks, and what may not change."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltrobust import experiment
+from ltrobust.evaluation import protocols
+from ltrobust.evaluation.evaluate import make_evaluator
+from ltrobust.methods import Method, Teacher
+from ltrobust.models import forward
+from ltrobust.training import devices, loop, phases, steps
+from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training.records import Records, read
+
+
+def prepared(config: Any, name: str, mesh, method: Method | None = None):
+    """Phase, inputs and first state of one phase."""
+    splits = experiment.load_splits(config)
+    phase = phases.make_phase(config, name, splits, mesh)
+    if method is not None:
+        phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, method=method))
+    module = phases.make_module(config, splits.num_classes)
+    state, _ = loop._start(phase, splits, None, mesh)
+    teachers = {"teacher": Teacher(module, state.weights.params, state.weights.batch_stats)}
+    return phase, splits, state, loop._make_inputs(phase, splits, teachers, mesh)
+
+
+def trained(config: Any, name: str, mesh, count: int = 3, method: Method | None = None):
+    phase, _, state, inputs = prepared(config, name, mesh, method)
+    stretch = steps.compile_stretch(phase.settings, mesh)
+    order = loop._order(phase, 0, count, mesh)
+    return stretch(state, inputs, order, jnp.int32(count), jnp.int32(1))
+
+
+def assert_close(first: Any, second: Any, tolerance: float):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance), first, second)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student"])
+def test_eight_devices_train_like_one(tiny, name):
+    # Sign gradients amplify rounding, so few attack steps and few updates are compared.
+    with tiny.unlocked():
+        tiny[name].attack.steps = 1
+    one = trained(tiny, name, devices.make_mesh(jax.devices()[:1]), count=2)
+    eight = trained(tiny, name, devices.make_mesh(), count=2)
+    assert_close(one.weights, eight.weights, 2e-4)
+    assert_close(one.sums, eight.sums, 2e-3)
+
+
+def test_without_synchronised_statistics_devices_differ_from_one(tiny):
+    with tiny.unlocked():
+        tiny.model.sync_batch_norm = False
+    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=1)
+    eight = trained(tiny, "student", devices.make_mesh(), count=1)
+    difference = jax.tree.map(lambda a, b: float(jnp.abs(a - jax.device_get(b)).max()), one.weights, eight.weights)
+    assert max(jax.tree.leaves(difference)) > 1e-3
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(eight.weights))
+
+
+def test_one_stretch_is_the_same_bits_as_many(tiny):
+    mesh = devices.make_mesh(jax.devices()[:1])
+    phase, _, state, inputs = prepared(tiny, "student", mesh)
+    stretch = steps.compile_stretch(phase.settings, mesh)
+    whole = stretch(devices.replicate(state, mesh), inputs, loop._order(phase, 0, 5, mesh), jnp.int32(5), jnp.int32(1))
+    for first, count in ((0, 1), (1, 3), (4, 1)):
+        order = loop._order(phase, first, count, mesh)
+        state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(1))
+    jax.tree.map(np.testing.assert_array_equal, whole, state)
+
+
+def test_a_stretch_stops_at_the_first_loss_that_is_not_finite(tiny):
+    mesh = devices.make_mesh(jax.devices()[:1])
+    phase, _, state, inputs = prepared(tiny, "student", mesh)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights.params)
+    state = dataclasses.replace(state, weights=dataclasses.replace(state.weights, params=broken))
+    order = loop._order(phase, 0, 4, mesh)
+    state = steps.compile_stretch(phase.settings, mesh)(state, inputs, order, jnp.int32(4), jnp.int32(1))
+    assert int(state.bad_step) == 0
+    assert int(state.step) == 1
+
+
+def test_averaged_weights_follow_the_formula(tiny):
+    with tiny.unlocked():
+        tiny.student.ema_decay = 0.9
+    mesh = devices.make_mesh(jax.devices()[:1])
+    phase, _, state, inputs = prepared(tiny, "student", mesh)
+    before = jax.device_get(state.weights)
+    order = loop._order(phase, 0, 1, mesh)
+    after = steps.compile_stretch(phase.settings, mesh)(state, inputs, order, jnp.int32(1), jnp.int32(1))
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, jax.device_get(after.weights))
+    assert after.averaged is not None
+    assert_close(after.averaged, expected, 1e-6)
+
+
+def awp(method: Method, gamma: float) -> Method:
+    """Adversarial weight perturbation, as a wrapper written against the contract alone."""
+
+    def perturb(learner, gradients, update):
+        del update
+
+        def direction(weight, gradient):
+            if weight.ndim < 2:
+                return jnp.zeros_like(weight)
+            return gamma * jnp.linalg.norm(weight) / (jnp.linalg.norm(gradient) + 1e-20) * gradient
+
+        return jax.tree.map(direction, learner.params, gradients)
+
+    return dataclasses.replace(method, perturb_weights=perturb)
+
+
+def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
+    mesh = devices.make_mesh(jax.devices()[:1])
+    base = phases.make_method(tiny, "teacher")
+    plain = trained(tiny, "teacher", mesh, count=1, method=base)
+    nothing = trained(tiny, "teacher", mesh, count=1, method=awp(base, 0.0))
+    moved = trained(tiny, "teacher", mesh, count=1, method=awp(base, 0.05))
+    assert_close(plain.weights, nothing.weights, 1e-5)
+    difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain.weights.params, moved.weights.params)
+    assert max(jax.tree.leaves(difference)) > 1e-5
+
+
+def test_a_perturbation_is_taken_back_after_the_update(tiny):
+    with tiny.unlocked():
+        tiny.teacher.optimizer.learning_rate = 1e-12
+        tiny.teacher.optimizer.weight_decay = 0.0
+    mesh = devices.make_mesh(jax.devices()[:1])
+    method = awp(phases.make_method(tiny, "teacher"), 0.05)
+    _, _, state, _ = prepared(tiny, "teacher", mesh)
+    before = jax.device_get(state.weights.params)
+    after = trained(tiny, "teacher", mesh, count=1, method=method)
+    assert_close(before, after.weights.params, 1e-6)
+
+
+def class_wise(method: Method) -> Method:
+    """A toy of the class-wise family: its own state, radii by class, numbers observed on validation, an epoch's end."""
+    threat = method.inner.threat
+
+    def radii(learner, labels):
+        radius = learner.method_state["scale"][labels] * threat.epsilon
+        return radius, radius / 4
+
+    def observe(learner, batch):
+        correct = jnp.argmax(learner.forward(batch.images, bn="eval")[0], axis=-1) == batch.labels
+        return {"ones": jnp.where(correct, 1.0, 1.0), "label": batch.labels.astype(jnp.float32), "radius": batch.radius}
+
+    def end_epoch(learner, observed):
+        assert set(observed) == {"ones", "label", "radius", "clean", "robust"}
+        return {
+            "scale": jnp.asarray(observed["radius"] / threat.epsilon / 2, jnp.float32),
+            "epochs": learner.method_state["epochs"] + 1,
+            "label": jnp.asarray(observed["label"], jnp.float32),
+        }
+
+    def initial(params, class_counts):
+        nothing = jnp.zeros_like(class_counts)
+        return {"scale": jnp.ones_like(class_counts), "epochs": jnp.int32(0), "label": nothing}
+
+    return dataclasses.replace(method, initial_state=initial, radii=radii, observe=observe, end_epoch=end_epoch)
+
+
+def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tmp_path):
+    mesh = devices.make_mesh(jax.devices()[:1])
+    method = class_wise(phases.make_method(tiny, "student"))
+    phase, splits, state, inputs = prepared(tiny, "student", mesh, method)
+    module = phase.settings.module
+    evaluator = make_evaluator(
+        lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
+        protocol=protocols.get("validation"),
+        threat=phases.make_threat(tiny),
+        num_classes=10,
+        batch_size=64,
+    )
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        state, selection = loop.run_phase(
+            phase,
+            splits,
+            mesh=mesh,
+            teachers=inputs.teachers,
+            initial=None,
+            checkpoints=checkpoints,
+            checkpoint_minutes=10,
+            evaluator=evaluator,
+            records=Records(tmp_path),
+            about={},
+        )
+    assert int(state.method_state["epochs"]) == 2
+    np.testing.assert_allclose(state.method_state["scale"], 0.25, rtol=1e-5)
+    np.testing.assert_allclose(state.method_state["label"], np.arange(10))
+    assert int(selection.epoch) > 0
+    assert [record["epoch"] for record in read(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
+    with tiny.unlocked():
+        tiny.student.batch_size = 60
+    with pytest.raises(ValueError, match=r"student.batch_size is 60.*8 devices; use a multiple of 8"):
+        phases.make_phase(tiny, "student", experiment.load_splits(tiny), devices.make_mesh())
