@@ -30,9 +30,17 @@ def main(arguments: list[str]) -> None:
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
     try:
         {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](_CONFIG.value, workdir)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"\nltrobust: {error}")
 
 
+def parse(arguments: list[str]) -> list[str]:
+    """Parses flags; a mistake in a configuration file's name, key or value is told in one line."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"ltrobust: {error.args[-1] if isinstance(error, KeyError) else error}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -39,7 +39,6 @@ def train(config: Any, workdir: Path) -> Path:
       ValueError: a setting that makes no sense; everything that can be known before training is checked before.
     """
     began = time.monotonic()
-    cards.software()
     protocols.get(config.eval.protocol)
     wanted = _phases_to_run(config)
     mesh = devices.make_mesh()
@@ -50,8 +49,9 @@ def train(config: Any, workdir: Path) -> Path:
     evaluator = _make_evaluator(
         config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels), seed=config.seed
     )
-    about = {"config": workdirs.plain(config), "data": describe(splits)}
+    about = {"config": workdirs.plain(config), "data": describe(splits), "software": cards.software()}
     networks: dict[str, Weights] = {}
+    training: dict[str, Any] = {}
     teachers: dict[str, Teacher] = {}
     for name, phase in planned.items():
         needed = {key: teachers[key] for key in phase.settings.method.teachers}
@@ -69,10 +69,11 @@ def train(config: Any, workdir: Path) -> Path:
                 records=records,
                 about={**about, "phase": name, "total_steps": phase.total_steps},
             )
+            training[name] = _describe_training(checkpoints.about())
         networks |= _named(name, state.weights, selection, state.averaged)
         teachers = {TEACHER: Teacher(phases.make_module(config, splits.num_classes), *_parts(state.weights))}
     records.close()
-    return _evaluate(config, workdir, config.eval.protocol, splits, networks, mesh, began)
+    return _evaluate(config, workdir, config.eval.protocol, splits, networks, training, mesh, began)
 
 
 def evaluate(config: Any, workdir: Path) -> Path:
@@ -83,7 +84,6 @@ def evaluate(config: Any, workdir: Path) -> Path:
       FileNotFoundError: there is no such checkpoint.
     """
     began = time.monotonic()
-    cards.software()
     protocols.get(config.eval.protocol)
     folder = _find_checkpoints(config.eval.checkpoint, workdir)
     mesh = devices.make_mesh()
@@ -102,7 +102,8 @@ def evaluate(config: Any, workdir: Path) -> Path:
         restored = checkpoints.restore_weights(devices.replicate(template, mesh))
     networks = {f"{about['phase']}/{name}": weights for name, weights in restored.items()}
     name = f"{config.eval.protocol}-{about['phase']}"
-    return _evaluate(config, workdir, name, splits, networks, mesh, began)
+    training = {about["phase"]: _describe_training(about)}
+    return _evaluate(config, workdir, name, splits, networks, training, mesh, began)
 
 
 def load_splits(config: Any) -> Splits:
@@ -195,6 +196,7 @@ def _evaluate(
     name: str,
     splits: Splits,
     networks: Mapping[str, Weights],
+    training: Mapping[str, Any],
     mesh: Mesh,
     began: float,
 ) -> Path:
@@ -225,6 +227,7 @@ def _evaluate(
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
         "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)) | {"seed": config.eval.seed},
         "selection_rule": SELECTION_RULE,
+        "training": training,
         "numerics": _describe_numerics(config, mesh),
         "networks": results,
         "seconds": round(time.monotonic() - began, 1),
@@ -248,6 +251,11 @@ def _describe_network(weights: Weights, evaluation: Evaluation, class_counts: np
         "max_violation": evaluation.max_violation,
         "columns": columns,
     }
+
+
+def _describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
+    return {"steps": about["total_steps"], "seed": about["config"]["seed"], "software": about["software"]}
 
 
 def _describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
@@ -276,7 +284,7 @@ def _describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
         "devices": int(mesh.size),
         "processes": jax.process_count(),
         "compute_dtype": config.model.dtype,
-        "search_matmul_precision": str(jax.config.read("jax_default_matmul_precision") or "backend default"),
+        "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
         "verdicts": "float32, highest matmul precision",
     }
 

@@ -89,7 +89,7 @@ def changed(config, **overrides):
 def test_a_workdir_of_another_configuration_is_refused_with_the_difference(finished):
     config, workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=r"(?s)student.batch_size: 64 -> 32.*seed: 0 -> 7.*--workdir=DIR"):
+    with pytest.raises(ValueError, match=r"(?s)seed: 0 -> 7.*student.batch_size: 64 -> 32.*--workdir=DIR"):
         experiment.train(changed(config, **{"seed": 7, "student.batch_size": 32}), workdir)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
@@ -161,7 +161,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
     config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
-    with pytest.raises(FloatingPointError, match=r"teacher: the loss is not finite at step \d+ of 1\d.*checkpoint"):
+    with pytest.raises(FloatingPointError, match=r"teacher: the loss is not finite at step \d+ of \d+.*checkpoint"):
         experiment.train(config, tmp_path)
 
 

@@ -99,10 +99,7 @@ def random_start(
     Raises:
       ValueError: unknown start, or `one_sided` in another norm than linf.
     """
-    if start not in STARTS:
-        raise ValueError(f"attack start is {start!r}; known starts: {', '.join(STARTS)}.")
-    if start == "one_sided" and threat.norm != "linf":
-        raise ValueError(f"attack start 'one_sided' is defined for linf only, not for {threat.norm}.")
+    check_start(start, threat)
     if start == "none":
         return images
     shape = images.shape[1:]
@@ -111,6 +108,14 @@ def random_start(
     draw = {"uniform": _uniform_point, "uniform_raw": _uniform_point, "one_sided": _one_sided_point}[start]
     moved = images + per_example(radius, images) * jax.vmap(lambda key: draw(key, shape, threat.norm))(keys)
     return jnp.clip(moved, threat.lower, threat.upper) if start == "uniform" else moved
+
+
+def check_start(start: str, threat: Threat) -> None:
+    """Refuses what `random_start` does not know."""
+    if start not in STARTS:
+        raise ValueError(f"attack start is {start!r}; known starts: {', '.join(STARTS)}.")
+    if start == "one_sided" and threat.norm != "linf":
+        raise ValueError(f"attack start 'one_sided' is defined for linf only, not for {threat.norm}.")
 
 
 def _uniform_point(key: jax.Array, shape: tuple[int, ...], norm: str) -> jax.Array:

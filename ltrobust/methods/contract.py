@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust import models
-from ltrobust.attacks import pgd
+from ltrobust.attacks import ball, pgd
 from ltrobust.threat import Threat, pixels
 
 PyTree = Any
@@ -101,12 +101,21 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class InnerAttack:
-    """The PGD settings of an inner maximisation; `step_size` in 1/255 units."""
+    """The PGD settings of an inner maximisation; `step_size` in 1/255 units.
+
+    Raises:
+      ValueError: negative steps or step size, or a start that does not exist in the threat's norm.
+    """
 
     threat: Threat = dataclasses.field(default_factory=Threat)
     steps: int = 10
     step_size: float = 2.0
     start: str = "gauss"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.step_size >= 0:
+            raise ValueError(f"attack steps is {self.steps}, step size {self.step_size}/255; both must be at least 0.")
+        ball.check_start(self.start, self.threat)
 
     def __call__(self, objective: Callable[[jax.Array], jax.Array], batch: Batch) -> jax.Array:
         """Adversarial images for a per-example objective, with the batch's radii and step sizes."""

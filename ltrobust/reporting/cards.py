@@ -28,6 +28,7 @@ REQUIRED = (
     "threat",
     "protocol",
     "selection_rule",
+    "training",
     "numerics",
     "networks",
     "seconds",

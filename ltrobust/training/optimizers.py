@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("drops", "cosine", "constant")
@@ -51,11 +52,12 @@ def make_schedule(
         schedule = optax.cosine_decay_schedule(learning_rate, steps)
     else:
         schedule = optax.constant_schedule(learning_rate)
-    if warmup_epochs == 0:
-        return schedule
-    rise = first_step(warmup_epochs)
-    warmup = optax.linear_schedule(0.0, learning_rate, rise)
-    return optax.join_schedules([warmup, lambda step: schedule(step + rise)], [rise])
+    if warmup_epochs > 0:
+        rise, underneath = first_step(warmup_epochs), schedule
+        warmup = optax.linear_schedule(0.0, learning_rate, rise)
+        schedule = optax.join_schedules([warmup, lambda step: underneath(step + rise)], [rise])
+    # In float32, because optax's schedules mix the count with floats.
+    return lambda step: schedule(jnp.asarray(step, jnp.float32))
 
 
 def make_optimizer(

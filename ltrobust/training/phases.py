@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ltrobust import methods, models
 from ltrobust.data import batches, longtail
+from ltrobust.data.augment import augment
 from ltrobust.data.splits import Splits
 from ltrobust.threat import Threat
 from ltrobust.training import devices, optimizers
@@ -127,6 +128,7 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         ema_decay=phase.ema_decay,
         sync_batch_norm=bool(config.model.sync_batch_norm),
     )
+    _check_augmentation(settings, splits)
     labels = splits.labels
     if phase.shuffle_labels:
         labels = np.random.RandomState(config.seed).permutation(labels)
@@ -161,6 +163,13 @@ def _make_examples(config: Any, name: str, splits: Splits) -> tuple[Callable[[in
 
     fixed = draw(0)
     return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(splits.num_classes, count)
+
+
+def _check_augmentation(settings: StepSettings, splits: Splits) -> None:
+    """Traces the augmentation, which refuses what it cannot do to these images."""
+    images = jax.ShapeDtypeStruct((1, *splits.images.shape[1:]), np.uint8)
+    policy = {"policy": settings.augmentation, "crop_padding": settings.crop_padding, "flip": settings.flip}
+    jax.eval_shape(lambda pixels: augment(pixels, jax.random.split(jax.random.key(0), 1), **policy), images)
 
 
 def _duration(name: str, phase: Any, schedule: batches.Schedule) -> tuple[int, int]:
