@@ -21,7 +21,8 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
-    logging.set_verbosity(logging.WARNING)
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening; what matters of it comes as an exception.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     from ltrobust import experiment
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> None:
     try:
         {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](_CONFIG.value, workdir)
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"\nltrobust: {error}")
+        logging.debug("where it happened", exc_info=error)
+        sys.exit(f"\nltrobust: {error}\n(--verbosity=1 shows where)")
 
 
 def parse(arguments: list[str]) -> list[str]:

@@ -73,9 +73,12 @@ def test_tables_come_from_the_card_alone(finished):
 def test_restored_networks_have_the_numbers_of_the_run(finished, checkpoint):
     config, workdir, path = finished
     trained = json.loads(path.read_text())["networks"]
-    config = config.copy_and_resolve_references().unlock()
-    config.eval.checkpoint = checkpoint.format(workdir=workdir)
-    restored = json.loads(experiment.evaluate(config, workdir).read_text())["networks"]
+    settings = {"eval.checkpoint": checkpoint.format(workdir=workdir), "student.method": "trades"}
+    card = json.loads(experiment.evaluate(changed(config, **settings), workdir).read_text())
+    restored = card["networks"]
+    # What training was is the checkpoint's to say, whatever this call's settings are.
+    assert card["config"]["student"]["method"] == "self_distillation"
+    assert list(card["training"]) == ["teacher" if "teacher" in checkpoint else "student"]
     phase = "teacher" if "teacher" in checkpoint else "student"
     assert restored == {name: value for name, value in trained.items() if name.startswith(phase)}
 
@@ -143,6 +146,10 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"threat.norm": "l1"}, "known norms"),
         ({"model.dtype": "float16"}, "float16"),
         ({"student.validate_every": 0}, "validate_every is 0"),
+        ({"student.attack.steps": -1}, "attack steps is -1"),
+        ({"student.augmentation.policy": "randaugment"}, "randaugment"),
+        ({"eval.limit": -1}, "eval.limit is -1"),
+        ({"eval.batch_size": 0}, "eval.batch_size is 0"),
     ],
     ids=str,
 )
@@ -161,8 +168,14 @@ def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
     config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
-    with pytest.raises(FloatingPointError, match=r"teacher: the loss is not finite at step \d+ of \d+.*checkpoint"):
-        experiment.train(config, tmp_path)
+    with pytest.raises(FloatingPointError, match=r"teacher: loss or update is not finite at step 0 of 9.*nothing was"):
+        experiment.train(config, tmp_path / "at once")
+    # Warm-up makes the first step one of rate 0; the second destroys the weights, which are not saved.
+    config = changed(config, **{"teacher.optimizer.warmup_epochs": 1})
+    with pytest.raises(
+        FloatingPointError, match=r"not finite at step 1 of 9.*last good checkpoint is .*teacher/1\. Lo"
+    ):
+        experiment.train(config, tmp_path / "later")
 
 
 def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):

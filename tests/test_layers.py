@@ -13,10 +13,11 @@ ALLOWED = {
     "attacks": {"attacks", "threat"},
     "methods": {"methods", "attacks", "models", "threat"},
     "evaluation": {"evaluation", "attacks", "data", "threat"},
-    "training": {"training", "methods", "evaluation", "attacks", "data", "models", "threat"},
+    "training": {"training", "methods", "evaluation", "reporting", "attacks", "data", "models", "threat"},
     "reporting": {"reporting"},
     "workdir": {"reporting"},
-    "experiment": {"data", "evaluation", "methods", "models", "reporting", "training", "workdir", "threat"},
+    "results": {"data", "evaluation", "models", "reporting", "training"},
+    "experiment": {"data", "evaluation", "methods", "models", "reporting", "results", "training", "workdir"},
     "__init__": set(),
 }
 WITHOUT_JAX = ("data/longtail.py", "data/cache.py", "data/sources.py", "evaluation/metrics.py", "reporting")

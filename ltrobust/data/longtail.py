@@ -73,7 +73,8 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
     else:
         shares = [1.0 if c < classes - classes // 2 else 1 / imbalance_ratio for c in range(classes)]
     n_max = min(int(n) / share for n, share in zip(available, shares, strict=True))
-    counts = np.array([min(int(n_max * share), int(n)) for n, share in zip(available, shares, strict=True)])
+    # Rounded first: n / share * share may fall just below the whole number that it stands for.
+    counts = np.array([min(int(round(n_max * share, 9)), int(n)) for n, share in zip(available, shares, strict=True)])
     if counts.min() < 1:
         raise ValueError(
             f"imbalance ratio {imbalance_ratio} leaves class {int(counts.argmin())} without examples "

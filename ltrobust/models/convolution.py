@@ -26,18 +26,28 @@ def convolve(
     window_strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
     *,
+    lhs_dilation: Sequence[int] = (1, 1),
+    rhs_dilation: Sequence[int] = (1, 1),
     feature_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
     """Two-dimensional convolution [B,H,W,c] * [k,l,c,o] -> [B,H',W',o]; takes the place of `conv_general_dilated`.
 
-    On the CPU an ungrouped convolution supports reverse-mode differentiation only (of any order).
+    On the CPU an ungrouped convolution without dilation supports reverse-mode differentiation only (of any order).
     """
-    if jax.default_backend() == "cpu" and feature_group_count == 1:
+    plain = feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1)
+    if jax.default_backend() == "cpu" and plain:
         strides, pads = tuple(window_strides), tuple((int(low), int(high)) for low, high in padding)
         return _convolve(images, kernel, strides, pads)  # pyright: ignore[reportArgumentType]
     return lax.conv_general_dilated(
-        images, kernel, window_strides, padding, feature_group_count=feature_group_count, **options
+        images,
+        kernel,
+        window_strides,
+        padding,
+        lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation,
+        feature_group_count=feature_group_count,
+        **options,
     )
 
 

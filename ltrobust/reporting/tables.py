@@ -10,7 +10,7 @@ _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 def render(card: Mapping[str, Any]) -> str:
     """One line per network and weights: clean and robust accuracy, overall, tail and worst class, in percent.
 
-    The half-width of the 95 % interval follows each value.
+    The 95 % interval follows each value: its half-width, or its bounds for the worst class.
     """
     networks = card["networks"]
     columns = [name for name in _COLUMNS if name in next(iter(networks.values()))["columns"]]
@@ -44,7 +44,7 @@ def _title(card: Mapping[str, Any]) -> str:
     return (
         f"{data['name']} (imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts'])} training images), "
         f"{card['model']['name']}, {threat['norm']} {threat['radius']:g}/255, protocol {card['protocol']['name']}, "
-        f"{data['evaluated']} of {data['test_images']} test images; percent, 95 % half-width"
+        f"{data['evaluated']} of {data['test_images']} test images; percent with 95 % intervals"
     )
 
 
@@ -56,10 +56,12 @@ def _legend(card: Mapping[str, Any]) -> str:
     return "; ".join(parts) + f".\nselected: {card['selection_rule']}."
 
 
-def _percent(estimate: Mapping[str, float]) -> str:
-    """`34.12 ±0.93`, or a dash where there is no value."""
-    if estimate["value"] != estimate["value"]:
+def _percent(estimate: Mapping[str, Any]) -> str:
+    """`34.12 ±0.93`, or a dash where there is no value; the skewed interval of a minimum as `34.12 [30.1, 35.0]`."""
+    if estimate["value"] is None or estimate["value"] != estimate["value"]:
         return "-"
+    if "class" in estimate:
+        return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
     return f"{100 * estimate['value']:.2f} ±{50 * (estimate['high'] - estimate['low']):.2f}"
 
 

@@ -1,8 +1,9 @@
 """When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -59,7 +60,7 @@ def run_phase(
       The last state and the selection. A finished phase returns at once.
 
     Raises:
-      FloatingPointError: a non-finite loss; names the step and the last good checkpoint.
+      FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
     """
     inputs = _make_inputs(phase, splits, teachers, mesh)
     state, selection = _start(phase, splits, initial, mesh)
@@ -161,13 +162,13 @@ def _observe(method: Method, learner: Learner, splits: Splits) -> dict[str, np.n
     if method.observe is None:
         return {}
     labels, values = splits.validation_labels, {}
-    observe = jax.jit(lambda batch: method.observe(learner, with_radii(method, learner, batch)))  # pyright: ignore
+    observe = _compile_observe(method)
     for chunk in batches.chunks(np.arange(len(labels)), min(len(labels), 128)):
         images = batches.to_unit(splits.validation_images[chunk.rows])
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(chunk.rows))
         nothing = jnp.zeros(len(chunk.rows), jnp.float32)
         batch = Batch(jnp.asarray(images), jnp.asarray(labels[chunk.rows], jnp.int32), keys, nothing, nothing)
-        for name, value in jax.device_get(observe(batch)).items():
+        for name, value in jax.device_get(observe(learner, batch)).items():
             values.setdefault(name, []).append(value[: chunk.valid])
     totals = metrics.count(np.ones(len(labels), bool), labels, splits.num_classes).total
     with np.errstate(invalid="ignore"):
@@ -175,6 +176,12 @@ def _observe(method: Method, learner: Learner, splits: Splits) -> dict[str, np.n
             name: np.bincount(labels, np.concatenate(parts), splits.num_classes) / totals
             for name, parts in values.items()
         }
+
+
+@functools.cache
+def _compile_observe(method: Method) -> Callable[[Learner, Batch], dict[str, jax.Array]]:
+    """The method's `observe` with radii filled in, compiled once a process."""
+    return jax.jit(lambda learner, batch: method.observe(learner, with_radii(method, learner, batch)))  # pyright: ignore
 
 
 def _views(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
@@ -204,7 +211,7 @@ def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints) ->
         f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"
     )
     return (
-        f"{phase.name}: the loss is not finite at step {bad_step} of {phase.total_steps} "
+        f"{phase.name}: loss or update is not finite at step {bad_step} of {phase.total_steps} "
         f"(epoch {phase.schedule.epoch_of(bad_step) + 1}); {where}. "
         f"Lower {phase.name}.optimizer.learning_rate, or add {phase.name}.optimizer.warmup_epochs, in a new workdir."
     )

@@ -43,8 +43,10 @@ def make_schedule(
     if any(not 0 < drop <= 1 for drop in drops):
         raise ValueError(f"learning-rate drops are {tuple(drops)}; they are fractions of the phase, in (0, 1].")
     if name == "drops":
-        # The small addition keeps 0.29 * 100 = 28.999999999999996 at epoch 29.
-        boundaries = [first_step(math.floor(drop * epochs + 1e-9)) for drop in drops]
+        # The small addition keeps 0.29 * 100 = 28.999999999999996 at epoch 29. A drop before the first epoch's end
+        # (few epochs) falls inside it, at its fraction of the steps.
+        ends = [math.floor(drop * epochs + 1e-9) for drop in drops]
+        boundaries = [first_step(end) if end else int(drop * steps) for drop, end in zip(drops, ends, strict=True)]
         schedule = optax.piecewise_constant_schedule(
             learning_rate, {boundary: drop_factor ** boundaries.count(boundary) for boundary in boundaries}
         )

@@ -104,7 +104,10 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     if phase.validate_every < 1:
         raise ValueError(f"{name}.validate_every is {phase.validate_every}; give a number of epochs, at least 1.")
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
-    examples_of, class_counts = _make_examples(config, name, splits)
+    labels = splits.labels
+    if phase.shuffle_labels:
+        labels = np.random.RandomState(config.seed).permutation(labels)
+    examples_of, class_counts = _make_examples(config, name, labels, splits.num_classes)
     schedule = batches.make_schedule(len(examples_of(0)), phase.batch_size, phase.remainder)
     total_steps, epochs = _duration(name, phase, schedule)
     learning_rate = optimizers.make_schedule(
@@ -129,9 +132,11 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         sync_batch_norm=bool(config.model.sync_batch_norm),
     )
     _check_augmentation(settings, splits)
-    labels = splits.labels
-    if phase.shuffle_labels:
-        labels = np.random.RandomState(config.seed).permutation(labels)
+    if settings.method.end_epoch is not None and len(splits.validation_labels) == 0:
+        raise ValueError(
+            f"{name}.method {phase.method} updates its state by validation, but there is no validation part; "
+            "raise data.validation_fraction."
+        )
     return Phase(
         name,
         settings,
@@ -146,23 +151,26 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     )
 
 
-def _make_examples(config: Any, name: str, splits: Splits) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
-    """Epoch -> rows of the training part, and the class counts of that list."""
+def _make_examples(
+    config: Any, name: str, labels: np.ndarray, num_classes: int
+) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
+    """Epoch -> rows of the training part, and the class counts of that list, by the labels that the phase sees."""
     phase = config[name]
+    counts = longtail.count_classes(labels, num_classes)
     if phase.subset not in SUBSETS:
         raise ValueError(f"{name}.subset is {phase.subset!r}; known subsets: {', '.join(SUBSETS)}.")
     if phase.subset == "all":
-        everything = np.arange(len(splits.labels))
-        return lambda epoch: everything, splits.class_counts
-    count = longtail.balanced_count(splits.class_counts, gamma=phase.balanced.gamma, count=phase.balanced.count)
+        everything = np.arange(len(labels))
+        return lambda epoch: everything, counts
+    count = longtail.balanced_count(counts, gamma=phase.balanced.gamma, count=phase.balanced.count)
 
     def draw(epoch: int) -> np.ndarray:
         return longtail.balanced_subset(
-            splits.labels, count=count, seed=phase.balanced.seed + epoch, up_sample=phase.balanced.up_sample
+            labels, count=count, seed=phase.balanced.seed + epoch, up_sample=phase.balanced.up_sample
         )
 
     fixed = draw(0)
-    return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(splits.num_classes, count)
+    return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(num_classes, count)
 
 
 def _check_augmentation(settings: StepSettings, splits: Splits) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from ltrobust.reporting.cards import without_nan
+
 
 class Records:
     """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
@@ -21,13 +23,15 @@ class Records:
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch."""
         with self._file.open("a") as lines:
-            lines.write(json.dumps(record, sort_keys=True) + "\n")
+            lines.write(json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n")
         for path, value in _scalars(record):
             self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
         self._events.flush()
 
-    def close(self) -> None:
-        """Ends the event file."""
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self._events.close()
 
 

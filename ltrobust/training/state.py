@@ -27,7 +27,7 @@ class TrainState:
 
     `step` counts finished updates. `averaged` is the exponential moving average of the weights, or None. `sums` holds
     the sums over the current epoch's examples of every training metric. `bad_step` is the first step with a non-finite
-    loss, or -1.
+    loss or update, or -1.
     """
 
     step: jax.Array
@@ -43,8 +43,8 @@ class TrainState:
 class Selection:
     """The best weights so far by validation, and what the rule needs to go on.
 
-    `recent` are the last three epochs' scores, the newest last, NaN where there was none; `score` is the best running
-    mean of them, `epoch` (from 1) where it was reached, 0 for never.
+    `recent` are the last three validations' scores, the newest last, NaN where there was none; `score` is the best
+    running mean of them, `epoch` (from 1) where it was reached, 0 for never.
     """
 
     weights: Weights

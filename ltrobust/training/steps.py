@@ -90,6 +90,8 @@ def train_step(
         batch_stats = jax.lax.pmean(batch_stats, devices.AXIS)
     weights = Weights(params, batch_stats)
     mean_value = jax.lax.pmean(value, devices.AXIS)
+    # The update too: a finite loss may have an infinite gradient, and its weights must not be saved as good.
+    finite = jnp.isfinite(mean_value) & jnp.isfinite(optax.tree_utils.tree_norm(updates))
     return TrainState(
         step=state.step + 1,
         weights=weights,
@@ -97,7 +99,7 @@ def train_step(
         averaged=_average(state.averaged, weights, settings.ema_decay),
         method_state=outcome.method_state,
         sums=_add_metrics(state.sums, mean_value, outcome, batch.labels),
-        bad_step=jnp.where((state.bad_step < 0) & ~jnp.isfinite(mean_value), state.step, state.bad_step),
+        bad_step=jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltrobust.data import longtail
+from ltrobust.data import longtail, sources
 
 # Label-free fingerprints of the kept ranks (docs/protocols.md): (classes, per class, ratio) -> images, SHA-256.
 RANKS = {
@@ -15,10 +15,23 @@ RANKS = {
     (10, 5000, 100): (12406, "8a54f5b6fa9722952358bc99897aa969bc20f845d0b15034e5013337df1e4ec7"),
     (10, 5000, 200): (11203, "334c2d61143b39bf3cc8edb0315b5c43f5a5198ef01e8c09f99b1b060d70f545"),
     (100, 500, 10): (19573, "5906ba7310b91b5ee5a4e0b172d27f9370929d8acacd8026f44e160daa1f4834"),
+    (100, 500, 20): (15907, "03ac457e9ab1e6bdac3309aaa00275450fbe39ee0c22b12d947c5a8c68fa4a4d"),
+    (100, 500, 200): (9502, "36f76462dfbbe6f48cb30b5d4564fc5a84b1c1bfb4f222674a27dd2b2bba875c"),
+    (200, 500, 20): (31711, "6702c3cc691074d2330fa12edb4bb3ffca5f9a82e9dbc23f4e43d59a883de8df"),
+    (200, 500, 50): (25082, "a42b9238c8d74d50bca68d2b66199df341748fb4edad1198e465a2dae82e5284"),
+    (200, 500, 200): (18836, "4ea3b97efc6f1a93589d20d802e950de730063c09b3eb8f67faea42e3d3e83c9"),
     (100, 500, 50): (12608, "1bc82de2629e5cbd51d6ea8f1d70cf7986616bfecb4a8606a427fbcc1dd50c16"),
     (100, 500, 100): (10847, "f123ec136d44ab1b224fe55bb8a73ab03432d25a81975af68f26fb6777d5aca8"),
     (200, 500, 10): (39072, "62968afe3c93df0e2a2a9ff8faa08870d12877870f6561e2cc90b963b1888246"),
     (200, 500, 100): (21549, "9356a21b856b526a6054299421e4ac10b9f1cd2fbc1ef1b69f48219f395a2659"),
+}
+# Positions in the real data set's official order.
+CIFAR10_POSITIONS = {
+    10: "a17d69f192b1cf6df09676b6c424e2ad5e7d7863ccc4b9ba70ef128885973218",
+    20: "fed8b23a7a778a4094b8c5301522600105c4441811d1ef239ae7fc72c42f7fe5",
+    50: "d7edcfaf02772bee1e2310a33be8b6c46232f043641158348b9de3ec731e26ac",
+    100: "4bf45bff8878d2786e47dccd702f96ff33b2b11d8c7da3b5015f10937290f866",
+    200: "a88004a1d13610934f4f0b642dab5e5df26f0d0ef20408bd092f25ab81103334",
 }
 # Kept ranks of the (training | validation) parts after the carve.
 CARVES = {
@@ -52,6 +65,14 @@ def test_the_seed_zero_subset_is_the_peers_subset(setting: tuple[int, int, int])
     classes, per_class, ratio = setting
     ranks = longtail.choose(sorted_labels(classes, per_class), imbalance_ratio=ratio) % per_class
     assert (len(ranks), longtail.fingerprint(ranks)) == RANKS[setting]
+
+
+def test_the_positions_in_real_cifar10_are_the_recorded_ones(shared_data, tmp_path):
+    source = sources.load("cifar10", "train", data_dir=str(shared_data / "tfds"), cache_dir=str(tmp_path))
+    for ratio, expected in CIFAR10_POSITIONS.items():
+        chosen = longtail.choose(source.labels, imbalance_ratio=ratio)
+        assert chosen[:5].tolist() == [4030, 38518, 48266, 45556, 6312]
+        assert longtail.fingerprint(chosen) == expected
 
 
 def test_first_kept_ranks_are_the_recorded_ones():

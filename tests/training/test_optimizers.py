@@ -35,6 +35,11 @@ def test_two_drops_at_one_step_both_count():
     np.testing.assert_allclose(schedule_of("drops", 2, (0.5, 0.6), per_epoch=10)(10), 0.001, rtol=1e-5)
 
 
+def test_a_drop_within_a_single_epoch_falls_at_its_fraction_of_the_steps():
+    schedule = schedule_of("drops", 1, (0.5, 0.9), per_epoch=10)
+    np.testing.assert_allclose([schedule(step) for step in (0, 4, 5, 8, 9)], [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-5)
+
+
 def test_cosine_constant_and_warmup():
     assert float(schedule_of("constant", 3)(5)) == pytest.approx(0.1)
     cosine = schedule_of("cosine", 10, per_epoch=10)

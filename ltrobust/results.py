@@ -1,0 +1,144 @@
+"""From networks to numbers: evaluation on the test set, the card, and the tables that are printed from it."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ltrobust import models
+from ltrobust.data import longtail, sources
+from ltrobust.data.splits import Splits, describe, first_of_each_class
+from ltrobust.evaluation import metrics, protocols
+from ltrobust.evaluation.evaluate import Evaluation, Evaluator, make_evaluator
+from ltrobust.reporting import cards, tables
+from ltrobust.training import devices, phases
+from ltrobust.training.state import Weights
+
+SELECTION_RULE = (
+    "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
+)
+
+
+def report(
+    config: Any,
+    settings: Mapping[str, Any],
+    workdir: Path,
+    name: str,
+    splits: Splits,
+    networks: Mapping[str, Weights],
+    training: Mapping[str, Any],
+    mesh: Mesh,
+    began: float,
+) -> Path:
+    """Evaluates every network on the test set, writes the card and prints its tables.
+
+    `settings` are what the card says: the training's configuration with this evaluation's settings.
+    """
+    test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
+    ids = first_of_each_class(test.labels, config.eval.limit)
+    evaluator = make_network_evaluator(
+        config,
+        splits.num_classes,
+        mesh,
+        protocol=config.eval.protocol,
+        images=len(ids),
+        seed=config.eval.seed,
+    )
+    results = {}
+    for network, weights in networks.items():
+        evaluation = evaluator(weights, test.images[ids], test.labels[ids], ids=ids, progress=f"evaluating {network}")
+        results[network] = _describe_network(weights, evaluation, splits.class_counts)
+    local = ("dir", "cache_dir")  # this machine's, not the run's
+    data = {key: value for key, value in settings["data"].items() if key not in local}
+    card = {
+        "config": {**settings, "data": data},
+        "model": {
+            "name": config.model.name,
+            "parameters": models.count_parameters(next(iter(networks.values())).params),
+        },
+        "data": _describe_data(config, splits, test, ids),
+        "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
+        "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)) | {"seed": config.eval.seed},
+        "selection_rule": SELECTION_RULE,
+        "training": training,
+        "numerics": _describe_numerics(config, mesh),
+        "networks": results,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    path = cards.write(workdir / "results", name, card)
+    last = "student/last" if "student/last" in results else next(iter(results))
+    print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
+    return path
+
+
+def _describe_network(weights: Weights, evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
+    """The card's part on one network: fingerprints, counts and views per column."""
+    columns = {}
+    for column in evaluation.columns:
+        counts = evaluation.counts(column)
+        plain = {"correct": counts.correct.tolist(), "total": counts.total.tolist()}
+        columns[column] = plain | metrics.views(counts, class_counts)
+    return {
+        "params_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.params))),
+        "batch_stats_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.batch_stats))),
+        "max_violation": evaluation.max_violation,
+        "columns": columns,
+    }
+
+
+def _describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+    """The card's part on the data."""
+    totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
+    return {
+        **describe(splits),
+        "name": config.data.name,
+        "imbalance_ratio": config.data.imbalance_ratio,
+        "profile": config.data.profile,
+        "split_seed": config.data.split_seed,
+        "class_names": list(splits.class_names),
+        "test_images": len(test.labels),
+        "evaluated": len(ids),
+        "test_balanced": bool(totals.min() == totals.max()),
+        "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
+        "test_notes": list(test.notes),
+    }
+
+
+def _describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
+    """The card's part on devices and precision."""
+    return {
+        "backend": jax.default_backend(),
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": int(mesh.size),
+        "processes": jax.process_count(),
+        "compute_dtype": config.model.dtype,
+        "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
+        "verdicts": "float32, highest matmul precision",
+    }
+
+
+def make_network_evaluator(
+    config: Any, num_classes: int, mesh: Mesh, *, protocol: str, images: int, seed: int
+) -> Evaluator:
+    """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
+
+    def applier(exact: bool):
+        module = phases.make_module(config, num_classes, exact=exact)
+        return lambda weights, images: models.forward(module, weights.params, weights.batch_stats, images, bn="eval")[0]
+
+    where = devices.sharding(mesh, devices.divided())
+    return make_evaluator(
+        applier(exact=False),
+        protocol=protocols.get(protocol),
+        threat=phases.make_threat(config),
+        num_classes=num_classes,
+        batch_size=-(-min(config.eval.batch_size, max(images, 1)) // mesh.size) * mesh.size,
+        seed=seed,
+        exact_apply=applier(exact=True),
+        place=lambda batch: jax.device_put(batch, where),
+    )
