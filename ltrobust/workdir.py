@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ltrobust.reporting.cards import write_json
+from ltrobust.files import write_json
 
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved.
 _FREE = ("data.dir", "data.cache_dir", "eval.", "checkpoint.")

@@ -7,8 +7,6 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
-import json
-import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ltrobust.files import write_json
 
 CARD_VERSION = 1
 REQUIRED = (
@@ -81,22 +81,6 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
         path = folder / f"{name}-{number}.json"
     write_json(path, card)
     return path
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside the target and renames it, so that a reader never sees half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
-    partial.replace(path)
-
-
-def without_nan(value: Any) -> Any:
-    """The value with null for every number that is not finite, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _version(package: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from ltrobust.reporting.cards import without_nan
+from ltrobust.files import without_nan
 
 
 class Records:
