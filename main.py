@@ -3,12 +3,8 @@
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
 """
 
-import os
 import pathlib
 import sys
-
-# TFDS looks for TensorFlow where it is installed; nothing here needs it, and it would take the accelerator's memory.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -50,6 +50,8 @@ def train(config: Any, workdir: Path) -> Path:
         warm = networks["teacher/last"] if config[name].initialize == "teacher" else None
         folder = workdir / "checkpoints" / name
         with Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints, Records(workdir) as records:
+            if checkpoints.latest() is not None:
+                _check_same_images(checkpoints.about(), splits, folder)
             state, selection = run_phase(
                 phase,
                 splits,
@@ -102,12 +104,7 @@ def evaluate(config: Any, workdir: Path) -> Path:
                 + "\nEvaluate it with the configuration that made it."
             )
         splits = load_splits(config)
-        if about["data"]["fingerprints"] != splits.fingerprints:
-            raise ValueError(
-                f"checkpoint {folder} was trained on other images of {config.data.name} than those found now "
-                f"(SHA-256 {about['data']['fingerprints']['train'][:12]}, now {splits.fingerprints['train'][:12]}); "
-                "evaluate it with the copy of the data set that it was trained on."
-            )
+        _check_same_images(about, splits, folder)
         module = phases.make_module(config, splits.num_classes)
         template = Weights(*models.initialise(module, jax.random.key(0), splits.images.shape[1:]))
         restored = checkpoints.restore_weights(devices.replicate(template, mesh))
@@ -117,6 +114,16 @@ def evaluate(config: Any, workdir: Path) -> Path:
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
+
+
+def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -> None:
+    """Refuses a checkpoint that was trained on other images than those found now."""
+    there, here = about["data"]["fingerprints"], splits.fingerprints
+    if there != here:
+        raise ValueError(
+            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the training part "
+            f"{there['train'][:12]}, now {here['train'][:12]}); use the copy of the data set that it was trained on."
+        )
 
 
 def _check_evaluation(config: Any) -> None:
@@ -188,4 +195,5 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
 
 def _describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
-    return {key: about[key] for key in ("steps", "examples", "software")} | {"seed": about["config"]["seed"]}
+    run = {key: about["config"][key] for key in ("seed", "threat")}
+    return run | {key: about[key] for key in ("steps", "examples", "software")}

@@ -1,5 +1,6 @@
 """Whole runs on a tiny scale: card, evaluation of checkpoints, ablations, and refusals before anything is lost."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -115,6 +116,16 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(finished,
     config, workdir, _ = finished
     with pytest.raises(ValueError, match=message):
         experiment.evaluate(changed(config, **overrides), workdir)
+
+
+@pytest.mark.parametrize("call", [experiment.train, experiment.evaluate])
+def test_other_images_under_the_same_name_are_refused(finished, monkeypatch, call):
+    config, workdir, _ = finished
+    real = experiment.load_splits(config)
+    other = dataclasses.replace(real, fingerprints=dict.fromkeys(real.fingerprints, "0" * 64))
+    monkeypatch.setattr(experiment, "load_splits", lambda config: other)
+    with pytest.raises(ValueError, match=r"other images than those found now.*now 000000000000"):
+        call(config, workdir)
 
 
 def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):

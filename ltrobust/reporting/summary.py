@@ -69,7 +69,7 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
         over_seeds([by_method[first][s][c][v]["value"] - by_method[second][s][c][v]["value"] for s in seeds])
         for _, c, v in _NUMBERS
     ]
-    rows.append([f"{first} − {second}, {network}", str(len(seeds)), *differences])
+    rows.append([f"{first} minus {second}, {network}", str(len(seeds)), *differences])
     return _markdown(rows)
 
 
