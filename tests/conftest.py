@@ -1,16 +1,31 @@
-"""Test-wide settings: strict dtype promotion, eight CPU devices, and where the optional real data lie."""
+"""Test-wide settings: strict dtype promotion, eight CPU devices, one compile cache, and the optional real data."""
 
 import os
 import pathlib
+import shutil
+import tempfile
 
-import jax
 import pytest
+
+# Compiled programs are shared by all tests of a session, its workers and the processes that they start.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ltrobust-tests-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402 - the variables above are read on import
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tests that divide work over devices ask for a mesh of all of them; everything else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the session's compile cache, once all workers are done."""
+    cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if not hasattr(config, "workerinput") and cache.name.startswith("ltrobust-tests-"):
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 @pytest.fixture
