@@ -12,7 +12,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ltrobust-tests-")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-import jax  # noqa: E402 - the variables above are read on import
+import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tests that divide work over devices ask for a mesh of all of them; everything else runs on the first.
