@@ -3,7 +3,8 @@
     python main.py --config=configs/cifar10_cpu.py --workdir=runs/cifar10_cpu [--config.data.dir=DIR]
 
 The network is 1/200 of ResNet-18's arithmetic, trained a fifth as long: its numbers compare methods at this scale and
-nothing else. Expect about 400 images/s.
+nothing else. Measured: 19 minutes on two x86 cores (480 images/s teacher, 390 student), 28 minutes held to one core.
+Card, seed 0: `results/cifar10_cpu/`.
 """
 
 from typing import Any

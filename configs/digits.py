@@ -1,6 +1,9 @@
 """Handwritten digits (8x8, scikit-learn's copy): both phases and the evaluation in under 3 minutes on two CPU cores.
 
 python main.py --config=configs/digits.py --workdir=runs/digits
+
+Measured: 2 minutes on two x86 cores, 3 minutes held to one. Numbers over seeds 0 to 4: the table in README.md, from the
+cards in `results/digits/`.
 """
 
 from typing import Any

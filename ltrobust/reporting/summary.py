@@ -27,15 +27,18 @@ _NUMBERS = (
 def over_seeds(values: Sequence[float]) -> str:
     """Mean of a number over training seeds, in percent: `62.60 ± 3.10 [58.75, 66.45]`.
 
-    ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean. One run has neither.
+    ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
     """
     percent = 100 * np.asarray(values, np.float64)
-    if len(percent) == 1:
-        return f"{percent[0]:.2f}"
     deviation = float(np.std(percent, ddof=1))
     half = float(stats.t.ppf(0.975, len(percent) - 1)) * deviation / math.sqrt(len(percent))
     mean = float(np.mean(percent))
     return f"{mean:.2f} ± {deviation:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
+def one_run(estimate: Mapping[str, float]) -> str:
+    """A number of a single run, in percent, with its 95 % interval over test images: `28.41 [27.53, 29.30]`."""
+    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
@@ -51,9 +54,9 @@ def network_table(cards: Sequence[Mapping[str, Any]]) -> str:
             groups[card["config"]["student"]["method"], name][card["config"]["seed"]] = network
     rows = [["student's method", "network", "seeds", *(title for title, _, _ in _NUMBERS)]]
     for (method, name), networks in sorted(groups.items()):
-        cells = [
-            over_seeds([network["columns"][c][v]["value"] for network in networks.values()]) for _, c, v in _NUMBERS
-        ]
+        found = [[network["columns"][c][v] for network in networks.values()] for _, c, v in _NUMBERS]
+        several = len(networks) > 1
+        cells = [over_seeds([e["value"] for e in es]) if several else one_run(es[0]) for es in found]
         rows.append([method, name, str(len(networks)), *cells])
     return _markdown(rows)
 

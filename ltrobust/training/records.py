@@ -1,6 +1,7 @@
 """What a run tells while it goes: JSON lines, TensorBoard events, and lines for a person."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Paths and values of the plain numbers in a nested record; lists are left to the JSON."""
+    """Paths and values of the plain finite numbers in a nested record; lists are left to the JSON."""
     for name, value in record.items():
         if isinstance(value, Mapping):
             yield from _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name not in ("epoch", "phase"):
+        elif isinstance(value, int | float) and math.isfinite(value) and name != "epoch":
             yield prefix + name, float(value)

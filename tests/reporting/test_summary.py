@@ -28,7 +28,7 @@ def test_committed_cards_are_complete_and_name_clean_commits():
 def test_over_seeds_is_mean_deviation_and_t_interval():
     # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
     assert summary.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
-    assert summary.over_seeds([0.25]) == "25.00"
+    assert summary.one_run({"value": 0.25, "low": 0.2, "high": 0.3125}) == "25.00 [20.00, 31.25]"
 
 
 def test_a_page_without_markers_is_refused():
