@@ -81,6 +81,14 @@ def test_parameter_counts_are_the_published_ones(name, num_classes, size, parame
     assert models.count_parameters(params) == parameters
 
 
+def equations_of(traced):
+    """All equations of a traced function, those inside of functions with gradients of their own included."""
+    for equation in traced.jaxpr.eqns:
+        yield equation
+        if "call_jaxpr" in equation.params:
+            yield from equations_of(equation.params["call_jaxpr"])
+
+
 @pytest.mark.parametrize(
     ("name", "size", "convolutions", "norms", "giga_macs"),
     [
@@ -96,8 +104,8 @@ def test_layers_and_multiply_adds_are_the_published_ones(name, size, convolution
     module = models.create(name, num_classes=10)
     params, batch_stats = shapes_of(module, (size, size, 3))
     forward = functools.partial(models.forward, module, bn="eval")
-    equations = jax.make_jaxpr(forward)(params, batch_stats, image_shapes(1, size)).eqns
-    convs = [equation for equation in equations if equation.primitive.name == "conv_general_dilated"]
+    traced = jax.make_jaxpr(forward)(params, batch_stats, image_shapes(1, size))
+    convs = [equation for equation in equations_of(traced) if equation.primitive.name == "conv_general_dilated"]
     macs = params["linear"]["kernel"].size
     for conv in convs:
         macs += math.prod(conv.outvars[0].aval.shape) * math.prod(conv.invars[1].aval.shape[:3])

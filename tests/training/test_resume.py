@@ -82,27 +82,26 @@ def start(workdir: pathlib.Path) -> subprocess.Popen:
     command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={workdir}"]
     command += [f"--config.{key}={value}" for key, value in settings.items()]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    with workdir.with_suffix(".log").open("a") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def finish(workdir: pathlib.Path) -> None:
+    assert start(workdir).wait(timeout=300) == 0, workdir.with_suffix(".log").read_text()
 
 
 def test_killed_in_either_phase_and_started_again_gives_the_same_bits(tmp_path):
-    whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=300) == 0, whole.communicate()[1]
-    killed = tmp_path / "killed"
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(whole)
     for phase in ("teacher", "student"):
         process = start(killed)
         folder, deadline = killed / "checkpoints" / phase, time.monotonic() + 300
         # In the middle of the phase: after its first complete checkpoints.
         while not (folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())):
-            assert process.poll() is None, process.communicate()[1]
+            assert process.poll() is None, killed.with_suffix(".log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert process.stderr is not None
-        process.stderr.close()
-    last = start(killed)
-    assert last.wait(timeout=300) == 0, last.communicate()[1]
-    assert fingerprints(killed) == fingerprints(tmp_path / "whole")
+    finish(killed)
+    assert fingerprints(killed) == fingerprints(whole)
