@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 # Compiled programs are shared by all tests of a session, its workers and the processes that they start.
@@ -17,6 +18,10 @@ import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tests that divide work over devices ask for a mesh of all of them; everything else runs on the first.
 jax.config.update("jax_num_cpu_devices", 8)
+
+# The same inputs in every run, however long the first one compiles.
+hypothesis.settings.register_profile("ltrobust", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ltrobust")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
