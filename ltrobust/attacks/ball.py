@@ -74,6 +74,14 @@ def project(points: jax.Array, images: jax.Array, radius: jax.typing.ArrayLike, 
     return jnp.clip(inside, threat.lower, threat.upper)
 
 
+def direction(gradient: jax.Array, norm: str) -> jax.Array:
+    """Steepest ascent direction [B,H,W,C] of unit length in the norm; zero where the gradient is (sign(0) = 0)."""
+    if norm == "linf":
+        return jnp.sign(gradient)
+    length = norms(gradient, "l2").reshape(-1, 1, 1, 1)
+    return gradient / jnp.maximum(length, 1e-12)
+
+
 def violation(points: jax.Array, images: jax.Array, radius: jax.typing.ArrayLike, threat: Threat) -> jax.Array:
     """How far each point lies outside ball and bounds, [B] in pixel units; a few float32 ulp after `project`."""
     outside_ball = norms(points - images, threat.norm) - jnp.asarray(radius, jnp.float32)

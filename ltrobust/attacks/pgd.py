@@ -1,12 +1,21 @@
-"""Projected gradient ascent on any per-example objective, in one compiled loop."""
+"""Projected gradient ascent: `pgd` on any per-example objective, for training, and `search` for evaluation.
 
+The two do the same steps; the second takes its loss from a list, and all its settings but the start are traced, so
+that FGSM, PGD-20, PGD-100, CW-Linf, LSA, Temperature-PGD and MIM at any radius and logit scale are one program.
+"""
+
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ltrobust.attacks import ball
+from ltrobust.attacks import ball, objectives
+from ltrobust.attacks.search import Answer, Problem, Search
 from ltrobust.threat import Threat
+
+LOSSES = ("ce", "margin", "tempered")
 
 
 def pgd(
@@ -50,7 +59,7 @@ def pgd(
     gradient = jax.grad(lambda points: jnp.sum(objective(points)))
 
     def step(_, points: jax.Array) -> jax.Array:
-        moved = points + step_size * _direction(gradient(points), threat.norm)
+        moved = points + step_size * ball.direction(gradient(points), threat.norm)
         return ball.project(moved, images, radius, threat)
 
     first = ball.random_start(images, keys, radius, start=start, threat=threat)
@@ -58,9 +67,98 @@ def pgd(
     return jax.lax.stop_gradient(last)
 
 
-def _direction(gradient: jax.Array, norm: str) -> jax.Array:
-    """Steepest ascent direction of unit length in the norm; zero where the gradient is."""
-    if norm == "linf":
-        return jnp.sign(gradient)
-    length = ball.norms(gradient, "l2").reshape(-1, 1, 1, 1)
-    return gradient / jnp.maximum(length, 1e-12)
+class State(NamedTuple):
+    """Of one image's search; the candidate is the last iterate, once there is one."""
+
+    point: jax.Array
+    velocity: jax.Array
+    candidate: jax.Array
+    iteration: jax.Array
+    target: jax.Array
+    claimed: jax.Array
+    finished: jax.Array
+
+
+def settings(
+    *,
+    loss: str,
+    radius: float,
+    steps: int,
+    step_size: float,
+    num_classes: int,
+    scale: Any = 1.0,
+    kappa: float = 50.0,
+    decay: float = 0.0,
+) -> dict[str, Any]:
+    """Traced settings of a PGD search; lengths in pixel units.
+
+    Args:
+      loss: `ce` (cross-entropy), `margin` (CW-Linf, with `kappa`), `tempered` (Temperature-PGD); of `scale * z`.
+      radius: of the ball.
+      steps: at least 1; the last iterate counts.
+      step_size: of a step.
+      num_classes: K.
+      scale: of the logits, one number or one for each true class.
+      kappa: of the margin loss.
+      decay: of the momentum, 0 for none (MIM, Dong et al. 2018: the gradient enters over its mean absolute value).
+
+    Raises:
+      ValueError: unknown loss, or fewer than one step.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"PGD loss is {loss!r}; known losses: {', '.join(LOSSES)}.")
+    if steps < 1:
+        raise ValueError(f"PGD steps is {steps}; an attack makes at least 1.")
+    return {
+        "radius": jnp.float32(radius),
+        "loss": jnp.int32(LOSSES.index(loss)),
+        "steps": jnp.int32(steps),
+        "step_size": jnp.float32(step_size),
+        "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (num_classes,)),
+        "kappa": jnp.float32(kappa),
+        "decay": jnp.float32(decay),
+    }
+
+
+@functools.cache
+def search(start: str) -> Search:
+    """PGD as a `Search` whose start is one of `ball.STARTS`."""
+
+    def begin(problem: Problem, settings: Any, threat: Threat) -> State:
+        image, radius = problem.image[None], settings["radius"]
+        point = ball.random_start(image, problem.key[None], radius, start=start, threat=threat)[0]
+        no, none = jnp.array(False), jnp.int32(0)
+        return State(point, jnp.zeros_like(point), problem.image, none, jnp.int32(-1), no, no)
+
+    return Search(start=begin, point=_point, advance=_advance, objective=_objective)
+
+
+def _point(state: State) -> jax.Array:
+    """Where the gradient is wanted."""
+    return state.point
+
+
+def _advance(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> State:
+    """`x <- project(x + a * direction(v))` with the gradient or its accumulated mean as v."""
+    normalised = answer.gradient / jnp.maximum(jnp.mean(jnp.abs(answer.gradient)), 1e-20)
+    momentum = settings["decay"] * state.velocity + normalised
+    velocity = jnp.where(settings["decay"] > 0, momentum, answer.gradient)
+    moved = state.point + settings["step_size"] * ball.direction(velocity[None], threat.norm)[0]
+    point = ball.project(moved[None], problem.image[None], settings["radius"], threat)[0]
+    finished = state.iteration + 1 >= settings["steps"]
+    candidate = jnp.where(finished, point, state.candidate)
+    return State(point, velocity, candidate, state.iteration + 1, state.target, state.claimed, finished)
+
+
+def _objective(problem: Problem, state: State, settings: Any, logits: jax.Array) -> jax.Array:
+    """The loss that `settings` name, [B]."""
+    scale = settings["scale"][problem.label]
+    scaled = scale[:, None] * logits
+    return jax.lax.switch(
+        settings["loss"],
+        [
+            lambda: objectives.cross_entropy(scaled, problem.label),
+            lambda: objectives.margin(scaled, problem.label, settings["kappa"]),
+            lambda: objectives.tempered_difference(logits, problem.label, scale[:, None]),
+        ],
+    )

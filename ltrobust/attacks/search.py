@@ -1,0 +1,205 @@
+"""Attacks as machines that ask for one evaluation of the network at a time, many images side by side.
+
+A `Search` is written for one image: where it starts, at which point it wants the network next, and what it makes of
+the answer. `work` runs many of them in lanes of one compiled loop. A lane whose search is over is given the next image
+by whoever drives the loop (`evaluation/drive.py`), so the batch stays full while the number of survivors shrinks, and
+no image's path depends on who its neighbours are. `run` is the simple driver: one batch, until all are done.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ltrobust.attacks import ball
+from ltrobust.threat import Threat
+
+LogitsFn = Callable[[jax.Array], jax.Array]
+
+
+class Problem(NamedTuple):
+    """What an attack on one image is given; with a leading axis B, on a batch.
+
+    Attributes:
+      image: float32 [H,W,C] within the threat's bounds.
+      label: int32, the true class.
+      logits: float32 [K], of the image itself.
+      key: typed key; all draws of the search are addressed from it.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    logits: jax.Array
+    key: jax.Array
+
+
+class Answer(NamedTuple):
+    """What the network says at a search's point: logits [K], objective [], and its gradient [H,W,C] (or None)."""
+
+    logits: jax.Array
+    value: jax.Array
+    gradient: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """One attack, for one image.
+
+    The state is a NamedTuple that has at least these fields:
+      candidate: float32 [H,W,C], in ball and bounds: the adversarial image to be judged. The image itself where none
+        has been found.
+      claimed: bool, the search believes that `candidate` is misclassified. The lane then rests, until the claim is
+        verified; if the exact network refutes it, `claimed` is cleared and the search goes on.
+      finished: bool, nothing more will be asked.
+      target: int32, the class aimed at, -1 for none.
+
+    Settings are a dict of traced scalars or arrays, the same for every image, so that another radius, number of steps
+    or scale costs no compilation. `radius` (pixel units) is always among them.
+
+    Attributes:
+      start: `(problem, settings, threat) -> state`; sees no network.
+      point: `state -> image` at which the network is wanted next.
+      advance: `(problem, state, settings, threat, answer) -> state`.
+      objective: `(problem, state, settings, logits) -> [B]`, ascended; the one function that is written for a batch.
+        None where the attack uses no gradient.
+    """
+
+    start: Callable[[Problem, Any, Threat], Any]
+    point: Callable[[Any], jax.Array]
+    advance: Callable[[Problem, Any, Any, Threat, Answer], Any]
+    objective: Callable[[Problem, Any, Any, jax.Array], jax.Array] | None = None
+
+
+class Lanes(NamedTuple):
+    """B searches side by side. `occupied` is False where a lane has no image; `evaluations` counts network passes."""
+
+    problem: Problem
+    state: Any
+    evaluations: jax.Array
+    undefined: jax.Array
+    occupied: jax.Array
+
+
+def begin(search: Search, problem: Problem, settings: Any, threat: Threat, occupied: jax.Array) -> Lanes:
+    """Lanes before their first evaluation."""
+    state = jax.vmap(lambda one: search.start(one, settings, threat))(problem)
+    none = jnp.zeros(occupied.shape, jnp.int32)
+    return Lanes(problem, state, none, jnp.zeros(occupied.shape, bool), occupied)
+
+
+def running(lanes: Lanes, rest_on_claims: jax.Array | bool = True) -> jax.Array:
+    """Which lanes want another evaluation, bool [B]."""
+    return lanes.occupied & ~lanes.state.finished & ~(lanes.state.claimed & rest_on_claims)
+
+
+def work(
+    search: Search,
+    logits_fn: LogitsFn,
+    lanes: Lanes,
+    settings: Any,
+    threat: Threat,
+    *,
+    evaluations: jax.Array | int,
+    enough: jax.Array | int = 1 << 30,
+    rest_on_claims: jax.Array | bool = True,
+) -> Lanes:
+    """Up to `evaluations` network passes over all lanes, fewer where `enough` lanes rest or none runs.
+
+    A gradient that is not finite is taken as 0, and `undefined` remembers that there was one.
+    """
+    advance = jax.vmap(search.advance, in_axes=(0, 0, None, None, 0))
+
+    def wanted(carry: tuple[jax.Array, Lanes]) -> jax.Array:
+        done, lanes = carry
+        active = running(lanes, rest_on_claims)
+        resting = jnp.sum(lanes.occupied & ~active)
+        return (done < evaluations) & jnp.any(active) & (resting < enough)
+
+    def step(carry: tuple[jax.Array, Lanes]) -> tuple[jax.Array, Lanes]:
+        done, lanes = carry
+        active = running(lanes, rest_on_claims)
+        answer, undefined = _ask(search, logits_fn, lanes, settings)
+        state = advance(lanes.problem, lanes.state, settings, threat, answer)
+        state = jax.tree.map(lambda new, old: _choose(active, new, old), state, lanes.state)
+        return done + 1, lanes._replace(
+            state=state,
+            evaluations=lanes.evaluations + active.astype(jnp.int32),
+            undefined=lanes.undefined | (undefined & active),
+        )
+
+    return jax.lax.while_loop(wanted, step, (jnp.int32(0), lanes))[1]
+
+
+def run(
+    search: Search,
+    logits_fn: LogitsFn,
+    images: jax.Array,
+    labels: jax.Array,
+    keys: jax.Array,
+    *,
+    settings: Any,
+    threat: Threat,
+    rest_on_claims: bool = True,
+    prepare: Callable[[Any], Any] = lambda state: state,
+) -> Lanes:
+    """One batch from its start until every search is over; compiled. The images found are `lanes.state.candidate`.
+
+    Args:
+      search: the attack.
+      logits_fn: images [B,H,W,C] -> logits [B,K].
+      images: float32 [B,H,W,C] within the bounds.
+      labels: integers [B].
+      keys: typed keys [B].
+      settings: of the attack, see its file.
+      threat: norm and bounds; the radius is in `settings`.
+      rest_on_claims: False: searches go on to their last iteration, as the published code does.
+      prepare: changes the states before the first evaluation, such as to put recorded starts in place of drawn ones.
+
+    Raises:
+      ValueError: images of the wrong type, shape or range.
+    """
+    ball.check_images(images, threat)
+
+    @jax.jit
+    def whole(images: jax.Array, labels: jax.Array, keys: jax.Array) -> Lanes:
+        problem = Problem(images, labels.astype(jnp.int32), logits_fn(images), keys)
+        lanes = begin(search, problem, settings, threat, jnp.ones(len(labels), bool))
+        lanes = lanes._replace(state=prepare(lanes.state))
+        return work(search, logits_fn, lanes, settings, threat, evaluations=1 << 30, rest_on_claims=rest_on_claims)
+
+    return whole(images, labels, keys)
+
+
+def refill(old: Lanes, new: Lanes, replaced: jax.Array) -> Lanes:
+    """`old` with the lanes of `new` where `replaced` [B] is True."""
+    return jax.tree.map(lambda fresh, kept: _choose(replaced, fresh, kept), new, old)
+
+
+def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tuple[Answer, jax.Array]:
+    """The network at every lane's point, and which lanes had a gradient that is not finite."""
+    points = jax.vmap(search.point)(lanes.state)
+    objective = search.objective
+    if objective is None:
+        logits = logits_fn(points)
+        return Answer(logits, jnp.zeros(len(points)), None), jnp.zeros(len(points), bool)
+
+    def total(points: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        logits = logits_fn(points)
+        values = objective(lanes.problem, lanes.state, settings, logits)
+        return jnp.sum(values), (logits, values)
+
+    gradient, (logits, values) = jax.grad(total, has_aux=True)(points)
+    finite = jnp.isfinite(gradient)
+    undefined = ~jnp.all(finite, axis=(1, 2, 3))
+    return Answer(logits, values, jnp.where(finite, gradient, 0.0)), undefined
+
+
+def _choose(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new` where `chosen` [B], else `old`, for a leaf with leading axis B."""
+    if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(
+            _choose(chosen, jax.random.key_data(new), jax.random.key_data(old)), impl=jax.random.key_impl(new)
+        )
+    return jnp.where(chosen.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
