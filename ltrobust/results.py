@@ -137,8 +137,9 @@ def make_network_evaluator(
         protocol=protocols.get(protocol),
         threat=phases.make_threat(config),
         num_classes=num_classes,
-        batch_size=-(-min(config.eval.batch_size, max(images, 1)) // mesh.size) * mesh.size,
+        batch_size=min(config.eval.batch_size, max(images, 1)),
         seed=seed,
         exact_apply=applier(exact=True),
         place=lambda batch: jax.device_put(batch, where),
+        devices=mesh.size,
     )

@@ -43,6 +43,7 @@ class State(NamedTuple):
     target: jax.Array
     claimed: jax.Array
     finished: jax.Array
+    ended: jax.Array
 
 
 def settings(*, loss: str, radius: float, num_classes: int, steps: int = 100, runs: int = 1) -> dict[str, Any]:
@@ -98,11 +99,14 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     state, gradient = _check_progress(state, settings, answer.gradient)
     moved = _move(problem, state, settings, threat, gradient, first)
     ended = state.iteration >= settings["steps"]
-    again = _start_run(problem, settings, threat, state.run + 1, state.order)
-    again = again._replace(candidate=state.candidate, claimed=state.claimed)
-    last = ended & (state.run + 1 >= settings["runs"])
-    state = moved._replace(iteration=state.iteration + 1, finished=last)
-    return jax.tree.map(lambda new, old: jnp.where(ended & ~last, new, old), again, state)
+    last = state.run + 1 >= settings["runs"]
+    return moved._replace(iteration=state.iteration + 1, finished=ended & last, ended=ended & ~last)
+
+
+def restart(problem: Problem, state: State, settings: Any, threat: Threat) -> State:
+    """The next run, from a random start of its own."""
+    fresh = _start_run(problem, settings, threat, state.run + 1, state.order)
+    return fresh._replace(candidate=state.candidate, claimed=state.claimed)
 
 
 def objective(problem: Problem, state: State, settings: Any, logits: jax.Array) -> jax.Array:
@@ -159,6 +163,7 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
         target=target,
         claimed=jnp.array(False),
         finished=jnp.array(False),
+        ended=jnp.array(False),
     )
 
 
@@ -218,4 +223,9 @@ def _move(
     return state._replace(previous=state.point, point=point)
 
 
-APGD = Search(start=start, point=lambda state: state.point, advance=advance, objective=objective)
+def _point(state: State) -> jax.Array:
+    """Where the gradient is wanted."""
+    return state.point
+
+
+APGD = Search(start=start, point=_point, advance=advance, objective=objective, restart=restart)

@@ -54,6 +54,7 @@ class Search:
         verified; if the exact network refutes it, `claimed` is cleared and the search goes on.
       finished: bool, nothing more will be asked.
       target: int32, the class aimed at, -1 for none.
+      ended: bool, a run is over and the next one is to be begun by `restart`; only where the search has that.
 
     Settings are a dict of traced scalars or arrays, the same for every image, so that another radius, number of steps
     or scale costs no compilation. `radius` (pixel units) is always among them.
@@ -64,12 +65,15 @@ class Search:
       advance: `(problem, state, settings, threat, answer) -> state`.
       objective: `(problem, state, settings, logits) -> [B]`, ascended; the one function that is written for a batch.
         None where the attack uses no gradient.
+      restart: `(problem, state, settings, threat) -> state`, for searches of several runs. It is apart from `advance`
+        because its random draws cost as much as a small network, and are rarely wanted.
     """
 
     start: Callable[[Problem, Any, Threat], Any]
     point: Callable[[Any], jax.Array]
     advance: Callable[[Problem, Any, Any, Threat, Answer], Any]
     objective: Callable[[Problem, Any, Any, jax.Array], jax.Array] | None = None
+    restart: Callable[[Problem, Any, Any, Threat], Any] | None = None
 
 
 class Lanes(NamedTuple):
@@ -123,6 +127,7 @@ def work(
         answer, undefined = _ask(search, logits_fn, lanes, settings)
         state = advance(lanes.problem, lanes.state, settings, threat, answer)
         state = jax.tree.map(lambda new, old: _choose(active, new, old), state, lanes.state)
+        state = _restart(search, lanes.problem, state, settings, threat)
         return done + 1, lanes._replace(
             state=state,
             evaluations=lanes.evaluations + active.astype(jnp.int32),
@@ -194,6 +199,19 @@ def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tu
     finite = jnp.isfinite(gradient)
     undefined = ~jnp.all(finite, axis=(1, 2, 3))
     return Answer(logits, values, jnp.where(finite, gradient, 0.0)), undefined
+
+
+def _restart(search: Search, problem: Problem, state: Any, settings: Any, threat: Threat) -> Any:
+    """States whose run has ended begin the next one."""
+    restart = search.restart
+    if restart is None:
+        return state
+
+    def begun(state: Any) -> Any:
+        fresh = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, state)
+        return jax.tree.map(lambda new, old: _choose(state.ended, new, old), fresh, state)
+
+    return jax.lax.cond(jnp.any(state.ended), begun, lambda state: state, state)
 
 
 def _choose(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -1,25 +1,28 @@
 """Clean and robust predictions of a network, image by image, under a named protocol."""
 
+import contextlib
 import dataclasses
-import zlib
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from typing import Protocol as TypingProtocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from ltrobust.attacks import ball, pgd
-from ltrobust.data.batches import Chunk, chunks, to_unit
-from ltrobust.evaluation import metrics, protocols
+from ltrobust.attacks import ball
+from ltrobust.evaluation import metrics, protocols, sanity
+from ltrobust.evaluation.drive import Apply, Driver, Subject
+from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.sanity import Item
+from ltrobust.evaluation.session import Session
+from ltrobust.evaluation.store import Store
+from ltrobust.evaluation.summary import summarise
 from ltrobust.threat import Threat
 
-# Allowed excess over ball and bounds, pixel units: float32 rounding of x + delta, not 1 %.
-_TOLERANCE = 1e-6
-
-Apply = Callable[[Any, jax.Array], jax.Array]
+_PROBE_IMAGES = 8  # whose clean logits tell one network from another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,31 +32,76 @@ class Evaluation:
     Attributes:
       labels: int64 [N].
       num_classes: C.
-      predictions: column -> int64 [N]; `clean`, then each attack. An image that is wrong when clean is never attacked;
-        its clean prediction stands in every column.
-      worst: names of the attacks behind the `worst` column, possibly none.
-      max_violation: the largest excess over ball or bounds that was measured, pixel units.
+      protocol: what was run.
+      threat: at which radius.
+      predictions: column -> int64 [N]; `clean`, then each attack. An image that is wrong when clean is never attacked,
+        and one that an earlier attack of a sequence broke is not attacked again: that prediction stands in the column.
+      records: attack -> field of `drive.Verdicts` -> [N]; NaN or -1 where the attack did not see the image.
+      clean_tied: bool [N], whether the label shares the highest clean logit with another class.
+      sanity: items of the sanity panel (see `sanity.py`), where it was run.
     """
 
     labels: np.ndarray
     num_classes: int
+    protocol: protocols.Protocol
+    threat: Threat
     predictions: dict[str, np.ndarray]
-    worst: tuple[str, ...]
-    max_violation: float
+    records: dict[str, dict[str, np.ndarray]]
+    clean_tied: np.ndarray
+    sanity: tuple[Item, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """`clean`, each attack, and `worst` where the protocol has one."""
-        return (*self.predictions, *(("worst",) if self.worst else ()))
+        """`clean`, each attack, and each combination."""
+        return (*self.predictions, *(name for name, _ in self.protocol.combined))
+
+    @property
+    def clean(self) -> np.ndarray:
+        """Whether each image is predicted right, bool [N]."""
+        return self.correct("clean")
+
+    @property
+    def robust(self) -> np.ndarray:
+        """Whether each image is still predicted right under the protocol's headline column, bool [N]."""
+        return self.correct(self.protocol.headline)
+
+    @property
+    def per_attack(self) -> dict[str, np.ndarray]:
+        """`correct` of every column but `clean`."""
+        return {column: self.correct(column) for column in self.columns if column != "clean"}
 
     def correct(self, column: str) -> np.ndarray:
-        """Whether each image is (still) predicted right, bool [N]; `worst`: under each of the named attacks."""
-        names = self.worst if column == "worst" else (column,)
+        """Whether each image is (still) predicted right, bool [N]; a combination: under each of its attacks."""
+        names = dict(self.protocol.combined).get(column, (column,))
         return np.all([self.predictions[name] == self.labels for name in names], axis=0)
 
     def counts(self, column: str) -> metrics.ClassCounts:
         """Correct and all images per class."""
         return metrics.count(self.correct(column), self.labels, self.num_classes)
+
+    @property
+    def max_violation(self) -> float:
+        """The largest excess over ball or bounds that was measured, pixel units."""
+        return max((float(np.nanmax(record["violation"], initial=0)) for record in self.records.values()), default=0.0)
+
+    @property
+    def refuted(self) -> int:
+        """How many images had a claim of an attack that the exact network did not confirm."""
+        return int(sum(np.sum(record["refuted"] > 0) for record in self.records.values()))
+
+    def correct_after_rounding(self, column: str) -> np.ndarray:
+        """`correct`, where a broken image counts only if its adversarial image rounded to 8 bits still breaks it."""
+        names = dict(self.protocol.combined).get(column, (column,))
+        attacks = {attack.name: attack for attack in self.protocol.attacks}
+        robust = self.clean
+        for name in {before for name in names for before in (*attacks[name].after, name)}:
+            rounded = self.records[name]["rounded"]
+            robust = robust & ((rounded < 0) | (rounded == self.labels))
+        return robust
+
+    def summary(self) -> str:
+        """A readable table: every column overall, balanced and in the worst class, and what the sanity panel says."""
+        return summarise(self)
 
 
 class Evaluator(TypingProtocol):
@@ -67,6 +115,8 @@ class Evaluator(TypingProtocol):
         *,
         ids: np.ndarray | None = None,
         progress: str = "",
+        store: str | Path | None = None,
+        passport: dict[str, Any] | None = None,
     ) -> Evaluation: ...
 
 
@@ -80,8 +130,10 @@ def make_evaluator(
     seed: int = 0,
     exact_apply: Apply | None = None,
     place: Callable[[Any], Any] = jax.device_put,
+    devices: int = 1,
+    keep_images: bool = False,
 ) -> Evaluator:
-    """A compiled evaluation: `(variables, images, labels, *, ids=None, progress="") -> Evaluation`.
+    """A compiled evaluation: `(variables, images, labels, *, ids=None, progress="", store=None) -> Evaluation`.
 
     Attacks search with `apply`; a verdict is the prediction of `exact_apply` (default: `apply`) at highest matmul
     precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
@@ -91,100 +143,102 @@ def make_evaluator(
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
       protocol: from `protocols.get`.
-      threat: of every attack.
+      threat: of every attack that has no radius of its own.
       num_classes: C, checked against the logits.
-      batch_size: images per compiled call.
-      seed: of the attacks' random starts.
+      batch_size: images per compiled call; on the CPU the next multiple of 64 per device, since other sizes change
+        last bits. Halved when memory runs out.
+      seed: of the attacks' random draws.
       exact_apply: the same function in float32, where `apply` computes in less.
-      place: puts one batch (a pytree of arrays with leading axis B) on the devices.
+      place: puts a pytree of arrays with leading axis B on the devices.
+      devices: over how many devices `place` divides.
+      keep_images: whether a store keeps the adversarial images.
 
-    Raises (when called):
-      ValueError: images or labels of a wrong type or range, or logits of another number of classes.
-      FloatingPointError: an adversarial image outside of ball or bounds, or not finite, which is a bug in an attack.
+    Raises:
+      ValueError: the protocol does not exist at this threat. When called: images or labels of a wrong type or range,
+        logits of another number of classes, a store of something else.
+      FloatingPointError (when called): an adversarial image outside of ball or bounds, or not finite, which is a bug in
+        an attack; NaN logits.
     """
-    exact_apply = exact_apply or apply
-    attack_functions = {attack.name: _compile_attack(apply, attack, threat, seed) for attack in protocol.attacks}
+    protocols.check_threat(protocol, threat)
+    driver = Driver(
+        apply,
+        exact_apply or apply,
+        threat=threat,
+        num_classes=num_classes,
+        batch_size=batch_size,
+        seed=seed,
+        place=place,
+        devices=devices,
+    )
 
-    @jax.jit
-    def judge(variables: Any, points: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        with jax.default_matmul_precision("highest"):
-            logits = exact_apply(variables, points)
-        if logits.ndim != 2 or logits.shape[1] != num_classes:
-            raise ValueError(f"the network gives logits {list(logits.shape)}, but the data have {num_classes} classes.")
-        return (
-            jnp.argmax(logits, axis=-1),
-            ball.violation(points, images, threat.epsilon, threat),
-            jnp.isnan(logits).any(),
+    def evaluate(variables, images, labels, *, ids=None, progress="", store=None, passport=None) -> Evaluation:
+        images, labels = check_inputs(images, labels, num_classes, threat)
+        ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
+        subject = Subject(variables, images, labels, ids)
+        bar = Progress(progress, len(labels))
+        bar.begin("clean", len(labels), len(labels))
+        clean = driver.clean(subject, lambda number: bar.advance(number, 0))
+        with contextlib.ExitStack() as closing:
+            closing.callback(bar.close)
+            opened = None
+            if store is not None:
+                there = {**describe(protocol, threat, seed, subject, num_classes, clean.logits), **(passport or {})}
+                opened = Store(store, there, keep_images=keep_images)
+                closing.callback(opened.close)
+                for note in opened.notes:
+                    bar.say(note)
+            session = Session(driver, subject, clean, opened, bar)
+            for attack in protocol.attacks:
+                session.run(attack)
+            items = sanity.panel(session, protocol) if protocol.sanity else ()
+        return Evaluation(
+            labels=labels,
+            num_classes=num_classes,
+            protocol=protocol,
+            threat=threat,
+            predictions=session.predictions,
+            records=session.records,
+            clean_tied=np.asarray(clean.tied),
+            sanity=items,
         )
-
-    def evaluate(variables, images, labels, *, ids=None, progress="") -> Evaluation:
-        images, labels = _check(images, labels, num_classes, threat)
-        ids = np.arange(len(labels)) if ids is None else ids
-        bar = tqdm(total=len(labels), desc=progress, unit="img", disable=not progress, leave=False)
-        worst_violation = 0.0
-
-        def run(rows: np.ndarray, attack: Callable | None, column: np.ndarray) -> None:
-            nonlocal worst_violation
-            for chunk in chunks(rows, batch_size):
-                batch = place(_gather(images, labels, ids, chunk))
-                points = batch["images"] if attack is None else attack(variables, batch)
-                prediction, violation, undefined = jax.device_get(judge(variables, points, batch["images"]))
-                _check_verdicts(violation[: chunk.valid], bool(undefined))
-                worst_violation = max(worst_violation, float(violation[: chunk.valid].max()))
-                column[chunk.rows[: chunk.valid]] = prediction[: chunk.valid]
-                bar.update(chunk.valid)
-
-        clean = np.full(len(labels), -1, np.int64)
-        run(np.arange(len(labels)), None, clean)
-        predictions = {"clean": clean}
-        attackable = np.flatnonzero(clean == labels)
-        for name, attack in attack_functions.items():
-            bar.set_postfix_str(name)
-            bar.total += len(attackable)
-            predictions[name] = clean.copy()
-            run(attackable, attack, predictions[name])
-        bar.close()
-        return Evaluation(labels, num_classes, predictions, protocol.worst, worst_violation)
 
     return evaluate
 
 
-def _compile_attack(apply: Apply, attack: protocols.Attack, threat: Threat, seed: int) -> Callable:
-    """`(variables, batch) -> adversarial images`, jitted."""
-    objective = protocols.OBJECTIVES[attack.objective]
-    root = jax.random.fold_in(jax.random.key(seed), zlib.crc32(attack.name.encode()))
-
-    @jax.jit
-    def run(variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        keys = jax.vmap(lambda identity: jax.random.fold_in(root, identity))(batch["ids"])
-        return pgd(
-            lambda points: objective(apply(variables, points), batch["labels"]),
-            batch["images"],
-            keys,
-            threat=threat,
-            steps=attack.steps,
-            step_size=attack.step * threat.epsilon,
-            start=attack.start,
-        )
-
-    return run
-
-
-def _gather(images: np.ndarray, labels: np.ndarray, ids: np.ndarray, chunk: Chunk) -> dict[str, np.ndarray]:
-    """One padded batch on the host."""
-    batch = images[chunk.rows]
+def describe(
+    protocol: protocols.Protocol, threat: Threat, seed: int, subject: Subject, num_classes: int, logits: np.ndarray
+) -> dict[str, Any]:
+    """What verdicts belong to: the passport of a store. The network is told by its logits on a few images."""
     return {
-        "images": to_unit(batch) if batch.dtype == np.uint8 else batch,
-        "labels": labels[chunk.rows].astype(np.int32),
-        "ids": ids[chunk.rows].astype(np.uint32),
+        "protocol": dataclasses.asdict(protocol),
+        "threat": dataclasses.asdict(threat),
+        "seed": seed,
+        "num_classes": num_classes,
+        "images": {
+            "number": len(subject.labels),
+            "shape": list(subject.images.shape[1:]),
+            "dtype": str(subject.images.dtype),
+            "sha256": _digest(subject.images),
+            "labels_sha256": _digest(subject.labels.astype("<i8")),
+            "ids_sha256": _digest(subject.ids.astype("<i8")),
+        },
+        "network": {"probe": np.asarray(logits[:_PROBE_IMAGES], float).round(6).tolist()},
     }
 
 
-def _check(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
-    """Host arrays of the right kind, or an error that says what is wrong."""
+def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
+    """Host arrays of the right kind.
+
+    Raises:
+      ValueError: images or labels of a wrong type, shape or range, or fewer than two classes.
+    """
     images, labels = np.asarray(images), np.asarray(labels)
+    if num_classes < 2:
+        raise ValueError(f"the network has {num_classes} class(es); an attack needs at least 2.")
     if images.dtype != np.uint8:
         ball.check_images(images, threat)
+    elif images.ndim != 4:
+        raise ValueError(f"images must have shape [number, height, width, channel], got {list(images.shape)}.")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
         raise ValueError(f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}.")
     if labels.min() < 0 or labels.max() >= num_classes:
@@ -194,12 +248,56 @@ def _check(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[
     return images, labels.astype(np.int64)
 
 
-def _check_verdicts(violation: np.ndarray, undefined: bool) -> None:
-    """Stops on an invalid adversarial image or NaN logits."""
-    if undefined:
-        raise FloatingPointError("the network gives NaN logits; its weights or its input normalisation are broken.")
-    if not np.all(violation <= _TOLERANCE):
-        raise FloatingPointError(
-            f"an attack left its ball or the pixel bounds by {violation.max()} (allowed: {_TOLERANCE}); "
-            "this is a bug in the attack, and no number from it counts."
+def evaluate(
+    logits_fn: Callable[[jax.Array], jax.Array],
+    images: Any,
+    labels: Any,
+    *,
+    protocol: str = "standard",
+    threat: Threat = Threat(),  # noqa: B008 - frozen
+    seed: int = 0,
+    batch_size: int = 128,
+    store: str | Path | None = None,
+    keep_images: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluates any JAX function from images to logits.
+
+    Args:
+      logits_fn: float32 [B,H,W,C] in [0,1] -> logits [B,K], each image for itself; what it needs besides (input
+        normalisation, an evaluation-time head) belongs inside.
+      images: uint8 or float32 [N,H,W,C], float32 in [0,1].
+      labels: integers [N].
+      protocol: a name from `protocols.PROTOCOLS`; `standard` is AutoAttack with its sanity panel.
+      threat: norm and radius, in 1/255.
+      seed: of the attacks' random draws.
+      batch_size: images per compiled call.
+      store: a folder for verdicts; the same call goes on from what is there.
+      keep_images: whether the store keeps adversarial images.
+      progress: whether a progress line is shown.
+
+    Raises:
+      ValueError: arguments that do not fit together; a store of another evaluation.
+      FloatingPointError: NaN logits, or an attack outside of its ball.
+    """
+    shape = (1, *np.shape(images)[1:])
+    logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
+    if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
+        raise ValueError(
+            f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes]."
         )
+    evaluator = make_evaluator(
+        lambda variables, points: logits_fn(points),
+        protocol=protocols.get(protocol),
+        threat=threat,
+        num_classes=logits.shape[1],
+        batch_size=min(batch_size, len(images)),
+        seed=seed,
+        keep_images=keep_images,
+    )
+    return evaluator((), images, labels, progress="evaluating" if progress else "", store=store)
+
+
+def _digest(array: np.ndarray) -> str:
+    """SHA-256 of the raw bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

@@ -47,6 +47,64 @@ def count(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassCou
     return ClassCounts(np.bincount(labels[np.asarray(correct, bool)], minlength=num_classes), total)
 
 
+def check_classes(name: str, classes: np.ndarray, num_classes: int) -> None:
+    """Refuses anything but integers [N] in [0, num_classes); `name` is for the message.
+
+    Raises:
+      ValueError: another type, shape or range.
+    """
+    classes = np.asarray(classes)
+    if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(
+            f"{name} are {classes.dtype} {list(classes.shape)}: integers [N] are allowed; pass one class per image."
+        )
+    if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+        wrong = classes[(classes < 0) | (classes >= num_classes)][0]
+        raise ValueError(
+            f"{name} hold class {wrong}: 0 to {num_classes - 1} are allowed; pass the data set's number of classes."
+        )
+
+
+def confusion(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """How often each true class (row) is predicted as each class (column), int64 [C, C].
+
+    Args:
+      predictions: integers [N] in [0, num_classes).
+      labels: true classes, the same.
+      num_classes: C.
+
+    Raises:
+      ValueError: lengths differ, or classes that are not integers in [0, num_classes).
+    """
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels; every image needs exactly one.")
+    check_classes("predictions", predictions, num_classes)
+    check_classes("labels", labels, num_classes)
+    cells = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions, np.int64)
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def thief(confusion: np.ndarray) -> list[tuple[int, float] | None]:
+    """For each true class the most frequent wrong prediction and its share of the class's images.
+
+    Ties go to the lower class; None for a class that is never wrong or has no images.
+
+    Args:
+      confusion: counts [C, C], row = true class.
+
+    Raises:
+      ValueError: the matrix is not square.
+    """
+    confusion = np.asarray(confusion)
+    if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+        raise ValueError(f"a confusion matrix of shape {list(confusion.shape)}: it must be [C, C], row = true class.")
+    wrong = confusion - np.diag(np.diag(confusion))
+    return [
+        (int(row.argmax()), float(row.max() / total)) if row.any() else None
+        for row, total in zip(wrong, confusion.sum(axis=1), strict=True)
+    ]
+
+
 def wilson(correct: int, total: int) -> Estimate:
     """Wilson score interval of a proportion; value and bounds are NaN for no images.
 
@@ -118,7 +176,9 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     """Every view of one column as plain values: `{name: {"value", "low", "high"}}` and the per-class list.
 
     `overall` pools all images; `balanced` and the groups are means over classes; `worst` is the worst class and
-    `worst10` the mean of the lowest ceil(0.1 C) classes; `sd` is the population deviation over classes.
+    `worst10` the mean of the lowest ceil(0.1 C) classes; `sd` is the population deviation over classes, `nsd` is
+    `sd / balanced` (NaN where that is 0), `gap` the best class minus the worst. A group whose classes have unequal
+    numbers of images also has `pooled`, the accuracy over its images.
 
     Raises:
       ValueError: the numbers of classes differ.
@@ -127,16 +187,27 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     if len(training_counts) != classes:
         raise ValueError(f"counts of {classes} classes, but training counts of {len(training_counts)}.")
     accuracy = counts.accuracy
+    balanced, deviation = macro(counts, np.arange(classes)), float(np.nanstd(accuracy))
     result: dict[str, Any] = {
         "overall": wilson(counts.correct.sum(), counts.total.sum())._asdict(),
-        "balanced": macro(counts, np.arange(classes))._asdict(),
+        "balanced": balanced._asdict(),
         "worst": lowest(counts, 1)._asdict() | {"class": int(np.nanargmin(accuracy))},
         "worst10": lowest(counts, math.ceil(0.1 * classes - 1e-9))._asdict(),
-        "sd": float(np.nanstd(accuracy)),
+        "sd": deviation,
+        "nsd": deviation / balanced.value if balanced.value else math.nan,
+        "gap": float(np.nanmax(accuracy) - np.nanmin(accuracy)),
     }
     for name, members in groups(training_counts).items():
         if len(members):
-            result[name] = macro(counts, members)._asdict() | {"classes": len(members)}
+            result[name] = macro(counts, members)._asdict() | {"classes": len(members)} | _pooled(counts, members)
     result["per_class"] = [wilson(k, n)._asdict() for k, n in zip(counts.correct, counts.total, strict=True)]
     result["classes_without_images"] = np.flatnonzero(np.asarray(counts.total) == 0).tolist()
     return result
+
+
+def _pooled(counts: ClassCounts, members: np.ndarray) -> dict[str, Any]:
+    """The accuracy over all images of a group, only where it can differ from the mean of its classes."""
+    correct, total = counts.correct[members], counts.total[members]
+    if len(np.unique(total[total > 0])) < 2:
+        return {}
+    return {"pooled": wilson(correct.sum(), total.sum())._asdict()}

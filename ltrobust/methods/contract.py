@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust import models
-from ltrobust.attacks import ball, pgd
+from ltrobust.attacks import ball
+from ltrobust.attacks.pgd import pgd
 from ltrobust.threat import Threat, pixels
 
 PyTree = Any

@@ -125,3 +125,72 @@ def test_counting_asserts_one_verdict_per_image():
     assert counts.total.tolist() == [1, 2, 0]
     with pytest.raises(ValueError, match="training counts of 2"):
         metrics.views(counts, np.array([1, 2]))
+
+
+def test_confusion_by_hand():
+    confusion = metrics.confusion(np.array([0, 1, 1, 2, 0, 1]), np.array([0, 0, 0, 0, 2, 2]), 4)
+    assert confusion.dtype == np.int64
+    assert confusion.tolist() == [[1, 2, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    # Half of class 0 is taken for 1; class 2 is shared between 0 and 1, the lower counts; 1 and 3 have no images.
+    assert metrics.thief(confusion) == [(1, 0.5), None, (0, 0.5), None]
+
+
+def test_a_class_that_is_never_wrong_has_no_thief():
+    assert metrics.thief(np.array([[5, 0], [2, 8]])) == [None, (0, 0.2)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60))
+def test_confusion_agrees_with_the_counts(pairs):
+    predictions, labels = np.array(pairs, np.int64).reshape(-1, 2).T
+    confusion = metrics.confusion(predictions.astype(np.uint8), labels, 5)
+    counts = metrics.count(predictions == labels, labels, 5)
+    assert np.diag(confusion).tolist() == counts.correct.tolist()
+    assert confusion.sum(axis=1).tolist() == counts.total.tolist()
+    for right, total, found in zip(counts.correct, counts.total, metrics.thief(confusion), strict=True):
+        assert (found is None) == (right == total)
+        assert found is None or 0 < found[1] <= 1 - right / total + 1e-12
+
+
+def test_confusion_of_many_classes_does_not_overflow_small_types():
+    confusion = metrics.confusion(np.array([199], np.uint8), np.array([198], np.uint8), 200)
+    assert np.argwhere(confusion).tolist() == [[198, 199]]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "problem"),
+    [
+        (np.array([0]), np.array([0, 1]), "1 predictions for 2 labels"),
+        (np.array([0, 2]), np.array([0, 1]), "predictions hold class 2: 0 to 1"),
+        (np.array([0, 1]), np.array([-1, 1]), "labels hold class -1"),
+        (np.array([0.0, 1.0]), np.array([0, 1]), "predictions are float64"),
+        (np.array([[0], [1]]), np.array([0, 1]), r"predictions are int64 \[2, 1\]"),
+    ],
+)
+def test_confusion_refuses(predictions, labels, problem):
+    with pytest.raises(ValueError, match=problem):
+        metrics.confusion(predictions, labels, 2)
+
+
+def test_thief_refuses_what_is_not_square():
+    with pytest.raises(ValueError, match=r"shape \[2, 3\]"):
+        metrics.thief(np.zeros((2, 3), int))
+
+
+def test_gap_and_normalised_deviation():
+    views = metrics.views(counts_of([9, 5, 1, 0], [10, 10, 10, 0]), np.array([9, 5, 3, 1]))
+    assert views["gap"] == pytest.approx(0.8)
+    assert views["sd"] == pytest.approx(math.sqrt(0.32 / 3))
+    assert views["nsd"] == pytest.approx(math.sqrt(0.32 / 3) / 0.5)
+    assert math.isnan(metrics.views(counts_of([0, 0], [10, 10]), np.array([9, 5]))["nsd"])
+
+
+def test_a_group_is_also_pooled_where_its_classes_have_unequal_sizes():
+    unequal = metrics.views(counts_of([90, 1, 8], [100, 10, 10]), np.array([500, 300, 5]))
+    assert unequal["many_count"]["value"] == pytest.approx(0.5)
+    assert unequal["many_count"]["pooled"] == metrics.wilson(91, 110)._asdict()
+    assert "pooled" not in unequal["few_count"]
+    equal = metrics.views(counts_of([90, 10, 8], [100, 100, 10]), np.array([500, 300, 5]))
+    assert "pooled" not in equal["many_count"]
+    # A class without images makes no difference between the mean and the pool.
+    absent = metrics.views(counts_of([90, 0, 8], [100, 0, 10]), np.array([500, 300, 5]))
+    assert "pooled" not in absent["many_count"]

@@ -1,0 +1,140 @@
+"""One evaluation under way: which images an attack still has to see, and what is known of each."""
+
+from typing import Any
+
+import numpy as np
+
+from ltrobust.evaluation.drive import Driver, Judgement, Subject, Verdicts
+from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.protocols import Attack
+from ltrobust.evaluation.store import Store
+
+# Field of a record -> its value where an attack did not see the image.
+FIELDS: dict[str, Any] = {
+    "prediction": -1,
+    "rounded": -1,
+    "evaluations": -1,
+    "target": -1,
+    "margin": np.nan,
+    "norm": np.nan,
+    "tied": False,
+    "undefined": False,
+    "refuted": 0,
+    "violation": 0.0,
+}
+
+
+class Session:
+    """Verdicts on one subject, as they come: from the store where it has them, else from the driver.
+
+    Attributes:
+      driver, subject: what attacks run with and on.
+      clean: the exact network on the images themselves.
+      predictions: column -> int64 [N], see `Evaluation`.
+      records: attack -> field -> [N], see `FIELDS`.
+    """
+
+    def __init__(
+        self, driver: Driver, subject: Subject, clean: Judgement, store: Store | None, progress: Progress
+    ) -> None:
+        self.driver, self.subject, self.clean = driver, subject, clean
+        self._store, self._progress = store, progress
+        self.predictions: dict[str, np.ndarray] = {"clean": np.asarray(clean.predictions, np.int64)}
+        self.records: dict[str, dict[str, np.ndarray]] = {}
+        self._keep_clean()
+
+    @property
+    def right(self) -> np.ndarray:
+        """Positions of the images that are right when clean."""
+        return np.flatnonzero(self.predictions["clean"] == self.subject.labels)
+
+    def run(self, attack: Attack) -> None:
+        """Attacks every image that the attack has to see, and fills its column."""
+        column = self.predictions[attack.after[-1] if attack.after else "clean"].copy()
+        rows = np.flatnonzero(column == self.subject.labels)
+        record = self.attack(attack, rows)
+        column[rows] = record["prediction"][rows]
+        self.predictions[attack.name] = column
+        self.records[attack.name] = record
+
+    def attack(self, attack: Attack, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The record [N] of an attack on the images at `rows`; adds to no column."""
+        record = {name: np.full(len(self.subject.labels), missing) for name, missing in FIELDS.items()}
+        waiting = self._recall(attack.name, rows, record)
+        broken = int(np.sum(record["prediction"][rows] != self.subject.labels[rows])) - len(waiting)
+        self._progress.begin(attack.name, len(self.subject.labels), len(rows))
+        self._progress.advance(len(rows) - len(waiting), broken)
+        for verdicts in self.driver.attack(self.subject, attack, waiting, self.clean.logits):
+            fields = _fields(verdicts, self.subject.labels[verdicts.rows])
+            for name, values in fields.items():
+                record[name][verdicts.rows] = values
+            wrong = fields["prediction"] != self.subject.labels[verdicts.rows]
+            self._keep(attack.name, verdicts, fields)
+            self._progress.advance(len(verdicts.rows), int(np.sum(wrong)))
+        return record
+
+    def _recall(self, name: str, rows: np.ndarray, record: dict[str, np.ndarray]) -> np.ndarray:
+        """Copies what the store knows into the record; the rows that it does not know."""
+        known = self._store.verdicts.get(name, {}) if self._store else {}
+        waiting = []
+        for row in rows:
+            kept = known.get(int(self.subject.ids[row]))
+            if kept is None:
+                waiting.append(row)
+                continue
+            for field in FIELDS:
+                if kept.get(field) is not None:
+                    record[field][row] = kept[field]
+        return np.array(waiting, int)
+
+    def _keep(self, name: str, verdicts: Verdicts, fields: dict[str, np.ndarray]) -> None:
+        """Writes verdicts to the store."""
+        if self._store is None:
+            return
+        ids = self.subject.ids[verdicts.rows]
+        records = [
+            {"image": int(identity), **{field: values[position].item() for field, values in fields.items()}}
+            for position, identity in enumerate(ids)
+        ]
+        self._store.append(name, records, verdicts.images)
+
+    def _keep_clean(self) -> None:
+        """Writes clean predictions to the store, or takes the ones that it has."""
+        if self._store is None:
+            return
+        ids = [int(identity) for identity in self.subject.ids]
+        known = self._store.verdicts.get("clean", {})
+        predictions, labels = self.predictions["clean"], self.subject.labels
+        missing = [row for row, identity in enumerate(ids) if identity not in known]
+        margins = np.asarray(self.clean.margins, float)
+        self._store.append(
+            "clean",
+            [
+                {
+                    "image": ids[row],
+                    "label": int(labels[row]),
+                    "prediction": int(predictions[row]),
+                    "margin": float(margins[row]),
+                }
+                for row in missing
+            ],
+        )
+        for row, identity in enumerate(ids):
+            predictions[row] = self._store.verdicts["clean"][identity]["prediction"]
+
+
+def _fields(verdicts: Verdicts, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of a record; a target is named only where the image was broken."""
+    broken = verdicts.predictions != labels
+    return {
+        "prediction": verdicts.predictions.astype(np.int64),
+        "rounded": verdicts.rounded.astype(np.int64),
+        "evaluations": verdicts.evaluations.astype(np.int64),
+        "target": np.where(broken, verdicts.targets, -1).astype(np.int64),
+        "margin": verdicts.margins.astype(float),
+        "norm": verdicts.norms.astype(float),
+        "tied": verdicts.tied,
+        "undefined": verdicts.undefined,
+        "refuted": verdicts.refuted.astype(np.int64),
+        "violation": verdicts.violations.astype(float),
+    }

@@ -1,0 +1,166 @@
+"""Verdicts on disk: one line per image and attack, appended as they come, never rewritten. No JAX.
+
+    passport.json    what the verdicts belong to: protocol, threat, seed, images, labels, network
+    verdicts.jsonl   {"attack", "image", "prediction", ...}, one line each, in order of arrival
+    adversarial.f32  raw little-endian float32 images, only where asked for; a verdict names its offset in bytes
+
+A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
+line, says so, and does the image again. Opening the folder for anything else than what its passport says is refused.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ltrobust.files import without_nan, write_json
+
+FORMAT = 1
+# Two runs of one network on different machines differ by rounding; two networks differ by far more.
+_SAME_NETWORK = 1e-3
+
+
+class Store:
+    """An open folder of verdicts. `verdicts` maps attack -> image id -> record, as found when it was opened."""
+
+    def __init__(self, folder: str | Path, passport: Mapping[str, Any], *, keep_images: bool = False) -> None:
+        """Opens the folder, or makes it.
+
+        Args:
+          folder: of the store.
+          passport: plain values; compared with what is there. `network.probe`, a list of logits, is compared up to
+            rounding, everything else exactly.
+          keep_images: whether adversarial images are kept.
+
+        Raises:
+          ValueError: the folder holds verdicts of something else (shows both passports), or is not a store.
+        """
+        self.folder = Path(folder)
+        self.notes: list[str] = []
+        here = json.loads(json.dumps(without_nan({"format": FORMAT, **passport})))
+        _claim(self.folder, here)
+        self.verdicts = self._read_lines()
+        self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
+        self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keep_images else None
+
+    def append(self, attack: str, records: Iterable[Mapping[str, Any]], images: np.ndarray | None = None) -> None:
+        """Adds records, each with at least `image` (its id) and `prediction`, and hands them to the operating system."""
+        lines = []
+        for position, record in enumerate(records):
+            record = {"attack": attack, **record}
+            if self._images is not None and images is not None:
+                record["adversarial_at"] = self._images.tell()
+                self._images.write(np.ascontiguousarray(images[position], "<f4").tobytes())
+            self.verdicts.setdefault(attack, {})[int(record["image"])] = record
+            lines.append(json.dumps(without_nan(record), separators=(",", ":")) + "\n")
+        if self._images is not None:
+            self._images.flush()
+        self._lines.write("".join(lines).encode())
+        self._lines.flush()
+
+    def close(self) -> None:
+        """Closes the files; the store can be opened again."""
+        self._lines.close()
+        if self._images is not None:
+            self._images.close()
+
+    def _read_lines(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Every whole record, and a note on what was not whole."""
+        path = self.folder / "verdicts.jsonl"
+        if not path.exists():
+            return {}
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):
+            with path.open("ab") as file:
+                file.write(b"\n")
+        verdicts, broken = parse(content)
+        if broken:
+            self.notes.append(f"{path}: {broken} incomplete record(s) dropped; the images are attacked again.")
+        return verdicts
+
+
+def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[str, Any]]]]:
+    """Passport and verdicts of a store, which may be in use.
+
+    Raises:
+      ValueError: the folder is not a store.
+    """
+    folder = Path(folder)
+    if not (folder / "passport.json").is_file():
+        raise ValueError(f"{folder} is not a verdict store: it has no passport.json.")
+    lines = folder / "verdicts.jsonl"
+    verdicts, _ = parse(lines.read_bytes() if lines.exists() else b"")
+    return json.loads((folder / "passport.json").read_text()), verdicts
+
+
+def read_adversarial(folder: str | Path, record: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The adversarial image that a record names, float32 of the given shape.
+
+    Raises:
+      ValueError: the store was written without images.
+    """
+    if "adversarial_at" not in record:
+        raise ValueError(f"the verdict on image {record['image']} names no adversarial image; none were kept.")
+    size = int(np.prod(shape))
+    with (Path(folder) / "adversarial.f32").open("rb") as file:
+        file.seek(record["adversarial_at"])
+        return np.frombuffer(file.read(4 * size), "<f4").reshape(shape)
+
+
+def parse(content: bytes) -> tuple[dict[str, dict[int, dict[str, Any]]], int]:
+    """Records by attack and image, and how many lines were not whole. The first record of an image counts."""
+    verdicts: dict[str, dict[int, dict[str, Any]]] = {}
+    broken = 0
+    for line in content.splitlines():
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            verdicts.setdefault(record["attack"], {}).setdefault(int(record["image"]), record)
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+    return verdicts, broken
+
+
+def _claim(folder: Path, here: dict[str, Any]) -> None:
+    """Writes the passport of a new store, or compares it with the one that is there."""
+    path = folder / "passport.json"
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, here)
+        return
+    there = json.loads(path.read_text())
+    found = _differences(there, here)
+    if found:
+        raise ValueError(
+            f"verdict store {folder} belongs to another evaluation; give another folder. Differences (there -> here):\n"
+            + "\n".join(f"  {line}" for line in found)
+        )
+
+
+def _differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Lines `key: there -> here`; a probe counts as equal up to rounding."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = sorted(there.keys() | here.keys())
+        return [line for key in keys for line in _differences(there.get(key), here.get(key), f"{name}.{key}")]
+    if name.endswith(".probe") and _close(there, here):
+        return []
+    return [] if there == here else [f"{name[1:]}: {_short(there)} -> {_short(here)}"]
+
+
+def _close(there: Any, here: Any) -> bool:
+    """Whether two lists of logits are those of one network."""
+    first, second = np.asarray(there, float), np.asarray(here, float)
+    if first.shape != second.shape:
+        return False
+    return bool(np.max(np.abs(first - second), initial=0) <= _SAME_NETWORK * max(1.0, np.max(np.abs(first), initial=0)))
+
+
+def _short(value: Any) -> str:
+    """At most 200 characters of a value."""
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,44 @@
+"""An evaluation as a readable table."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ltrobust.evaluation import metrics, protocols
+
+if TYPE_CHECKING:
+    from ltrobust.evaluation.evaluate import Evaluation
+
+
+def summarise(evaluation: "Evaluation") -> str:
+    """Every column overall (Wilson 95 %), balanced, and in the worst class; then notes and the sanity panel."""
+    number, classes = len(evaluation.labels), evaluation.num_classes
+    lines = [
+        f"protocol {evaluation.protocol.name}, {evaluation.threat}, {number} images, {classes} classes; "
+        "percent with 95 % intervals",
+        f"{'':<28}{'all':>22}{'balanced':>18}{'worst class':>26}",
+    ]
+    for column in evaluation.columns:
+        counts = evaluation.counts(column)
+        overall = metrics.wilson(counts.correct.sum(), counts.total.sum())
+        balanced = metrics.macro(counts, np.arange(classes))
+        worst = metrics.lowest(counts, 1)
+        lines.append(
+            f"{protocols.title(column, classes):<28}{_interval(overall):>22}"
+            f"{f'{100 * balanced.value:.2f} ±{50 * (balanced.high - balanced.low):.2f}':>18}"
+            f"{f'{_interval(worst)} ({int(np.nanargmin(counts.accuracy))})':>26}"
+        )
+    rounded = evaluation.correct_after_rounding(evaluation.protocol.headline)
+    lines.append(
+        f"{protocols.title(evaluation.protocol.headline, classes)} with adversarial images rounded to 8 bits: "
+        f"{100 * np.mean(rounded):.2f}; claims refuted by exact verification: {evaluation.refuted}; "
+        f"exact ties on clean images: {int(np.sum(evaluation.clean_tied))}"
+    )
+    if evaluation.sanity:
+        lines += ["", "sanity panel", *(str(item) for item in evaluation.sanity)]
+    return "\n".join(lines)
+
+
+def _interval(estimate: metrics.Estimate) -> str:
+    """`34.12 [33.2, 35.1]` in percent."""
+    return f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -1,0 +1,241 @@
+"""Weights under the names and in the layouts of the peers' PyTorch networks.
+
+| network | named as in | outside blocks | first block |
+|---|---|---|---|
+| resnet18 | pytorch-cifar | conv1 bn1 linear | layer1.0.{conv1,bn1,conv2,bn2,shortcut.0,shortcut.1} |
+| preact_resnet18 | AT-BSL | conv1 bn linear | layer1.0.{bn1,conv1,bn2,conv2,shortcut.0} |
+| wrn_28_10, wrn_34_10 | TRADES | conv1 bn1 fc | block1.layer.0.{bn1,conv1,bn2,conv2,convShortcut} |
+
+A block has a shortcut's arrays only where it changes the shape.
+
+Kernels are [out,in,k,l] there and [k,l,in,out] here; the linear weight is [out,in] there and [in,out] here.
+
+Names say nothing about what is computed between them. Two things must be known from the code that trained a network:
+
+- Whether it normalises its input. Networks here do not; where the constants are no tensors of the state dict, nothing
+  can notice. Write images -> logits((images - mean) / std) as the logits function then.
+- In pre-activation blocks, what the shortcut convolution sees. Here, in pytorch-cifar, AT-BSL and TRADES it is
+  relu(norm(x)); RobustBench's PreActBlock gives it the raw x under the same names, which is another function.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from ltrobust import models
+from ltrobust.models.torch_files import listed, unwrapped
+from ltrobust.models.torch_files import read as read
+from ltrobust.models.torch_files import write as write
+
+PREFIXES = ("module.", "model.", "basic_net.", "0.", "1.")
+_COUNTERS = ("num_batches_tracked", "n_averaged")
+_NORMALISERS = ("mean", "std", "mu", "sigma")
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+
+_Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Naming:
+    """What the layers of one family are called in PyTorch."""
+
+    block: str  # a block's name, from its stage (counted from 1) and its index in it (counted from 0)
+    layers: Mapping[str, str]
+    other_final_norms: tuple[str, ...] = ()
+    unused: str | None = None  # layers that the peers' code creates and never calls
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slot:
+    """One array: its keys in {"params": ..., "batch_stats": ...}, its PyTorch name, its shape in each layout."""
+
+    path: _Path
+    torch_name: str
+    shape: tuple[int, ...]
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in _TO_TORCH[len(self.shape)])
+
+
+_IN_BLOCK = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2", "shortcut_conv": "shortcut.0"}
+_RESNET = _Naming(
+    "layer{stage}.{index}",
+    _IN_BLOCK | {"stem": "conv1", "stem_norm": "bn1", "shortcut_norm": "shortcut.1", "linear": "linear"},
+)
+_PREACT = _Naming(
+    "layer{stage}.{index}",
+    _IN_BLOCK | {"stem": "conv1", "final_norm": "bn", "linear": "linear"},
+    other_final_norms=("bn1", "norm"),
+)
+_WIDE = _Naming(
+    "block{stage}.layer.{index}",
+    _IN_BLOCK | {"shortcut_conv": "convShortcut", "stem": "conv1", "final_norm": "bn1", "linear": "fc"},
+    unused="sub_block1.",
+)
+_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT, "wrn_28_10": _WIDE, "wrn_34_10": _WIDE}
+
+
+def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | None = None) -> tuple[Any, Any]:
+    """Parameters and running statistics of the network `name` from a PyTorch state dict.
+
+    Before names are compared, wrapping dicts (`torch_files.WRAPPERS`) are opened and prefixes that all names share
+    (`PREFIXES`) are dropped, as often as there are any. Left out are counters (num_batches_tracked, n_averaged) and, in
+    wide networks, sub_block1, a copy of the first stage that TRADES's class creates and its forward pass never calls.
+    The last norm of a PreActResNet may also be called bn1 or norm; without one, as in pytorch-cifar's own
+    PreActResNet18, the network is another one and is refused. Every other tensor is used exactly once.
+
+    Args:
+        state_dict: arrays by name, for example from `read`. They are copied.
+        name: resnet18, preact_resnet18, wrn_28_10 or wrn_34_10.
+        num_classes: number of logits; None takes it from the linear bias.
+
+    Returns:
+        params and batch_stats, nested dicts of float32 arrays as from `initialise`.
+
+    Raises:
+        ValueError: another network; more than one wrapped dict; an input normalisation among the tensors; names that
+            are missing or unexpected; a wrong shape; numbers that are not floating point.
+
+    Names: github.com/kuangliu/pytorch-cifar, github.com/NISPLab/AT-BSL, github.com/yaodongyu/TRADES.
+    """
+    naming = _naming_of(name)
+    tensors = _cleaned(state_dict, naming)
+    bias = tensors.get(f"{naming.layers['linear']}.bias")
+    classes = _length(bias, 0, otherwise=2) if num_classes is None else num_classes
+    channels = _length(tensors.get("conv1.weight"), 1, otherwise=3)
+    slots = _slots(name, classes, channels)
+    _require_names(name, tensors, [slot.torch_name for slot in slots])
+    leaves = {}
+    for slot in slots:
+        tensor = np.asarray(tensors[slot.torch_name])
+        _require_shape(name, slot.torch_name, tensor.shape, slot.torch_shape)
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise ValueError(f"{slot.torch_name} is {tensor.dtype}; expected floating point, convert it first")
+        leaves[slot.path] = jnp.array(tensor.transpose(_TO_FLAX[tensor.ndim]), jnp.float32)
+    tree = traverse_util.unflatten_dict(leaves)
+    return tree["params"], tree["batch_stats"]
+
+
+def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
+    """State dict of the network `name`, the exact inverse of `from_torch`.
+
+    Each norm also gets num_batches_tracked = 0 (int64), so that `load_state_dict(strict=True)` takes the result.
+    AT-BSL's and TRADES's own WideResNet classes also demand the unused sub_block1 and so need strict=False.
+
+    Args:
+        params: parameters of the network, from `initialise`, a checkpoint or `from_torch`.
+        batch_stats: its running statistics.
+        name: resnet18, preact_resnet18, wrn_28_10 or wrn_34_10.
+
+    Returns:
+        contiguous arrays of their own, by PyTorch name and in PyTorch's layouts.
+
+    Raises:
+        ValueError: another network; names or shapes that are not those of the network.
+    """
+    _naming_of(name)
+    leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
+    classes = _length(leaves.get(("params", "linear", "bias")), 0, otherwise=2)
+    channels = _length(leaves.get(("params", "stem", "kernel")), 2, otherwise=3)
+    slots = _slots(name, classes, channels)
+    _require_names(name, ["/".join(path) for path in leaves], ["/".join(slot.path) for slot in slots])
+    tensors = {}
+    for slot in slots:
+        leaf = np.asarray(leaves[slot.path])
+        _require_shape(name, "/".join(slot.path), leaf.shape, slot.shape)
+        tensors[slot.torch_name] = np.array(leaf.transpose(_TO_TORCH[leaf.ndim]), order="C")
+        if slot.path[-1] == "var":
+            tensors[slot.torch_name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+    return tensors
+
+
+def _naming_of(name: str) -> _Naming:
+    """The names of a network's layers in PyTorch."""
+    if name not in _NAMINGS:
+        raise ValueError(f"no PyTorch names are known for {name!r}; allowed: {', '.join(_NAMINGS)}")
+    return _NAMINGS[name]
+
+
+@functools.lru_cache(maxsize=8)
+def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
+    """All arrays of a network, found by tracing its initialisation."""
+    module = models.create(name, num_classes=num_classes)
+    draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
+    params, batch_stats = jax.eval_shape(draw, jax.random.key(0))
+    leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
+    return tuple(_Slot(path, _torch_name(_NAMINGS[name], path), leaf.shape) for path, leaf in leaves.items())
+
+
+def _torch_name(naming: _Naming, path: _Path) -> str:
+    """("params", "stage1_block2", "norm1", "scale") -> "layer1.1.bn1.weight"."""
+    *blocks, layer, leaf = path[1:]
+    parts = [naming.layers[layer], _LEAVES[leaf]]
+    for block in blocks:
+        stage, number = (int(digits) for digits in re.findall(r"\d+", block))
+        parts.insert(0, naming.block.format(stage=stage, index=number - 1))
+    return ".".join(parts)
+
+
+def _cleaned(state_dict: Mapping[str, Any], naming: _Naming) -> dict[str, Any]:
+    """The tensors that the network computes with, under bare names."""
+    tensors = {str(name): tensor for name, tensor in unwrapped(state_dict).items()}
+    normalisers = [name for name in tensors if name.split(".")[-1] in _NORMALISERS]
+    if normalisers:
+        raise ValueError(
+            f"the state dict normalises its input ({listed(normalisers)}), but networks here take pixels in [0,1] as "
+            "they are; remove these tensors and write images -> logits((images - mean) / std) as the logits function"
+        )
+    tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] not in _COUNTERS}
+    while prefix := next((prefix for prefix in PREFIXES if tensors and all(n.startswith(prefix) for n in tensors)), ""):
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if naming.unused:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming.unused)}
+    return _with_customary_final_norm(tensors, naming)
+
+
+def _with_customary_final_norm(tensors: dict[str, Any], naming: _Naming) -> dict[str, Any]:
+    """Calls the last norm what the naming calls it, where it has one of the other names."""
+    customary = naming.layers.get("final_norm", "")
+    found = [norm for norm in (customary, *naming.other_final_norms) if f"{norm}.weight" in tensors]
+    if len(found) != 1 or found == [customary]:
+        return tensors
+    other = f"{found[0]}."
+    return {
+        f"{customary}.{name.removeprefix(other)}" if name.startswith(other) else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _length(array: Any, axis: int, *, otherwise: int) -> int:
+    """Length of one axis; `otherwise` where there is no such array or axis, which the checks then report."""
+    shape = np.shape(array) if array is not None else ()
+    return shape[axis] if axis < len(shape) else otherwise
+
+
+def _require_names(network: str, given: Iterable[str], expected: Iterable[str]) -> None:
+    """Raises ValueError unless both hold the same names."""
+    given, expected = dict.fromkeys(given), dict.fromkeys(expected)
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    if missing or unexpected:
+        raise ValueError(
+            f"these are not the arrays of {network}: missing {listed(missing) or 'none'}; unexpected "
+            f"{listed(unexpected) or 'none'}; allowed are exactly its {len(expected)} names; name the network that the "
+            "weights belong to, or rename the arrays"
+        )
+
+
+def _require_shape(network: str, name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raises ValueError unless both shapes are equal."""
+    if given != expected:
+        raise ValueError(f"{name} has shape {given}; {network} needs {expected}: another network or class count")

@@ -1,0 +1,519 @@
+"""Weights exchanged with PyTorch: names and layouts against NumPy and PyTorch itself, files, errors."""
+
+import argparse
+import functools
+import math
+import pathlib
+import sys
+import types
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltrobust import models
+from ltrobust.models import torch_weights
+from ltrobust.models.layers import Layers
+from ltrobust.models.preact_resnet import PreActBlock
+from ltrobust.models.resnet import BasicBlock
+from ltrobust.models.torch_files import WRAPPERS
+
+NAMES = ("resnet18", "preact_resnet18", "wrn_28_10", "wrn_34_10")
+# Stem, then for each stage its width and the stride of its first block, then blocks in each stage.
+PLANS = {
+    "resnet18": (64, ((64, 1), (128, 2), (256, 2), (512, 2)), 2),
+    "preact_resnet18": (64, ((64, 1), (128, 2), (256, 2), (512, 2)), 2),
+    "wrn_28_10": (16, ((160, 1), (320, 2), (640, 2)), 4),
+    "wrn_34_10": (16, ((160, 1), (320, 2), (640, 2)), 5),
+}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def norm_shapes(name: str, width: int) -> Shapes:
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{leaf}": (width,) for leaf in leaves} | {f"{name}.num_batches_tracked": ()}
+
+
+def block_shapes(name: str, block: str, before: int, width: int, stride: int) -> Shapes:
+    """What the peers' blocks hold: post-activation for resnet18, pre-activation else."""
+    shapes = {f"{block}.conv1.weight": (width, before, 3, 3), f"{block}.conv2.weight": (width, width, 3, 3)}
+    shapes |= norm_shapes(f"{block}.bn1", width if name == "resnet18" else before) | norm_shapes(f"{block}.bn2", width)
+    if stride != 1 or before != width:
+        shortcut = "convShortcut" if name.startswith("wrn") else "shortcut.0"
+        shapes[f"{block}.{shortcut}.weight"] = (width, before, 1, 1)
+        shapes |= norm_shapes(f"{block}.shortcut.1", width) if name == "resnet18" else {}
+    return shapes
+
+
+def peer_shapes(name: str, num_classes: int) -> Shapes:
+    """Names and shapes of the peers' state dicts, from their classes' structure and from nothing of the project."""
+    stem, stages, blocks = PLANS[name]
+    wide = name.startswith("wrn")
+    shapes: Shapes = {"conv1.weight": (stem, 3, 3, 3)}
+    before = stem
+    for stage, (width, stride) in enumerate(stages, start=1):
+        for index in range(blocks):
+            block = f"block{stage}.layer.{index}" if wide else f"layer{stage}.{index}"
+            shapes |= block_shapes(name, block, before, width, stride if index == 0 else 1)
+            before = width
+    shapes |= norm_shapes("bn" if name == "preact_resnet18" else "bn1", stem if name == "resnet18" else before)
+    linear = "fc" if wide else "linear"
+    return shapes | {f"{linear}.weight": (num_classes, before), f"{linear}.bias": (num_classes,)}
+
+
+@functools.cache
+def peer_weights(name: str, num_classes: int = 10) -> dict[str, np.ndarray]:
+    """A random state dict, variances positive, activations of about 1 throughout."""
+    generator = np.random.default_rng(0)
+
+    def draw(leaf: str, shape: tuple[int, ...]) -> np.ndarray:
+        if leaf.endswith("num_batches_tracked"):
+            return np.array(7)
+        if len(shape) > 1:
+            return generator.standard_normal(shape, np.float32) * np.float32(1 / math.sqrt(math.prod(shape[1:])))
+        low = 0.5 if leaf.endswith(("weight", "running_var")) else -0.5
+        return generator.uniform(low, low + 1, shape).astype(np.float32)
+
+    return {leaf: draw(leaf, shape) for leaf, shape in peer_shapes(name, num_classes).items()}
+
+
+def require_equal(mine: Any, theirs: Any) -> None:
+    """Same structure, types and bits."""
+    assert jax.tree.structure(mine) == jax.tree.structure(theirs)
+    for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        np.testing.assert_array_equal(one, other)
+
+
+# Names and round trips
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back_changes_no_bit(name):
+    theirs = peer_weights(name)
+    params, batch_stats = torch_weights.from_torch(theirs, name)
+    expected = jax.eval_shape(
+        lambda key: models.initialise(models.create(name, num_classes=10), key, (32, 32, 3)), jax.random.key(0)
+    )
+    assert jax.tree.map(jnp.shape, (params, batch_stats)) == jax.tree.map(jnp.shape, expected)
+    back = torch_weights.to_torch(params, batch_stats, name)
+    assert {leaf: tensor.shape for leaf, tensor in back.items()} == peer_shapes(name, 10)
+    for leaf, tensor in back.items():
+        assert tensor.flags.c_contiguous, leaf
+        if leaf.endswith("num_batches_tracked"):
+            assert (tensor.dtype, tensor) == (np.int64, 0)
+        else:
+            np.testing.assert_array_equal(tensor, theirs[leaf], strict=True)
+    require_equal(torch_weights.from_torch(back, name), (params, batch_stats))
+
+
+def test_fresh_parameters_survive_export_and_import():
+    module = models.create("preact_resnet18", num_classes=4)
+    params, batch_stats = models.initialise(module, jax.random.key(0), (16, 16, 1))
+    tensors = torch_weights.to_torch(params, batch_stats, "preact_resnet18")
+    assert tensors["conv1.weight"].shape == (64, 1, 3, 3)
+    require_equal(torch_weights.from_torch(tensors, "preact_resnet18"), (params, batch_stats))
+
+
+def test_imported_arrays_are_float32_copies():
+    theirs = {leaf: tensor.copy() for leaf, tensor in peer_weights("resnet18").items()}
+    theirs["bn1.weight"] = theirs["bn1.weight"].astype(np.float64)
+    theirs["bn1.bias"] = np.float16(theirs["bn1.bias"])
+    params, batch_stats = torch_weights.from_torch(theirs, "resnet18", num_classes=10)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, batch_stats))} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(params["stem_norm"]["bias"], np.float32(theirs["bn1.bias"]))
+    kept = theirs["linear.bias"].copy()
+    theirs["linear.bias"][:] = 9
+    np.testing.assert_array_equal(params["linear"]["bias"], kept)
+
+
+@pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "basic_net.", "1.", "module.0.", "module.model.1."])
+def test_wrapping_dicts_and_prefixes_make_no_difference(prefix, wrapper):
+    theirs: Any = {prefix + leaf: tensor for leaf, tensor in peer_weights("resnet18").items()}
+    theirs = theirs if wrapper is None else {wrapper: theirs, "epoch": 3, "optimizer": {"state": {}}}
+    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+    require_equal(torch_weights.from_torch(theirs, "resnet18"), expected)
+
+
+def test_wrapping_dicts_may_be_nested_and_averaged_models_count():
+    averaged = {f"module.{leaf}": tensor for leaf, tensor in peer_weights("resnet18").items()}
+    theirs = {"model": {"state_dict": averaged | {"n_averaged": np.array(3)}}}
+    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+    require_equal(torch_weights.from_torch(theirs, "resnet18"), expected)
+
+
+def test_the_unused_copy_of_the_first_wide_stage_is_left_out():
+    theirs = peer_weights("wrn_28_10")
+    copy = {f"sub_{leaf}": tensor + 1 for leaf, tensor in theirs.items() if leaf.startswith("block1.")}
+    assert len(copy) > 40
+    both = {f"module.{leaf}": tensor for leaf, tensor in (copy | theirs).items()}
+    expected = torch_weights.from_torch(theirs, "wrn_28_10")
+    require_equal(torch_weights.from_torch(both, "wrn_28_10"), expected)
+
+
+@pytest.mark.parametrize("norm", ["bn1", "norm"])
+def test_the_last_norm_of_a_preact_resnet_has_three_names(norm):
+    theirs = peer_weights("preact_resnet18")
+    renamed = {f"{norm}.{leaf[3:]}" if leaf.startswith("bn.") else leaf: array for leaf, array in theirs.items()}
+    assert f"{norm}.running_var" in renamed
+    expected = torch_weights.from_torch(theirs, "preact_resnet18")
+    require_equal(torch_weights.from_torch(renamed, "preact_resnet18"), expected)
+    with pytest.raises(ValueError, match=rf"missing none; unexpected {norm}\.weight, {norm}\.bias, .*allowed"):
+        torch_weights.from_torch(theirs | renamed, "preact_resnet18")
+
+
+# Layouts, against NumPy in PyTorch's own layout
+
+
+def numpy_conv(images: np.ndarray, weight: np.ndarray, stride: int = 1) -> np.ndarray:
+    """Convolution [B,c,H,W] * [o,c,k,k] -> [B,o,H',W'], padded by k // 2, tap by tap."""
+    size = weight.shape[2]
+    padded = np.pad(images.astype(np.float64), ((0, 0), (0, 0), *[(size // 2, size // 2)] * 2))
+    height, width = (-(-length // stride) for length in images.shape[2:])
+    result = np.zeros((len(images), len(weight), height, width))
+    for row in range(size):
+        for column in range(size):
+            taps = padded[:, :, row::stride, column::stride][:, :, :height, :width]
+            result += np.einsum("bchw,oc->bohw", taps, weight[:, :, row, column])
+    return result
+
+
+def numpy_norm(images: np.ndarray, tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+    scale, shift, mean, variance = (
+        tensors[f"{name}.{leaf}"][:, None, None] for leaf in ("weight", "bias", "running_mean", "running_var")
+    )
+    return (images - mean) / np.sqrt(variance + 1e-5) * scale + shift
+
+
+def relu(images: np.ndarray) -> np.ndarray:
+    return np.maximum(images, 0)
+
+
+def random_images(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 1, shape).astype(np.float32)
+
+
+def test_stem_and_linear_layer_equal_numpy():
+    theirs = peer_weights("resnet18")
+    params, _ = torch_weights.from_torch(theirs, "resnet18")
+    images = random_images(1, 2, 3, 5, 4)
+    stem = nn.Conv(64, (3, 3), padding=1, use_bias=False)
+    actual: Any = stem.apply({"params": params["stem"]}, images.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(actual.transpose(0, 3, 1, 2), numpy_conv(images, theirs["conv1.weight"]), atol=1e-5)
+    features = random_images(2, 4, 512)
+    logits: Any = nn.Dense(10).apply({"params": params["linear"]}, features)
+    np.testing.assert_allclose(logits, features @ theirs["linear.weight"].T + theirs["linear.bias"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "mine", "block", "shortcut", "width"),
+    [
+        ("resnet18", "stage2_block1", "layer2.0", "shortcut.0", 128),
+        ("preact_resnet18", "stage2_block1", "layer2.0", "shortcut.0", 128),
+        ("wrn_28_10", "stage2_block1", "block2.layer.0", "convShortcut", 320),
+    ],
+)
+def test_a_block_equals_numpy(name, mine, block, shortcut, width):
+    tensors = peer_weights(name)
+    params, batch_stats = torch_weights.from_torch(tensors, name)
+    images = random_images(3, 1, params[mine]["conv1"]["kernel"].shape[2], 5, 4)
+    conv, conv1, conv2 = (tensors[f"{block}.{layer}.weight"] for layer in (shortcut, "conv1", "conv2"))
+    if name == "resnet18":
+        out = relu(numpy_norm(numpy_conv(images, conv1, 2), tensors, f"{block}.bn1"))
+        out = numpy_norm(numpy_conv(out, conv2), tensors, f"{block}.bn2")
+        expected = relu(out + numpy_norm(numpy_conv(images, conv, 2), tensors, f"{block}.shortcut.1"))
+    else:
+        activated = relu(numpy_norm(images, tensors, f"{block}.bn1"))
+        out = relu(numpy_norm(numpy_conv(activated, conv1, 2), tensors, f"{block}.bn2"))
+        expected = numpy_conv(out, conv2) + numpy_conv(activated, conv, 2)
+    module = (BasicBlock if name == "resnet18" else PreActBlock)(width, 2, Layers(jnp.float32))
+    variables = {"params": params[mine], "batch_stats": batch_stats[mine]}
+    actual: Any = module.apply(variables, jnp.asarray(images.transpose(0, 2, 3, 1)), use_running_average=True)
+    np.testing.assert_allclose(actual.transpose(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
+
+
+# Logits, against PyTorch
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
+
+
+def torch_block(torch: Any, name: str, before: int, width: int, stride: int) -> Any:
+    """One block under the peers' names."""
+    post, wide = name == "resnet18", name.startswith("wrn")
+
+    def conv(inputs: int, size: int, stride: int) -> Any:
+        return torch.nn.Conv2d(inputs, width, size, stride=stride, padding=size // 2, bias=False)
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = conv(before, 3, stride), conv(width, 3, 1)
+            self.bn1, self.bn2 = (torch.nn.BatchNorm2d(size) for size in (width if post else before, width))
+            self.projects = stride != 1 or before != width
+            if self.projects and wide:
+                self.convShortcut = conv(before, 1, stride)
+            elif self.projects:
+                norms = [torch.nn.BatchNorm2d(width)] if post else []
+                self.shortcut = torch.nn.Sequential(conv(before, 1, stride), *norms)
+
+        def forward(self, x: Any) -> Any:
+            activated = x if post else self.bn1(x).relu()
+            if self.projects:
+                x = (self.convShortcut if wide else self.shortcut)(activated)
+            if post:
+                return (self.bn2(self.conv2(self.bn1(self.conv1(activated)).relu())) + x).relu()
+            return self.conv2(self.bn2(self.conv1(activated)).relu()) + x
+
+    return Block()
+
+
+def torch_network(torch: Any, name: str, num_classes: int = 10) -> Any:
+    """One network under the peers' names, with random weights and running statistics, in eval mode."""
+    stem, stages, blocks = PLANS[name]
+    wide = name.startswith("wrn")
+    last = stages[-1][0]
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(3, stem, 3, padding=1, bias=False)
+            norm = torch.nn.BatchNorm2d(stem if name == "resnet18" else last)
+            setattr(self, "bn" if name == "preact_resnet18" else "bn1", norm)
+            before = stem
+            for stage, (width, stride) in enumerate(stages, start=1):
+                rows = [torch_block(torch, name, before, width, stride)]
+                rows += [torch_block(torch, name, width, width, 1) for _ in range(blocks - 1)]
+                before, sequence = width, torch.nn.Sequential(*rows)
+                holder = torch.nn.ModuleDict({"layer": sequence}) if wide else sequence
+                setattr(self, f"block{stage}" if wide else f"layer{stage}", holder)
+            setattr(self, "fc" if wide else "linear", torch.nn.Linear(last, num_classes))
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv1(x)
+            if name == "resnet18":
+                x = self.bn1(x).relu()
+            for stage in range(1, len(stages) + 1):
+                x = getattr(self, f"block{stage}").layer(x) if wide else getattr(self, f"layer{stage}")(x)
+            if name != "resnet18":
+                x = (self.bn1 if wide else self.bn)(x).relu()
+            return (self.fc if wide else self.linear)(x.mean((2, 3)))
+
+    return Network().eval()
+
+
+def logits_of_both(torch: Any, network: Any, name: str, params: Any, batch_stats: Any) -> tuple[Any, Any]:
+    """PyTorch's and the project's logits of the same images."""
+    images = random_images(4, 1 if name.startswith("wrn") else 2, 32, 32, 3)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    forward = jax.jit(functools.partial(models.forward, models.create(name, num_classes=10), bn="eval"))
+    mine, _ = forward(params, batch_stats, jnp.asarray(images))
+    return theirs, mine
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_imported_networks_have_the_logits_that_pytorch_computes(torch, name):
+    network = torch_network(torch, name)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for leaf in (module.weight, module.running_var):
+                    leaf.uniform_(0.5, 1.5, generator=generator)
+                for leaf in (module.bias, module.running_mean):
+                    leaf.uniform_(-0.5, 0.5, generator=generator)
+    state = {leaf: tensor.numpy() for leaf, tensor in network.state_dict().items()}
+    assert {leaf: tensor.shape for leaf, tensor in state.items()} == peer_shapes(name, 10)
+    theirs, mine = logits_of_both(torch, network, name, *torch_weights.from_torch(state, name))
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_pytorch_loads_exported_networks_strictly_and_computes_the_same_logits(torch, name):
+    params, batch_stats = torch_weights.from_torch(peer_weights(name), name)
+    tensors = torch_weights.to_torch(params, batch_stats, name)
+    network = torch_network(torch, name)
+    network.load_state_dict({leaf: torch.from_numpy(tensor) for leaf, tensor in tensors.items()}, strict=True)
+    theirs, mine = logits_of_both(torch, network, name, params, batch_stats)
+    assert np.abs(theirs).max() > 0.1
+    np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+# Files
+
+
+def test_safetensors_files_come_back_as_they_were_and_are_never_overwritten(tmp_path):
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b.c": np.zeros((), np.int64)}
+    path = tmp_path / "weights.safetensors"
+    torch_weights.write(path, tensors)
+    require_equal(torch_weights.read(path), tensors)
+    require_equal(torch_weights.read(str(path)), tensors)
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"weights\.safetensors exists and is not overwritten; choose another"):
+        torch_weights.write(path, {"a": np.zeros(1)})
+    assert path.read_bytes() == content
+
+
+def test_a_network_survives_a_safetensors_file(tmp_path):
+    params, batch_stats = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+    path = tmp_path / "resnet18.safetensors"
+    torch_weights.write(path, torch_weights.to_torch(params, batch_stats, "resnet18"))
+    require_equal(torch_weights.from_torch(torch_weights.read(path), "resnet18"), (params, batch_stats))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pth.tar", ".bin"])
+def test_pytorch_files_are_read_as_weights(torch, tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    tensors = {
+        "a": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T),
+        "b": torch.tensor(3),
+        "c": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+    }
+    torch.save({"state_dict": tensors, "epoch": 3}, path)
+    expected = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b": np.array(3), "c": np.float32([1.5, -2])}
+    require_equal(torch_weights.read(path), expected)
+
+
+class WritesWhenUnpickled:
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (pathlib.Path.touch, (self.path,))
+
+
+def test_pytorch_files_that_need_code_are_refused_and_run_none(torch, tmp_path):
+    contents = {"args": argparse.Namespace(lr=0.1), "code": WritesWhenUnpickled(tmp_path / "written")}
+    for name, value in contents.items():
+        torch.save({"state_dict": {"a": torch.zeros(1)}, name: value}, tmp_path / f"{name}.pt")
+        with pytest.raises(ValueError, match=rf"{name}\.pt is damaged or holds more .* convert .* to \.safetensors"):
+            torch_weights.read(tmp_path / f"{name}.pt")
+    assert not (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 no zip"])
+def test_damaged_pytorch_files_are_refused(torch, tmp_path, content):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged"):
+        torch_weights.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [([1, 2], "the whole content"), ({"state_dict": {"lr": 0.1, "a": None}}, "lr, a")]
+)
+def test_pytorch_files_without_a_state_dict_are_refused(torch, tmp_path, content, named):
+    torch.save(content, tmp_path / "weights.pt")
+    message = rf"no tensors \({named}\); expected a state dict, by itself or under state_dict, .*net"
+    with pytest.raises(ValueError, match=message):
+        torch_weights.read(tmp_path / "weights.pt")
+
+
+def test_file_errors_name_the_file_and_what_is_allowed(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.npz ends in '\.npz'; allowed: \.safetensors, \.pt, \.pth, \.tar, \.bin"):
+        torch_weights.read(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"a\.pt ends in '\.pt'; allowed: \.safetensors"):
+        torch_weights.write(tmp_path / "a.pt", {})
+    with pytest.raises(FileNotFoundError):
+        torch_weights.read(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"b\.safetensors is no complete safetensors file"):
+        torch_weights.read(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(("module", "suffix"), [("torch", ".pt"), ("safetensors", ".safetensors")])
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch, tmp_path, module, suffix):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"{module} is not installed; run: pip install -e '\.\[torch\]'"):
+        torch_weights.read(tmp_path / f"weights{suffix}")
+
+
+def test_a_torch_that_runs_code_in_weights_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.5.1+cpu"))
+    with pytest.raises(ValueError, match=r"torch is 2\.5\.1\+cpu; expected 2\.6 or later"):
+        torch_weights.read(tmp_path / "weights.pt")
+
+
+# Errors
+
+
+def test_unknown_networks_are_named():
+    message = r"'mobilenet_v2'; allowed: resnet18, preact_resnet18, wrn_28_10, wrn_34_10"
+    with pytest.raises(ValueError, match=message):
+        torch_weights.from_torch({}, "mobilenet_v2")
+    with pytest.raises(ValueError, match=message):
+        torch_weights.to_torch({}, {}, "mobilenet_v2")
+
+
+def test_missing_and_unexpected_tensors_are_listed_five_at_most():
+    theirs = dict(peer_weights("resnet18"))
+    moved = {f"extra{number}.weight": theirs.pop(f"layer1.{number}.conv1.weight") for number in (0, 1)}
+    with pytest.raises(
+        ValueError, match=r"of resnet18: missing layer1.0.conv1.weight, layer1.1.conv1.weight; "
+    ) as info:
+        torch_weights.from_torch(theirs | moved, "resnet18")
+    assert "unexpected extra0.weight, extra1.weight; allowed are exactly its 102 names;" in str(info.value)
+    with pytest.raises(ValueError, match=r"missing (\S+, ){4}\S+ and 97 more; unexpected none"):
+        torch_weights.from_torch({}, "resnet18")
+    with pytest.raises(
+        ValueError, match=r"missing (\S+, ){4}\S+ and 85 more; unexpected (net\S+, ){4}\S+ and 95 more; allowed"
+    ):
+        torch_weights.from_torch({f"net.{leaf}": tensor for leaf, tensor in theirs.items()}, "preact_resnet18")
+
+
+def test_another_network_is_not_mistaken():
+    with pytest.raises(ValueError, match=r"of wrn_34_10: missing block1\.layer\.4\.\S+, .*; unexpected none"):
+        torch_weights.from_torch(peer_weights("wrn_28_10"), "wrn_34_10")
+    without_norm = {leaf: array for leaf, array in peer_weights("preact_resnet18").items() if leaf[:3] != "bn."}
+    with pytest.raises(ValueError, match=r"missing bn\.\S+, bn\.\S+, bn\.\S+, bn\.\S+; unexpected none"):
+        torch_weights.from_torch(without_norm, "preact_resnet18")
+
+
+def test_wrong_shapes_and_kinds_of_numbers_are_named():
+    theirs = peer_weights("resnet18")
+    with pytest.raises(ValueError, match=r"linear\.bias has shape \(10,\); resnet18 needs \(100,\): .* class count"):
+        torch_weights.from_torch(theirs, "resnet18", num_classes=100)
+    with pytest.raises(ValueError, match=r"num_classes is 0; expected an integer of at least 2"):
+        torch_weights.from_torch(theirs, "resnet18", num_classes=0)
+    wide_stem = theirs | {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
+    with pytest.raises(ValueError, match=r"conv1.weight has shape \(64, 3, 7, 7\); resnet18 needs \(64, 3, 3, 3\)"):
+        torch_weights.from_torch(wide_stem, "resnet18")
+    flat = theirs | {"linear.weight": np.zeros(5120, np.float32)}
+    with pytest.raises(ValueError, match=r"linear.weight has shape \(5120,\); resnet18 needs \(10, 512\)"):
+        torch_weights.from_torch(flat, "resnet18")
+    quantised = theirs | {"conv1.weight": np.zeros((64, 3, 3, 3), np.int8)}
+    with pytest.raises(ValueError, match=r"conv1.weight is int8; expected floating point"):
+        torch_weights.from_torch(quantised, "resnet18")
+
+
+@pytest.mark.parametrize(("prefix", "normaliser"), [("1.", "0."), ("", "normalize."), ("module.model.", "module.")])
+def test_an_input_normalisation_is_refused_with_its_remedy(prefix, normaliser):
+    theirs = {prefix + leaf: tensor for leaf, tensor in peer_weights("resnet18").items()}
+    theirs |= {f"{normaliser}{leaf}": np.ones((1, 3, 1, 1), np.float32) for leaf in ("mean", "std")}
+    message = rf"normalises its input \({normaliser}mean, {normaliser}std\).* as the logits function"
+    with pytest.raises(ValueError, match=message):
+        torch_weights.from_torch(theirs, "resnet18")
+
+
+def test_two_state_dicts_in_one_file_are_ambiguous():
+    with pytest.raises(ValueError, match=r"state dicts under state_dict, net; pass the one that is meant"):
+        torch_weights.from_torch({"net": {}, "state_dict": {}}, "resnet18")
+
+
+def test_export_names_what_does_not_fit():
+    params, batch_stats = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+    with pytest.raises(ValueError, match=r"of resnet18: missing batch_stats/stem_norm/\S+, .*; unexpected none"):
+        torch_weights.to_torch(params, {key: batch_stats[key] for key in batch_stats if key != "stem_norm"}, "resnet18")
+    with pytest.raises(ValueError, match=r"of preact_resnet18: missing .*; unexpected params/\S+, "):
+        torch_weights.to_torch(params, batch_stats, "preact_resnet18")
+    norm = params["stem_norm"] | {"scale": np.ones(3, np.float32)}
+    with pytest.raises(ValueError, match=r"params/stem_norm/scale has shape \(3,\); resnet18 needs \(64,\)"):
+        torch_weights.to_torch(params | {"stem_norm": norm}, batch_stats, "resnet18")
