@@ -73,7 +73,8 @@ def get_config() -> ConfigDict:
     config.eval.checkpoint = "student"  # --mode=evaluate: student, teacher, or a path to a workdir or a phase's folder
     config.eval.batch_size = 512  # images per compiled call
     config.eval.limit = 0  # test images per class, 0 for all
-    config.eval.seed = 0  # of the attacks' random starts
+    config.eval.seed = 0  # of the attacks' random draws
+    config.eval.keep_images = False  # whether adversarial images are kept beside the verdicts
 
     config.checkpoint = ConfigDict()
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved

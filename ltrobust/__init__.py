@@ -1,1 +1,25 @@
-"""Long-tailed adversarial robustness: training that resists attack on every class, and measurement to be believed."""
+"""Long-tailed adversarial robustness: training that resists attack on every class, measurement that can be believed.
+
+`ltrobust.evaluate` and `ltrobust.Threat` are imported when first used: tables and cards need no JAX.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ltrobust.evaluation.evaluate import Evaluation, evaluate
+    from ltrobust.threat import Threat
+
+__all__ = ["Evaluation", "Threat", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported on demand."""
+    if name in ("evaluate", "Evaluation"):
+        from ltrobust.evaluation import evaluate as module
+
+        return getattr(module, name)
+    if name == "Threat":
+        from ltrobust.threat import Threat
+
+        return Threat
+    raise AttributeError(f"module 'ltrobust' has no attribute {name!r}")

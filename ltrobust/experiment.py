@@ -128,7 +128,7 @@ def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -
 
 def _check_evaluation(config: Any) -> None:
     """Refuses evaluation settings before anything is trained."""
-    protocols.get(config.eval.protocol)
+    protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
     if config.eval.batch_size < 1 or config.eval.limit < 0:
         raise ValueError(
             f"eval.batch_size is {config.eval.batch_size} and eval.limit is {config.eval.limit}; "

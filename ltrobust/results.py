@@ -51,8 +51,20 @@ def report(
     )
     results = {}
     for network, weights in networks.items():
-        evaluation = evaluator(weights, test.images[ids], test.labels[ids], ids=ids, progress=f"evaluating {network}")
-        results[network] = _describe_network(weights, evaluation, splits.class_counts)
+        fingerprints = _fingerprints(weights)
+        store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
+        evaluation = evaluator(
+            weights,
+            test.images[ids],
+            test.labels[ids],
+            ids=ids,
+            progress=f"evaluating {network}",
+            store=store,
+            network=fingerprints,
+            selected_on="validation part" if network.endswith("/selected") else "nothing",
+        )
+        verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
+        results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
     card = {
@@ -63,7 +75,7 @@ def report(
         },
         "data": _describe_data(config, splits, test, ids),
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
-        "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)) | {"seed": config.eval.seed},
+        "protocol": _describe_protocol(config, splits.num_classes),
         "selection_rule": SELECTION_RULE,
         "training": training,
         "numerics": _describe_numerics(config, mesh),
@@ -76,18 +88,63 @@ def report(
     return path
 
 
-def _describe_network(weights: Weights, evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
-    """The card's part on one network: fingerprints, counts and views per column."""
+def _fingerprints(weights: Weights) -> dict[str, str]:
+    """SHA-256 of parameters and of running statistics."""
+    return {
+        "params_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.params))),
+        "batch_stats_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.batch_stats))),
+    }
+
+
+def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
+    """Where a network's verdicts lie: a folder of its own for everything that they depend on."""
+    content = {
+        "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)),
+        "threat": dataclasses.asdict(phases.make_threat(config)),
+        "seed": config.eval.seed,
+        "keep_images": config.eval.keep_images,
+        "labels": longtail.fingerprint(labels),
+        "limit": config.eval.limit,
+        "network": dict(fingerprints),
+    }
+    protocol = config.eval.protocol.replace("/", "-")
+    return f"verdicts/{protocol}-{network.replace('/', '-')}-{cards.digest_json(content)[:12]}"
+
+
+def _describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
+    """The card's part on one network: counts and views per column, and what verification found."""
     columns = {}
     for column in evaluation.columns:
         counts = evaluation.counts(column)
         plain = {"correct": counts.correct.tolist(), "total": counts.total.tolist()}
         columns[column] = plain | metrics.views(counts, class_counts)
+    headline = evaluation.protocol.headline
+    worst = evaluation.final_predictions(headline)
+    rounded = metrics.count(evaluation.correct_after_rounding(headline), evaluation.labels, evaluation.num_classes)
+    confusions = {
+        name: metrics.confusion(predictions, evaluation.labels, evaluation.num_classes)
+        for name, predictions in (("clean", evaluation.predictions["clean"]), (headline, worst))
+    }
     return {
-        "params_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.params))),
-        "batch_stats_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.batch_stats))),
         "max_violation": evaluation.max_violation,
+        "refuted": evaluation.refuted,
+        "clean_tied": int(np.sum(evaluation.clean_tied)),
+        "rounded_to_8_bits": {"column": headline, "correct": rounded.correct.tolist()},
+        "confusion": {name: matrix.tolist() for name, matrix in confusions.items()},
+        "thief": metrics.thief(confusions[headline]),
         "columns": columns,
+        "sanity": [dataclasses.asdict(item) for item in evaluation.sanity],
+    }
+
+
+def _describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
+    """The card's part on the protocol: every setting, and what its columns may be called."""
+    protocol = protocols.get(config.eval.protocol)
+    columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
+    return dataclasses.asdict(protocol) | {
+        "seed": config.eval.seed,
+        "headline": protocol.headline,
+        "titles": {column: protocols.title(column, num_classes) for column in columns},
     }
 
 
@@ -139,6 +196,7 @@ def make_network_evaluator(
         num_classes=num_classes,
         batch_size=min(config.eval.batch_size, max(images, 1)),
         seed=seed,
+        keep_images=config.eval.keep_images,
         exact_apply=applier(exact=True),
         place=lambda batch: jax.device_put(batch, where),
         devices=mesh.size,

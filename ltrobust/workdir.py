@@ -4,6 +4,7 @@ config.json                    the configuration that the run was started with
 checkpoints/{teacher,student}  see `training/checkpoints.py`
 metrics.jsonl, tensorboard/    see `training/records.py`
 results/                       result cards
+verdicts/                      see `evaluation/store.py`
 """
 
 import json

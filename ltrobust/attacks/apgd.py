@@ -192,7 +192,7 @@ def _remember_best(state: State, answer: Answer) -> State:
 def _check_progress(state: State, settings: Any, gradient: jax.Array) -> tuple[State, jax.Array]:
     """At the end of a window: without enough progress the step is halved and the search returns to its best point."""
     due = state.waited == state.window
-    oscillates = state.rises <= _RISING * state.window.astype(jnp.float32)
+    oscillates = state.rises.astype(jnp.float32) <= _RISING * state.window.astype(jnp.float32)
     stalls = ~state.reduced & (state.checked_loss >= state.best_loss)
     reduce = due & (oscillates | stalls)
     none = jnp.int32(0)

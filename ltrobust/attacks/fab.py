@@ -216,4 +216,9 @@ def _step(problem: Problem, state: State, settings: Any, threat: Threat, answer:
     return jnp.clip((1 - share) * from_here + share * from_image, threat.lower, threat.upper)
 
 
-FAB = Search(start=start, point=lambda state: state.point, advance=advance, objective=objective)
+def _point(state: State) -> jax.Array:
+    """Where judgement and gradient are wanted."""
+    return state.point
+
+
+FAB = Search(start=start, point=_point, advance=advance, objective=objective)

@@ -39,8 +39,8 @@ def tempered_difference(logits: jax.Array, labels: jax.Array, scale: jax.typing.
     margin of about 90; this one does not. Large s gives the margin, small s the mean over rivals.
     """
     chosen = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    rivals = jax.nn.logsumexp(jnp.where(chosen, -jnp.inf, scale * logits), axis=-1)
-    return rivals - _at(scale * logits, labels)
+    scaled = jnp.asarray(scale) * logits
+    return jax.nn.logsumexp(jnp.where(chosen, -jnp.inf, scaled), axis=-1) - _at(scaled, labels)
 
 
 def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:

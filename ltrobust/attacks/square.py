@@ -51,7 +51,7 @@ def settings(
     Args:
       radius: pixel units.
       image_shape: (height, width, channels).
-      norm: that of the threat; `l2` squares are odd and at least 3 wide where the image is.
+      norm: that of the threat; `l2` squares are odd and at least 3 wide, if the image is large enough.
       queries: proposals; one evaluation more is spent on the start.
       p_init: share of the image that the first squares cover.
       rescale: squeeze the schedule for 10,000 proposals into `queries` (the torchattacks default, `aa_ta10`). False:
@@ -148,7 +148,7 @@ def _side(share: float, image_shape: tuple[int, ...], norm: str) -> int:
     if norm == "linf":
         return min(max(side, 1), largest)
     side = max(side, 3)
-    return min(side + (side % 2 == 0), largest - (largest % 2 == 0))
+    return min(side + (side % 2 == 0), largest)
 
 
 def _stripes(problem: Problem, radius: jax.Array, threat: Threat) -> jax.Array:
@@ -195,8 +195,8 @@ def _propose_l2(
     erased = _square(_corner(draw[2], height, side), _corner(draw[3], width, side), side, (height, width))
     delta = best - problem.image
     unspent = jnp.maximum(radius**2 - jnp.sum(delta**2), 0.0)
-    # The released AutoAttack code takes the windows' length over all channels, the paper each channel's own.
-    available = jnp.sqrt(unspent / channels + jnp.sum(jnp.where(renewed | erased, delta, 0.0) ** 2))
+    windows = jnp.sum(jnp.where(renewed | erased, delta, 0.0) ** 2, axis=(0, 1))
+    available = jnp.sqrt(unspent / channels + windows)
     fresh = bumps(side, row, column, draw[4] < 0.5, (height, width))[..., None] * _signs(draw[5:])
     fresh = fresh + _unit(jnp.where(renewed, delta, 0.0), axis=(0, 1))
     fresh = _unit(fresh, axis=(0, 1)) * available
@@ -231,4 +231,9 @@ def _unit(delta: jax.Array, axis: tuple[int, ...] | None = None) -> jax.Array:
     return delta / (jnp.sqrt(jnp.sum(delta**2, axis=axis, keepdims=True)) + _TINY)
 
 
-SQUARE = Search(start=start, point=lambda state: state.point, advance=advance)
+def _point(state: State) -> jax.Array:
+    """Where the logits are wanted."""
+    return state.point
+
+
+SQUARE = Search(start=start, point=_point, advance=advance)

@@ -8,22 +8,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ltrobust.attacks import ball, objectives
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
 from ltrobust.data.batches import to_unit
+from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.threat import Threat
 
-# Allowed excess over ball and bounds, pixel units: float32 rounding of x + delta, not 1 %.
-TOLERANCE = 1e-6
 # Matrix products of fewer rows are computed in another order on the CPU, which changes last bits and so verdicts.
 _CPU_ROWS = 64
 _DISPATCH_SECONDS = 2.0
-
-Apply = Callable[[Any, jax.Array], jax.Array]
 
 
 class Verdicts(NamedTuple):
@@ -56,18 +51,6 @@ class Verdicts(NamedTuple):
     refuted: np.ndarray
     violations: np.ndarray
     images: np.ndarray
-
-
-class Judgement(NamedTuple):
-    """The exact network on a batch of points; the first five per image, [B]."""
-
-    predictions: jax.Array
-    rounded: jax.Array
-    margins: jax.Array
-    norms: jax.Array
-    violations: jax.Array
-    tied: jax.Array
-    logits: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +95,9 @@ class Driver:
         devices: int,
     ) -> None:
         self.threat, self.num_classes, self.seed, self.place, self.devices = threat, num_classes, seed, place, devices
-        self._apply, self._exact_apply = apply, exact_apply
+        self.apply, self.exact_apply = apply, exact_apply
         self.batch_size = self._even(batch_size)
-        self._judge = jax.jit(self._judge_batch)
+        self._judge = jax.jit(functools.partial(judge, exact_apply, num_classes, threat))
         self._begin = functools.cache(self._compile_begin)
         self._work = functools.cache(self._compile_work)
         self._refill = jax.jit(refill, donate_argnums=0)
@@ -127,8 +110,8 @@ class Driver:
             padded = np.resize(rows, self.batch_size)
             images = self.place(subject.gather(padded))
             judgement = self._judge(subject.variables, images, images, subject.labels[padded], np.float32(np.inf))
-            parts.append(jax.tree.map(lambda leaf, used=len(rows): np.asarray(leaf)[:used], judgement))
-            self._check_logits(parts[-1].logits)
+            parts.append(jax.tree.map(lambda leaf: leaf[: len(rows)], jax.device_get(judgement)))  # noqa: B023
+            check_logits(parts[-1].logits)
             report(len(rows))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
@@ -162,57 +145,64 @@ class Driver:
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=_no_start))
         root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(attack.name.encode()))
         radius = np.float32(radius_of(attack, self.threat))
-        size = self.batch_size
-        owners, waiting, refuted = np.full(size, -1), rows, np.zeros(size, int)
-        lanes, limit = None, 32
-        while True:
-            free = np.flatnonzero(owners < 0)
-            entering, waiting = waiting[: len(free)], waiting[len(free) :]
-            owners[free[: len(entering)]], refuted[free] = entering, 0
-            if not np.any(owners >= 0):
-                return
-            fresh = np.zeros(size, bool)
-            fresh[free[: len(entering)]] = True
-            if len(entering):
-                new = fill(*self._problems(subject, np.where(fresh, owners, rows[0]), logits, root), settings, fresh)
+        # Row of each lane's image, -1 for none, and how many of its claims were refuted.
+        owners, refuted = np.full(self.batch_size, -1), np.zeros(self.batch_size, int)
+        lanes: Any = None
+        limit = 32
+        while len(rows) or np.any(owners >= 0):
+            free = np.flatnonzero(owners < 0)[: len(rows)]
+            if len(free):
+                owners[free], refuted[free], rows = rows[: len(free)], 0, rows[len(free) :]
+                fresh = np.isin(np.arange(self.batch_size), free)
+                new = fill(*self._problems(subject, owners, logits), root, settings, fresh)
                 lanes = new if lanes is None else self._refill(lanes, new, fresh)
-            occupied = int(np.sum(owners >= 0))
-            enough = max(1, occupied // 8) if len(waiting) else occupied
-            began = time.monotonic()
-            before = np.asarray(lanes.evaluations)
-            lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough))
-            claimed, finished, evaluations = jax.device_get(
-                (lanes.state.claimed, lanes.state.finished, lanes.evaluations)
-            )
-            limit = _next_limit(limit, int(np.max(evaluations - before)), time.monotonic() - began)
+            lanes, limit = self._dispatch(advance, subject, lanes, settings, owners, limit, bool(len(rows)))
+            claimed, finished = jax.device_get((lanes.state.claimed, lanes.state.finished))
             stopped = (owners >= 0) & (claimed | finished)
-            if np.any(stopped):
-                labels = self.place(subject.labels[np.maximum(owners, 0)])
-                state, images = lanes.state, lanes.problem.image
-                judgement = jax.device_get(self._judge(subject.variables, state.candidate, images, labels, radius))
-                right = judgement.predictions == subject.labels[np.maximum(owners, 0)]
-                # A refuted claim does not end a search: it goes on until it finds better or its budget ends.
-                resume = stopped & claimed & right & ~finished
-                leave = stopped & ~resume
-                refuted += stopped & claimed & right
-                if np.any(leave):
-                    self._check(judgement, leave)
-                    verdicts = _read(lanes, judgement, leave, owners, refuted)
-                    owners = np.where(leave, -1, owners)
-                    yield verdicts
-                lanes = self._release(lanes, leave, resume)
+            if not np.any(stopped):
+                continue
+            judgement = self._judge_lanes(subject, lanes, owners, radius)
+            # A refuted claim does not end a search: it goes on until it finds better or its budget ends.
+            disputed = stopped & claimed & (judgement.predictions == subject.labels[np.maximum(owners, 0)])
+            refuted += disputed
+            leave = stopped & (finished | ~disputed)
+            if np.any(leave):
+                check(judgement, leave)
+                verdicts = _read(lanes, judgement, leave, owners, refuted)
+                owners = np.where(leave, -1, owners)
+                yield verdicts
+            lanes = self._release(lanes, leave, disputed & ~leave)
 
-    def _problems(
-        self, subject: Subject, rows: np.ndarray, logits: np.ndarray, root: jax.Array
-    ) -> tuple[Any, Any, Any, Any, jax.Array]:
-        """What `begin` needs of images at `rows`, on the devices."""
-        parts = (
-            subject.gather(rows),
-            subject.labels[rows].astype(np.int32),
-            logits[rows],
-            subject.ids[rows].astype(np.uint32),
-        )
-        return (*self.place(parts), root)
+    def _dispatch(
+        self,
+        advance: Callable,
+        subject: Subject,
+        lanes: Lanes,
+        settings: Any,
+        owners: np.ndarray,
+        limit: int,
+        more: bool,
+    ) -> tuple[Lanes, int]:
+        """One compiled stretch of about two seconds; while `more` images wait it ends once an eighth of lanes rests."""
+        occupied = int(np.sum(owners >= 0))
+        enough = max(1, occupied // 8) if more else occupied
+        before, began = np.asarray(lanes.evaluations), time.monotonic()
+        lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough))
+        done = int(np.max(np.asarray(lanes.evaluations) - before))
+        seconds = time.monotonic() - began
+        return lanes, int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
+
+    def _judge_lanes(self, subject: Subject, lanes: Lanes, owners: np.ndarray, radius: np.float32) -> Judgement:
+        """The exact network on every lane's candidate, on the host."""
+        labels = self.place(subject.labels[np.maximum(owners, 0)])
+        judged = self._judge(subject.variables, lanes.state.candidate, lanes.problem.image, labels, radius)
+        return jax.device_get(judged)
+
+    def _problems(self, subject: Subject, owners: np.ndarray, logits: np.ndarray) -> tuple[Any, Any, Any, Any]:
+        """Images, labels, clean logits and ids of the lanes' images, on the devices; anything where there is none."""
+        rows = np.maximum(owners, 0)
+        ids = subject.ids[rows].astype(np.uint32)
+        return self.place((subject.gather(rows), subject.labels[rows].astype(np.int32), logits[rows], ids))
 
     def _compile_begin(self, search: Search) -> Callable:
         """`(images, labels, logits, ids, root, settings, occupied) -> Lanes`."""
@@ -229,7 +219,7 @@ class Driver:
         def run(variables, lanes, settings, limit, enough) -> Lanes:
             return work(
                 search,
-                lambda points: self._apply(variables, points),
+                lambda points: self.apply(variables, points),
                 lanes,
                 settings,
                 self.threat,
@@ -239,50 +229,10 @@ class Driver:
 
         return jax.jit(run, donate_argnums=1)
 
-    def _judge_batch(self, variables: Any, points: jax.Array, images: jax.Array, labels: jax.Array, radius: Any):
-        """The exact network on the points, and on the points as 8-bit images."""
-        rounded = jnp.round(255 * points) / 255
-        rounded = ball.project(rounded, images, radius, self.threat)
-
-        def exact(points: jax.Array) -> jax.Array:
-            with jax.default_matmul_precision("highest"):
-                return self._exact_apply(variables, points).astype(jnp.float32)
-
-        logits, rounded_logits = jax.lax.map(exact, jnp.stack([points, rounded]))
-        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
-            raise ValueError(
-                f"the network gives logits {list(logits.shape)}, but the data have {self.num_classes} classes."
-            )
-        margins = objectives.true_margin(logits, labels.astype(jnp.int32))
-        return Judgement(
-            predictions=jnp.argmax(logits, axis=-1),
-            rounded=jnp.argmax(rounded_logits, axis=-1),
-            margins=margins,
-            norms=ball.norms(points - images, self.threat.norm),
-            violations=ball.violation(points, images, radius, self.threat),
-            tied=margins == 0,
-            logits=logits,
-        )
-
     def _even(self, batch_size: int) -> int:
         """The next larger batch size that divides over the devices, and that keeps bits on the CPU."""
         multiple = self.devices * (_CPU_ROWS if jax.default_backend() == "cpu" else 1)
         return -(-batch_size // multiple) * multiple
-
-    def _check(self, judgement: Judgement, which: np.ndarray) -> None:
-        """Stops on an invalid adversarial image or NaN logits."""
-        self._check_logits(np.asarray(judgement.logits)[which])
-        violations = np.asarray(judgement.violations)[which]
-        if not np.all(violations <= TOLERANCE):
-            raise FloatingPointError(
-                f"an attack left its ball or the pixel bounds by {violations.max()} (allowed: {TOLERANCE}); "
-                "this is a bug in the attack, and no number from it counts."
-            )
-
-    def _check_logits(self, logits: np.ndarray) -> None:
-        """Stops on NaN logits."""
-        if np.isnan(logits).any():
-            raise FloatingPointError("the network gives NaN logits; its weights or its input normalisation are broken.")
 
 
 def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
@@ -291,14 +241,11 @@ def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
     return lanes._replace(occupied=lanes.occupied & ~leave, state=lanes.state._replace(claimed=claimed))
 
 
-def _read(
-    lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndarray, refuted: np.ndarray
-) -> Verdicts:
+def _read(lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndarray, refuted: np.ndarray) -> Verdicts:
     """Host arrays of the lanes at `which`."""
     evaluations, targets, undefined, images = jax.device_get(
         (lanes.evaluations, lanes.state.target, lanes.undefined, lanes.state.candidate)
     )
-    judgement = jax.tree.map(np.asarray, judgement)
     return Verdicts(
         rows=owners[which],
         predictions=judgement.predictions[which],
@@ -313,13 +260,6 @@ def _read(
         violations=judgement.violations[which],
         images=images[which],
     )
-
-
-def _next_limit(limit: int, done: int, seconds: float) -> int:
-    """Passes per dispatch that take about two seconds."""
-    if done < 1 or seconds <= 0:
-        return limit
-    return int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

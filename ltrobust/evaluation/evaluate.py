@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from typing import Protocol as TypingProtocol
@@ -14,7 +14,8 @@ import numpy as np
 
 from ltrobust.attacks import ball
 from ltrobust.evaluation import metrics, protocols, sanity
-from ltrobust.evaluation.drive import Apply, Driver, Subject
+from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.sanity import Item
 from ltrobust.evaluation.session import Session
@@ -89,12 +90,19 @@ class Evaluation:
         """How many images had a claim of an attack that the exact network did not confirm."""
         return int(sum(np.sum(record["refuted"] > 0) for record in self.records.values()))
 
+    def final_predictions(self, column: str) -> np.ndarray:
+        """The prediction that counts in a column, int64 [N]; a combination: of the first attack that broke the image."""
+        final = self.predictions["clean"].copy()
+        for name in dict(self.protocol.combined).get(column, (column,)):
+            final = np.where(final == self.labels, self.predictions[name], final)
+        return final
+
     def correct_after_rounding(self, column: str) -> np.ndarray:
         """`correct`, where a broken image counts only if its adversarial image rounded to 8 bits still breaks it."""
-        names = dict(self.protocol.combined).get(column, (column,))
         attacks = {attack.name: attack for attack in self.protocol.attacks}
+        members = dict(self.protocol.combined).get(column, (column,))
         robust = self.clean
-        for name in {before for name in names for before in (*attacks[name].after, name)}:
+        for name in {before for member in members for before in (*attacks[member].after, member)}:
             rounded = self.records[name]["rounded"]
             robust = robust & ((rounded < 0) | (rounded == self.labels))
         return robust
@@ -116,7 +124,8 @@ class Evaluator(TypingProtocol):
         ids: np.ndarray | None = None,
         progress: str = "",
         store: str | Path | None = None,
-        passport: dict[str, Any] | None = None,
+        network: Mapping[str, Any] | None = None,
+        selected_on: str | None = None,
     ) -> Evaluation: ...
 
 
@@ -133,12 +142,13 @@ def make_evaluator(
     devices: int = 1,
     keep_images: bool = False,
 ) -> Evaluator:
-    """A compiled evaluation: `(variables, images, labels, *, ids=None, progress="", store=None) -> Evaluation`.
+    """A compiled evaluation, see `Evaluator`.
 
     Attacks search with `apply`; a verdict is the prediction of `exact_apply` (default: `apply`) at highest matmul
     precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
     by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
-    in the test set; default: positions in `images`.
+    in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `network` what else
+    tells this network from others; `selected_on`, for the sanity panel, by what its weights were selected.
 
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
@@ -171,7 +181,9 @@ def make_evaluator(
         devices=devices,
     )
 
-    def evaluate(variables, images, labels, *, ids=None, progress="", store=None, passport=None) -> Evaluation:
+    def evaluate(
+        variables, images, labels, *, ids=None, progress="", store=None, network=None, selected_on=None
+    ) -> Evaluation:
         images, labels = check_inputs(images, labels, num_classes, threat)
         ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
         subject = Subject(variables, images, labels, ids)
@@ -182,15 +194,16 @@ def make_evaluator(
             closing.callback(bar.close)
             opened = None
             if store is not None:
-                there = {**describe(protocol, threat, seed, subject, num_classes, clean.logits), **(passport or {})}
-                opened = Store(store, there, keep_images=keep_images)
+                passport = describe(protocol, threat, seed, subject, num_classes, clean.logits)
+                passport["network"] |= network or {}
+                opened = Store(store, passport, keep_images=keep_images)
                 closing.callback(opened.close)
                 for note in opened.notes:
                     bar.say(note)
             session = Session(driver, subject, clean, opened, bar)
             for attack in protocol.attacks:
                 session.run(attack)
-            items = sanity.panel(session, protocol) if protocol.sanity else ()
+            items = sanity.panel(session, protocol, selected_on=selected_on) if protocol.sanity else ()
         return Evaluation(
             labels=labels,
             num_classes=num_classes,
@@ -283,9 +296,7 @@ def evaluate(
     shape = (1, *np.shape(images)[1:])
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
-        raise ValueError(
-            f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes]."
-        )
+        raise ValueError(f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes].")
     evaluator = make_evaluator(
         lambda variables, points: logits_fn(points),
         protocol=protocols.get(protocol),
@@ -300,4 +311,4 @@ def evaluate(
 
 def _digest(array: np.ndarray) -> str:
     """SHA-256 of the raw bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

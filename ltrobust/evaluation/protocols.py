@@ -5,9 +5,10 @@ names of its own here: `aa_ta10` (torchattacks: 10 iterations) and `aa2_031` (Ro
 """
 
 import dataclasses
+import math
 from typing import Any
 
-from ltrobust.attacks import apgd, fab, pgd, square
+from ltrobust.attacks import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.attacks.search import Search
 from ltrobust.threat import Threat, pixels
 
@@ -70,9 +71,7 @@ class Apgd:
         loss = "difference" if self.loss == "targeted_dlr" and num_classes < 4 else self.loss
         runs = min(self.targets, num_classes - 1) if self.targets else 1
         radius = radius_of(self, threat)
-        return apgd.APGD, apgd.settings(
-            loss=loss, radius=radius, num_classes=num_classes, steps=self.steps, runs=runs
-        )
+        return apgd.APGD, apgd.settings(loss=loss, radius=radius, num_classes=num_classes, steps=self.steps, runs=runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,37 @@ class Square:
         )
 
 
-Attack = Pgd | Apgd | Fab | Square
+@dataclasses.dataclass(frozen=True)
+class CwL2:
+    """Carlini and Wagner's L2 attack without a radius; broken if any iterate was wrong, however far away."""
+
+    name: str
+    steps: int = 100
+    radius: float = math.inf
+    after: tuple[str, ...] = ()
+
+    def build(self, threat: Threat, num_classes: int, image_shape: tuple[int, ...]) -> tuple[Search, dict[str, Any]]:
+        """The search and its settings."""
+        del threat, num_classes, image_shape
+        return cw_l2.CW_L2, cw_l2.settings(steps=self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepFool:
+    """DeepFool without a radius; broken if the last point is wrong, however far away."""
+
+    name: str
+    steps: int = 50
+    radius: float = math.inf
+    after: tuple[str, ...] = ()
+
+    def build(self, threat: Threat, num_classes: int, image_shape: tuple[int, ...]) -> tuple[Search, dict[str, Any]]:
+        """The search and its settings."""
+        del threat, num_classes, image_shape
+        return deepfool.DEEPFOOL, deepfool.settings(steps=self.steps)
+
+
+Attack = Pgd | Apgd | Fab | Square | CwL2 | DeepFool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +198,8 @@ PGD20 = Pgd("pgd20", "ce", steps=20, step=1 / 4, start="uniform_raw")
 _CW20 = Pgd("cw20_k50", "margin", steps=20, step=1 / 4, start="uniform_raw")
 _LSA20 = Pgd("lsa20", "ce", steps=20, step=1 / 4, start="uniform_raw", scale=10.0)
 _PGD20_1 = Pgd("pgd20_1", "ce", steps=20, step=1 / 8, start="uniform")
+_PGD100_1 = Pgd("pgd100_1", "ce", steps=100, step=1 / 8, start="uniform")
+_CW20_K0 = Pgd("cw20_k0", "margin", steps=20, step=1 / 8, start="uniform", kappa=0.0)
 _WORST = ("worst", ("pgd20", "cw20_k50", "lsa20"))
 
 _AUTOATTACK = _sequence(
@@ -186,6 +217,7 @@ _TORCHATTACKS = _sequence(
     Fab("fab-t", steps=10, targets=1 << 20),
     Square("square", rescale=True),
 )
+_AA_TA10 = ("aa_ta10", _names(_TORCHATTACKS))
 _ROBAL = 0.031 * 255  # 7.905/255, not 8/255
 _ROBAL_STEP = 0.0078 / 0.031
 _ROBAL_TWO = _sequence("aa2_031/", Apgd("apgd-ce", "ce"), Apgd("apgd-t", "targeted_dlr", targets=MOST_TARGETS))
@@ -202,12 +234,7 @@ PROTOCOLS = {
             combined=(_WORST, ("autoattack", _names(_AUTOATTACK))),
             sanity=True,
         ),
-        Protocol(
-            "legacy_at_bsl",
-            (_FGSM_G, PGD20, _CW20, _LSA20, *_TORCHATTACKS),
-            combined=(("aa_ta10", _names(_TORCHATTACKS)),),
-            radius=8,
-        ),
+        Protocol("legacy_at_bsl", (_FGSM_G, PGD20, _CW20, _LSA20, *_TORCHATTACKS), combined=(_AA_TA10,), radius=8),
         Protocol(
             "legacy_robal",
             (
@@ -220,14 +247,12 @@ PROTOCOLS = {
             combined=(("aa2_031", _names(_ROBAL_TWO)),),
             radius=_ROBAL,
         ),
+        Protocol("legacy_robustlt", (_PGD20_1, _CW20_K0, *_TORCHATTACKS), combined=(_AA_TA10,), radius=8),
+        # The released notebooks attack batches of 32, whose summed cost ends `cw_l2`; here every image is a batch.
         Protocol(
-            "legacy_robustlt",
-            (
-                _PGD20_1,
-                Pgd("cw20_k0", "margin", steps=20, step=1 / 8, start="uniform", kappa=0.0),
-                *_TORCHATTACKS,
-            ),
-            combined=(("aa_ta10", _names(_TORCHATTACKS)),),
+            "legacy_taet/b1",
+            (_FGSM, _PGD20_1, _PGD100_1, CwL2("cw_l2"), DeepFool("deepfool"), *_TORCHATTACKS),
+            combined=(_AA_TA10,),
             radius=8,
         ),
     )

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.evaluation.drive import Driver, Judgement, Subject, Verdicts
+from ltrobust.evaluation.drive import Driver, Subject, Verdicts
+from ltrobust.evaluation.judge import Judgement
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store

@@ -46,7 +46,7 @@ class Store:
         self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keep_images else None
 
     def append(self, attack: str, records: Iterable[Mapping[str, Any]], images: np.ndarray | None = None) -> None:
-        """Adds records, each with at least `image` (its id) and `prediction`, and hands them to the operating system."""
+        """Adds records, each with at least `image` (its id) and `prediction`, and flushes them."""
         lines = []
         for position, record in enumerate(records):
             record = {"attack": attack, **record}

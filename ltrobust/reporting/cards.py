@@ -7,6 +7,7 @@ import datetime
 import functools
 import hashlib
 import importlib.metadata
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.files import write_json
+from ltrobust.files import without_nan, write_json
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 REQUIRED = (
     "card_version",
     "created",
@@ -58,12 +59,24 @@ def digest(arrays: list[np.ndarray]) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
+def digest_json(value: Any) -> str:
+    """SHA-256 of a plain value's JSON, with sorted keys."""
+    return hashlib.sha256(json.dumps(without_nan(value), sort_keys=True).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
     """Writes `<folder>/<name>.json`, or `<name>-2.json` and so on where that exists: a card is never overwritten.
 
     Raises:
       ValueError: a required field is missing.
     """
+    name = name.replace("/", "-")
     card = {
         "card_version": CARD_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -56,7 +56,7 @@ def _summary(result: Mapping[str, Any], names: tuple[str, str]) -> str:
     views = [name for name, view in result.items() if isinstance(view, Mapping) and name != "worst"]
     shown = [*(name for name in _VIEWS if name in views), *(name for name in views if name not in _VIEWS), "worst"]
     header = ["", *names, "difference", "interval", "b", "c", "p", "mid-p", "ahead"]
-    return tables._align([header, *(_line(name, result[name], names) for name in shown)])
+    return tables.align([header, *(_line(name, result[name], names) for name in shown)])
 
 
 def _line(name: str, view: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
@@ -118,7 +118,7 @@ def _classes(classes: Sequence[Mapping[str, Any]], names: tuple[str, str], class
     ]
     which = "" if few else f"{len(shown)} of {len(seen)} classes, those with corrected p < {_LEVEL}; "
     title = f"per class ({which}{family}; ahead: corrected p < {_LEVEL}):"
-    return f"{title}\n{tables._align([header, *rows])}"
+    return f"{title}\n{tables.align([header, *rows])}"
 
 
 def _values(view: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_COLUMNS = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
+_NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
 _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 
 
@@ -13,14 +13,17 @@ def render(card: Mapping[str, Any]) -> str:
     The 95 % interval follows each value: its half-width, or its bounds for the worst class.
     """
     networks = card["networks"]
-    columns = [name for name in _COLUMNS if name in next(iter(networks.values()))["columns"]]
-    above = ["", *(_COLUMNS[column] if view == "overall" else "" for column in columns for view in _VIEWS)]
+    combined = [name for name, _ in card["protocol"]["combined"]]
+    present = next(iter(networks.values()))["columns"]
+    columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
+    names = card["protocol"]["titles"] | _NAMES
+    above = ["", *(names[column] if view == "overall" else "" for column in columns for view in _VIEWS)]
     header = ["network", *(short for _ in columns for short in _VIEWS.values())]
     rows = [
         [name, *(_percent(network["columns"][column][view]) for column in columns for view in _VIEWS)]
         for name, network in networks.items()
     ]
-    return f"{_title(card)}\n\n{_align([above, header, *rows], rule_after=2)}\n\n{_legend(card)}"
+    return f"{_title(card)}\n\n{align([above, header, *rows], rule_after=2)}\n\n{_legend(card)}"
 
 
 def render_classes(card: Mapping[str, Any], network: str) -> str:
@@ -36,7 +39,7 @@ def render_classes(card: Mapping[str, Any], network: str) -> str:
         ]
         for index in _shown(len(names))
     ]
-    return f"{network}, per class (%):\n{_align([header, *rows])}"
+    return f"{network}, per class (%):\n{align([header, *rows])}"
 
 
 def _title(card: Mapping[str, Any]) -> str:
@@ -51,8 +54,10 @@ def _title(card: Mapping[str, Any]) -> str:
 def _legend(card: Mapping[str, Any]) -> str:
     tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
     parts = [f"tail: the last {tail} classes"]
-    if card["protocol"]["worst"]:
-        parts.append(f"worst of attacks: right under each of {', '.join(card['protocol']['worst'])}")
+    titles = card["protocol"]["titles"] | _NAMES
+    parts += [
+        f"{titles[name]}: right under each of {', '.join(attacks)}" for name, attacks in card["protocol"]["combined"]
+    ]
     return "; ".join(parts) + f".\nselected: {card['selection_rule']}."
 
 
@@ -73,7 +78,7 @@ def _shown(classes: int) -> list[int]:
     return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
 
 
-def _align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
+def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
     """Left-aligned first column, right-aligned others, a rule under the header's `rule_after` lines."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

@@ -116,7 +116,7 @@ def _start(phase: Phase, splits: Splits, initial: Weights | None, mesh: Mesh) ->
 def _order(phase: Phase, first: int, count: int, mesh: Mesh) -> jax.Array:
     """The stretch's rows, padded to the one compiled length and divided over the devices."""
     rows = batches.order(phase.schedule, phase.order_key, first, count, phase.examples_of)
-    padded = np.pad(rows, ((0, _CAPACITY - count), (0, 0)))
+    padded = np.concatenate([rows, np.zeros((_CAPACITY - count, rows.shape[1]), rows.dtype)])
     return jax.device_put(padded, devices.sharding(mesh, devices.divided(1)))
 
 

@@ -7,40 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear import apply, exactly_robust, fixture
 
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
-from ltrobust.evaluation.protocols import Attack, Protocol
+from ltrobust.evaluation.protocols import Pgd, Protocol
 from ltrobust.threat import Threat
 
 
 @pytest.fixture(scope="module")
 def linear():
-    """The base fixture of docs/protocols.md: 1,000 images of 8x8x3 in 10 classes, and a linear network."""
-    generator = np.random.RandomState(0)
-    directions = generator.randn(10, 192)
-    labels = np.repeat(np.arange(10), 100)
-    images = np.clip(0.5 + 0.05 * directions[labels] + 0.1 * generator.randn(1000, 192), 0, 1).astype(np.float32)
-    weights = directions.astype(np.float32)
-    return weights, images.reshape(-1, 3, 8, 8).transpose(0, 2, 3, 1), labels
-
-
-def apply(weights: jax.Array, images: jax.Array) -> jax.Array:
-    return (images.transpose(0, 3, 1, 2).reshape(len(images), -1) - 0.5) @ weights.T
-
-
-def exactly_robust(linear, radius: float) -> np.ndarray:
-    """Closed form in float64: for each rival j the worst corner of the box."""
-    weights, images, labels = linear
-    flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1).astype(np.float64)
-    weights = weights.astype(np.float64)
-    robust = np.ones(len(labels), bool)
-    for rival in range(10):
-        toward = weights[rival] - weights[labels]
-        corner = np.clip(flat + radius / 255 * np.sign(toward), 0, 1)
-        gap = np.sum((flat - 0.5) * -toward, axis=1)
-        robust &= (gap > np.sum(toward * (corner - flat), axis=1)) | (rival == labels)
-    return robust
+    return fixture()
 
 
 @functools.cache
@@ -50,8 +27,8 @@ def evaluator(protocol: str | Protocol = "quick", batch_size: int = 250, apply=a
     return make_evaluator(apply, protocol=protocol, batch_size=batch_size, **settings)
 
 
-def test_the_fixture_is_the_recorded_one(linear):
-    assert exactly_robust(linear, 8).reshape(10, 100).sum(1).tolist() == [69, 53, 83, 73, 68, 23, 46, 79, 61, 67]
+def test_the_fixture_is_the_recorded_one():
+    assert exactly_robust(8).reshape(10, 100).sum(1).tolist() == [69, 53, 83, 73, 68, 23, 46, 79, 61, 67]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +37,7 @@ def quick(linear):
 
 
 def test_quick_on_the_linear_model_has_the_recorded_accuracies(linear, quick):
-    exact = exactly_robust(linear, 8)
+    exact = exactly_robust(8)
     accuracy = {column: 100 * quick.correct(column).mean() for column in quick.columns}
     assert accuracy["clean"] == 100
     # Recorded with another generator's starts: single images may fall on either side.
@@ -96,7 +73,7 @@ def test_verdicts_follow_the_images_through_a_shuffle(linear, quick):
 
 def test_starts_differ_between_seeds(linear):
     weights, images, labels = linear
-    halfway = Protocol("halfway", (Attack("start", "ce", steps=0, step=0.0, start="uniform"),))
+    halfway = Protocol("halfway", (Pgd("start", "ce", steps=1, step=0.0, start="uniform"),))
     # At this radius a random start alone changes some predictions, and other seeds change others.
     first, again, second = (
         evaluator(halfway, threat=Threat(radius=128), seed=seed)(weights, images, labels) for seed in (0, 0, 1)
@@ -135,7 +112,7 @@ def test_eight_devices_give_the_same_verdicts(linear, quick):
     where = devices.sharding(devices.make_mesh(), devices.divided())
     weights, images, labels = linear
     rows = np.arange(0, 1000, 13)
-    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where))(
+    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=8)(
         weights, images[rows], labels[rows], ids=rows
     )
     assert len(jax.devices()) == 8
@@ -169,9 +146,9 @@ def test_errors(linear, change, error, message):
 
 
 def test_an_attack_that_leaves_the_ball_stops_the_evaluation(linear, monkeypatch):
-    from ltrobust.evaluation import evaluate
+    from ltrobust.attacks import ball
 
-    monkeypatch.setattr(evaluate, "pgd", lambda objective, images, keys, **settings: jnp.minimum(images + 0.0317, 1.0))
+    monkeypatch.setattr(ball, "project", lambda points, images, radius, threat: jnp.minimum(images + 0.0317, 1.0))
     with pytest.raises(FloatingPointError, match="left its ball"):
         evaluator.__wrapped__()(*linear)
 
@@ -179,5 +156,5 @@ def test_an_attack_that_leaves_the_ball_stops_the_evaluation(linear, monkeypatch
 def test_protocols_are_frozen_and_unknown_ones_are_refused():
     with pytest.raises(dataclasses.FrozenInstanceError):
         protocols.get("quick").name = "AutoAttack"  # pyright: ignore
-    with pytest.raises(ValueError, match="known protocols: validation, quick"):
+    with pytest.raises(ValueError, match="known protocols: validation, quick, standard"):
         protocols.get("autoattack")

@@ -1,0 +1,96 @@
+"""The verdict: what the exact network says of a point, and whether the point was allowed."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltrobust.attacks import ball, objectives
+from ltrobust.threat import Threat
+
+# Allowed excess over ball and bounds, pixel units: float32 rounding of x + delta, not 1 %.
+TOLERANCE = 1e-6
+
+Apply = Callable[[Any, jax.Array], jax.Array]
+
+
+class Judgement(NamedTuple):
+    """The exact network on a batch of points, arrays on devices or on the host: [B], and logits [B,K].
+
+    `rounded`: prediction of the point as an 8-bit image. `margins`: `z_y - max_{j != y} z_j`. `norms` and `violations`
+    in pixel units. `tied`: the label shares the highest logit with another class.
+    """
+
+    predictions: Any
+    rounded: Any
+    margins: Any
+    norms: Any
+    violations: Any
+    tied: Any
+    logits: Any
+
+
+def judge(
+    exact_apply: Apply,
+    num_classes: int,
+    threat: Threat,
+    variables: Any,
+    points: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    radius: jax.typing.ArrayLike,
+) -> Judgement:
+    """The exact network, at highest matmul precision, on points [B,H,W,C], and on the points as 8-bit images.
+
+    Rounded points are brought back into the ball around `images`. A prediction is the lowest class number among equal
+    logits.
+
+    Raises:
+      ValueError (while traced): the network gives another number of classes.
+    """
+    rounded = ball.project(jnp.round(255 * points) / 255, images, radius, threat)
+
+    def exact(points: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return exact_apply(variables, points).astype(jnp.float32)
+
+    logits, rounded_logits = jax.lax.map(exact, jnp.stack([points, rounded]))
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(f"the network gives logits {list(logits.shape)}, but the data have {num_classes} classes.")
+    margins = objectives.true_margin(logits, labels.astype(jnp.int32))
+    return Judgement(
+        predictions=jnp.argmax(logits, axis=-1),
+        rounded=jnp.argmax(rounded_logits, axis=-1),
+        margins=margins,
+        norms=ball.norms(points - images, threat.norm),
+        violations=ball.violation(points, images, radius, threat),
+        tied=margins == 0,
+        logits=logits,
+    )
+
+
+def check(judgement: Judgement, which: np.ndarray) -> None:
+    """Stops on an adversarial image outside of ball or bounds, or on NaN logits, among the entries at `which`.
+
+    Raises:
+      FloatingPointError: says by how much.
+    """
+    check_logits(np.asarray(judgement.logits)[which])
+    violations = np.asarray(judgement.violations)[which]
+    if not np.all(violations <= TOLERANCE):
+        raise FloatingPointError(
+            f"an attack left its ball or the pixel bounds by {violations.max()} (allowed: {TOLERANCE}); "
+            "this is a bug in the attack, and no number from it counts."
+        )
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Stops on NaN logits.
+
+    Raises:
+      FloatingPointError: there are some.
+    """
+    if np.isnan(logits).any():
+        raise FloatingPointError("the network gives NaN logits; its weights or its input normalisation are broken.")

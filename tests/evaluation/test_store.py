@@ -1,0 +1,200 @@
+"""The verdict store: append-only, readable while written, refuses strangers; a killed evaluation goes on."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from linear import apply, exactly_robust, fixture
+
+import ltrobust
+from ltrobust.evaluation import evaluate, protocols, store
+from ltrobust.evaluation.store import Store
+
+ROWS = np.arange(0, 1000, 5)
+# One attack of each kind, short, with the order and survivors of `standard`.
+SHORT = protocols.Protocol(
+    "short",
+    (
+        protocols.PGD20,
+        protocols.Apgd("apgd-ce", "ce", steps=30),
+        protocols.Apgd("apgd-t", "targeted_dlr", steps=30, targets=9, after=("apgd-ce",)),
+        protocols.Fab("fab-t", steps=20, after=("apgd-ce", "apgd-t")),
+        protocols.Square("square", queries=200, after=("apgd-ce", "apgd-t", "fab-t")),
+    ),
+    combined=(("autoattack", ("apgd-ce", "apgd-t", "fab-t", "square")),),
+)
+
+
+def run(folder=None, batch_size=64, seed=0, **options):
+    """The short protocol on every fifth image of the linear fixture."""
+    weights, images, labels = fixture()
+    evaluator = evaluate.make_evaluator(
+        apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=batch_size, seed=seed, **options
+    )
+    return evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted evaluation and its store."""
+    folder = tmp_path_factory.mktemp("store") / "whole"
+    return run(folder), folder
+
+
+def test_the_store_holds_every_verdict_of_the_evaluation(whole):
+    evaluation, folder = whole
+    passport, verdicts = store.read(folder)
+    assert passport["protocol"]["name"] == "short"
+    assert list(verdicts) == ["clean", *(attack.name for attack in SHORT.attacks)]
+    assert sorted(verdicts["clean"]) == ROWS.tolist()
+    for name, records in verdicts.items():
+        for place, identity in enumerate(ROWS):
+            if identity in records:
+                assert records[identity]["prediction"] == evaluation.predictions[name][place]
+    broken = [record for record in verdicts["apgd-ce"].values() if record["prediction"] != record["image"] // 100]
+    assert broken
+    assert all(0 < record["evaluations"] <= 31 and record["margin"] < 0 for record in broken)
+    assert all(record["norm"] <= 8 / 255 + 1e-6 for record in broken)
+    np.testing.assert_array_equal(evaluation.robust, exactly_robust(8, ROWS))
+
+
+def test_a_second_call_repeats_nothing(whole, monkeypatch):
+    from ltrobust.evaluation.drive import Driver
+
+    evaluation, folder = whole
+    before = (folder / "verdicts.jsonl").read_bytes()
+    monkeypatch.setattr(Driver, "_drive", lambda self, subject, attack, rows, logits: pytest.fail(attack.name))
+    again = run(folder)
+    assert (folder / "verdicts.jsonl").read_bytes() == before
+    for column, predictions in evaluation.predictions.items():
+        np.testing.assert_array_equal(predictions, again.predictions[column])
+    for name, record in evaluation.records.items():
+        for field, values in record.items():
+            np.testing.assert_array_equal(values, again.records[name][field])
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+import jax
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+from ltrobust.evaluation.store import Store
+append = Store.append
+def dying(self, attack, records, images=None):
+    append(self, attack, records, images)
+    if attack == sys.argv[2]:
+        self._lines.write(b'{{"attack":"' + attack.encode() + b'","ima')
+        self._lines.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+Store.append = dying
+import test_store
+test_store.run(sys.argv[1])
+"""
+
+
+def test_killed_in_every_attack_and_resumed_it_ends_with_the_same_verdicts(whole, tmp_path, capsys):
+    evaluation, _ = whole
+    here = pathlib.Path(__file__).resolve().parent
+    code = KILLED.format(paths=[str(here), str(here.parent), str(here.parents[1])])
+    folder = tmp_path / "killed"
+    environment = os.environ | {"JAX_PLATFORMS": jax.default_backend()}
+    left = {}
+    for attack in ("clean", *(attack.name for attack in SHORT.attacks)):
+        died = subprocess.run([sys.executable, "-c", code, str(folder), attack], env=environment, capture_output=True)
+        assert died.returncode == -9, died.stderr.decode()
+        known = store.read(folder)[1]
+        left[attack] = len(store.read(whole[1])[1][attack]) - len(known[attack])
+    # Each was killed with images left to do (all images of `clean` are written at once).
+    assert all(count > 0 for attack, count in left.items() if attack != "clean"), left
+    resumed = run(folder)
+    assert "incomplete record(s) dropped" in capsys.readouterr().out
+    for column, predictions in evaluation.predictions.items():
+        np.testing.assert_array_equal(predictions, resumed.predictions[column])
+    for name, record in evaluation.records.items():
+        np.testing.assert_array_equal(record["evaluations"], resumed.records[name]["evaluations"])
+    lines = (folder / "verdicts.jsonl").read_text().splitlines()
+    whole_lines = [json.loads(line) for line in lines if line.endswith("}")]
+    names = [(record["attack"], record["image"]) for record in whole_lines]
+    assert len(names) == len(set(names)), "an image was attacked twice"
+
+
+@pytest.mark.parametrize("change", ["seed", "images", "network", "protocol"])
+def test_a_store_of_something_else_is_refused_with_both_passports(whole, change, monkeypatch):
+    _, folder = whole
+    before = (folder / "verdicts.jsonl").read_bytes()
+    weights, images, labels = fixture()
+    settings = {"protocol": SHORT, "threat": ltrobust.Threat(), "num_classes": 10, "batch_size": 64}
+    images = images[ROWS]
+    expected = {"seed": "seed: 0 -> 1", "images": "sha256", "network": "probe", "protocol": 'name: "short" -> "quick"'}
+    if change == "seed":
+        settings["seed"] = 1
+    elif change == "images":
+        images = np.clip(images + np.float32(0.001), 0, 1)
+    elif change == "network":
+        weights = weights * np.float32(1.01)
+    else:
+        settings["protocol"] = protocols.get("quick")
+    with pytest.raises(ValueError, match=r"(?s)belongs to another evaluation.*" + expected[change]):
+        evaluate.make_evaluator(apply, **settings)(weights, images, labels[ROWS], ids=ROWS, store=folder)
+    assert (folder / "verdicts.jsonl").read_bytes() == before
+
+
+def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="neither empty nor a verdict store"):
+        Store(tmp_path, {})
+    with pytest.raises(ValueError, match=r"no passport\.json"):
+        store.read(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_adversarial_images_are_kept_where_asked_for(tmp_path):
+    evaluation = run(tmp_path / "kept", keep_images=True)
+    weights, images, labels = fixture()
+    _, verdicts = store.read(tmp_path / "kept")
+    for place in np.flatnonzero(~evaluation.robust)[:20]:
+        identity = int(ROWS[place])
+        name = next(
+            name for name in ("apgd-ce", "apgd-t") if verdicts[name][identity]["prediction"] != labels[identity]
+        )
+        record = verdicts[name][identity]
+        adversarial = store.read_adversarial(tmp_path / "kept", record, (8, 8, 3))
+        assert np.abs(adversarial - images[identity]).max() <= 8 / 255 + 1e-6
+        assert np.abs(adversarial - images[identity]).max() == pytest.approx(record["norm"])
+        assert int(np.argmax(apply(weights, adversarial[None]))) == record["prediction"] != labels[identity]
+    with pytest.raises(ValueError, match="none were kept"):
+        store.read_adversarial(tmp_path / "kept", {"image": 3}, (8, 8, 3))
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing(whole, monkeypatch, capsys):
+    from ltrobust.evaluation.drive import Driver
+
+    evaluation, _ = whole
+    dispatch = Driver._dispatch
+
+    def narrow(self, advance, subject, lanes, settings, owners, limit, more):
+        if len(owners) > 64:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+        return dispatch(self, advance, subject, lanes, settings, owners, limit, more)
+
+    monkeypatch.setattr(Driver, "_dispatch", narrow)
+    found = run(batch_size=256)
+    assert "going on with 64 images per batch" in capsys.readouterr().out
+    for column, predictions in evaluation.predictions.items():
+        np.testing.assert_array_equal(predictions, found.predictions[column])
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
+    from ltrobust.evaluation.drive import Driver
+
+    def broken(self, *arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(Driver, "_dispatch", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        run()
