@@ -6,7 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltrobust.evaluation.evaluate import Evaluation, evaluate
+    from ltrobust.evaluation.evaluate import evaluate
+    from ltrobust.evaluation.evaluation import Evaluation
     from ltrobust.threat import Threat
 
 __all__ = ["Evaluation", "Threat", "evaluate"]
@@ -14,10 +15,14 @@ __all__ = ["Evaluation", "Threat", "evaluate"]
 
 def __getattr__(name: str) -> Any:
     """The public names, imported on demand."""
-    if name in ("evaluate", "Evaluation"):
-        from ltrobust.evaluation import evaluate as module
+    if name == "evaluate":
+        from ltrobust.evaluation.evaluate import evaluate
 
-        return getattr(module, name)
+        return evaluate
+    if name == "Evaluation":
+        from ltrobust.evaluation.evaluation import Evaluation
+
+        return Evaluation
     if name == "Threat":
         from ltrobust.threat import Threat
 

@@ -14,7 +14,8 @@ from ltrobust import models
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols
-from ltrobust.evaluation.evaluate import Evaluation, Evaluator, make_evaluator
+from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
+from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.reporting import cards, tables
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
@@ -60,8 +61,14 @@ def report(
             ids=ids,
             progress=f"evaluating {network}",
             store=store,
-            network=fingerprints,
+            about={
+                "network": network,
+                "class_names": list(splits.class_names),
+                "training_counts": splits.class_counts.tolist(),
+                **fingerprints,
+            },
             selected_on="validation part" if network.endswith("/selected") else "nothing",
+            test_labels=test.labels,
         )
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
         results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}

@@ -17,6 +17,7 @@ ALLOWED = {
     "files": set(),
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
+    "compare": {"evaluation", "files", "reporting"},
     "results": {"data", "evaluation", "models", "reporting", "training"},
     "experiment": {"data", "evaluation", "methods", "models", "reporting", "results", "training", "workdir"},
     "__init__": {"evaluation", "threat"},
@@ -29,6 +30,7 @@ WITHOUT_JAX = (
     "evaluation/compare.py",
     "evaluation/store.py",
     "reporting",
+    "compare.py",
 )
 
 

@@ -7,9 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Below any ordinary logit, as in the peers' code; never mask by multiplying with 0.
-_MASKED = -1e4
-
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`-log softmax(z)_y`."""
@@ -29,7 +26,7 @@ def margin(logits: jax.Array, labels: jax.Array, kappa: jax.typing.ArrayLike = 5
 def true_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """`z_y - max_{j != y} z_j`: positive where the prediction is right."""
     chosen = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    return _at(logits, labels) - jnp.max(jnp.where(chosen, _MASKED, logits), axis=-1)
+    return _at(logits, labels) - jnp.max(jnp.where(chosen, -jnp.inf, logits), axis=-1)
 
 
 def tempered_difference(logits: jax.Array, labels: jax.Array, scale: jax.typing.ArrayLike = 5.0) -> jax.Array:

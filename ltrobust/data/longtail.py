@@ -109,6 +109,25 @@ def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", 
     return np.concatenate(kept)
 
 
+def long_tailed_test(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp") -> np.ndarray:
+    """Positions of a long-tailed part of a balanced test set, int64 [N'], ascending: the first `n_c` of each class.
+
+    TAET evaluates on test sets with the profile of its training sets. Its selection was drawn without a seed and is
+    published as arrays only; the counts are the same, the choice of images is ours. Overall and balanced accuracy
+    differ on such a set, and neither may stand beside numbers from the full test set.
+
+    Args:
+      labels: [N] integers in the test set's official order.
+      imbalance_ratio, profile: see `class_counts`.
+
+    Raises:
+      ValueError: see `class_counts` and `count_classes`.
+    """
+    labels = np.asarray(labels)
+    counts = class_counts(count_classes(labels), imbalance_ratio=imbalance_ratio, profile=profile)
+    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)]))
+
+
 def carve_validation(labels: np.ndarray, *, fraction: float = 0.05, floor: int = 10, cap: float = 0.2) -> Carve:
     """Splits a training list into training and validation parts, class by class, without random draws.
 

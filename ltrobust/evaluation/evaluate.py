@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,103 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.attacks import ball
-from ltrobust.evaluation import metrics, protocols, sanity
+from ltrobust.evaluation import protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.progress import Progress
-from ltrobust.evaluation.sanity import Item
 from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
-from ltrobust.evaluation.summary import summarise
 from ltrobust.threat import Threat
 
 _PROBE_IMAGES = 8  # whose clean logits tell one network from another
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Verdicts on N images.
-
-    Attributes:
-      labels: int64 [N].
-      num_classes: C.
-      protocol: what was run.
-      threat: at which radius.
-      predictions: column -> int64 [N]; `clean`, then each attack. An image that is wrong when clean is never attacked,
-        and one that an earlier attack of a sequence broke is not attacked again: that prediction stands in the column.
-      records: attack -> field of `drive.Verdicts` -> [N]; NaN or -1 where the attack did not see the image.
-      clean_tied: bool [N], whether the label shares the highest clean logit with another class.
-      sanity: items of the sanity panel (see `sanity.py`), where it was run.
-    """
-
-    labels: np.ndarray
-    num_classes: int
-    protocol: protocols.Protocol
-    threat: Threat
-    predictions: dict[str, np.ndarray]
-    records: dict[str, dict[str, np.ndarray]]
-    clean_tied: np.ndarray
-    sanity: tuple[Item, ...] = ()
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """`clean`, each attack, and each combination."""
-        return (*self.predictions, *(name for name, _ in self.protocol.combined))
-
-    @property
-    def clean(self) -> np.ndarray:
-        """Whether each image is predicted right, bool [N]."""
-        return self.correct("clean")
-
-    @property
-    def robust(self) -> np.ndarray:
-        """Whether each image is still predicted right under the protocol's headline column, bool [N]."""
-        return self.correct(self.protocol.headline)
-
-    @property
-    def per_attack(self) -> dict[str, np.ndarray]:
-        """`correct` of every column but `clean`."""
-        return {column: self.correct(column) for column in self.columns if column != "clean"}
-
-    def correct(self, column: str) -> np.ndarray:
-        """Whether each image is (still) predicted right, bool [N]; a combination: under each of its attacks."""
-        names = dict(self.protocol.combined).get(column, (column,))
-        return np.all([self.predictions[name] == self.labels for name in names], axis=0)
-
-    def counts(self, column: str) -> metrics.ClassCounts:
-        """Correct and all images per class."""
-        return metrics.count(self.correct(column), self.labels, self.num_classes)
-
-    @property
-    def max_violation(self) -> float:
-        """The largest excess over ball or bounds that was measured, pixel units."""
-        return max((float(np.nanmax(record["violation"], initial=0)) for record in self.records.values()), default=0.0)
-
-    @property
-    def refuted(self) -> int:
-        """How many images had a claim of an attack that the exact network did not confirm."""
-        return int(sum(np.sum(record["refuted"] > 0) for record in self.records.values()))
-
-    def final_predictions(self, column: str) -> np.ndarray:
-        """The prediction that counts in a column, int64 [N]; a combination: of the first attack that broke the image."""
-        final = self.predictions["clean"].copy()
-        for name in dict(self.protocol.combined).get(column, (column,)):
-            final = np.where(final == self.labels, self.predictions[name], final)
-        return final
-
-    def correct_after_rounding(self, column: str) -> np.ndarray:
-        """`correct`, where a broken image counts only if its adversarial image rounded to 8 bits still breaks it."""
-        attacks = {attack.name: attack for attack in self.protocol.attacks}
-        members = dict(self.protocol.combined).get(column, (column,))
-        robust = self.clean
-        for name in {before for member in members for before in (*attacks[member].after, member)}:
-            rounded = self.records[name]["rounded"]
-            robust = robust & ((rounded < 0) | (rounded == self.labels))
-        return robust
-
-    def summary(self) -> str:
-        """A readable table: every column overall, balanced and in the worst class, and what the sanity panel says."""
-        return summarise(self)
 
 
 class Evaluator(TypingProtocol):
@@ -124,8 +38,9 @@ class Evaluator(TypingProtocol):
         ids: np.ndarray | None = None,
         progress: str = "",
         store: str | Path | None = None,
-        network: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
         selected_on: str | None = None,
+        test_labels: np.ndarray | None = None,
     ) -> Evaluation: ...
 
 
@@ -147,8 +62,9 @@ def make_evaluator(
     Attacks search with `apply`; a verdict is the prediction of `exact_apply` (default: `apply`) at highest matmul
     precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
     by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
-    in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `network` what else
-    tells this network from others; `selected_on`, for the sanity panel, by what its weights were selected.
+    in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `about` plain values
+    that its passport is to hold besides. For the sanity panel: `selected_on`, by what the weights were selected, and
+    `test_labels`, those of the complete test set by image id.
 
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
@@ -182,7 +98,7 @@ def make_evaluator(
     )
 
     def evaluate(
-        variables, images, labels, *, ids=None, progress="", store=None, network=None, selected_on=None
+        variables, images, labels, *, ids=None, progress="", store=None, about=None, selected_on=None, test_labels=None
     ) -> Evaluation:
         images, labels = check_inputs(images, labels, num_classes, threat)
         ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
@@ -190,12 +106,13 @@ def make_evaluator(
         bar = Progress(progress, len(labels))
         bar.begin("clean", len(labels), len(labels))
         clean = driver.clean(subject, lambda number: bar.advance(number, 0))
+        _warn_of_probabilities(clean.logits)
         with contextlib.ExitStack() as closing:
             closing.callback(bar.close)
             opened = None
             if store is not None:
                 passport = describe(protocol, threat, seed, subject, num_classes, clean.logits)
-                passport["network"] |= network or {}
+                passport["about"] = dict(about or {})
                 opened = Store(store, passport, keep_images=keep_images)
                 closing.callback(opened.close)
                 for note in opened.notes:
@@ -203,7 +120,9 @@ def make_evaluator(
             session = Session(driver, subject, clean, opened, bar)
             for attack in protocol.attacks:
                 session.run(attack)
-            items = sanity.panel(session, protocol, selected_on=selected_on) if protocol.sanity else ()
+            items = ()
+            if protocol.sanity:
+                items = sanity.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)
         return Evaluation(
             labels=labels,
             num_classes=num_classes,
@@ -307,6 +226,16 @@ def evaluate(
         keep_images=keep_images,
     )
     return evaluator((), images, labels, progress="evaluating" if progress else "", store=store)
+
+
+def _warn_of_probabilities(logits: np.ndarray) -> None:
+    """Warns where every row looks like a softmax's output."""
+    if logits.min() > -1e-5 and logits.max() < 1 + 1e-5 and np.all(np.abs(logits.sum(axis=1) - 1) < 1e-5):
+        warnings.warn(
+            "the network seems to give probabilities instead of logits: their gradients vanish where it is confident, "
+            "so attacks look weaker than they are. Leave the softmax out.",
+            stacklevel=3,
+        )
 
 
 def _digest(array: np.ndarray) -> str:

@@ -209,7 +209,7 @@ _AUTOATTACK = _sequence(
     Fab("fab-t"),
     Square("square"),
 )
-# Targets are all other classes, and Square's schedule is stretched to 10,000 queries of which 5,000 are made.
+# Targets are all other classes, and Square's schedule for 10,000 queries is squeezed into 5,000.
 _TORCHATTACKS = _sequence(
     "aa_ta10/",
     Apgd("apgd-ce", "ce", steps=10),

@@ -123,8 +123,7 @@ def _bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
 
 def _kinds(runs: Runs) -> Item:
     """P16: both kinds in the headline."""
-    names = dict(runs.protocol.combined).get(runs.protocol.headline, (runs.protocol.headline,))
-    members = [attack for attack in runs.protocol.attacks if attack.name in names]
+    members = [attack for attack in runs.protocol.attacks if attack.name in runs.headline]
     targeted = [attack.name for attack in members if getattr(attack, "targets", 0)]
     untargeted = [attack.name for attack in members if not getattr(attack, "targets", 0)]
     evidence = f"targeted: {', '.join(targeted) or 'none'}; untargeted: {', '.join(untargeted) or 'none'}"

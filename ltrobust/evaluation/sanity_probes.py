@@ -5,6 +5,7 @@ Everything else runs in the programs of the evaluation.
 """
 
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -41,35 +42,44 @@ class Probe(NamedTuple):
 
 def items(runs: Runs) -> list[Item]:
     """P17, P20, P21, P28, P29."""
-    clean, started = _probe(runs, started=False), _probe(runs, started=True)
+    program = _gradient_program(runs)
+    clean, started = _probe(runs, program, 0.0), _probe(runs, program, runs.session.driver.threat.epsilon)
     return [_zero_gradients(runs, started), _randomised(runs), _batches(runs), _repeated(runs), _precision(runs, clean)]
 
 
-def _probe(runs: Runs, *, started: bool) -> Probe:
-    """The network at the images, or at a uniform random start in the ball around each."""
-    driver, subject = runs.session.driver, runs.session.subject
+def _losses(num_classes: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
+    """The losses whose gradients are looked at; DLR needs three classes."""
     losses = {"cross-entropy": objectives.cross_entropy, "margin": objectives.true_margin}
-    losses |= {"DLR": objectives.dlr} if runs.num_classes >= 3 else {}
+    return losses | ({"DLR": objectives.dlr} if num_classes >= 3 else {})
+
+
+def _gradient_program(runs: Runs) -> Callable:
+    """`(variables, images, labels, ids, radius) -> (predictions [B], zero [losses, B])` at a random start."""
+    driver, losses = runs.session.driver, _losses(runs.num_classes).values()
     root = jax.random.fold_in(jax.random.key(driver.seed), zlib.crc32(b"panel/gradients"))
 
-    @jax.jit
     def program(variables, images, labels, ids, radius):
         keys = jax.vmap(lambda identity: jax.random.fold_in(root, identity))(ids)
         points = ball.random_start(images, keys, radius, start="uniform", threat=driver.threat)
         logits, pull = jax.vjp(lambda points: driver.apply(variables, points), points)
-        slopes = [jax.grad(lambda z, f=loss: jnp.sum(f(z, labels)))(logits) for loss in losses.values()]
+        slopes = [jax.grad(lambda z, f=loss: jnp.sum(f(z, labels)))(logits) for loss in losses]
         gradients = jax.lax.map(lambda slope: pull(slope)[0], jnp.stack(slopes))
         some = jnp.any(jnp.isfinite(gradients) & (gradients != 0), axis=(2, 3, 4))
         return jnp.argmax(logits, axis=-1), ~some
 
-    radius = np.float32(driver.threat.epsilon if started else 0.0)
+    return jax.jit(program)
+
+
+def _probe(runs: Runs, program: Callable, radius: float) -> Probe:
+    """The network at a uniform random start within the radius (pixel units) of each image."""
+    driver, subject, losses = runs.session.driver, runs.session.subject, _losses(runs.num_classes)
     size, number = driver.batch_size, len(runs.labels)
     predictions, zero = np.zeros(number, int), np.zeros((len(losses), number), bool)
     for first in range(0, number, size):
         rows = np.arange(first, min(first + size, number))
         padded = np.resize(rows, size)
         parts = (subject.gather(padded), subject.labels[padded].astype(np.int32), subject.ids[padded].astype(np.uint32))
-        found = jax.device_get(program(subject.variables, *driver.place(parts), radius))
+        found = jax.device_get(program(subject.variables, *driver.place(parts), np.float32(radius)))
         predictions[rows], zero[:, rows] = found[0][: len(rows)], found[1][:, : len(rows)]
     return Probe(predictions, dict(zip(losses, zero, strict=True)))
 
@@ -83,7 +93,7 @@ def _zero_gradients(runs: Runs, probe: Probe) -> Item:
             runs.per_class(zero & runs.clean),
             totals,
             rule="P17 ce" if loss == "cross-entropy" else "P17",
-            note=loss,
+            label=loss,
         )
         for loss, zero in probe.zero.items()
     )
@@ -147,11 +157,13 @@ def _batches(runs: Runs) -> Item:
 
 
 def _repeated(runs: Runs) -> Item:
-    """P28: attacked anew, past the store, in another order and so among other neighbours."""
+    """P28: attacked anew, past the store, in another order and among other neighbours."""
     session = runs.session
     attacks = [attack for attack in runs.protocol.attacks if attack.name in REPEATED_ATTACKS]
     rows = runs.sample(len(runs.labels))
-    rows = np.random.RandomState(2).permutation(rows[runs.clean[rows]])[:REPEATED_IMAGES]
+    rows = np.random.RandomState(2).permutation(rows[runs.clean[rows]])
+    # A part of them, so that the rest is missing among the neighbours.
+    rows = rows[: min(REPEATED_IMAGES, -(-len(rows) // 2))]
     if not attacks or not len(rows):
         return stated("P28", "skipped", "nothing was attacked" if attacks else "the protocol has neither attack")
     changed = np.zeros(len(runs.labels), bool)
@@ -160,14 +172,17 @@ def _repeated(runs: Runs) -> Item:
         for verdicts in session.driver.attack(session.subject, attack, rows, session.clean.logits):
             right = verdicts.predictions == runs.labels[verdicts.rows]
             changed[verdicts.rows] |= right != before[verdicts.rows]
-    note = f"{' and '.join(attack.name for attack in attacks)} in another order"
+    note = f"{' and '.join(attack.name for attack in attacks)} in another order, among other images"
     return measured("P28", runs.per_class(changed), runs.per_class(rows), note=note)
 
 
 def _precision(runs: Runs, clean: Probe) -> Item:
-    """P29: clean predictions that differ between search and exact network, and claims that the latter refuted."""
+    """P29: clean predictions that differ between search and exact network, and robust images that a claim was made of.
+
+    A refuted claim changes nothing where the search went on and found a point that the exact network confirms.
+    """
     differ = clean.predictions != runs.session.predictions["clean"]
-    claims = [record["refuted"] > 0 for record in runs.session.records.values()]
-    refuted = np.any(claims, axis=0) if claims else np.zeros_like(differ)
-    note = f"{np.sum(differ)} clean predictions, {np.sum(refuted)} images with a refuted claim"
-    return measured("P29", runs.per_class(differ | refuted), runs.per_class(runs.labels >= 0), note=note)
+    claims = np.any([record["refuted"] > 0 for record in runs.session.records.values()], axis=0)
+    saved = claims & runs.robust
+    note = f"{np.sum(differ)} clean predictions; of {np.sum(claims)} images with a refuted claim {np.sum(saved)} robust"
+    return measured("P29", runs.per_class(differ | saved), runs.per_class(runs.labels >= 0), note=note)

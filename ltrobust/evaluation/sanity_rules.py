@@ -99,6 +99,7 @@ STRENGTH, STRENGTH_PER_CLASS, STRENGTH_IMAGES = (0.70, 0.50), (0.5, 0.3), 50  # 
 BATCH_DIFFERENCE = (1e-4, 1e-2)  # P21, relative
 RANDOMISED_DISTANCE = 1e-4  # P20, of logits of unit length
 PROBABILITY = 1e-5  # P22
+EIGHT_BITS = 1e-3  # P30: how far a pixel may be from a multiple of 1/255, in 1/255
 COLLAPSE, COLLAPSE_CLASSES = 0.5, 10  # P27: share of one class, and from how many classes on
 
 
@@ -152,7 +153,7 @@ def stated(identifier: str, status: str, evidence: str, per_class: Iterable[tupl
 
 
 def worst(statuses: Iterable[str]) -> str:
-    """The worst of some statuses."""
+    """The worst of some statuses: fail, warn, skipped, pass."""
     return max(statuses, key=STATUSES.index)
 
 
@@ -173,6 +174,7 @@ def measured(
     *,
     overall: float | None = None,
     rule: str = "",
+    label: str = "",
     note: str = "",
 ) -> Item:
     """An item from images counted per class.
@@ -183,6 +185,7 @@ def measured(
       totals: [C], of how many; a class without images is not judged.
       overall: of all images, where that is not the sum.
       rule: key of the limits, where it is not the identifier.
+      label: what the numbers are of, where an item has several.
       note: added to the evidence.
     """
     rule = rule or identifier
@@ -194,11 +197,11 @@ def measured(
     for position in np.flatnonzero(totals) if rule in PER_CLASS else ():
         status = grade(numbers[position], totals[position], PER_CLASS[rule], classes)
         if status != "pass":
-            what = f"{numbers[position]:g} of {totals[position]} images"
+            what = f"{label and label + ', '}{numbers[position]:g} of {totals[position]} images"
             per_class.append((int(position), status, what))
     warns = None if limit.warns is None else limit.warns + (100 / classes if limit.chance else 0)
     bounds = f"limit {limit.passes:g}" + ("" if warns is None else f"/{warns:g}")
-    evidence = f"overall {100 * number / total:.2f} % of {total} images ({bounds}){note and ', ' + note}"
+    evidence = f"{label or 'overall'} {100 * number / total:.2f} % of {total} images ({bounds}){note and ', ' + note}"
     return stated(identifier, grade(number, total, limit, classes), evidence, per_class)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.protocols import Attack, Pgd, Protocol
 from ltrobust.evaluation.sanity_rules import (
+    EIGHT_BITS,
     STRENGTH,
     STRENGTH_IMAGES,
     STRENGTH_PER_CLASS,
@@ -45,6 +46,16 @@ class Runs:
         self.session, self.protocol = session, protocol
         self.labels, self.num_classes = session.subject.labels, session.driver.num_classes
         self.clean = session.predictions["clean"] == self.labels
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """Names of the attacks behind the protocol's headline."""
+        return dict(self.protocol.combined).get(self.protocol.headline, (self.protocol.headline,))
+
+    @property
+    def robust(self) -> np.ndarray:
+        """Whether each image is right under all of them, bool [N]."""
+        return np.all([self.session.predictions[name] == self.labels for name in self.headline], axis=0)
 
     def per_class(self, chosen: np.ndarray) -> np.ndarray:
         """How many images of each class are chosen, [C]; from truth values [N] or positions."""
@@ -207,8 +218,7 @@ def _median_margins(runs: Runs) -> np.ndarray:
 
 def _strength(runs: Runs, pgd20: np.ndarray) -> Item:
     """P19: accuracy under the protocol's headline over that under PGD-20."""
-    members = dict(runs.protocol.combined).get(runs.protocol.headline, (runs.protocol.headline,))
-    robust = np.all([runs.session.predictions[name] == runs.labels for name in members], axis=0)
+    robust = runs.robust
     if not np.any(pgd20):
         return stated("P19", "skipped", "PGD-20 leaves no image")
     left, remaining = runs.per_class(pgd20), runs.per_class(robust)
@@ -228,12 +238,16 @@ def _strength(runs: Runs, pgd20: np.ndarray) -> Item:
 
 
 def _rounding(runs: Runs) -> Item:
-    """P30: images whose every adversarial image is harmless as an 8-bit image."""
-    members = dict(runs.protocol.combined).get(runs.protocol.headline, (runs.protocol.headline,))
-    attacks = [attack for attack in runs.protocol.attacks if attack.name in members]
+    """P30: images that some attack breaks, and none does with its adversarial image as an 8-bit image.
+
+    Every attack of the protocol counts on both sides: those of a sequence stop at the first point that is wrong, which
+    rounding often undoes, and leave the image to no other.
+    """
+    images = runs.session.subject.images
+    if images.dtype != np.uint8 and np.max(np.abs(255 * images - np.round(255 * images))) > EIGHT_BITS:
+        return stated("P30", "skipped", "the images themselves are not 8-bit images")
     robust, rounded = runs.clean, runs.clean
-    for name in {before for attack in attacks for before in (*attack.after, attack.name)}:
-        record = runs.session.records[name]
+    for name, record in runs.session.records.items():
         robust = robust & (runs.session.predictions[name] == runs.labels)
         rounded = rounded & ((record["rounded"] < 0) | (record["rounded"] == runs.labels))
     return _difference(runs, "P30", rounded, robust, f"{_percent(rounded)} above {_percent(robust)}")

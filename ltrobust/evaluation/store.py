@@ -95,6 +95,40 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[s
     return json.loads((folder / "passport.json").read_text()), verdicts
 
 
+def correct(
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids and labels of a store's images, ascending by id, and whether each is right in a column.
+
+    Args:
+      passport: from `read`.
+      verdicts: from `read`.
+      column: `clean`, an attack, or a combination; None for the protocol's headline, its last combination.
+
+    Raises:
+      ValueError: no such column, or images whose verdict is not there yet.
+    """
+    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
+    combined = dict(passport["protocol"]["combined"])
+    column = column or [*attacks, *combined][-1]
+    if column not in ("clean", *attacks, *combined):
+        raise ValueError(f"no column {column!r} in the store; it has {', '.join(('clean', *attacks, *combined))}.")
+    names = combined.get(column, [] if column == "clean" else [*attacks[column]["after"], column])
+    clean = verdicts.get("clean", {})
+    ids = np.array(sorted(clean), np.int64)
+    labels = np.array([clean[identity]["label"] for identity in ids], np.int64)
+    right = np.array([clean[identity]["prediction"] for identity in ids]) == labels
+    for name in names:
+        for place in np.flatnonzero(right):
+            record = verdicts.get(name, {}).get(int(ids[place]))
+            if record is None:
+                raise ValueError(f"{name} has no verdict on image {ids[place]} yet; finish the evaluation first.")
+            right[place] = record["prediction"] == labels[place]
+    if len(ids) < passport["images"]["number"]:
+        raise ValueError(f"{len(ids)} of {passport['images']['number']} images have verdicts; finish the evaluation.")
+    return ids, labels, right
+
+
 def read_adversarial(folder: str | Path, record: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """The adversarial image that a record names, float32 of the given shape.
 

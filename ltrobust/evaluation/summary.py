@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ltrobust.evaluation import metrics, protocols
+from ltrobust.evaluation.sanity_rules import verdict
 
 if TYPE_CHECKING:
-    from ltrobust.evaluation.evaluate import Evaluation
+    from ltrobust.evaluation.evaluation import Evaluation
 
 
 def summarise(evaluation: "Evaluation") -> str:
@@ -35,7 +36,9 @@ def summarise(evaluation: "Evaluation") -> str:
         f"exact ties on clean images: {int(np.sum(evaluation.clean_tied))}"
     )
     if evaluation.sanity:
-        lines += ["", "sanity panel", *(str(item) for item in evaluation.sanity)]
+        untold = [item.id for item in evaluation.sanity if item.required and item.status == "skipped"]
+        skipped = f" (required, but skipped: {', '.join(untold)})" if untold else ""
+        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{skipped}", *map(str, evaluation.sanity)]
     return "\n".join(lines)
 
 

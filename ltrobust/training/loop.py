@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import metrics
-from ltrobust.evaluation.evaluate import Evaluation, Evaluator
+from ltrobust.evaluation.evaluate import Evaluator
+from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
 from ltrobust.models import initialise
 from ltrobust.training import devices, steps

@@ -245,22 +245,15 @@ def test_a_constant_network_is_searched_to_the_end_and_yields_nothing():
         assert np.all(np.asarray(found.evaluations) == (CLASSES - 1) * 11)
 
 
-@pytest.mark.parametrize(("name", "every"), [("cnn_a", 3), ("conv_small", 1)])
-def test_verdicts_are_those_of_the_public_code(shared_data, name, every):
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_verdicts_are_those_of_the_public_code(shared_data, name):
     images, labels, logits_fn, record = golden.load(shared_data, name)
     threat = Threat("linf", float(record["radius_255"]))
-    predictions = np.asarray(jax.jit(logits_fn)(images)).argmax(1)
-    robust = predictions == record["labels"]
-    # All images of both networks agree; a third of the slower one keeps the test short.
-    chosen = np.arange(len(robust)) % every == 0
-    # Most images that fall do so with the first target: the others alone then fill the lanes.
-    for runs in (1, 9):
-        left = np.flatnonzero(robust & chosen)
-        found = attack(
-            logits_fn, images[left], labels[left], threat, rest_on_claims=True, num_classes=10, runs=runs
-        ).state
-        robust[left] = ~np.asarray(found.claimed)
-    np.testing.assert_array_equal(robust[chosen], record["robust_fab_t"][chosen])
+    correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
+    # All images of both networks agree; half of them keep the test short.
+    rows = np.flatnonzero(correct)[::2]
+    found = attack(logits_fn, images[rows], labels[rows], threat, rest_on_claims=True, num_classes=10).state
+    np.testing.assert_array_equal(~np.asarray(found.claimed), record["robust_fab_t"][rows])
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_linf_proposals_change_one_square_by_one_sign_per_channel():
     state = searched(images, jnp.zeros(400), keys_of(400), chosen, "linf", evaluations=1).state
     side = int(sides(chosen, [0])[0])
     change = np.asarray(state.point - state.best)
-    rows_seen, columns_seen = set(), set()
+    seen = set(), set()
     for one in change:
         rows, columns, _ = np.nonzero(np.abs(one) > 1e-6)
         # Where a sign is already that of the square, the cut to the ball leaves no change.
@@ -117,11 +117,10 @@ def test_linf_proposals_change_one_square_by_one_sign_per_channel():
             assert max(np.ptp(rows), np.ptp(columns)) < side
         for channel in np.moveaxis(one, -1, 0):
             assert len(np.unique(np.sign(np.where(np.abs(channel) > 1e-6, channel, 0)))) <= 2
-        rows_seen |= set(rows.tolist())
-        columns_seen |= set(columns.tolist())
+        seen[0].update(rows.tolist())
+        seen[1].update(columns.tolist())
     # As published, the last admissible row and column are never drawn.
-    assert rows_seen == set(range(SHAPE[0] - 1))
-    assert columns_seen == set(range(SHAPE[1] - 1))
+    assert seen == (set(range(SHAPE[0] - 1)), set(range(SHAPE[1] - 1)))
 
 
 def test_l2_proposals_are_the_published_update():
@@ -252,9 +251,8 @@ def test_on_the_linear_model_nothing_robust_is_broken_and_much_of_the_rest_is(li
     part = linear.rows(slice(0, 1000, 5))
     robust = part.distances(norm) > radius
     chosen = square.settings(radius=radius, image_shape=(8, 8, 3), norm=norm, queries=3000)
-    found = searched(
-        jnp.asarray(part.images), jnp.asarray(part.labels), keys_of(200), chosen, norm, logits_fn=part.logits
-    )
+    images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
+    found = searched(images, labels, keys_of(200), chosen, norm, logits_fn=part.logits)
     claimed = np.asarray(found.state.claimed)
     assert not np.any(claimed & robust)
     assert claimed[~robust].mean() >= least
@@ -263,33 +261,28 @@ def test_on_the_linear_model_nothing_robust_is_broken_and_much_of_the_rest_is(li
 def test_a_quantised_network_that_gives_no_gradient_is_broken_as_often_as_by_the_public_code(linear):
     part = linear.rows(slice(0, 1000, 2))
     chosen = square.settings(radius=8 / 255, image_shape=(8, 8, 3))
-    found = searched(
-        jnp.asarray(part.images),
-        jnp.asarray(part.labels),
-        keys_of(500),
-        chosen,
-        "linf",
-        logits_fn=lambda images: part.logits(jnp.round(16 * images) / 16),
-    )
+
+    def rounded(images):
+        return part.logits(jnp.round(16 * images) / 16)
+
+    images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
+    found = searched(images, labels, keys_of(500), chosen, "linf", logits_fn=rounded)
     # Recorded: 87.3 % of 1,000 with squares shared by the batch; these draws: 87.4 and 87.5 % with two seeds.
     assert 100 - 100 * np.asarray(found.state.claimed).mean() == pytest.approx(87.3, abs=1.5)
 
 
-@pytest.mark.parametrize(("name", "every"), [("cnn_a", 2), ("conv_small", 1)])
-def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name, every):
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name):
     images, labels, logits_fn, record = golden.load(shared_data, name)
-    radius = float(record["radius_255"]) / 255
-    robust = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
-    some = np.arange(len(robust)) % every == 0
-    # A search begins again in the second round, on the same path; only survivors are carried so far.
-    for queries in (600, 5000):
-        left = np.flatnonzero(robust & some)
-        chosen = square.settings(radius=radius, image_shape=(32, 32, 3), queries=queries)
-        found = searched(images[left], labels[left], keys_of(200)[left], chosen, "linf", logits_fn=logits_fn)
-        robust[left] = ~np.asarray(found.state.claimed)
-    # Over three seeds 0, 0, 1 and 0, 0, 0 of all images differed.
-    assert np.sum((robust != record["robust_square"])[some]) <= 3
-    assert not np.any(~robust & record["robust_standard"])
+    chosen = square.settings(radius=float(record["radius_255"]) / 255, image_shape=(32, 32, 3))
+    correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
+    # Of all images 0, 0, 1 and 0, 0, 0 differed over three seeds; half of them keep the test short.
+    rows = np.flatnonzero(correct)[::2]
+    found = searched(images[rows], labels[rows], keys_of(200)[rows], chosen, "linf", logits_fn=logits_fn)
+    broken = np.asarray(found.state.claimed)
+    assert np.sum(broken == record["robust_square"][rows]) <= 2
+    assert not np.any(broken & record["robust_standard"][rows])
+    assert np.all(found.evaluations[~broken] == 5001)
 
 
 @pytest.mark.parametrize(

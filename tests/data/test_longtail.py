@@ -206,3 +206,21 @@ def test_balanced_subset_matches_the_arithmetic_of_the_method_catalogue(gamma, m
 def test_errors_name_the_value_and_the_remedy(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "counts"),
+    [
+        (10, [1000, 774, 599, 464, 359, 278, 215, 166, 129, 100]),
+        (20, [1000, 716, 513, 368, 264, 189, 135, 97, 69, 50]),
+        (50, [1000, 647, 419, 271, 175, 113, 73, 47, 30, 20]),
+        (100, [1000, 599, 359, 215, 129, 77, 46, 27, 16, 10]),
+    ],
+)
+def test_long_tailed_test_sets_hold_the_first_images_of_each_class(ratio, counts):
+    labels = np.random.RandomState(1).permutation(sorted_labels(10, 1000))
+    rows = longtail.long_tailed_test(labels, imbalance_ratio=ratio)
+    assert np.bincount(labels[rows]).tolist() == counts
+    assert np.all(np.diff(rows) > 0)
+    for label, count in enumerate(counts):
+        np.testing.assert_array_equal(rows[labels[rows] == label], np.flatnonzero(labels == label)[:count])

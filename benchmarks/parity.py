@@ -1,0 +1,190 @@
+"""Agreement with the public PyTorch AutoAttack, image by image: writes docs/parity.md.
+
+    python benchmarks/parity.py --data=DIR [--write=docs/parity.md] [--seeds=5]
+
+DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each. About 20 minutes on two CPU cores.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import golden  # noqa: E402
+
+import ltrobust  # noqa: E402
+from ltrobust.attacks import apgd, search  # noqa: E402
+from ltrobust.evaluation import evaluate, protocols  # noqa: E402
+from ltrobust.reporting import cards, tables  # noqa: E402
+
+ALONE = {
+    "apgd_ce": protocols.Apgd("apgd-ce", "ce"),
+    "apgd_t": protocols.Apgd("apgd-t", "targeted_dlr", targets=9),
+    "fab_t": protocols.Fab("fab-t"),
+    "square": protocols.Square("square"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--write", type=Path, default=ROOT / "docs" / "parity.md")
+    parser.add_argument("--seeds", type=int, default=5)
+    given = parser.parse_args()
+    verdicts, notes, paths = [], [], []
+    for name in golden.NAMES:
+        images, labels, logits_fn, record = golden.load(given.data, name)
+        rows, found = compare_verdicts(name, images, labels, logits_fn, record, given.seeds)
+        verdicts += rows
+        notes += found
+        paths += compare_paths(name, images, labels, logits_fn, record)
+    given.write.write_text(render(verdicts, notes, paths, given.seeds))
+    print(given.write.read_text())
+
+
+def compare_verdicts(
+    name: str, images: Any, labels: Any, logits_fn: Any, record: Any, seeds: int
+) -> tuple[list[list[str]], list[str]]:
+    """Rows of the table of verdicts, and one note for each image that differs."""
+    threat = ltrobust.Threat("linf", float(record["radius_255"]))
+    difference = float(np.abs(np.asarray(jax.jit(logits_fn)(images)) - record["logits"]).max())
+    rows, notes = [[name, "clean logits", "", "", f"largest difference {difference:.1e}"]], []
+    robust = {}
+    for seed in range(seeds):
+        protocol = protocols.Protocol("alone", tuple(ALONE.values()))
+        evaluation = run(protocol, threat, seed, logits_fn, images, labels)
+        robust[seed] = {key: evaluation.correct(attack.name) for key, attack in ALONE.items()}
+        standard = run(protocols.get("standard"), threat, seed, logits_fn, images, labels)
+        robust[seed]["standard"] = standard.robust
+        print(f"{name}, seed {seed}: " + ", ".join(f"{key} {value.mean():.3f}" for key, value in robust[seed].items()))
+    for key in (*ALONE, "standard"):
+        reference = record[f"robust_{key}"]
+        differing = [np.flatnonzero(robust[seed][key] != reference) for seed in range(seeds)]
+        counts = [int(robust[seed][key].sum()) for seed in range(seeds)]
+        rows.append(
+            [
+                name,
+                key,
+                str(int(reference.sum())),
+                " ".join(map(str, counts)),
+                " ".join(str(len(places)) for places in differing),
+            ]
+        )
+        for image in sorted({int(place) for places in differing for place in places}):
+            ours = [bool(robust[seed][key][image]) for seed in range(seeds)]
+            depends = "our verdict depends on the seed, so both outcomes occur" if len(set(ours)) > 1 else "UNEXPLAINED"
+            notes.append(
+                f"- {name}, {key}, image {image}: reference {'robust' if reference[image] else 'broken'}; ours, by "
+                f"seed: {' '.join('robust' if value else 'broken' for value in ours)}. {depends}."
+            )
+    return rows, notes
+
+
+def run(protocol: Any, threat: Any, seed: int, logits_fn: Any, images: Any, labels: Any) -> Any:
+    """One evaluation, without the sanity panel."""
+    evaluator = evaluate.make_evaluator(
+        lambda _, points: logits_fn(points),
+        protocol=dataclasses.replace(protocol, sanity=False),
+        threat=threat,
+        num_classes=10,
+        batch_size=64,
+        seed=seed,
+    )
+    return evaluator((), images, labels)
+
+
+def compare_paths(name: str, images: Any, labels: Any, logits_fn: Any, record: Any) -> list[list[str]]:
+    """One row for each recorded APGD-CE path: the same start, 100 iterations, compared at its best point."""
+    places, starts = record["traj_index"], jnp.asarray(record["traj_start"])
+    threat = ltrobust.Threat("linf", float(record["radius_255"]))
+    settings = apgd.settings(loss="ce", radius=threat.epsilon, num_classes=10)
+
+    def path(key: int, change: float) -> Any:
+        """Our path where the network sees every pixel changed by a relative `change` at most."""
+        factor = 1 + change * jax.random.uniform(jax.random.key(key), starts.shape, minval=-1, maxval=1)
+        return search.run(
+            apgd.APGD,
+            lambda points: logits_fn(points * factor),
+            images[places],
+            labels[places],
+            jax.random.split(jax.random.key(0), len(places)),
+            settings=settings,
+            threat=threat,
+            rest_on_claims=False,
+            prepare=lambda state: state._replace(point=starts, previous=starts, best=starts),
+        ).state
+
+    ours, *others = path(0, 0.0), path(1, 1e-7), path(2, 1e-7), path(3, 1e-7)
+    moved = np.max([_distances(other.best, ours.best) for other in others], axis=0)
+    away = _distances(record["traj_best"], ours.best)
+    same = ~np.asarray(ours.claimed) == record["traj_robust"]
+    losses = np.abs(np.asarray(ours.best_loss) - record["traj_best_loss"])
+    rows = []
+    for place, index in enumerate(places):
+        reason = "equal" if away[place] < 1e-4 else "rounding decides it" if moved[place] > 1e-4 else "UNEXPLAINED"
+        agreement = "yes" if same[place] else "NO"
+        figures = [f"{losses[place]:.1e}", f"{away[place]:.4f}", f"{moved[place]:.4f}"]
+        rows.append([name, str(int(index)), agreement, *figures, reason])
+    return rows
+
+
+def _distances(first: Any, second: Any) -> np.ndarray:
+    """Largest pixel difference of each image, in 1/255."""
+    return 255 * np.abs(np.asarray(first) - np.asarray(second)).max(axis=(1, 2, 3))
+
+
+def render(verdicts: list[list[str]], notes: list[str], paths: list[list[str]], seeds: int) -> str:
+    """The page."""
+    software = cards.software()
+    return f"""# Agreement with the public AutoAttack, image by image
+
+Generated by `python benchmarks/parity.py --data=DIR --seeds={seeds}` on
+{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; commit {software["commit"][:12]}, jax {software["jax"]}, \
+{jax.devices()[0].device_kind}, float32.
+
+Two small robust networks (without BatchNorm, from the model folders of alpha-beta-CROWN), the first 200 CIFAR-10 test
+images, linf 4/255. The reference is fra31/auto-attack on torch 2.13 (CPU, seed 0, one thread), each attack alone on
+all images that are right when clean, and the four in order. Random draws differ between the two implementations
+(APGD's starts, all of Square), so single images may differ; each one that does is listed.
+
+## Verdicts
+
+Robust images of 200; ours for seeds 0 to {seeds - 1}.
+
+```
+{tables.align([["network", "attack", "reference", "ours", "images that differ"], *verdicts])}
+```
+
+{chr(10).join(notes) if notes else "No image differs."}
+
+## APGD-CE, step by step
+
+From the recorded starts, 100 iterations without early stop, compared at the best point. Distances are largest pixel
+differences in 1/255. `moved by rounding` is how far the best point of the same path of ours moves when its input is
+changed by a relative 1e-7: where that is not 0, a sign of a gradient component near 0 decides the path, and no two
+implementations agree on it.
+
+```
+{
+        tables.align(
+            [
+                ["network", "image", "same verdict", "loss differs by", "best differs by", "moved by rounding", ""],
+                *paths,
+            ]
+        )
+    }
+```
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""APGD: exact on linear models image by image, the published schedule, the reference's verdicts on real networks."""
+
+import golden
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltrobust.attacks import apgd, objectives, search
+from ltrobust.threat import Threat
+
+EIGHT = Threat("linf", 8)
+
+
+def attacker(logits, threat=EIGHT, *, rest_on_claims=True):
+    """`(images, labels, settings) -> lanes`, compiled once for all settings; keys by position."""
+
+    @jax.jit
+    def attack(images, labels, keys, settings):
+        problem = search.Problem(images, labels, logits(images), keys)
+        lanes = search.begin(apgd.APGD, problem, settings, threat, jnp.ones(len(labels), bool))
+        return search.work(
+            apgd.APGD, logits, lanes, settings, threat, evaluations=1 << 30, rest_on_claims=rest_on_claims
+        )
+
+    def run(images, labels, settings, rows=None):
+        rows = np.arange(len(labels)) if rows is None else rows
+        keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(rows))
+        return attack(jnp.asarray(images), jnp.asarray(labels, jnp.int32), keys, settings)
+
+    return run
+
+
+def exactly_robust(linear, radius: float) -> np.ndarray:
+    return linear.distances("linf") > radius
+
+
+def test_targeted_attacks_are_exact_on_the_linear_model_image_by_image(linear):
+    attack = attacker(linear.logits)
+    targeted = apgd.settings(loss="targeted_dlr", radius=EIGHT.epsilon, num_classes=10, runs=9)
+    lanes = attack(linear.images, linear.labels, targeted)
+    exact = exactly_robust(linear, EIGHT.epsilon)
+    assert exact.sum() == 622
+    np.testing.assert_array_equal(~np.asarray(lanes.state.claimed), exact)
+    np.testing.assert_array_equal(np.asarray(lanes.evaluations)[exact], 909)
+    entropy = apgd.settings(loss="ce", radius=EIGHT.epsilon, num_classes=10)
+    robust = ~np.asarray(attack(linear.images, linear.labels, entropy).state.claimed)
+    # Recorded with another generator's starts: single images may fall on either side.
+    assert robust.mean() == pytest.approx(0.637, abs=0.008)
+    assert not np.any(exact & ~robust)
+
+
+@pytest.mark.parametrize(
+    ("classes", "exact", "entropy"),
+    [(2, 0.845, 0.845), (3, 0.82, 0.8233), (4, 0.8325, 0.8350), (7, 0.6557, 0.6686)],
+)
+def test_few_classes(linear, classes, exact, entropy):
+    few = linear.rows(slice(0, 100 * classes))._replace(weights=linear.weights[:classes])
+    attack, robust = attacker(few.logits), exactly_robust(few, EIGHT.epsilon)
+    assert robust.mean() == pytest.approx(exact, abs=5e-5)
+    loss = "targeted_dlr" if classes >= 4 else "difference"
+    targeted = apgd.settings(loss=loss, radius=EIGHT.epsilon, num_classes=classes, runs=classes - 1)
+    lanes = attack(few.images, few.labels, targeted)
+    np.testing.assert_array_equal(~np.asarray(lanes.state.claimed), robust)
+    lanes = attack(few.images, few.labels, apgd.settings(loss="ce", radius=EIGHT.epsilon, num_classes=classes))
+    # Recorded with another generator's starts: two images may fall on either side.
+    assert np.mean(~np.asarray(lanes.state.claimed)) == pytest.approx(entropy, abs=2.5 / len(few.labels))
+
+
+@pytest.mark.parametrize(
+    ("steps", "checks"), [(100, [22, 41, 57, 70, 80, 87, 93, 99]), (10, [2, 3, 4, 5, 6, 7, 8, 9, 10])]
+)
+def test_progress_is_checked_after_the_published_windows(linear, steps, checks):
+    linear = linear.rows(slice(0, 4))
+    settings = apgd.settings(loss="ce", radius=EIGHT.epsilon, num_classes=10, steps=steps)
+    images, labels = jnp.asarray(linear.images), jnp.asarray(linear.labels, jnp.int32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    problem = search.Problem(images, labels, linear.logits(images), keys)
+    lanes = search.begin(apgd.APGD, problem, settings, EIGHT, jnp.ones(4, bool))
+
+    @jax.jit
+    def once(lanes):
+        return search.work(apgd.APGD, linear.logits, lanes, settings, EIGHT, evaluations=1, rest_on_claims=False)
+
+    # The first evaluation is that of the start, so that evaluation k ends step k - 1.
+    found, lanes = [], once(lanes)
+    for step in range(1, steps + 1):
+        lanes = once(lanes)
+        waited = np.asarray(lanes.state.waited)
+        assert len(set(waited)) == 1
+        if waited[0] == 0:
+            found.append(step)
+    assert found == checks
+    assert bool(lanes.state.finished.all())
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_a_trajectory_from_a_recorded_start_is_the_reference_s(shared_data, name):
+    images, labels, logits, record = golden.load(shared_data, name)
+    rows, first = record["traj_index"], jnp.asarray(record["traj_start"])
+    threat = Threat("linf", float(record["radius_255"]))
+    lanes = search.run(
+        apgd.APGD,
+        logits,
+        images[rows],
+        labels[rows],
+        jax.random.split(jax.random.key(0), len(rows)),
+        settings=apgd.settings(loss="ce", radius=threat.epsilon, num_classes=10),
+        threat=threat,
+        rest_on_claims=False,
+        prepare=lambda state: state._replace(point=first, previous=first, best=first),
+    )
+    np.testing.assert_array_equal(~np.asarray(lanes.state.claimed), record["traj_robust"])
+    np.testing.assert_allclose(lanes.state.best_loss, record["traj_best_loss"], atol=2e-4)
+    # Rounding of the network turns the sign of a gradient near 0 here and there; the others stay equal to the last bit.
+    gap = np.abs(np.asarray(lanes.state.best) - record["traj_best"]).max(axis=(1, 2, 3))
+    assert np.mean(gap < 1e-7) >= 0.5
+    assert gap.max() <= 2 * threat.epsilon
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_verdicts_are_those_of_the_reference(shared_data, name):
+    images, labels, logits, record = golden.load(shared_data, name)
+    threat = Threat("linf", float(record["radius_255"]))
+    right = np.flatnonzero(np.asarray(logits(images)).argmax(1) == np.asarray(labels))
+    np.testing.assert_allclose(logits(images), record["logits"], atol=1e-4)
+    attack = attacker(logits, threat)
+    for loss, runs, column, rows in (("ce", 1, "apgd_ce", right), ("targeted_dlr", 9, "apgd_t", right[:24])):
+        settings = apgd.settings(loss=loss, radius=threat.epsilon, num_classes=10, runs=runs)
+        # One shape for both, filled up by repetition.
+        for part in np.array_split(rows, -(-len(rows) // 24)):
+            padded = np.resize(part, 24)
+            lanes = attack(images[padded], labels[padded], settings, padded)
+            robust = ~np.asarray(lanes.state.claimed)[: len(part)]
+            np.testing.assert_array_equal(robust, record[f"robust_{column}"][part])
+
+
+def test_l2_reaches_the_closed_form_optimum_of_a_linear_model(linear):
+    threat = Threat("l2", 0.3 * 255)
+    linear = linear.rows(slice(0, 200, 8))._replace(weights=linear.weights[:2])
+    images = np.clip(linear.images, 0.35, 0.65)
+    toward = (linear.weights[1] - linear.weights[0]) * np.where(linear.labels == 0, 1, -1)[:, None]
+    toward = toward.reshape(-1, 3, 8, 8).transpose(0, 2, 3, 1)
+    settings = apgd.settings(loss="difference", radius=threat.epsilon, num_classes=2)
+    lanes = attacker(linear.logits, threat, rest_on_claims=False)(images, linear.labels, settings)
+    best = (
+        images + threat.epsilon * toward / np.linalg.norm(toward.reshape(len(toward), -1), axis=1)[:, None, None, None]
+    )
+    assert best.min() > 0
+    assert best.max() < 1
+    np.testing.assert_allclose(lanes.state.best, best, atol=2e-3)
+    optimum = np.sum((best - 0.5) * toward, axis=(1, 2, 3))
+    np.testing.assert_allclose(lanes.state.best_loss, optimum, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "order"),
+    [
+        ([1.0, 3.0, 0.0, 2.0], 3, [1, 0, 2]),
+        # Exact ties: the higher class number first.
+        ([5.0, 1.0, 1.0, 1.0], 0, [3, 2, 1]),
+        ([1.0, 3.0, 3.0, 3.0], 2, [3, 1, 0]),
+        # The true class never is a target, even where it ties for the top.
+        ([2.0, 2.0, 0.0], 0, [1, 2]),
+        ([2.0, 2.0, 0.0], 1, [0, 2]),
+        ([0.0, 0.0], 0, [1]),
+    ],
+)
+def test_targets_are_the_other_classes_by_descending_logit(logits, label, order):
+    assert apgd.target_order(jnp.array(logits), jnp.int32(label)).tolist() == order
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(-3, 3), min_size=6, max_size=6), st.integers(0, 5))
+def test_target_order_is_a_reversed_stable_sort_without_the_label(logits, label):
+    ascending = np.argsort(np.array(logits, float), kind="stable")
+    expected = [int(c) for c in ascending[::-1] if c != label]
+    assert apgd.target_order(jnp.array(logits, jnp.float32), jnp.int32(label)).tolist() == expected
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.integers(-50, 50), min_size=5, max_size=5, unique=True),
+    st.integers(0, 4),
+    st.integers(1, 4),
+    st.sampled_from([1e-2, 0.5, 100.0]),
+    st.integers(-20, 20),
+)
+def test_dlr_is_blind_to_scale_and_shift(logits, label, other, scale, shift):
+    logits, label = jnp.array([logits], jnp.float32), jnp.array([label])
+    target = (label + other) % 5
+    moved = scale * (logits + shift)
+    np.testing.assert_allclose(objectives.dlr(moved, label), objectives.dlr(logits, label), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        objectives.targeted_dlr(moved, label, target),
+        objectives.targeted_dlr(logits, label, target),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"loss": "margin"}, "known losses: ce, dlr, targeted_dlr, difference"),
+        ({"loss": "dlr", "num_classes": 2}, "at least 3 classes, there are 2"),
+        ({"loss": "targeted_dlr", "num_classes": 3}, "at least 4 classes, there are 3"),
+        ({"loss": "difference", "num_classes": 1}, "at least 2 classes"),
+        ({"loss": "targeted_dlr", "runs": 10}, "10 classes allow 9 targets"),
+        ({"loss": "ce", "steps": 0}, "steps 0"),
+        ({"loss": "ce", "runs": 0}, "runs 0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        apgd.settings(**({"radius": 0.03, "num_classes": 10} | changed))

@@ -1,0 +1,72 @@
+"""Comparing two verdict stores from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from linear import apply, fixture
+
+import ltrobust
+from ltrobust import compare
+from ltrobust.evaluation import evaluate, protocols
+
+ROWS = np.arange(0, 1000, 10)
+WEAK = protocols.Protocol("weak", (protocols.PGD20, protocols.Apgd("apgd-ce", "ce", steps=5, after=("pgd20",))))
+
+
+def run(folder, change=0.0, radius=8.0):
+    weights, images, labels = fixture()
+    weights = weights + np.float32(change) * np.roll(weights, 1, axis=0)
+    evaluator = evaluate.make_evaluator(
+        apply, protocol=WEAK, threat=ltrobust.Threat(radius=radius), num_classes=10, batch_size=64
+    )
+    about = {"training_counts": [50, 40, 30, 20, 10, 9, 8, 7, 6, 5], "class_names": list("abcdefghij")}
+    return evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder, about=about)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return folder, run(folder / "plain"), run(folder / "other", change=0.3)
+
+
+def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
+    folder, plain, other = stores
+    compare.main([str(folder / "plain"), str(folder / "other"), f"--json={tmp_path / 'out.json'}"])
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["overall"]["b"] == int(np.sum(plain.robust & ~other.robust)) > 0
+    assert result["overall"]["c"] == int(np.sum(other.robust & ~plain.robust))
+    assert result["overall"]["first"] == pytest.approx(plain.robust.mean())
+    assert "tail_third" in result
+    printed = capsys.readouterr().out
+    assert "plain minus other" in printed
+    assert "tail" in printed
+
+
+@pytest.mark.parametrize("column", ["clean", "pgd20", "apgd-ce"])
+def test_every_column_can_be_rebuilt_from_the_store(stores, column):
+    from ltrobust.evaluation import store
+
+    folder, plain, _ = stores
+    ids, labels, right = store.correct(*store.read(folder / "plain"), column)
+    np.testing.assert_array_equal(ids, ROWS)
+    np.testing.assert_array_equal(labels, plain.labels)
+    np.testing.assert_array_equal(right, plain.correct(column))
+
+
+def test_what_cannot_be_compared_is_refused(stores, tmp_path):
+    folder, *_ = stores
+    run(tmp_path / "wider", radius=9.0)
+    with pytest.raises(ValueError, match="differ in threat"):
+        compare.compare_stores(folder / "plain", tmp_path / "wider")
+    with pytest.raises(SystemExit, match="no column 'autoattack'"):
+        compare.main([str(folder / "plain"), str(folder / "other"), "--column=autoattack"])
+    with pytest.raises(SystemExit, match="not a verdict store"):
+        compare.main([str(tmp_path), str(folder / "other")])
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "passport.json").write_bytes((folder / "plain" / "passport.json").read_bytes())
+    lines = (folder / "plain" / "verdicts.jsonl").read_bytes().splitlines(keepends=True)
+    (half / "verdicts.jsonl").write_bytes(b"".join(lines[:150]))
+    with pytest.raises(SystemExit, match="finish the evaluation"):
+        compare.main([str(half), str(folder / "other")])
