@@ -134,7 +134,7 @@ def make(apply: Any, protocol: str, threat: Any) -> Any:
         names = dict(chosen.combined)["autoattack"]
         attacks = tuple(attack for attack in chosen.attacks if attack.name in names)
         chosen = dataclasses.replace(chosen, attacks=attacks, combined=(("autoattack", names),), sanity=False)
-    return evaluate.make_evaluator(apply, protocol=chosen, threat=threat, num_classes=10, batch_size=64)
+    return evaluate.make_evaluator(apply, protocol=chosen, threat=threat, num_classes=10, batch_size=128)
 
 
 def torch_golden(record: Any, name: str) -> Any:

