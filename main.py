@@ -3,6 +3,7 @@
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
 """
 
+import os
 import pathlib
 import sys
 
@@ -21,8 +22,12 @@ def main(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening; what matters of it comes as an exception.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    import jax
+
     from ltrobust import experiment
 
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
     try:

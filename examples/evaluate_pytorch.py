@@ -63,7 +63,8 @@ def run() -> None:
         flush=True,
     )
     threat, settings = Threat("linf", _RADIUS.value), {"protocol": _PROTOCOL.value, "store": _STORE.value}
-    print(evaluate(logits, images, labels, threat=threat, batch_size=_BATCH_SIZE.value, **settings).summary())
+    found = evaluate(logits, images, labels, threat=threat, batch_size=_BATCH_SIZE.value, ids=rows, **settings)
+    print(found.summary())
 
 
 def normalised_logits(module: Any, weights: tuple[Any, Any], images: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ltrobust import models
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
-from ltrobust.evaluation import metrics, protocols
+from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.reporting import cards, tables
@@ -68,7 +68,7 @@ def report(
                 **fingerprints,
             },
             selected_on="validation part" if network.endswith("/selected") else "nothing",
-            test_labels=test.labels,
+            test_labels=None if config.eval.limit else test.labels,
         )
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
         results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
@@ -112,6 +112,7 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
         "keep_images": config.eval.keep_images,
         "labels": longtail.fingerprint(labels),
         "limit": config.eval.limit,
+        "sanity": sanity.VERSION,
         "network": dict(fingerprints),
     }
     protocol = config.eval.protocol.replace("/", "-")
@@ -141,6 +142,7 @@ def _describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[
         "thief": metrics.thief(confusions[headline]),
         "columns": columns,
         "sanity": [dataclasses.asdict(item) for item in evaluation.sanity],
+        "sanity_verdict": sanity.verdict(evaluation.sanity) if evaluation.sanity else None,
     }
 
 

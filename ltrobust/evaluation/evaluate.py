@@ -12,6 +12,7 @@ from typing import Protocol as TypingProtocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust.attacks import ball
 from ltrobust.evaluation import protocols, sanity
@@ -71,8 +72,8 @@ def make_evaluator(
       protocol: from `protocols.get`.
       threat: of every attack that has no radius of its own.
       num_classes: C, checked against the logits.
-      batch_size: images per compiled call; on the CPU the next multiple of 64 per device, since other sizes change
-        last bits. Halved when memory runs out.
+      batch_size: images per compiled call; on the CPU at least 64 per device, in steps of 16, since smaller ones
+        change last bits. Halved when memory runs out.
       seed: of the attacks' random draws.
       exact_apply: the same function in float32, where `apply` computes in less.
       place: puts a pytree of arrays with leading axis B on the devices.
@@ -86,6 +87,8 @@ def make_evaluator(
         an attack; NaN logits.
     """
     protocols.check_threat(protocol, threat)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
     driver = Driver(
         apply,
         exact_apply or apply,
@@ -154,6 +157,7 @@ def describe(
             "labels_sha256": _digest(subject.labels.astype("<i8")),
             "ids_sha256": _digest(subject.ids.astype("<i8")),
         },
+        "sanity": sanity.VERSION if protocol.sanity else None,
         "network": {"probe": np.asarray(logits[:_PROBE_IMAGES], float).round(6).tolist()},
     }
 
@@ -189,6 +193,7 @@ def evaluate(
     threat: Threat = Threat(),  # noqa: B008 - frozen
     seed: int = 0,
     batch_size: int = 128,
+    ids: Any = None,
     store: str | Path | None = None,
     keep_images: bool = False,
     progress: bool = True,
@@ -204,6 +209,7 @@ def evaluate(
       threat: norm and radius, in 1/255.
       seed: of the attacks' random draws.
       batch_size: images per compiled call.
+      ids: integers [N], of the images in their test set, by which random draws are keyed; default: positions.
       store: a folder for verdicts; the same call goes on from what is there.
       keep_images: whether the store keeps adversarial images.
       progress: whether a progress line is shown.
@@ -213,9 +219,13 @@ def evaluate(
       FloatingPointError: NaN logits, or an attack outside of its ball.
     """
     shape = (1, *np.shape(images)[1:])
+    if len(shape) != 4:
+        raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
         raise ValueError(f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes].")
+    # Divided over all devices; on a CPU `jax.config.update("jax_num_cpu_devices", 2)` makes two of two cores.
+    where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
     evaluator = make_evaluator(
         lambda variables, points: logits_fn(points),
         protocol=protocols.get(protocol),
@@ -223,9 +233,11 @@ def evaluate(
         num_classes=logits.shape[1],
         batch_size=min(batch_size, len(images)),
         seed=seed,
+        place=lambda batch: jax.device_put(batch, where),
+        devices=jax.device_count(),
         keep_images=keep_images,
     )
-    return evaluator((), images, labels, progress="evaluating" if progress else "", store=store)
+    return evaluator((), images, labels, ids=ids, progress="evaluating" if progress else "", store=store)
 
 
 def _warn_of_probabilities(logits: np.ndarray) -> None:

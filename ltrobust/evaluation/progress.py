@@ -23,6 +23,7 @@ class Progress:
             disable=not self._description,
             leave=False,
             mininterval=0.5,
+            postfix=self._bounds(),
         )
 
     def advance(self, images: int, broken: int) -> None:
@@ -30,10 +31,14 @@ class Progress:
         self._done, self._broken = self._done + images, self._broken + broken
         if self._bar is None:
             return
+        self._bar.set_postfix_str(self._bounds(), refresh=False)
+        self._bar.update(images)
+
+    def _bounds(self) -> str:
+        """Between which bounds this attack's column can still end."""
         low = (self._done - self._broken) / self._images
         high = (self._survivors - self._broken) / self._images
-        self._bar.set_postfix_str(f"right {100 * low:.1f} to {100 * high:.1f} %", refresh=False)
-        self._bar.update(images)
+        return f"right {100 * low:.1f} to {100 * high:.1f} %"
 
     def say(self, message: str) -> None:
         """A line above the progress."""

@@ -159,6 +159,7 @@ class Protocol:
       combined: (column, names of attacks): right under each of them, image by image. The last one is the headline.
       radius: in 1/255, where the protocol exists at one radius only, else None.
       sanity: whether the sanity panel belongs to it.
+      note: what its numbers depend on that one would not expect; printed, and on the card.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Protocol:
     combined: tuple[tuple[str, tuple[str, ...]], ...] = ()
     radius: float | None = None
     sanity: bool = False
+    note: str = ""
 
     @property
     def headline(self) -> str:
@@ -218,6 +220,7 @@ _TORCHATTACKS = _sequence(
     Square("square", rescale=True),
 )
 _AA_TA10 = ("aa_ta10", _names(_TORCHATTACKS))
+_NOTE_TA10 = "aa_ta10 is what torchattacks runs by default: 10 iterations per gradient attack, so weaker than standard"
 _ROBAL = 0.031 * 255  # 7.905/255, not 8/255
 _ROBAL_STEP = 0.0078 / 0.031
 _ROBAL_TWO = _sequence("aa2_031/", Apgd("apgd-ce", "ce"), Apgd("apgd-t", "targeted_dlr", targets=MOST_TARGETS))
@@ -234,7 +237,13 @@ PROTOCOLS = {
             combined=(_WORST, ("autoattack", _names(_AUTOATTACK))),
             sanity=True,
         ),
-        Protocol("legacy_at_bsl", (_FGSM_G, PGD20, _CW20, _LSA20, *_TORCHATTACKS), combined=(_AA_TA10,), radius=8),
+        Protocol(
+            "legacy_at_bsl",
+            (_FGSM_G, PGD20, _CW20, _LSA20, *_TORCHATTACKS),
+            combined=(_AA_TA10,),
+            radius=8,
+            note=_NOTE_TA10,
+        ),
         Protocol(
             "legacy_robal",
             (
@@ -246,14 +255,18 @@ PROTOCOLS = {
             ),
             combined=(("aa2_031", _names(_ROBAL_TWO)),),
             radius=_ROBAL,
+            note="radius 0.031 is 7.905/255; aa2_031 is two of AutoAttack's four attacks, an upper bound of it",
         ),
-        Protocol("legacy_robustlt", (_PGD20_1, _CW20_K0, *_TORCHATTACKS), combined=(_AA_TA10,), radius=8),
-        # The released notebooks attack batches of 32, whose summed cost ends `cw_l2`; here every image is a batch.
+        Protocol(
+            "legacy_robustlt", (_PGD20_1, _CW20_K0, *_TORCHATTACKS), combined=(_AA_TA10,), radius=8, note=_NOTE_TA10
+        ),
         Protocol(
             "legacy_taet/b1",
             (_FGSM, _PGD20_1, _PGD100_1, CwL2("cw_l2"), DeepFool("deepfool"), *_TORCHATTACKS),
             combined=(_AA_TA10,),
             radius=8,
+            note=f"{_NOTE_TA10}; cw_l2 and deepfool have no radius; the released code ends cw_l2 by the summed cost of "
+            "a batch of 32, here every image is a batch",
         ),
     )
 }

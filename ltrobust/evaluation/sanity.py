@@ -30,6 +30,10 @@ _LEFT_OUT = {
 }
 
 
+# Of the panel's own attacks: a store that was written with others is refused.
+VERSION = 1
+
+
 def panel(
     session: Session,
     protocol: Protocol,

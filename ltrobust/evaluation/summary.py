@@ -29,6 +29,8 @@ def summarise(evaluation: "Evaluation") -> str:
             f"{f'{100 * balanced.value:.2f} ±{50 * (balanced.high - balanced.low):.2f}':>18}"
             f"{f'{_interval(worst)} ({int(np.nanargmin(counts.accuracy))})':>26}"
         )
+    if evaluation.protocol.note:
+        lines.append(f"note: {evaluation.protocol.note}")
     rounded = evaluation.correct_after_rounding(evaluation.protocol.headline)
     lines.append(
         f"{protocols.title(evaluation.protocol.headline, classes)} with adversarial images rounded to 8 bits: "

@@ -58,7 +58,19 @@ def _legend(card: Mapping[str, Any]) -> str:
     parts += [
         f"{titles[name]}: right under each of {', '.join(attacks)}" for name, attacks in card["protocol"]["combined"]
     ]
-    return "; ".join(parts) + f".\nselected: {card['selection_rule']}."
+    parts += [
+        f"sanity panel of {name}: {network['sanity_verdict']}{_not_passed(network['sanity'])}"
+        for name, network in card["networks"].items()
+        if network["sanity"]
+    ]
+    note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
+    return "; ".join(parts) + f".{note}\nselected: {card['selection_rule']}."
+
+
+def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
+    """Which items failed or warn."""
+    found = [f"{item['id']} {item['status']}" for item in items if item["status"] in ("fail", "warn")]
+    return f" ({', '.join(found)})" if found else ""
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:
