@@ -5,10 +5,10 @@
 With --devices=2 the CPU counts as two devices, over which batches are divided: for networks with 32 or 64 channels,
 whose convolutions XLA otherwise computes on one core.
 
-`standard`: `ltrobust.evaluate(..., protocol="standard")` without its sanity panel against `AutoAttack.run_standard_
-evaluation` of the public package `autoattack` (fra31/auto-attack; it must be importable), on the small robust networks
-of DIR/golden. `quick`: PGD-20 of ours against a plain PyTorch loop with frozen parameters, on ResNet-18 and the small
-networks. `compile`: how long the protocol takes to compile for ResNet-18, cold and with the persistent cache.
+`standard`: the four attacks of ours against `AutoAttack.run_standard_evaluation` of the public code (fra31/auto-attack,
+importable as `autoattack`, or `pip install pyautoattack`), on the small robust networks of DIR/golden. `quick`: PGD-20
+against a plain PyTorch loop with frozen parameters, on ResNet-18 and the small networks. `compile`: how long the
+protocol takes to compile for ResNet-18, cold and with the persistent cache.
 
 Needs torch (not for `compile`). Absolute times depend on the machine; what counts is the ratio.
 """
@@ -56,7 +56,10 @@ def main() -> None:
 
 def standard(given: Any) -> None:
     """The whole four-attack sequence on both golden networks."""
-    from autoattack import AutoAttack
+    try:
+        from autoattack import AutoAttack
+    except ImportError:
+        from pyautoattack import AutoAttack  # the same code as a package
 
     for name in golden.NAMES:
         images, labels, logits_fn, record = golden.load(given.data, name)
@@ -128,7 +131,7 @@ def interleave(title: str, ours: Any, theirs: Any, rounds: int) -> None:
         f"{title}: ours {statistics.median(t[0] for t in times):.2f} s, PyTorch "
         f"{statistics.median(t[1] for t in times):.2f} s; PyTorch/ours {statistics.median(ratios):.2f} "
         f"[{ratios[0]:.2f}, {ratios[-1]:.2f}] over {rounds} rounds; robust {np.mean(first):.3f} and "
-        f"{np.mean(second):.3f}",
+        f"{np.mean(second):.3f}, {int(np.sum(first != second))} images differ",
         flush=True,
     )
 
