@@ -58,13 +58,13 @@ def _legend(card: Mapping[str, Any]) -> str:
     parts += [
         f"{titles[name]}: right under each of {', '.join(attacks)}" for name, attacks in card["protocol"]["combined"]
     ]
-    parts += [
-        f"sanity panel of {name}: {network['sanity_verdict']}{_not_passed(network['sanity'])}"
+    note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
+    panels = [
+        f"\nsanity panel of {name}: {network['sanity_verdict']}{_not_passed(network['sanity'])}."
         for name, network in card["networks"].items()
         if network["sanity"]
     ]
-    note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
-    return "; ".join(parts) + f".{note}\nselected: {card['selection_rule']}."
+    return "; ".join(parts) + f".{note}{''.join(panels)}\nselected: {card['selection_rule']}."
 
 
 def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
