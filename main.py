@@ -25,13 +25,21 @@ def main(arguments: list[str]) -> None:
     import jax
 
     from ltrobust import experiment
+    from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+    preemption = Preemption()
     try:
-        {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](_CONFIG.value, workdir)
+        with preemption.listening():
+            {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](
+                _CONFIG.value, workdir, preemption
+            )
+    except Preempted as request:
+        print(f"\nltrobust: {request}", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("where it happened", exc_info=error)
         sys.exit(f"\nltrobust: {error}\n(--verbosity=1 shows where)")

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from ltrobust import models, results
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
 from ltrobust.evaluation import protocols
+from ltrobust.files import hold
 from ltrobust.methods import Teacher
 from ltrobust.methods.self_distillation import TEACHER
+from ltrobust.preemption import Preemption
 from ltrobust.reporting import cards
 from ltrobust.training import devices, phases
 from ltrobust.training.checkpoints import Checkpoints
@@ -22,13 +25,15 @@ from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
 
 
-def train(config: Any, workdir: Path) -> Path:
+def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
     The same call in the same workdir goes on where it stopped.
 
     Raises:
-      ValueError: a setting that makes no sense; everything that can be known before training is checked before.
+      ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
+        another process is at work in the workdir.
+      Preempted: `preemption` was asked to stop.
     """
     began = time.monotonic()
     _check_evaluation(config)
@@ -37,6 +42,21 @@ def train(config: Any, workdir: Path) -> Path:
     splits = load_splits(config)
     planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
     workdirs.claim(workdir, config)
+    with hold(workdir):
+        networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+        settings = workdirs.plain(config)
+        return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
+
+
+def _run_phases(
+    config: Any,
+    workdir: Path,
+    planned: Mapping[str, phases.Phase],
+    splits: Splits,
+    mesh: Mesh,
+    preemption: Preemption | None,
+) -> tuple[dict[str, Weights], dict[str, Any]]:
+    """Every phase in order; its networks by name, and the card's part on how they were trained."""
     evaluator = results.make_network_evaluator(
         config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels), seed=config.seed
     )
@@ -72,17 +92,16 @@ def train(config: Any, workdir: Path) -> Path:
                         "sha256": longtail.fingerprint(examples),
                     },
                 },
+                preemption=preemption,
             )
             training[name] = _describe_training(checkpoints.about())
         networks |= _named(name, state.weights, selection, state.averaged)
         frozen = phases.make_module(config, splits.num_classes)
         teachers = {TEACHER: Teacher(frozen, state.weights.params, state.weights.batch_stats)}
-    return results.report(
-        config, about["config"], workdir, config.eval.protocol, splits, networks, training, mesh, began
-    )
+    return networks, training
 
 
-def evaluate(config: Any, workdir: Path) -> Path:
+def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
     """Restores a checkpoint on the devices at hand, evaluates all of its weights and writes a card.
 
     Raises:
@@ -90,6 +109,7 @@ def evaluate(config: Any, workdir: Path) -> Path:
         allowed: it is the evaluation's.
       FileNotFoundError: there is no such checkpoint.
     """
+    del preemption  # verdicts are on disk as they come: a request to stop needs no waiting
     began = time.monotonic()
     _check_evaluation(config)
     folder = _find_checkpoints(config.eval.checkpoint, workdir)

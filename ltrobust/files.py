@@ -1,8 +1,12 @@
-"""JSON on disk: whole files or none, and nothing in them that is not JSON."""
+"""Files on disk: JSON whole or not at all, and folders that one process at a time writes to."""
 
+import contextlib
+import fcntl
 import json
 import math
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,28 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing to a folder, by a lock on its file `lock` that ends with this process.
+
+    Raises:
+      ValueError: another process holds it (says which).
+    """
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is being written to by another process ({file.read().strip() or 'unknown'}); wait for it, "
+                "stop it, or give another folder."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def without_nan(value: Any) -> Any:

@@ -8,6 +8,7 @@ A reader may look at any time. A process that dies in the middle of a line leave
 line, says so, and does the image again. Opening the folder for anything else than what its passport says is refused.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ltrobust.files import without_nan, write_json
+from ltrobust.files import hold, without_nan, write_json
 
 FORMAT = 1
 # Two runs of one network on different machines differ by rounding; two networks differ by far more.
@@ -35,12 +36,15 @@ class Store:
           keep_images: whether adversarial images are kept.
 
         Raises:
-          ValueError: the folder holds verdicts of something else (shows both passports), or is not a store.
+          ValueError: the folder holds verdicts of something else (shows both passports), is not a store, or is being
+            written to by another process.
         """
         self.folder = Path(folder)
         self.notes: list[str] = []
         here = json.loads(json.dumps(without_nan({"format": FORMAT, **passport})))
         _claim(self.folder, here)
+        self._closing = contextlib.ExitStack()
+        self._closing.enter_context(hold(self.folder))
         self.verdicts = self._read_lines()
         self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
         self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keep_images else None
@@ -65,6 +69,7 @@ class Store:
         self._lines.close()
         if self._images is not None:
             self._images.close()
+        self._closing.close()
 
     def _read_lines(self) -> dict[str, dict[int, dict[str, Any]]]:
         """Every whole record, and a note on what was not whole."""

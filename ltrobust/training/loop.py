@@ -18,6 +18,7 @@ from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
 from ltrobust.models import initialise
+from ltrobust.preemption import Preempted, Preemption
 from ltrobust.training import devices, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase
@@ -48,6 +49,7 @@ def run_phase(
     evaluator: Evaluator,
     records: Records,
     about: Mapping[str, Any],
+    preemption: Preemption | None = None,
 ) -> tuple[TrainState, Selection]:
     """Trains one phase to its end, from the newest checkpoint if there is one.
 
@@ -56,13 +58,16 @@ def run_phase(
       initial: weights to start from, or None to draw them.
       evaluator: validation's, `(Weights, images, labels) -> Evaluation`.
       about: goes into every checkpoint.
+      preemption: asked after each stretch.
 
     Returns:
       The last state and the selection. A finished phase returns at once.
 
     Raises:
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
+      Preempted: somebody asked to stop; a checkpoint has been written.
     """
+    preemption = preemption or Preemption()
     inputs = _make_inputs(phase, splits, teachers, mesh)
     state, selection = _start(phase, splits, initial, mesh)
     if checkpoints.latest() is not None:
@@ -71,7 +76,10 @@ def run_phase(
         return state, selection
     stretch = steps.compile_stretch(phase.settings, mesh)
     saved = epoch_began = time.monotonic()
-    with Progress(phase.name, phase.total_steps, int(state.step), phase.schedule.batch_size) as progress:
+    with (
+        preemption.waiting(),
+        Progress(phase.name, phase.total_steps, int(state.step), phase.schedule.batch_size) as progress,
+    ):
         while (done := int(state.step)) < phase.total_steps:
             epoch, count, ends_epoch = phase.stretch(done, min(progress.longest, _CAPACITY))
             order = _order(phase, done, count, mesh)
@@ -88,8 +96,29 @@ def run_phase(
             if done + count == phase.total_steps or time.monotonic() - saved >= 60 * checkpoint_minutes:
                 checkpoints.save(state, selection, about)
                 saved = time.monotonic()
+            if preemption.requested:
+                _save_and_stop(phase, state, selection, about, checkpoints, preemption.requested)
     checkpoints.wait()
     return state, selection
+
+
+def _save_and_stop(
+    phase: Phase,
+    state: TrainState,
+    selection: Selection,
+    about: Mapping[str, Any],
+    checkpoints: Checkpoints,
+    request: str,
+) -> None:
+    """Writes a checkpoint of this very step, waits for it, and raises."""
+    checkpoints.wait()
+    if checkpoints.latest() != int(state.step):
+        checkpoints.save(state, selection, about)
+        checkpoints.wait()
+    raise Preempted(
+        f"stopped by {request}: {phase.name} saved at step {int(state.step)} of {phase.total_steps}; the same command "
+        "goes on from there."
+    )
 
 
 def _make_inputs(phase: Phase, splits: Splits, teachers: Mapping[str, Teacher], mesh: Mesh) -> steps.Inputs:

@@ -1,0 +1,58 @@
+"""Being asked to stop: SIGTERM, as clouds send it before they take a machine back, and Ctrl-C.
+
+While a phase trains, the request waits until the current stretch of about two seconds is done; then a checkpoint is
+written and `Preempted` raised. Anywhere else it is raised at once: verdicts are on disk as they come, and everything
+else is written whole or not at all. A second Ctrl-C does not wait.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+# What BSD's sysexits.h calls a temporary failure: the same command may be given again.
+EXIT_STATUS = 75
+
+
+class Preempted(Exception):
+    """Somebody asked the process to stop; the message says what was saved."""
+
+
+class Preemption:
+    """Listens for requests to stop while `listening`; `requested` is the name of the signal, or None."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator["Preemption"]:
+        """Takes over SIGTERM and SIGINT, and gives them back. Does nothing outside of the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Requests are remembered instead of raised: the caller looks at `requested`."""
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        del frame
+        again, self.requested = self.requested is not None, signal.Signals(number).name
+        if number == signal.SIGINT and again:
+            raise KeyboardInterrupt
+        if not self._waiting:
+            raise Preempted(f"stopped by {self.requested}; the same command goes on from what is saved.")
