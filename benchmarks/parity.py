@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, default=ROOT / "docs" / "parity.md")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
+    cards.software()  # of the code as it is now, not as it may be edited by the end
     verdicts, notes, paths = [], [], []
     for name in golden.NAMES:
         images, labels, logits_fn, record = golden.load(given.data, name)

@@ -72,7 +72,7 @@ def make_evaluator(
       protocol: from `protocols.get`.
       threat: of every attack that has no radius of its own.
       num_classes: C, checked against the logits.
-      batch_size: images per compiled call; on the CPU at least 64 per device, in steps of 16, since smaller ones
+      batch_size: images per compiled call; on the CPU at least 64 per device, in steps of 8, since smaller ones
         change last bits. Halved when memory runs out.
       seed: of the attacks' random draws.
       exact_apply: the same function in float32, where `apply` computes in less.
