@@ -2,8 +2,7 @@
 
     python benchmarks/parity.py --data=DIR [--write=docs/parity.md] [--seeds=3]
 
-DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each. About
-20 minutes on two CPU cores.
+DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
 XLA's CPU compiler brings convolutions into the layout of its fast kernels only in the outermost computation, not in the
 bodies of loops. There, the gradients that JAX derives, which swap the roles of batch and channel, fall back to naive
-code: measured on two cores, 2 to 9 times slower for the input gradient and 40 to 80 times for the kernel gradient.
-Attacks and stretches of training steps are loops. So on the CPU both gradients are written here as ordinary NHWC x HWIO
-convolutions between explicit transpositions: the same sums, the same speed in a loop as outside. Accelerators keep
-JAX's own rule, whose form their compilers recognise.
+code, several times slower for the input gradient and far more for the kernel gradient. Attacks and stretches of
+training steps are loops. So on the CPU both gradients are written here as ordinary NHWC x HWIO convolutions between
+explicit transpositions: the same sums, the same speed in a loop as outside. Accelerators keep JAX's own rule, which
+their compilers recognise.
 """
 
 import functools
@@ -83,8 +83,8 @@ def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: j
     """The cotangent convolved with the mirrored kernel, at the images' resolution.
 
     Where the strides divide the kernel, each of the s x s residues of a pixel's position sees its own taps only: one
-    convolution at the cotangent's resolution gives all residues as channels, without the zeros of a dilated cotangent
-    (1.7 times faster for 4x4 taps and stride 2). Otherwise the padding that this would need costs more than it saves.
+    convolution at the cotangent's resolution gives all residues as channels, without the zeros of a dilated cotangent.
+    Otherwise the padding that this would need costs more than it saves.
     """
     strides = tuple(s for *_, s, _ in axes)
     if max(strides) > 1 and all(k % s == 0 for _, k, _, s, _ in axes):
