@@ -17,6 +17,7 @@ from absl import app, flags, logging
 
 from ltrobust import models
 from ltrobust.data import sources
+from ltrobust.data.splits import first_of_each_class
 from ltrobust.evaluation.evaluate import evaluate
 from ltrobust.models import torch_weights
 from ltrobust.threat import Threat
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
 def run() -> None:
     """Prints the clean accuracy, then the protocol's table."""
     test = sources.load(_DATA.value, "test", data_dir=_DATA_DIR.value)
-    rows = first_of_each_class(test.labels, _LIMIT.value or len(test.labels))
+    rows = first_of_each_class(test.labels, _LIMIT.value)
     images, labels = test.images[rows], test.labels[rows]
     module = models.create(_MODEL.value, num_classes=test.num_classes)
     weights = torch_weights.from_torch(torch_weights.read(_WEIGHTS.value), _MODEL.value, num_classes=test.num_classes)
@@ -71,11 +72,6 @@ def normalised_logits(module: Any, weights: tuple[Any, Any], images: jax.Array) 
     """Logits of images in [0,1], with the training code's normalisation as part of the attacked network."""
     mean, deviation = (np.array([float(number) for number in flag.value], np.float32) for flag in (_MEAN, _STD))
     return models.forward(module, *weights, (images - mean) / deviation, bn="eval")[0]
-
-
-def first_of_each_class(labels: np.ndarray, number: int) -> np.ndarray:
-    """Positions of the first `number` images of every class, in file order."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == label)[:number] for label in np.unique(labels)]))
 
 
 if __name__ == "__main__":

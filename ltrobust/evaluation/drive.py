@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
-from ltrobust.data.batches import to_unit
+from ltrobust.data.batches import chunks, to_unit
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.threat import Threat
@@ -106,13 +106,12 @@ class Driver:
     def clean(self, subject: Subject, report: Callable[[int], None]) -> Judgement:
         """The exact network on every image itself, as host arrays [N, ...]."""
         parts = []
-        for rows in _chunks(np.arange(len(subject.labels)), self.batch_size):
-            padded = np.resize(rows, self.batch_size)
-            images = self.place(subject.gather(padded))
-            judgement = self._judge(subject.variables, images, images, subject.labels[padded], np.float32(np.inf))
-            parts.append(jax.tree.map(lambda leaf: leaf[: len(rows)], jax.device_get(judgement)))  # noqa: B023
+        for rows, valid in chunks(np.arange(len(subject.labels)), self.batch_size):
+            images = self.place(subject.gather(rows))
+            judgement = self._judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
+            parts.append(jax.tree.map(lambda leaf: leaf[:valid], jax.device_get(judgement)))  # noqa: B023
             check_logits(parts[-1].logits)
-            report(len(rows))
+            report(valid)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def attack(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
@@ -263,12 +262,6 @@ def _read(lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndar
         violations=judgement.violations[which],
         images=images[which],
     )
-
-
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """The rows in pieces of `size`, the last one shorter."""
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
 
 
 def _no_start(problem: Problem, settings: Any, threat: Threat) -> Any:

@@ -15,11 +15,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust.attacks import ball
+from ltrobust.data import longtail
 from ltrobust.evaluation import protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.sanity_rules import probabilities
 from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
 from ltrobust.threat import Threat
@@ -153,9 +155,9 @@ def describe(
             "number": len(subject.labels),
             "shape": list(subject.images.shape[1:]),
             "dtype": str(subject.images.dtype),
-            "sha256": _digest(subject.images),
-            "labels_sha256": _digest(subject.labels.astype("<i8")),
-            "ids_sha256": _digest(subject.ids.astype("<i8")),
+            "sha256": hashlib.sha256(np.ascontiguousarray(subject.images).tobytes()).hexdigest(),
+            "labels_sha256": longtail.fingerprint(subject.labels),
+            "ids_sha256": longtail.fingerprint(subject.ids),
         },
         "sanity": sanity.VERSION if protocol.sanity else None,
         "network": {"probe": np.asarray(logits[:_PROBE_IMAGES], float).round(6).tolist()},
@@ -242,14 +244,9 @@ def evaluate(
 
 def _warn_of_probabilities(logits: np.ndarray) -> None:
     """Warns where every row looks like a softmax's output."""
-    if logits.min() > -1e-5 and logits.max() < 1 + 1e-5 and np.all(np.abs(logits.sum(axis=1) - 1) < 1e-5):
+    if probabilities(logits):
         warnings.warn(
             "the network seems to give probabilities instead of logits: their gradients vanish where it is confident, "
             "so attacks look weaker than they are. Leave the softmax out.",
             stacklevel=3,
         )
-
-
-def _digest(array: np.ndarray) -> str:
-    """SHA-256 of the raw bytes."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

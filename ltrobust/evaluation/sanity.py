@@ -6,14 +6,13 @@ the checks that the AutoAttack code makes. No check takes the place of thinking 
 it on purpose.
 """
 
-import hashlib
-
 import numpy as np
 
+from ltrobust.data import longtail
 from ltrobust.evaluation import control, protocols, sanity_probes, sanity_runs, tracing
 from ltrobust.evaluation.judge import TOLERANCE
 from ltrobust.evaluation.protocols import Protocol
-from ltrobust.evaluation.sanity_rules import COLLAPSE, COLLAPSE_CLASSES, PROBABILITY, Item, measured, stated, verdict
+from ltrobust.evaluation.sanity_rules import COLLAPSE, COLLAPSE_CLASSES, Item, measured, probabilities, stated, verdict
 from ltrobust.evaluation.sanity_runs import Runs
 from ltrobust.evaluation.session import Session
 
@@ -111,7 +110,7 @@ def _bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
         judged = session.records[attack.name]["prediction"] >= 0
         unjudged |= judged != (before == runs.labels)
     consistent = len(np.unique(ids)) == len(ids) and not np.any(unjudged)
-    digest = hashlib.sha256(runs.labels.astype("<i8").tobytes()).hexdigest()[:16]
+    digest = longtail.fingerprint(runs.labels)[:16]
     evidence = f"{len(ids)} images, SHA-256 of the labels {digest}, {np.sum(unjudged)} without exactly one verdict"
     if not consistent:
         return stated("P04", "fail", evidence + ("" if np.any(unjudged) else ", ids occur twice"))
@@ -138,9 +137,8 @@ def _probabilities(runs: Runs) -> Item:
     """P22: the rule of the AutoAttack code, on all clean images."""
     logits = np.asarray(runs.session.clean.logits, float)
     low, high, off = logits.min(), logits.max(), np.max(np.abs(logits.sum(axis=1) - 1))
-    probabilities = high < 1 + PROBABILITY and low > -PROBABILITY and off < PROBABILITY
     evidence = f"values in [{low:.4g}, {high:.4g}], row sums up to {off:.2g} from 1"
-    return stated("P22", "fail" if probabilities else "pass", evidence)
+    return stated("P22", "fail" if probabilities(logits) else "pass", evidence)
 
 
 def _ties(runs: Runs) -> Item:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.attacks import ball, objectives
+from ltrobust.data.batches import chunks
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.sanity_rules import (
     BATCH_DIFFERENCE,
@@ -73,14 +74,12 @@ def _gradient_program(runs: Runs) -> Callable:
 def _probe(runs: Runs, program: Callable, radius: float) -> Probe:
     """The network at a uniform random start within the radius (pixel units) of each image."""
     driver, subject, losses = runs.session.driver, runs.session.subject, _losses(runs.num_classes)
-    size, number = driver.batch_size, len(runs.labels)
+    number = len(runs.labels)
     predictions, zero = np.zeros(number, int), np.zeros((len(losses), number), bool)
-    for first in range(0, number, size):
-        rows = np.arange(first, min(first + size, number))
-        padded = np.resize(rows, size)
-        parts = (subject.gather(padded), subject.labels[padded].astype(np.int32), subject.ids[padded].astype(np.uint32))
+    for rows, valid in chunks(np.arange(number), driver.batch_size):
+        parts = (subject.gather(rows), subject.labels[rows].astype(np.int32), subject.ids[rows].astype(np.uint32))
         found = jax.device_get(program(subject.variables, *driver.place(parts), np.float32(radius)))
-        predictions[rows], zero[:, rows] = found[0][: len(rows)], found[1][:, : len(rows)]
+        predictions[rows[:valid]], zero[:, rows[:valid]] = found[0][:valid], found[1][:, :valid]
     return Probe(predictions, dict(zip(losses, zero, strict=True)))
 
 

@@ -167,6 +167,12 @@ def grade(number: float, total: int, limit: Limit, num_classes: int) -> str:
     return "warn" if number <= max(limit.warns_images, warns * total / 100) + _EXACT else "fail"
 
 
+def probabilities(logits: np.ndarray) -> bool:
+    """P22: whether [N, K] look like a softmax's output, by the rule of the AutoAttack code."""
+    low, high, off = logits.min(), logits.max(), np.max(np.abs(logits.sum(axis=1) - 1))
+    return bool(high < 1 + PROBABILITY and low > -PROBABILITY and off < PROBABILITY)
+
+
 def measured(
     identifier: str,
     numbers: np.ndarray,

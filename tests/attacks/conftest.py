@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ltrobust.evaluation import control
+
 
 class Linear(NamedTuple):
     """Images float32 [N,8,8,3], labels int [N] of 10 classes, and weights float32 [10,192] in channel-first order."""
@@ -51,9 +53,5 @@ class Linear(NamedTuple):
 @pytest.fixture(scope="session")
 def linear() -> Linear:
     """All 1,000 images of the base fixture of docs/protocols.md."""
-    generator = np.random.RandomState(0)
-    directions = generator.randn(10, 192)
-    labels = np.repeat(np.arange(10), 100)
-    images = np.clip(0.5 + 0.05 * directions[labels] + 0.1 * generator.randn(1000, 192), 0, 1).astype(np.float32)
-    images = images.reshape(-1, 3, 8, 8).transpose(0, 2, 3, 1)
-    return Linear(np.ascontiguousarray(images), labels, directions.astype(np.float32))
+    weights, images, labels = control.linear()
+    return Linear(np.ascontiguousarray(images), labels, weights)
