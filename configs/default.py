@@ -86,6 +86,7 @@ def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
     phase.method = ""  # pgd_at, trades, at_bsl, self_distillation
+    phase.wrappers = ()  # around the method, the first one innermost
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma
@@ -121,6 +122,7 @@ def _phase() -> Any:
     phase.attack.steps = 10
     phase.attack.step_size = 2.0  # in 1/255
     phase.attack.start = "gauss"  # none, gauss, uniform, uniform_raw, one_sided
+    phase.attack.bn = "eval"  # eval, batch_frozen: BatchNorm in the attack's passes
     phase.attack.radius = -1.0  # in 1/255; below 0: the threat's, 0: standard training
     phase.validate_every = 1  # epochs
     return phase

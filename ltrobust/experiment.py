@@ -1,12 +1,15 @@
 """A whole run: data, teacher, student, evaluation, card. What `main.py` calls."""
 
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from ltrobust import models, results
 from ltrobust import workdir as workdirs
@@ -14,7 +17,7 @@ from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
 from ltrobust.evaluation import protocols
 from ltrobust.files import hold
-from ltrobust.methods import Teacher
+from ltrobust.methods import Teacher, decision_rule
 from ltrobust.methods.self_distillation import TEACHER
 from ltrobust.preemption import Preemption
 from ltrobust.reporting import cards
@@ -55,19 +58,29 @@ def _run_phases(
     splits: Splits,
     mesh: Mesh,
     preemption: Preemption | None,
-) -> tuple[dict[str, Weights], dict[str, Any]]:
+) -> tuple[dict[str, results.Network], dict[str, Any]]:
     """Every phase in order; its networks by name, and the card's part on how they were trained."""
-    evaluator = results.make_network_evaluator(
-        config, splits.num_classes, mesh, protocol="validation", images=len(splits.validation_labels), seed=config.seed
+    evaluator_of = functools.cache(
+        lambda head, rule: results.make_network_evaluator(
+            config,
+            splits.num_classes,
+            mesh,
+            head=head,
+            rule=rule,
+            protocol="validation",
+            images=len(splits.validation_labels),
+            seed=config.seed,
+        )
     )
     about = {"config": workdirs.plain(config), "data": describe(splits), "software": cards.software()}
-    networks: dict[str, Weights] = {}
+    networks: dict[str, results.Network] = {}
     training: dict[str, Any] = {}
     teachers: dict[str, Teacher] = {}
     for name, phase in planned.items():
         examples = phase.examples_of(0)
         needed = {key: teachers[key] for key in phase.settings.method.teachers}
-        warm = networks["teacher/last"] if config[name].initialize == "teacher" else None
+        head = phase.settings.method.head
+        warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else None
         folder = workdir / "checkpoints" / name
         with Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints, Records(workdir) as records:
             if checkpoints.latest() is not None:
@@ -80,7 +93,7 @@ def _run_phases(
                 initial=warm,
                 checkpoints=checkpoints,
                 checkpoint_minutes=config.checkpoint.minutes,
-                evaluator=evaluator,
+                evaluator=evaluator_of(head, phase.rule),
                 records=records,
                 about={
                     **about,
@@ -95,9 +108,10 @@ def _run_phases(
                 preemption=preemption,
             )
             training[name] = _describe_training(checkpoints.about())
-        networks |= _named(name, state.weights, selection, state.averaged)
-        frozen = phases.make_module(config, splits.num_classes)
-        teachers = {TEACHER: Teacher(frozen, state.weights.params, state.weights.batch_stats)}
+        named = _named(name, state.weights, selection, state.averaged)
+        networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
+        frozen = phases.make_module(config, splits.num_classes, head=head)
+        teachers = {TEACHER: Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)}
     return networks, training
 
 
@@ -125,10 +139,14 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
             )
         splits = load_splits(config)
         _check_same_images(about, splits, folder)
-        module = phases.make_module(config, splits.num_classes)
+        method = phases.make_method(ConfigDict(about["config"]), about["phase"])
+        module = phases.make_module(config, splits.num_classes, head=method.head)
         template = Weights(*models.initialise(module, jax.random.key(0), splits.images.shape[1:]))
         restored = checkpoints.restore_weights(devices.replicate(template, mesh))
-    networks = {f"{about['phase']}/{name}": weights for name, weights in restored.items()}
+    rule = decision_rule(method, np.array(about["examples"]["class_counts"]))
+    networks = {
+        f"{about['phase']}/{name}": results.Network(weights, method.head, rule) for name, weights in restored.items()
+    }
     name = f"{config.eval.protocol}-{about['phase']}"
     training = {about["phase"]: _describe_training(about)}
     here = workdirs.plain(config)
@@ -179,7 +197,12 @@ def _phases_to_run(config: Any) -> list[str]:
     needs_teacher = phases.make_method(config, "student").teachers or config.student.initialize == "teacher"
     if not needs_teacher:
         return ["student"]
-    if phases.make_method(config, "teacher").teachers or config.teacher.initialize == "teacher":
+    teacher, student = (phases.make_method(config, name) for name in phases.NAMES)
+    if config.student.initialize == "teacher" and teacher.head != student.head:
+        raise ValueError(
+            f"student.initialize is 'teacher', but {student.name} has another head than {teacher.name}; use 'scratch'."
+        )
+    if teacher.teachers or config.teacher.initialize == "teacher":
         raise ValueError(
             f"teacher.method is {config.teacher.method!r}, which needs a teacher of its own; choose one that does not, "
             "such as pgd_at."

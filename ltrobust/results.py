@@ -1,6 +1,7 @@
 """From networks to numbers: evaluation on the test set, the card, and the tables that are printed from it."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.methods import DecisionRule
 from ltrobust.reporting import cards, tables
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
@@ -25,13 +27,22 @@ SELECTION_RULE = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Trained weights, with what turns them into logits at test time."""
+
+    weights: Weights
+    head: models.Head
+    rule: DecisionRule
+
+
 def report(
     config: Any,
     settings: Mapping[str, Any],
     workdir: Path,
     name: str,
     splits: Splits,
-    networks: Mapping[str, Weights],
+    networks: Mapping[str, Network],
     training: Mapping[str, Any],
     mesh: Mesh,
     began: float,
@@ -42,19 +53,24 @@ def report(
     """
     test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
     ids = first_of_each_class(test.labels, config.eval.limit)
-    evaluator = make_network_evaluator(
-        config,
-        splits.num_classes,
-        mesh,
-        protocol=config.eval.protocol,
-        images=len(ids),
-        seed=config.eval.seed,
+    evaluator_of = functools.cache(
+        lambda head, rule: make_network_evaluator(
+            config,
+            splits.num_classes,
+            mesh,
+            head=head,
+            rule=rule,
+            protocol=config.eval.protocol,
+            images=len(ids),
+            seed=config.eval.seed,
+        )
     )
     results = {}
-    for network, weights in networks.items():
+    for network, trained in networks.items():
+        weights = trained.weights
         fingerprints = _fingerprints(weights)
         store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
-        evaluation = evaluator(
+        evaluation = evaluator_of(trained.head, trained.rule)(
             weights,
             test.images[ids],
             test.labels[ids],
@@ -78,7 +94,7 @@ def report(
         "config": {**settings, "data": data},
         "model": {
             "name": config.model.name,
-            "parameters": models.count_parameters(next(iter(networks.values())).params),
+            "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
         },
         "data": _describe_data(config, splits, test, ids),
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
@@ -189,13 +205,25 @@ def _describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
 
 
 def make_network_evaluator(
-    config: Any, num_classes: int, mesh: Mesh, *, protocol: str, images: int, seed: int
+    config: Any,
+    num_classes: int,
+    mesh: Mesh,
+    *,
+    head: models.Head,
+    rule: DecisionRule,
+    protocol: str,
+    images: int,
+    seed: int,
 ) -> Evaluator:
     """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
 
     def applier(exact: bool):
-        module = phases.make_module(config, num_classes, exact=exact)
-        return lambda weights, images: models.forward(module, weights.params, weights.batch_stats, images, bn="eval")[0]
+        module = phases.make_module(config, num_classes, head=head, exact=exact)
+
+        def apply(weights: Weights, images: jax.Array) -> jax.Array:
+            return rule(models.forward(module, weights.params, weights.batch_stats, images, bn="eval")[0])
+
+        return apply
 
     where = devices.sharding(mesh, devices.divided())
     return make_evaluator(

@@ -19,7 +19,7 @@ ALLOWED = {
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
-    "results": {"data", "evaluation", "models", "reporting", "training"},
+    "results": {"methods", "data", "evaluation", "models", "reporting", "training"},
     "experiment": {
         "data",
         "evaluation",

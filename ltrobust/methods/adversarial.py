@@ -9,11 +9,11 @@ TRADES_PASSES = ("as_described", "as_released")
 
 
 def attack_cross_entropy(inner: InnerAttack):
-    """The inner maximisation of `CE(z(x'), y)` on plain logits, BatchNorm in eval mode."""
+    """The inner maximisation of `CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
 
     def attack(learner: Learner, batch: Batch):
         return inner(
-            lambda images: objectives.cross_entropy(learner.forward(images, bn="eval")[0], batch.labels),
+            lambda images: objectives.cross_entropy(learner.forward(images, bn=inner.bn)[0], batch.labels),
             batch,
         )
 
@@ -65,9 +65,9 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
         raise ValueError("TRADES cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
 
     def attack(learner: Learner, batch: Batch):
-        clean_logits, _ = learner.forward(batch.images, bn="eval")
+        clean_logits, _ = learner.forward(batch.images, bn=inner.bn)
         return inner(
-            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn="eval")[0]),
+            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn=inner.bn)[0]),
             batch,
         )
 

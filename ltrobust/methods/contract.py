@@ -24,6 +24,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltrobust import models
 from ltrobust.attacks import ball
@@ -44,6 +45,24 @@ class Batch:
     step_size: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class DecisionRule:
+    """How the network's outputs become the logits that are attacked and judged at test time.
+
+    `test_logits` is the method's, None for the outputs themselves; `class_counts` are those of the images trained on,
+    empty where no rule reads them. Equal rules share compiled programs.
+    """
+
+    test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    class_counts: tuple[int, ...] = ()
+
+    def __call__(self, outputs: jax.Array) -> jax.Array:
+        """Logits [B, C] from outputs [B, C + extra]."""
+        if self.test_logits is None:
+            return outputs
+        return self.test_logits(outputs, jnp.asarray(self.class_counts, jnp.float32))
+
+
 @flax.struct.dataclass
 class Teacher:
     """A frozen network: running statistics, no updates. Its input gradient is available to attacks."""
@@ -51,10 +70,11 @@ class Teacher:
     module: nn.Module = flax.struct.field(pytree_node=False)
     params: PyTree
     batch_stats: PyTree
+    rule: DecisionRule = flax.struct.field(pytree_node=False, default=DecisionRule())
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Logits [B, C] in eval mode."""
-        return models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0]
+        """Logits [B, C] in eval mode, as they are used at test time."""
+        return self.rule(models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0])
 
 
 @flax.struct.dataclass
@@ -80,6 +100,13 @@ class Learner:
         logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, dataclasses.replace(self, batch_stats=stats)
 
+    def forward_features(
+        self, images: jax.Array, *, bn: models.BatchNormMode
+    ) -> tuple[jax.Array, jax.Array, "Learner"]:
+        """As `forward`, with the pooled features [B, F] after the logits."""
+        logits, features, stats = models.forward_features(self.module, self.params, self.batch_stats, images, bn=bn)
+        return logits, features, dataclasses.replace(self, batch_stats=stats)
+
     @property
     def progress(self) -> jax.Array:
         """The linear ramp `epoch / epochs`, in (0, 1]."""
@@ -104,16 +131,22 @@ class Outcome:
 class InnerAttack:
     """The PGD settings of an inner maximisation; `step_size` in 1/255 units.
 
+    `bn` is the BatchNorm mode of its passes. The default keeps examples apart; `batch_frozen` is what code does that
+    attacks in train mode without updating the statistics. Attacks that do update them are not offered.
+
     Raises:
-      ValueError: negative steps or step size, or a start that does not exist in the threat's norm.
+      ValueError: negative steps or step size, another mode, or a start that does not exist in the threat's norm.
     """
 
     threat: Threat = dataclasses.field(default_factory=Threat)
     steps: int = 10
     step_size: float = 2.0
     start: str = "gauss"
+    bn: models.BatchNormMode = "eval"
 
     def __post_init__(self) -> None:
+        if self.bn not in ("eval", "batch_frozen"):
+            raise ValueError(f"attack bn is {self.bn!r}; known: eval, batch_frozen.")
         if self.steps < 0 or not self.step_size >= 0:
             raise ValueError(f"attack steps is {self.steps}, step size {self.step_size}/255; both must be at least 0.")
         ball.check_start(self.start, self.threat)
@@ -142,6 +175,11 @@ class Method:
       inner: the attack settings, from which the default radii come.
       metrics: names that `Outcome.metrics` holds.
       teachers: names of the frozen teachers that it needs.
+      head: how the network's pooled features become outputs.
+      test_logits: `(outputs [B, C + extra], class_counts [C]) -> logits [B, C]`, what is attacked and judged at test
+        and validation time; default: the outputs.
+      adv_images: `adv -> images`, where the attack returns more than adversarial images; for wrappers.
+      check: `class_counts -> None`, raises a ValueError where the method cannot work on such data.
       initial_state: `(params, class_counts [C]) -> method_state`.
       radii: `(learner, labels [B]) -> (radius [B], step_size [B])` in pixel units; default: the threat's.
       perturb_weights: `(learner, gradients, update) -> direction`, a pytree like the parameters. The gradient is then
@@ -158,11 +196,22 @@ class Method:
     inner: InnerAttack
     metrics: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    head: models.Head = dataclasses.field(default_factory=models.Head)
+    test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    adv_images: Callable[[PyTree], jax.Array] = lambda adv: adv
+    check: Callable[[np.ndarray], None] = lambda class_counts: None
     initial_state: Callable[[PyTree, jax.Array], PyTree] = lambda params, class_counts: {}
     radii: Callable[[Learner, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     perturb_weights: Callable[[Learner, PyTree, Callable[[PyTree], PyTree]], PyTree] | None = None
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
     end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
+
+
+def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:
+    """The method's rule for networks trained on images of those class counts."""
+    if method.test_logits is None:
+        return DecisionRule()
+    return DecisionRule(method.test_logits, tuple(int(count) for count in class_counts))
 
 
 def with_radii(method: Method, learner: Learner, batch: Batch) -> Batch:

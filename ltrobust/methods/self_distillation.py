@@ -123,13 +123,13 @@ def self_distillation(
 
 
 def _attack(inner: InnerAttack, inner_objective: str):
-    """The inner maximisation, BatchNorm in eval mode."""
+    """The inner maximisation, BatchNorm in the attack's mode."""
     if inner_objective == "ce":
         return attack_cross_entropy(inner)
 
     def attack(learner: Learner, batch: Batch):
         def objective(images: jax.Array) -> jax.Array:
-            logits, _ = learner.forward(images, bn="eval")
+            logits, _ = learner.forward(images, bn=inner.bn)
             if inner_objective == "bsl":
                 return objectives.balanced_softmax(logits, batch.labels, learner.class_counts)
             return objectives.kl_divergence(learner.teachers[TEACHER].logits(images), logits)

@@ -2,9 +2,7 @@
 
 No network here subtracts a mean or divides by a deviation: an attack's radius means the same for all of them.
 
-Every network sows its pooled features, float32 [B,F]. They cost nothing unless asked for:
-`module.apply(variables, images, use_running_average=True, mutable=["intermediates"])` returns the logits and
-{"intermediates": {"features": (features,)}}.
+Every network sows its pooled features, float32 [B,F]. They cost nothing unless asked for, by `forward_features`.
 """
 
 import functools
@@ -16,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ltrobust.models.layers import Layers
+from ltrobust.models.layers import Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18
 from ltrobust.models.resnet import resnet18
@@ -44,6 +42,7 @@ def create(
     width: int = 16,
     depth: int = 1,
     stem_stride: int = 1,
+    head: Head = Head(),  # noqa: B008 - frozen
 ) -> nn.Module:
     """Builds the network `name`, one of `NAMES`; it holds no parameters, see `initialise`.
 
@@ -57,6 +56,7 @@ def create(
         width: channels of the first stage of small_resnet; other networks ignore it.
         depth: blocks in each stage of small_resnet; other networks ignore it.
         stem_stride: stride of the first convolution of small_resnet; other networks ignore it.
+        head: how pooled features become logits.
 
     Raises:
         ValueError: unknown name or dtype, num_classes below 2, or width, depth or stem_stride below 1.
@@ -65,7 +65,7 @@ def create(
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     _require_at_least(2, num_classes=num_classes)
     _require_at_least(1, width=width, depth=depth, stem_stride=stem_stride)
-    layers = Layers(DTYPES[dtype], sync_axis)
+    layers = Layers(DTYPES[dtype], sync_axis, head=head)
     match name:
         case "resnet18":
             return resnet18(num_classes, layers)
@@ -138,15 +138,25 @@ def forward(
         ValueError: unknown mode; images not of rank 4, not floating point, or of another channel count than
             the params.
     """
-    modes = get_args(BatchNormMode)
-    if bn not in modes:
-        raise ValueError(f"bn is {bn!r}; allowed: {', '.join(modes)}")
-    _check_images(params, images)
+    _check_pass(params, images, bn)
     variables = {"params": params, "batch_stats": batch_stats}
     if bn == "eval":
         return cast(jax.Array, module.apply(variables, images, use_running_average=True)), batch_stats
     logits, updates = module.apply(variables, images, use_running_average=False, mutable=["batch_stats"])
     return logits, updates["batch_stats"] if bn == "train" else batch_stats
+
+
+def forward_features(
+    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
+) -> tuple[jax.Array, jax.Array, Any]:
+    """As `forward`, with the pooled features, float32 [B, F], between logits and running statistics."""
+    _check_pass(params, images, bn)
+    variables = {"params": params, "batch_stats": batch_stats}
+    logits, updates = module.apply(
+        variables, images, use_running_average=bn == "eval", mutable=["batch_stats", "intermediates"]
+    )
+    (features,) = updates["intermediates"]["features"]
+    return cast(jax.Array, logits), cast(jax.Array, features), updates["batch_stats"] if bn == "train" else batch_stats
 
 
 def count_parameters(params: Any) -> int:
@@ -161,8 +171,11 @@ def _require_at_least(minimum: int, **values: int) -> None:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {minimum}")
 
 
-def _check_images(params: Any, images: jax.Array) -> None:
-    """Raises ValueError where images cannot be what the network was initialised for."""
+def _check_pass(params: Any, images: jax.Array, bn: str) -> None:
+    """Raises ValueError for an unknown mode, or where images cannot be what the network was initialised for."""
+    modes = get_args(BatchNormMode)
+    if bn not in modes:
+        raise ValueError(f"bn is {bn!r}; allowed: {', '.join(modes)}")
     channels = params["stem"]["kernel"].shape[2]
     if images.ndim != 4 or images.shape[-1] != channels:
         raise ValueError(f"images have shape {images.shape}; expected [batch, height, width, {channels}]")

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 
 from ltrobust.models.convolution import convolve
 
+HEADS = ("linear", "cosine")
+
 
 def symmetric_uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
     """Float32 draws from U(-bound, +bound).
@@ -43,6 +45,30 @@ def normal_fan_out(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float3
 
 
 @dataclasses.dataclass(frozen=True)
+class Head:
+    """How pooled features become logits.
+
+    Attributes:
+        kind: `linear`, or `cosine`: `<h/||h||, w_c/(||w_c|| + floor)>` without bias (Wu et al., CVPR 2021, RoBal).
+        floor: added to the length of each class's weights, `cosine` only.
+        extra: logits beyond those of the classes, for methods that drop them at test time.
+
+    Raises:
+        ValueError: another kind, or a negative floor or number of extra logits.
+    """
+
+    kind: str = "linear"
+    floor: float = 0.0
+    extra: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in HEADS:
+            raise ValueError(f"head is {self.kind!r}; known heads: {', '.join(HEADS)}.")
+        if self.floor < 0 or self.extra < 0:
+            raise ValueError(f"head.floor is {self.floor} and head.extra is {self.extra}; both must be at least 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Layers:
     """How one network computes and initialises its layers; call the methods inside `nn.compact` code.
 
@@ -53,12 +79,14 @@ class Layers:
         sync_axis: mapped axis over which batch statistics are averaged, or None for one device's batch.
         conv_init: initialiser of the convolution kernels.
         zero_bias: whether the linear bias starts at 0 instead of U(+-1/sqrt(inputs)).
+        head: how pooled features become logits.
     """
 
     dtype: Any
     sync_axis: str | None = None
     conv_init: Callable[..., jax.Array] = uniform_fan_in
     zero_bias: bool = False
+    head: Head = Head()
 
     def conv(self, features: int, *, name: str, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv:
         """Convolution without bias, padded by size // 2: [B,H,W,c] -> [B,ceil(H/s),ceil(W/s),features]."""
@@ -92,17 +120,29 @@ class Layers:
         )
         return batch_norm(x.astype(jnp.float32)).astype(self.dtype)
 
-    def linear(self, features: jax.Array, outputs: int, *, name: str) -> jax.Array:
-        """Float32 linear layer with bias, [B,inputs] -> [B,outputs]; too cheap to save precision on."""
+    def logits(self, features: jax.Array, num_classes: int) -> jax.Array:
+        """The head, float32 [B,inputs] -> [B,num_classes + extra]; too cheap to save precision on."""
+        outputs = num_classes + self.head.extra
+        if self.head.kind == "cosine":
+            return _cosine(features, outputs, self.head.floor)
         bound = 0.0 if self.zero_bias else 1 / math.sqrt(features.shape[-1])
         layer = nn.Dense(
             outputs,
             dtype=jnp.float32,
             kernel_init=uniform_fan_in,
             bias_init=lambda key, shape, dtype: symmetric_uniform(key, shape, bound).astype(dtype),
-            name=name,
+            name="linear",
         )
         return layer(features)
+
+
+def _cosine(features: jax.Array, outputs: int, floor: float) -> jax.Array:
+    """Cosines [B,outputs] in [-1,1] between features and class weights; zero features have cosine 0."""
+    layer = nn.Dense(outputs, use_bias=False, dtype=jnp.float32, kernel_init=uniform_fan_in, name="cosine")
+    length = jnp.sqrt(jnp.maximum(jnp.sum(features**2, axis=-1, keepdims=True), 1e-24))
+    products = layer(features / length)
+    kernel = layer.variables["params"]["kernel"]
+    return products / (jnp.linalg.norm(kernel, axis=0) + floor)
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -74,4 +74,4 @@ class MobileNetV2(nn.Module):
         x = nn.relu(norm(self.layers.conv(1280, size=1, name="final_conv")(x), name="final_norm"))
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)
-        return self.layers.linear(features, self.num_classes, name="linear")
+        return self.layers.logits(features, self.num_classes)

@@ -62,7 +62,7 @@ class PreActResNet(nn.Module):
         x = nn.relu(self.layers.norm(x, name="final_norm", use_running_average=use_running_average))
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)
-        return self.layers.linear(features, self.num_classes, name="linear")
+        return self.layers.logits(features, self.num_classes)
 
 
 def preact_resnet18(num_classes: int, layers: Layers) -> PreActResNet:

@@ -63,7 +63,7 @@ class ResNet(nn.Module):
                 x = module(x, use_running_average=use_running_average)
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)
-        return self.layers.linear(features, self.num_classes, name="linear")
+        return self.layers.logits(features, self.num_classes)
 
 
 def resnet18(num_classes: int, layers: Layers) -> ResNet:

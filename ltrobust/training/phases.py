@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -40,6 +41,7 @@ class Phase:
       learning_rate: step -> rate.
       init_key, order_key, step_key: roots of its initial weights, of its epochs' permutations, and of its steps.
       validate_every: epochs between validations.
+      rule: how its network's outputs become the logits that are attacked and judged.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Phase:
     order_key: jax.Array
     step_key: jax.Array
     validate_every: int
+    rule: methods.DecisionRule
 
     def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
         """After `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
@@ -69,18 +72,31 @@ def make_threat(config: Any) -> Threat:
 
 
 def make_method(config: Any, name: str) -> methods.Method:
-    """The method of phase `name` with its settings and inner attack."""
+    """The method of phase `name` with its settings, inner attack and wrappers, the first wrapper innermost."""
     phase = config[name]
     threat = make_threat(config)
     if phase.attack.radius >= 0:
         threat = dataclasses.replace(threat, radius=phase.attack.radius)
-    inner = methods.InnerAttack(threat, phase.attack.steps, phase.attack.step_size, phase.attack.start)
-    settings = config.methods.get(phase.method)
-    return methods.create(phase.method, inner, **(settings.to_dict() if settings is not None else {}))
+    inner = methods.InnerAttack(
+        threat, phase.attack.steps, phase.attack.step_size, phase.attack.start, phase.attack.get("bn", "eval")
+    )
+
+    def settings(of: str) -> dict[str, Any]:
+        return config.methods[of].to_dict() if of in config.methods else {}
+
+    method = methods.create(phase.method, inner, **settings(phase.method))
+    for wrapper in phase.get("wrappers", ()):
+        method = methods.wrap(method, wrapper, **settings(wrapper))
+    return method
 
 
-def make_module(config: Any, num_classes: int, *, mesh: Mesh | None = None, exact: bool = False):
-    """The network. With a mesh, its train-mode statistics are those of the whole batch if the configuration says so."""
+def make_module(
+    config: Any, num_classes: int, *, head: models.Head, mesh: Mesh | None = None, exact: bool = False
+) -> nn.Module:
+    """The network with its method's head.
+
+    With a mesh, its train-mode statistics are those of the whole batch if the configuration says so.
+    """
     sync = mesh is not None and mesh.size > 1 and config.model.sync_batch_norm
     return models.create(
         config.model.name,
@@ -90,6 +106,7 @@ def make_module(config: Any, num_classes: int, *, mesh: Mesh | None = None, exac
         width=config.model.width,
         depth=config.model.depth,
         stem_stride=config.model.stem_stride,
+        head=head,
     )
 
 
@@ -120,9 +137,11 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         drop_factor=phase.optimizer.drop_factor,
         warmup_epochs=phase.optimizer.warmup_epochs,
     )
+    method = make_method(config, name)
+    method.check(class_counts)
     settings = StepSettings(
-        module=make_module(config, splits.num_classes, mesh=mesh),
-        method=make_method(config, name),
+        module=make_module(config, splits.num_classes, head=method.head, mesh=mesh),
+        method=method,
         optimizer=_make_optimizer(phase.optimizer, learning_rate),
         epochs=epochs,
         augmentation=phase.augmentation.policy,
@@ -148,6 +167,7 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         learning_rate,
         *jax.random.split(key, 3),
         validate_every=phase.validate_every,
+        rule=methods.decision_rule(method, class_counts),
     )
 
 

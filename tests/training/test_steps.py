@@ -24,7 +24,7 @@ def prepared(config: Any, name: str, mesh, method: Method | None = None):
     phase = phases.make_phase(config, name, splits, mesh)
     if method is not None:
         phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, method=method))
-    module = phases.make_module(config, splits.num_classes)
+    module = phases.make_module(config, splits.num_classes, head=phase.settings.method.head)
     state, _ = loop._start(phase, splits, None, mesh)
     teachers = {"teacher": Teacher(module, state.weights.params, state.weights.batch_stats)}
     return phase, splits, state, loop._make_inputs(phase, splits, teachers, mesh)
