@@ -19,6 +19,7 @@ ALLOWED = {
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
+    "sweep": {"files", "preemption", "reporting"},
     "results": {"methods", "data", "evaluation", "models", "reporting", "training"},
     "experiment": {
         "data",
@@ -43,6 +44,7 @@ WITHOUT_JAX = (
     "evaluation/store.py",
     "reporting",
     "compare.py",
+    "sweep.py",
 )
 
 

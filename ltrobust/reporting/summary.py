@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-_NUMBERS = (
+NUMBERS = (
     ("clean, all", "clean", "overall"),
     ("PGD-20, all", "pgd20", "overall"),
     ("PGD-20, tail", "pgd20", "tail_third"),
@@ -52,13 +52,13 @@ def network_table(cards: Sequence[Mapping[str, Any]]) -> str:
     for card in cards:
         for name, network in card["networks"].items():
             groups[card["config"]["student"]["method"], name][card["config"]["seed"]] = network
-    rows = [["student's method", "network", "seeds", *(title for title, _, _ in _NUMBERS)]]
+    rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
     for (method, name), networks in sorted(groups.items()):
-        found = [[network["columns"][c][v] for network in networks.values()] for _, c, v in _NUMBERS]
+        found = [[network["columns"][c][v] for network in networks.values()] for _, c, v in NUMBERS]
         several = len(networks) > 1
         cells = [over_seeds([e["value"] for e in es]) if several else one_run(es[0]) for es in found]
         rows.append([method, name, str(len(networks)), *cells])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str, network: str) -> str:
@@ -67,13 +67,13 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
     for card in cards:
         by_method[card["config"]["student"]["method"]][card["config"]["seed"]] = card["networks"][network]["columns"]
     seeds = sorted(by_method[first].keys() & by_method[second].keys())
-    rows = [["difference", "seeds", *(title for title, _, _ in _NUMBERS)]]
+    rows = [["difference", "seeds", *(title for title, _, _ in NUMBERS)]]
     differences = [
         over_seeds([by_method[first][s][c][v]["value"] - by_method[second][s][c][v]["value"] for s in seeds])
-        for _, c, v in _NUMBERS
+        for _, c, v in NUMBERS
     ]
     rows.append([f"{first} minus {second}, {network}", str(len(seeds)), *differences])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def results(root: Path) -> str:
@@ -111,7 +111,8 @@ def inserted(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}\n{END}{after}"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
 

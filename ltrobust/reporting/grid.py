@@ -1,0 +1,64 @@
+"""The table of a sweep: cards grouped into rows, numbers over seeds. No JAX."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltrobust.reporting.summary import NUMBERS, markdown, one_run, over_seeds
+
+NETWORK = "student/last"
+
+
+def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]]) -> str:
+    """Markdown: overall, tail and worst-class numbers of the student's last weights, then its robust accuracy by class.
+
+    Args:
+      titles: of the columns that name a row.
+      cards: a row's names and one of its cards, in the order of the rows.
+
+    Numbers of several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 %
+    interval over test images; in percent.
+    """
+    rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for names, path in cards:
+        rows.setdefault(names, []).append(json.loads(path.read_text()))
+    if not rows:
+        return "nothing is finished\n"
+    header = [*titles, "seeds", *(title for title, _, _ in NUMBERS)]
+    overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
+    return markdown([header, *overall]) + "\n" + _by_class(titles, rows)
+
+
+def _numbers(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One row's cells."""
+    columns = [card["networks"][NETWORK]["columns"] for card in cards]
+    found = [[column[name][view] for column in columns if name in column] for _, name, view in NUMBERS]
+    return [_cell(estimates) for estimates in found]
+
+
+def _cell(estimates: Sequence[Mapping[str, Any]]) -> str:
+    """One number, over seeds or over test images; a dash where the protocol has no such column."""
+    if not estimates:
+        return "-"
+    return over_seeds([e["value"] for e in estimates]) if len(estimates) > 1 else one_run(estimates[0])
+
+
+def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> str:
+    """The headline's accuracy by class, mean over seeds, for problems of up to 20 classes."""
+    first = next(iter(rows.values()))[0]
+    headline, counts = first["protocol"]["headline"], first["data"]["class_counts"]
+    if len(counts) > 20:
+        return ""
+    header = [*titles, *(f"{name} ({count})" for name, count in zip(first["data"]["class_names"], counts, strict=True))]
+    lines = []
+    for names, cards in rows.items():
+        classes = zip(*(card["networks"][NETWORK]["columns"][headline]["per_class"] for card in cards), strict=True)
+        lines.append([*names, *(_mean(estimates) for estimates in classes)])
+    title = first["protocol"]["titles"].get(headline, headline)
+    return f"{title} by class (training images of the first run), mean over seeds\n\n{markdown([header, *lines])}"
+
+
+def _mean(estimates: Sequence[Mapping[str, Any]]) -> str:
+    """A class's mean over seeds, in percent."""
+    return f"{100 * sum(estimate['value'] for estimate in estimates) / len(estimates):.1f}"

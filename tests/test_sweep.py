@@ -1,0 +1,136 @@
+"""A sweep runs every cell once, goes on where it was, survives a failing cell and makes one table."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ltrobust import sweep
+from ltrobust.files import hold
+from ltrobust.preemption import EXIT_STATUS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CARD = ROOT / "results" / "digits" / "at_bsl-seed0.json"
+
+# Stands in for the real program: notes its flags, then does what the method's name says.
+PROGRAM = """
+import pathlib, re, shutil, sys, time
+flags = dict(re.match(r"--([^=]+)=(.*)", word).groups() for word in sys.argv[1:])
+with open("calls", "a") as calls:
+    calls.write(" ".join(f"{key}={flags[key]}" for key in sorted(flags) if key.startswith("config.")) + "\\n")
+method = flags["config.student.method"]
+if method == "trades":
+    sys.exit("trades did not work")
+if method == "mart":
+    time.sleep(60)
+results = pathlib.Path(flags["workdir"]) / "results"
+results.mkdir(parents=True)
+shutil.copy("card.json", results / "quick.json")
+"""
+
+SWEEP = """
+CONFIG = CONFIG_FILE
+VARIANTS = {
+    "plain": {"student.method": "at_bsl"},
+    "fails": {"student.method": "trades"},
+    "after": {"student.method": "pgd_at", "student.wrappers": ("one", "two"), "data.dir": "{out}/plain-seed{seed}"},
+}
+AXES = {"seed": (0, 1)}
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    card = json.loads(CARD.read_text())
+    card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    (tmp_path / "main.py").write_text(PROGRAM)
+    write(tmp_path, SWEEP)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "sweep.py").write_text(text.replace("CONFIG_FILE", repr(str(ROOT / "configs" / "digits.py"))))
+
+
+def go(*more):
+    sweep.main(["sweep.py", "--out=out", *more])
+
+
+def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys):
+    with pytest.raises(SystemExit) as ended:
+        go()
+    assert ended.value.code == 1
+    calls = (workplace / "calls").read_text().splitlines()
+    assert len(calls) == 6
+    assert calls[2] == (
+        "config.data.dir=out/plain-seed0 config.seed=0 config.student.method=pgd_at "
+        "config.student.wrappers=('one', 'two')"
+    )
+    printed = capsys.readouterr().out
+    assert "trades did not work" in printed
+    assert "6 cells: 4 finished, 2 failed, 0 elsewhere" in printed
+    with pytest.raises(SystemExit):
+        go()
+    again = (workplace / "calls").read_text().splitlines()[6:]
+    assert len(again) == 2, "only the failed ones are tried again"
+    assert all("method=trades" in call for call in again)
+
+
+def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
+    with pytest.raises(SystemExit):
+        go()
+    capsys.readouterr()
+    go("--table")
+    table = (workplace / "out" / "table.md").read_text()
+    overall = json.loads(CARD.read_text())["networks"]["student/last"]["columns"]["clean"]["overall"]["value"]
+    assert table in capsys.readouterr().out
+    assert re.search(rf"\| plain \| 2 \| {100 * overall:.2f} ± 0\.00", table)
+    assert "| fails" not in table
+    assert "| after | " in table.split("by class")[1]
+
+
+def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
+    (workplace / "out" / "plain-seed1").mkdir(parents=True)
+    with hold(workplace / "out" / "plain-seed1"), pytest.raises(SystemExit):
+        go()
+    printed = capsys.readouterr().out
+    assert "plain-seed1: another process is at it" in printed
+    assert "3 finished, 2 failed, 1 elsewhere" in printed
+    assert len((workplace / "calls").read_text().splitlines()) == 5
+
+
+def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
+    write(workplace, SWEEP.replace("at_bsl", "mart"))
+    process = subprocess.Popen([sys.executable, "-m", "ltrobust.sweep", "sweep.py", "--out=out"], cwd=workplace)
+    end = time.monotonic() + 60
+    calls = workplace / "calls"
+    while not (calls.exists() and calls.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == EXIT_STATUS
+    assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("VARIANTS", "VARIANT", "lacks VARIANTS"),
+        ('"student.method": "at_bsl"', '"student.methd": "at_bsl"', "plain-seed0: student.methd cannot be"),
+        ('"student.method": "at_bsl"', '"student.epochs": "many"', "student.epochs cannot be 'many'"),
+        ('"student.method": "at_bsl"', '"eval.protocol": "standard"', "quick, standard; one table"),
+        ('{"seed": (0, 1)}', '{"seed": (0, 0)}', "cells of the same name"),
+    ],
+)
+def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
+    write(workplace, SWEEP.replace(old, new, 1) if old != "VARIANTS" else SWEEP.replace(old, new))
+    with pytest.raises(SystemExit, match=message):
+        go()
+    assert not (workplace / "calls").exists()
