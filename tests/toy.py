@@ -112,7 +112,7 @@ def gradient_of(method: methods.Method, learner: Learner):
         (value, outcome), gradient = jax.value_and_grad(objective, has_aux=True)(learner.params)
         return value, gradient, outcome.batch_stats
 
-    return on_one_device(lambda: run(learner))
+    return run(learner)
 
 
 def assert_same(first, second, **tolerance: float):
