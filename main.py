@@ -1,6 +1,7 @@
 """Trains a balanced teacher and a distilled student, or evaluates a checkpoint.
 
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
+python main.py --config=configs/published.py:robal_n ...
 """
 
 import os
@@ -29,8 +30,9 @@ def main(arguments: list[str]) -> None:
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+    # A recipe's name follows the file's: configs/published.py:robal_n.
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).name.replace(".py", "", 1)
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '_')}")
     preemption = Preemption()
     try:
         with preemption.listening():

@@ -54,7 +54,35 @@ def get_config() -> ConfigDict:
     config.methods = ConfigDict()
     config.methods.trades = ConfigDict()
     config.methods.trades.beta = 6.0  # weight of the KL
-    config.methods.trades.passes = "as_described"  # as_described: train-mode passes x, x'; as_released: x, x', x
+    config.methods.trades.variant = "as_described"  # as_described: train-mode passes x, x'; as_released: x, x', x
+    config.methods.mart = ConfigDict()
+    config.methods.mart.beta = 5.0  # weight of the weighted KL
+    config.methods.mart.variant = "as_described"  # as_released: the public code's guards against zeros
+    config.methods.robal = ConfigDict()  # the values are RoBal-N's on CIFAR-10
+    config.methods.robal.margin = 0.1  # m
+    config.methods.robal.scale = 10.0  # s of the label loss
+    config.methods.robal.tau_b = 1.2  # weight of log(n_c / N) in the label loss
+    config.methods.robal.tau_m = 0.0  # weight of log(n_c / n_min) in the margins
+    config.methods.robal.beta = 6.0  # weight of the KL
+    config.methods.robal.floor = 1 / 32  # added to the length of each class's weights
+    config.methods.robal.test_scale = 10.0  # of the cosines at test time
+    config.methods.robal.tau_p = 0.1  # weight of log(n_c / N), subtracted at test time; 0: nothing
+    config.methods.robal.variant = "as_described"  # train-mode passes x, x'; as_released: x', x, x, x'
+    config.methods.reat = ConfigDict()
+    config.methods.reat.variant = "as_described"  # pairwise tail term; as_released: one divergence per anchor
+    config.methods.taet = ConfigDict()
+    config.methods.taet.clean_fraction = 0.4  # of the epochs: clean training before the equalization
+    config.methods.taet.mean_weight = 0.1  # of the mean of the class losses
+    config.methods.taet.variance_weight = 0.1  # of their variance
+    config.methods.taet.share_weight = 0.1  # of the sum of their squared shares
+    config.methods.taet.variant = "as_described"  # as_released: absent classes count as loss 0, and one more pass on x
+    config.methods.awp = ConfigDict()  # a wrapper
+    config.methods.awp.gamma = 0.005  # length of the perturbation relative to the weights
+    config.methods.awp.warmup_epochs = 0  # without a perturbation
+    config.methods.awp.direction = "gradient"  # gradient, optimizer: the optimiser's step for the negative gradient
+    config.methods.robust_lt = ConfigDict()  # a wrapper
+    config.methods.robust_lt.spread = 0.3  # of the radii over the classes: 0 equal, 1 none for the most frequent class
+    config.methods.robust_lt.ramp = 0.8  # fraction of the phase over which radii grow; 0: none
     config.methods.self_distillation = ConfigDict()
     config.methods.self_distillation.alpha = 1.0  # weight of the logit KL
     config.methods.self_distillation.beta = 1.0  # weight of indirect gradient matching
@@ -85,8 +113,8 @@ def get_config() -> ConfigDict:
 def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
-    phase.method = ""  # pgd_at, trades, at_bsl, self_distillation
-    phase.wrappers = ()  # around the method, the first one innermost
+    phase.method = ""  # pgd_at, trades, mart, at_bsl, robal, reat, taet, self_distillation
+    phase.wrappers = ()  # awp, robust_lt: around the method, the first one innermost
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma

@@ -1,13 +1,14 @@
 """Every configuration loads, locks, has exactly the keys of `default.py`, and describes phases that can be built."""
 
 import importlib
+import inspect
 import pathlib
 
 import jax
 import numpy as np
 import pytest
 
-from configs import default
+from configs import default, published
 from ltrobust import methods
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import protocols
@@ -15,11 +16,22 @@ from ltrobust.training import devices, phases
 from ltrobust.workdir import _flatten, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+NAMES = [name for name in FILES if name != "published"] + [f"published:{name}" for name in published.RECIPES]
 
 
 def load(name: str):
-    return importlib.import_module(f"configs.{name}").get_config().lock()
+    """The configuration of that file, or of that recipe in it."""
+    file, *recipe = name.split(":")
+    return importlib.import_module(f"configs.{file}").get_config(*recipe).lock()
+
+
+def planned(config, name: str) -> phases.Phase:
+    """A phase on blank images of three classes."""
+    labels = np.repeat(np.arange(3), [900, 500, 300])
+    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    return phases.make_phase(config, name, splits, devices.make_mesh(jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -34,7 +46,7 @@ def test_a_new_key_is_refused(name):
         config.student.epochz = 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_the_docstring_is_a_contract(name):
     text = importlib.import_module(f"configs.{name}").__doc__
     assert name == "default" or f"python main.py --config=configs/{name}.py" in text
@@ -43,16 +55,11 @@ def test_the_docstring_is_a_contract(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_both_phases_can_be_built(name):
     config = load(name)
-    counts = np.array([900, 500, 300])
-    labels = np.repeat(np.arange(3), counts)
-    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
-    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
-    mesh = devices.make_mesh(jax.devices()[:1])
     for phase_name in phases.NAMES:
-        phase = phases.make_phase(config, phase_name, splits, mesh)
+        phase = planned(config, phase_name)
         assert phase.total_steps > 0
         # sqrt(900 * 300): the geometric mean is the default size of the balanced subset.
-        assert phase.class_counts.tolist() == ([520] * 3 if phase_name == "teacher" else counts.tolist())
+        assert phase.class_counts.tolist() == ([520] * 3 if phase_name == "teacher" else [900, 500, 300])
     protocols.get(config.eval.protocol)
 
 
@@ -66,12 +73,32 @@ def test_the_published_recipe_is_the_default():
     assert config.teacher.epochs == 30
 
 
-def test_methods_with_settings_list_them_with_the_defaults_of_the_code():
-    config = default.get_config()
-    for name, settings in config.methods.items():
-        method = methods.create(name, methods.InnerAttack(), **settings.to_dict())
-        assert method.name == name
-        assert methods.create(name, methods.InnerAttack()).metrics == method.metrics
+def test_every_setting_of_a_method_or_wrapper_is_a_key_with_the_default_of_the_code():
+    listed = {name: settings.to_dict() for name, settings in default.get_config().methods.items()}
+    in_code = {}
+    for name, function in (methods.REGISTRY | methods.WRAPPERS).items():
+        settings = list(inspect.signature(function).parameters.values())[1:]
+        in_code |= {name: {setting.name: setting.default for setting in settings}} if settings else {}
+    assert listed == in_code
+
+
+# Recipe -> first epochs, counted from 1, at 0.1 and 0.01 of the first rate.
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [("at_bsl", (75, 90)), ("reat", (61, 76)), ("robal_n", (60, 75)), ("mart", (75, 90)), ("taet", (76, 91))],
+)
+def test_published_rates_fall_in_the_published_epochs(name, epochs):
+    phase = planned(load(f"published:{name}"), "student")
+    first = phase.learning_rate(0)
+    for epoch, factor in zip(epochs, (0.1, 0.01), strict=True):
+        step = phase.schedule.first_step(epoch - 1)
+        np.testing.assert_allclose(phase.learning_rate(step), factor * first, rtol=1e-5)
+        np.testing.assert_allclose(phase.learning_rate(step - 1), 10 * factor * first, rtol=1e-5)
+
+
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
+    with pytest.raises(ValueError, match=r"recipe is 'robal'; give .*published.py:NAME with one of .*robal_n"):
+        published.get_config("robal")
 
 
 # The ablation grid of docs/methods.md: each row is reachable by values alone.

@@ -195,6 +195,20 @@ def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
     assert list(card["networks"]) == ["student/last"]
 
 
+def test_a_methods_own_head_and_rule_are_used_by_training_validation_and_evaluation(tiny, tmp_path):
+    # A rule that takes everything for the rarest class shows wherever it is applied.
+    settings = {"student.method": "robal", "methods.robal.tau_p": 100.0, "student.epochs": 1}
+    config = changed(tiny, **settings)
+    trained = json.loads(experiment.train(config, tmp_path).read_text())["networks"]
+    restored = json.loads(experiment.evaluate(config, tmp_path).read_text())["networks"]
+    assert trained == restored
+    for network in restored.values():
+        assert network["columns"]["clean"]["correct"] == network["columns"]["worst"]["correct"] == [0] * 9 + [3]
+    (record,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert record["validation"]["clean"]["per_class"] == [0.0] * 9 + [1.0]
+    assert set(record["train"]) >= {"label_loss", "robust_loss"}
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "main.py", *arguments],

@@ -1,6 +1,7 @@
 """Learners on which a method's loss can be computed by hand, or run for real on a tiny network."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ class Lookup(nn.Module):
         if not use_running_average and not self.is_initializing():
             # Decimal digits tell which inputs train-mode passes saw, and in which order.
             seen.value = 10 * seen.value + jax.nn.one_hot(rows[0], 3)
+        self.sow("intermediates", "features", table[rows])
         return table[rows]
 
 
@@ -78,6 +80,22 @@ def real_batch(method: methods.Method, learner: Learner) -> Batch:
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
     keys, nothing = jax.random.split(jax.random.key(2), 6), jnp.zeros(6)
     return methods.with_radii(method, learner, Batch(images, jnp.arange(6) % 3, keys, nothing, nothing))
+
+
+def on_devices(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function of one device's share, with the device axis that methods sum over: the arguments' first."""
+    return jax.vmap(function, axis_name="devices")(*arguments)
+
+
+def on_one_device(function: Callable[[], Any]) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], on_devices(lambda _: function(), jnp.zeros(1)))
+
+
+def toy_loss(method: methods.Method, learner: Learner | None = None, batch: Batch | None = None, adv: float = 1.0):
+    """Loss and outcome on the toy vector, `adv` naming the table's row."""
+    learner, batch = learner or toy_learner(), batch or toy_batch()
+    learner = dataclasses.replace(learner, method_state=method.initial_state(learner.params, learner.class_counts))
+    return on_one_device(lambda: method.loss(learner, batch, jnp.full(batch.images.shape, adv)))
 
 
 def gradient_of(method: methods.Method, learner: Learner):

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ltrobust.methods.adversarial import at_bsl, pgd_at, trades
+from ltrobust.methods.adversarial import mart, pgd_at, trades
 from ltrobust.methods.contract import (
     Batch,
     DecisionRule,
@@ -22,15 +22,25 @@ from ltrobust.methods.contract import (
     decision_rule,
     with_radii,
 )
+from ltrobust.methods.long_tailed import at_bsl, robal, taet
+from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
+from ltrobust.methods.wrappers import awp, robust_lt
 
 REGISTRY: dict[str, Callable[..., Method]] = {
     "pgd_at": pgd_at,
     "trades": trades,
+    "mart": mart,
     "at_bsl": at_bsl,
+    "robal": robal,
+    "reat": reat,
+    "taet": taet,
     "self_distillation": self_distillation,
 }
-WRAPPERS: dict[str, Callable[..., Method]] = {}
+WRAPPERS: dict[str, Callable[..., Method]] = {
+    "awp": awp,
+    "robust_lt": robust_lt,
+}
 
 
 def create(name: str, inner: InnerAttack, **settings: Any) -> Method:
@@ -47,8 +57,10 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
 
     Raises:
       ValueError: unknown name (lists the known ones), a setting that the wrapper does not have or accept, or a method
-        that it cannot wrap.
+        that it cannot wrap or that is in that wrapper already.
     """
+    if name in method.name.split("+")[1:]:
+        raise ValueError(f"{method.name} is in the wrapper {name} already; name each wrapper once.")
     wrapped = _checked("wrapper", WRAPPERS, name, settings)(method, **settings)
     return dataclasses.replace(wrapped, name=f"{method.name}+{name}")
 

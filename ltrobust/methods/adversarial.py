@@ -1,11 +1,11 @@
-"""Adversarial training on labels: PGD-AT, TRADES, AT-BSL."""
+"""Adversarial training that takes no notice of class counts: PGD-AT, TRADES, MART."""
 
+import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
-
-TRADES_PASSES = ("as_described", "as_released")
+from ltrobust.methods.settings import check_variant, check_weights
 
 
 def attack_cross_entropy(inner: InnerAttack):
@@ -34,33 +34,17 @@ def pgd_at(inner: InnerAttack) -> Method:
     return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
 
 
-def at_bsl(inner: InnerAttack) -> Method:
-    """`L = CE(z(x') + log n, y)`, x' from PGD on CE of the plain logits (Yue et al., CVPR 2024).
-
-    `log n` enters this loss only: neither the attack nor the test sees it. One train-mode pass, on x'.
-    """
-
-    def loss(learner: Learner, batch: Batch, adv_images):
-        adv_logits, learner = learner.forward(adv_images, bn="train")
-        value = jnp.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
-        return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
-
-    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
-
-
-def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described") -> Method:
+def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described") -> Method:
     """`L = CE(z(x), y) + beta KL(p(x) || p(x'))`, x' from PGD on that KL (Zhang et al., ICML 2019).
 
     In the attack p(x) is constant; in the loss both branches are differentiated. Train-mode passes: x, x'
     (`as_described`), or x, x', x with the third as the KL's target (`as_released`).
 
     Raises:
-      ValueError: negative beta, unknown passes, or a start at which the KL has no gradient.
+      ValueError: negative beta, unknown variant, or a start at which the KL has no gradient.
     """
-    if beta < 0:
-        raise ValueError(f"trades.beta is {beta}; it must be at least 0.")
-    if passes not in TRADES_PASSES:
-        raise ValueError(f"trades.passes is {passes!r}; known: {', '.join(TRADES_PASSES)}.")
+    check_weights("trades", beta=beta)
+    check_variant("trades", variant)
     if inner.start == "none":
         raise ValueError("TRADES cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
 
@@ -75,7 +59,7 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
         clean_logits, learner = learner.forward(batch.images, bn="train")
         adv_logits, learner = learner.forward(adv_images, bn="train")
         target_logits = clean_logits
-        if passes == "as_released":
+        if variant == "as_released":
             target_logits, learner = learner.forward(batch.images, bn="train")
         clean_loss = jnp.mean(objectives.cross_entropy(clean_logits, batch.labels))
         robust_loss = jnp.mean(objectives.kl_divergence(target_logits, adv_logits))
@@ -84,3 +68,58 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
         return clean_loss + beta * robust_loss, outcome
 
     return Method(name="trades", attack=attack, loss=loss, inner=inner, metrics=("clean_loss", "robust_loss"))
+
+
+def boosted_cross_entropy(logits: jax.Array, labels: jax.Array, *, variant: str = "as_described") -> jax.Array:
+    """`-log p_y - log(1 - max_{j != y} p_j)` per example, [B, C] and [B] -> [B] (MART).
+
+    `as_described` stays in logarithms. `as_released` takes `1.0001 + 1e-12` for the second 1.
+    """
+    if variant == "as_released":
+        strongest = jnp.max(jnp.where(_chosen(logits, labels), 0.0, jax.nn.softmax(logits)), axis=-1)
+        against_rival = jnp.log(1.0001 - strongest + 1e-12)
+    else:
+        rival = jnp.argmax(jnp.where(_chosen(logits, labels), -jnp.inf, logits), axis=-1)
+        others = jnp.where(_chosen(logits, rival), -jnp.inf, logits)
+        against_rival = jax.nn.logsumexp(others, axis=-1) - jax.nn.logsumexp(logits, axis=-1)
+    return objectives.cross_entropy(logits, labels) - against_rival
+
+
+def _chosen(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Whether a logit is that of its row's class, [B, C]."""
+    return jax.nn.one_hot(classes, logits.shape[-1], dtype=bool)
+
+
+def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described") -> Method:
+    """`L = BCE(z(x'), y) + beta mean_i[ KL_i(p(x) || p(x')) (1 - p(x)_y) ]`, x' from PGD on CE.
+
+    Wang et al., ICLR 2020. BCE is `boosted_cross_entropy`. Nothing is detached: gradients flow through p(x) as target
+    and as weight.
+    Train-mode passes: x, x'. `as_released` adds the public code's guards against zeros: 1.0001 in BCE, `p(x') + 1e-12`
+    in the KL, 1.0000001 in the weight.
+
+    Raises:
+      ValueError: negative beta or unknown variant.
+    """
+    check_weights("mart", beta=beta)
+    check_variant("mart", variant)
+
+    def weighted_divergence(clean_logits: jax.Array, adv_logits: jax.Array, labels: jax.Array) -> jax.Array:
+        clean = jax.nn.softmax(clean_logits)
+        doubt = 1 - jnp.take_along_axis(clean, labels[:, None], axis=-1)[:, 0]
+        if variant == "as_described":
+            return doubt * objectives.kl_divergence(clean_logits, adv_logits)
+        log_ratio = jax.nn.log_softmax(clean_logits) - jnp.log(jax.nn.softmax(adv_logits) + 1e-12)
+        return (doubt + 1e-7) * jnp.sum(clean * log_ratio, axis=-1)
+
+    def loss(learner: Learner, batch: Batch, adv_images):
+        clean_logits, learner = learner.forward(batch.images, bn="train")
+        adv_logits, learner = learner.forward(adv_images, bn="train")
+        boosted_loss = jnp.mean(boosted_cross_entropy(adv_logits, batch.labels, variant=variant))
+        robust_loss = jnp.mean(weighted_divergence(clean_logits, adv_logits, batch.labels))
+        metrics = {"boosted_loss": boosted_loss, "robust_loss": robust_loss}
+        outcome = Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
+        return boosted_loss + beta * robust_loss, outcome
+
+    attack = attack_cross_entropy(inner)
+    return Method(name="mart", attack=attack, loss=loss, inner=inner, metrics=("boosted_loss", "robust_loss"))

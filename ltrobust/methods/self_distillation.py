@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, Teacher
+from ltrobust.methods.settings import check_choices, check_positive, check_weights
 from ltrobust.models import BatchNormMode
 
 TEACHER = "teacher"
@@ -68,8 +69,10 @@ def self_distillation(
     Raises:
       ValueError: a setting outside of the above.
     """
-    _check(alpha=alpha, beta=beta, label_weight=label_weight, temperature=temperature)
-    _check_choices(
+    check_weights("self_distillation", alpha=alpha, beta=beta, label_weight=label_weight)
+    check_positive("self_distillation", temperature=temperature)
+    check_choices(
+        "self_distillation",
         label_loss=(label_loss, LABEL_LOSSES),
         teacher_input=(teacher_input, TEACHER_INPUTS),
         inner_objective=(inner_objective, INNER_OBJECTIVES),
@@ -137,19 +140,3 @@ def _attack(inner: InnerAttack, inner_objective: str):
         return inner(objective, batch)
 
     return attack
-
-
-def _check(*, temperature: float, **weights: float) -> None:
-    """Refuses negative weights and a temperature that is not positive."""
-    for name, value in weights.items():
-        if not value >= 0:
-            raise ValueError(f"self_distillation.{name} is {value}; it must be at least 0.")
-    if not temperature > 0:
-        raise ValueError(f"self_distillation.temperature is {temperature}; it must be above 0.")
-
-
-def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
-    """Refuses unknown names, listing the known ones."""
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"self_distillation.{name} is {value!r}; known: {', '.join(known)}.")

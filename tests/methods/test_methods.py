@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import COUNTS, INNER, assert_same, gradient_of, passes, real_batch, real_learner, toy_batch, toy_learner
+from toy import (
+    COUNTS,
+    INNER,
+    assert_same,
+    gradient_of,
+    passes,
+    real_batch,
+    real_learner,
+    toy_batch,
+    toy_learner,
+    toy_loss,
+)
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
@@ -17,6 +28,11 @@ TOY = {
     ("pgd_at", ()): 1.464369,
     ("at_bsl", ()): 0.629215,
     ("trades", (("beta", 6.0),)): 3.001166,
+    ("mart", (("beta", 0.0), ("variant", "as_released"))): 2.454391,
+    ("mart", (("beta", 5.0), ("variant", "as_released"))): 3.177906,
+    ("mart", (("beta", 6.0), ("variant", "as_released"))): 3.322609,
+    ("reat", ()): 0.629215,
+    ("taet", (("clean_fraction", 0.0), ("variance_weight", 0.0), ("share_weight", 0.0))): 0.1464369,
     ("self_distillation", ()): 1.384704,
     ("self_distillation", (("alpha", 0.0), ("beta", 0.0))): 0.629215,
     ("self_distillation", (("alpha", 0.0), ("beta", 2.0), ("label_weight", 0.0))): 0.258391,
@@ -30,9 +46,7 @@ TOY = {
 @pytest.mark.parametrize("case", TOY, ids=str)
 def test_toy_vector(case):
     name, settings = case
-    method = methods.create(name, INNER, **dict(settings))
-    adv = jnp.ones((1, 1, 1, 1))
-    value, _ = method.loss(toy_learner(), toy_batch(), adv)
+    value, _ = toy_loss(methods.create(name, INNER, **dict(settings)))
     np.testing.assert_allclose(value, TOY[case], atol=1e-6)
 
 
@@ -41,7 +55,13 @@ PASSES = {
     ("pgd_at", ()): "a",
     ("at_bsl", ()): "a",
     ("trades", ()): "xa",
-    ("trades", (("passes", "as_released"),)): "xax",
+    ("trades", (("variant", "as_released"),)): "xax",
+    ("mart", ()): "xa",
+    ("robal", ()): "xa",
+    ("robal", (("variant", "as_released"),)): "axxa",
+    ("reat", ()): "a",
+    ("taet", (("clean_fraction", 0.0),)): "a",
+    ("taet", (("clean_fraction", 0.0), ("variant", "as_released"))): "xa",
     ("self_distillation", ()): "axm",
     ("self_distillation", (("beta", 0.0),)): "a",
     ("self_distillation", (("clean_forward", False),)): "am",
@@ -52,8 +72,7 @@ PASSES = {
 @pytest.mark.parametrize("case", PASSES, ids=str)
 def test_train_mode_passes_are_exactly_the_named_ones_in_order(case):
     name, settings = case
-    method = methods.create(name, INNER, **dict(settings))
-    _, outcome = method.loss(toy_learner(), toy_batch(), jnp.ones((1, 1, 1, 1)))
+    _, outcome = toy_loss(methods.create(name, INNER, **dict(settings)))
     np.testing.assert_array_equal(outcome.batch_stats["seen"], passes(PASSES[case]))
 
 
@@ -178,10 +197,18 @@ def test_temperature_tends_to_the_squared_distance_of_centred_logits():
     ("call", "message"),
     [
         (lambda: methods.create("at", INNER), "known methods: pgd_at, trades"),
-        (lambda: methods.create("trades", INNER, gamma=1), "no setting gamma; its settings: beta, passes"),
+        (lambda: methods.create("trades", INNER, gamma=1), "no setting gamma; its settings: beta, variant"),
         (lambda: methods.create("trades", INNER, beta=-1.0), "trades.beta is -1.0"),
-        (lambda: methods.create("trades", INNER, passes="x"), "as_described, as_released"),
+        (
+            lambda: methods.create("trades", INNER, variant="x"),
+            "trades.variant is 'x'; known: as_described, as_released",
+        ),
         (lambda: methods.create("trades", dataclasses.replace(INNER, start="none")), "no gradient there"),
+        (lambda: methods.create("mart", INNER, beta=-1.0), "mart.beta is -1.0"),
+        (lambda: methods.create("robal", INNER, scale=0.0), "robal.scale is 0.0; it must be above 0"),
+        (lambda: methods.create("robal", INNER, tau_p=-1.0), "robal.tau_p is -1.0"),
+        (lambda: methods.create("reat", INNER, variant="paper"), "reat.variant is 'paper'"),
+        (lambda: methods.create("taet", INNER, clean_fraction=40.0), r"clean_fraction is 40.0; .* in \[0, 1\]"),
         (lambda: methods.create("self_distillation", INNER, alpha=-1.0), "alpha is -1.0"),
         (lambda: methods.create("self_distillation", INNER, temperature=0.0), "temperature is 0.0"),
         (lambda: methods.create("self_distillation", INNER, label_loss="mse"), "known: bsl, ce"),

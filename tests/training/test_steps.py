@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust import experiment
+from ltrobust import experiment, methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.methods import Method, Teacher
@@ -50,6 +50,19 @@ def test_eight_devices_train_like_one(tiny, name):
     eight = trained(tiny, name, devices.make_mesh(), count=2)
     assert_close(one.weights, eight.weights, 2e-4)
     assert_close(one.sums, eight.sums, 2e-3)
+
+
+@pytest.mark.parametrize("method", ["reat", "taet"])
+def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
+    with tiny.unlocked():
+        tiny.student.method = method
+        tiny.student.attack.steps = 1
+        tiny.methods.taet.clean_fraction = 0.0
+    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=1)
+    eight = trained(tiny, "student", devices.make_mesh(), count=1)
+    assert_close(one.weights, eight.weights, 2e-4)
+    assert_close(one.sums, eight.sums, 2e-3)
+    jax.tree.map(np.testing.assert_array_equal, one.method_state, jax.device_get(eight.method_state))
 
 
 def test_without_synchronised_statistics_devices_differ_from_one(tiny):
@@ -97,28 +110,12 @@ def test_averaged_weights_follow_the_formula(tiny):
     assert_close(after.averaged, expected, 1e-6)
 
 
-def awp(method: Method, gamma: float) -> Method:
-    """Adversarial weight perturbation, as a wrapper written against the contract alone."""
-
-    def perturb(learner, gradients, update):
-        del update
-
-        def direction(weight, gradient):
-            if weight.ndim < 2:
-                return jnp.zeros_like(weight)
-            return gamma * jnp.linalg.norm(weight) / (jnp.linalg.norm(gradient) + 1e-20) * gradient
-
-        return jax.tree.map(direction, learner.params, gradients)
-
-    return dataclasses.replace(method, perturb_weights=perturb)
-
-
 def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
     mesh = devices.make_mesh(jax.devices()[:1])
     base = phases.make_method(tiny, "teacher")
     plain = trained(tiny, "teacher", mesh, count=1, method=base)
-    nothing = trained(tiny, "teacher", mesh, count=1, method=awp(base, 0.0))
-    moved = trained(tiny, "teacher", mesh, count=1, method=awp(base, 0.05))
+    nothing = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.0))
+    moved = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.05))
     assert_close(plain.weights, nothing.weights, 1e-5)
     difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain.weights.params, moved.weights.params)
     assert max(jax.tree.leaves(difference)) > 1e-5
@@ -126,13 +123,18 @@ def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
 
 def test_a_perturbation_is_taken_back_after_the_update(tiny):
     with tiny.unlocked():
-        tiny.teacher.optimizer.learning_rate = 1e-12
-        tiny.teacher.optimizer.weight_decay = 0.0
+        tiny.student.optimizer.learning_rate = 1e-12
+        tiny.student.optimizer.weight_decay = 0.0
+        tiny.student.method = "at_bsl"
+        tiny.student.wrappers = ("awp", "robust_lt")
+        tiny.methods.awp.gamma = 0.05
+        tiny.methods.awp.direction = "optimizer"
+        tiny.methods.robust_lt.ramp = 0.0
     mesh = devices.make_mesh(jax.devices()[:1])
-    method = awp(phases.make_method(tiny, "teacher"), 0.05)
-    _, _, state, _ = prepared(tiny, "teacher", mesh)
+    assert phases.make_method(tiny, "student").name == "at_bsl+awp+robust_lt"
+    _, _, state, _ = prepared(tiny, "student", mesh)
     before = jax.device_get(state.weights.params)
-    after = trained(tiny, "teacher", mesh, count=1, method=method)
+    after = trained(tiny, "student", mesh, count=1)
     assert_close(before, after.weights.params, 1e-6)
 
 

@@ -1,0 +1,113 @@
+"""Published recipes of adversarial training on long-tailed data, by name: ResNet-18 or WRN-28-10 at full scale.
+
+    python main.py --config=configs/published.py:NAME --workdir=runs/NAME [--config.data.dir=DIR]
+
+Names are the keys of `RECIPES`, which state differences from `default.py`; docs/methods.md says what each recipe is and
+what of it is somebody else's. Data are CIFAR-10-LT with imbalance ratio 50, or CIFAR-100-LT with 10 (`..._cifar100`).
+At a small scale: `--config=configs/cifar10_cpu.py --config.student.method=NAME`. No time has been measured.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+# The first epoch at a new rate, counted from 1, is the one after the fraction.
+EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}
+ROBAL = {
+    "student.method": "robal",
+    "student.epochs": 80,
+    "student.optimizer.drops": (59 / 80, 74 / 80),
+    "student.optimizer.weight_decay": 2e-4,
+    "student.batch_size": 64,
+    "student.attack.radius": 255 * 0.031,
+    "student.attack.step_size": 255 * 0.0078,
+    "student.attack.steps": 5,
+    "student.attack.start": "uniform",
+}
+REAT = {"student.method": "reat", "student.attack.start": "uniform_raw", **EPOCHS_80}
+TAET = {
+    "student.method": "taet",
+    "student.optimizer.drops": (0.75, 0.9),
+    "student.attack.radius": 255 * 0.031,
+    "student.attack.step_size": 255 * 0.003,
+}
+CIFAR100 = {"data.name": "cifar100", "data.imbalance_ratio": 10.0}
+ROBUST_LT = {
+    "model.name": "wrn_28_10",
+    "student.wrappers": ("robust_lt",),
+    "student.optimizer.nesterov": True,
+    "student.optimizer.weight_decay": 5e-4,
+    "student.attack.start": "uniform",
+    "student.attack.radius": 8.0,
+    "student.attack.step_size": 2.0,
+}
+SCALE_1 = {"methods.robal.tau_b": 1.5, "methods.robal.tau_m": 0.3, "methods.robal.test_scale": 1.0}
+PLAIN_TEST = {"methods.robal.tau_p": 0.0}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "pgd_at": {"student.method": "pgd_at", "student.attack.start": "uniform"},
+    "trades": {"student.method": "trades"},
+    "mart": {
+        "student.method": "mart",
+        "student.epochs": 120,
+        "student.optimizer.drops": (74 / 120, 89 / 120, 99 / 120),
+        "student.optimizer.learning_rate": 0.01,
+        "student.optimizer.weight_decay": 3.5e-3,
+    },
+    "awp": {"student.method": "pgd_at", "student.wrappers": ("awp",)},
+    "at_bsl": {"student.method": "at_bsl"},
+    "at_bsl_ra": {"student.method": "at_bsl", "student.augmentation.policy": "randaugment"},
+    "at_bsl_aua": {"student.method": "at_bsl", "student.augmentation.policy": "autoaugment"},
+    "robal_n": ROBAL,
+    "robal_r": ROBAL | SCALE_1 | PLAIN_TEST,
+    "robal_n_cifar100": ROBAL
+    | CIFAR100
+    | {"methods.robal.margin": 0.2, "methods.robal.tau_b": 0.0, "methods.robal.beta": 3.0, "methods.robal.tau_p": 1.5},
+    "robal_r_cifar100": ROBAL
+    | CIFAR100
+    | {
+        "methods.robal.margin": 0.3,
+        "methods.robal.tau_b": 0.0,
+        "methods.robal.floor": 1 / 16,
+        "methods.robal.tau_p": 1.7,
+    },
+    "reat": REAT,
+    "taet": TAET,
+    "robust_lt_at": ROBUST_LT | {"student.method": "pgd_at", "student.optimizer.drops": (0.74, 0.89)},
+    "robust_lt_awp": ROBUST_LT
+    | {
+        "student.method": "pgd_at",
+        "student.wrappers": ("awp", "robust_lt"),
+        "methods.awp.direction": "optimizer",
+        "student.epochs": 200,
+        "student.optimizer.drops": (99 / 200, 149 / 200),
+    },
+    "robust_lt_at_bsl": ROBUST_LT
+    | {
+        "student.method": "at_bsl",
+        "student.optimizer.drops": (0.74, 0.89),
+        "student.augmentation.policy": "autoaugment",
+    },
+    "robust_lt_robal": ROBAL | ROBUST_LT | SCALE_1 | PLAIN_TEST,
+    "robust_lt_reat": REAT | ROBUST_LT,
+    "robust_lt_taet": TAET
+    | ROBUST_LT
+    | {
+        "student.optimizer.drops": (0.74, 0.89),
+        "methods.taet.clean_fraction": 0.39,
+        "methods.robust_lt.ramp": 1.0,
+    },
+}
+
+
+def get_config(name: str = "") -> ConfigDict:
+    if name not in RECIPES:
+        raise ValueError(
+            f"recipe is {name!r}; give --config=configs/published.py:NAME with one of {', '.join(RECIPES)}"
+        )
+    config: Any = default.get_config()
+    config.data.name = "cifar10"
+    config.update_from_flattened_dict(RECIPES[name])
+    return config
