@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,23 @@ class Records:
         self._events = SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch."""
-        with self._file.open("a") as lines:
-            lines.write(json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n")
+        """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch.
+
+        Raises:
+          OSError: it could not be written (names the file).
+        """
+        line = json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n"
+        try:
+            with self._file.open("ab+") as lines:
+                # A run that was killed, or had no space, may have left a part of a line.
+                if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
+                    lines.write(b"\n")
+                lines.write(line.encode())
+        except OSError as error:
+            raise OSError(
+                f"{self._file} could not be written ({error}); free space on that disk, and the same command goes on "
+                "from the newest checkpoint."
+            ) from error
         for path, value in _scalars(record):
             self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
         self._events.flush()
@@ -39,7 +54,7 @@ class Records:
 def read(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
 
-    An incomplete last line, left by a run that was killed while writing, is passed over.
+    An incomplete line, left by a run that was killed while writing, is passed over.
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in file.read_text().splitlines():
