@@ -4,15 +4,17 @@
 
 One run goes undisturbed: the reference. The others get SIGKILL at moments drawn from the seed and are started again
 with the same command until they finish; runs are added until there were as many kills as asked for. About half of the
-kills come at a time drawn uniformly from the reference's duration. The others wait for such a time and then for the
-next write: of a checkpoint's folder, a record, a verdict or a card. What each run ends with is compared with the
-reference: all arrays of the last checkpoints, the records of all epochs, every verdict, and the card.
+kills come at a moment drawn uniformly from the reference's life, in seconds of processor time, so that it does not
+matter how busy the machine is. The others wait for such a moment and then for the next write: of a checkpoint's folder,
+a record, a verdict or a card. What each run ends with is compared with the reference: all arrays of the last
+checkpoints, the records of all epochs, every verdict, and the card.
 
 Prints where the kills fell and what differs. Exit status 0 if every run is identical and every stage was hit.
 """
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -33,8 +35,8 @@ CONFIG = [
     "--config=configs/digits.py",
     "--config.data.imbalance_ratio=4.0",
     "--config.model.width=4",
-    "--config.teacher.epochs=10",
-    "--config.student.epochs=10",
+    "--config.teacher.epochs=6",
+    "--config.student.epochs=6",
     "--config.teacher.attack.steps=2",
     "--config.student.attack.steps=2",
     "--config.teacher.ema_decay=0.9",
@@ -46,7 +48,7 @@ CONFIG = [
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """Where a kill fell: the stage that the files show, what the process was doing, and after how many seconds."""
+    """Where a kill fell: the stage that the files show, what was being done, and after how much processor time."""
 
     stage: str
     doing: str
@@ -66,12 +68,19 @@ def start(workdir: Path, config: list[str], cache: Path) -> subprocess.Popen:
 
 
 def finish(workdir: Path, config: list[str], cache: Path) -> float:
-    """Runs to the end; returns the seconds that it took."""
-    began = time.monotonic()
+    """Runs to the end; returns the seconds of processor time that it took."""
+    before = os.times()
     status = start(workdir, config, cache).wait()
+    after = os.times()
     if status:
-        sys.exit(f"{workdir} ended with status {status}:\n{workdir.with_suffix('.log').read_text()[-3000:]}")
-    return time.monotonic() - began
+        sys.exit(f"{workdir} ended with status {status}:\n{_end_of_log(workdir)}")
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def processor_seconds(process: subprocess.Popen) -> float:
+    """What a process has used until now (Linux)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def stage(workdir: Path) -> str:
@@ -86,39 +95,39 @@ def writes(workdir: Path) -> set[tuple[str, int]]:
     patterns = ("checkpoints/*/*", "metrics.jsonl*", "verdicts/*/*", "results/*")
     found = set()
     for path in (path for pattern in patterns for path in workdir.glob(pattern)):
-        try:
+        with contextlib.suppress(FileNotFoundError):
             found.add((str(path), path.stat().st_size if path.is_file() else 0))
-        except FileNotFoundError:
-            continue
     return found
 
 
-def half_written(workdir: Path) -> str | None:
-    """What is being written at this moment, as far as names tell."""
+def half_written(workdir: Path) -> dict[tuple[str, int], str]:
+    """What bears the name of something unfinished: path and inode -> what was being written."""
+    found = {}
     for pattern in ("checkpoints/*/*.orbax-checkpoint-tmp*", "verdicts/*/*.partial", "results/*.partial"):
         for path in workdir.glob(pattern):
-            return "writing a checkpoint" if "checkpoints" in path.parts else f"writing {path.name}"
-    return None
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path), path.stat().st_ino] = "checkpoint" if pattern.startswith("checkpoints") else path.name
+    return found
 
 
 def kill(
     workdir: Path, config: list[str], cache: Path, moment: float, aimed: bool, reach: str = "teacher"
 ) -> Kill | None:
-    """Starts the run and kills it at `moment` seconds, or at the next write after; None if it finished before.
+    """Starts the run and kills it after `moment` seconds of processor time, or at the next write after that.
 
-    `reach` is the stage that has to be reached before the seconds count.
+    `reach` is the stage that has to be reached before the seconds count. None if the run finished before.
     """
-    before, process, began = writes(workdir), start(workdir, config, cache), time.monotonic()
+    stale, before = half_written(workdir), writes(workdir)
+    process, used = start(workdir, config, cache), 0.0
     while STAGES.index(stage(workdir)) < STAGES.index(reach) and process.poll() is None:
         time.sleep(0.005)
-    counted = time.monotonic()
+    reached = processor_seconds(process) if process.poll() is None else 0.0
     seen: set[tuple[str, int]] | None = None
     while process.poll() is None:
-        if time.monotonic() - counted >= moment:
-            if not aimed:
-                break
-            seen = seen if seen is not None else writes(workdir)
-            if half_written(workdir) or writes(workdir) != seen:
+        used = processor_seconds(process)
+        if used - reached >= moment:
+            seen = writes(workdir) if seen is None else seen
+            if not aimed or half_written(workdir).keys() - stale.keys() or writes(workdir) != seen:
                 break
         time.sleep(0.001)
     if process.poll() is None:
@@ -126,14 +135,18 @@ def kill(
     if process.wait() == 0:
         return None
     if process.returncode != -9:
-        sys.exit(
-            f"{workdir} ended with status {process.returncode}:\n{workdir.with_suffix('.log').read_text()[-3000:]}"
-        )
-    after = writes(workdir)
-    doing = half_written(workdir) or ("between writes" if after != before else "starting up")
-    if seen is not None and any("verdicts.jsonl" in name for name, _ in after - seen):
-        doing = "writing verdicts"
-    return Kill(stage(workdir), doing, time.monotonic() - began)
+        sys.exit(f"{workdir} ended with status {process.returncode}:\n{_end_of_log(workdir)}")
+    doing = [what for key, what in half_written(workdir).items() if key not in stale]
+    if not doing and seen is not None and aimed:
+        changed = {Path(name).relative_to(workdir).parts[0] for name, _ in writes(workdir) - seen}
+        doing = [{"checkpoints": "checkpoint", "results": "card", "metrics.jsonl": "record"}.get(n, n) for n in changed]
+    what = f"writing {doing[0]}" if doing else "between writes" if writes(workdir) != before else "starting up"
+    return Kill(stage(workdir), what, used)
+
+
+def _end_of_log(workdir: Path) -> str:
+    """What the run's processes said last."""
+    return workdir.with_suffix(".log").read_text()[-3000:]
 
 
 def results(workdir: Path) -> dict[str, Any]:
@@ -156,7 +169,10 @@ def results(workdir: Path) -> dict[str, Any]:
     card = json.loads(cards[-1].read_text())
     for network in card["networks"].values():
         del network["verdicts"]["sha256"]  # of a file whose lines are in order of arrival; they are compared above
-    return found | {f"card {key}": value for key, value in card.items() if key not in ("created", "seconds")}
+    for training in card["training"].values():
+        del training["software"]  # of the tree that the run was started from, which may be edited meanwhile
+    times = ("created", "seconds", "software")
+    return found | {f"card {key}": value for key, value in card.items() if key not in times}
 
 
 def _arrays(folder: Path) -> Iterator[tuple[str, str]]:
@@ -217,7 +233,7 @@ def main(arguments: list[str]) -> int:
     if changed:
         print("two undisturbed runs differ:\n" + "\n".join(f"  {name}" for name in changed))
         return 1
-    print(f"reference: {seconds:.1f} s, {len(reference)} results", flush=True)
+    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} results", flush=True)
     generator, kills, failed, runs = random.Random(options.seed), [], [], 0
 
     while len(kills) < options.kills:

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import awp, class_wise, prepared
+from test_steps import class_wise, prepared
 
 from ltrobust import methods
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import make_evaluator
+from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.methods import Method
 from ltrobust.models import forward
+from ltrobust.preemption import Preempted, Preemption
+from ltrobust.threat import Threat
 from ltrobust.training import checksums, devices, loop, phases, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
@@ -39,16 +41,24 @@ def counting(method: Method) -> Method:
     return dataclasses.replace(method, initial_state=initial, loss=loss)
 
 
-TOYS = {"class_wise": class_wise, "counting": counting, "awp": lambda method: awp(method, 0.01)}
+TOYS = {"class_wise": class_wise, "counting": counting}
 
 
-class Interruption(Exception):
-    pass
+@functools.cache
+def validation(module: Any, threat: Threat) -> Evaluator:
+    """Validation's evaluator, compiled once for all methods."""
+    return make_evaluator(
+        lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
+        protocol=protocols.get("validation"),
+        threat=threat,
+        num_classes=10,
+        batch_size=64,
+    )
 
 
 @pytest.fixture(params=[*methods.REGISTRY, *TOYS])
 def run(request, tiny, monkeypatch):
-    """`run(folder, stop_after=None)`: trains a student's phase, one step a stretch; a checkpoint after each."""
+    """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a stretch, or is asked to stop."""
     base = request.param if request.param in methods.REGISTRY else "pgd_at"
     with tiny.unlocked():
         tiny.student.method = base
@@ -58,26 +68,18 @@ def run(request, tiny, monkeypatch):
     method = phases.make_method(tiny, "student")
     method = TOYS[request.param](method) if request.param in TOYS else method
     phase, splits, _, inputs = prepared(tiny, "student", mesh, method)
-    module = phase.settings.module
-    evaluator = make_evaluator(
-        lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
-        protocol=protocols.get("validation"),
-        threat=phases.make_threat(tiny),
-        num_classes=10,
-        batch_size=64,
-    )
+    evaluator = validation(phase.settings.module, phases.make_threat(tiny))
     compiled = functools.cache(steps.compile_stretch)
     monkeypatch.setattr(loop, "_CAPACITY", 1)
 
-    def train(folder, stop_after: int | None = None):
-        left = float("inf") if stop_after is None else stop_after
+    def train(folder, stop_after: int = 0, minutes: float = 10.0):
+        preemption, left = Preemption(), stop_after
 
         def compile_stretch(settings, mesh):
             def stretch(*arguments):
                 nonlocal left
                 left -= 1
-                if left < 0:
-                    raise Interruption
+                preemption.requested = "SIGTERM" if left == 0 else None
                 return compiled(settings, mesh)(*arguments)
 
             return stretch
@@ -88,13 +90,14 @@ def run(request, tiny, monkeypatch):
                 phase,
                 splits,
                 mesh=mesh,
-                teachers={name: inputs.teachers["teacher"] for name in method.teachers},
+                teachers=dict.fromkeys(method.teachers, inputs.teachers["teacher"]),
                 initial=None,
                 checkpoints=checkpoints,
-                checkpoint_minutes=0.0,
+                checkpoint_minutes=minutes,
                 evaluator=evaluator,
                 records=records,
                 about={},
+                preemption=preemption,
             )
 
     train.phase = phase
@@ -111,7 +114,7 @@ def learning_curve(folder) -> list[dict[str, Any]]:
     return [{**record, "seconds": None} for record in read(folder / "metrics.jsonl")]
 
 
-def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys):
+def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir(), stopped.mkdir()
     state, selection = run(whole)
@@ -121,26 +124,39 @@ def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, 
     assert 2 < an_epoch < run.phase.total_steps - 2
     # After 2 steps; from there at the end of the epoch; from there 2 steps into the next one.
     for count in (2, an_epoch - 2, 2):
-        with pytest.raises(Interruption):
+        with pytest.raises(Preempted):
             run(stopped, count)
-    capsys.readouterr()
     assert_same(run(stopped), (state, selection))
     assert learning_curve(stopped) == learning_curve(whole)
     # What is on disk is what was returned.
     with Checkpoints(whole / "checkpoints", read_only=True) as checkpoints:
         assert_same(checkpoints.restore(state, selection), (state, selection))
-    if run.phase.settings.method.name != "pgd_at" or run.phase.settings.method.end_epoch:
-        return
-    # Saves that fail on the way cost nothing either.
-    failing = tmp_path / "failing"
-    failing.mkdir()
-    real = checksums.write
+
+
+@pytest.mark.parametrize("run", ["counting"], indirect=True)
+def test_saves_that_fail_on_the_way_change_nothing(run, tmp_path, monkeypatch, capsys):
+    whole, failing = tmp_path / "whole", tmp_path / "failing"
+    whole.mkdir(), failing.mkdir()
+    real, tried = checksums.write, []
 
     def full(folder):
-        if folder.name.startswith(("3.", "4.", f"{an_epoch}.")):
+        tried.append(int(folder.name.split(".")[0]))
+        if 3 <= tried[-1] < run.phase.total_steps - 1:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(folder)
 
     monkeypatch.setattr(checksums, "write", full)
-    assert_same(run(failing), (state, selection))
-    assert capsys.readouterr().out.count("could not be written ([Errno 28] No space left on device)") == 3
+    found = run(failing, minutes=0.0)
+    assert tried == list(range(1, run.phase.total_steps + 1))
+    said = capsys.readouterr().out
+    assert said.count("could not be written ([Errno 28] No space left on device)") == run.phase.total_steps - 4
+    assert said.count(f"The newest one is still {failing / 'checkpoints' / '2'}") == run.phase.total_steps - 4
+    assert_same(found, run(whole))
+    # The last one must be written. If it cannot, the run ends and says where it goes on from.
+    monkeypatch.setattr(checksums, "write", lambda folder: full(folder.with_name("3.")))
+    ends = tmp_path / "ends"
+    ends.mkdir()
+    with pytest.raises(OSError, match=r"(?s)No space left.*There is no older one.*Then give the same command again"):
+        run(ends)
+    monkeypatch.setattr(checksums, "write", real)
+    assert_same(run(ends), found)
