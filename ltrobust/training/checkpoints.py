@@ -112,17 +112,24 @@ class Checkpoints:
         """Notes what a save failed of, and starts over with a new manager, which removes what the save left."""
         if jax.process_count() > 1:
             raise error  # the others wait for this one, and would not start over with it
+        free = shutil.disk_usage(self.folder).free
         with contextlib.suppress(Exception):
             self._manager.close()
         self._manager = self._open()
         reason = str(error).rpartition(": ")[2] if "os_error_code" in str(error) else str(error)
         newest = self.latest()
         self._failure = (
-            f"checkpoint {self.folder / str(self._step)} could not be written ({reason}): it takes about "
-            f"{self._bytes / 1e6:.1f} MB, and {shutil.disk_usage(self.folder).free / 1e6:.1f} MB are free there. "
+            f"checkpoint {self.folder / str(self._step)} could not be written ({reason}): "
+            f"{free / 1e6:.1f} MB were free there, and it takes about {self._size(newest) / 1e6:.1f} MB. "
             f"{'There is no older one' if newest is None else f'The newest one is still {self.folder / str(newest)}'}. "
             "Free space on that disk or raise the quota; checkpoint.keep says how many are kept."
         )
+
+    def _size(self, step: int | None) -> int:
+        """Bytes that a checkpoint takes: those of the given one on disk, or else those of the arrays."""
+        if step is None:
+            return self._bytes
+        return sum(512 * path.stat().st_blocks for path in (self.folder / str(step)).rglob("*"))
 
     def about(self) -> dict[str, Any]:
         """The newest checkpoint's JSON part.

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files: `SHA256SUMS` in its folder, as `sha256sum --check SHA256SUMS` reads it. No JAX."""
+"""Checksums of a checkpoint's files: `SHA256SUMS` in its folder, as `sha256sum --check SHA256SUMS` reads it."""
 
 import hashlib
 from pathlib import Path

@@ -1,5 +1,6 @@
 """What a run tells while it goes: JSON lines, TensorBoard events, and lines for a person."""
 
+import contextlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ class Records:
         """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch.
 
         Raises:
-          OSError: it could not be written (names the file).
+          OSError: it could not be written (names the folder).
         """
         line = json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n"
         try:
@@ -35,20 +36,22 @@ class Records:
                 if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
                     lines.write(b"\n")
                 lines.write(line.encode())
+            for path, value in _scalars(record):
+                self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
+            self._events.flush()
         except OSError as error:
             raise OSError(
-                f"{self._file} could not be written ({error}); free space on that disk, and the same command goes on "
-                "from the newest checkpoint."
+                f"the record of {record['phase']}'s epoch {record['epoch']} could not be written to "
+                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command goes on from the "
+                "newest checkpoint."
             ) from error
-        for path, value in _scalars(record):
-            self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
-        self._events.flush()
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        with contextlib.suppress(OSError):  # `write` has flushed everything, or said why not
+            self._events.close()
 
 
 def read(file: Path) -> list[dict[str, Any]]:
