@@ -52,7 +52,9 @@ class Checkpoints:
             )
         self._keep, self._read_only = keep, read_only
         self._damaged = _pass_over_damaged(self.folder, rename=not read_only)
-        self._step, self._bytes, self._failure = 0, 0, None  # of the save that was begun last
+        # Of the save that was begun last.
+        self._step, self._bytes = 0, 0
+        self._failure: OSError | None = None
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -90,7 +92,7 @@ class Checkpoints:
         except Exception as error:
             self._give_up(error)
 
-    def settle(self) -> str | None:
+    def settle(self) -> OSError | None:
         """Returns when no save is under way: what the last one failed of, told once, or None."""
         try:
             self._manager.wait_until_finished()
@@ -106,7 +108,7 @@ class Checkpoints:
           OSError: it could not be written (says how much space there is, and how much it takes).
         """
         if failure := self.settle():
-            raise OSError(f"{failure} Then give the same command again.")
+            raise OSError(f"{failure} Then give the same command again.") from failure.__cause__
 
     def _give_up(self, error: Exception) -> None:
         """Notes what a save failed of, and starts over with a new manager, which removes what the save left."""
@@ -118,12 +120,13 @@ class Checkpoints:
         self._manager = self._open()
         reason = str(error).rpartition(": ")[2] if "os_error_code" in str(error) else str(error)
         newest = self.latest()
-        self._failure = (
+        self._failure = OSError(
             f"checkpoint {self.folder / str(self._step)} could not be written ({reason}): "
             f"{free / 1e6:.1f} MB were free there, and it takes about {self._size(newest) / 1e6:.1f} MB. "
             f"{'There is no older one' if newest is None else f'The newest one is still {self.folder / str(newest)}'}. "
             "Free space on that disk or raise the quota; checkpoint.keep says how many are kept."
         )
+        self._failure.__cause__ = error
 
     def _size(self, step: int | None) -> int:
         """Bytes that a checkpoint takes: those of the given one on disk, or else those of the arrays."""

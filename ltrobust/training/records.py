@@ -42,8 +42,8 @@ class Records:
         except OSError as error:
             raise OSError(
                 f"the record of {record['phase']}'s epoch {record['epoch']} could not be written to "
-                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command goes on from the "
-                "newest checkpoint."
+                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command goes on from "
+                "the newest checkpoint."
             ) from error
 
     def __enter__(self) -> "Records":

@@ -258,7 +258,7 @@ def test_without_space_a_save_is_said_to_have_failed_and_harms_nothing(copy, cap
             f"{copy / '9'} could",
             "File too large",
             "takes about 4.",
-            "MB are free",
+            "MB were free",
             f"still {copy / '7'}",
         ):
             assert part in str(failed.value), part

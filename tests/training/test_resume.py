@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -59,3 +60,18 @@ def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path, mon
     second = experiment.train(tiny, tmp_path)
     assert (first.name, second.name) == ("quick.json", "quick-2.json")
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
+
+
+def test_with_damaged_checkpoints_in_both_phases_the_card_is_the_same(
+    tiny, tmp_path, tmp_path_factory, uninterrupted, capsys
+):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(tmp_path_factory.getbasetemp() / "uninterrupted", workdir)
+    (workdir / "results" / "quick.json").unlink()
+    for phase in ("teacher", "student"):
+        newest = max((workdir / "checkpoints" / phase).glob("[0-9]*"), key=lambda folder: int(folder.name))
+        file = max((newest / "weights").rglob("*"), key=lambda path: path.stat().st_size)
+        file.write_bytes(file.read_bytes()[:-1])
+    experiment.train(tiny, workdir)
+    assert fingerprints(workdir) == uninterrupted
+    assert capsys.readouterr().out.count("is used instead. The damaged one is kept as") == 2
