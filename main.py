@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    # Orbax warns of every read-only opening; what matters of it comes as an exception.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
     import jax
 
     from ltrobust import experiment

@@ -106,7 +106,7 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
-    config.checkpoint.keep = 2  # newest checkpoints kept per phase
+    config.checkpoint.keep = 2  # newest checkpoints kept per phase; with 1 a damaged one cannot be replaced
     return config
 
 

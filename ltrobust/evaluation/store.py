@@ -167,7 +167,8 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
     """Writes the passport of a new store, or compares it with the one that is there."""
     path = folder / "passport.json"
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        # A process that died while it wrote the passport of a new store leaves a part of it.
+        if folder.exists() and any(found.name != "passport.json.partial" for found in folder.iterdir()):
             raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, here)

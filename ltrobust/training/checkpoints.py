@@ -2,49 +2,137 @@
 
 Each holds the last `weights`, the moving average `averaged` where there is one, `selection` (the best weights so far
 and what the rule needs), `rest` (everything else that training needs) and `about` (JSON: configuration, split
-fingerprints, class counts), so that one folder is enough to evaluate or to go on.
+fingerprints, class counts), so that one folder is enough to evaluate or to go on. The best weights are in every
+checkpoint: no checkpoint has to be kept for their sake.
+
+SHA-256 of all files (`checksums.py`) are written in the background, after orbax has written the items and before it
+gives the folder its number. So a numbered folder is whole, or it was damaged later. Whoever opens the folder compares
+them, newest checkpoint first: a damaged one is passed over in favour of the one before. Format 1 had no checksums.
 """
 
+import contextlib
 import dataclasses
+import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpoints:
     """The checkpoints of one phase: a thin, typed front of orbax's manager.
 
+    A checkpoint that cannot be written does not end training: what failed is said when the next one is begun, and
+    `wait` raises if none came after it. What is left of it has no number and is removed by the next writer.
+
     Args:
       folder: `<workdir>/checkpoints/<phase>`.
-      keep: how many of the newest are kept.
-      read_only: for evaluation; nothing is created.
+      keep: how many of the newest are kept. One is not enough where a damaged one is to be replaced.
+      read_only: for evaluation; nothing is created, renamed or removed.
+
+    Raises:
+      FileNotFoundError: `read_only`, and there is no such folder.
+      ValueError: there are checkpoints, and all are damaged (says how, and what to do).
     """
 
-    def __init__(self, folder: epath.PathLike, *, keep: int = 2, read_only: bool = False):
-        self.folder = epath.Path(folder).absolute()
+    def __init__(self, folder: str | Path, *, keep: int = 2, read_only: bool = False):
+        self.folder = Path(folder).absolute()
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(
                 f"no checkpoints in {self.folder}; train first, or give eval.checkpoint another path."
             )
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._keep, self._read_only = keep, read_only
+        self._damaged = _pass_over_damaged(self.folder, rename=not read_only)
+        # Of the save that was begun last.
+        self._step, self._bytes = 0, 0
+        self._failure: OSError | None = None
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        """Orbax's manager. One that writes removes first what an earlier one left half-written."""
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=not self._read_only,
+            read_only=self._read_only,
+            cleanup_tmp_directories=not self._read_only,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def _write_checksums(self) -> None:
+        """Called by orbax, in its own thread, when the items are on disk and their folder has no number yet."""
+        (folder,) = self.folder.glob(f"{self._step}.orbax-checkpoint-tmp*")
+        checksums.write(folder)
 
     def latest(self) -> int | None:
-        """The newest complete checkpoint's step, or None."""
-        return self._manager.latest_step()
+        """The newest sound checkpoint's step, or None."""
+        return max((step for step in self._manager.all_steps() if step not in self._damaged), default=None)
 
     def save(self, state: TrainState, selection: Selection, about: Mapping[str, Any]) -> None:
-        """Copies the state to the host and writes it while training goes on."""
-        items: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in _items(state, selection).items()}  # pyright: ignore
-        items["about"] = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
-        self._manager.save(int(state.step), args=ocp.args.Composite(**items))
+        """Copies the state to the host and writes it while training goes on. A step that is there is left as it is."""
+        if failure := self.settle():
+            print(f"\n{failure} Training goes on; this is the next attempt.")
+        step, items = int(state.step), _items(state, selection)
+        if step == self.latest():
+            return
+        self._step, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+        args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}  # pyright: ignore
+        args["about"] = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**args))
+        except Exception as error:
+            self._give_up(error)
+
+    def settle(self) -> OSError | None:
+        """Returns when no save is under way: what the last one failed of, told once, or None."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._give_up(error)
+        failure, self._failure = self._failure, None
+        return failure
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk.
+
+        Raises:
+          OSError: it could not be written (says how much space there is, and how much it takes).
+        """
+        if failure := self.settle():
+            raise OSError(f"{failure} Then give the same command again.") from failure.__cause__
+
+    def _give_up(self, error: Exception) -> None:
+        """Notes what a save failed of, and starts over with a new manager, which removes what the save left."""
+        if jax.process_count() > 1:
+            raise error  # the others wait for this one, and would not start over with it
+        free = shutil.disk_usage(self.folder).free
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = self._open()
+        reason = str(error).rpartition(": ")[2] if "os_error_code" in str(error) else str(error)
+        newest = self.latest()
+        self._failure = OSError(
+            f"checkpoint {self.folder / str(self._step)} could not be written ({reason}): "
+            f"{free / 1e6:.1f} MB were free there, and it takes about {self._size(newest) / 1e6:.1f} MB. "
+            f"{'There is no older one' if newest is None else f'The newest one is still {self.folder / str(newest)}'}. "
+            "Free space on that disk or raise the quota; checkpoint.keep says how many are kept."
+        )
+        self._failure.__cause__ = error
+
+    def _size(self, step: int | None) -> int:
+        """Bytes that a checkpoint takes: those of the given one on disk, or else those of the arrays."""
+        if step is None:
+            return self._bytes
+        return sum(512 * path.stat().st_blocks for path in (self.folder / str(step)).rglob("*"))
 
     def about(self) -> dict[str, Any]:
         """The newest checkpoint's JSON part.
@@ -99,12 +187,10 @@ class Checkpoints:
         wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}  # pyright: ignore
         return self._manager.restore(step, args=ocp.args.Composite(**wanted))
 
-    def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
-        """Waits and releases the manager's threads."""
+        """Waits, says what could not be written, and releases the manager's threads."""
+        if failure := self.settle():
+            print(f"\n{failure}")
         self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -115,7 +201,7 @@ class Checkpoints:
 
     def _check_same_tree(self, step: int | None, name: str, item: Any) -> None:
         """Compares the names and shapes on disk with those expected, before orbax reads a byte."""
-        stored = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / name)
+        stored = ocp.StandardCheckpointHandler().metadata(epath.Path(self.folder / str(step) / name))
         found = _shapes(getattr(stored, "item_metadata", stored) or stored)
         wanted = _shapes(item)
         for path in sorted(set(found) ^ set(wanted)) + sorted(
@@ -126,6 +212,61 @@ class Checkpoints:
                 f" and {wanted.get(path, 'absent')} in this configuration; it was written with another architecture, "
                 "method or optimiser. Use the configuration that wrote it."
             )
+
+
+def _pass_over_damaged(folder: Path, *, rename: bool) -> set[int]:
+    """Looks for the newest sound checkpoint, says what is wrong with newer ones, and renames them if asked.
+
+    Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
+    start must not take the folder for an empty one.
+    """
+    steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdigit()), reverse=True)
+    found: dict[int, str] = {}
+    sound = None
+    for step in steps:
+        damage = _find_damage(folder / str(step))
+        if damage is None:
+            sound = folder / str(step)
+            break
+        if (folder / str(step)).is_dir():  # else a run that is under way has just removed it
+            found[step] = damage
+    if found and sound is None:
+        raise ValueError(
+            f"all checkpoints in {folder} are damaged:\n"
+            + "\n".join(f"  {step}: {damage}" for step, damage in found.items())
+            + "\nPut an undamaged copy of one in its place, or move that folder away to begin the phase anew."
+        )
+    for step, damage in found.items():
+        folder_of_step = folder / str(step)
+        kept = _set_aside(folder_of_step) if rename and jax.process_index() == 0 else folder_of_step
+        print(
+            f"checkpoint {folder_of_step} is damaged ({damage}); {sound} is used instead. "
+            f"The damaged one is kept as {kept.name}."
+        )
+    return set() if rename else set(found)
+
+
+def _find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None. One of format 1 has no checksums, which is said."""
+    if not (folder / checksums.FILE).exists():
+        try:
+            if json.loads((folder / "about" / "metadata").read_text())["format"] == 1:
+                print(
+                    f"checkpoint {folder} has no checksums, as it was written by an older version; it is not verified."
+                )
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return "about/metadata cannot be read"
+    return checksums.find_damage(folder)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Renames a folder to `<name>.damaged`, or `.damaged-2` and so on; returns the new path."""
+    number, path = 1, folder.with_name(folder.name + ".damaged")
+    while path.exists():
+        number += 1
+        path = folder.with_name(f"{folder.name}.damaged-{number}")
+    return folder.rename(path)
 
 
 def _items(state: TrainState, selection: Selection) -> dict[str, Any]:

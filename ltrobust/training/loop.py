@@ -65,6 +65,7 @@ def run_phase(
 
     Raises:
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
+      OSError: the last checkpoint could not be written. One in between that could not is said and made up for later.
       Preempted: somebody asked to stop; a checkpoint has been written.
     """
     preemption = preemption or Preemption()
@@ -111,10 +112,8 @@ def _save_and_stop(
     request: str,
 ) -> None:
     """Writes a checkpoint of this very step, waits for it, and raises."""
+    checkpoints.save(state, selection, about)
     checkpoints.wait()
-    if checkpoints.latest() != int(state.step):
-        checkpoints.save(state, selection, about)
-        checkpoints.wait()
     raise Preempted(
         f"stopped by {request}: {phase.name} saved at step {int(state.step)} of {phase.total_steps}; the same command "
         "goes on from there."
@@ -235,7 +234,7 @@ def _one_line(record: Mapping[str, Any]) -> str:
 
 def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints) -> str:
     """What happened, where the last good state is, and what to try."""
-    checkpoints.wait()
+    checkpoints.settle()
     good = checkpoints.latest()
     where = (
         f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"

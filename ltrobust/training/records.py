@@ -1,7 +1,9 @@
 """What a run tells while it goes: JSON lines, TensorBoard events, and lines for a person."""
 
+import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,24 +24,40 @@ class Records:
         self._events = SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch."""
-        with self._file.open("a") as lines:
-            lines.write(json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n")
-        for path, value in _scalars(record):
-            self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
-        self._events.flush()
+        """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch.
+
+        Raises:
+          OSError: it could not be written (names the folder).
+        """
+        line = json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n"
+        try:
+            with self._file.open("ab+") as lines:
+                # A run that was killed, or had no space, may have left a part of a line.
+                if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
+                    lines.write(b"\n")
+                lines.write(line.encode())
+            for path, value in _scalars(record):
+                self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
+            self._events.flush()
+        except OSError as error:
+            raise OSError(
+                f"the record of {record['phase']}'s epoch {record['epoch']} could not be written to "
+                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command goes on from "
+                "the newest checkpoint."
+            ) from error
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        with contextlib.suppress(OSError):  # `write` has flushed everything, or said why not
+            self._events.close()
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
 
-    An incomplete last line, left by a run that was killed while writing, is passed over.
+    An incomplete line, left by a run that was killed while writing, is passed over.
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in file.read_text().splitlines():

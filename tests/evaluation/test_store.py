@@ -153,6 +153,12 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_store_whose_passport_was_half_written_is_begun_again(tmp_path):
+    (tmp_path / "passport.json.partial").write_text('{"form')
+    Store(tmp_path, {"seed": 0}).close()
+    assert store.read(tmp_path) == ({"format": store.FORMAT, "seed": 0}, {})
+
+
 def test_adversarial_images_are_kept_where_asked_for(tmp_path):
     evaluation = run(tmp_path / "kept", keep_images=True)
     weights, images, labels = fixture()

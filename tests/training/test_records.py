@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from ltrobust.training import records
 
 
@@ -23,3 +25,22 @@ def test_records_are_appended_and_the_later_one_counts(tmp_path):
     ]
     assert found[-1]["per_class"] == [0.5, None]
     assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_record_after_half_a_line_is_not_lost(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"phase": "teacher", "epoch": 1}\n{"phase": "teacher", "ep')
+    with records.Records(tmp_path) as written:
+        written.write({"phase": "teacher", "epoch": 2})
+        written.write({"phase": "teacher", "epoch": 3})
+    assert [record["epoch"] for record in records.read(file)] == [1, 2, 3]
+
+
+def test_a_record_that_cannot_be_written_names_its_folder(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with (
+        records.Records(tmp_path) as written,
+        pytest.raises(OSError, match="No space left") as failed,
+    ):
+        written.write({"phase": "teacher", "epoch": 1})
+    assert f"the record of teacher's epoch 1 could not be written to {tmp_path} (No space left" in str(failed.value)

@@ -1,19 +1,13 @@
-"""Interrupted runs end as uninterrupted ones, bit for bit; runs are never mixed up."""
+"""Interrupted runs end as uninterrupted ones, bit for bit; runs are never mixed up. Killed ones: tests/kill."""
 
 import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
+import shutil
 
 import pytest
 
 from ltrobust import experiment
 from ltrobust.training import loop
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def fingerprints(workdir: pathlib.Path) -> dict:
@@ -68,40 +62,16 @@ def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path, mon
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
 
 
-def start(workdir: pathlib.Path) -> subprocess.Popen:
-    settings = {
-        "data.imbalance_ratio": 4.0,
-        "model.width": 4,
-        "teacher.epochs": 6,
-        "student.epochs": 6,
-        "teacher.attack.steps": 2,
-        "student.attack.steps": 2,
-        "eval.limit": 3,
-        "checkpoint.minutes": 0.0,
-    }
-    command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={workdir}"]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    with workdir.with_suffix(".log").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-
-
-def finish(workdir: pathlib.Path) -> None:
-    assert start(workdir).wait(timeout=300) == 0, workdir.with_suffix(".log").read_text()
-
-
-def test_killed_in_either_phase_and_started_again_gives_the_same_bits(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(whole)
+def test_with_damaged_checkpoints_in_both_phases_the_card_is_the_same(
+    tiny, tmp_path, tmp_path_factory, uninterrupted, capsys
+):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(tmp_path_factory.getbasetemp() / "uninterrupted", workdir)
+    (workdir / "results" / "quick.json").unlink()
     for phase in ("teacher", "student"):
-        process = start(killed)
-        folder, deadline = killed / "checkpoints" / phase, time.monotonic() + 300
-        # In the middle of the phase: after its first complete checkpoints.
-        while not (folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())):
-            assert process.poll() is None, killed.with_suffix(".log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    finish(killed)
-    assert fingerprints(killed) == fingerprints(whole)
+        newest = max((workdir / "checkpoints" / phase).glob("[0-9]*"), key=lambda folder: int(folder.name))
+        file = max((newest / "weights").rglob("*"), key=lambda path: path.stat().st_size)
+        file.write_bytes(file.read_bytes()[:-1])
+    experiment.train(tiny, workdir)
+    assert fingerprints(workdir) == uninterrupted
+    assert capsys.readouterr().out.count("is used instead. The damaged one is kept as") == 2

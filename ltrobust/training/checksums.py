@@ -1,0 +1,50 @@
+"""Checksums of a checkpoint's files: `SHA256SUMS` in its folder, as `sha256sum --check SHA256SUMS` reads it."""
+
+import hashlib
+from pathlib import Path
+
+FILE = "SHA256SUMS"
+
+
+def write(folder: Path) -> None:
+    """Writes one line `<SHA-256>  <path>` for every file in the items' folders.
+
+    What lies beside those folders are orbax's notes on its own work: it still writes them when the items are done, and
+    no array is read with their help.
+    """
+    (folder / FILE).write_text("".join(f"{_digest(folder / name)}  {name}\n" for name in _names(folder)))
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `write` has seen, in a few words, or None.
+
+    Every file must be listed and every listed file be there, so that no part of the list can be lost unnoticed.
+    """
+    try:
+        lines = (folder / FILE).read_text().splitlines()
+        listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        here = set(_names(folder))
+        for name in sorted(listed.keys() | here):
+            if name not in here:
+                return f"{name} is missing"
+            if name not in listed:
+                return f"{name} is not in {FILE}"
+            if _digest(folder / name) != listed[name]:
+                return f"{name} is not what was written: another SHA-256"
+    except FileNotFoundError:
+        return f"{FILE} is missing"
+    except (OSError, UnicodeDecodeError) as error:
+        return f"it cannot be read: {error}"
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    """Paths of all files in the folders inside of this one."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,281 @@
+"""Kills runs of `main.py` at random moments, starts them again, and compares what they end with.
+
+    python tests/kill/harness.py --kills=20 --seed=0 [--folder=DIR] [--config=FILE] [--config.key=value ...]
+
+One run goes undisturbed: the reference. The others get SIGKILL at moments drawn from the seed and are started again
+with the same command until they finish; runs are added until there were as many kills as asked for. About half of the
+kills come at a moment drawn uniformly from the reference's life, in seconds of processor time, so that it does not
+matter how busy the machine is. The others wait for such a moment and then for the next write: of a checkpoint's folder,
+a record, a verdict or a card. What each run ends with is compared with the reference: all arrays of the last
+checkpoints, the records of all epochs, every verdict, and the card.
+
+Prints where the kills fell and what differs. Exit status 0 if every run is identical and every stage was hit.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("teacher", "student", "evaluation")
+# Both phases with averaged weights, one attack that leaves some images right: about half a minute on one core.
+CONFIG = [
+    "--config=configs/digits.py",
+    "--config.data.imbalance_ratio=4.0",
+    "--config.model.width=4",
+    "--config.teacher.epochs=6",
+    "--config.student.epochs=6",
+    "--config.teacher.attack.steps=2",
+    "--config.student.attack.steps=2",
+    "--config.teacher.ema_decay=0.9",
+    "--config.student.ema_decay=0.9",
+    "--config.eval.limit=20",
+    "--config.checkpoint.minutes=0.0",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """Where a kill fell: the stage that the files show, what was being done, and after how much processor time."""
+
+    stage: str
+    doing: str
+    seconds: float
+
+
+def start(workdir: Path, config: list[str], cache: Path) -> subprocess.Popen:
+    """The run's process, with its output in a file beside the workdir."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    with workdir.with_suffix(".log").open("a") as log:
+        command = [sys.executable, "main.py", *config, f"--workdir={workdir}"]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def finish(workdir: Path, config: list[str], cache: Path) -> float:
+    """Runs to the end; returns the seconds of processor time that it took."""
+    before = os.times()
+    status = start(workdir, config, cache).wait()
+    after = os.times()
+    if status:
+        sys.exit(f"{workdir} ended with status {status}:\n{_end_of_log(workdir)}")
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def processor_seconds(process: subprocess.Popen) -> float:
+    """What a process has used until now (Linux)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stage(workdir: Path) -> str:
+    """How far the files say that the run is."""
+    if (workdir / "verdicts").exists():
+        return "evaluation"
+    return "student" if (workdir / "checkpoints" / "student").exists() else "teacher"
+
+
+def writes(workdir: Path) -> set[tuple[str, int]]:
+    """What changes with every write of a checkpoint, a record, a verdict or a card."""
+    patterns = ("checkpoints/*/*", "metrics.jsonl*", "verdicts/*/*", "results/*")
+    found = set()
+    for path in (path for pattern in patterns for path in workdir.glob(pattern)):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((str(path), path.stat().st_size if path.is_file() else 0))
+    return found
+
+
+def half_written(workdir: Path) -> dict[tuple[str, int], str]:
+    """What bears the name of something unfinished: path and inode -> what was being written."""
+    found = {}
+    for pattern in ("checkpoints/*/*.orbax-checkpoint-tmp*", "verdicts/*/*.partial", "results/*.partial"):
+        for path in workdir.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path), path.stat().st_ino] = "checkpoint" if pattern.startswith("checkpoints") else path.name
+    return found
+
+
+def kill(
+    workdir: Path, config: list[str], cache: Path, moment: float, aimed: bool, reach: str = "teacher"
+) -> Kill | None:
+    """Starts the run and kills it after `moment` seconds of processor time, or at the next write after that.
+
+    `reach` is the stage that has to be reached before the seconds count. None if the run finished before.
+    """
+    stale, before = half_written(workdir), writes(workdir)
+    process, used = start(workdir, config, cache), 0.0
+    while STAGES.index(stage(workdir)) < STAGES.index(reach) and process.poll() is None:
+        time.sleep(0.005)
+    reached = processor_seconds(process) if process.poll() is None else 0.0
+    seen: set[tuple[str, int]] | None = None
+    while process.poll() is None:
+        used = processor_seconds(process)
+        if used - reached >= moment:
+            seen = writes(workdir) if seen is None else seen
+            if not aimed or half_written(workdir).keys() - stale.keys() or writes(workdir) != seen:
+                break
+        time.sleep(0.001)
+    if process.poll() is None:
+        process.kill()
+    if process.wait() == 0:
+        return None
+    if process.returncode != -9:
+        sys.exit(f"{workdir} ended with status {process.returncode}:\n{_end_of_log(workdir)}")
+    doing = [what for key, what in half_written(workdir).items() if key not in stale]
+    if not doing and seen is not None and aimed:
+        changed = {Path(name).relative_to(workdir).parts[0] for name, _ in writes(workdir) - seen}
+        doing = [{"checkpoints": "checkpoint", "results": "card", "metrics.jsonl": "record"}.get(n, n) for n in changed]
+    what = f"writing {doing[0]}" if doing else "between writes" if writes(workdir) != before else "starting up"
+    return Kill(stage(workdir), what, used)
+
+
+def _end_of_log(workdir: Path) -> str:
+    """What the run's processes said last."""
+    return workdir.with_suffix(".log").read_text()[-3000:]
+
+
+def results(workdir: Path) -> dict[str, Any]:
+    """What a run ended with, by name: digests of arrays, records, verdicts, and the card without times and paths."""
+    from ltrobust.evaluation import store
+    from ltrobust.training import records
+
+    found: dict[str, Any] = {}
+    for phase in ("teacher", "student"):
+        for item, digest in _arrays(workdir / "checkpoints" / phase):
+            found[f"arrays of {phase}/{item}"] = digest
+    for record in records.read(workdir / "metrics.jsonl"):
+        found[f"record {record['phase']}/{record['epoch']}"] = {**record, "seconds": None}
+    for folder in sorted((workdir / "verdicts").iterdir()):
+        for attack, verdicts in store.read(folder)[1].items():
+            found[f"verdicts {folder.name}/{attack}"] = _digest_json(
+                {image: {**record, "adversarial_at": None} for image, record in sorted(verdicts.items())}
+            )
+    cards = sorted((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    card = json.loads(cards[-1].read_text())
+    for network in card["networks"].values():
+        del network["verdicts"]["sha256"]  # of a file whose lines are in order of arrival; they are compared above
+    for training in card["training"].values():
+        del training["software"]  # of the tree that the run was started from, which may be edited meanwhile
+    times = ("created", "seconds", "software")
+    return found | {f"card {key}": value for key, value in card.items() if key not in times}
+
+
+def _arrays(folder: Path) -> Iterator[tuple[str, str]]:
+    """Items of the newest checkpoint, each with the SHA-256 of its arrays' names, types, shapes and bytes."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    newest = max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    for item in sorted(path for path in newest.iterdir() if path.is_dir() and path.name != "about"):
+        digest = hashlib.sha256(newest.name.encode())
+        flat, _ = jax.tree_util.tree_flatten_with_path(ocp.StandardCheckpointer().restore(item))
+        for path, leaf in flat:
+            array = np.asarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+        yield item.name, digest.hexdigest()
+
+
+def _digest_json(value: Any) -> str:
+    """SHA-256 of a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differences(reference: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Names of the results that are not the same."""
+    return [name for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
+
+
+def until_finished(
+    workdir: Path, config: list[str], cache: Path, draw: Callable[[], dict[str, Any] | None]
+) -> list[Kill]:
+    """Kills the run as often as `draw` gives a moment for it and it is not finished; then lets it finish."""
+    kills = []
+    while (settings := draw()) is not None:
+        fell = kill(workdir, config, cache, **settings)
+        if fell is None:
+            return kills
+        kills.append(fell)
+    finish(workdir, config, cache)
+    return kills
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="for the runs and the compiled programs; default: a temporary one")
+    options, config = parser.parse_known_args(arguments)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="ltrobust-kill-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config if any(word.startswith("--config=") for word in config) else CONFIG + config
+    cache = folder / "compiled"
+    finish(folder / "first", config, cache)  # fills the cache, so that the reference lasts as long as a later start
+    seconds = finish(folder / "reference", config, cache)
+    reference = results(folder / "reference")
+    changed = differences(results(folder / "first"), reference)
+    if changed:
+        print("two undisturbed runs differ:\n" + "\n".join(f"  {name}" for name in changed))
+        return 1
+    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} results", flush=True)
+    generator, kills, failed, runs = random.Random(options.seed), [], [], 0
+
+    while len(kills) < options.kills:
+        left = options.kills - len(kills)
+
+        def draw() -> dict[str, Any] | None:
+            nonlocal left
+            left -= 1
+            return None if left < 0 else {"moment": generator.uniform(0, seconds), "aimed": generator.random() < 0.5}
+
+        runs += 1
+        workdir = folder / f"killed-{runs}"
+        fell = until_finished(workdir, config, cache, draw)
+        changed = differences(reference, results(workdir))
+        failed += fell if changed else []
+        kills += fell
+        where = ", ".join(f"{kill.stage} ({kill.doing}, {kill.seconds:.1f} s)" for kill in fell) or "never"
+        print(f"run {runs}, killed in: {where}: {'identical' if not changed else 'DIFFERS'}", flush=True)
+        print("".join(f"  {name}\n" for name in changed), end="")
+    print(f"\n{_table(kills)}\n\n{len(kills) - len(failed)}/{len(kills)} identical")
+    missed = [name for name in STAGES if not any(kill.stage == name for kill in kills)]
+    if missed:
+        print(f"no kill fell into: {', '.join(missed)}; give more --kills or another --seed.")
+    return int(bool(failed or missed))
+
+
+def _table(kills: list[Kill]) -> str:
+    """Kills by stage and by what was under way."""
+    counts = collections.Counter((kill.stage, kill.doing) for kill in kills)
+    doings = sorted({kill.doing for kill in kills})
+    rows = [["stage", *doings, "all"]]
+    rows += [
+        [name, *(str(counts[name, doing]) for doing in doings), str(sum(kill.stage == name for kill in kills))]
+        for name in STAGES
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,32 @@
+"""The kill harness at its smallest: two kills, one while a checkpoint is written, one in the evaluation."""
+
+import os
+
+import harness
+
+# One epoch of each phase, few images.
+CONFIG = [
+    *harness.CONFIG,
+    "--config.teacher.epochs=3",
+    "--config.student.epochs=3",
+    "--config.student.ema_decay=0.0",
+    "--config.eval.limit=5",
+]
+
+
+def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path):
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    harness.finish(tmp_path / "whole", CONFIG, cache)
+    whole = harness.results(tmp_path / "whole")
+    assert {"arrays of teacher/averaged", "arrays of student/rest", "record student/3", "card networks"} <= whole.keys()
+    kills = [
+        harness.kill(tmp_path / "killed", CONFIG, cache, moment=0.0, aimed=True, reach=stage)
+        for stage in ("student", "evaluation")
+    ]
+    assert all(
+        kill is not None and kill.stage == stage for kill, stage in zip(kills, harness.STAGES[1:], strict=True)
+    ), kills
+    harness.finish(tmp_path / "killed", CONFIG, cache)
+    assert harness.differences(whole, harness.results(tmp_path / "killed")) == []
+    # The comparison can fail.
+    assert harness.differences(whole, whole | {"card data": 0}) == ["card data"]

@@ -1,0 +1,162 @@
+"""A phase that was stopped after any step and goes on in fresh objects ends with the same bits, for every method."""
+
+import dataclasses
+import errno
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_steps import class_wise, prepared
+
+from ltrobust import methods
+from ltrobust.evaluation import protocols
+from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
+from ltrobust.methods import Method
+from ltrobust.models import forward
+from ltrobust.preemption import Preempted, Preemption
+from ltrobust.threat import Threat
+from ltrobust.training import checksums, devices, loop, phases, steps
+from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training.records import Records, read
+
+
+def counting(method: Method) -> Method:
+    """A toy whose own state changes in every step: how often each class was seen, and the loss as a moving average."""
+
+    def initial(params, class_counts):
+        return {"seen": jnp.zeros_like(class_counts), "mean": jnp.float32(0)}
+
+    def loss(learner, batch, adv):
+        value, outcome = method.loss(learner, batch, adv)
+        seen = jax.nn.one_hot(batch.labels, learner.class_counts.shape[0]).sum(axis=0)
+        state = {
+            "seen": learner.method_state["seen"] + seen,
+            "mean": 0.9 * learner.method_state["mean"] + 0.1 * jax.lax.stop_gradient(value),
+        }
+        return value, dataclasses.replace(outcome, method_state=state)
+
+    return dataclasses.replace(method, initial_state=initial, loss=loss)
+
+
+TOYS = {"class_wise": class_wise, "counting": counting}
+
+
+@functools.cache
+def validation(module: Any, threat: Threat) -> Evaluator:
+    """Validation's evaluator, compiled once for all methods."""
+    return make_evaluator(
+        lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
+        protocol=protocols.get("validation"),
+        threat=threat,
+        num_classes=10,
+        batch_size=64,
+    )
+
+
+@pytest.fixture(params=[*methods.REGISTRY, *TOYS])
+def run(request, tiny, monkeypatch):
+    """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a stretch, or is asked to stop."""
+    base = request.param if request.param in methods.REGISTRY else "pgd_at"
+    with tiny.unlocked():
+        tiny.student.method = base
+        tiny.student.ema_decay = 0.9
+        tiny.student.attack.steps = 1
+    mesh = devices.make_mesh(jax.devices()[:1])
+    method = phases.make_method(tiny, "student")
+    method = TOYS[request.param](method) if request.param in TOYS else method
+    phase, splits, _, inputs = prepared(tiny, "student", mesh, method)
+    evaluator = validation(phase.settings.module, phases.make_threat(tiny))
+    compiled = functools.cache(steps.compile_stretch)
+    monkeypatch.setattr(loop, "_CAPACITY", 1)
+
+    def train(folder, stop_after: int = 0, minutes: float = 10.0):
+        preemption, left = Preemption(), stop_after
+
+        def compile_stretch(settings, mesh):
+            def stretch(*arguments):
+                nonlocal left
+                left -= 1
+                preemption.requested = "SIGTERM" if left == 0 else None
+                return compiled(settings, mesh)(*arguments)
+
+            return stretch
+
+        monkeypatch.setattr(loop.steps, "compile_stretch", compile_stretch)
+        with Checkpoints(folder / "checkpoints") as checkpoints, Records(folder) as records:
+            return loop.run_phase(
+                phase,
+                splits,
+                mesh=mesh,
+                teachers=dict.fromkeys(method.teachers, inputs.teachers["teacher"]),
+                initial=None,
+                checkpoints=checkpoints,
+                checkpoint_minutes=minutes,
+                evaluator=evaluator,
+                records=records,
+                about={},
+                preemption=preemption,
+            )
+
+    train.phase = phase
+    return train
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Bit for bit: names, types and values, not-a-number included."""
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert [leaf.dtype for leaf in jax.tree.leaves(first)] == [leaf.dtype for leaf in jax.tree.leaves(second)]
+
+
+def learning_curve(folder) -> list[dict[str, Any]]:
+    return [{**record, "seconds": None} for record in read(folder / "metrics.jsonl")]
+
+
+def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    whole.mkdir(), stopped.mkdir()
+    state, selection = run(whole)
+    assert int(selection.epoch) > 0
+    assert state.averaged is not None
+    an_epoch = run.phase.schedule.first_step(1)
+    assert 2 < an_epoch < run.phase.total_steps - 2
+    # After 2 steps; from there at the end of the epoch; from there 2 steps into the next one.
+    for count in (2, an_epoch - 2, 2):
+        with pytest.raises(Preempted):
+            run(stopped, count)
+    assert_same(run(stopped), (state, selection))
+    assert learning_curve(stopped) == learning_curve(whole)
+    # What is on disk is what was returned.
+    with Checkpoints(whole / "checkpoints", read_only=True) as checkpoints:
+        assert_same(checkpoints.restore(state, selection), (state, selection))
+
+
+@pytest.mark.parametrize("run", ["counting"], indirect=True)
+def test_saves_that_fail_on_the_way_change_nothing(run, tmp_path, monkeypatch, capsys):
+    whole, failing = tmp_path / "whole", tmp_path / "failing"
+    whole.mkdir(), failing.mkdir()
+    real, tried = checksums.write, []
+
+    def full(folder):
+        tried.append(int(folder.name.split(".")[0]))
+        if 3 <= tried[-1] < run.phase.total_steps - 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(folder)
+
+    monkeypatch.setattr(checksums, "write", full)
+    found = run(failing, minutes=0.0)
+    assert tried == list(range(1, run.phase.total_steps + 1))
+    said = capsys.readouterr().out
+    assert said.count("could not be written ([Errno 28] No space left on device)") == run.phase.total_steps - 4
+    assert said.count(f"The newest one is still {failing / 'checkpoints' / '2'}") == run.phase.total_steps - 4
+    assert_same(found, run(whole))
+    # The last one must be written. If it cannot, the run ends and says where it goes on from.
+    monkeypatch.setattr(checksums, "write", lambda folder: full(folder.with_name("3.")))
+    ends = tmp_path / "ends"
+    ends.mkdir()
+    with pytest.raises(OSError, match=r"(?s)No space left.*There is no older one.*Then give the same command again"):
+        run(ends)
+    monkeypatch.setattr(checksums, "write", real)
+    assert_same(run(ends), found)
