@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltrobust import processes
 from ltrobust.attacks import ball, objectives
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.sanity_rules import (
@@ -79,7 +80,7 @@ def _probe(runs: Runs, program: Callable, radius: float) -> Probe:
         rows = np.arange(first, min(first + size, number))
         padded = np.resize(rows, size)
         parts = (subject.gather(padded), subject.labels[padded].astype(np.int32), subject.ids[padded].astype(np.uint32))
-        found = jax.device_get(program(subject.variables, *driver.place(parts), np.float32(radius)))
+        found = processes.fetch(program(subject.variables, *driver.place(parts), np.float32(radius)))
         predictions[rows], zero[:, rows] = found[0][: len(rows)], found[1][:, : len(rows)]
     return Probe(predictions, dict(zip(losses, zero, strict=True)))
 

@@ -13,16 +13,19 @@ from ltrobust.files import without_nan
 
 class Records:
     """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
+    With several processes all but the first are `silent`.
 
     A run that was killed and resumed may write an epoch twice; `read` keeps the later record.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, *, silent: bool = False):
         self._file = workdir / "metrics.jsonl"
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        self._events = None if silent else SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch."""
+        if self._events is None:
+            return
         with self._file.open("a") as lines:
             lines.write(json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n")
         for path, value in _scalars(record):
@@ -33,7 +36,8 @@ class Records:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def read(file: Path) -> list[dict[str, Any]]:
