@@ -40,8 +40,7 @@ def start(coordinator: str = "", num_processes: int | None = None, process_id: i
     """
     address = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     _check(coordinator, address, num_processes, process_id, patience)
-    # On a Cloud TPU JAX sets this itself, unless the user asks for another platform.
-    detect = coordinator == "auto" or (not address and "tpu" in (jax.config.jax_platforms or "").split(","))  # pyright: ignore
+    detect = coordinator == "auto" or (not address and "tpu" in _platforms())
     if num_processes == 1 or not (address or detect):
         return
     # Requests to stop are agreed on by the training loop; JAX's own service would take the signal away from it.
@@ -180,6 +179,11 @@ def leave(message: str, status: int) -> NoReturn:
     if first():
         time.sleep(_LAST)
     os._exit(status)
+
+
+def _platforms() -> list[str]:
+    """The platforms that JAX is told to use; on a Cloud TPU it sets them itself, unless the user asks for others."""
+    return (jax.config.jax_platforms or "").split(",")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_spread(leaf: Any) -> bool:
