@@ -18,7 +18,7 @@ from ltrobust.evaluation import protocols
 from ltrobust.files import hold
 from ltrobust.methods import Teacher
 from ltrobust.methods.self_distillation import TEACHER
-from ltrobust.preemption import Preemption
+from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
 from ltrobust.training import devices, phases
 from ltrobust.training.checkpoints import Checkpoints
@@ -57,7 +57,12 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
             if processes.first():
                 workdirs.claim(workdir, config)
                 held.enter_context(hold(workdir))
-        networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+        preemption = preemption or Preemption()
+        # One process alone may stop where it is; several have to agree first.
+        with preemption.waiting() if processes.several() else contextlib.nullcontext():
+            networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+            if processes.several() and any(processes.gather(preemption.requested)):
+                raise Preempted("stopped after training; the same command goes on from there.")
         settings = workdirs.plain(config)
         return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
 

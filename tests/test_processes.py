@@ -26,9 +26,9 @@ PATIENCE = 15
 SETTINGS = {
     "data.imbalance_ratio": 4.0,
     "model.width": 4,
-    "teacher.epochs": 3,
+    "teacher.epochs": 2,
     "teacher.attack.steps": 1,
-    "student.epochs": 5,
+    "student.epochs": 3,
     "student.attack.steps": 1,
     "student.method": "at_bsl",
     "student.initialize": "teacher",
@@ -106,34 +106,30 @@ def outcome(workdir: pathlib.Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """What one process with two devices ends with."""
-    workdir = tmp_path_factory.mktemp("one") / "run"
-    Run(workdir, 1).finish()
-    return outcome(workdir)
-
-
-def test_two_processes_end_with_the_bits_of_one_and_write_once(whole, tmp_path):
-    workdir = tmp_path / "run"
+def together(tmp_path_factory):
+    """The workdir of a run of two processes that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
     Run(workdir, 2).finish()
-    found = outcome(workdir)
-    assert found == whole
-    assert len(found["records"]) == SETTINGS["teacher.epochs"] + SETTINGS["student.epochs"]
-    assert json.loads((workdir / "results" / "validation.json").read_text())["numerics"]["processes"] == 2
+    return workdir
 
 
-def test_stopped_with_two_processes_then_with_one_and_ended_with_two_it_is_the_same_run(whole, tmp_path):
+def test_two_processes_write_once(together):
+    card = json.loads((together / "results" / "validation.json").read_text())
+    assert (card["numerics"]["processes"], card["numerics"]["devices"]) == (2, 2)
+    assert len(outcome(together)["records"]) == SETTINGS["teacher.epochs"] + SETTINGS["student.epochs"]
+
+
+def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bits_of_two(together, tmp_path):
     workdir = tmp_path / "run"
-    for number, mark in ((2, "metrics.jsonl"), (1, "checkpoints/student")):
+    for number, mark in ((1, "metrics.jsonl"), (2, "checkpoints/student")):
         run = Run(workdir, number)
         run.wait_for(workdir / mark)
         run.processes[-1].send_signal(signal.SIGTERM)
         assert run.end(60) == [EXIT_STATUS] * number, run.text()
-        assert "stopped by SIGTERM" in run.text()
-        if number == 2:
-            assert run.text().count("stopped by SIGTERM in process 1: teacher saved at step") == 2
-    Run(workdir, 2).finish()
-    assert outcome(workdir) == whole
+        told = "stopped by SIGTERM in process 1: student saved at step" if number == 2 else "stopped by SIGTERM"
+        assert run.text().count(told) == number
+    Run(workdir, 1).finish()
+    assert outcome(workdir) == outcome(together)
 
 
 def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
@@ -150,16 +146,18 @@ def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
 
 
 def test_a_mistake_in_one_process_is_told_by_all(tmp_path):
-    run = Run(tmp_path / "other", 2, changes={1: ["--config.seed=5"]})
-    assert run.end(60) == [1, 1], run.text()
-    assert all("process 1 of 2 has another configuration than process 0" in log.read_text() for log in run.logs)
-    assert not (tmp_path / "other").exists()
-    (tmp_path / "held").mkdir()
-    with hold(tmp_path / "held"):
-        run = Run(tmp_path / "held", 2)
+    with hold(tmp_path):
+        run = Run(tmp_path, 2)
         assert run.end(60) == [1, 1], run.text()
-    assert all("process 0 of 2:" in log.read_text() for log in run.logs)
-    assert run.text().count("is being written to by another process") == 2
+    assert all(
+        f"process 0 of 2: {tmp_path} is being written to by another process" in log.read_text() for log in run.logs
+    )
+
+
+def test_processes_that_start_from_other_things_are_refused_by_name(monkeypatch):
+    monkeypatch.setattr(processes, "gather", lambda value: [value, value, {**value, "test set": "ab"}])
+    with pytest.raises(ValueError, match="process 2 of 3 has another test set than process 0: ab instead of cd; copy"):
+        processes.check_same({"software": "1", "test set": "cd"}, "copy it.")
 
 
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
