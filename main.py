@@ -2,7 +2,8 @@
 
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
 
-Several processes, one per host (docs/tpu.md): --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU none.
+Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
+(docs/tpu.md).
 """
 
 import os

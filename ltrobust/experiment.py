@@ -26,8 +26,6 @@ from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
 
-
-# Of a start with several processes.
 _SAME_FOLDER = (
     "checkpoints must lie in a folder that all processes see: a shared disk as --workdir, or "
     "--config.checkpoint.dir=gs://BUCKET/RUN."
@@ -37,7 +35,8 @@ _SAME_FOLDER = (
 def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
-    With several processes all of them call it; the first one writes. The same call in the same workdir goes on where it stopped.
+    With several processes all of them call it; the first one writes. The same call in the same workdir goes on where it
+    stopped.
 
     Raises:
       ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
@@ -237,7 +236,7 @@ def _phases_to_run(config: Any) -> list[str]:
 
 
 def checkpoint_folder(config: Any, workdir: Path) -> epath.Path:
-    """Where the phases' checkpoints lie, each in a folder of its name; anywhere that epath reaches, such as a bucket."""
+    """Where the phases' checkpoints lie, each in a folder of its name: anywhere that epath reaches."""
     return epath.Path(config.checkpoint.dir) if config.checkpoint.dir else epath.Path(workdir) / "checkpoints"
 
 

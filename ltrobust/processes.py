@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
@@ -173,7 +174,9 @@ def leave(message: str, status: int) -> NoReturn:
         sys.exit(status)
     print(f"\nltrobust, process {jax.process_index()} of {jax.process_count()}: {message}", file=sys.stderr)
     if status == 1:
-        print("All processes end. Of a connection that was lost, the cause is in another one's messages.", file=sys.stderr)
+        print(
+            "All processes end. Of a connection that was lost, the cause is in another one's messages.", file=sys.stderr
+        )
     sys.stdout.flush()
     sys.stderr.flush()
     if first():
@@ -183,7 +186,7 @@ def leave(message: str, status: int) -> NoReturn:
 
 def _platforms() -> list[str]:
     """The platforms that JAX is told to use; on a Cloud TPU it sets them itself, unless the user asks for others."""
-    return (jax.config.jax_platforms or "").split(",")  # pyright: ignore[reportAttributeAccessIssue]
+    return str(jax.config.jax_platforms or "").split(",")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_spread(leaf: Any) -> bool:
@@ -195,7 +198,7 @@ def _put(leaf: Any, sharding: Sharding) -> jax.Array:
     """One array over several processes, without the comparison of all values that `jax.device_put` makes."""
     if spans(leaf):
         return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
@@ -226,9 +229,7 @@ def _deadline(seconds: float, what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def _check(
-    coordinator: str, address: str, num_processes: int | None, process_id: int | None, patience: int
-) -> None:
+def _check(coordinator: str, address: str, num_processes: int | None, process_id: int | None, patience: int) -> None:
     """Refuses arguments that do not fit together; see `start`."""
     if patience < 1:
         raise ValueError(f"--patience is {patience}; give a number of seconds, at least 1.")

@@ -45,7 +45,9 @@ def report(
     """
     with processes.all_or_none():
         test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
-    processes.check_same({"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, SAME_DATA)
+    processes.check_same(
+        {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, SAME_DATA
+    )
     ids = first_of_each_class(test.labels, config.eval.limit)
     evaluator = make_network_evaluator(
         config,
@@ -83,8 +85,9 @@ def report(
         return processes.share(None)
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
+    checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}
     card = {
-        "config": {**settings, "data": data},
+        "config": {**settings, "data": data, "checkpoint": checkpoint},
         "model": {
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).params),

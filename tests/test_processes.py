@@ -198,7 +198,7 @@ def test_flags_that_do_not_fit_together_are_refused(arguments, message):
 
 def test_the_coordinator_may_come_from_jaxs_environment_variable(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.2:8476")
-    with pytest.raises(ValueError, match="variable JAX_COORDINATOR_ADDRESS is 10.0.0.2:8476, but --num_processes"):
+    with pytest.raises(ValueError, match=r"variable JAX_COORDINATOR_ADDRESS is 10.0.0.2:8476, but --num_processes"):
         processes.start()
 
 

@@ -201,7 +201,8 @@ def _end_epoch(
                 "clean": evaluation.counts("clean").accuracy,
                 "robust": evaluation.counts("pgd20").accuracy,
             }
-            method_state = processes.put(method.end_epoch(learner, observed), state.step.sharding)
+            method_state = method.end_epoch(learner, observed)  # pyright: ignore
+            method_state = processes.put(method_state, state.step.sharding)
             state = dataclasses.replace(state, method_state=method_state)  # pyright: ignore
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
