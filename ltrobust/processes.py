@@ -25,7 +25,9 @@ _LAST = 2.0
 _SHORTEST = 1024
 
 
-def start(coordinator: str = "", num_processes: int | None = None, process_id: int | None = None, patience: int = 60):
+def start(
+    coordinator: str = "", num_processes: int | None = None, process_id: int | None = None, patience: int = 60
+) -> None:
     """Joins the processes of a run, before JAX is used. With nothing given, a single process; on a Cloud TPU its slice.
 
     Args:
@@ -58,9 +60,9 @@ def start(coordinator: str = "", num_processes: int | None = None, process_id: i
                 shutdown_timeout_seconds=patience,
             )
         except ValueError:
-            # A TPU that is not a Cloud TPU VM (a notebook's): one process, which `check_started` confirms.
-            if coordinator == "auto":
+            if address:
                 raise
+            # A TPU outside of a Cloud TPU VM (a notebook's) is one process, which the check below confirms.
     check_started()
 
 

@@ -135,8 +135,9 @@ class Driver:
                     left = np.setdiff1d(left, verdicts.rows, assume_unique=True)
                     yield verdicts
             except jax.errors.JaxRuntimeError as error:
-                alone = processes.several()  # the others do not know, and wait: it has to end
-                if "RESOURCE_EXHAUSTED" not in str(error) or self.batch_size <= self._even(1) or alone:
+                # Of several processes none can halve its batch alone.
+                smaller = self.batch_size > self._even(1) and not processes.several()
+                if "RESOURCE_EXHAUSTED" not in str(error) or not smaller:
                     raise
                 self.batch_size = self._even(self.batch_size // 2)
                 print(f"out of memory: going on with {self.batch_size} images per batch")
