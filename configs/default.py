@@ -107,6 +107,7 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
     config.checkpoint.keep = 2  # newest checkpoints kept per phase; with 1 a damaged one cannot be replaced
+    config.checkpoint.dir = ""  # any folder that etils.epath reaches, such as gs://BUCKET/RUN; "": in the workdir
     return config
 
 

@@ -1,5 +1,6 @@
 """A whole run: data, teacher, student, evaluation, card. What `main.py` calls."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Mapping
@@ -8,10 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ltrobust import models, results
+from ltrobust import models, processes, results
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
@@ -19,7 +21,7 @@ from ltrobust.evaluation import protocols
 from ltrobust.files import hold
 from ltrobust.methods import Teacher, decision_rule
 from ltrobust.methods.self_distillation import TEACHER
-from ltrobust.preemption import Preemption
+from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
 from ltrobust.training import devices, phases
 from ltrobust.training.checkpoints import Checkpoints
@@ -27,11 +29,17 @@ from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
 
+_SAME_FOLDER = (
+    "checkpoints must lie in a folder that all processes see: a shared disk as --workdir, or "
+    "--config.checkpoint.dir=gs://BUCKET/RUN."
+)
+
 
 def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
-    The same call in the same workdir goes on where it stopped.
+    With several processes all of them call it; the first one writes. The same call in the same workdir goes on where it
+    stopped.
 
     Raises:
       ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
@@ -39,14 +47,24 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
       Preempted: `preemption` was asked to stop.
     """
     began = time.monotonic()
-    _check_evaluation(config)
-    wanted = _phases_to_run(config)
     mesh = devices.make_mesh()
-    splits = load_splits(config)
-    planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
-    workdirs.claim(workdir, config)
-    with hold(workdir):
-        networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+    with processes.all_or_none():
+        _check_evaluation(config)
+        wanted = _phases_to_run(config)
+        splits = load_splits(config)
+        planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
+    _check_same_start(config, splits)
+    with contextlib.ExitStack() as held:
+        with processes.all_or_none():
+            if processes.first():
+                workdirs.claim(workdir, config)
+                held.enter_context(hold(workdir))
+        preemption = preemption or Preemption()
+        # One process alone may stop where it is; several have to agree first.
+        with preemption.waiting() if processes.several() else contextlib.nullcontext():
+            networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+            if processes.several() and any(processes.gather(preemption.requested)):
+                raise Preempted("stopped after training; the same command goes on from there.")
         settings = workdirs.plain(config)
         return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
 
@@ -81,9 +99,14 @@ def _run_phases(
         needed = {key: teachers[key] for key in phase.settings.method.teachers}
         head = phase.settings.method.head
         warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else None
-        folder = workdir / "checkpoints" / name
-        with Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints, Records(workdir) as records:
+        folder = checkpoint_folder(config, workdir) / name
+        with (
+            Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints,
+            Records(workdir, silent=not processes.first()) as records,
+        ):
+            processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
             if checkpoints.latest() is not None:
+                _check_same_run(checkpoints.about(), config, folder)
                 _check_same_images(checkpoints.about(), splits, folder)
             state, selection = run_phase(
                 phase,
@@ -125,9 +148,12 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     """
     del preemption  # verdicts are on disk as they come: a request to stop needs no waiting
     began = time.monotonic()
-    _check_evaluation(config)
-    folder = _find_checkpoints(config.eval.checkpoint, workdir)
     mesh = devices.make_mesh()
+    with processes.all_or_none():
+        _check_evaluation(config)
+        folder = _find_checkpoints(config, workdir)
+        splits = load_splits(config)
+    _check_same_start(config, splits)
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))
@@ -137,7 +163,6 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
                 + "\n".join(f"  {line}" for line in found)
                 + "\nEvaluate it with the configuration that made it."
             )
-        splits = load_splits(config)
         _check_same_images(about, splits, folder)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
         module = phases.make_module(config, splits.num_classes, head=method.head)
@@ -154,7 +179,30 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
 
 
-def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -> None:
+def _check_same_start(config: Any, splits: Splits) -> None:
+    """Refuses processes of other settings, programs or images than the first one's."""
+    if not processes.several():
+        return
+    data = [splits.images, splits.labels, splits.validation_images, splits.validation_labels]
+    local = {"data": {**workdirs.plain(config)["data"], "dir": "", "cache_dir": ""}}
+    processes.check_same(
+        {"configuration": cards.digest_json({**workdirs.plain(config), **local}), "software": cards.software()},
+        "start all of them with the same version and flags.",
+    )
+    processes.check_same({"training or validation part": cards.digest(data)}, results.SAME_DATA)
+
+
+def _check_same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
+    """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
+    if found := workdirs.differences(about["config"], workdirs.plain(config)):
+        raise ValueError(
+            f"{folder} holds checkpoints of another configuration:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nGive another checkpoint.dir, or start with the values on the left to go on with that run."
+        )
+
+
+def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) -> None:
     """Refuses a checkpoint that was trained on other images than those found now."""
     there, here = about["data"]["fingerprints"], splits.fingerprints
     if there != here:
@@ -210,12 +258,18 @@ def _phases_to_run(config: Any) -> list[str]:
     return ["teacher", "student"]
 
 
-def _find_checkpoints(wanted: str, workdir: Path) -> Path:
+def checkpoint_folder(config: Any, workdir: Path) -> epath.Path:
+    """Where the phases' checkpoints lie, each in a folder of its name: anywhere that epath reaches."""
+    return epath.Path(config.checkpoint.dir) if config.checkpoint.dir else epath.Path(workdir) / "checkpoints"
+
+
+def _find_checkpoints(config: Any, workdir: Path) -> epath.Path:
     """The folder of a phase's checkpoints, from `student`, `teacher`, a workdir or such a folder."""
+    wanted = config.eval.checkpoint
     if wanted in phases.NAMES:
-        candidates = [workdir / "checkpoints" / wanted]
+        candidates = [checkpoint_folder(config, workdir) / wanted]
     else:
-        candidates = [Path(wanted) / "checkpoints" / "student", Path(wanted)]
+        candidates = [epath.Path(wanted) / "checkpoints" / "student", epath.Path(wanted)]
     for folder in candidates:
         if folder.is_dir():
             return folder

@@ -42,11 +42,11 @@ class Preemption:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """Requests are remembered instead of raised: the caller looks at `requested`."""
-        self._waiting = True
+        before, self._waiting = self._waiting, True
         try:
             yield
         finally:
-            self._waiting = False
+            self._waiting = before
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import models
+from ltrobust import models, processes
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
@@ -36,6 +36,9 @@ class Network:
     rule: DecisionRule
 
 
+SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
+
+
 def report(
     config: Any,
     settings: Mapping[str, Any],
@@ -47,11 +50,15 @@ def report(
     mesh: Mesh,
     began: float,
 ) -> Path:
-    """Evaluates every network on the test set, writes the card and prints its tables.
+    """Evaluates every network on the test set, writes the card and prints its tables (process 0).
 
     `settings` are what the card says: the training's configuration with this evaluation's settings.
     """
-    test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
+    with processes.all_or_none():
+        test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
+    processes.check_same(
+        {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, SAME_DATA
+    )
     ids = first_of_each_class(test.labels, config.eval.limit)
     evaluator_of = functools.cache(
         lambda head, rule: make_network_evaluator(
@@ -86,12 +93,17 @@ def report(
             selected_on="validation part" if network.endswith("/selected") else "nothing",
             test_labels=None if config.eval.limit else test.labels,
         )
+        if not processes.first():
+            continue
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
         results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
+    if not processes.first():
+        return processes.share(None)
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
+    checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}
     card = {
-        "config": {**settings, "data": data},
+        "config": {**settings, "data": data, "checkpoint": checkpoint},
         "model": {
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
@@ -108,7 +120,7 @@ def report(
     path = cards.write(workdir / "results", name, card)
     last = "student/last" if "student/last" in results else next(iter(results))
     print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
-    return path
+    return processes.share(path)
 
 
 def _fingerprints(weights: Weights) -> dict[str, str]:
@@ -235,6 +247,6 @@ def make_network_evaluator(
         seed=seed,
         keep_images=config.eval.keep_images,
         exact_apply=applier(exact=True),
-        place=lambda batch: jax.device_put(batch, where),
+        place=lambda batch: processes.put(batch, where),
         devices=mesh.size,
     )

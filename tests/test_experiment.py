@@ -104,6 +104,20 @@ def test_evaluation_settings_may_change_between_starts(finished):
     assert json.loads(path.read_text())["data"]["evaluated"] == 20
 
 
+def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
+    config, workdir, path = finished
+    elsewhere = {"checkpoint.dir": str(workdir / "checkpoints")}
+    card = json.loads(experiment.train(changed(config, **elsewhere), tmp_path / "new").read_text())
+    networks = json.loads(path.read_text())["networks"]
+    hashes = [{name: found[name]["params_sha256"] for name in found} for found in (card["networks"], networks)]
+    assert hashes[0] == hashes[1]
+    assert "dir" not in card["config"]["checkpoint"]
+    assert not (tmp_path / "new" / "checkpoints").exists()
+    assert experiment.evaluate(changed(config, **elsewhere), tmp_path / "third").exists()
+    with pytest.raises(ValueError, match=r"(?s)checkpoints of another configuration:.*seed: 0 -> 7.*checkpoint.dir"):
+        experiment.train(changed(config, **elsewhere, seed=7), tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ltrobust import processes
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
 from ltrobust.data.batches import chunks, to_unit
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge
@@ -109,7 +110,7 @@ class Driver:
         for rows, valid in chunks(np.arange(len(subject.labels)), self.batch_size):
             images = self.place(subject.gather(rows))
             judgement = self._judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
-            parts.append(jax.tree.map(lambda leaf: leaf[:valid], jax.device_get(judgement)))  # noqa: B023
+            parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
             check_logits(parts[-1].logits)
             report(valid)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -133,7 +134,9 @@ class Driver:
                     left = np.setdiff1d(left, verdicts.rows, assume_unique=True)
                     yield verdicts
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error) or self.batch_size <= self._even(1):
+                # Of several processes none can halve its batch alone.
+                smaller = self.batch_size > self._even(1) and not processes.several()
+                if "RESOURCE_EXHAUSTED" not in str(error) or not smaller:
                     raise
                 self.batch_size = self._even(self.batch_size // 2)
                 print(f"out of memory: going on with {self.batch_size} images per batch")
@@ -157,7 +160,7 @@ class Driver:
                 new = fill(*self._problems(subject, owners, logits), root, settings, fresh)
                 lanes = new if lanes is None else self._refill(lanes, new, fresh)
             lanes, limit = self._dispatch(advance, subject, lanes, settings, owners, limit, bool(len(rows)))
-            claimed, finished = jax.device_get((lanes.state.claimed, lanes.state.finished))
+            claimed, finished = processes.fetch((lanes.state.claimed, lanes.state.finished))
             stopped = (owners >= 0) & (claimed | finished)
             if not np.any(stopped):
                 continue
@@ -186,17 +189,18 @@ class Driver:
         """One compiled stretch of about two seconds; while `more` images wait it ends once an eighth of lanes rests."""
         occupied = int(np.sum(owners >= 0))
         enough = max(1, occupied // 8) if more else occupied
-        before, began = np.asarray(lanes.evaluations), time.monotonic()
+        before, began = processes.fetch(lanes.evaluations), time.monotonic()
         lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough))
-        done = int(np.max(np.asarray(lanes.evaluations) - before))
+        done = int(np.max(processes.fetch(lanes.evaluations) - before))
         seconds = time.monotonic() - began
-        return lanes, int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
+        limit = int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
+        return lanes, processes.share(limit) if processes.spans(lanes.evaluations) else limit
 
     def _judge_lanes(self, subject: Subject, lanes: Lanes, owners: np.ndarray, radius: np.float32) -> Judgement:
         """The exact network on every lane's candidate, on the host."""
         labels = self.place(subject.labels[np.maximum(owners, 0)])
         judged = self._judge(subject.variables, lanes.state.candidate, lanes.problem.image, labels, radius)
-        return jax.device_get(judged)
+        return processes.fetch(judged)
 
     def _problems(self, subject: Subject, owners: np.ndarray, logits: np.ndarray) -> tuple[Any, Any, Any, Any]:
         """Images, labels, clean logits and ids of the lanes' images, on the devices; anything where there is none."""
@@ -245,7 +249,7 @@ def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
 
 def _read(lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndarray, refuted: np.ndarray) -> Verdicts:
     """Host arrays of the lanes at `which`."""
-    evaluations, targets, undefined, images = jax.device_get(
+    evaluations, targets, undefined, images = processes.fetch(
         (lanes.evaluations, lanes.state.target, lanes.undefined, lanes.state.candidate)
     )
     return Verdicts(

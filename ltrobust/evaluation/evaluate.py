@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ltrobust import processes
 from ltrobust.attacks import ball
 from ltrobust.data import longtail
 from ltrobust.evaluation import protocols, sanity
@@ -108,20 +109,21 @@ def make_evaluator(
         images, labels = check_inputs(images, labels, num_classes, threat)
         ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
         subject = Subject(variables, images, labels, ids)
-        bar = Progress(progress, len(labels))
+        bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
         clean = driver.clean(subject, lambda number: bar.advance(number, 0))
         _warn_of_probabilities(clean.logits)
         with contextlib.ExitStack() as closing:
             closing.callback(bar.close)
             opened = None
-            if store is not None:
-                passport = describe(protocol, threat, seed, subject, num_classes, clean.logits)
-                passport["about"] = dict(about or {})
-                opened = Store(store, passport, keep_images=keep_images)
-                closing.callback(opened.close)
-                for note in opened.notes:
-                    bar.say(note)
+            with processes.all_or_none():
+                if store is not None and processes.first():
+                    passport = describe(protocol, threat, seed, subject, num_classes, clean.logits)
+                    passport["about"] = dict(about or {})
+                    opened = Store(store, passport, keep_images=keep_images)
+                    closing.callback(opened.close)
+                    for note in opened.notes:
+                        bar.say(note)
             session = Session(driver, subject, clean, opened, bar)
             for attack in protocol.attacks:
                 session.run(attack)
@@ -235,7 +237,7 @@ def evaluate(
         num_classes=logits.shape[1],
         batch_size=min(batch_size, len(images)),
         seed=seed,
-        place=lambda batch: jax.device_put(batch, where),
+        place=lambda batch: processes.put(batch, where),
         devices=jax.device_count(),
         keep_images=keep_images,
     )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltrobust import processes
 from ltrobust.attacks import ball, objectives
 from ltrobust.data.batches import chunks
 from ltrobust.evaluation.drive import Subject
@@ -78,7 +79,7 @@ def _probe(runs: Runs, program: Callable, radius: float) -> Probe:
     predictions, zero = np.zeros(number, int), np.zeros((len(losses), number), bool)
     for rows, valid in chunks(np.arange(number), driver.batch_size):
         parts = (subject.gather(rows), subject.labels[rows].astype(np.int32), subject.ids[rows].astype(np.uint32))
-        found = jax.device_get(program(subject.variables, *driver.place(parts), np.float32(radius)))
+        found = processes.fetch(program(subject.variables, *driver.place(parts), np.float32(radius)))
         predictions[rows[:valid]], zero[:, rows[:valid]] = found[0][:valid], found[1][:, :valid]
     return Probe(predictions, dict(zip(losses, zero, strict=True)))
 

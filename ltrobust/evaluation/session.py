@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust import processes
 from ltrobust.evaluation.drive import Driver, Subject, Verdicts
 from ltrobust.evaluation.judge import Judgement
 from ltrobust.evaluation.progress import Progress
@@ -43,6 +44,7 @@ class Session:
         self.predictions: dict[str, np.ndarray] = {"clean": np.asarray(clean.predictions, np.int64)}
         self.records: dict[str, dict[str, np.ndarray]] = {}
         self._keep_clean()
+        self.predictions["clean"] = processes.share(self.predictions["clean"])
 
     @property
     def right(self) -> np.ndarray:
@@ -61,7 +63,8 @@ class Session:
     def attack(self, attack: Attack, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The record [N] of an attack on the images at `rows`; adds to no column."""
         record = {name: np.full(len(self.subject.labels), missing) for name, missing in FIELDS.items()}
-        waiting = self._recall(attack.name, rows, record)
+        # Only process 0 has the store.
+        waiting, record = processes.share((self._recall(attack.name, rows, record), record))
         broken = int(np.sum(record["prediction"][rows] != self.subject.labels[rows])) - len(waiting)
         self._progress.begin(attack.name, len(self.subject.labels), len(rows))
         self._progress.advance(len(rows) - len(waiting), broken)

@@ -49,8 +49,9 @@ def software() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line without what names a folder of this machine."""
-    local = ("--workdir", "--config.data.dir", "--config.data.cache_dir")
+    """The command line without what names a folder or an address of these machines."""
+    folders = ("--workdir", "--config.data.dir", "--config.data.cache_dir", "--config.checkpoint.dir")
+    local = (*folders, "--coordinator", "--num_processes", "--process_id", "--patience")
     return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not word.startswith(local))])
 
 

@@ -15,13 +15,13 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ltrobust import processes
 from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
@@ -44,14 +44,16 @@ class Checkpoints:
       ValueError: there are checkpoints, and all are damaged (says how, and what to do).
     """
 
-    def __init__(self, folder: str | Path, *, keep: int = 2, read_only: bool = False):
-        self.folder = Path(folder).absolute()
+    def __init__(self, folder: epath.PathLike, *, keep: int = 2, read_only: bool = False):
+        self.folder = epath.Path(folder).absolute()
         if read_only and not self.folder.is_dir():
             raise FileNotFoundError(
                 f"no checkpoints in {self.folder}; train first, or give eval.checkpoint another path."
             )
         self._keep, self._read_only = keep, read_only
-        self._damaged = _pass_over_damaged(self.folder, rename=not read_only)
+        with processes.all_or_none():  # the first process looks for all
+            damaged = _pass_over_damaged(self.folder, rename=not read_only) if processes.first() else None
+        self._damaged: set[int] = processes.share(damaged)
         # Of the save that was begun last.
         self._step, self._bytes = 0, 0
         self._failure: OSError | None = None
@@ -70,8 +72,8 @@ class Checkpoints:
 
     def _write_checksums(self) -> None:
         """Called by orbax, in its own thread, when the items are on disk and their folder has no number yet."""
-        (folder,) = self.folder.glob(f"{self._step}.orbax-checkpoint-tmp*")
-        checksums.write(folder)
+        # In a bucket there is no renaming: the folder has its number, and is complete with a file that is written last.
+        checksums.write(next(self.folder.glob(f"{self._step}.orbax-checkpoint-tmp*"), self.folder / str(self._step)))
 
     def latest(self) -> int | None:
         """The newest sound checkpoint's step, or None."""
@@ -112,9 +114,12 @@ class Checkpoints:
 
     def _give_up(self, error: Exception) -> None:
         """Notes what a save failed of, and starts over with a new manager, which removes what the save left."""
-        if jax.process_count() > 1:
+        if processes.several():
             raise error  # the others wait for this one, and would not start over with it
-        free = shutil.disk_usage(self.folder).free
+        try:
+            free = f"{shutil.disk_usage(self.folder).free / 1e6:.1f} MB were free there"
+        except OSError:  # a bucket
+            free = "it is not known how much is free there"
         with contextlib.suppress(Exception):
             self._manager.close()
         self._manager = self._open()
@@ -122,7 +127,7 @@ class Checkpoints:
         newest = self.latest()
         self._failure = OSError(
             f"checkpoint {self.folder / str(self._step)} could not be written ({reason}): "
-            f"{free / 1e6:.1f} MB were free there, and it takes about {self._size(newest) / 1e6:.1f} MB. "
+            f"{free}, and it takes about {self._size(newest) / 1e6:.1f} MB. "
             f"{'There is no older one' if newest is None else f'The newest one is still {self.folder / str(newest)}'}. "
             "Free space on that disk or raise the quota; checkpoint.keep says how many are kept."
         )
@@ -132,7 +137,7 @@ class Checkpoints:
         """Bytes that a checkpoint takes: those of the given one on disk, or else those of the arrays."""
         if step is None:
             return self._bytes
-        return sum(512 * path.stat().st_blocks for path in (self.folder / str(step)).rglob("*"))
+        return sum(path.stat().length for path in (self.folder / str(step)).rglob("*"))
 
     def about(self) -> dict[str, Any]:
         """The newest checkpoint's JSON part.
@@ -201,7 +206,7 @@ class Checkpoints:
 
     def _check_same_tree(self, step: int | None, name: str, item: Any) -> None:
         """Compares the names and shapes on disk with those expected, before orbax reads a byte."""
-        stored = ocp.StandardCheckpointHandler().metadata(epath.Path(self.folder / str(step) / name))
+        stored = ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / name)
         found = _shapes(getattr(stored, "item_metadata", stored) or stored)
         wanted = _shapes(item)
         for path in sorted(set(found) ^ set(wanted)) + sorted(
@@ -214,7 +219,7 @@ class Checkpoints:
             )
 
 
-def _pass_over_damaged(folder: Path, *, rename: bool) -> set[int]:
+def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
     """Looks for the newest sound checkpoint, says what is wrong with newer ones, and renames them if asked.
 
     Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
@@ -238,7 +243,7 @@ def _pass_over_damaged(folder: Path, *, rename: bool) -> set[int]:
         )
     for step, damage in found.items():
         folder_of_step = folder / str(step)
-        kept = _set_aside(folder_of_step) if rename and jax.process_index() == 0 else folder_of_step
+        kept = _set_aside(folder_of_step) if rename else folder_of_step
         print(
             f"checkpoint {folder_of_step} is damaged ({damage}); {sound} is used instead. "
             f"The damaged one is kept as {kept.name}."
@@ -246,7 +251,7 @@ def _pass_over_damaged(folder: Path, *, rename: bool) -> set[int]:
     return set() if rename else set(found)
 
 
-def _find_damage(folder: Path) -> str | None:
+def _find_damage(folder: epath.Path) -> str | None:
     """What is wrong with a checkpoint, or None. One of format 1 has no checksums, which is said."""
     if not (folder / checksums.FILE).exists():
         try:
@@ -260,7 +265,7 @@ def _find_damage(folder: Path) -> str | None:
     return checksums.find_damage(folder)
 
 
-def _set_aside(folder: Path) -> Path:
+def _set_aside(folder: epath.Path) -> epath.Path:
     """Renames a folder to `<name>.damaged`, or `.damaged-2` and so on; returns the new path."""
     number, path = 1, folder.with_name(folder.name + ".damaged")
     while path.exists():

@@ -1,12 +1,13 @@
 """Checksums of a checkpoint's files: `SHA256SUMS` in its folder, as `sha256sum --check SHA256SUMS` reads it."""
 
 import hashlib
-from pathlib import Path
+
+from etils import epath
 
 FILE = "SHA256SUMS"
 
 
-def write(folder: Path) -> None:
+def write(folder: epath.Path) -> None:
     """Writes one line `<SHA-256>  <path>` for every file in the items' folders.
 
     What lies beside those folders are orbax's notes on its own work: it still writes them when the items are done, and
@@ -15,7 +16,7 @@ def write(folder: Path) -> None:
     (folder / FILE).write_text("".join(f"{_digest(folder / name)}  {name}\n" for name in _names(folder)))
 
 
-def find_damage(folder: Path) -> str | None:
+def find_damage(folder: epath.Path) -> str | None:
     """What is wrong with a folder that `write` has seen, in a few words, or None.
 
     Every file must be listed and every listed file be there, so that no part of the list can be lost unnoticed.
@@ -38,13 +39,13 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
-def _names(folder: Path) -> list[str]:
+def _names(folder: epath.Path) -> list[str]:
     """Paths of all files in the folders inside of this one."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: epath.Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ltrobust import processes
+
 AXIS = "devices"
 REPLICATED = PartitionSpec()
 
 
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with one axis over the given devices, by default all of them."""
+    """A mesh with one axis over the given devices, by default all of them, those of other processes included."""
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
@@ -35,7 +37,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     copies = jax.tree.map(
         lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf.copy(), tree
     )
-    return jax.device_put(copies, sharding(mesh))
+    return processes.put(copies, sharding(mesh))
 
 
 def map_over_devices(

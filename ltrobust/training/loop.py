@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ltrobust import processes
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import metrics
@@ -76,13 +77,20 @@ def run_phase(
     if int(state.step) == phase.total_steps:
         return state, selection
     stretch = steps.compile_stretch(phase.settings, mesh)
-    saved = epoch_began = time.monotonic()
+    longest, saved = 1, time.monotonic()
+    epoch_began = saved
     with (
         preemption.waiting(),
-        Progress(phase.name, phase.total_steps, int(state.step), phase.schedule.batch_size) as progress,
+        Progress(
+            phase.name,
+            phase.total_steps,
+            int(state.step),
+            phase.schedule.batch_size,
+            silent=not processes.first(),
+        ) as progress,
     ):
         while (done := int(state.step)) < phase.total_steps:
-            epoch, count, ends_epoch = phase.stretch(done, min(progress.longest, _CAPACITY))
+            epoch, count, ends_epoch = phase.stretch(done, min(longest, _CAPACITY))
             order = _order(phase, done, count, mesh)
             with progress.dispatch(count):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
@@ -94,13 +102,24 @@ def run_phase(
                 records.write({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
                 progress.show(_one_line(record))
                 epoch_began = time.monotonic()
-            if done + count == phase.total_steps or time.monotonic() - saved >= 60 * checkpoint_minutes:
+            due = time.monotonic() - saved >= 60 * checkpoint_minutes
+            longest, due, request = _agree(progress.longest, due, preemption.requested)
+            if done + count == phase.total_steps or due:
                 checkpoints.save(state, selection, about)
                 saved = time.monotonic()
-            if preemption.requested:
-                _save_and_stop(phase, state, selection, about, checkpoints, preemption.requested)
+            if request:
+                _save_and_stop(phase, state, selection, about, checkpoints, request)
     checkpoints.wait()
     return state, selection
+
+
+def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str | None]:
+    """The next stretch's length and whether to save by process 0's clock, and the first request in any process."""
+    every = processes.gather((longest, due, request))
+    requests = [f"{found} in process {number}" for number, (_, _, found) in enumerate(every) if found]
+    if len(every) == 1:
+        return longest, due, request
+    return every[0][0], every[0][1], requests[0] if requests else None
 
 
 def _save_and_stop(
@@ -146,7 +165,7 @@ def _order(phase: Phase, first: int, count: int, mesh: Mesh) -> jax.Array:
     """The stretch's rows, padded to the one compiled length and divided over the devices."""
     rows = batches.order(phase.schedule, phase.order_key, first, count, phase.examples_of)
     padded = np.concatenate([rows, np.zeros((_CAPACITY - count, rows.shape[1]), rows.dtype)])
-    return jax.device_put(padded, devices.sharding(mesh, devices.divided(1)))
+    return processes.put(padded, devices.sharding(mesh, devices.divided(1)))
 
 
 def _end_epoch(
@@ -181,7 +200,9 @@ def _end_epoch(
                 "clean": evaluation.counts("clean").accuracy,
                 "robust": evaluation.counts("pgd20").accuracy,
             }
-            state = dataclasses.replace(state, method_state=method.end_epoch(learner, observed))  # pyright: ignore
+            method_state = method.end_epoch(learner, observed)  # pyright: ignore
+            method_state = processes.put(method_state, state.step.sharding)
+            state = dataclasses.replace(state, method_state=method_state)  # pyright: ignore
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 

@@ -13,11 +13,12 @@ _DISPATCH_SECONDS = 2.0
 class Progress:
     """Images done, images/s and time left of one phase; says when it compiles; sizes the next dispatch.
 
-    `longest` is the number of steps that the next dispatch should hold at most.
+    `longest` is the number of steps that the next dispatch should hold at most. Nothing is shown where `silent`.
     """
 
-    def __init__(self, name: str, total_steps: int, done: int, batch_size: int):
+    def __init__(self, name: str, total_steps: int, done: int, batch_size: int, *, silent: bool = False):
         self.longest = 1
+        self._silent = silent
         self._name, self._batch_size, self._compiled = name, batch_size, False
         self._bar = tqdm(
             total=total_steps * batch_size,
@@ -25,20 +26,21 @@ class Progress:
             desc=name,
             unit=" images",
             unit_scale=True,
+            disable=silent,
         )
 
     @contextlib.contextmanager
     def dispatch(self, count: int) -> Iterator[None]:
         """Around one dispatch of `count` steps that is waited for."""
         if not self._compiled:
-            self._bar.write(f"{self._name}: compiling the training step ...")
+            self._say(f"{self._name}: compiling the training step ...")
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
         if self._compiled:
             self.longest = max(1, int(_DISPATCH_SECONDS * count / max(seconds, 1e-6)))
         else:
-            self._bar.write(f"{self._name}: compiled; the first step was done after {seconds:.1f} s")
+            self._say(f"{self._name}: compiled; the first step was done after {seconds:.1f} s")
             # So that compiling does not count in images/s and time left.
             self._bar.start_t = time.time()
             self._compiled = True
@@ -47,6 +49,11 @@ class Progress:
     def show(self, text: str) -> None:
         """Puts `text` at the end of the line."""
         self._bar.set_postfix_str(text)
+
+    def _say(self, text: str) -> None:
+        """A line above the progress."""
+        if not self._silent:
+            self._bar.write(text)
 
     def __enter__(self) -> "Progress":
         return self

@@ -15,13 +15,14 @@ from ltrobust.files import without_nan
 
 class Records:
     """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
+    With several processes all but the first are `silent`.
 
     A run that was killed and resumed may write an epoch twice; `read` keeps the later record.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, *, silent: bool = False):
         self._file = workdir / "metrics.jsonl"
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        self._events = None if silent else SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch.
@@ -29,6 +30,8 @@ class Records:
         Raises:
           OSError: it could not be written (names the folder).
         """
+        if self._events is None:
+            return
         line = json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n"
         try:
             with self._file.open("ab+") as lines:
@@ -50,6 +53,8 @@ class Records:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._events is None:
+            return
         with contextlib.suppress(OSError):  # `write` has flushed everything, or said why not
             self._events.close()
 

@@ -95,7 +95,8 @@ def select(selection: Selection, weights: Weights, *, score: float, epoch: int) 
     smoothed = jnp.nanmean(recent)
     if float(smoothed) < float(selection.score):
         return dataclasses.replace(selection, recent=recent)
-    return Selection(copy(weights), smoothed, jnp.int32(epoch), recent)
+    # Where the old one lies: with several processes, everything in a checkpoint lies on the devices of all.
+    return Selection(copy(weights), smoothed, jnp.full_like(selection.epoch, epoch), recent)
 
 
 def copy(tree: PyTree) -> PyTree:
