@@ -47,5 +47,8 @@ def _names(folder: epath.Path) -> list[str]:
 
 def _digest(path: epath.Path) -> str:
     """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
