@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import class_wise, prepared
+from test_steps import class_wise
 
-from ltrobust import methods
+from ltrobust import experiment, methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
-from ltrobust.methods import Method
-from ltrobust.models import forward
+from ltrobust.methods import Method, Teacher
+from ltrobust.models import forward, initialise
+from ltrobust.models.layers import Layers
+from ltrobust.models.resnet import ResNet
 from ltrobust.preemption import Preempted, Preemption
 from ltrobust.threat import Threat
 from ltrobust.training import checksums, devices, loop, phases, steps
@@ -41,14 +43,16 @@ def counting(method: Method) -> Method:
     return dataclasses.replace(method, initial_state=initial, loss=loss)
 
 
+# Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
+NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
 TOYS = {"class_wise": class_wise, "counting": counting}
 
 
 @functools.cache
-def validation(module: Any, threat: Threat) -> Evaluator:
+def validation(threat: Threat) -> Evaluator:
     """Validation's evaluator, compiled once for all methods."""
     return make_evaluator(
-        lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
+        lambda weights, images: forward(NETWORK, weights.params, weights.batch_stats, images, bn="eval")[0],
         protocol=protocols.get("validation"),
         threat=threat,
         num_classes=10,
@@ -67,8 +71,11 @@ def run(request, tiny, monkeypatch):
     mesh = devices.make_mesh(jax.devices()[:1])
     method = phases.make_method(tiny, "student")
     method = TOYS[request.param](method) if request.param in TOYS else method
-    phase, splits, _, inputs = prepared(tiny, "student", mesh, method)
-    evaluator = validation(phase.settings.module, phases.make_threat(tiny))
+    splits = experiment.load_splits(tiny)
+    phase = phases.make_phase(tiny, "student", splits, mesh)
+    phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, module=NETWORK, method=method))
+    teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), splits.images.shape[1:]))
+    evaluator = validation(phases.make_threat(tiny))
     compiled = functools.cache(steps.compile_stretch)
     monkeypatch.setattr(loop, "_CAPACITY", 1)
 
@@ -90,7 +97,7 @@ def run(request, tiny, monkeypatch):
                 phase,
                 splits,
                 mesh=mesh,
-                teachers=dict.fromkeys(method.teachers, inputs.teachers["teacher"]),
+                teachers=dict.fromkeys(method.teachers, teacher),
                 initial=None,
                 checkpoints=checkpoints,
                 checkpoint_minutes=minutes,
