@@ -4,7 +4,7 @@
 
 Names are the keys of `RECIPES`, which state differences from `default.py`; docs/methods.md says what each recipe is and
 what of it is somebody else's. Data are CIFAR-10-LT with imbalance ratio 50, or CIFAR-100-LT with 10 (`..._cifar100`).
-At a small scale: `--config=configs/cifar10_cpu.py --config.student.method=NAME`. No time has been measured.
+On one CPU core: `--config=configs/cifar10_cpu.py --config.student.method=METHOD`. No time has been measured.
 """
 
 from typing import Any
@@ -104,9 +104,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def get_config(name: str = "") -> ConfigDict:
     if name not in RECIPES:
-        raise ValueError(
-            f"recipe is {name!r}; give --config=configs/published.py:NAME with one of {', '.join(RECIPES)}"
-        )
+        # Of the errors a configuration may raise, the command line tells this one without a traceback.
+        raise KeyError(f"recipe is {name!r}; give --config=configs/published.py:NAME with one of {', '.join(RECIPES)}")
     config: Any = default.get_config()
     config.data.name = "cifar10"
     config.update_from_flattened_dict(RECIPES[name])

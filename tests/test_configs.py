@@ -97,7 +97,7 @@ def test_published_rates_fall_in_the_published_epochs(name, epochs):
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
-    with pytest.raises(ValueError, match=r"recipe is 'robal'; give .*published.py:NAME with one of .*robal_n"):
+    with pytest.raises(KeyError, match=r"recipe is 'robal'; give .*published.py:NAME with one of .*robal_n"):
         published.get_config("robal")
 
 

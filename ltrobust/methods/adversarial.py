@@ -94,9 +94,8 @@ def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described"
     """`L = BCE(z(x'), y) + beta mean_i[ KL_i(p(x) || p(x')) (1 - p(x)_y) ]`, x' from PGD on CE.
 
     Wang et al., ICLR 2020. BCE is `boosted_cross_entropy`. Nothing is detached: gradients flow through p(x) as target
-    and as weight.
-    Train-mode passes: x, x'. `as_released` adds the public code's guards against zeros: 1.0001 in BCE, `p(x') + 1e-12`
-    in the KL, 1.0000001 in the weight.
+    and as weight. Train-mode passes: x, x'. `as_released` adds the public code's guards against zeros: 1.0001 in BCE,
+    `p(x') + 1e-12` in the KL, 1.0000001 in the weight.
 
     Raises:
       ValueError: negative beta or unknown variant.

@@ -116,9 +116,9 @@ def taet(
     """Clean cross-entropy, then `equalization` of the classes' adversarial losses (Wang et al., CVPR 2025).
 
     Stage 1, the first `clean_fraction` of the epochs (rounded down): CE(z(x), y), no attack. Stage 2: L_c is the mean
-    of CE(z(x'), y) over the whole batch's images of class c, x' from PGD on CE. Train-mode passes: x in stage 1, x' in
-    stage 2.
-    `as_released`: in stage 2 x, for the running statistics alone, before x'; absent classes count as L_c = 0.
+    of CE(z(x'), y) over the whole batch's images of class c, x' from PGD on CE; absent classes are left out. Train-mode
+    passes: x in stage 1, x' in stage 2. `as_released`: in stage 2 also x, for the running statistics alone, before x';
+    absent classes count as L_c = 0.
 
     Args:
       clean_fraction: length of stage 1, a fraction of the phase; 40 of 100 epochs are published.

@@ -42,7 +42,7 @@ def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, directi
         def perturbation(weight: jax.Array, ascent: jax.Array) -> jax.Array:
             if weight.ndim < 2:
                 return jnp.zeros_like(weight)
-            return length * _norm(weight) / (_norm(ascent) + 1e-20) * ascent
+            return length * jnp.linalg.norm(weight) / (jnp.linalg.norm(ascent) + 1e-20) * ascent
 
         return jax.tree.map(perturbation, learner.params, gradients)
 
@@ -92,8 +92,3 @@ def relative_radii(class_counts: jax.Array, *, spread: float) -> jax.Array:
     rarity = jnp.sqrt(jnp.log(jnp.max(class_counts) / class_counts))
     mean = jnp.sum(class_counts * rarity) / jnp.sum(class_counts)
     return (1 - spread) + spread * rarity / mean
-
-
-def _norm(array: jax.Array) -> jax.Array:
-    """Frobenius norm of an array of any shape."""
-    return jnp.sqrt(jnp.sum(array**2))

@@ -56,7 +56,7 @@ def test_eight_devices_train_like_one(tiny, name):
 def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
     with tiny.unlocked():
         tiny.student.method = method
-        tiny.student.attack.steps = 1
+        tiny.student.attack.steps = 0  # the quantities belong to the loss
         tiny.methods.taet.clean_fraction = 0.0
     one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=1)
     eight = trained(tiny, "student", devices.make_mesh(), count=1)
