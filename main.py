@@ -3,8 +3,10 @@
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
 """
 
+import errno
 import os
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -17,7 +19,7 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
-        raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
+        sys.exit(f"ltrobust: not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening; what matters of it comes as an exception.
@@ -40,17 +42,28 @@ def main(arguments: list[str]) -> None:
     except Preempted as request:
         print(f"\nltrobust: {request}", file=sys.stderr)
         sys.exit(EXIT_STATUS)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        print("\nltrobust: interrupted; the same command goes on from what is saved.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logging.debug("where it happened", exc_info=error)
-        sys.exit(f"\nltrobust: {error}\n(--verbosity=1 shows where)")
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "\nThe disk is full: free some space; the same command goes on from what is saved." if full else ""
+        sys.exit(f"\nltrobust: {error}{advice}\n(--verbosity=1 shows where)")
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses flags; a mistake in a configuration file's name, key or value is told in one line."""
+    """Parses flags; a mistake in a configuration file, or in its name, a key or a value, is told in one line."""
     try:
-        return app.parse_flags_with_usage(arguments)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error.args[-1] if isinstance(error, KeyError) else error}")
+        rest = app.parse_flags_with_usage(arguments)
+        assert _CONFIG.value is not None
+        return rest
+    except (AttributeError, KeyError) as error:
+        # ml_collections quotes the message on a key inside another one.
+        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        sys.exit(f"ltrobust: the configuration has no key '{text}")
+    except Exception as error:  # a configuration is a program: anything may be raised in it
+        sys.exit(f"ltrobust: the configuration cannot be read: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

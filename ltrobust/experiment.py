@@ -46,6 +46,7 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
     planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
     workdirs.claim(workdir, config)
     with hold(workdir):
+        _check_teacher_is_there(workdir, wanted)
         networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
         settings = workdirs.plain(config)
         return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
@@ -152,6 +153,17 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
+
+
+def _check_teacher_is_there(workdir: Path, wanted: list[str]) -> None:
+    """Refuses to go on with a student whose teacher is gone: a teacher trained again may be another network."""
+    folders = {name: workdir / "checkpoints" / name for name in wanted}
+    missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
+    if missing == ["teacher"]:
+        raise ValueError(
+            f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. Put "
+            "it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
+        )
 
 
 def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ltrobust.files import write_json
+from ltrobust.files import read_json, write_json
 
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved.
 _FREE = ("data.dir", "data.cache_dir", "eval.", "checkpoint.")
@@ -24,7 +24,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes the folder this configuration's, or checks that it is already.
 
     Raises:
-      ValueError: the folder belongs to another configuration (lists the differences), or cannot be written.
+      ValueError: the folder belongs to another configuration (lists the differences), its `config.json` is damaged, or
+        it cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -36,7 +37,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         raise ValueError(
             f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR."
         ) from error
-    found = differences(json.loads(file.read_text()), plain(config))
+    found = differences(read_json(file), plain(config))
     if found:
         raise ValueError(
             f"workdir {workdir} holds a run of another configuration:\n"

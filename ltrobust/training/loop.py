@@ -1,9 +1,10 @@
 """When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import metrics
+from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
@@ -65,6 +67,7 @@ def run_phase(
 
     Raises:
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
+      MemoryError: a step does not fit on the devices; says what makes it smaller.
       Preempted: somebody asked to stop; a checkpoint has been written.
     """
     preemption = preemption or Preemption()
@@ -83,7 +86,7 @@ def run_phase(
         while (done := int(state.step)) < phase.total_steps:
             epoch, count, ends_epoch = phase.stretch(done, min(progress.longest, _CAPACITY))
             order = _order(phase, done, count, mesh)
-            with progress.dispatch(count):
+            with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
             if bad_step >= 0:
@@ -100,6 +103,20 @@ def run_phase(
                 _save_and_stop(phase, state, selection, about, checkpoints, preemption.requested)
     checkpoints.wait()
     return state, selection
+
+
+@contextlib.contextmanager
+def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
+    """Around a dispatch: a lack of memory is told with what helps. The batch is the recipe's, so it is not halved."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Lower {phase.name}.batch_size "
+            f"({phase.schedule.batch_size}) or use model.dtype=bfloat16, both in a new workdir, or use more devices."
+        ) from error
 
 
 def _save_and_stop(

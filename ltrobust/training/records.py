@@ -8,17 +8,19 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from ltrobust.files import without_nan
+from ltrobust.files import end_line, without_nan
 
 
 class Records:
     """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
 
-    A run that was killed and resumed may write an epoch twice; `read` keeps the later record.
+    A run that was killed and resumed may write an epoch twice; `read` keeps the later record. One that was killed in
+    the middle of a line leaves a part of it, which is ended here, so that the next record has a line of its own.
     """
 
     def __init__(self, workdir: Path):
         self._file = workdir / "metrics.jsonl"
+        end_line(self._file)
         self._events = SummaryWriter(str(workdir / "tensorboard"))
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -39,15 +41,15 @@ class Records:
 def read(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
 
-    An incomplete last line, left by a run that was killed while writing, is passed over.
+    Lines that are no record, such as one that a killed run left incomplete, are passed over.
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in file.read_text().splitlines():
+    for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            found[str(record["phase"]), int(record["epoch"])] = record
+        except (ValueError, KeyError, TypeError):
             continue
-        found[record["phase"], record["epoch"]] = record
     return list(found.values())
 
 
