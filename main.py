@@ -62,6 +62,8 @@ def parse(arguments: list[str]) -> list[str]:
         # ml_collections quotes the message on a key inside another one.
         text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
         sys.exit(f"ltrobust: the configuration has no key '{text}")
+    except OSError as error:
+        sys.exit(f"ltrobust: {error}\nGive the path of a configuration, such as --config=configs/digits.py.")
     except Exception as error:  # a configuration is a program: anything may be raised in it
         sys.exit(f"ltrobust: the configuration cannot be read: {type(error).__name__}: {error}")
 

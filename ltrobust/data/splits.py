@@ -102,7 +102,9 @@ def _note_on_validation(source: sources.Split, unseen: list[int]) -> tuple[str, 
     if not unseen:
         return ()
     names = ", ".join(source.class_names[number] for number in unseen)
-    note = f"no validation image of {len(unseen)} of {source.num_classes} classes, which selection does not see: {names}"
+    note = (
+        f"no validation image of {len(unseen)} of {source.num_classes} classes, which selection does not see: {names}"
+    )
     logging.warning("%s; raise data.validation_cap to hold out some.", note)
     return (note,)
 

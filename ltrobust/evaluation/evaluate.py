@@ -184,7 +184,8 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}."
+            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}. Give "
+            "labels of the classes that the network has a logit for."
         )
     return images, labels.astype(np.int64)
 
@@ -199,7 +200,9 @@ def check_ids(ids: Any, number: int) -> np.ndarray:
     if ids.shape != (number,) or ids.dtype.kind not in "iu":
         raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
     if ids.min() < 0 or ids.max() >= 1 << 32:
-        raise ValueError(f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1.")
+        raise ValueError(
+            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
+        )
     values, counts = np.unique(ids, return_counts=True)
     if len(values) < number:
         raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")
@@ -243,6 +246,8 @@ def evaluate(
     shape = (1, *np.shape(images)[1:])
     if len(shape) != 4:
         raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
+    if len(images) == 0:
+        raise ValueError("there are 0 images; give at least 1.")
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
         raise ValueError(f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes].")

@@ -16,7 +16,6 @@ def override(title: str, *settings: str) -> None:
 
 override("unknown key", "student.epoch=3")
 override("type error in an override", "student.epochs=three")
-override("group of keys given a value", "student.optimizer=3")
 override("unknown data set", "data.name=cifar11")
 override("unknown model", "model.name=resnet19")
 override("unknown method", "student.method=at-bsl")
@@ -36,6 +35,11 @@ override("radius at which a protocol does not exist", "eval.protocol=legacy_at_b
 def batch_not_divisible(place: Place) -> Told:
     place.patch.undo()
     return place.refused(*TINY, "--config.student.batch_size=60")
+
+
+@fault("group of keys given a value", "`--config.student.optimizer=3`")
+def group(place: Place) -> Told:
+    return place.refused("--config=configs/digits.py", "--config.student.optimizer=3")
 
 
 @fault("word that is no flag", "`main.py ... surplus`")

@@ -89,7 +89,7 @@ def half_archive(place: Place) -> Told:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("tiny-imagenet-200/wnids.txt", "n01\n" * 1000)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}")
+    return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}", writes=True)
 
 
 @fault("records cut off", "the first half of an ArrayRecord file")

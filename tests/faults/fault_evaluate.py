@@ -8,8 +8,11 @@ from injection import Place, Told, fault, raised
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust.evaluation import protocols
+from ltrobust.evaluation import protocols, sanity, sanity_probes
 from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.sanity_runs import Runs
+from ltrobust.evaluation.session import Session
 
 
 def logits_fn(images: jax.Array) -> jax.Array:
@@ -61,7 +64,11 @@ def with_nan() -> np.ndarray:
     return changed
 
 
-refused("labels outside of the logits' classes", "labels up to 9, logits of 5 classes", function=lambda: lambda x: logits_fn(x)[:, :5])
+refused(
+    "labels outside of the logits' classes",
+    "labels up to 9, logits of 5 classes",
+    function=lambda: lambda x: logits_fn(x)[:, :5],
+)
 refused("labels below 0", "a label -1", labels=lambda: np.full(len(ROWS), -1))
 refused("labels of the wrong length", "39 labels of 40 images", labels=lambda: fixture()[2][ROWS][1:])
 refused("labels as floats", "labels of type float32", labels=lambda: fixture()[2][ROWS].astype(np.float32))
@@ -84,14 +91,18 @@ def nan_under_attack(place: Place) -> Told:
     first = jnp.asarray(images()[:, 0, 0, 0])
 
     def function(points: jax.Array) -> jax.Array:
-        known = jnp.any(points[:, 0, 0, 0, None] == first, axis=1) | (points[:, 0, 0, 0] == jnp.round(points[:, 0, 0, 0] * 255) / 255)
+        known = jnp.any(points[:, 0, 0, 0, None] == first, axis=1) | (
+            points[:, 0, 0, 0] == jnp.round(points[:, 0, 0, 0] * 255) / 255
+        )
         return jnp.where(known[:, None], logits_fn(points), jnp.nan)
 
     place.patch.setitem(protocols.PROTOCOLS, "short", SHORT)
     return raised(FloatingPointError, lambda: call(function, protocol="short"))
 
 
-@fault("device out of memory in the clean pass", "batches of more than 64 images raise the runtime's RESOURCE_EXHAUSTED")
+@fault(
+    "device out of memory in the clean pass", "batches of more than 64 images raise the runtime's RESOURCE_EXHAUSTED"
+)
 def out_of_memory(place: Place) -> Told:
     driver = make_driver(256)
     real = driver._judge
@@ -121,11 +132,13 @@ def no_memory(place: Place) -> Told:
     return raised(MemoryError, lambda: clean(driver, ROWS))
 
 
-@fault("dead network", "all logits 0, under `standard`'s sanity panel")
+@fault("dead network", "all logits 0, under PGD-20 and the checks of the sanity panel that look at the network alone")
 def dead_network(place: Place) -> Told:
-    short = protocols.Protocol("short", (protocols.PGD20,), sanity=True)
-    place.patch.setitem(protocols.PROTOCOLS, "short", short)
-    found = call(lambda points: 0 * logits_fn(points), protocol="short")
-    failed = [item.id for item in found.sanity if item.status == "fail"]
-    lines = [line.strip() for line in found.summary().splitlines() if "not trustworthy" in line]
-    return Told(f"the panel fails in {', '.join(failed)}", lines[0])
+    weights, images, labels = fixture()
+    driver, subject = make_driver(64), Subject(0 * weights, images[ROWS], labels[ROWS], ROWS)
+    session = Session(driver, subject, driver.clean(subject, lambda number: None), None, Progress("", len(ROWS)))
+    session.run(protocols.PGD20)
+    runs = Runs(session, SHORT)
+    items = (*sanity_probes.items(runs), sanity._ties(runs), sanity._dead_classes(runs))
+    failed = [item for item in items if item.status == "fail"]
+    return Told(sanity.verdict(items), "; ".join(str(item).partition(";")[0] for item in failed))

@@ -124,7 +124,7 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
 def unharmed(folder: pathlib.Path) -> Iterator[None]:
     """Checks that every file in the folder is still there afterwards, with nothing but additions at its end."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
-    before = {path: path.read_bytes() for path in files if not ".orbax-checkpoint-tmp" in str(path)}  # never finished
+    before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
     yield
     for path, content in before.items():
         assert path.exists(), f"{path} was deleted"
@@ -136,7 +136,9 @@ def last_words(text: str) -> str:
     for mark in ("ltrobust: ", "FATAL Flags parsing error: "):
         if mark in text:
             text = text.rpartition(mark)[2]
-    return text.replace("(--verbosity=1 shows where)", "").replace("Pass --helpshort or --helpfull to see help on flags.", "")
+    return text.replace("(--verbosity=1 shows where)", "").replace(
+        "Pass --helpshort or --helpfull to see help on flags.", ""
+    )
 
 
 def raised(error: type[Exception], call: Callable[[], Any]) -> Told:

@@ -3,6 +3,7 @@
 `python -m pytest tests/faults --write-faults` writes the page anew.
 """
 
+import fault_checkpoint
 import fault_command
 import fault_data
 import fault_evaluate
@@ -11,7 +12,7 @@ import fault_training
 import injection
 import pytest
 
-MODULES = (fault_command, fault_data, fault_training, fault_store, fault_evaluate)
+MODULES = (fault_command, fault_data, fault_checkpoint, fault_training, fault_store, fault_evaluate)
 
 
 @pytest.mark.parametrize("fault", injection.FAULTS, ids=lambda fault: fault.title)
