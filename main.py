@@ -7,8 +7,10 @@ Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --pro
 (docs/tpu.md).
 """
 
+import errno
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -28,7 +30,7 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
 
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
-        raise app.UsageError(f"not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
+        sys.exit(f"ltrobust: not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
@@ -52,9 +54,13 @@ def main(arguments: list[str]) -> None:
             )
     except Preempted as request:
         processes.leave(str(request), EXIT_STATUS)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except KeyboardInterrupt:
+        processes.leave("interrupted; the same command goes on from what is saved.", 128 + signal.SIGINT)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logging.debug("where it happened", exc_info=error)
-        processes.leave(f"{error}\n(--verbosity=1 shows where)", 1)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "\nThe disk is full: free some space; the same command goes on from what is saved." if full else ""
+        processes.leave(f"{error}{advice}\n(--verbosity=1 shows where)", 1)
     except Exception:
         # A mistake of this program's. Alone it may end as it likes; of several, none may wait for this one.
         if not jax.distributed.is_initialized():
@@ -63,11 +69,19 @@ def main(arguments: list[str]) -> None:
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses flags; a mistake in a configuration file's name, key or value is told in one line."""
+    """Parses flags; a mistake in a configuration file, or in its name, a key or a value, is told in one line."""
     try:
-        return app.parse_flags_with_usage(arguments)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error.args[-1] if isinstance(error, KeyError) else error}")
+        rest = app.parse_flags_with_usage(arguments)
+        assert _CONFIG.value is not None
+        return rest
+    except (AttributeError, KeyError) as error:
+        # ml_collections quotes the message on a key inside another one.
+        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
+        sys.exit(f"ltrobust: the configuration has no key '{text}")
+    except OSError as error:
+        sys.exit(f"ltrobust: {error}\nGive the path of a configuration, such as --config=configs/digits.py.")
+    except Exception as error:  # a configuration is a program: anything may be raised in it
+        sys.exit(f"ltrobust: the configuration cannot be read: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

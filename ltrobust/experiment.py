@@ -49,7 +49,7 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
     began = time.monotonic()
     mesh = devices.make_mesh()
     with processes.all_or_none():
-        _check_evaluation(config)
+        _check_settings(config)
         wanted = _phases_to_run(config)
         splits = load_splits(config)
         planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
@@ -59,6 +59,7 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
             if processes.first():
                 workdirs.claim(workdir, config)
                 held.enter_context(hold(workdir))
+            _check_teacher_is_there(checkpoint_folder(config, workdir), wanted)
         preemption = preemption or Preemption()
         # One process alone may stop where it is; several have to agree first.
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
@@ -150,7 +151,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     began = time.monotonic()
     mesh = devices.make_mesh()
     with processes.all_or_none():
-        _check_evaluation(config)
+        _check_settings(config)
         folder = _find_checkpoints(config, workdir)
         splits = load_splits(config)
     _check_same_start(config, splits)
@@ -202,6 +203,17 @@ def _check_same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -
         )
 
 
+def _check_teacher_is_there(checkpoints: epath.Path, wanted: list[str]) -> None:
+    """Refuses to go on with a student whose teacher is gone: a teacher trained again may be another network."""
+    folders = {name: checkpoints / name for name in wanted}
+    missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
+    if missing == ["teacher"]:
+        raise ValueError(
+            f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
+            "Put it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
+        )
+
+
 def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) -> None:
     """Refuses a checkpoint that was trained on other images than those found now."""
     there, here = about["data"]["fingerprints"], splits.fingerprints
@@ -212,8 +224,14 @@ def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: epath.P
         )
 
 
-def _check_evaluation(config: Any) -> None:
-    """Refuses evaluation settings before anything is trained."""
+def _check_settings(config: Any) -> None:
+    """Refuses values that make no sense, and evaluation settings, before anything is trained."""
+    workdirs.check_values(config)
+    if config.checkpoint.keep < 1 or config.checkpoint.minutes < 0:
+        raise ValueError(
+            f"checkpoint.keep is {config.checkpoint.keep} and checkpoint.minutes is {config.checkpoint.minutes}; they "
+            "must be at least 1 and 0."
+        )
     protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
     if config.eval.batch_size < 1 or config.eval.limit < 0:
         raise ValueError(

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -18,14 +18,23 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
+def end_line(path: Path) -> None:
+    """Ends the last line of a file of lines, which a process that died may have left incomplete."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing to a folder, by a lock on its file `lock` that ends with this process.
 
     Raises:
-      ValueError: another process holds it (says which).
+      ValueError: another process holds it (says which), or it cannot be written.
     """
-    with (folder / "lock").open("a+") as file:
+    with _open_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,6 +47,30 @@ def hold(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _open_lock(folder: Path) -> TextIO:
+    """The folder's file `lock`."""
+    try:
+        return (folder / "lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error}); give another folder, or make it writable.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that `write_json` wrote.
+
+    Raises:
+      ValueError: the file holds anything else; it is left as it is.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        if isinstance(value, dict):
+            return value
+        problem = f"a {type(value).__name__} instead of an object"
+    except ValueError as error:
+        problem = str(error)
+    raise ValueError(f"{path} is damaged ({problem}); put back a copy of it, or give another folder.")
 
 
 def without_nan(value: Any) -> Any:

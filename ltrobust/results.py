@@ -15,6 +15,7 @@ from ltrobust import models, processes
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
+from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import DecisionRule
@@ -141,6 +142,7 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
         "labels": longtail.fingerprint(labels),
         "limit": config.eval.limit,
         "sanity": sanity.VERSION,
+        "format": stores.FORMAT,
         "network": dict(fingerprints),
     }
     protocol = config.eval.protocol.replace("/", "-")

@@ -34,7 +34,8 @@ def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> N
     low, high = float(values.min()), float(values.max())
     if not (low >= threat.lower and high <= threat.upper):
         raise ValueError(
-            f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]."
+            f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]. Divide "
+            "pixels from 0 to 255 by 255, and leave out what is not finite."
         )
 
 

@@ -144,9 +144,14 @@ def _how_to_make(name: str, data_dir: pathlib.Path) -> str:
 
 def _open_builder(name: str, data_dir: pathlib.Path, cache_root: pathlib.Path | None) -> tfds.core.DatasetBuilder:
     """A builder whose ArrayRecord files are on disk."""
-    if name == "tiny_imagenet":
-        return tiny_imagenet.prepared(data_dir, cache_root)
-    builder = tfds.builder(name, data_dir=str(data_dir))
+    try:
+        if name == "tiny_imagenet":
+            return tiny_imagenet.prepared(data_dir, cache_root)
+        builder = tfds.builder(name, data_dir=str(data_dir))
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # TFDS lets its parsers' own errors through
+        raise ValueError(_damaged(f"{data_dir / name}", error) + _how_to_make(name, data_dir)) from error
     if not builder.is_prepared():
         raise FileNotFoundError(f"{builder.data_path} has no prepared {name}. {_how_to_make(name, data_dir)}")
     file_format = getattr(builder.info.file_format, "value", None)
@@ -195,7 +200,7 @@ def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.En
     with tqdm(total=len(records), desc=f"decoding {source}, once", unit="image") as progress:
         for start in range(0, len(records), _CHUNK):
             stop = min(start + _CHUNK, len(records))
-            for position, example in enumerate(records.__getitems__(range(start, stop)), start):
+            for position, example in enumerate(_read(builder, records, start, stop), start):
                 images[position] = _pixels(example["image"], images.shape[1:], f"record {position} of {source}")
                 labels[position] = example["label"]
                 ids.extend([example["id"].decode()] if "id" in example else [])
@@ -204,6 +209,23 @@ def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.En
         order = _official_order(ids, split, source)
         images, labels = images[order], labels[order]
     return cache.Entry(images, labels, tuple(builder.info.features["label"].names), source, fingerprint)
+
+
+def _read(builder: Any, records: Any, start: int, stop: int) -> list[dict[str, Any]]:
+    """Records from `start` to before `stop`; those of a file that was cut off come without values."""
+    try:
+        examples = records.__getitems__(range(start, stop))
+        if any(value is None for example in examples for value in example.values()):
+            raise ValueError("records without content")
+        return examples
+    except Exception as error:  # array_record raises its C++ library's messages as several types
+        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
+        raise ValueError(_damaged(f"{builder.data_path}", error) + how) from error
+
+
+def _damaged(folder: str, error: Exception) -> str:
+    """The beginning of a complaint about a prepared folder that cannot be read."""
+    return f"{folder} cannot be read ({type(error).__name__}: {error}); it may be damaged. Remove that folder. "
 
 
 def _pixels(encoded: bytes, shape: tuple[int, ...], record: str) -> np.ndarray:

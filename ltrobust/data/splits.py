@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from ltrobust.data import longtail, sources
 
@@ -53,8 +54,8 @@ def make_splits(
     """The long-tailed training and validation parts of a training split.
 
     Raises:
-      ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; or the
-        source is a test split.
+      ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; a
+        validation part that is asked for and empty; or the source is a test split.
     """
     if source.split != "train":
         raise ValueError(f"training data come from the split 'train', not {source.split!r}.")
@@ -69,6 +70,12 @@ def make_splits(
         source.labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
     )
     train, validation = chosen[carve.train], chosen[carve.validation]
+    unseen = _without_validation(source, validation)
+    if len(unseen) == source.num_classes and validation_fraction > 0:
+        raise ValueError(
+            f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
+            "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
+        )
     return Splits(
         images=source.images[train],
         labels=source.labels[train],
@@ -80,8 +87,26 @@ def make_splits(
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
         },
-        notes=source.notes,
+        notes=source.notes + _note_on_validation(source, unseen if len(validation) else []),
     )
+
+
+def _without_validation(source: sources.Split, validation: np.ndarray) -> list[int]:
+    """Classes of which no image is held out."""
+    held_out = np.bincount(source.labels[validation], minlength=source.num_classes)
+    return np.flatnonzero(held_out == 0).tolist()
+
+
+def _note_on_validation(source: sources.Split, unseen: list[int]) -> tuple[str, ...]:
+    """One note where a validation part misses classes, none otherwise."""
+    if not unseen:
+        return ()
+    names = ", ".join(source.class_names[number] for number in unseen)
+    note = (
+        f"no validation image of {len(unseen)} of {source.num_classes} classes, which selection does not see: {names}"
+    )
+    logging.warning("%s; raise data.validation_cap to hold out some.", note)
+    return (note,)
 
 
 def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:

@@ -106,13 +106,18 @@ class Driver:
 
     def clean(self, subject: Subject, report: Callable[[int], None]) -> Judgement:
         """The exact network on every image itself, as host arrays [N, ...]."""
-        parts = []
-        for rows, valid in chunks(np.arange(len(subject.labels)), self.batch_size):
-            images = self.place(subject.gather(rows))
-            judgement = self._judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
-            parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
-            check_logits(parts[-1].logits)
-            report(valid)
+        parts, left = [], np.arange(len(subject.labels))
+        while len(left):
+            try:
+                for rows, valid in chunks(left, self.batch_size):
+                    images = self.place(subject.gather(rows))
+                    judgement = self._judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
+                    parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
+                    left = left[valid:]
+                    check_logits(parts[-1].logits)
+                    report(valid)
+            except jax.errors.JaxRuntimeError as error:
+                self._narrow(error)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     def attack(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
@@ -126,6 +131,7 @@ class Driver:
 
         Raises:
           FloatingPointError: an adversarial image outside of ball or bounds, or NaN logits.
+          MemoryError: the smallest batch does not fit on the device.
         """
         left = np.asarray(rows)
         while len(left):
@@ -134,12 +140,19 @@ class Driver:
                     left = np.setdiff1d(left, verdicts.rows, assume_unique=True)
                     yield verdicts
             except jax.errors.JaxRuntimeError as error:
-                # Of several processes none can halve its batch alone.
-                smaller = self.batch_size > self._even(1) and not processes.several()
-                if "RESOURCE_EXHAUSTED" not in str(error) or not smaller:
-                    raise
-                self.batch_size = self._even(self.batch_size // 2)
-                print(f"out of memory: going on with {self.batch_size} images per batch")
+                self._narrow(error)
+
+    def _narrow(self, error: jax.errors.JaxRuntimeError) -> None:
+        """Halves the batch after a lack of memory; raises where that is not the reason, or no help."""
+        if not out_of_memory(error) or processes.several():  # of several, none can halve its batch alone
+            raise error
+        if self.batch_size <= self._even(1):
+            raise MemoryError(
+                f"the device has no memory left for {self.batch_size} images, the smallest batch of an evaluation; end "
+                "other programs that use the device, use model.dtype=bfloat16, or evaluate on a larger device."
+            ) from error
+        self.batch_size = self._even(self.batch_size // 2)
+        print(f"out of memory: going on with {self.batch_size} images per batch")
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
         """The same at one batch size."""
@@ -239,6 +252,11 @@ class Driver:
             return -(-images // self.devices) * self.devices
         share = max(-(-images // self.devices), _CPU_ROWS)
         return -(-share // _CPU_STEP) * _CPU_STEP * self.devices
+
+
+def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether an error of the runtime says that the device's memory is used up."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:

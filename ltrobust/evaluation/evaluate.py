@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,8 +91,7 @@ def make_evaluator(
         an attack; NaN logits.
     """
     protocols.check_threat(protocol, threat)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+    check_numbers(batch_size, seed)
     driver = Driver(
         apply,
         exact_apply or apply,
@@ -107,7 +107,7 @@ def make_evaluator(
         variables, images, labels, *, ids=None, progress="", store=None, about=None, selected_on=None, test_labels=None
     ) -> Evaluation:
         images, labels = check_inputs(images, labels, num_classes, threat)
-        ids = np.arange(len(labels)) if ids is None else np.asarray(ids)
+        ids = np.arange(len(labels)) if ids is None else check_ids(ids, len(labels))
         subject = Subject(variables, images, labels, ids)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
@@ -180,12 +180,47 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
     elif images.ndim != 4:
         raise ValueError(f"images must have shape [number, height, width, channel], got {list(images.shape)}.")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise ValueError(f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}.")
+        raise ValueError(
+            f"labels must be integers [{len(images)}], one class for each image, got {labels.dtype} "
+            f"{list(labels.shape)}."
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}."
+            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}. Give "
+            "labels of the classes that the network has a logit for."
         )
     return images, labels.astype(np.int64)
+
+
+def check_numbers(batch_size: Any, seed: Any) -> None:
+    """Refuses what is no number of images or no seed.
+
+    Raises:
+      ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
+    """
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 1 << 31:
+        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
+
+
+def check_ids(ids: Any, number: int) -> np.ndarray:
+    """Host array of the images' ids, int64 [number]: the keys of draws and of a store's verdicts.
+
+    Raises:
+      ValueError: not one integer in [0, 2^32) for each image, or one that occurs twice.
+    """
+    ids = np.asarray(ids)
+    if ids.shape != (number,) or ids.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
+    if ids.min() < 0 or ids.max() >= 1 << 32:
+        raise ValueError(
+            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
+        )
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < number:
+        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")
+    return ids.astype(np.int64)
 
 
 def evaluate(
@@ -225,6 +260,9 @@ def evaluate(
     shape = (1, *np.shape(images)[1:])
     if len(shape) != 4:
         raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
+    check_numbers(batch_size, seed)
+    if len(images) == 0:
+        raise ValueError("there are 0 images; give at least 1.")
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
         raise ValueError(f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes].")

@@ -1,24 +1,26 @@
 """Verdicts on disk: one line per image and attack, appended as they come, never rewritten. No JAX.
 
     passport.json    what the verdicts belong to: protocol, threat, seed, images, labels, network
-    verdicts.jsonl   {"attack", "image", "prediction", ...}, one line each, in order of arrival
+    verdicts.jsonl   {"attack", "image", "prediction", ..., "crc"}, one line each, in order of arrival
     adversarial.f32  raw little-endian float32 images, only where asked for; a verdict names its offset in bytes
 
 A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
-line, says so, and does the image again. Opening the folder for anything else than what its passport says is refused.
+line, says so, and does the image again. `crc` is that of the line before it, so that a damaged verdict is noticed and
+made again, too. Opening the folder for anything else than what its passport says is refused.
 """
 
 import contextlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ltrobust.files import hold, without_nan, write_json
+from ltrobust.files import end_line, hold, read_json, without_nan, write_json
 
-FORMAT = 1
+FORMAT = 2
 # Two runs of one network on different machines differ by rounding; two networks differ by far more.
 _SAME_NETWORK = 1e-3
 
@@ -36,8 +38,8 @@ class Store:
           keep_images: whether adversarial images are kept.
 
         Raises:
-          ValueError: the folder holds verdicts of something else (shows both passports), is not a store, or is being
-            written to by another process.
+          ValueError: the folder holds verdicts of something else (shows both passports), is not a store, cannot be
+            written, or is being written to by another process.
         """
         self.folder = Path(folder)
         self.notes: list[str] = []
@@ -58,10 +60,10 @@ class Store:
                 record["adversarial_at"] = self._images.tell()
                 self._images.write(np.ascontiguousarray(images[position], "<f4").tobytes())
             self.verdicts.setdefault(attack, {})[int(record["image"])] = record
-            lines.append(json.dumps(without_nan(record), separators=(",", ":")) + "\n")
+            lines.append(_line(record))
         if self._images is not None:
             self._images.flush()
-        self._lines.write("".join(lines).encode())
+        self._lines.write(b"".join(lines))
         self._lines.flush()
 
     def close(self) -> None:
@@ -76,13 +78,12 @@ class Store:
         path = self.folder / "verdicts.jsonl"
         if not path.exists():
             return {}
-        content = path.read_bytes()
-        if content and not content.endswith(b"\n"):
-            with path.open("ab") as file:
-                file.write(b"\n")
-        verdicts, broken = parse(content)
+        end_line(path)
+        verdicts, broken = parse(path.read_bytes())
         if broken:
-            self.notes.append(f"{path}: {broken} incomplete record(s) dropped; the images are attacked again.")
+            self.notes.append(
+                f"{path}: {broken} incomplete or damaged record(s) dropped; the images are attacked again."
+            )
         return verdicts
 
 
@@ -90,14 +91,20 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[s
     """Passport and verdicts of a store, which may be in use.
 
     Raises:
-      ValueError: the folder is not a store.
+      ValueError: the folder is not a store, or one of another version.
     """
     folder = Path(folder)
     if not (folder / "passport.json").is_file():
         raise ValueError(f"{folder} is not a verdict store: it has no passport.json.")
+    passport = read_json(folder / "passport.json")
+    if passport.get("format") != FORMAT:
+        raise ValueError(
+            f"verdict store {folder} has format {passport.get('format')}, this version reads {FORMAT}; evaluate again, "
+            "or use the version that wrote it."
+        )
     lines = folder / "verdicts.jsonl"
     verdicts, _ = parse(lines.read_bytes() if lines.exists() else b"")
-    return json.loads((folder / "passport.json").read_text()), verdicts
+    return passport, verdicts
 
 
 def correct(
@@ -152,15 +159,30 @@ def parse(content: bytes) -> tuple[dict[str, dict[int, dict[str, Any]]], int]:
     """Records by attack and image, and how many lines were not whole. The first record of an image counts."""
     verdicts: dict[str, dict[int, dict[str, Any]]] = {}
     broken = 0
-    for line in content.splitlines():
+    for line in content.split(b"\n"):
         if not line:
             continue
         try:
-            record = json.loads(line)
+            record = _record(line)
             verdicts.setdefault(record["attack"], {}).setdefault(int(record["image"]), record)
         except (ValueError, KeyError, TypeError):
             broken += 1
     return verdicts, broken
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """What `_line` was given; a ValueError for a line that is not whole."""
+    content, _, end = line.rpartition(b',"crc":')
+    content += b"}"
+    if end != b'"%08x"}' % zlib.crc32(content):
+        raise ValueError("checksum differs")
+    return json.loads(content)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    """A record as it is written: one line of JSON that ends with the checksum of what stands before."""
+    content = json.dumps(without_nan(record), separators=(",", ":"))
+    return f'{content[:-1]},"crc":"{zlib.crc32(content.encode()):08x}"}}\n'.encode()
 
 
 def _claim(folder: Path, here: dict[str, Any]) -> None:
@@ -170,10 +192,13 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
         # A process that died while it wrote the passport of a new store leaves a part of it.
         if folder.exists() and any(found.name != "passport.json.partial" for found in folder.iterdir()):
             raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, here)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, here)
+        except OSError as error:
+            raise ValueError(f"verdict store {folder} cannot be written ({error}); give another folder.") from error
         return
-    there = json.loads(path.read_text())
+    there = read_json(path)
     found = _differences(there, here)
     if found:
         raise ValueError(

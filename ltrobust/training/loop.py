@@ -1,9 +1,10 @@
 """When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
 
+import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from ltrobust import processes
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import metrics
+from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
@@ -67,11 +69,13 @@ def run_phase(
     Raises:
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
       OSError: the last checkpoint could not be written. One in between that could not is said and made up for later.
+      MemoryError: a step does not fit on the devices; says what makes it smaller.
       Preempted: somebody asked to stop; a checkpoint has been written.
     """
     preemption = preemption or Preemption()
-    inputs = _make_inputs(phase, splits, teachers, mesh)
-    state, selection = _start(phase, splits, initial, mesh)
+    with _advice_on_memory(phase, mesh):
+        inputs = _make_inputs(phase, splits, teachers, mesh)
+        state, selection = _start(phase, splits, initial, mesh)
     if checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     if int(state.step) == phase.total_steps:
@@ -92,7 +96,7 @@ def run_phase(
         while (done := int(state.step)) < phase.total_steps:
             epoch, count, ends_epoch = phase.stretch(done, min(longest, _CAPACITY))
             order = _order(phase, done, count, mesh)
-            with progress.dispatch(count):
+            with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
             if bad_step >= 0:
@@ -120,6 +124,20 @@ def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str
     if len(every) == 1:
         return longest, due, request
     return every[0][0], every[0][1], requests[0] if requests else None
+
+
+@contextlib.contextmanager
+def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
+    """Tells a lack of memory with what helps; the batch is the recipe's, so it is not halved."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices; or, in a "
+            f"new workdir, lower {phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
+        ) from error
 
 
 def _save_and_stop(

@@ -3,21 +3,21 @@
 import contextlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from ltrobust.files import without_nan
+from ltrobust.files import end_line, without_nan
 
 
 class Records:
     """Writes one record per phase and epoch to `metrics.jsonl` and `tensorboard/`; nothing written is ever changed.
     With several processes all but the first are `silent`.
 
-    A run that was killed and resumed may write an epoch twice; `read` keeps the later record.
+    A run that was killed and resumed may write an epoch twice; `read` keeps the later record. One that was killed in
+    the middle of a line leaves a part of it, which is ended here, so that the next record has a line of its own.
     """
 
     def __init__(self, workdir: Path, *, silent: bool = False):
@@ -34,11 +34,9 @@ class Records:
             return
         line = json.dumps(without_nan(record), sort_keys=True, allow_nan=False) + "\n"
         try:
-            with self._file.open("ab+") as lines:
-                # A run that was killed, or had no space, may have left a part of a line.
-                if lines.tell() and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n":
-                    lines.write(b"\n")
-                lines.write(line.encode())
+            end_line(self._file)
+            with self._file.open("a") as lines:
+                lines.write(line)
             for path, value in _scalars(record):
                 self._events.add_scalar(f"{record['phase']}/{path}", value, record["epoch"])
             self._events.flush()
@@ -62,15 +60,15 @@ class Records:
 def read(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
 
-    An incomplete line, left by a run that was killed while writing, is passed over.
+    Lines that are no record, such as one that a killed run left incomplete, are passed over.
     """
     found: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in file.read_text().splitlines():
+    for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            found[str(record["phase"]), int(record["epoch"])] = record
+        except (ValueError, KeyError, TypeError):
             continue
-        found[record["phase"], record["epoch"]] = record
     return list(found.values())
 
 

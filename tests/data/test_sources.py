@@ -12,8 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
+from prepared import png, prepare
 from sklearn import datasets
-from tensorflow_datasets.core import registered
 
 from ltrobust.data import sources
 
@@ -24,32 +24,6 @@ def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
     return lines
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def prepare(name: str, features: dict, examples: list[dict], data_dir: pathlib.Path, file_format: str) -> None:
-    """Puts a few `test` examples where TFDS would put the real set, whose own builder needs TensorFlow."""
-    version = tfds.builder_cls(name).VERSION
-    with registered.skip_registration():
-        Fake = type(
-            name,
-            (tfds.core.GeneratorBasedBuilder,),
-            {
-                "name": name,
-                "VERSION": version,
-                "_info": lambda self: tfds.core.DatasetInfo(
-                    builder=self, features=tfds.features.FeaturesDict(features)
-                ),
-                "_split_generators": lambda self, dl_manager: {"test": enumerate(examples)},
-                "_generate_examples": lambda self: iter(()),
-            },
-        )
-    Fake(data_dir=str(data_dir), file_format=file_format).download_and_prepare()
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_killed_in_every_attack_and_resumed_it_ends_with_the_same_verdicts(whole
     # Each was killed with images left to do (all images of `clean` are written at once).
     assert all(count > 0 for attack, count in left.items() if attack != "clean"), left
     resumed = run(folder)
-    assert "incomplete record(s) dropped" in capsys.readouterr().out
+    assert "incomplete or damaged record(s) dropped" in capsys.readouterr().out
     for column, predictions in evaluation.predictions.items():
         np.testing.assert_array_equal(predictions, resumed.predictions[column])
     for name, record in evaluation.records.items():

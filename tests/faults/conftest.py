@@ -1,0 +1,67 @@
+"""The option that rewrites docs/faults.md, and the one finished run that the faults share."""
+
+import pathlib
+import shutil
+
+import injection
+import jax
+import pytest
+
+from ltrobust.training import devices
+
+ROWS = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-faults", action="store_true", help="rewrite docs/faults.md from what the faults give now")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--write-faults", False):
+        injection.write_page(session.config.stash[ROWS])
+
+
+@pytest.fixture
+def rows(request) -> dict[str, str] | None:
+    """Where rows are collected to be written, or None where they are compared."""
+    return request.config.stash[ROWS] if request.config.getoption("--write-faults", False) else None
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """One of the eight devices: evaluation's batches are then eight times smaller."""
+    real = devices.make_mesh
+    monkeypatch.setattr(devices, "make_mesh", lambda given=None: real(given or jax.devices()[:1]))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> pathlib.Path:
+    """The workdir of a finished run, with a space and letters beyond ASCII in its name."""
+    return run_to_the_end(injection.TINY, tmp_path_factory.mktemp("finished") / "erste Läufe" / "naïve 実験")
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory) -> pathlib.Path:
+    """The workdir of a finished run without a teacher."""
+    return run_to_the_end(injection.ALONE, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def run_to_the_end(arguments: tuple[str, ...], workdir: pathlib.Path) -> pathlib.Path:
+    real = devices.make_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "make_mesh", lambda given=None: real(given or jax.devices()[:1]))
+        status, text = injection.run_main(patch, *arguments, f"--workdir={workdir}")
+    assert status == 0, text
+    return workdir
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, one_device, request) -> injection.Place:
+    def copy_finished(target: pathlib.Path) -> pathlib.Path:
+        return pathlib.Path(shutil.copytree(request.getfixturevalue("finished"), target))
+
+    return injection.Place(tmp_path, monkeypatch, copy_finished, lambda: request.getfixturevalue("uninterrupted"))

@@ -1,0 +1,85 @@
+"""Faults of the command line and of configurations: met before anything is compiled or written."""
+
+from injection import ALONE, TINY, Place, Told, fault
+
+
+def override(title: str, *settings: str) -> None:
+    """A row for values on the command line that are refused before a workdir is made."""
+    how = ", ".join(f"`--config.{setting}`" for setting in settings)
+
+    @fault(title, how)
+    def inject(place: Place) -> Told:
+        return place.refused(*TINY, *(f"--config.{setting}" for setting in settings))
+
+    inject.__module__ = __name__
+
+
+override("unknown key", "student.epoch=3")
+override("type error in an override", "student.epochs=three")
+override("unknown data set", "data.name=cifar11")
+override("unknown model", "model.name=resnet19")
+override("unknown method", "student.method=at-bsl")
+override("unknown wrapper", "student.wrappers=('freeze',)")
+override("unknown protocol", "eval.protocol=autoattack")
+override("unknown attack start", "student.attack.start=middle")
+override("unknown optimiser", "student.optimizer.name=adamm")
+override("teacher that needs a teacher", "teacher.method=self_distillation")
+override("imbalance ratio that leaves a class empty", "data.imbalance_ratio=1000")
+override("validation part asked for and empty", "data.validation_cap=0.001")
+override("batch larger than the training part", "student.batch_size=100000")
+override("eval.limit below 0", "eval.limit=-1")
+override("radius at which a protocol does not exist", "eval.protocol=legacy_at_bsl")
+
+
+@fault("batch not divisible by the devices", "`--config.student.batch_size=60` on 8 devices")
+def batch_not_divisible(place: Place) -> Told:
+    place.patch.undo()
+    return place.refused(*TINY, "--config.student.batch_size=60")
+
+
+@fault("group of keys given a value", "`--config.student.optimizer=3`")
+def group(place: Place) -> Told:
+    return place.refused("--config=configs/digits.py", "--config.student.optimizer=3")
+
+
+@fault("word that is no flag", "`main.py ... surplus`")
+def surplus(place: Place) -> Told:
+    return place.refused(*TINY, "surplus")
+
+
+@fault("unknown mode", "`--mode=test`")
+def unknown_mode(place: Place) -> Told:
+    return place.refused(*TINY, "--mode=test")
+
+
+@fault("configuration file missing", "`--config=configs/nothing.py`")
+def config_missing(place: Place) -> Told:
+    return place.refused("--config=configs/nothing.py")
+
+
+@fault("configuration file that is no program", "`--config=FILE` with the text `config = (`")
+def config_broken(place: Place) -> Told:
+    (place.folder / "broken.py").write_text("config = (")
+    return place.refused(f"--config={place.folder / 'broken.py'}")
+
+
+@fault("configuration that raises", "`--config=FILE` whose `get_config` divides by 0")
+def config_raises(place: Place) -> Told:
+    (place.folder / "raises.py").write_text("def get_config():\n    return 1 / 0\n")
+    return place.refused(f"--config={place.folder / 'raises.py'}")
+
+
+@fault("read-only workdir", "the workdir lies under a file, and is no folder")
+def workdir_under_a_file(place: Place) -> Told:
+    (place.folder / "file").write_text("")
+    return place.refused(*ALONE, workdir=place.folder / "file" / "run")
+
+
+@fault("checkpoint that does not exist", "`--mode=evaluate --config.eval.checkpoint=DIR/nowhere`")
+def checkpoint_missing(place: Place) -> Told:
+    return place.refused(*TINY, "--mode=evaluate", f"--config.eval.checkpoint={place.folder / 'nowhere'}")
+
+
+@fault("nothing trained yet", "`--mode=evaluate` in an empty workdir")
+def nothing_trained(place: Place) -> Told:
+    return place.refused(*TINY, "--mode=evaluate")

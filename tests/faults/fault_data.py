@@ -1,0 +1,140 @@
+"""Faults of data sets on disk and of their cache."""
+
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from injection import TINY, Place, Told, fault, raised
+from prepared import png, prepare
+
+from ltrobust.data import sources, splits
+
+LABEL = tfds.features.ClassLabel(num_classes=10)
+
+
+def mnist(place: Place):
+    """A prepared folder, in a path with a space and letters beyond ASCII, with 30 invented MNIST test images."""
+    pixels = np.random.RandomState(0).randint(0, 256, (30, 28, 28)).astype(np.uint8)
+    examples = [{"image": png(image), "label": index % 10} for index, image in enumerate(pixels)]
+    features = {"image": tfds.features.Image(shape=(28, 28, 1)), "label": LABEL}
+    prepare("mnist", features, examples, place.folder / "données 1", "array_record")
+    return place.folder / "données 1"
+
+
+def load(place: Place, data_dir) -> sources.Split:
+    return sources.load("mnist", "test", data_dir=data_dir, cache_dir=place.folder / "cache à part")
+
+
+def loaded_again(place: Place, damage: Callable) -> str:
+    """What is warned of when the same images are loaded again after the cache file was damaged."""
+    lines = []
+    place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    data_dir = mnist(place)
+    first = load(place, data_dir)
+    (file,) = (place.folder / "cache à part").iterdir()
+    damage(file)
+    second = load(place, data_dir)
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.labels, second.labels)
+    return "; ".join(lines).replace(file.name, "FILE")
+
+
+@fault("data directory missing", "`--config.data.name=cifar10 --config.data.dir=DIR/nowhere`")
+def no_data_dir(place: Place) -> Told:
+    return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder / 'nowhere'}")
+
+
+@fault("data not prepared", "`--config.data.name=cifar10 --config.data.dir=DIR`, an empty folder")
+def no_data(place: Place) -> Told:
+    return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder}")
+
+
+@fault("cache missing", "the decoded copy is moved away between two starts")
+def cache_missing(place: Place) -> Told:
+    warned = loaded_again(place, lambda file: file.rename(place.folder / "gone"))
+    return Told("decoded again: the same images", warned)
+
+
+@fault("cache damaged", "cut in the middle")
+def cache_cut(place: Place) -> Told:
+    warned = loaded_again(place, lambda file: file.write_bytes(file.read_bytes()[:5000]))
+    return Told("decoded again: the same images", warned)
+
+
+@fault("cache with a wrong checksum", "one pixel changed, in a valid archive")
+def cache_checksum(place: Place) -> Told:
+    def damage(file):
+        with np.load(file) as archive:
+            arrays = dict(archive)
+        arrays["images"][0, 0, 0, 0] ^= 1
+        np.savez(file, **arrays)
+
+    return Told("decoded again: the same images", loaded_again(place, damage))
+
+
+@fault("data set with a wrong checksum", "CIFAR-10 records with other labels")
+def relabelled(place: Place) -> Told:
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL, "id": tfds.features.Text()}
+    image = png(np.zeros((32, 32, 3), np.uint8))
+    examples = [{"image": image, "label": index % 10, "id": f"test_{index:05d}"} for index in range(20)]
+    prepare("cifar10", features, examples, place.folder, "array_record")
+    return raised(ValueError, lambda: sources.load("cifar10", "test", data_dir=place.folder, cache_dir=""))
+
+
+@fault("half-downloaded archive", "the first half of a `tiny-imagenet-200.zip`")
+def half_archive(place: Place) -> Told:
+    file = place.folder / "tiny-imagenet-200.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tiny-imagenet-200/wnids.txt", "n01\n" * 1000)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}", writes=True)
+
+
+@fault("records cut off", "the first half of an ArrayRecord file")
+def half_records(place: Place) -> Told:
+    data_dir = mnist(place)
+    (file,) = data_dir.glob("mnist/*/*test.array_record*")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return raised(ValueError, lambda: load(place, data_dir))
+
+
+@fault("dataset_info.json cut off", "the first half of the file")
+def half_info(place: Place) -> Told:
+    data_dir = mnist(place)
+    (file,) = data_dir.glob("mnist/*/dataset_info.json")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return raised(ValueError, lambda: load(place, data_dir))
+
+
+@fault("class without training images", "data set of 3 classes, images of 2")
+def empty_class(place: Place) -> Told:
+    labels = np.repeat([0, 2], 20)
+    source = sources.Split("digits", "train", np.zeros((40, 8, 8, 1), np.uint8), labels, ("a", "b", "c"))
+    return raised(ValueError, lambda: split(source))
+
+
+@fault("validation part without some classes", "10, 8 and 4 images, of which `validation_cap` 0.2 spares 2, 1 and 0")
+def small_validation(place: Place) -> Told:
+    lines = []
+    place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    labels = np.repeat([0, 1, 2], [10, 8, 4])
+    source = sources.Split("digits", "train", np.zeros((22, 8, 8, 1), np.uint8), labels, ("a", "b", "c"))
+    made = split(source)
+    assert made.notes
+    assert made.notes[0] in lines[0]
+    return Told("goes on; the card has the note", lines[0])
+
+
+def split(source: sources.Split) -> splits.Splits:
+    """Validation by the values of `configs/default.py`."""
+    return splits.make_splits(
+        source,
+        imbalance_ratio=2.5,
+        profile="exp",
+        seed=0,
+        validation_fraction=0.05,
+        validation_floor=10,
+        validation_cap=0.2,
+    )

@@ -1,0 +1,105 @@
+"""Faults of a verdict store."""
+
+import json
+
+import numpy as np
+from injection import TINY, Place, Told, fault, raised
+from linear import apply, fixture
+
+import ltrobust
+from ltrobust import compare
+from ltrobust.evaluation import evaluate, protocols, store
+from ltrobust.files import hold
+
+ROWS = np.arange(0, 1000, 25)
+SHORT = protocols.Protocol("short", (protocols.PGD20,))
+_PROGRAMS = evaluate.make_evaluator(apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64)
+
+
+def run(folder, factor: float = 1.0):
+    """PGD-20 on 40 images of the linear network, times a factor."""
+    weights, images, labels = fixture()
+    return _PROGRAMS(weights * np.float32(factor), images[ROWS], labels[ROWS], ids=ROWS, store=folder)
+
+
+def goes_on(place: Place, damage) -> Told:
+    """Evaluates again after `damage(bytes of verdicts.jsonl)`, and compares the verdicts."""
+    folder = place.folder / "store"
+    first = run(folder)
+    file = folder / "verdicts.jsonl"
+    file.write_bytes(damage(file.read_bytes()))
+    before = file.read_bytes()
+    second = run(folder)
+    assert file.read_bytes().startswith(before)
+    for column, predictions in first.predictions.items():
+        np.testing.assert_array_equal(predictions, second.predictions[column])
+    opened = store.Store(folder, store.read(folder)[0])
+    opened.close()
+    return Told("those images are attacked again: the same verdicts", opened.notes[0])
+
+
+@fault("verdict store cut off", "in the middle of a record")
+def cut(place: Place) -> Told:
+    return goes_on(place, lambda content: content[: content.rindex(b"\n", 0, -2) + 30])
+
+
+@fault("verdict changed by a damaged disk", "another digit in one `prediction`")
+def flipped(place: Place) -> Told:
+    def damage(content: bytes) -> bytes:
+        at = content.rindex(b'"prediction":') + len(b'"prediction":')
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return goes_on(place, damage)
+
+
+@fault("verdict store of another network", "weights 1 % larger")
+def another_network(place: Place) -> Told:
+    run(place.folder / "store")
+    return raised(ValueError, lambda: run(place.folder / "store", 1.01))
+
+
+@fault("verdict store whose passport is damaged", "cut in the middle")
+def passport_damaged(place: Place) -> Told:
+    run(place.folder / "store")
+    file = place.folder / "store" / "passport.json"
+    file.write_bytes(file.read_bytes()[:200])
+    return raised(ValueError, lambda: run(place.folder / "store"))
+
+
+@fault("verdict store of another version", "`format` 1 in its passport")
+def older_store(place: Place) -> Told:
+    run(place.folder / "store")
+    file = place.folder / "store" / "passport.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
+    return raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "store"))
+
+
+@fault("second writer on a verdict store", "another holder of the folder's lock")
+def second_writer(place: Place) -> Told:
+    run(place.folder / "store")
+    with hold(place.folder / "store"):
+        return raised(ValueError, lambda: run(place.folder / "store"))
+
+
+@fault("folder that is no verdict store", "a folder with another file in it")
+def no_store(place: Place) -> Told:
+    (place.folder / "store").mkdir()
+    (place.folder / "store" / "thesis.txt").write_text("years of work")
+    told = raised(ValueError, lambda: run(place.folder / "store"))
+    assert (place.folder / "store" / "thesis.txt").read_text() == "years of work"
+    return told
+
+
+@fault("verdict store that cannot be written", "its folder lies under a file")
+def read_only_store(place: Place) -> Told:
+    (place.folder / "file").write_text("")
+    return raised(ValueError, lambda: run(place.folder / "file" / "store"))
+
+
+@fault("second writer on the verdicts of a run", "`--mode=evaluate` while another process evaluates the same network")
+def second_evaluation(place: Place) -> Told:
+    workdir = place.finished()
+    folder = next((workdir / "verdicts").glob("validation-student-last-*"))
+    with hold(folder):
+        told = place.refused(*TINY, "--mode=evaluate", workdir=workdir)
+    return Told(told.happens, told.message.replace(folder.name, "STORE"))

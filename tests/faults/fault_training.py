@@ -1,0 +1,230 @@
+"""Faults while a run trains, and between two starts of it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
+from sklearn import datasets
+
+from ltrobust.files import hold
+from ltrobust.training import loop
+from ltrobust.training.records import Records
+
+WHOLE = "the same command ends with the same weights as a run that was never stopped"
+
+
+def card(workdir: pathlib.Path) -> dict:
+    (path,) = (workdir / "results").glob("validation*.json")
+    return json.loads(path.read_text())
+
+
+def weights(workdir: pathlib.Path) -> dict:
+    """Hashes of the student's weights, from the card."""
+    return {name: found["params_sha256"] for name, found in card(workdir)["networks"].items()}
+
+
+def after_epoch(place: Place, act) -> None:
+    """Calls `act(n)` after the n-th epoch's record, while the loop is running."""
+    write, done = Records.write, []
+
+    def write_and_act(self, record):
+        write(self, record)
+        done.append(record)
+        act(len(done))
+
+    place.patch.setattr(Records, "write", write_and_act)
+
+
+def stopped(place: Place, *signals: signal.Signals) -> tuple[int, str]:
+    """Status and message of a run that gets signals in its first epoch."""
+    with place.patch.context() as patch:
+        inner = dataclasses.replace(place, patch=patch)
+        after_epoch(inner, lambda epoch: [os.kill(os.getpid(), sign) for sign in signals] if epoch == 1 else None)
+        return inner.main(*ALONE)
+
+
+def goes_on(place: Place) -> str:
+    """Starts the same command again, to its end; checks its weights against a run that was never stopped."""
+    status, text = place.main(*ALONE)
+    assert status == 0, text
+    assert weights(place.folder / "run") == weights(place.uninterrupted())
+    return WHOLE
+
+
+@fault("SIGTERM", "sent while an epoch trains")
+def sigterm(place: Place) -> Told:
+    status, text = stopped(place, signal.SIGTERM)
+    return Told(f"exit status {status} after the current stretch; {goes_on(place)}", last_words(text))
+
+
+@fault("SIGINT once", "sent while an epoch trains")
+def sigint(place: Place) -> Told:
+    status, text = stopped(place, signal.SIGINT)
+    assert list((place.folder / "run" / "checkpoints" / "student").glob("[0-9]*"))
+    return Told(f"exit status {status} after the current stretch", last_words(text))
+
+
+@fault("SIGINT twice", "sent while an epoch trains")
+def sigint_twice(place: Place) -> Told:
+    status, text = stopped(place, signal.SIGINT, signal.SIGINT)
+    return Told(f"exit status {status} at once", last_words(text))
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+import conftest
+import jax
+from absl import app
+import main
+from ltrobust.training import devices, loop
+real, make_mesh, done = loop.Records.write, devices.make_mesh, []
+devices.make_mesh = lambda given=None: make_mesh(given or jax.devices()[:1])
+def write(self, record):
+    real(self, record)
+    if record["epoch"] == 2:
+        with self._file.open("a") as lines:
+            lines.write('{{"epoch": 3, "pha')
+        os.kill(os.getpid(), signal.SIGKILL)
+loop.Records.write = write
+app.run(main.main, flags_parser=main.parse)
+"""
+
+
+@fault("SIGKILL", "in the middle of a line of `metrics.jsonl`, before the epoch's checkpoint")
+def sigkill(place: Place) -> Told:
+    code = KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)])
+    words = [sys.executable, "-W", "ignore", "-c", code, *ALONE, f"--workdir={place.folder / 'run'}"]
+    died = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=300)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    (place.folder / "run" / "lock").write_text("process 1 on another\n")
+    return Told(f"no message; {goes_on(place)}; the broken line is ended and passed over", "")
+
+
+@fault("clock set back", "by a day, between a SIGTERM and the second start")
+def clock_set_back(place: Place) -> Told:
+    status, text = stopped(place, signal.SIGTERM)
+    assert status == 75, text
+    real = time.time
+    place.patch.setattr(time, "time", lambda: real() - 86400)
+    return Told(f"nothing: {goes_on(place)}", "")
+
+
+@fault("loss that is not finite", "`--config.student.optimizer.learning_rate=1e30`")
+def diverged(place: Place) -> Told:
+    return place.refused(*ALONE, "--config.student.optimizer.learning_rate=1e30", writes=True)
+
+
+@fault("device out of memory while training", "the compiled step raises the runtime's RESOURCE_EXHAUSTED")
+def out_of_memory(place: Place) -> Told:
+    def compile_stretch(settings, mesh):
+        def stretch(*arguments):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+
+        return stretch
+
+    place.patch.setattr(loop.steps, "compile_stretch", compile_stretch)
+    return place.refused(*ALONE, writes=True)
+
+
+@fault("disk full while recording", "`metrics.jsonl` is a link to `/dev/full`")
+def disk_full(place: Place) -> Told:
+    (place.folder / "run").mkdir()
+    (place.folder / "run" / "metrics.jsonl").symlink_to("/dev/full")
+    status, text = run_without_looking(place)
+    return Told(f"exit status {status}", last_words(text))
+
+
+def run_without_looking(place: Place) -> tuple[int, str]:
+    """`main` where a file of the folder cannot be read."""
+    with place.patch.context() as patch:
+        inner = dataclasses.replace(place, folder=place.folder / "nothing", patch=patch)
+        return inner.main(*ALONE, workdir=place.folder / "run")
+
+
+@fault("second writer on a workdir", "another holder of the folder's lock")
+def second_writer(place: Place) -> Told:
+    workdir = place.finished()
+    with hold(workdir):
+        return place.refused(*TINY, workdir=workdir)
+
+
+@fault("other configuration in the same workdir", "`--config.seed=7` in the workdir of seed 0")
+def other_configuration(place: Place) -> Told:
+    return place.refused(*TINY, "--config.seed=7", workdir=place.finished())
+
+
+@fault("config.json damaged", "cut in the middle")
+def config_damaged(place: Place) -> Told:
+    file = place.finished() / "config.json"
+    file.write_bytes(file.read_bytes()[:100])
+    return place.refused(*TINY)
+
+
+@fault("read-only workdir of an earlier run", "opening the folder's `lock` raises PermissionError")
+def read_only(place: Place) -> Told:
+    workdir, real = place.finished(), pathlib.Path.open
+
+    def refuse(path, mode="r", *arguments, **options):
+        if path.is_relative_to(workdir) and set(mode) & set("wa+x"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, mode, *arguments, **options)
+
+    place.patch.setattr(pathlib.Path, "open", refuse)
+    return place.refused(*TINY)
+
+
+@fault("checkpoint trained on other images", "the data set's last 100 training images have other labels now")
+def other_images(place: Place) -> Told:
+    workdir, real = place.finished(), datasets.load_digits()
+    target = real.target.copy()
+    target[900:1000] = np.roll(target[900:1000], 1)
+    place.patch.setattr(datasets, "load_digits", lambda: type(real)(images=real.images, target=target))
+    return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
+
+
+@fault("checkpoint of another network", "`--mode=evaluate --config.model.width=8` on a network of width 4")
+def other_network(place: Place) -> Told:
+    return place.refused(*TINY, "--mode=evaluate", "--config.model.width=8", workdir=place.finished())
+
+
+@fault("teacher's checkpoints gone", "the folder is moved away before the student's run is started again")
+def teacher_gone(place: Place) -> Told:
+    workdir = place.finished()
+    (workdir / "checkpoints" / "teacher").rename(place.folder / "teacher")
+    return place.refused(*TINY, workdir=workdir)
+
+
+@fault("workdir moved", "and evaluated from the new place, whose name has a space and letters beyond ASCII")
+def moved(place: Place) -> Told:
+    (place.folder / "alt").mkdir()
+    before = place.finished("alt/vorher")
+    after = before.rename(place.folder / "später 後で")
+    shutil.move(after / "results", place.folder / "alt" / "results")
+    status, text = place.main(*TINY, "--mode=evaluate", workdir=after)
+    assert status == 0, text
+    (path,) = (after / "results").glob("*.json")
+    (old,) = (place.folder / "alt" / "results").glob("*.json")
+    there = json.loads(old.read_text())["networks"]
+    here = json.loads(path.read_text())["networks"]
+    assert here == {name: there[name] for name in here}
+    return Told("nothing: the same numbers, from the verdicts that are there", "")
+
+
+@fault("eval.limit above the number of test images", "`--config.eval.limit=1000000`")
+def limit_too_large(place: Place) -> Told:
+    workdir = place.finished()
+    status, text = place.main(*TINY, "--mode=evaluate", "--config.eval.limit=1000000", workdir=workdir)
+    assert status == 0, text
+    newest = max((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert json.loads(newest.read_text())["data"]["evaluated"] == 797  # all of them
+    return Told("all images are evaluated, and the card says how many", "")

@@ -1,0 +1,187 @@
+"""What a fault is, how what it does is recorded, and the page that is made of the records (docs/faults.md)."""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from absl import flags, logging
+
+import main as command
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "faults.md"
+BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
+LONGEST = 400  # characters of a message on the page
+
+# A run that trains for seconds: real digits, four channels, both phases by one compiled program.
+_PHASE = ("method=pgd_at", "subset=all", "remainder=drop", "epochs=2", "optimizer.drops=()", "attack.steps=1")
+TINY = (
+    "--config=configs/digits.py",
+    "--config.data.imbalance_ratio=4.0",
+    "--config.model.width=4",
+    *(f"--config.{phase}.{setting}" for phase in ("teacher", "student") for setting in _PHASE),
+    "--config.student.initialize=teacher",
+    "--config.checkpoint.minutes=0",
+    "--config.checkpoint.keep=100",  # so that nothing at all may disappear
+    "--config.eval.protocol=validation",
+    "--config.eval.limit=2",
+    "--config.eval.batch_size=64",
+)
+# The same without a teacher.
+ALONE = (*TINY, "--config.student.initialize=scratch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What the user sees: what happens, and the message."""
+
+    happens: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One row: a title, how the fault is made, and the function that makes it and tells what came of it."""
+
+    title: str
+    how: str
+    inject: Callable[["Place"], Told]
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(title: str, how: str) -> Callable:
+    """Registers a function from a `Place` to what was `Told` there."""
+
+    def register(inject: Callable[["Place"], Told]) -> Callable[["Place"], Told]:
+        FAULTS.append(Fault(title, how, inject))
+        return inject
+
+    return register
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a fault is injected: an empty folder, and a patch that is undone.
+
+    `copy_finished` copies the workdir of a finished `TINY` run to a path; `uninterrupted` names that of an `ALONE` run.
+    """
+
+    folder: pathlib.Path
+    patch: pytest.MonkeyPatch
+    copy_finished: Callable[[pathlib.Path], pathlib.Path]
+    uninterrupted: Callable[[], pathlib.Path]
+
+    def main(self, *arguments: str, workdir: pathlib.Path | None = None) -> tuple[Any, str]:
+        """Status and printed text of `main.py`, in this process. Whatever was in `folder` must still be there."""
+        workdir = workdir or self.folder / "run"
+        with unharmed(self.folder):
+            return run_main(self.patch, *arguments, f"--workdir={workdir}")
+
+    def refused(self, *arguments: str, workdir: pathlib.Path | None = None, writes: bool = False) -> Told:
+        """`main`, which must end with status 1; it `writes` nothing unless said."""
+        before = sorted(self.folder.rglob("*"))
+        status, text = self.main(*arguments, workdir=workdir)
+        assert status == 1, (status, text)
+        assert writes or sorted(self.folder.rglob("*")) == before
+        return Told("exit status 1" + ("" if writes else ", nothing is written"), last_words(text))
+
+    def finished(self, name: str = "run") -> pathlib.Path:
+        """A copy of the finished run's workdir."""
+        return self.copy_finished(self.folder / name)
+
+
+def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
+    """Status and printed text of `main.py` with these arguments, as a shell would see them."""
+    words = ["main.py", *arguments]
+    patch.setattr(sys, "argv", words)
+    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, name)
+    for name in ("config", "workdir", "mode"):
+        flags.FLAGS[name].unparse()
+    flags.FLAGS.unparse_flags()
+    printed, status = io.StringIO(), 0
+    handler = logging.get_absl_handler().python_handler
+    patch.setattr(handler, "stream", printed)
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.chdir(ROOT):
+        try:
+            command.main(command.parse(words))
+        except SystemExit as end:
+            status = 1 if isinstance(end.code, str) else end.code or 0
+            printed.write(f"{end.code}\n" if isinstance(end.code, str) else "")
+    assert "Traceback" not in printed.getvalue(), printed.getvalue()
+    return status, printed.getvalue()
+
+
+@contextlib.contextmanager
+def unharmed(folder: pathlib.Path) -> Iterator[None]:
+    """Checks that every file in the folder is still there afterwards, with nothing but additions at its end."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
+    yield
+    for path, content in before.items():
+        assert path.exists(), f"{path} was deleted"
+        assert path.read_bytes().startswith(content), f"{path} was changed"
+
+
+def last_words(text: str) -> str:
+    """The message at the end of what was printed."""
+    for mark in ("ltrobust: ", "FATAL Flags parsing error: "):
+        if mark in text:
+            text = text.rpartition(mark)[2]
+    return text.replace("(--verbosity=1 shows where)", "").replace(
+        "Pass --helpshort or --helpfull to see help on flags.", ""
+    )
+
+
+def raised(error: type[Exception], call: Callable[[], Any]) -> Told:
+    """What a call that must raise says."""
+    with pytest.raises(error) as found:
+        call()
+    return Told(error.__name__, str(found.value))
+
+
+def render(told: Told, folder: pathlib.Path) -> tuple[str, str]:
+    """The last two cells of a row, the same on every machine."""
+    text = told.message.replace(str(folder), "DIR").replace(str(ROOT), ".")
+    for pattern, replacement in (
+        (r"process \d+ on [^)]*", "process N on HOST"),
+        (r"\b[0-9a-f]{64}\b", "SHA"),
+        (r"(known( \w+)?: )[^.;]*", r"\1..."),  # lists that grow
+        (r"\s+", " "),
+    ):
+        text = re.sub(pattern, replacement, text)
+    text = text.strip().replace("|", "\\|")
+    return told.happens, text if len(text) <= LONGEST else text[:LONGEST].rpartition(" ")[0] + " ..."
+
+
+def row(fault: Fault, cells: tuple[str, str]) -> str:
+    """A line of the table."""
+    happens, message = cells
+    return f"| {fault.title} | {fault.how} | {happens} | {f'`{message}`' if message else ''} |"
+
+
+def page_rows() -> dict[str, str]:
+    """The table's lines on the committed page, by title."""
+    table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()[2:]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in table}
+
+
+def write_page(found: dict[str, str]) -> None:
+    """Puts rows into the page, in the order of `FAULTS`; rows that were not found now keep what they said."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    kept = page_rows() | found
+    table = [
+        "| fault | how it is made | what happens | message |",
+        "|---|---|---|---|",
+        *(kept[fault.title] for fault in FAULTS if fault.title in kept),
+    ]
+    lines = "\n".join(table)
+    PAGE.write_text(f"{before}{BEGIN}\n{lines}\n{END}{rest.partition(END)[2]}")
