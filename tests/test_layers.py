@@ -20,6 +20,7 @@ ALLOWED = {
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
     "sweep": {"files", "preemption", "reporting"},
+    "report": {"data", "evaluation", "files", "reporting", "training"},
     "results": {"methods", "data", "evaluation", "models", "reporting", "training"},
     "experiment": {
         "data",
@@ -44,7 +45,9 @@ WITHOUT_JAX = (
     "evaluation/store.py",
     "reporting",
     "compare.py",
+    "report.py",
     "sweep.py",
+    "training/records.py",
 )
 
 
