@@ -108,7 +108,10 @@ def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluatio
     for group in groups.values():
         group.sort(key=lambda card: card["created"])
         networks = {name: network for card in group for name, network in card["networks"].items()}
-        found.append(Evaluation(group[-1], {name: networks[name] for name in in_order(list(networks))}))
+        named = {name: networks[name] for name in in_order(list(networks))}
+        members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
+        groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
+        found.append(Evaluation(group[-1], named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
 
 
@@ -204,15 +207,14 @@ def _pictures(
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
     folder, found = workdir / network["verdicts"]["folder"], []
-    for group, name in GROUPS.items():
-        members = metrics.groups(np.array(data["class_counts"]))[group]
+    for group, members in evaluation.groups.items():
         present = [index for index in evaluation.classes if index in members and index in broken]
         chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES_PER_GROUP).round().astype(int))
         for label in [present[place] for place in chosen] if present else []:
             record = broken[label]
             found.append(
                 Picture(
-                    group=name,
+                    group=GROUPS[group],
                     image_id=record["image"],
                     attack=record["attack"],
                     label=label,

@@ -1,17 +1,13 @@
-"""Sections of a report on accuracy: headline, classes, tail, confusion, comparison of networks. No JAX."""
+"""Sections of a report on accuracy: networks side by side, classes, tail. No JAX."""
 
-import base64
-import io
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from ltrobust.reporting import charts, comparison
-from ltrobust.reporting.charts import Axis, Row, Series, Value
-from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
-from ltrobust.reporting.material import FEW_CLASSES, GROUPS, Comparison, Evaluation
+from ltrobust.reporting import charts
+from ltrobust.reporting.charts import Axis, Row, Series
+from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table
+from ltrobust.reporting.material import FEW_CLASSES, GROUPS, Evaluation
 
 _VIEWS = {
     "overall": "all images",
@@ -20,21 +16,21 @@ _VIEWS = {
     "tail_third": "tail",
     "worst": "worst class",
 }
-_PERCENT = Axis("right, % of the images", 0, 100, unit="")
+_PERCENT = Axis("right, % of the images", 0, 100)
 _CLEAN, _ATTACKED = 6, 0
-# A heat map's ink, drawn over any background; the same as the style sheet's.
-_INK = (0, 114, 178)
+_MANY = "A dot is a class; lines are means of head, middle and tail classes."
 
 
 def headline(evaluation: Evaluation) -> list[Element]:
     """Numbers of all networks side by side."""
     rows = []
     for column in _quoted(evaluation):
+        rows.append([evaluation.column(column)])
         for view, title in _VIEWS.items():
             found = [network["columns"][column].get(view) for network in evaluation.networks.values()]
             if any(found):
                 cells = [interval(estimate) if estimate else NOTHING for estimate in found]
-                rows.append([f"{evaluation.column(column)}: {title}", *cells])
+                rows.append([title, *cells])
     chart = charts.rows(
         "Accuracy of each network: clean, and under the headline for all images, tail and worst class. "
         "The numbers are in the table below.",
@@ -42,10 +38,10 @@ def headline(evaluation: Evaluation) -> list[Element]:
             Row(
                 name,
                 [
-                    _value(network["columns"]["clean"]["overall"], _CLEAN),
-                    _value(network["columns"][evaluation.headline]["overall"], 0),
-                    _value(network["columns"][evaluation.headline].get("tail_third"), 1),
-                    _value(network["columns"][evaluation.headline]["worst"], 3),
+                    charts.in_percent(network["columns"]["clean"]["overall"], _CLEAN),
+                    charts.in_percent(network["columns"][evaluation.headline]["overall"], 0),
+                    charts.in_percent(network["columns"][evaluation.headline].get("tail_third"), 1),
+                    charts.in_percent(network["columns"][evaluation.headline]["worst"], 3),
                 ],
             )
             for name, network in evaluation.networks.items()
@@ -69,7 +65,7 @@ def classes(evaluation: Evaluation) -> list[Element]:
     clean, attacked = columns["clean"]["per_class"], columns[evaluation.headline]["per_class"]
     names = [("clean", _CLEAN), (evaluation.column(evaluation.headline), _ATTACKED)]
     groups = [
-        Row(title, [_value(columns[column].get(view), style) for column, style in _two(evaluation)])
+        Row(title, [charts.in_percent(columns[column].get(view), style) for column, style in _two(evaluation)])
         for view, title in (GROUPS | {"overall": "all images"}).items()
     ]
     label = f"Accuracy of {evaluation.main}, clean and attacked, by"
@@ -82,21 +78,22 @@ def classes(evaluation: Evaluation) -> list[Element]:
     ]
     if len(evaluation.classes) <= FEW_CLASSES:
         rows = [
-            Row(evaluation.class_name(index), [_value(clean[index], _CLEAN), _value(attacked[index], _ATTACKED)])
+            Row(
+                evaluation.class_name(index),
+                [charts.in_percent(clean[index], _CLEAN), charts.in_percent(attacked[index], _ATTACKED)],
+            )
             for index in evaluation.classes
         ]
         chart = charts.rows(f"{label} class.", rows, _PERCENT, bars=True)
         pictures.append(figure("Classes (training images)", chart, charts.legend(names, "bar")))
     else:
-        rank = Axis("rank of the class, 1: most training images", 1, len(evaluation.classes))
+        places = {index: rank for rank, index in enumerate(evaluation.classes, start=1)}
+        rank = Axis("rank of the class, 1: most training images", 1, len(places))
         series = [
-            _by_class(
-                name, range(1, len(evaluation.classes) + 1), [found[index] for index in evaluation.classes], style
-            )
-            for found, (name, style) in zip((clean, attacked), names, strict=True)
+            entry for column, style in _two(evaluation) for entry in _many(evaluation, columns[column], places, style)
         ]
-        chart = charts.lines(f"{label} rank of the class.", series, rank, _upright())
-        pictures.append(figure("Classes by rank", chart, charts.legend(names)))
+        chart = charts.lines(f"{label} rank of the class.", series, rank, _PERCENT)
+        pictures.append(figure("Classes by rank", chart, charts.legend(names), paragraph(_MANY, class_="note")))
     counts = columns[evaluation.headline]
     rows = [
         [
@@ -116,25 +113,11 @@ def classes(evaluation: Evaluation) -> list[Element]:
 
 
 def tail(evaluation: Evaluation) -> list[Element]:
-    """Robust accuracy against the number of training images."""
-    counts = evaluation.card["data"]["class_counts"]
+    """Robust and clean accuracy against the number of training images."""
     shown = [name for name in evaluation.networks if name.endswith("/last")] or [evaluation.main]
-    series = [
-        _by_class(
-            name,
-            [max(counts[index], 1) for index in reversed(evaluation.classes)],
-            [
-                evaluation.networks[name]["columns"][evaluation.headline]["per_class"][index]
-                for index in reversed(evaluation.classes)
-            ],
-            style,
-        )
-        for style, name in enumerate(shown)
-    ]
-    low, high = max(min(counts), 1), max(counts)
-    x = Axis("training images of the class", low, high if high > low else low + 1, logarithmic=True)
-    attacked = evaluation.column(evaluation.headline)
-    chart = charts.lines(f"{attacked}: accuracy of a class against its training images.", series, x, _upright())
+    figures = [_tail_curve(evaluation, column, shown) for column in (evaluation.headline, "clean")]
+    note = "Bands: 95 % intervals. A class may be hard or easy for other reasons than its number of images."
+    few = len(evaluation.classes) <= FEW_CLASSES
     header = ["class (training images)", *(f"{name}, %" for name in shown)]
     rows = [
         [
@@ -147,136 +130,28 @@ def tail(evaluation: Evaluation) -> list[Element]:
         for index in evaluation.classes
     ]
     return [
-        figure(f"{attacked}, by training images", chart, charts.legend([(name, n) for n, name in enumerate(shown)])),
-        paragraph(
-            "Bands: 95 % Wilson intervals. A class may be hard or easy for other reasons than its number of images.",
-            class_="note",
-        ),
+        element("div", *figures, class_="figures"),
+        paragraph(note if few else f"{_MANY} {note}", class_="note"),
         folded("The numbers", table(header, rows)),
     ]
 
 
-def confusion(evaluation: Evaluation) -> list[Element]:
-    """Who takes whose images under attack."""
-    network = evaluation.networks[evaluation.main]
-    matrix, names = np.array(network["confusion"][evaluation.headline]), evaluation.card["data"]["class_names"]
-    few = len(names) <= FEW_CLASSES
-    order = evaluation.classes
-    heat = _heat_table(matrix, order, names) if few else _heat_image(matrix, order)
-    thieves = [(index, taken) for index, taken in enumerate(network["thief"]) if taken is not None]
-    thieves.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1][1])
-    rows = [[evaluation.class_name(index), evaluation.class_name(by), percent(share)] for index, (by, share) in thieves]
-    title = "Each class's thief" if few else f"The {min(FEW_CLASSES, len(rows))} largest thefts"
-    thefts = table(["class (training images)", "taken by", "share, %"], rows[:FEW_CLASSES])
-    note = paragraph("The most frequent wrong prediction and its share of the class's test images.", class_="note")
-    attacked = evaluation.column(evaluation.headline)
-    return [
-        paragraph(
-            f"{evaluation.main} under {attacked}: images of a class (row) by what they are taken for (column), both "
-            "with most training images first. The stronger the colour, the larger the share of the row.",
-            class_="note",
-        ),
-        element("div", figure("Test images", heat), figure(title, thefts, note), class_="figures"),
-    ]
-
-
-def compared(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[Element]:
-    """Differences between networks, paired image by image."""
-    figures, below = [], []
-    for entry in comparisons:
-        title = f"{entry.first} minus {entry.second}"
-        if entry.result is None:
-            below.append(paragraph(f"{title}: they are the same weights.", class_="note"))
-            continue
-        views = _views_of(evaluation, entry.result)
-        values = [view[key] for _, view in views for key in ("low", "high") if view[key] is not None]
-        low, high = charts.around([100 * value for value in values], floor=0, ceiling=0)
-        rows = [
-            Row(name, [_value({**view, "value": view["difference"]}, 0, hollow=not comparison.differs(view))])
-            for name, view in views
-            if view["difference"] is not None
-        ]
-        axis = Axis("difference, percentage points", low, high)
-        figures.append(figure(title, charts.rows(f"{title}, by group and class.", rows, axis, bars=False)))
-        cells = [_difference(name, view) for name, view in views if view["difference"] is not None]
-        header = ["", entry.first, entry.second, "difference", "only first", "only second", "p"]
-        below.append(folded(f"{title}: the numbers", table(header, cells)))
-    if not comparisons:
-        return []
-    return [
-        paragraph(
-            f"Under {evaluation.column(evaluation.headline)}, the same images for both. Whiskers: 95 % paired "
-            "intervals. A filled dot: one network is ahead; a hollow one: no difference shown. A class is filled where "
-            "p < 0.05 after Holm's correction over classes.",
-            class_="note",
-        ),
-        element("div", *figures, class_="figures"),
-        *below,
-    ]
-
-
-def _views_of(evaluation: Evaluation, result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    """All images, groups, and the classes: all of few, otherwise those that differ."""
-    views = [("all images", result["overall"]), ("mean of classes", result["balanced"])]
-    views += [(title, result[view]) for view, title in GROUPS.items() if view in result]
-    entries = [result["per_class"][index] for index in evaluation.classes]
-    few = len(entries) <= FEW_CLASSES
-    shown = [entry for entry in entries if few or (entry["images"] and comparison.differs(entry))]
-    return views + [(evaluation.class_name(entry["class"]), entry) for entry in shown]
-
-
-def _difference(name: str, view: Mapping[str, Any]) -> list[str]:
-    """Cells of a comparison's view; the p-value of a class is corrected."""
-    test = view.get("pooled", view)
-    p = view.get("p_holm", test["p"])
-    return [
-        name,
-        percent(view["first"]),
-        percent(view["second"]),
-        interval({**view, "value": view["difference"]}, sign=True),
-        str(test["b"]),
-        str(test["c"]),
-        f"{p:.4f}" if p >= 1e-4 else "<0.0001",
-    ]
-
-
-def _heat_table(matrix: np.ndarray, order: Sequence[int], names: Sequence[str]) -> Element:
-    """A matrix of few classes as a table whose cells are tinted."""
-    totals = matrix.sum(axis=1)
-    rows = []
-    for true in order:
-        cells = []
-        for taken in order:
-            share = float(matrix[true, taken] / max(totals[true], 1))
-            kind = "right" if true == taken else None
-            tint = f"background:rgba({','.join(map(str, _INK))},{share:.3f})"
-            cells.append(element("td", f"{matrix[true, taken]:,}", style=tint, class_=kind))
-        rows.append(element("tr", element("th", names[true], scope="row"), *cells))
-    head = element("tr", element("th", "true"), *(element("th", names[index], scope="col") for index in order))
-    whole = element("table", element("thead", head), element("tbody", *rows), class_="heat")
-    return element("div", whole, class_="scroll", tabindex="0", role="region", aria_label="confusion under attack")
-
-
-def _heat_image(matrix: np.ndarray, order: Sequence[int]) -> Element:
-    """A matrix of many classes as a picture whose ink's opacity is the share of the row."""
-    sorted_matrix = matrix[np.ix_(order, order)]
-    shares = sorted_matrix / np.maximum(sorted_matrix.sum(axis=1, keepdims=True), 1)
-    pixels = np.zeros((*shares.shape, 4), np.uint8)
-    # A square root shows small shares, which most off-diagonal cells are.
-    pixels[..., :3], pixels[..., 3] = _INK, np.round(255 * np.sqrt(shares))
-    description = f"{len(order)} by {len(order)} classes; opacity is the square root of the share of the row"
-    return element(
-        "div",
-        element("img", src=png(pixels), alt=f"Confusion under attack, {description}.", class_="pixels wide"),
-        paragraph(f"{description}.", class_="note"),
-    )
-
-
-def png(pixels: np.ndarray) -> str:
-    """A picture, uint8 [H,W,C] of 1, 3 or 4 channels, as a data URI."""
-    content = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+def _tail_curve(evaluation: Evaluation, column: str, shown: Sequence[str]) -> Element:
+    """Accuracy in a column against the number of training images, which has a logarithmic axis."""
+    counts = evaluation.card["data"]["class_counts"]
+    places = {index: max(counts[index], 1) for index in reversed(evaluation.classes)}
+    series = []
+    for style, name in enumerate(shown):
+        found = evaluation.networks[name]["columns"][column]
+        if len(places) <= FEW_CLASSES:
+            series.append(_by_class(name, found, places, style))
+        else:
+            series += _many(evaluation, found, places, style)
+    low, high = min(places.values()), max(places.values())
+    x = Axis("training images of the class", low, high if high > low else low + 1, logarithmic=True)
+    title = evaluation.column(column)
+    chart = charts.lines(f"{title}: accuracy of a class against its training images.", series, x, _PERCENT)
+    return figure(f"{title}, by training images", chart, charts.legend([(name, n) for n, name in enumerate(shown)]))
 
 
 def _quoted(evaluation: Evaluation) -> list[str]:
@@ -291,19 +166,20 @@ def _two(evaluation: Evaluation) -> list[tuple[str, int]]:
     return [("clean", _CLEAN), (evaluation.headline, _ATTACKED)]
 
 
-def _value(estimate: Mapping[str, Any] | None, style: int, *, hollow: bool = False) -> Value:
-    """An estimate in percent."""
-    found = [(estimate or {}).get(key) for key in ("value", "low", "high")]
-    return Value(*(None if number is None else 100 * number for number in found), style=style, hollow=hollow)
+def _by_class(name: str, column: Mapping[str, Any], places: Mapping[int, float], style: int) -> Series:
+    """A line over classes at their places, without those that have no test images."""
+    kept = [(place, column["per_class"][index]) for index, place in places.items()]
+    kept = [(place, estimate) for place, estimate in kept if estimate["value"] is not None]
+    value, low, high = ([100 * estimate[key] for _, estimate in kept] for key in ("value", "low", "high"))
+    return Series(name, [place for place, _ in kept], value, style, low, high, dots=True)
 
 
-def _by_class(name: str, x: Sequence[float], estimates: Sequence[Mapping[str, Any]], style: int) -> Series:
-    """A line over classes, without those that have no test images."""
-    kept = [(place, e) for place, e in zip(x, estimates, strict=True) if e["value"] is not None]
-    places = [place for place, _ in kept]
-    value, low, high = ([100 * e[key] for _, e in kept] for key in ("value", "low", "high"))
-    return Series(name, places, value, style, low, high, dots=len(kept) <= FEW_CLASSES)
-
-
-def _upright() -> Axis:
-    return Axis("right, % of the images", 0, 100)
+def _many(evaluation: Evaluation, column: Mapping[str, Any], places: Mapping[int, float], style: int) -> list[Series]:
+    """A dot per class, and the means of head, middle and tail over the places of their classes."""
+    dots = dataclasses.replace(_by_class("", column, places, style), low=(), high=(), joined=False)
+    means = []
+    for view, members in evaluation.groups.items():
+        found, ends = column[view], [places[index] for index in members]
+        value, low, high = ([100 * found[key]] * 2 for key in ("value", "low", "high"))
+        means.append(Series("", [min(ends), max(ends)], value, style, low, high))
+    return [dots, *means]

@@ -8,7 +8,8 @@ differ in dashes or shape besides colour. Lengths are in units of a picture 400 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ltrobust.reporting.markup import Element, element
 
@@ -17,7 +18,7 @@ _WIDTH, _HEIGHT = 400, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 16, 42
 _LANE = 11  # height of one value among those of a row
 # An advance that few letters exceed at the style sheet's 12 units: names are drawn without being measured.
-_LETTER, _LONGEST_NAME = 6.8, 18
+_LETTER, _LONGEST_NAME = 6.8, 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,10 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """A line, in order of x. `low` and `high` are drawn as a band; `steps` goes to the next x before it changes."""
+    """Points in order of x, with a line through them unless `joined` is False.
+
+    `low` and `high` are drawn as a band; `steps` goes to the next x before it changes.
+    """
 
     name: str
     x: Sequence[float]
@@ -67,6 +71,7 @@ class Series:
     high: Sequence[float] = ()
     steps: bool = False
     dots: bool = False
+    joined: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,12 @@ class Row:
 
     name: str
     values: Sequence[Value]
+
+
+def in_percent(estimate: Mapping[str, Any] | None, style: int, *, hollow: bool = False) -> Value:
+    """An estimate of a card, `value`, `low` and `high` as fractions; None has nothing to draw."""
+    found = [(estimate or {}).get(key) for key in ("value", "low", "high")]
+    return Value(*(None if number is None else 100 * number for number in found), style=style, hollow=hollow)
 
 
 def around(
@@ -126,9 +137,10 @@ def lines(label: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequenc
         points = [at(*point) for point in zip(entry.x, entry.y, strict=True)]
         corners = [corner for one, two in itertools.pairwise(points) for corner in (one, (two[0], one[1]))]
         drawn = [*corners, *points[-1:]] if entry.steps else points
-        parts.append(element("path", d=_path(drawn), class_=f"line s{entry.style % STYLES}"))
+        if entry.joined:
+            parts.append(element("path", d=_path(drawn), class_=f"line s{entry.style % STYLES}"))
         if entry.dots or len(points) == 1:
-            parts += [_dot(point, entry.style) for point in points]
+            parts += [_dot(point, entry.style, radius=3 if entry.joined else 2) for point in points]
     for place, word in marks:
         horizontal = at(place, y.low)[0]
         beyond = horizontal > (_LEFT + right) / 2
@@ -203,10 +215,10 @@ def _value(value: Value, across: Callable[[float], float], middle: float, bars: 
     return parts
 
 
-def _dot(point: tuple[float, float], style: int, *, hollow: bool = False) -> Element:
+def _dot(point: tuple[float, float], style: int, *, hollow: bool = False, radius: float = 3) -> Element:
     """A point."""
     kind = "dot hollow" if hollow else "dot"
-    return element("circle", cx=_n(point[0]), cy=_n(point[1]), r=3, class_=f"{kind} s{style % STYLES}")
+    return element("circle", cx=_n(point[0]), cy=_n(point[1]), r=radius, class_=f"{kind} s{style % STYLES}")
 
 
 def _picture(label: str, height: float, parts: Sequence[Element]) -> Element:

@@ -6,9 +6,20 @@ from typing import Any
 import numpy as np
 
 from ltrobust.reporting import charts
-from ltrobust.reporting.accuracy import png
-from ltrobust.reporting.charts import Axis, Row, Series, Value
-from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
+from ltrobust.reporting.charts import Axis, Row, Series
+from ltrobust.reporting.confusion import png
+from ltrobust.reporting.markup import (
+    NOTHING,
+    Element,
+    element,
+    figure,
+    folded,
+    interval,
+    paragraph,
+    percent,
+    table,
+    words,
+)
 from ltrobust.reporting.material import Effort, Evaluation, Picture
 
 _MARKS = {"pass": "✓ pass", "warn": "! warn", "fail": "✗ fail", "skipped": "skipped"}
@@ -47,12 +58,12 @@ def _picture(evaluation: Evaluation, entry: Picture) -> Element:
         element("img", src=png(np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)), class_="pixels", alt=what)
         for what, pixels in shown
     ]
-    words = [
+    said = [
         element("strong", f"{entry.group}: {evaluation.class_name(entry.label)}"),
         f"test image {entry.image_id}; predicted {names[entry.clean_prediction]}, "
         f"after {evaluation.column(entry.attack)} {names[entry.adv_prediction]}; change times {times:.3g}",
     ]
-    return element("figure", element("div", *images, class_="triple"), element("figcaption", words[0], " ", words[1]))
+    return element("figure", element("div", *images, class_="triple"), element("figcaption", said[0], " ", said[1]))
 
 
 def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Element]:
@@ -61,7 +72,7 @@ def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Element]:
     number = evaluation.card["data"]["evaluated"]
     members = ["clean", *(attack["name"] for attack in evaluation.card["protocol"]["attacks"])]
     members += [name for name, _ in evaluation.card["protocol"]["combined"]]
-    rows = [Row(evaluation.column(name), [_overall(columns[name])]) for name in members]
+    rows = [Row(evaluation.column(name), [charts.in_percent(columns[name]["overall"], 0)]) for name in members]
     label = f"Accuracy of {evaluation.main} in each column of the protocol."
     axis = Axis("right, % of the images", 0, 100)
     parts = [figure("Accuracy after each attack", charts.rows(label, rows, axis, bars=True))]
@@ -102,7 +113,7 @@ def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Element]:
         line = (
             "All attacks of this protocol are judged at their last step: a curve needs --config.eval.protocol=standard."
         )
-        numbers.append(paragraph(line, class_="missing"))
+        numbers.append(paragraph(words(line), class_="missing"))
     return [
         paragraph(
             f"{evaluation.main}. An evaluation is a pass of the search; PGD counts at its last step, the attacks of "
@@ -191,8 +202,3 @@ def _effort_table(evaluation: Evaluation, efforts: Sequence[Effort]) -> Element:
         cells = [f"{known[point]:,}" if point in known else NOTHING for point in points]
         rows.append([evaluation.column(entry.attack), f"{entry.seen:,}", *cells, f"{entry.survivors[-1]:,}"])
     return table(["images right after", "0", *(f"{point:,}" for point in points), "the end"], rows)
-
-
-def _overall(column: Mapping[str, Any]) -> Value:
-    estimate = column["overall"]
-    return Value(*(100 * estimate[key] for key in ("value", "low", "high")), style=0)

@@ -49,10 +49,18 @@ def interval(estimate: Mapping[str, Any], *, sign: bool = False) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str | Element]], class_: str | None = None) -> Element:
-    """A table that scrolls inside itself where the page is narrow; the first cell of a row names it."""
+    """A table that scrolls inside itself where the page is narrow; the first cell of a row names it.
+
+    A row of one cell is a title over the rows below it.
+    """
     head = element("tr", *(element("th", cell, scope="col") for cell in header))
     body = [
-        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
+        element(
+            "tr",
+            element("th", row[0], scope="row", class_="title" if len(row) == 1 else None),
+            *(element("td", cell) for cell in row[1:]),
+        )
+        for row in rows
     ]
     whole = element("table", element("thead", head), element("tbody", *body), class_=class_)
     # Reachable by keyboard, because it may have to be scrolled.
@@ -70,9 +78,9 @@ def figure(title: str, chart: Element, *below: Element | str | None) -> Element:
 
 
 def words(text: str) -> Element:
-    """A command line that is broken between words only, where they fit."""
-    parts = [element("span", word, class_="word") for word in text.split(" ")]
-    return element("code", *(piece for part in parts for piece in (part, " ")))
+    """Text whose options, `--name=value`, are not broken at their hyphens as long as they fit on a line."""
+    parts = [element("code", word, class_="word") if word.startswith("--") else word for word in text.split(" ")]
+    return element("span", *(piece for part in parts for piece in (part, " ")))
 
 
 def paragraph(*content: Element | str, class_: str | None = None) -> Element:

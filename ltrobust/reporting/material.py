@@ -21,10 +21,12 @@ class Evaluation:
     Attributes:
       card: the newest of their cards, for what they share.
       networks: the cards' parts on them by name, teacher before student, last weights first.
+      groups: classes of head, middle and tail, by the names of `GROUPS`; none is empty.
     """
 
     card: Mapping[str, Any]
     networks: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Sequence[int]]
 
     @property
     def title(self) -> str:

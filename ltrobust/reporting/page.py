@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltrobust.reporting import accuracy, evidence, history
+from ltrobust.reporting import accuracy, confusion, differences, evidence, history
 from ltrobust.reporting.markup import NOTHING, Element, document, element, folded, interval, paragraph, table, words
 from ltrobust.reporting.material import Evaluation, Material
 from ltrobust.reporting.style import STYLE
@@ -33,8 +33,12 @@ def render(material: Material) -> str:
         ("summary", "Summary", _summary(material)),
         ("classes", "Classes", _of_first(material, accuracy.classes)),
         ("tail", "Tail robustness", _of_first(material, accuracy.tail)),
-        ("confusion", "Confusion under attack", _of_first(material, accuracy.confusion)),
-        ("comparison", "Networks compared", _of_first(material, lambda e: accuracy.compared(e, material.comparisons))),
+        ("confusion", "Confusion under attack", _of_first(material, confusion.section)),
+        (
+            "comparison",
+            "Networks compared",
+            _of_first(material, lambda e: differences.section(e, material.comparisons)),
+        ),
         ("pictures", "Adversarial images", _of_first(material, lambda e: evidence.pictures(e, material.pictures))),
         ("effort", "Effort of the attacks", _of_first(material, lambda e: evidence.effort(e, material.efforts))),
         ("radius", "Radius", evidence.radii(material.evaluations)),
@@ -64,7 +68,7 @@ def _section(material: Material, identity: str, title: str, content: list[Elemen
     if not content and not lines:
         needs_card = identity not in ("training", "cost")
         lines = [_EVALUATE if needs_card and not material.evaluations else _NOTHING.get(identity, _EVALUATE)]
-    said = [paragraph(line, class_="missing") for line in lines]
+    said = [paragraph(words(line), class_="missing") for line in lines]
     return element("section", element("h2", title), *content, *said, id=identity)
 
 

@@ -25,7 +25,7 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: .9rem; }
 a { color: var(--link); }
 .note, .missing { color: var(--soft); font-size: .9rem; max-width: 75ch; }
 .missing { border-left: 3px solid var(--rule); padding-left: 10px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 8px 24px;
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 8px 24px;
   align-items: start; }
 figure { margin: 12px 0; break-inside: avoid; max-width: 480px; min-width: 0; }
 figcaption { font-weight: 600; font-size: .95rem; }
@@ -59,6 +59,7 @@ code { font: .95em ui-monospace, monospace; }
 .word { display: inline-block; max-width: 100%; }
 th { font-weight: 600; }
 tbody th { font-weight: 400; }
+tbody th.title { font-weight: 600; padding-top: 10px; }
 .words td, .words th { text-align: left; }
 .words td:last-child { max-width: 60ch; }
 .heat th, .heat td { padding: 4px 7px; text-align: center; border: 1px solid var(--rule); }
@@ -79,7 +80,7 @@ dd { margin: 0; }
 .pixels { width: 100%; image-rendering: pixelated; display: block; border: 1px solid var(--rule); }
 .wide { max-width: 520px; }
 @media (max-width: 480px) { .heat th, .heat td { padding: 4px 3px; min-width: 24px; }
-  dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; } }
+  th:first-child { max-width: 40vw; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; } }
 @media print { * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } nav { display: none; }
   html { font-size: 12px; } .scroll { overflow: visible; } .scroll > table { width: auto; } }
 """
