@@ -1,8 +1,9 @@
 """Charts as SVG. No JAX.
 
 Written by hand: a chart takes its colours from the page's style sheet, so that one drawing serves light, dark and
-paper, and is a few kilobytes of text. Every chart has an axis with a title on each side and an `aria-label`; series
-differ in dashes or shape besides colour. Lengths are in units of a picture 400 wide, shown at 340 to 480 pixels.
+paper, and is a few kilobytes of text. Every chart has an axis with a title on each side and an `aria-label`. Besides
+colour, series differ in dashes, in filled and hollow dots, or in their place. Lengths are in units of a picture 400
+wide, shown at 340 to 480 pixels.
 """
 
 import dataclasses
@@ -140,7 +141,10 @@ def lines(label: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequenc
         if entry.joined:
             parts.append(element("path", d=_path(drawn), class_=f"line s{entry.style % STYLES}"))
         if entry.dots or len(points) == 1:
-            parts += [_dot(point, entry.style, radius=3 if entry.joined else 2) for point in points]
+            parts += [
+                _dot(point, entry.style, radius=3 if entry.joined else 2, hollow=entry.style % 2 == 1)
+                for point in points
+            ]
     for place, word in marks:
         horizontal = at(place, y.low)[0]
         beyond = horizontal > (_LEFT + right) / 2

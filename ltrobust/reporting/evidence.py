@@ -189,7 +189,7 @@ def _item(evaluation: Evaluation, item: Mapping[str, Any]) -> list[str | Element
     mark = element("span", _MARKS.get(item["status"], item["status"]), class_=f"badge {item['status']}")
     found = [f"{names[index]}: {status}, {what}" for index, status, what in item["per_class"]]
     lines = element("ul", *(element("li", line) for line in found))
-    evidence = element("div", item["evidence"], folded(f"{len(found)} classes", lines) if found else None)
+    evidence = element("div", item["evidence"], folded("class by class", lines) if found else None)
     return [f"{item['id']} {item['check']}", mark, evidence]
 
 

@@ -57,7 +57,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str | Element]], class_
     body = [
         element(
             "tr",
-            element("th", row[0], scope="row", class_="title" if len(row) == 1 else None),
+            element("th", row[0], scope="row")
+            if len(row) > 1
+            else element("th", row[0], scope="rowgroup", colspan=len(header), class_="title"),
             *(element("td", cell) for cell in row[1:]),
         )
         for row in rows
