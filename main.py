@@ -1,6 +1,6 @@
-"""Trains a balanced teacher and a distilled student, or evaluates a checkpoint.
+"""Trains a balanced teacher and a distilled student, evaluates a checkpoint, or draws the page of a run.
 
-python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate] [--config.key=value ...]
+python main.py --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate|report] [--config.key=value ...]
 python main.py --config=configs/published.py:robal_n ...
 
 Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
@@ -25,7 +25,7 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _PATIENCE = flags.DEFINE_integer("patience", 60, "Seconds after which processes give one another up.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "report"], "What to do.")
 
 
 def main(arguments: list[str]) -> None:
@@ -49,9 +49,11 @@ def main(arguments: list[str]) -> None:
     try:
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
         with preemption.listening():
-            {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value](
-                _CONFIG.value, workdir, preemption
-            )
+            if _MODE.value != "report":
+                work = {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value]
+                work(_CONFIG.value, workdir, preemption)
+            if processes.first():
+                _draw(workdir, required=_MODE.value == "report")
     except Preempted as request:
         processes.leave(str(request), EXIT_STATUS)
     except KeyboardInterrupt:
@@ -66,6 +68,21 @@ def main(arguments: list[str]) -> None:
         if not jax.distributed.is_initialized():
             raise
         processes.leave(traceback.format_exc(), 1)
+
+
+def _draw(workdir: pathlib.Path, *, required: bool) -> None:
+    """Writes the run's page. Unless it was asked for, a failure is one line: what was computed is not undone by it."""
+    from ltrobust import report
+    from ltrobust.preemption import Preempted
+
+    data = _CONFIG.value.data
+    try:
+        print(f"report: {report.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
+    except Exception as error:
+        if required or isinstance(error, Preempted):
+            raise
+        logging.debug("where it happened", exc_info=error)
+        print(f"ltrobust: no report: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def parse(arguments: list[str]) -> list[str]:

@@ -12,9 +12,14 @@ from typing import Any, TextIO
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside the target and renames it, so that a reader never sees half a file."""
+    """Writes JSON, whole or not at all."""
+    write_text(path, json.dumps(without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes text beside the target and renames it, so that a reader never sees half a file."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 

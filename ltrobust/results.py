@@ -97,7 +97,7 @@ def report(
         if not processes.first():
             continue
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
-        results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
+        results[network] = fingerprints | describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
     if not processes.first():
         return processes.share(None)
     local = ("dir", "cache_dir")  # this machine's, not the run's
@@ -109,9 +109,9 @@ def report(
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
         },
-        "data": _describe_data(config, splits, test, ids),
+        "data": describe_data(config, splits, test, ids),
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
-        "protocol": _describe_protocol(config, splits.num_classes),
+        "protocol": describe_protocol(config, splits.num_classes),
         "selection_rule": SELECTION_RULE,
         "training": training,
         "numerics": _describe_numerics(config, mesh),
@@ -149,7 +149,7 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
     return f"verdicts/{protocol}-{network.replace('/', '-')}-{cards.digest_json(content)[:12]}"
 
 
-def _describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
+def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
     """The card's part on one network: counts and views per column, and what verification found."""
     columns = {}
     for column in evaluation.columns:
@@ -176,7 +176,7 @@ def _describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[
     }
 
 
-def _describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
+def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
     """The card's part on the protocol: every setting, and what its columns may be called."""
     protocol = protocols.get(config.eval.protocol)
     columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
@@ -187,7 +187,7 @@ def _describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
     }
 
 
-def _describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """The card's part on the data."""
     totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
     return {

@@ -11,7 +11,11 @@ from ltrobust import compare
 from ltrobust.evaluation import evaluate, protocols
 
 ROWS = np.arange(0, 1000, 10)
-WEAK = protocols.Protocol("weak", (protocols.PGD20, protocols.Apgd("apgd-ce", "ce", steps=5, after=("pgd20",))))
+WEAK = protocols.Protocol(
+    "weak",
+    (protocols.PGD20, protocols.Apgd("apgd-ce", "ce", steps=5, after=("pgd20",))),
+    combined=(("worst", ("pgd20", "apgd-ce")),),
+)
 
 
 def run(folder, change=0.0, radius=8.0):
@@ -43,7 +47,7 @@ def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
     assert "tail" in printed
 
 
-@pytest.mark.parametrize("column", ["clean", "pgd20", "apgd-ce"])
+@pytest.mark.parametrize("column", ["clean", "pgd20", "apgd-ce", "worst"])
 def test_every_column_can_be_rebuilt_from_the_store(stores, column):
     from ltrobust.evaluation import store
 

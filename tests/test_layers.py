@@ -33,6 +33,7 @@ ALLOWED = {
     "compare": {"evaluation", "files", "reporting"},
     "sweep": {"files", "preemption", "reporting"},
     "results": {"methods", "data", "evaluation", "models", "processes", "reporting", "training"},
+    "report": {"data", "evaluation", "files", "reporting", "training"},
     "experiment": {
         "data",
         "evaluation",
@@ -57,7 +58,9 @@ WITHOUT_JAX = (
     "evaluation/store.py",
     "reporting",
     "compare.py",
+    "report.py",
     "sweep.py",
+    "training/records.py",
 )
 
 

@@ -65,7 +65,12 @@ def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
         assert f"stopped by {sign.name}" in messages[-1]
         assert "Traceback" not in messages[-1]
         assert f"{phase} saved at step" in messages[-1] or "goes on from" in messages[-1]
+    (workdir / "report.html").write_text("somebody's")
     assert finish(workdir) == whole
+    assert (tmp_path / "whole" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    # A page that cannot be written costs the run nothing but a line.
+    assert (workdir / "report.html").read_text() == "somebody's"
+    assert "ltrobust: no report: ValueError" in max(tmp_path.glob("stopped.*.log")).read_text()
 
 
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):

@@ -95,8 +95,8 @@ def compare(
       worst: each model's worst class (`first_class`, `second_class`) and the difference of their accuracies. The worst
         class is chosen anew for each model in each bootstrap draw; a minimum is biased low, so the interval need not
         hold the value.
-      per_class: one entry per class: `class`, `images`, both accuracies, difference, McNemar's test, and `p_holm`,
-        corrected over the classes with images. Values are None for a class without images.
+      per_class: one entry per class: `class`, `images`, the same as overall of its images, and `p_holm`, corrected over
+        the classes with images. Values are None for a class without images.
       classes_without_images: left out of everything else.
 
     The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
@@ -237,13 +237,13 @@ def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> dict[st
 
 def _per_class(table: np.ndarray) -> list[dict[str, Any]]:
     """Every class for itself, p-values raw and corrected."""
-    absent = dict.fromkeys(("first", "second", "difference", "b", "c", "p", "mid_p", "p_holm"))
-    tests = [_test(outcomes) if outcomes.any() else None for outcomes in table]
-    corrected = holm(np.array([test["p"] if test else np.nan for test in tests]))
+    absent = dict.fromkeys(("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm"))
+    views = [_overall(outcomes) if outcomes.any() else None for outcomes in table]
+    corrected = holm(np.array([view["p"] if view else np.nan for view in views]))
     found = []
-    for index, (outcomes, test) in enumerate(zip(table, tests, strict=True)):
+    for index, (outcomes, view) in enumerate(zip(table, views, strict=True)):
         entry = {"class": index, "images": int(outcomes.sum())} | absent
-        if test:
-            entry |= _values(outcomes) | test | {"p_holm": float(corrected[index])}
+        if view:
+            entry |= view | {"p_holm": float(corrected[index])}
         found.append(entry)
     return found

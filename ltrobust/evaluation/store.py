@@ -125,7 +125,8 @@ def correct(
     column = column or [*attacks, *combined][-1]
     if column not in ("clean", *attacks, *combined):
         raise ValueError(f"no column {column!r} in the store; it has {', '.join(('clean', *attacks, *combined))}.")
-    names = combined.get(column, [] if column == "clean" else [*attacks[column]["after"], column])
+    alone = {"clean": []} | {name: [*attack["after"], name] for name, attack in attacks.items()}
+    names = (alone | combined)[column]
     clean = verdicts.get("clean", {})
     ids = np.array(sorted(clean), np.int64)
     labels = np.array([clean[identity]["label"] for identity in ids], np.int64)

@@ -85,6 +85,11 @@ def _ahead(view: Mapping[str, Any], names: tuple[str, str]) -> str:
     return names[1] if view["high"] < 0 and view["difference"] < 0 else _OPEN
 
 
+def differs(view: Mapping[str, Any]) -> bool:
+    """Whether a view, or a class, shows one model ahead, by the rule of `render`."""
+    return view["p_holm"] < _LEVEL if "p_holm" in view else _ahead(view, ("first", "second")) != _OPEN
+
+
 def _legend(result: Mapping[str, Any], names: tuple[str, str]) -> str:
     """What the columns and the rows mean."""
     lines = [

@@ -16,7 +16,7 @@ def render(card: Mapping[str, Any]) -> str:
     combined = [name for name, _ in card["protocol"]["combined"]]
     present = next(iter(networks.values()))["columns"]
     columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
-    names = card["protocol"]["titles"] | _NAMES
+    names = titles(card)
     above = ["", *(names[column] if view == "overall" else "" for column in columns for view in _VIEWS)]
     header = ["network", *(short for _ in columns for short in _VIEWS.values())]
     rows = [
@@ -42,6 +42,11 @@ def render_classes(card: Mapping[str, Any], network: str) -> str:
     return f"{network}, per class (%):\n{align([header, *rows])}"
 
 
+def titles(card: Mapping[str, Any]) -> dict[str, str]:
+    """Column -> what it may be called in print."""
+    return card["protocol"]["titles"] | _NAMES
+
+
 def _title(card: Mapping[str, Any]) -> str:
     data, threat = card["data"], card["threat"]
     return (
@@ -54,9 +59,9 @@ def _title(card: Mapping[str, Any]) -> str:
 def _legend(card: Mapping[str, Any]) -> str:
     tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
     parts = [f"tail: the last {tail} classes"]
-    titles = card["protocol"]["titles"] | _NAMES
     parts += [
-        f"{titles[name]}: right under each of {', '.join(attacks)}" for name, attacks in card["protocol"]["combined"]
+        f"{titles(card)[name]}: right under each of {', '.join(attacks)}"
+        for name, attacks in card["protocol"]["combined"]
     ]
     note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
     panels = [

@@ -212,6 +212,7 @@ def _end_epoch(
         record["validation"] = _views(evaluation, splits.class_counts)
         score = record["validation"]["pgd20"]["balanced"]
         selection = select(selection, state.weights, score=score, epoch=epoch)
+        record["selected_epoch"] = int(selection.epoch)
         if method.end_epoch is not None:
             learner = steps.make_learner(state, inputs, jnp.int32(epoch), phase.settings)
             observed = _observe(method, learner, splits) | {

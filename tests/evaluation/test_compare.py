@@ -111,6 +111,9 @@ def test_a_comparison_by_hand():
     one, two = result["per_class"]
     assert (one["b"], one["c"], one["p"]) == (25, 10, pytest.approx(0.016674, abs=5e-7))
     assert (two["b"], two["c"], two["p"], two["mid_p"]) == (0, 6, 2 / 64, 1 / 64)
+    # A class has the interval that all images would have if they were its images alone.
+    alone = compare(*verdicts((45, 25, 10, 20)), 1)["overall"]
+    assert (one["difference"], one["low"], one["high"]) == (0.15, alone["low"], alone["high"])
     assert (one["p_holm"], two["p_holm"]) == (pytest.approx(2 * one["p"]), pytest.approx(2 * one["p"]))
 
 
@@ -133,7 +136,7 @@ def test_classes_without_images_are_left_out_and_listed():
     result = compare(*verdicts((3, 5, 0, 2), (0, 0, 0, 0), (1, 0, 5, 4), (0, 0, 0, 0)), 4, TRAINING_COUNTS)
     assert result["classes_without_images"] == [1, 3]
     assert result["per_class"][1] == {"class": 1, "images": 0} | dict.fromkeys(
-        ("first", "second", "difference", "b", "c", "p", "mid_p", "p_holm")
+        ("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm")
     )
     assert result["balanced"]["classes"] == 2
     assert result["balanced"]["difference"] == pytest.approx(0)

@@ -1,0 +1,244 @@
+"""The page of a run: `DIR/report.html`, drawn from its cards, verdicts and records. No network is evaluated, no JAX.
+
+`main.py --mode=report` calls `write`; so do training and evaluation when they are done.
+"""
+
+import collections
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltrobust.data import sources
+from ltrobust.evaluation import compare, metrics, store
+from ltrobust.files import write_text
+from ltrobust.reporting import cards, page
+from ltrobust.reporting.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, in_order
+from ltrobust.training import records
+
+NAME = "report.html"
+_SEAL = re.compile(rb"<!-- ltrobust report ([0-9a-f]{64}) -->\n\Z")
+_PAIRS = (
+    ("student/last", "teacher/last"),
+    ("student/last", "student/selected"),
+    ("student/averaged", "student/last"),
+    ("teacher/last", "teacher/selected"),
+)
+# Of a chart: an attack may take thousands of evaluations.
+_POINTS = 60
+_PICTURES_PER_GROUP = 3
+
+Read = Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, dict[int, dict[str, Any]]]]]
+
+
+def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Path:
+    """Writes `workdir/report.html` and returns its path. An earlier page is replaced, anything else never.
+
+    Args:
+      workdir: of a run that has at least begun.
+      data_dir, cache_dir: where test images lie; only pictures need them.
+
+    Raises:
+      ValueError: nothing to report, or a `report.html` that is not a page as this function left it.
+    """
+    path = workdir / NAME
+    _check_replaceable(path)
+    text = page.render(gather(workdir, data_dir=data_dir, cache_dir=cache_dir))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
+    return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses a file that bears no seal, or another seal than its text has."""
+    if path.is_symlink() or path.exists():
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        seal = _SEAL.search(content)
+        if seal is None or hashlib.sha256(content[: seal.start()]).hexdigest().encode() != seal[1]:
+            raise ValueError(
+                f"{path} is not a page as ltrobust wrote it, so it is not replaced; move it away and start again."
+            )
+
+
+def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Material:
+    """What the page of a run is drawn from.
+
+    Raises:
+      ValueError: the folder holds neither records of training nor result cards.
+    """
+    missing: dict[str, list[str]] = collections.defaultdict(list)
+    found = _evaluations(workdir, missing)
+    history = records.read(workdir / "metrics.jsonl") if (workdir / "metrics.jsonl").is_file() else []
+    if not found and not history:
+        raise ValueError(f"{workdir} holds no result card and no metrics.jsonl to report on; train in it first.")
+    if not found:
+        return Material(workdir.resolve().name, records=history, missing=missing)
+    first = found[0]
+    read = functools.cache(lambda name: _read_store(workdir, first.networks[name]))
+    return Material(
+        name=workdir.resolve().name,
+        evaluations=found,
+        records=history,
+        comparisons=_comparisons(first, read, missing),
+        efforts=_efforts(first, read, missing),
+        pictures=_pictures(workdir, first, read, missing, data_dir, cache_dir),
+        missing=missing,
+    )
+
+
+def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
+    """Cards of one protocol, threat and set of images joined; the weightiest first."""
+    groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for path in sorted((workdir / "results").glob("*.json")):
+        card = json.loads(path.read_text())
+        if card.get("card_version") != cards.CARD_VERSION:
+            missing["summary"].append(
+                f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
+                f"{cards.CARD_VERSION}); evaluate anew with --mode=evaluate."
+            )
+            continue
+        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], card["data"]["fingerprints"]]
+        groups[cards.digest_json(shared)].append(card)
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda card: card["created"])
+        networks = {name: network for card in group for name, network in card["networks"].items()}
+        named = {name: networks[name] for name in in_order(list(networks))}
+        members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
+        groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
+        found.append(Evaluation(group[-1], named, groups_shown))
+    return sorted(found, key=_weight, reverse=True)
+
+
+def _weight(evaluation: Evaluation) -> tuple[int, int, bool, str]:
+    """What is shown before what: images, attacks, the threat of the training, date."""
+    card = evaluation.card
+    trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
+    own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
+    return card["data"]["evaluated"], len(card["protocol"]["attacks"]), own, card["created"]
+
+
+def _read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
+    """Passport and verdicts of the store that a card names.
+
+    Raises:
+      ValueError: it is not there, or holds other verdicts than the card was made from.
+    """
+    folder = workdir / network["verdicts"]["folder"]
+    passport, verdicts = store.read(folder)
+    if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
+        raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
+    return passport, verdicts
+
+
+def _comparisons(evaluation: Evaluation, read: Any, missing: dict[str, list[str]]) -> list[Comparison]:
+    """The pairs that were evaluated, image by image under the headline."""
+    counts = np.array(evaluation.card["data"]["class_counts"])
+    found = []
+    for first, second in _PAIRS:
+        if first not in evaluation.networks or second not in evaluation.networks:
+            continue
+        keys = ("params_sha256", "batch_stats_sha256")
+        if all(evaluation.networks[first][key] == evaluation.networks[second][key] for key in keys):
+            found.append(Comparison(first, second, None))
+            continue
+        try:
+            (ids, labels, right), (other_ids, _, other) = (store.correct(*read(name)) for name in (first, second))
+        except (ValueError, OSError) as error:
+            missing["comparison"].append(f"{first} and {second}: {error}")
+            continue
+        if not np.array_equal(ids, other_ids):
+            missing["comparison"].append(f"{first} and {second} were evaluated on other images; evaluate them alike.")
+            continue
+        found.append(Comparison(first, second, compare.compare(right, other, labels, len(counts), counts)))
+    return found
+
+
+def _efforts(evaluation: Evaluation, read: Any, missing: dict[str, list[str]]) -> list[Effort]:
+    """Survivors of each attack on the main network."""
+    try:
+        passport, verdicts = read(evaluation.main)
+    except (ValueError, OSError) as error:
+        missing["effort"].append(f"{evaluation.main}: {error}")
+        return []
+    labels = {image: record["label"] for image, record in verdicts["clean"].items()}
+    remaining = {image for image, record in verdicts["clean"].items() if record["prediction"] == record["label"]}
+    found = []
+    for attack in passport["protocol"]["attacks"]:
+        seen = verdicts.get(attack["name"], {})
+        broken = {image: record for image, record in seen.items() if record["prediction"] != labels[image]}
+        remaining -= broken.keys()
+        longest = max((record["evaluations"] for record in seen.values()), default=1)
+        spent = np.sort([record["evaluations"] for record in broken.values()])
+        round_numbers = [number for number in (1, 10, 100, 1000) if number <= longest]
+        points = np.unique([*round_numbers, *np.geomspace(1, max(longest, 1), _POINTS).round()]).astype(int)
+        survivors = len(seen) - np.searchsorted(spent, points, side="right")
+        found.append(Effort(attack["name"], len(seen), points.tolist(), survivors.tolist(), len(remaining)))
+    return found
+
+
+def _pictures(
+    workdir: Path,
+    evaluation: Evaluation,
+    read: Any,
+    missing: dict[str, list[str]],
+    data_dir: str,
+    cache_dir: str,
+) -> list[Picture]:
+    """Of head, middle and tail the first broken image of up to three classes, as the main network saw them."""
+    network, data = evaluation.networks[evaluation.main], evaluation.card["data"]
+    try:
+        passport, verdicts = read(evaluation.main)
+        broken = _first_broken(passport, verdicts)
+        if not any("adversarial_at" in record for record in broken.values()):
+            raise ValueError(
+                "no adversarial images were kept; run --mode=evaluate with --config.eval.keep_images=True to have them."
+            )
+        test = sources.load(data["name"], "test", data_dir=data_dir, cache_dir=cache_dir)
+        ids = np.array(sorted(verdicts["clean"]))
+        if hashlib.sha256(np.ascontiguousarray(test.images[ids]).tobytes()).hexdigest() != passport["images"]["sha256"]:
+            raise ValueError("the test images found here are not those that were evaluated; see --config.data.dir.")
+    except (ValueError, OSError, IndexError) as error:
+        missing["pictures"].append(f"{evaluation.main}: {error}")
+        return []
+    folder, found = workdir / network["verdicts"]["folder"], []
+    for group, members in evaluation.groups.items():
+        present = [index for index in evaluation.classes if index in members and index in broken]
+        chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES_PER_GROUP).round().astype(int))
+        for label in [present[place] for place in chosen] if present else []:
+            record = broken[label]
+            found.append(
+                Picture(
+                    group=GROUPS[group],
+                    image_id=record["image"],
+                    attack=record["attack"],
+                    label=label,
+                    clean_prediction=verdicts["clean"][record["image"]]["prediction"],
+                    adv_prediction=record["prediction"],
+                    image=test.images[record["image"]] / np.float32(255),
+                    adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
+                )
+            )
+    return found
+
+
+def _first_broken(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> dict[int, dict[str, Any]]:
+    """Class -> the record of the lowest image id that the headline broke, by the first attack that broke it."""
+    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
+    _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
+    found: dict[int, dict[str, Any]] = {}
+    for image in sorted(verdicts["clean"]):
+        clean = verdicts["clean"][image]
+        if clean["label"] in found or clean["prediction"] != clean["label"]:
+            continue
+        for name in members:
+            record = verdicts.get(name, {}).get(image)
+            if record is not None and record["prediction"] != clean["label"]:
+                found[clean["label"]] = record
+                break
+    return found

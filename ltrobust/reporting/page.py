@@ -1,0 +1,183 @@
+"""The page of a run: one HTML file that needs nothing else. No JAX, no script, nothing from a network.
+
+Sections are functions from what was read (`material.py`) to elements; a section that lacks something says what to run.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ltrobust.reporting import accuracy, confusion, differences, evidence, history
+from ltrobust.reporting.markup import NOTHING, Element, document, element, folded, interval, paragraph, table, words
+from ltrobust.reporting.material import Evaluation, Material
+from ltrobust.reporting.style import STYLE
+
+_EVALUATE = "Nothing is evaluated yet: let training come to its end, or run --mode=evaluate."
+# Why a section may be empty although everything went well.
+_NOTHING = {
+    "comparison": "One network only: run --mode=evaluate with --config.eval.checkpoint=teacher, and =student, under "
+    "the same protocol.",
+    "pictures": "No image was broken.",
+    "radius": "One radius only: run --mode=evaluate with another --config.threat.radius to have a curve.",
+    "training": "No metrics.jsonl: nothing was trained in this folder.",
+    "sanity": "The panel was not run: run --mode=evaluate with --config.eval.protocol=standard.",
+    "cost": "No times were recorded: train or evaluate in this folder.",
+}
+# Local names of a machine are no part of a card; nothing else may be fetched by the page.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def render(material: Material) -> str:
+    """The page's text."""
+    sections = [
+        ("summary", "Summary", _summary(material)),
+        ("classes", "Classes", _of_first(material, accuracy.classes)),
+        ("tail", "Tail robustness", _of_first(material, accuracy.tail)),
+        ("confusion", "Confusion under attack", _of_first(material, confusion.section)),
+        (
+            "comparison",
+            "Networks compared",
+            _of_first(material, lambda e: differences.section(e, material.comparisons)),
+        ),
+        ("pictures", "Adversarial images", _of_first(material, lambda e: evidence.pictures(e, material.pictures))),
+        ("effort", "Effort of the attacks", _of_first(material, lambda e: evidence.effort(e, material.efforts))),
+        ("radius", "Radius", evidence.radii(material.evaluations)),
+        ("training", "Training", history.training(material.records)),
+        ("sanity", "Sanity panel", evidence.sanity(material.evaluations)),
+        ("cost", "Cost", history.cost(material.records, material.evaluations)),
+    ]
+    made = [_section(material, identity, title, content) for identity, title, content in sections]
+    links = [element("a", title, href=f"#{identity}") for identity, title, _ in sections]
+    name = _name(material)
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("title", f"{name}: ltrobust report"),
+        element("style", STYLE),
+    )
+    header = element("header", element("h1", name), element("nav", *links, aria_label="sections"))
+    return document(element("html", head, element("body", header, element("main", *made)), lang="en"))
+
+
+def _section(material: Material, identity: str, title: str, content: list[Element]) -> Element:
+    """A section, with a line for everything that it lacks."""
+    lines = list(material.missing.get(identity, []))
+    if not content and not lines:
+        needs_card = identity not in ("training", "cost")
+        lines = [_EVALUATE if needs_card and not material.evaluations else _NOTHING.get(identity, _EVALUATE)]
+    said = [paragraph(words(line), class_="missing") for line in lines]
+    return element("section", element("h2", title), *content, *said, id=identity)
+
+
+def _of_first(material: Material, make) -> list[Element]:
+    """A section of the evaluation that is shown in full."""
+    return make(material.evaluations[0]) if material.evaluations else []
+
+
+def _name(material: Material) -> str:
+    """The configuration that the card's command names, and the folder."""
+    command = material.evaluations[0].card["command"] if material.evaluations else ""
+    found = re.search(r"--config[= ](\S+)", command)
+    config = found[1].rsplit("/", 1)[-1].removesuffix(".py") if found else ""
+    return " / ".join(dict.fromkeys(part for part in (config, material.name) if part))
+
+
+def _summary(material: Material) -> list[Element]:
+    """What was run, what came out, and whether to believe it."""
+    if not material.evaluations:
+        return []
+    first, *others = material.evaluations
+    data = first.card["data"]
+    judged = {name: network["sanity_verdict"] for name, network in first.networks.items()}
+    verdicts = [element("li", f"{name}: ", evidence.badge(verdict)) for name, verdict in judged.items()]
+    what = (
+        f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts']):,} training images "
+        f"in {len(data['class_names'])} classes; {first.card['model']['name']}; {first.title}."
+    )
+    return [
+        paragraph(what),
+        *accuracy.headline(first),
+        element("h3", "To be believed?"),
+        element("ul", *verdicts) if any(judged.values()) else paragraph(evidence.badge(None)),
+        element("h3", "Passport"),
+        _passport(first),
+        folded("Attacks and their settings", _attacks(first)),
+        *([element("h3", "Other evaluations in this folder"), _others(others)] if others else []),
+    ]
+
+
+def _passport(evaluation: Evaluation) -> Element:
+    """What the numbers depend on."""
+    card = evaluation.card
+    data, threat, numerics = card["data"], card["threat"], card["numerics"]
+    entries = {
+        "command": words(card["command"]),
+        "card": f"version {card['card_version']}, {card['created']}",
+        "data": f"{data['name']}, profile {data['profile']}, split seed {data['split_seed']}"
+        + "".join(f"; {note}" for note in (*data["notes"], *data["test_notes"])),
+        "model": f"{card['model']['name']}, {card['model']['parameters']:,} parameters",
+        "threat": f"{threat['norm']}, radius {threat['radius']:g}/255, pixels in [{threat['lower']:g}, "
+        f"{threat['upper']:g}]",
+        "protocol": f"{card['protocol']['name']}; headline: {evaluation.column(evaluation.headline)}"
+        + (f"; {card['protocol']['note']}" if card["protocol"]["note"] else ""),
+        "test images": f"{data['evaluated']:,} of {data['test_images']:,} evaluated, "
+        f"{'balanced' if data['test_balanced'] else 'not balanced'}",
+        "seeds": f"evaluation {card['protocol']['seed']}"
+        + "".join(f", {phase} {run['seed']}" for phase, run in card["training"].items()),
+        "selection": card["selection_rule"],
+        "commit": _commits(card),
+        "device": f"{numerics['devices']} x {numerics['device']} ({numerics['backend']})",
+        "precision": f"{numerics['compute_dtype']}, search matmul {numerics['search_matmul_precision']}; verdicts "
+        f"{numerics['verdicts']}",
+        "software": ", ".join(f"{name} {version}" for name, version in card["software"].items() if name != "commit"),
+    }
+    parts = [part for name, value in entries.items() for part in (element("dt", name), element("dd", value))]
+    return element("dl", *parts)
+
+
+def _commits(card: Mapping[str, Any]) -> str:
+    """Which commit did what, each commit once."""
+    done = {"evaluation": card["software"]["commit"]}
+    done |= {phase: run["software"]["commit"] for phase, run in card["training"].items()}
+    by_commit: dict[str, list[str]] = {}
+    for what, commit in done.items():
+        by_commit.setdefault(commit, []).append(what)
+    return "; ".join(f"{commit} ({', '.join(what)})" for commit, what in by_commit.items())
+
+
+def _attacks(evaluation: Evaluation) -> Element:
+    """Every attack with all of its settings, then what is combined."""
+    protocol = evaluation.card["protocol"]
+    rows = [[evaluation.column(attack["name"]), _settings(attack)] for attack in protocol["attacks"]]
+    rows += [[evaluation.column(name), f"right under each of {', '.join(of)}"] for name, of in protocol["combined"]]
+    return table(["column", "settings"], rows)
+
+
+def _settings(attack: Mapping[str, Any]) -> str:
+    """Settings in one line; a radius of None is the threat's."""
+    plain = {key: value for key, value in attack.items() if key != "name" and value not in (None, [], "")}
+    return ", ".join(f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in plain.items())
+
+
+def _others(evaluations: list[Evaluation]) -> Element:
+    """One line per network of the evaluations that are not shown in full."""
+    rows = []
+    for evaluation in evaluations:
+        for name, network in evaluation.networks.items():
+            attacked = network["columns"][evaluation.headline]
+            tail = attacked.get("tail_third")
+            cells = [interval(network["columns"]["clean"]["overall"]), interval(attacked["overall"])]
+            rows.append(
+                [
+                    evaluation.title,
+                    name,
+                    evaluation.column(evaluation.headline),
+                    *cells,
+                    interval(tail) if tail else NOTHING,
+                    evidence.badge(network["sanity_verdict"]),
+                ]
+            )
+    return table(["evaluation", "network", "headline", "clean, %", "headline, %", "headline, tail, %", "panel"], rows)

@@ -1,0 +1,146 @@
+"""A run that nobody trained: its verdicts are drawn, its files are written by the writers of real runs."""
+
+import dataclasses
+
+import numpy as np
+
+from configs import digits
+from ltrobust import results
+from ltrobust import workdir as workdirs
+from ltrobust.data import sources
+from ltrobust.data.splits import make_splits
+from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation.drive import Subject
+from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.evaluation.sanity import Item
+from ltrobust.evaluation.session import FIELDS
+from ltrobust.evaluation.store import Store
+from ltrobust.reporting import cards
+from ltrobust.threat import Threat
+from ltrobust.training.records import Records
+
+PARTS = {"validation_fraction": 0.05, "validation_floor": 10, "validation_cap": 0.2}
+NETWORKS = {"teacher/last": 0.6, "student/last": 0.75, "student/selected": 0.75}
+PANEL = (
+    Item("P05", "pass", "broken by FGSM, but not by PGD-20", "0 of 797 images"),
+    Item("P12", "warn", "broken by Square only", "3 <b>images</b>", ((7, "warn", "2 of 79"),)),
+)
+
+
+def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None, keep_images=False, skills=None):
+    """Writes (or adds to) a run on digits, or on `classes` classes of noise; `skills` are accuracies by network."""
+    generator = np.random.RandomState(0)
+    config = digits.get_config()
+    config.eval.protocol, config.threat.radius, config.eval.keep_images = protocol, radius, keep_images
+    train, test = (_source(part, classes, names) for part in ("train", "test"))
+    splits = make_splits(train, imbalance_ratio=10.0, profile="exp", seed=0, **PARTS)
+    if not (workdir / "metrics.jsonl").exists():
+        workdirs.claim(workdir, config)
+        _write_records(workdir, splits.num_classes)
+    threat, ids = Threat("linf", radius), np.arange(len(test.labels))
+    networks = {}
+    for name, skill in (skills or NETWORKS).items():
+        evaluation, adv_images = _evaluation(generator, skill, test, protocols.get(protocol), threat)
+        about = {"network": name, "training_counts": splits.class_counts.tolist()}
+        folder = workdir / "verdicts" / f"{protocol}-{radius:g}-{name.replace('/', '-')}"
+        _write_store(folder, evaluation, Subject({}, test.images, test.labels, ids), about, adv_images, keep_images)
+        verdicts = {"folder": str(folder.relative_to(workdir)), "sha256": cards.digest_file(folder / "verdicts.jsonl")}
+        weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
+        networks[name] = weights | results.describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
+    run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
+    card = {
+        "config": workdirs.plain(config),
+        "model": {"name": "small_resnet", "parameters": 77754},
+        "data": results.describe_data(config, splits, test, ids) | {"name": train.name},
+        "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
+        "protocol": results.describe_protocol(config, splits.num_classes),
+        "selection_rule": results.SELECTION_RULE,
+        "training": {"teacher": run, "student": run},
+        "numerics": {
+            "backend": "cpu",
+            "device": "cpu",
+            "devices": 1,
+            "processes": 1,
+            "compute_dtype": "float32",
+            "search_matmul_precision": "backend default",
+            "verdicts": "float32, highest matmul precision",
+        },
+        "networks": networks,
+        "seconds": 12.5,
+    }
+    return cards.write(workdir / "results", protocol, card)
+
+
+def _source(part, classes, names):
+    """Digits, or noise under the name of a set that has as many classes."""
+    if classes == 10:
+        found = sources.load("digits", part, cache_dir="")
+        return dataclasses.replace(found, class_names=tuple(names)) if names else found
+    labels = np.repeat(np.arange(classes), 100 if part == "train" else 20)
+    images = np.random.RandomState(1).randint(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8)
+    class_names = tuple(names or (f"class {index}" for index in range(classes)))
+    return sources.Split("cifar100", part, images, labels.astype(np.int64), class_names)
+
+
+def _evaluation(generator, skill, test, protocol, threat):
+    """Drawn verdicts: rare classes are broken more often, mostly in favour of the next class."""
+    number, classes = len(test.labels), test.num_classes
+    wrong = (test.labels + generator.choice([1, 2, 3], number, p=[0.6, 0.3, 0.1])) % classes
+    predictions = {"clean": np.where(generator.rand(number) < 0.9, test.labels, wrong)}
+    survival = skill ** (0.5 + 2 * test.labels / classes)
+    records = {}
+    for attack in protocol.attacks:
+        column = predictions[attack.after[-1] if attack.after else "clean"].copy()
+        rows = np.flatnonzero(column == test.labels)
+        broken = rows[generator.rand(len(rows)) > survival[rows]]
+        record = {field: np.full(number, missing) for field, missing in FIELDS.items()}
+        early = not isinstance(attack, protocols.Pgd)
+        spent = np.ceil(generator.exponential(100, number)).astype(int)
+        steps = 1 if attack.name == "fgsm" else 20
+        record["evaluations"][rows] = np.clip(spent[rows], 1, 500) if early else steps
+        column[broken] = wrong[broken]
+        record["prediction"][rows] = record["rounded"][rows] = column[rows]
+        record["norm"][rows], record["margin"][rows] = threat.epsilon, 0.5
+        predictions[attack.name], records[attack.name] = column, record
+    signs = generator.choice([-1, 1], test.images.shape).astype(np.float32)
+    adv_images = np.clip(test.images / np.float32(255) + np.float32(threat.epsilon) * signs, 0, 1)
+    items = PANEL if protocol.sanity else ()
+    tied = np.zeros(number, bool)
+    return Evaluation(test.labels, classes, protocol, threat, predictions, records, tied, items), adv_images
+
+
+def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
+    """The store of an evaluation's verdicts."""
+    logits = np.zeros((8, evaluation.num_classes))
+    described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, logits)
+    store = Store(folder, described | {"about": about}, keep_images=keep_images)
+    clean = zip(subject.ids, subject.labels, evaluation.predictions["clean"], strict=True)
+    store.append(
+        "clean", [{"image": int(i), "label": int(y), "prediction": int(p), "margin": 1.0} for i, y, p in clean]
+    )
+    for name, record in evaluation.records.items():
+        rows = np.flatnonzero(record["prediction"] >= 0)
+        lines = [{"image": int(row), **{field: record[field][row].item() for field in FIELDS}} for row in rows]
+        store.append(name, lines, adv_images[rows])
+    store.close()
+
+
+def _write_records(workdir, classes):
+    """Six epochs of each phase."""
+    with Records(workdir) as records:
+        for phase in ("teacher", "student"):
+            for epoch in range(1, 7):
+                view = {"overall": epoch / 10, "balanced": epoch / 10, "tail_third": epoch / 20}
+                validation = {column: view | {"per_class": [0.1] * classes} for column in ("clean", "pgd20")}
+                train = {"loss": 2 / epoch, "robust_correct": epoch / 12}
+                records.write(
+                    {
+                        "phase": phase,
+                        "epoch": epoch,
+                        "step": 4 * epoch,
+                        "learning_rate": 0.05,
+                        "train": train,
+                        "seconds": 9.5 if epoch == 1 else 1.5,
+                        **({"validation": validation, "selected_epoch": 4} if epoch % 2 == 0 else {}),
+                    }
+                )
