@@ -142,7 +142,7 @@ def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bi
 
 def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
     run = Run(tmp_path / "run", 2)
-    run.wait_for(tmp_path / "run" / "metrics.jsonl")
+    run.wait_for(tmp_path / "run" / "checkpoints" / "teacher")
     began = time.monotonic()
     run.processes[1].kill()
     statuses = run.end(3 * PATIENCE)
