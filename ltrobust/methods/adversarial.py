@@ -1,23 +1,30 @@
 """Adversarial training on labels: PGD-AT, TRADES, AT-BSL."""
 
+import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
-from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Objective, Outcome, attack_on
 
 TRADES_PASSES = ("as_described", "as_released")
 
 
+def label_objective(inner: InnerAttack) -> Objective:
+    """`CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
+
+    def objective(learner: Learner, batch: Batch):
+        def ascended(images: jax.Array):
+            logits, _ = learner.forward(images, bn=inner.bn)
+            return objectives.cross_entropy(logits, batch.labels), logits
+
+        return ascended
+
+    return objective
+
+
 def attack_cross_entropy(inner: InnerAttack):
     """The inner maximisation of `CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
-
-    def attack(learner: Learner, batch: Batch):
-        return inner(
-            lambda images: objectives.cross_entropy(learner.forward(images, bn=inner.bn)[0], batch.labels),
-            batch,
-        )
-
-    return attack
+    return attack_on(inner, label_objective(inner))
 
 
 def pgd_at(inner: InnerAttack) -> Method:
@@ -31,7 +38,7 @@ def pgd_at(inner: InnerAttack) -> Method:
         value = jnp.mean(objectives.cross_entropy(adv_logits, batch.labels))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
+    return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
 
 
 def at_bsl(inner: InnerAttack) -> Method:
@@ -45,7 +52,7 @@ def at_bsl(inner: InnerAttack) -> Method:
         value = jnp.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
+    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
 
 
 def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described") -> Method:
@@ -83,4 +90,11 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, passes: str = "as_described
         outcome = Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
         return clean_loss + beta * robust_loss, outcome
 
-    return Method(name="trades", attack=attack, loss=loss, inner=inner, metrics=("clean_loss", "robust_loss"))
+    return Method(
+        name="trades",
+        attack=attack,
+        loss=loss,
+        inner=inner,
+        metrics=("clean_loss", "robust_loss"),
+        passes=("clean", "adv", "clean") if passes == "as_released" else ("clean", "adv"),
+    )

@@ -10,7 +10,7 @@ from toy import COUNTS, INNER, assert_same, gradient_of, passes, real_batch, rea
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.methods.self_distillation import indirect_gradient_matching
+from ltrobust.methods.igdm import indirect_gradient_matching
 from ltrobust.threat import Threat
 
 TOY = {
@@ -182,6 +182,7 @@ def test_temperature_tends_to_the_squared_distance_of_centred_logits():
         (lambda: methods.create("trades", INNER, beta=-1.0), "trades.beta is -1.0"),
         (lambda: methods.create("trades", INNER, passes="x"), "as_described, as_released"),
         (lambda: methods.create("trades", dataclasses.replace(INNER, start="none")), "no gradient there"),
+        (lambda: methods.create("self_distillation", INNER, minus_bn="eval"), "minus_bn is 'eval'; known: train"),
         (lambda: methods.create("self_distillation", INNER, alpha=-1.0), "alpha is -1.0"),
         (lambda: methods.create("self_distillation", INNER, temperature=0.0), "temperature is 0.0"),
         (lambda: methods.create("self_distillation", INNER, label_loss="mse"), "known: bsl, ce"),
