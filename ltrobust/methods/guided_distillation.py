@@ -40,8 +40,9 @@ def iad(
 ) -> Method:
     """`L = KL(p_t(x) || p(x')) + mean_i (1 - A_i) KL_i(p(x) || p(x'))`, x' from PGD on CE.
 
-    IAD-I (Zhu et al., ICLR 2022). The second term begins after `own_from` epochs; until then, and for A = 1, this is ARD. Train-mode passes: x', x
-    (`as_described`), or x', x', x, x (`as_released`: the same values, further updates of the running statistics).
+    IAD-I (Zhu et al., ICLR 2022). The second term begins after `own_from` epochs; until then, and for A = 1, this is
+    ARD. Train-mode passes: x', x (`as_described`), or x', x', x, x (`as_released`: the same values, further updates of
+    the running statistics).
 
     Raises:
       ValueError: negative `own_from`, power or scale, or an unknown variant.
