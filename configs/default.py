@@ -28,10 +28,12 @@ def get_config() -> ConfigDict:
     config.threat.radius = 8.0  # in 1/255
 
     config.model = ConfigDict()
-    config.model.name = "resnet18"  # resnet18, preact_resnet18, wrn_28_10, wrn_34_10, mobilenet_v2, small_resnet
+    # resnet18, preact_resnet18, mobilenet_v2, small_resnet, wrn_28_10, wrn_34_10, dm_wrn_28_10; other depths and widths
+    config.model.name = "resnet18"
     config.model.width = 16  # channels of the first stage, small_resnet only
     config.model.depth = 1  # blocks per stage, small_resnet only
     config.model.stem_stride = 1  # of the first convolution, small_resnet only
+    config.model.activation = "relu"  # relu, silu; wide residual networks only
     config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
     config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
 
@@ -49,6 +51,11 @@ def get_config() -> ConfigDict:
     config.student.epochs = 100
     config.student.remainder = "drop"
     config.student.optimizer.drops = (0.74, 0.89, 0.99)  # epochs 75, 90, 100, counted from 1
+
+    # Frozen networks that the student's method asks for. Without a path, `teacher` is the run's own teacher phase.
+    config.teachers = ConfigDict()
+    config.teachers.teacher = _outside_teacher()
+    config.teachers.clean_teacher = _outside_teacher()  # naturally trained: mtard, b_mtard, iad2
 
     # Settings of each method that has any; both phases share them.
     config.methods = ConfigDict()
@@ -129,6 +136,18 @@ def get_config() -> ConfigDict:
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
     config.checkpoint.keep = 2  # newest checkpoints kept per phase
     return config
+
+
+def _outside_teacher() -> Any:
+    """Where a teacher comes from, if from elsewhere."""
+    entry: Any = ConfigDict()
+    entry.path = ""  # a workdir (its student), a phase's folder of checkpoints, or a PyTorch file
+    entry.weights = "last"  # last, selected, averaged: which of a checkpoint's
+    entry.architecture = ""  # of a PyTorch file, as model.name
+    entry.activation = "relu"  # of a PyTorch file: relu, silu
+    entry.mean = ()  # of a PyTorch file's input normalisation, for each channel; (): none, or the file's own
+    entry.std = ()
+    return entry
 
 
 def _phase() -> Any:

@@ -17,12 +17,11 @@ from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
 from ltrobust.evaluation import protocols
 from ltrobust.files import hold
-from ltrobust.methods import Teacher, decision_rule
-from ltrobust.methods.self_distillation import TEACHER
+from ltrobust.methods import TEACHER, Teacher, decision_rule
 from ltrobust.preemption import Preemption
 from ltrobust.reporting import cards
-from ltrobust.training import devices, phases
-from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training import devices, phases, teachers
+from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
@@ -44,9 +43,11 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
     mesh = devices.make_mesh()
     splits = load_splits(config)
     planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
+    used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
+    known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=splits.images.shape[1:])
     workdirs.claim(workdir, config)
     with hold(workdir):
-        networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+        networks, training = _run_phases(config, workdir, planned, known, splits, mesh, preemption)
         settings = workdirs.plain(config)
         return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
 
@@ -55,11 +56,15 @@ def _run_phases(
     config: Any,
     workdir: Path,
     planned: Mapping[str, phases.Phase],
+    known: dict[str, teachers.Known],
     splits: Splits,
     mesh: Mesh,
     preemption: Preemption | None,
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
-    """Every phase in order; its networks by name, and the card's part on how they were trained."""
+    """Every phase in order; its networks by name, and the card's part on how they were trained.
+
+    `known` are the teachers from elsewhere; the teacher phase's last weights join them.
+    """
     evaluator_of = functools.cache(
         lambda head, rule: results.make_network_evaluator(
             config,
@@ -75,16 +80,17 @@ def _run_phases(
     about = {"config": workdirs.plain(config), "data": describe(splits), "software": cards.software()}
     networks: dict[str, results.Network] = {}
     training: dict[str, Any] = {}
-    teachers: dict[str, Teacher] = {}
     for name, phase in planned.items():
         examples = phase.examples_of(0)
-        needed = {key: teachers[key] for key in phase.settings.method.teachers}
+        needed = {key: known[key].teacher for key in phase.settings.method.teachers}
+        taught = {key: known[key].about | results.fingerprints_of(teacher) for key, teacher in needed.items()}
         head = phase.settings.method.head
         warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else None
         folder = workdir / "checkpoints" / name
         with Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints, Records(workdir) as records:
             if checkpoints.latest() is not None:
                 _check_same_images(checkpoints.about(), splits, folder)
+                _check_same_teachers(checkpoints.about(), taught, folder)
             state, selection = run_phase(
                 phase,
                 splits,
@@ -99,6 +105,7 @@ def _run_phases(
                     **about,
                     "phase": name,
                     "steps": phase.total_steps,
+                    "teachers": taught,
                     "examples": {
                         "number": len(examples),
                         "class_counts": phase.class_counts.tolist(),
@@ -110,8 +117,11 @@ def _run_phases(
             training[name] = _describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
-        frozen = phases.make_module(config, splits.num_classes, head=head)
-        teachers = {TEACHER: Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)}
+        if name == "teacher":
+            frozen = phases.make_module(config, splits.num_classes, head=head)
+            teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
+            about_it = {"from": "teacher phase", "weights": "last", "method": phase.settings.method.name}
+            known = {TEACHER: teachers.Known(teacher, about_it), **known}
     return networks, training
 
 
@@ -130,6 +140,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     mesh = devices.make_mesh()
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
+        about["config"]["model"].setdefault("activation", "relu")  # written when there was no choice
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))
         if found:
             raise ValueError(
@@ -164,6 +175,17 @@ def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -
         )
 
 
+def _check_same_teachers(about: Mapping[str, Any], taught: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with another teacher than the one that has taught so far."""
+    for name, there in about.get("teachers", {}).items():
+        if there["params_sha256"] != taught[name]["params_sha256"]:
+            raise ValueError(
+                f"checkpoint {folder} was taught by another {name} than the one found now (SHA-256 of its parameters "
+                f"{there['params_sha256'][:12]}, now {taught[name]['params_sha256'][:12]}); give that one, or start "
+                "in a new workdir."
+            )
+
+
 def _check_evaluation(config: Any) -> None:
     """Refuses evaluation settings before anything is trained."""
     protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
@@ -194,8 +216,16 @@ def _phases_to_run(config: Any) -> list[str]:
     for name in phases.NAMES:
         if config[name].initialize not in ("scratch", "teacher"):
             raise ValueError(f"{name}.initialize is {config[name].initialize!r}; known: scratch, teacher.")
-    needs_teacher = phases.make_method(config, "student").teachers or config.student.initialize == "teacher"
-    if not needs_teacher:
+    wanted, elsewhere = phases.make_method(config, "student").teachers, teachers.outside(config)
+    for name in wanted:
+        if name not in elsewhere and name != TEACHER:
+            raise ValueError(f"student.method {config.student.method} needs a {name}; give teachers.{name}.path.")
+    if config.student.initialize == "teacher" and TEACHER in elsewhere:
+        raise ValueError(
+            "student.initialize is 'teacher', which is the run's own teacher phase, but teachers.teacher.path names "
+            "another; use 'scratch', or leave the path empty."
+        )
+    if config.student.initialize != "teacher" and (TEACHER not in wanted or TEACHER in elsewhere):
         return ["student"]
     teacher, student = (phases.make_method(config, name) for name in phases.NAMES)
     if config.student.initialize == "teacher" and teacher.head != student.head:
@@ -212,16 +242,12 @@ def _phases_to_run(config: Any) -> list[str]:
 
 def _find_checkpoints(wanted: str, workdir: Path) -> Path:
     """The folder of a phase's checkpoints, from `student`, `teacher`, a workdir or such a folder."""
-    if wanted in phases.NAMES:
-        candidates = [workdir / "checkpoints" / wanted]
-    else:
-        candidates = [Path(wanted) / "checkpoints" / "student", Path(wanted)]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    tried = ", ".join(str(folder) for folder in candidates)
+    path = workdir / "checkpoints" / wanted if wanted in phases.NAMES else Path(wanted)
+    folder = folder_in(path)
+    if folder is not None:
+        return folder
     raise FileNotFoundError(
-        f"eval.checkpoint is {wanted!r}, but there is no folder {tried}; give student, teacher, a workdir, or a folder "
+        f"eval.checkpoint is {wanted!r}, but there is no folder {path}; give student, teacher, a workdir, or a folder "
         "of checkpoints, and --workdir=DIR where the run is not in the default one."
     )
 
@@ -239,4 +265,4 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
 def _describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
     run = {key: about["config"][key] for key in ("seed", "threat")}
-    return run | {key: about[key] for key in ("steps", "examples", "software")}
+    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers") if key in about}

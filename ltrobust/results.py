@@ -17,7 +17,7 @@ from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.methods import DecisionRule
+from ltrobust.methods import DecisionRule, Teacher
 from ltrobust.reporting import cards, tables
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
@@ -68,7 +68,7 @@ def report(
     results = {}
     for network, trained in networks.items():
         weights = trained.weights
-        fingerprints = _fingerprints(weights)
+        fingerprints = fingerprints_of(weights)
         store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
         evaluation = evaluator_of(trained.head, trained.rule)(
             weights,
@@ -90,8 +90,9 @@ def report(
         results[network] = fingerprints | _describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
+    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
     card = {
-        "config": {**settings, "data": data},
+        "config": {**settings, "data": data, "teachers": teachers},
         "model": {
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
@@ -111,7 +112,7 @@ def report(
     return path
 
 
-def _fingerprints(weights: Weights) -> dict[str, str]:
+def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
     """SHA-256 of parameters and of running statistics."""
     return {
         "params_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.params))),

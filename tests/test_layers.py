@@ -19,6 +19,7 @@ ALLOWED = {
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
+    "agreement": {"data", "evaluation", "files", "methods", "training"},
     "results": {"methods", "data", "evaluation", "models", "reporting", "training"},
     "experiment": {
         "data",

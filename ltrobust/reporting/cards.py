@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -50,8 +51,8 @@ def software() -> dict[str, str]:
 
 def command() -> str:
     """The command line without what names a folder of this machine."""
-    local = ("--workdir", "--config.data.dir", "--config.data.cache_dir")
-    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not word.startswith(local))])
+    local = re.compile(r"--(workdir|config\.data\.(cache_)?dir|config\.teachers\.\w+\.path)\b")
+    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not local.match(word))])
 
 
 def digest(arrays: list[np.ndarray]) -> str:

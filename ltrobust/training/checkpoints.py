@@ -7,6 +7,7 @@ fingerprints, class counts), so that one folder is enough to evaluate or to go o
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +17,11 @@ from etils import epath
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
 FORMAT = 1
+
+
+def folder_in(path: Path) -> Path | None:
+    """The folder of checkpoints that a path means: a workdir's student's, or itself; None where there is neither."""
+    return next((folder for folder in (path / "checkpoints" / "student", path) if folder.is_dir()), None)
 
 
 class Checkpoints:

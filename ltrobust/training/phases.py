@@ -107,6 +107,7 @@ def make_module(
         depth=config.model.depth,
         stem_stride=config.model.stem_stride,
         head=head,
+        activation=config.model.get("activation", "relu"),
     )
 
 
