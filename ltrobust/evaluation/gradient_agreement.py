@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.attacks import objectives
-from ltrobust.evaluation.metrics import Z, Estimate
+from ltrobust.evaluation.metrics import Estimate, Z
 
 Logits = Callable[[jax.Array], jax.Array]
 
@@ -21,10 +21,10 @@ Logits = Callable[[jax.Array], jax.Array]
 class PerImage(NamedTuple):
     """Of every image, float32 [N]: distance and cosine of the input gradients, and the linearity of each network."""
 
-    distance: np.ndarray
-    cosine: np.ndarray
-    student_remainder: np.ndarray
-    teacher_remainder: np.ndarray
+    distance: Any
+    cosine: Any
+    student_remainder: Any
+    teacher_remainder: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def agreement(
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(seed), row))(ids)
         draw = lambda key: jax.random.uniform(key, images.shape[1:], jnp.float32, -epsilon, epsilon)  # noqa: E731
         return PerImage(
-            *_compare(*(_gradient(network, images, labels) for network in networks)),
+            *_compare(*(_slope(network, images, labels) for network in networks)),
             *(remainder(network, images, jax.vmap(draw)(keys)) for network in networks),
         )
 
@@ -117,17 +117,26 @@ def remainder(network: Logits, images: jax.Array, change: jax.Array) -> jax.Arra
     return _length(moved - logits - push(change)[0]) / jnp.maximum(_length(moved), 1e-30)
 
 
-def _gradient(network: Logits, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Input gradients of the cross-entropy, flat [B,D]."""
-    total = lambda images: jnp.sum(objectives.cross_entropy(network(images), labels))  # noqa: E731
-    return jax.grad(total)(images).reshape(len(images), -1)
+def _slope(network: Logits, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The input gradient of the cross-entropy as a direction [B,D] and its factor [B], `1 - p_y`.
+
+    The loss is softplus(v) with v = logsumexp_{j != y} z_j - z_y, so its gradient is sigmoid(v) grad v. In float32 the
+    gradient itself loses its direction, and then its length, on images of which a network is sure.
+    """
+
+    def total(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = objectives.tempered_difference(network(images), labels, 1.0)
+        return jnp.sum(values), values
+
+    direction, values = jax.grad(total, has_aux=True)(images)
+    return direction.reshape(len(images), -1), jax.nn.sigmoid(values)
 
 
-def _compare(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Distances and cosines of rows."""
-    # Lengths first: of a confident network the product of two gradients is below the smallest float32.
-    units = [rows / jnp.maximum(_length(rows)[:, None], 1e-30) for rows in (first, second)]
-    return _length(first - second), jnp.sum(units[0] * units[1], axis=-1)
+def _compare(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Distances and cosines of two gradients given as directions and factors."""
+    units = [direction / jnp.maximum(_length(direction)[:, None], 1e-30) for direction, _ in (first, second)]
+    gradients = [direction * factor[:, None] for direction, factor in (first, second)]
+    return _length(gradients[0] - gradients[1]), jnp.sum(units[0] * units[1], axis=-1)
 
 
 def _length(rows: Any) -> jax.Array:

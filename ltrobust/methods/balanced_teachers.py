@@ -98,7 +98,7 @@ def _method(
         if heat_rate is not None:
             state |= {"heat": _heated(learner, state["heat"], (robust, natural), heat_rate * slow)}
         adv_loss, clean_loss = scaled_losses(batch, kl_scale, *pairs)
-        metrics = dict(zip(METRICS, (adv_loss, clean_loss, state["clean_weight"]), strict=True))
+        metrics: dict[str, jax.Array] = dict(zip(METRICS, (adv_loss, clean_loss, state["clean_weight"]), strict=True))
         value = (1 - state["clean_weight"]) * adv_loss + state["clean_weight"] * clean_loss
         return value, Outcome(learner.batch_stats, state, adv_logits, metrics)
 

@@ -144,7 +144,7 @@ def _own_term(learner: Learner, own_from: int, guide: jax.Array, clean_logits: j
 def _outcome(learner: Learner, batch: Batch, adv_logits: jax.Array, scale: float, distance, own, guide):
     """The scaled sum of the teacher's and the student's own term, each [B], and what is recorded of them."""
     teacher_loss, own_loss = scale * batch.mean(distance), scale * batch.mean(own)
-    metrics = dict(zip(METRICS, (teacher_loss, own_loss, jnp.mean(guide)), strict=True))
+    metrics: dict[str, jax.Array] = dict(zip(METRICS, (teacher_loss, own_loss, jnp.mean(guide)), strict=True))
     return teacher_loss + own_loss, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
 

@@ -153,6 +153,6 @@ def _normalisation(key: str, entry: Any, found: Any, channels: int) -> tuple[tup
         raise ValueError(
             f"{key} normalises by mean {mean} and std {std}; needed are {channels} numbers each, std above 0."
         )
-    if found and mean and not np.allclose(given, found, rtol=1e-3):
+    if found and mean and not np.allclose(np.array(given), np.array(found), rtol=1e-3):
         raise ValueError(f"{key}.mean and std are {given}, but the file says {found}; leave them empty.")
     return found or given

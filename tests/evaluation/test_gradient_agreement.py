@@ -57,14 +57,14 @@ def test_the_slope_of_a_convolutional_network_is_that_of_differences():
     images = jax.random.uniform(jax.random.key(1), (2, 4, 4, 3))
     direction = jax.random.normal(jax.random.key(2), images.shape)
     # A piecewise linear network: the remainder vanishes with the change faster than the change does.
-    small, large = (remainder(network, images, size * direction) for size in (1e-3, 1e-1))
-    assert float(small.max()) < 1e-3 < float(large.max())
+    of = jax.jit(lambda size: remainder(network, images, size * direction))
+    assert float(of(1e-3).max()) < 1e-3 < float(of(1e-1).max())
 
 
-def test_confident_networks_have_gradients_too():
-    steep = measure(affine(KERNEL * 25), affine(KERNEL * 25))
-    right = np.array([i for i in range(5) if (IMAGES[i].ravel() @ KERNEL).argmax() == LABELS[i]])
-    np.testing.assert_allclose(steep.cosine[right], 1, rtol=1e-4)
+def test_the_direction_of_a_confident_network_is_not_lost():
+    # At margins beyond 100 all of float32's softmax is one 1 and zeros.
+    steep = measure(affine(KERNEL * 100), affine(KERNEL))
+    np.testing.assert_allclose(steep.cosine, 1, rtol=1e-5)
 
 
 def test_images_do_not_depend_on_their_batch():
