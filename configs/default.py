@@ -28,10 +28,12 @@ def get_config() -> ConfigDict:
     config.threat.radius = 8.0  # in 1/255
 
     config.model = ConfigDict()
-    config.model.name = "resnet18"  # resnet18, preact_resnet18, wrn_28_10, wrn_34_10, mobilenet_v2, small_resnet
+    # resnet18, preact_resnet18, mobilenet_v2, small_resnet, wrn_28_10, wrn_34_10, dm_wrn_28_10; other depths and widths
+    config.model.name = "resnet18"
     config.model.width = 16  # channels of the first stage, small_resnet only
     config.model.depth = 1  # blocks per stage, small_resnet only
     config.model.stem_stride = 1  # of the first convolution, small_resnet only
+    config.model.activation = "relu"  # relu, silu; wide residual networks only
     config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
     config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
 
@@ -49,6 +51,11 @@ def get_config() -> ConfigDict:
     config.student.epochs = 100
     config.student.remainder = "drop"
     config.student.optimizer.drops = (0.74, 0.89, 0.99)  # epochs 75, 90, 100, counted from 1
+
+    # Frozen networks that the student's method asks for. Without a path, `teacher` is the run's own teacher phase.
+    config.teachers = ConfigDict()
+    config.teachers.teacher = _outside_teacher()
+    config.teachers.clean_teacher = _outside_teacher()  # naturally trained: mtard, b_mtard, iad2
 
     # Settings of each method that has any; both phases share them.
     config.methods = ConfigDict()
@@ -96,6 +103,55 @@ def get_config() -> ConfigDict:
     config.methods.self_distillation.minus_bn = "train"  # train, batch_frozen: BatchNorm of the x - delta pass
     config.methods.self_distillation.clip_minus = False  # cut x - delta to [0, 1]
 
+    # kl_scale multiplies every KL between teacher and student; public code has other scales, see docs/methods.md.
+    config.methods.ard = ConfigDict()
+    config.methods.ard.teacher_weight = 1.0  # of the KL; the rest is the cross-entropy on clean images
+    config.methods.ard.temperature = 1.0  # of the KL
+    config.methods.ard.kl_scale = 1.0
+    config.methods.iad = ConfigDict()
+    config.methods.iad.own_from = 60  # epochs before the student's own answer counts
+    config.methods.iad.guide_power = 0.1  # of the teacher's probability of the true class
+    config.methods.iad.kl_scale = 1.0
+    config.methods.iad.variant = "as_described"  # as_described: train-mode passes x', x; as_released: x', x', x, x
+    config.methods.iad2 = ConfigDict()
+    config.methods.iad2.own_from = 40  # as for iad
+    config.methods.iad2.guide_power = 0.1  # as for iad
+    config.methods.iad2.kl_scale = 1.0
+    config.methods.rslad = ConfigDict()
+    config.methods.rslad.adv_weight = 5 / 6  # of the KL on adversarial images; the rest is on clean ones
+    config.methods.rslad.kl_scale = 0.1
+    config.methods.adaad = ConfigDict()
+    config.methods.adaad.adv_weight = 1.0  # as for rslad
+    config.methods.adaad.inner_objective = "teacher_kl"  # teacher_kl (through both networks), ce (the cheap form)
+    config.methods.adaad.passes = "clean_adv"  # clean_adv, adv_clean: order of the train-mode passes
+    config.methods.adaad.kl_scale = 1.0
+    config.methods.adaiad = ConfigDict()
+    config.methods.adaiad.own_from = 60  # as for iad
+    config.methods.adaiad.guide_power = 0.1  # as for iad
+    config.methods.adaiad.temperature = 30.0  # of the teacher's KL
+    config.methods.adaiad.kl_scale = 1.0
+    config.methods.adaiad.variant = "as_described"  # as_described: passes x, x'; as_released: x, x', x and late x again
+    config.methods.mtard = ConfigDict()
+    config.methods.mtard.rate = 0.025  # at which the loss weights follow the losses
+    config.methods.mtard.rate_drops = ()  # fractions of the phase after which it is a tenth
+    config.methods.mtard.kl_scale = 0.1
+    config.methods.b_mtard = ConfigDict()
+    config.methods.b_mtard.rate = 0.025  # as for mtard
+    config.methods.b_mtard.heat_rate = 0.001  # by which the teachers' temperatures move in a step
+    config.methods.b_mtard.rate_drops = ()  # of both rates
+    config.methods.b_mtard.kl_scale = 0.1
+    # Wrappers
+    config.methods.igdm = ConfigDict()
+    config.methods.igdm.alpha = 10.0  # weight of the term
+    config.methods.igdm.ramp_epochs = 0  # over which the weight rises; 0: the phase's length
+    config.methods.igdm.minus_bn = "train"  # train, batch_frozen: BatchNorm of the x - delta pass
+    config.methods.igdm.clip_minus = False  # cut x - delta to [0, 1]
+    config.methods.fair_ard = ConfigDict()
+    config.methods.fair_ard.exponent = 2.0  # how strongly hard classes count
+    config.methods.fair_ard.lower = 5 / 6  # bounds of the class weights
+    config.methods.fair_ard.upper = 5 / 2
+    config.methods.fair_ard.variant = "as_described"  # counts over a class's images; as_released: over N / C
+
     config.eval = ConfigDict()
     config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
     config.eval.checkpoint = "student"  # --mode=evaluate: student, teacher, or a path to a workdir or a phase's folder
@@ -111,11 +167,23 @@ def get_config() -> ConfigDict:
     return config
 
 
+def _outside_teacher() -> Any:
+    """Where a teacher comes from, if from elsewhere."""
+    entry: Any = ConfigDict()
+    entry.path = ""  # a workdir (its student), a phase's folder of checkpoints, or a PyTorch file
+    entry.weights = "last"  # last, selected, averaged: which of a checkpoint's
+    entry.architecture = ""  # of a PyTorch file, as model.name
+    entry.activation = "relu"  # of a PyTorch file: relu, silu
+    entry.mean = ()  # of a PyTorch file's input normalisation, for each channel; (): none, or the file's own
+    entry.std = ()
+    return entry
+
+
 def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
-    phase.method = ""  # pgd_at, trades, mart, at_bsl, robal, reat, taet, self_distillation
-    phase.wrappers = ()  # awp, robust_lt: around the method, the first one innermost
+    phase.method = ""  # pgd_at, at_bsl, reat, or one of those with settings in config.methods
+    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma

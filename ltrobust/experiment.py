@@ -13,18 +13,16 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ltrobust import models, processes, results
+from ltrobust import checks, models, processes, results
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
-from ltrobust.evaluation import protocols
 from ltrobust.files import hold
-from ltrobust.methods import Teacher, decision_rule
-from ltrobust.methods.self_distillation import TEACHER
+from ltrobust.methods import TEACHER, Teacher, decision_rule
 from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
-from ltrobust.training import devices, phases
-from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training import devices, phases, teachers
+from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
@@ -49,21 +47,23 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
     began = time.monotonic()
     mesh = devices.make_mesh()
     with processes.all_or_none():
-        _check_settings(config)
-        wanted = _phases_to_run(config)
+        checks.settings(config)
+        wanted = checks.phases_to_run(config)
         splits = load_splits(config)
         planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
-    _check_same_start(config, splits)
+    used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
+    known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=splits.images.shape[1:])
+    checks.same_start(config, splits)
     with contextlib.ExitStack() as held:
         with processes.all_or_none():
             if processes.first():
                 workdirs.claim(workdir, config)
                 held.enter_context(hold(workdir))
-            _check_teacher_is_there(checkpoint_folder(config, workdir), wanted)
+            checks.teacher_is_there(checkpoint_folder(config, workdir), wanted)
         preemption = preemption or Preemption()
         # One process alone may stop where it is; several have to agree first.
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
-            networks, training = _run_phases(config, workdir, planned, splits, mesh, preemption)
+            networks, training = _run_phases(config, workdir, planned, known, splits, mesh, preemption)
             if processes.several() and any(processes.gather(preemption.requested)):
                 raise Preempted("stopped after training; the same command goes on from there.")
         settings = workdirs.plain(config)
@@ -74,11 +74,15 @@ def _run_phases(
     config: Any,
     workdir: Path,
     planned: Mapping[str, phases.Phase],
+    known: dict[str, teachers.Known],
     splits: Splits,
     mesh: Mesh,
     preemption: Preemption | None,
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
-    """Every phase in order; its networks by name, and the card's part on how they were trained."""
+    """Every phase in order; its networks by name, and the card's part on how they were trained.
+
+    `known` are the teachers from elsewhere; the teacher phase's last weights join them.
+    """
     evaluator_of = functools.cache(
         lambda head, rule: results.make_network_evaluator(
             config,
@@ -94,10 +98,10 @@ def _run_phases(
     about = {"config": workdirs.plain(config), "data": describe(splits), "software": cards.software()}
     networks: dict[str, results.Network] = {}
     training: dict[str, Any] = {}
-    teachers: dict[str, Teacher] = {}
     for name, phase in planned.items():
         examples = phase.examples_of(0)
-        needed = {key: teachers[key] for key in phase.settings.method.teachers}
+        needed = {key: known[key].teacher for key in phase.settings.method.teachers}
+        taught = {key: known[key].about | results.fingerprints_of(teacher) for key, teacher in needed.items()}
         head = phase.settings.method.head
         warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else None
         folder = checkpoint_folder(config, workdir) / name
@@ -107,8 +111,9 @@ def _run_phases(
         ):
             processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
             if checkpoints.latest() is not None:
-                _check_same_run(checkpoints.about(), config, folder)
-                _check_same_images(checkpoints.about(), splits, folder)
+                checks.same_run(checkpoints.about(), config, folder)
+                checks.same_images(checkpoints.about(), splits, folder)
+                checks.same_teachers(checkpoints.about(), taught, folder)
             state, selection = run_phase(
                 phase,
                 splits,
@@ -123,6 +128,7 @@ def _run_phases(
                     **about,
                     "phase": name,
                     "steps": phase.total_steps,
+                    "teachers": taught,
                     "examples": {
                         "number": len(examples),
                         "class_counts": phase.class_counts.tolist(),
@@ -134,8 +140,11 @@ def _run_phases(
             training[name] = _describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
-        frozen = phases.make_module(config, splits.num_classes, head=head)
-        teachers = {TEACHER: Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)}
+        if name == "teacher":
+            frozen = phases.make_module(config, splits.num_classes, head=head)
+            teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
+            about_it = {"from": "teacher phase", "weights": "last", "method": phase.settings.method.name}
+            known = {TEACHER: teachers.Known(teacher, about_it), **known}
     return networks, training
 
 
@@ -151,12 +160,13 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     began = time.monotonic()
     mesh = devices.make_mesh()
     with processes.all_or_none():
-        _check_settings(config)
+        checks.settings(config)
         folder = _find_checkpoints(config, workdir)
         splits = load_splits(config)
-    _check_same_start(config, splits)
+    checks.same_start(config, splits)
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
+        about["config"]["model"].setdefault("activation", "relu")  # written when there was no choice
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))
         if found:
             raise ValueError(
@@ -164,7 +174,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
                 + "\n".join(f"  {line}" for line in found)
                 + "\nEvaluate it with the configuration that made it."
             )
-        _check_same_images(about, splits, folder)
+        checks.same_images(about, splits, folder)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
         module = phases.make_module(config, splits.num_classes, head=method.head)
         template = Weights(*models.initialise(module, jax.random.key(0), splits.images.shape[1:]))
@@ -178,66 +188,6 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
-
-
-def _check_same_start(config: Any, splits: Splits) -> None:
-    """Refuses processes of other settings, programs or images than the first one's."""
-    if not processes.several():
-        return
-    data = [splits.images, splits.labels, splits.validation_images, splits.validation_labels]
-    local = {"data": {**workdirs.plain(config)["data"], "dir": "", "cache_dir": ""}}
-    processes.check_same(
-        {"configuration": cards.digest_json({**workdirs.plain(config), **local}), "software": cards.software()},
-        "start all of them with the same version and flags.",
-    )
-    processes.check_same({"training or validation part": cards.digest(data)}, results.SAME_DATA)
-
-
-def _check_same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
-    """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
-    if found := workdirs.differences(about["config"], workdirs.plain(config)):
-        raise ValueError(
-            f"{folder} holds checkpoints of another configuration:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nGive another checkpoint.dir, or start with the values on the left to go on with that run."
-        )
-
-
-def _check_teacher_is_there(checkpoints: epath.Path, wanted: list[str]) -> None:
-    """Refuses to go on with a student whose teacher is gone: a teacher trained again may be another network."""
-    folders = {name: checkpoints / name for name in wanted}
-    missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
-    if missing == ["teacher"]:
-        raise ValueError(
-            f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
-            "Put it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
-        )
-
-
-def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) -> None:
-    """Refuses a checkpoint that was trained on other images than those found now."""
-    there, here = about["data"]["fingerprints"], splits.fingerprints
-    if there != here:
-        raise ValueError(
-            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the training part "
-            f"{there['train'][:12]}, now {here['train'][:12]}); use the copy of the data set that it was trained on."
-        )
-
-
-def _check_settings(config: Any) -> None:
-    """Refuses values that make no sense, and evaluation settings, before anything is trained."""
-    workdirs.check_values(config)
-    if config.checkpoint.keep < 1 or config.checkpoint.minutes < 0:
-        raise ValueError(
-            f"checkpoint.keep is {config.checkpoint.keep} and checkpoint.minutes is {config.checkpoint.minutes}; they "
-            "must be at least 1 and 0."
-        )
-    protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
-    if config.eval.batch_size < 1 or config.eval.limit < 0:
-        raise ValueError(
-            f"eval.batch_size is {config.eval.batch_size} and eval.limit is {config.eval.limit}; "
-            "they must be at least 1 and 0."
-        )
 
 
 def load_splits(config: Any) -> Splits:
@@ -255,27 +205,6 @@ def load_splits(config: Any) -> Splits:
     )
 
 
-def _phases_to_run(config: Any) -> list[str]:
-    """The student, after the teacher where the student's settings need one."""
-    for name in phases.NAMES:
-        if config[name].initialize not in ("scratch", "teacher"):
-            raise ValueError(f"{name}.initialize is {config[name].initialize!r}; known: scratch, teacher.")
-    needs_teacher = phases.make_method(config, "student").teachers or config.student.initialize == "teacher"
-    if not needs_teacher:
-        return ["student"]
-    teacher, student = (phases.make_method(config, name) for name in phases.NAMES)
-    if config.student.initialize == "teacher" and teacher.head != student.head:
-        raise ValueError(
-            f"student.initialize is 'teacher', but {student.name} has another head than {teacher.name}; use 'scratch'."
-        )
-    if teacher.teachers or config.teacher.initialize == "teacher":
-        raise ValueError(
-            f"teacher.method is {config.teacher.method!r}, which needs a teacher of its own; choose one that does not, "
-            "such as pgd_at."
-        )
-    return ["teacher", "student"]
-
-
 def checkpoint_folder(config: Any, workdir: Path) -> epath.Path:
     """Where the phases' checkpoints lie, each in a folder of its name: anywhere that epath reaches."""
     return epath.Path(config.checkpoint.dir) if config.checkpoint.dir else epath.Path(workdir) / "checkpoints"
@@ -284,16 +213,12 @@ def checkpoint_folder(config: Any, workdir: Path) -> epath.Path:
 def _find_checkpoints(config: Any, workdir: Path) -> epath.Path:
     """The folder of a phase's checkpoints, from `student`, `teacher`, a workdir or such a folder."""
     wanted = config.eval.checkpoint
-    if wanted in phases.NAMES:
-        candidates = [checkpoint_folder(config, workdir) / wanted]
-    else:
-        candidates = [epath.Path(wanted) / "checkpoints" / "student", epath.Path(wanted)]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    tried = ", ".join(str(folder) for folder in candidates)
+    path = checkpoint_folder(config, workdir) / wanted if wanted in phases.NAMES else epath.Path(wanted)
+    folder = folder_in(path)
+    if folder is not None:
+        return folder
     raise FileNotFoundError(
-        f"eval.checkpoint is {wanted!r}, but there is no folder {tried}; give student, teacher, a workdir, or a folder "
+        f"eval.checkpoint is {wanted!r}, but there is no folder {path}; give student, teacher, a workdir, or a folder "
         "of checkpoints, and --workdir=DIR where the run is not in the default one."
     )
 
@@ -311,4 +236,4 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
 def _describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
     run = {key: about["config"][key] for key in ("seed", "threat")}
-    return run | {key: about[key] for key in ("steps", "examples", "software")}
+    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers") if key in about}

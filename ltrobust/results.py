@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import models, processes
+from ltrobust import checks, models, processes
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.methods import DecisionRule
+from ltrobust.methods import DecisionRule, Teacher
 from ltrobust.reporting import cards, tables
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
@@ -35,9 +35,6 @@ class Network:
     weights: Weights
     head: models.Head
     rule: DecisionRule
-
-
-SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
 
 
 def report(
@@ -58,7 +55,7 @@ def report(
     with processes.all_or_none():
         test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
     processes.check_same(
-        {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, SAME_DATA
+        {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
     )
     ids = first_of_each_class(test.labels, config.eval.limit)
     evaluator_of = functools.cache(
@@ -76,7 +73,7 @@ def report(
     results = {}
     for network, trained in networks.items():
         weights = trained.weights
-        fingerprints = _fingerprints(weights)
+        fingerprints = fingerprints_of(weights)
         store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
         evaluation = evaluator_of(trained.head, trained.rule)(
             weights,
@@ -103,8 +100,9 @@ def report(
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
     checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}
+    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
     card = {
-        "config": {**settings, "data": data, "checkpoint": checkpoint},
+        "config": {**settings, "data": data, "checkpoint": checkpoint, "teachers": teachers},
         "model": {
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
@@ -124,7 +122,7 @@ def report(
     return processes.share(path)
 
 
-def _fingerprints(weights: Weights) -> dict[str, str]:
+def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
     """SHA-256 of parameters and of running statistics."""
     return {
         "params_sha256": cards.digest(jax.tree.leaves(jax.device_get(weights.params))),

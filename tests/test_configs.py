@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default, published
+from configs import cifar10_distillation, default, published
 from ltrobust import methods
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import protocols
@@ -50,6 +50,25 @@ def test_a_new_key_is_refused(name):
 def test_the_docstring_is_a_contract(name):
     text = importlib.import_module(f"configs.{name}").__doc__
     assert name == "default" or f"python main.py --config=configs/{name}.py" in text
+
+
+@pytest.mark.parametrize("name", ["cifar10_distillation", "cifar100_distillation"])
+def test_the_named_recipes_of_distillation(name):
+    module = importlib.import_module(f"configs.{name}")
+    for recipe in (*module.BASES, *(f"{base}+igdm" for base in module.BASES), *cifar10_distillation.OTHERS):
+        config = module.get_config(recipe).lock()
+        assert set(_flatten(plain(config))) == set(_flatten(plain(default.get_config())))
+        base, _, wrapper = recipe.partition("+")
+        method = phases.make_method(config, "student")
+        assert method.name == {"ard_2020": "ard", "fair_ard": "ard+fair_ard"}.get(recipe, recipe)
+        assert ("igdm_loss" in method.metrics) == (wrapper == "igdm")
+        # The first epochs, counted from 1, at a lower rate; a drop at fraction d holds from floor(d E) + 1.
+        firsts = [int(drop * config.student.epochs + 1e-9) + 1 for drop in config.student.optimizer.drops]
+        assert firsts == ([216, 261, 286] if base in ("rslad", "mtard", "b_mtard") else [101, 151])
+    assert module.get_config("adaad+igdm").methods.igdm.alpha == {"cifar10": 5.0, "cifar100": 15.0}[name.split("_")[0]]
+    assert module.get_config("ard_2020").methods.ard.kl_scale == {"cifar10": 0.1, "cifar100": 0.01}[name.split("_")[0]]
+    with pytest.raises(ValueError, match=r"there is no recipe 'mtard\+igdm'; known: pgd_at, .*b_mtard"):
+        module.get_config("mtard+igdm")
 
 
 @pytest.mark.parametrize("name", NAMES)

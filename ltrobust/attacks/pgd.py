@@ -2,6 +2,7 @@
 
 The two do the same steps; the second takes its loss from a list, and all its settings but the start are traced, so
 that FGSM, PGD-20, PGD-100, CW-Linf, LSA, Temperature-PGD and MIM at any radius and logit scale are one program.
+`pgd_with_tally` is `pgd` that also counts something over its iterates.
 """
 
 import functools
@@ -51,20 +52,55 @@ def pgd(
     Raises:
       ValueError: images of the wrong type, shape or range; negative steps; unknown start.
     """
+    settings = {"threat": threat, "steps": steps, "step_size": step_size, "radius": radius, "start": start}
+    return _ascend(lambda points: (objective(points), ()), (), images, keys, **settings)[0]
+
+
+def pgd_with_tally(
+    objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], images: jax.Array, keys: jax.Array, **settings: Any
+) -> tuple[jax.Array, jax.Array]:
+    """As `pgd`, with its settings, for an objective that returns values [B] and truth values or counts [B].
+
+    Returns:
+      The last iterate, and the counts' sum over x_0 .. x_{K-1}, the iterates from which a step is made, int32 [B].
+    """
+    return _ascend(objective, jnp.zeros(len(images), jnp.int32), images, keys, **settings)
+
+
+def _ascend(
+    objective: Callable[[jax.Array], tuple[jax.Array, Any]],
+    nothing: Any,
+    images: jax.Array,
+    keys: jax.Array,
+    *,
+    threat: Threat,
+    steps: int,
+    step_size: jax.typing.ArrayLike,
+    radius: jax.typing.ArrayLike | None = None,
+    start: str = "uniform",
+) -> tuple[jax.Array, Any]:
+    """Last iterate, and what the objective says beside its values summed over the others, from `nothing`."""
     ball.check_images(images, threat)
     if steps < 0:
         raise ValueError(f"PGD steps is {steps}; it must be at least 0.")
     radius = threat.epsilon if radius is None else radius
     step_size = ball.per_example(step_size, images)
-    gradient = jax.grad(lambda points: jnp.sum(objective(points)))
 
-    def step(_, points: jax.Array) -> jax.Array:
-        moved = points + step_size * ball.direction(gradient(points), threat.norm)
-        return ball.project(moved, images, radius, threat)
+    def total(points: jax.Array) -> tuple[jax.Array, Any]:
+        values, tally = objective(points)
+        return jnp.sum(values), tally
+
+    def step(_, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        points, sums = carry
+        gradient, tally = jax.grad(total, has_aux=True)(points)
+        moved = points + step_size * ball.direction(gradient, threat.norm)
+        sums = jax.tree.map(lambda sum, new: sum + new.astype(sum.dtype), sums, tally)
+        return ball.project(moved, images, radius, threat), sums
 
     first = ball.random_start(images, keys, radius, start=start, threat=threat)
-    last = jax.lax.fori_loop(0, steps, step, first) if steps else ball.project(first, images, radius, threat)
-    return jax.lax.stop_gradient(last)
+    if not steps:
+        return jax.lax.stop_gradient((ball.project(first, images, radius, threat), nothing))
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, step, (first, nothing)))
 
 
 class State(NamedTuple):

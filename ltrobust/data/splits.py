@@ -125,6 +125,7 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
 def describe(splits: Splits) -> dict[str, Any]:
     """What a checkpoint and a card say about the split."""
     return {
+        "image_shape": list(splits.images.shape[1:]),
         "class_counts": splits.class_counts.tolist(),
         "validation_counts": np.bincount(splits.validation_labels, minlength=splits.num_classes).tolist(),
         "fingerprints": splits.fingerprints,

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ltrobust.methods.adversarial import mart, pgd_at, trades
+from ltrobust.methods.balanced_teachers import b_mtard, mtard
 from ltrobust.methods.contract import (
+    CLEAN_TEACHER,
+    TEACHER,
     Batch,
     DecisionRule,
     InnerAttack,
@@ -22,6 +25,10 @@ from ltrobust.methods.contract import (
     decision_rule,
     with_radii,
 )
+from ltrobust.methods.distillation import adaad, ard, rslad
+from ltrobust.methods.fair_ard import fair_ard
+from ltrobust.methods.guided_distillation import adaiad, iad, iad2
+from ltrobust.methods.igdm import igdm
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
@@ -36,10 +43,20 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "reat": reat,
     "taet": taet,
     "self_distillation": self_distillation,
+    "ard": ard,
+    "iad": iad,
+    "iad2": iad2,
+    "rslad": rslad,
+    "adaad": adaad,
+    "adaiad": adaiad,
+    "mtard": mtard,
+    "b_mtard": b_mtard,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,
     "robust_lt": robust_lt,
+    "igdm": igdm,
+    "fair_ard": fair_ard,
 }
 
 
@@ -79,7 +96,9 @@ def _checked(kind: str, registry: dict[str, Callable[..., Method]], name: str, s
 
 
 __all__ = [
+    "CLEAN_TEACHER",
     "REGISTRY",
+    "TEACHER",
     "WRAPPERS",
     "Batch",
     "DecisionRule",

@@ -4,20 +4,26 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
-from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Objective, Outcome, attack_on
 from ltrobust.methods.settings import check_variant, check_weights
+
+
+def label_objective(inner: InnerAttack) -> Objective:
+    """`CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
+
+    def objective(learner: Learner, batch: Batch):
+        def ascended(images: jax.Array):
+            logits, _ = learner.forward(images, bn=inner.bn)
+            return objectives.cross_entropy(logits, batch.labels), logits
+
+        return ascended
+
+    return objective
 
 
 def attack_cross_entropy(inner: InnerAttack):
     """The inner maximisation of `CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
-
-    def attack(learner: Learner, batch: Batch):
-        return inner(
-            lambda images: objectives.cross_entropy(learner.forward(images, bn=inner.bn)[0], batch.labels),
-            batch,
-        )
-
-    return attack
+    return attack_on(inner, label_objective(inner))
 
 
 def pgd_at(inner: InnerAttack) -> Method:
@@ -31,7 +37,7 @@ def pgd_at(inner: InnerAttack) -> Method:
         value = jnp.mean(objectives.cross_entropy(adv_logits, batch.labels))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
+    return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
 
 
 def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described") -> Method:
@@ -67,7 +73,14 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
         outcome = Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
         return clean_loss + beta * robust_loss, outcome
 
-    return Method(name="trades", attack=attack, loss=loss, inner=inner, metrics=("clean_loss", "robust_loss"))
+    return Method(
+        name="trades",
+        attack=attack,
+        loss=loss,
+        inner=inner,
+        metrics=("clean_loss", "robust_loss"),
+        passes=("clean", "adv", "clean") if variant == "as_released" else ("clean", "adv"),
+    )
 
 
 def boosted_cross_entropy(logits: jax.Array, labels: jax.Array, *, variant: str = "as_described") -> jax.Array:
@@ -121,4 +134,11 @@ def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described"
         return boosted_loss + beta * robust_loss, outcome
 
     attack = attack_cross_entropy(inner)
-    return Method(name="mart", attack=attack, loss=loss, inner=inner, metrics=("boosted_loss", "robust_loss"))
+    return Method(
+        name="mart",
+        attack=attack,
+        loss=loss,
+        inner=inner,
+        metrics=("boosted_loss", "robust_loss"),
+        passes=("clean", "adv"),
+    )

@@ -28,21 +28,32 @@ import numpy as np
 
 from ltrobust import models
 from ltrobust.attacks import ball
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.pgd import pgd, pgd_with_tally
 from ltrobust.threat import Threat, pixels
 
 PyTree = Any
 
+# Teachers that methods ask for: an adversarially trained one, and a naturally trained one.
+TEACHER, CLEAN_TEACHER = "teacher", "clean_teacher"
+
 
 @flax.struct.dataclass
 class Batch:
-    """One device's share of a batch. `radius` and `step_size` are [B] in pixel units, `keys` feed the attack."""
+    """One device's share of a batch. `radius` and `step_size` are [B] in pixel units, `keys` feed the attack.
+
+    `weights` [B] are what a wrapper lets each example count for in the loss; None: all the same.
+    """
 
     images: jax.Array
     labels: jax.Array
     keys: jax.Array
     radius: jax.Array
     step_size: jax.Array
+    weights: jax.Array | None = None
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """`mean_i w_i v_i` of values [B], the form in which a method that honours `weights` adds up its loss."""
+        return jnp.mean(values if self.weights is None else self.weights * values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +76,22 @@ class DecisionRule:
 
 @flax.struct.dataclass
 class Teacher:
-    """A frozen network: running statistics, no updates. Its input gradient is available to attacks."""
+    """A frozen network: running statistics, no updates. Its input gradient is available to attacks.
+
+    `mean` and `std`, one number for each channel, are of networks from elsewhere that normalise their input.
+    """
 
     module: nn.Module = flax.struct.field(pytree_node=False)
     params: PyTree
     batch_stats: PyTree
     rule: DecisionRule = flax.struct.field(pytree_node=False, default=DecisionRule())
+    mean: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+    std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Logits [B, C] in eval mode, as they are used at test time."""
+        """Logits [B, C] in eval mode, as they are used at test time, from pixels in [0,1]."""
+        if self.mean:
+            images = (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
         return self.rule(models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0])
 
 
@@ -153,7 +171,17 @@ class InnerAttack:
 
     def __call__(self, objective: Callable[[jax.Array], jax.Array], batch: Batch) -> jax.Array:
         """Adversarial images for a per-example objective, with the batch's radii and step sizes."""
-        return pgd(
+        return self._run(pgd, objective, batch)
+
+    def tallied(
+        self, objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same images, and sums over the iterates, for an objective that returns values [B] and counts [B]."""
+        return self._run(pgd_with_tally, objective, batch)
+
+    def _run(self, search: Callable[..., Any], objective: Callable[[jax.Array], Any], batch: Batch) -> Any:
+        """One of the two searches with these settings."""
+        return search(
             objective,
             batch.images,
             batch.keys,
@@ -163,6 +191,19 @@ class InnerAttack:
             radius=batch.radius,
             start=self.start,
         )
+
+
+Objective = Callable[[Learner, Batch], Callable[[jax.Array], tuple[jax.Array, jax.Array]]]
+
+
+def attack_on(inner: InnerAttack, objective: Objective) -> Callable[[Learner, Batch], jax.Array]:
+    """The inner maximisation of an objective: `(learner, batch) -> images -> (values [B], the learner's logits)`."""
+
+    def attack(learner: Learner, batch: Batch) -> jax.Array:
+        ascended = objective(learner, batch)
+        return inner(lambda images: ascended(images)[0], batch)
+
+    return attack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +216,10 @@ class Method:
       inner: the attack settings, from which the default radii come.
       metrics: names that `Outcome.metrics` holds.
       teachers: names of the frozen teachers that it needs.
+      passes: what its train-mode passes see, in order: `adv`, `clean`, `minus` (x - d); for wrappers that add passes of
+        their own. None: not said, and such wrappers refuse it.
+      objective: what the attack ascends, where the attack is `attack_on(inner, objective)`; for wrappers that watch it.
+      weighted: whether the loss is `batch.mean` of something per example, so that `batch.weights` are honoured.
       head: how the network's pooled features become outputs.
       test_logits: `(outputs [B, C + extra], class_counts [C]) -> logits [B, C]`, what is attacked and judged at test
         and validation time; default: the outputs.
@@ -196,6 +241,9 @@ class Method:
     inner: InnerAttack
     metrics: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
+    passes: tuple[str, ...] | None = None
+    objective: Objective | None = None
+    weighted: bool = False
     head: models.Head = dataclasses.field(default_factory=models.Head)
     test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     adv_images: Callable[[PyTree], jax.Array] = lambda adv: adv

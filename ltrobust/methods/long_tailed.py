@@ -23,7 +23,7 @@ def at_bsl(inner: InnerAttack) -> Method:
         value = jnp.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner)
+    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,7 @@ def robal(
         loss=loss,
         inner=inner,
         metrics=("label_loss", "robust_loss"),
+        passes=("adv", "clean", "clean", "adv") if variant == "as_released" else ("clean", "adv"),
         head=models.Head("cosine", floor=floor),
         test_logits=ScaledAndShifted(test_scale, tau_p),
     )

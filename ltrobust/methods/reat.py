@@ -49,6 +49,7 @@ def reat(inner: InnerAttack, *, variant: str = "as_described") -> Method:
         loss=loss,
         inner=inner,
         metrics=("label_loss", "tail_loss"),
+        passes=("adv",),
         initial_state=_initial_state,
     )
 

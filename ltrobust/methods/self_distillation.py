@@ -9,31 +9,25 @@ form of the distillation term, the weights and the inner objective are this proj
 `docs/methods.md`; every alternative of the ablation grid is a setting below.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
-from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, Teacher
+from ltrobust.methods.contract import TEACHER, Batch, InnerAttack, Learner, Method, Outcome, attack_on
+from ltrobust.methods.distillation import teacher_objective
+from ltrobust.methods.igdm import METRICS as IGDM_METRICS
+from ltrobust.methods.igdm import check_minus_mode, igdm_term
 from ltrobust.methods.settings import check_choices, check_positive, check_weights
 from ltrobust.models import BatchNormMode
 
-TEACHER = "teacher"
 LABEL_LOSSES = ("bsl", "ce")
 TEACHER_INPUTS = ("adv", "clean")
 INNER_OBJECTIVES = ("ce", "bsl", "teacher_kl")
 RAMPS = ("linear", "none")
-MINUS_MODES = ("train", "batch_frozen")
-METRICS = ("label_loss", "logit_loss", "igdm_loss", "teacher_peak")
-
-
-def indirect_gradient_matching(teacher_difference: jax.Array, difference: jax.Array) -> jax.Array:
-    """`KL(softmax sg[z_t(x+d) - z_t(x-d)] || softmax(z(x+d) - z(x-d)))` per example.
-
-    IGDM (Lee, Cho and Kim, ICLR 2025). Both differences are [B, C]; a constant added to a network's logits leaves the
-    term unchanged. Returns [B].
-    """
-    return objectives.kl_divergence(jax.lax.stop_gradient(teacher_difference), difference)
+METRICS = ("label_loss", "logit_loss")
 
 
 def self_distillation(
@@ -77,8 +71,8 @@ def self_distillation(
         teacher_input=(teacher_input, TEACHER_INPUTS),
         inner_objective=(inner_objective, INNER_OBJECTIVES),
         ramp=(ramp, RAMPS),
-        minus_bn=(minus_bn, MINUS_MODES),
     )
+    check_minus_mode("self_distillation", minus_bn)
     needs_teacher = alpha > 0 or beta > 0 or inner_objective == "teacher_kl"
 
     def label_term(learner: Learner, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -86,33 +80,24 @@ def self_distillation(
             return objectives.cross_entropy(logits, labels)
         return objectives.balanced_softmax(logits, labels, learner.class_counts)
 
-    def igdm_term(learner: Learner, teacher: Teacher, batch: Batch, adv_images, adv_logits):
-        """The term, the teacher's mean peak probability, and the learner after its passes."""
-        minus = 2 * batch.images - adv_images
-        minus = jnp.clip(minus, inner.threat.lower, inner.threat.upper) if clip_minus else minus
-        if clean_forward:
-            _, learner = learner.forward(batch.images, bn="train")
-        minus_logits, learner = learner.forward(minus, bn=minus_bn)
-        teacher_difference = teacher.logits(adv_images) - teacher.logits(minus)
-        term = indirect_gradient_matching(teacher_difference, adv_logits - minus_logits)
-        peak = jnp.mean(jnp.max(jax.nn.softmax(teacher_difference), axis=-1))
-        return jnp.mean(term), peak, learner
+    matching = functools.partial(
+        igdm_term, threat=inner.threat, clean_forward=clean_forward, minus_bn=minus_bn, clip_minus=clip_minus
+    )
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
         label_value = jnp.mean(label_term(learner, adv_logits, batch.labels))
-        total, zero = label_weight * label_value, jnp.float32(0)
-        logit_value, igdm_value, peak = zero, zero, zero
+        total, logit_value = label_weight * label_value, jnp.float32(0)
         if alpha > 0:
             teacher_images = adv_images if teacher_input == "adv" else batch.images
             teacher_logits = jax.lax.stop_gradient(learner.teachers[TEACHER].logits(teacher_images))
             logit_value = jnp.mean(objectives.kl_divergence(teacher_logits, adv_logits, temperature))
             total += alpha * temperature**2 * logit_value
+        metrics: dict[str, jax.Array] = dict(zip(METRICS, (label_value, logit_value), strict=True))
         if beta > 0:
-            teacher = learner.teachers[TEACHER]
-            igdm_value, peak, learner = igdm_term(learner, teacher, batch, adv_images, adv_logits)
-            total += beta * (learner.progress if ramp == "linear" else 1.0) * igdm_value
-        metrics: dict[str, jax.Array] = dict(zip(METRICS, (label_value, logit_value, igdm_value, peak), strict=True))
+            term, peak, learner = matching(learner, batch, adv_images, adv_logits)
+            total += beta * (learner.progress if ramp == "linear" else 1.0) * term
+            metrics |= dict(zip(IGDM_METRICS, (term, peak), strict=True))
         return total, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
     return Method(
@@ -120,8 +105,9 @@ def self_distillation(
         attack=_attack(inner, inner_objective),
         loss=loss,
         inner=inner,
-        metrics=METRICS,
+        metrics=METRICS + IGDM_METRICS if beta > 0 else METRICS,
         teachers=(TEACHER,) if needs_teacher else (),
+        passes=("adv", *((("clean",) * clean_forward + ("minus",) * (minus_bn == "train")) if beta > 0 else ())),
     )
 
 
@@ -129,13 +115,13 @@ def _attack(inner: InnerAttack, inner_objective: str):
     """The inner maximisation, BatchNorm in the attack's mode."""
     if inner_objective == "ce":
         return attack_cross_entropy(inner)
+    if inner_objective == "teacher_kl":
+        return attack_on(inner, teacher_objective(inner))
 
     def attack(learner: Learner, batch: Batch):
         def objective(images: jax.Array) -> jax.Array:
             logits, _ = learner.forward(images, bn=inner.bn)
-            if inner_objective == "bsl":
-                return objectives.balanced_softmax(logits, batch.labels, learner.class_counts)
-            return objectives.kl_divergence(learner.teachers[TEACHER].logits(images), logits)
+            return objectives.balanced_softmax(logits, batch.labels, learner.class_counts)
 
         return inner(objective, batch)
 

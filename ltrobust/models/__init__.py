@@ -14,12 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ltrobust.models.layers import Head, Layers
+from ltrobust.models.layers import ACTIVATIONS, Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18
 from ltrobust.models.resnet import resnet18
 from ltrobust.models.small_resnet import small_resnet
-from ltrobust.models.wide_resnet import wide_resnet
+from ltrobust.models.wide_resnet import parse, wide_resnet
 
 BatchNormMode = Literal["eval", "train", "batch_frozen"]
 NAMES: tuple[str, ...] = (
@@ -43,11 +43,13 @@ def create(
     depth: int = 1,
     stem_stride: int = 1,
     head: Head = Head(),  # noqa: B008 - frozen
+    activation: str = "relu",
 ) -> nn.Module:
-    """Builds the network `name`, one of `NAMES`; it holds no parameters, see `initialise`.
+    """Builds the network `name`; it holds no parameters, see `initialise`.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or a wide residual network of any depth D = 6 n + 4 and widening W, `wrn_D_W` in TRADES's
+            form and `dm_wrn_D_W` in DeepMind's.
         num_classes: number of logits, at least 2.
         dtype: what convolutions compute in, "float32" or "bfloat16". Parameters, running statistics, pooled
             features, the linear layer and the logits are float32 in both.
@@ -57,29 +59,38 @@ def create(
         depth: blocks in each stage of small_resnet; other networks ignore it.
         stem_stride: stride of the first convolution of small_resnet; other networks ignore it.
         head: how pooled features become logits.
+        activation: "relu" or "silu", of wide residual networks; the others have relu only.
 
     Raises:
-        ValueError: unknown name or dtype, num_classes below 2, or width, depth or stem_stride below 1.
+        ValueError: unknown name, dtype or activation, an activation that the network does not have, num_classes below
+            2, or width, depth or stem_stride below 1.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     _require_at_least(2, num_classes=num_classes)
     _require_at_least(1, width=width, depth=depth, stem_stride=stem_stride)
-    layers = Layers(DTYPES[dtype], sync_axis, head=head)
+    wide = parse(name)
+    if activation not in ACTIVATIONS or (activation != "relu" and wide is None):
+        raise ValueError(
+            f"activation of {name} is {activation!r}; known: {', '.join(ACTIVATIONS)}, all but relu for wide residual "
+            "networks only."
+        )
+    layers = Layers(DTYPES[dtype], sync_axis, head=head, activation=activation)
+    if wide is not None:
+        depth, widen, deepmind = wide
+        return wide_resnet(num_classes, layers, depth=depth, widen=widen, far_padding=deepmind)
     match name:
         case "resnet18":
             return resnet18(num_classes, layers)
         case "preact_resnet18":
             return preact_resnet18(num_classes, layers)
-        case "wrn_28_10":
-            return wide_resnet(num_classes, layers, depth=28, widen=10)
-        case "wrn_34_10":
-            return wide_resnet(num_classes, layers, depth=34, widen=10)
         case "mobilenet_v2":
             return MobileNetV2(num_classes, layers)
         case "small_resnet":
             return small_resnet(num_classes, layers, width=width, depth=depth, stem_stride=stem_stride)
-    raise ValueError(f"model is {name!r}; known models: {', '.join(NAMES)}.")
+    raise ValueError(
+        f"model is {name!r}; known models: {', '.join(NAMES)}; and wrn_D_W, dm_wrn_D_W for depths D = 6 n + 4"
+    )
 
 
 def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:

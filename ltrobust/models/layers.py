@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from ltrobust.models.convolution import convolve
 
 HEADS = ("linear", "cosine")
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "silu": nn.silu}
 
 
 def symmetric_uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
@@ -80,6 +81,9 @@ class Layers:
         conv_init: initialiser of the convolution kernels.
         zero_bias: whether the linear bias starts at 0 instead of U(+-1/sqrt(inputs)).
         head: how pooled features become logits.
+        activation: one of `ACTIVATIONS`, for the networks that ask.
+        far_padding: whether strided convolutions larger than 1 are padded on the far sides only, as "SAME" does on
+            sides of even length.
     """
 
     dtype: Any
@@ -87,14 +91,21 @@ class Layers:
     conv_init: Callable[..., jax.Array] = uniform_fan_in
     zero_bias: bool = False
     head: Head = Head()
+    activation: str = "relu"
+    far_padding: bool = False
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The network's nonlinearity."""
+        return ACTIVATIONS[self.activation](x)
 
     def conv(self, features: int, *, name: str, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv:
         """Convolution without bias, padded by size // 2: [B,H,W,c] -> [B,ceil(H/s),ceil(W/s),features]."""
+        near = 0 if self.far_padding and stride > 1 else size // 2
         return nn.Conv(
             features,
             (size, size),
             strides=(stride, stride),
-            padding=((size // 2, size // 2),) * 2,
+            padding=((near, size // 2),) * 2,
             feature_group_count=groups,
             use_bias=False,
             dtype=self.dtype,

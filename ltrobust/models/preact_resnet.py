@@ -11,7 +11,8 @@ from ltrobust.models.layers import Layers, global_average_pool
 class PreActBlock(nn.Module):
     """conv3(relu(norm(conv3(o)))) + shortcut with o = relu(norm(x)); the first convolution has the stride.
 
-    The shortcut is the raw x, or conv1(o) without batch norm where the stride or the width changes the shape.
+    The shortcut is the raw x, or conv1(o) without batch norm where the stride or the width changes the shape. `layers`
+    may have another activation than relu.
     """
 
     features: int
@@ -22,15 +23,15 @@ class PreActBlock(nn.Module):
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
         conv = self.layers.conv
         norm = functools.partial(self.layers.norm, use_running_average=use_running_average)
-        activated = nn.relu(norm(x, name="norm1"))
+        activated = self.layers.activate(norm(x, name="norm1"))
         if self.stride != 1 or x.shape[-1] != self.features:
             x = conv(self.features, size=1, stride=self.stride, name="shortcut_conv")(activated)
         out = conv(self.features, stride=self.stride, name="conv1")(activated)
-        return conv(self.features, name="conv2")(nn.relu(norm(out, name="norm2"))) + x
+        return conv(self.features, name="conv2")(self.layers.activate(norm(out, name="norm2"))) + x
 
 
 class PreActResNet(nn.Module):
-    """Bare conv3 stem, stages of pre-activation blocks, norm, relu, global average pool, linear.
+    """Bare conv3 stem, stages of pre-activation blocks, norm, activation, global average pool, linear.
 
     Logits are float32 [B, num_classes]; the pooled features [B, widths[-1]] are sown as
     ("intermediates", "features").
@@ -41,7 +42,7 @@ class PreActResNet(nn.Module):
         widths: channels of each stage.
         strides: stride of the first block of each stage.
         blocks: blocks in every stage.
-        layers: precision, synchronisation and initialisation.
+        layers: precision, synchronisation, initialisation and activation.
     """
 
     num_classes: int
@@ -59,7 +60,7 @@ class PreActResNet(nn.Module):
                 name = f"stage{stage}_block{block}"
                 module = PreActBlock(width, stride if block == 1 else 1, self.layers, name=name)
                 x = module(x, use_running_average=use_running_average)
-        x = nn.relu(self.layers.norm(x, name="final_norm", use_running_average=use_running_average))
+        x = self.layers.activate(self.layers.norm(x, name="final_norm", use_running_average=use_running_average))
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)
         return self.layers.logits(features, self.num_classes)

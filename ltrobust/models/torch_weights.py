@@ -4,7 +4,8 @@
 |---|---|---|---|
 | resnet18 | pytorch-cifar | conv1 bn1 linear | layer1.0.{conv1,bn1,conv2,bn2,shortcut.0,shortcut.1} |
 | preact_resnet18 | AT-BSL | conv1 bn linear | layer1.0.{bn1,conv1,bn2,conv2,shortcut.0} |
-| wrn_28_10, wrn_34_10 | TRADES | conv1 bn1 fc | block1.layer.0.{bn1,conv1,bn2,conv2,convShortcut} |
+| wrn_D_W | TRADES | conv1 bn1 fc | block1.layer.0.{bn1,conv1,bn2,conv2,convShortcut} |
+| dm_wrn_D_W | DeepMind | init_conv batchnorm logits | layer.0.block.0.{batchnorm_0,conv_0,batchnorm_1,..,shortcut} |
 
 A block has a shortcut's arrays only where it changes the shape.
 
@@ -12,8 +13,10 @@ Kernels are [out,in,k,l] there and [k,l,in,out] here; the linear weight is [out,
 
 Names say nothing about what is computed between them. Two things must be known from the code that trained a network:
 
-- Whether it normalises its input. Networks here do not; where the constants are no tensors of the state dict, nothing
-  can notice. Write images -> logits((images - mean) / std) as the logits function then.
+- Whether it normalises its input. Networks here do not; where the constants are tensors of the state dict,
+  `split_normalisation` takes them out, where they are not, nothing can notice. Write images -> logits((images - mean) /
+  std) as the logits function then.
+- The activation of a wide network: relu in TRADES's code, SiLU in most networks of DeepMind's form.
 - In pre-activation blocks, what the shortcut convolution sees. Here, in pytorch-cifar, AT-BSL and TRADES it is
   relu(norm(x)); RobustBench's PreActBlock gives it the raw x under the same names, which is another function.
 """
@@ -33,6 +36,7 @@ from ltrobust import models
 from ltrobust.models.torch_files import listed, unwrapped
 from ltrobust.models.torch_files import read as read
 from ltrobust.models.torch_files import write as write
+from ltrobust.models.wide_resnet import parse
 
 PREFIXES = ("module.", "model.", "basic_net.", "0.", "1.")
 _COUNTERS = ("num_batches_tracked", "n_averaged")
@@ -48,10 +52,11 @@ _Path = tuple[str, ...]
 class _Naming:
     """What the layers of one family are called in PyTorch."""
 
-    block: str  # a block's name, from its stage (counted from 1) and its index in it (counted from 0)
+    block: str  # a block's name, from its stage and its index in it (counted from 0)
     layers: Mapping[str, str]
     other_final_norms: tuple[str, ...] = ()
     unused: str | None = None  # layers that the peers' code creates and never calls
+    first_stage: int = 1  # the number of the first stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +87,21 @@ _WIDE = _Naming(
     _IN_BLOCK | {"shortcut_conv": "convShortcut", "stem": "conv1", "final_norm": "bn1", "linear": "fc"},
     unused="sub_block1.",
 )
-_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT, "wrn_28_10": _WIDE, "wrn_34_10": _WIDE}
+_DEEPMIND = _Naming(
+    "layer.{stage}.block.{index}",
+    {
+        "conv1": "conv_0",
+        "norm1": "batchnorm_0",
+        "conv2": "conv_1",
+        "norm2": "batchnorm_1",
+        "shortcut_conv": "shortcut",
+        "stem": "init_conv",
+        "final_norm": "batchnorm",
+        "linear": "logits",
+    },
+    first_stage=0,
+)
+_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT}
 
 
 def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | None = None) -> tuple[Any, Any]:
@@ -96,7 +115,7 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
 
     Args:
         state_dict: arrays by name, for example from `read`. They are copied.
-        name: resnet18, preact_resnet18, wrn_28_10 or wrn_34_10.
+        name: resnet18, preact_resnet18, wrn_D_W or dm_wrn_D_W.
         num_classes: number of logits; None takes it from the linear bias.
 
     Returns:
@@ -106,13 +125,14 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
         ValueError: another network; more than one wrapped dict; an input normalisation among the tensors; names that
             are missing or unexpected; a wrong shape; numbers that are not floating point.
 
-    Names: github.com/kuangliu/pytorch-cifar, github.com/NISPLab/AT-BSL, github.com/yaodongyu/TRADES.
+    Names: github.com/kuangliu/pytorch-cifar, github.com/NISPLab/AT-BSL, github.com/yaodongyu/TRADES,
+    github.com/google-deepmind/deepmind-research (adversarial_robustness) and github.com/RobustBench/robustbench.
     """
     naming = _naming_of(name)
     tensors = _cleaned(state_dict, naming)
     bias = tensors.get(f"{naming.layers['linear']}.bias")
     classes = _length(bias, 0, otherwise=2) if num_classes is None else num_classes
-    channels = _length(tensors.get("conv1.weight"), 1, otherwise=3)
+    channels = _length(tensors.get(f"{naming.layers['stem']}.weight"), 1, otherwise=3)
     slots = _slots(name, classes, channels)
     _require_names(name, tensors, [slot.torch_name for slot in slots])
     leaves = {}
@@ -126,6 +146,31 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
     return tree["params"], tree["batch_stats"]
 
 
+def split_normalisation(
+    state_dict: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[tuple[float, ...], tuple[float, ...]] | None]:
+    """The state dict without its input normalisation, and that: mean and deviation of each channel, or None.
+
+    Raises:
+        ValueError: more than one tensor, or none, under one of the two names, or lengths that differ.
+    """
+    tensors = dict(unwrapped(state_dict))
+    found = {name: tensors.pop(name) for name in list(tensors) if str(name).split(".")[-1] in _NORMALISERS}
+    if not found:
+        return tensors, None
+    pairs = {
+        str(name).split(".")[-1]: tuple(np.ravel(np.asarray(tensor, np.float64)).tolist())
+        for name, tensor in found.items()
+    }
+    mean, std = (pairs.get(first, pairs.get(second)) for first, second in (("mean", "mu"), ("std", "sigma")))
+    if len(found) != 2 or mean is None or std is None or len(mean) != len(std):
+        raise ValueError(
+            f"the state dict normalises its input by {listed(found)}; expected one mean (or mu) and one std (or sigma) "
+            "of the same length"
+        )
+    return tensors, (mean, std)
+
+
 def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     """State dict of the network `name`, the exact inverse of `from_torch`.
 
@@ -135,7 +180,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     Args:
         params: parameters of the network, from `initialise`, a checkpoint or `from_torch`.
         batch_stats: its running statistics.
-        name: resnet18, preact_resnet18, wrn_28_10 or wrn_34_10.
+        name: resnet18, preact_resnet18, wrn_D_W or dm_wrn_D_W.
 
     Returns:
         contiguous arrays of their own, by PyTorch name and in PyTorch's layouts.
@@ -161,8 +206,12 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
 
 def _naming_of(name: str) -> _Naming:
     """The names of a network's layers in PyTorch."""
+    wide = parse(name)
+    if wide is not None:
+        return _DEEPMIND if wide[2] else _WIDE
     if name not in _NAMINGS:
-        raise ValueError(f"no PyTorch names are known for {name!r}; allowed: {', '.join(_NAMINGS)}")
+        known = ", ".join((*_NAMINGS, "wrn_28_10", "wrn_34_10", "dm_wrn_28_10"))
+        raise ValueError(f"no PyTorch names are known for {name!r}; allowed: {known} and other depths and widths")
     return _NAMINGS[name]
 
 
@@ -173,7 +222,7 @@ def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
     draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
     params, batch_stats = jax.eval_shape(draw, jax.random.key(0))
     leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
-    return tuple(_Slot(path, _torch_name(_NAMINGS[name], path), leaf.shape) for path, leaf in leaves.items())
+    return tuple(_Slot(path, _torch_name(_naming_of(name), path), leaf.shape) for path, leaf in leaves.items())
 
 
 def _torch_name(naming: _Naming, path: _Path) -> str:
@@ -182,7 +231,7 @@ def _torch_name(naming: _Naming, path: _Path) -> str:
     parts = [naming.layers[layer], _LEAVES[leaf]]
     for block in blocks:
         stage, number = (int(digits) for digits in re.findall(r"\d+", block))
-        parts.insert(0, naming.block.format(stage=stage, index=number - 1))
+        parts.insert(0, naming.block.format(stage=naming.first_stage + stage - 1, index=number - 1))
     return ".".join(parts)
 
 

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -50,9 +51,9 @@ def software() -> dict[str, str]:
 
 def command() -> str:
     """The command line without what names a folder or an address of these machines."""
-    folders = ("--workdir", "--config.data.dir", "--config.data.cache_dir", "--config.checkpoint.dir")
-    local = (*folders, "--coordinator", "--num_processes", "--process_id", "--patience")
-    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not word.startswith(local))])
+    folders = r"workdir|config\.data\.(cache_)?dir|config\.checkpoint\.dir|config\.teachers\.\w+\.path"
+    local = re.compile(rf"--({folders}|coordinator|num_processes|process_id|patience)\b")
+    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not local.match(word))])
 
 
 def digest(arrays: list[np.ndarray]) -> str:

@@ -28,6 +28,12 @@ from ltrobust.training.state import Selection, TrainState, Weights, create_selec
 FORMAT = 2
 
 
+def folder_in(path: epath.PathLike) -> epath.Path | None:
+    """The folder of checkpoints that a path means: a workdir's student's, or itself; None where there is neither."""
+    path = epath.Path(path)
+    return next((folder for folder in (path / "checkpoints" / "student", path) if folder.is_dir()), None)
+
+
 class Checkpoints:
     """The checkpoints of one phase: a thin, typed front of orbax's manager.
 

@@ -113,6 +113,7 @@ def make_module(
         depth=config.model.depth,
         stem_stride=config.model.stem_stride,
         head=head,
+        activation=config.model.get("activation", "relu"),
     )
 
 

@@ -21,7 +21,7 @@ from toy import (
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.methods.self_distillation import indirect_gradient_matching
+from ltrobust.methods.igdm import indirect_gradient_matching
 from ltrobust.threat import Threat
 
 TOY = {
@@ -209,6 +209,7 @@ def test_temperature_tends_to_the_squared_distance_of_centred_logits():
         (lambda: methods.create("robal", INNER, tau_p=-1.0), "robal.tau_p is -1.0"),
         (lambda: methods.create("reat", INNER, variant="paper"), "reat.variant is 'paper'"),
         (lambda: methods.create("taet", INNER, clean_fraction=40.0), r"clean_fraction is 40.0; .* in \[0, 1\]"),
+        (lambda: methods.create("self_distillation", INNER, minus_bn="eval"), "minus_bn is 'eval'; known: train"),
         (lambda: methods.create("self_distillation", INNER, alpha=-1.0), "alpha is -1.0"),
         (lambda: methods.create("self_distillation", INNER, temperature=0.0), "temperature is 0.0"),
         (lambda: methods.create("self_distillation", INNER, label_loss="mse"), "known: bsl, ce"),

@@ -12,7 +12,7 @@ from ltrobust import experiment, methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.methods import Method, Teacher
-from ltrobust.models import forward
+from ltrobust.models import forward, initialise
 from ltrobust.training import devices, loop, phases, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
@@ -26,7 +26,11 @@ def prepared(config: Any, name: str, mesh, method: Method | None = None):
         phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, method=method))
     module = phases.make_module(config, splits.num_classes, head=phase.settings.method.head)
     state, _ = loop._start(phase, splits, None, mesh)
-    teachers = {"teacher": Teacher(module, state.weights.params, state.weights.batch_stats)}
+    others = initialise(module, jax.random.key(3), splits.images.shape[1:])
+    teachers = {
+        "teacher": Teacher(module, state.weights.params, state.weights.batch_stats),
+        "clean_teacher": Teacher(module, *others),
+    }
     return phase, splits, state, loop._make_inputs(phase, splits, teachers, mesh)
 
 
@@ -63,6 +67,21 @@ def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
     assert_close(one.weights, eight.weights, 2e-4)
     assert_close(one.sums, eight.sums, 2e-3)
     jax.tree.map(np.testing.assert_array_equal, one.method_state, jax.device_get(eight.method_state))
+
+
+def test_the_state_of_methods_is_that_of_the_whole_batch(tiny):
+    with tiny.unlocked():
+        tiny.student.method = "mtard"
+        tiny.student.wrappers = ("fair_ard",)
+        tiny.student.attack.steps = 1
+    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=2)
+    eight = trained(tiny, "student", devices.make_mesh(), count=2)
+    assert_close(one.weights, eight.weights, 2e-4)
+    assert_close(one.method_state, eight.method_state, 2e-3)
+    # One attack step for each of 2 x 64 images; the two losses are no longer where they began.
+    assert float(one.method_state["seen"].sum()) == 128
+    assert 0 < float(one.method_state["tally"].sum()) < 128
+    assert float(one.method_state["method"]["clean_weight"]) != 0.5
 
 
 def test_without_synchronised_statistics_devices_differ_from_one(tiny):

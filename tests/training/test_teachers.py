@@ -1,0 +1,197 @@
+"""Teachers from elsewhere: a student taught by an earlier run's checkpoint, PyTorch files, and refusals."""
+
+import importlib
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import digits
+from ltrobust import agreement, experiment, models, results
+from ltrobust.models import torch_weights
+from ltrobust.training import devices, phases, teachers
+from ltrobust.training.records import read
+
+
+def short(**overrides: Any):
+    """A configuration of few steps, of `at_bsl` on digits unless told otherwise."""
+    config = digits.get_config()
+    config.data.imbalance_ratio = 4.0
+    config.data.validation_fraction = 0.0
+    config.model.width = 4
+    config.teacher.steps = config.student.steps = 2
+    config.student.method = "at_bsl"
+    config.student.attack.steps = config.teacher.attack.steps = 1
+    config.eval.protocol = "validation"
+    config.eval.limit = 1
+    config.update_from_flattened_dict(overrides)
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """The workdir of a run of another width, with averaged weights, that was not evaluated."""
+    workdir = tmp_path_factory.mktemp("earlier") / "robust-run"
+    workdir.mkdir()
+    config = short(**{"model.width": 3, "student.ema_decay": 0.5})
+    splits, mesh = experiment.load_splits(config), devices.make_mesh(jax.devices()[:1])
+    planned = {"student": phases.make_phase(config, "student", splits, mesh)}
+    experiment._run_phases(config, workdir, planned, {}, splits, mesh, None)
+    return workdir
+
+
+TAUGHT = {"student.method": "ard", "student.wrappers": ("igdm",)}
+
+
+def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
+    one = devices.make_mesh(jax.devices()[:1])  # which compiles faster than eight
+    monkeypatch.setattr(devices, "make_mesh", lambda: one)
+    config = short(**TAUGHT, **{"teachers.teacher.path": str(earlier)})
+    card = json.loads(experiment.train(config, tmp_path / "run").read_text())
+    assert list(card["networks"]) == ["student/last"]
+    assert not (tmp_path / "run" / "checkpoints" / "teacher").exists()
+    teacher = card["training"]["student"]["teachers"]["teacher"]
+    there = teachers.load(config, ["teacher"], num_classes=10, image_shape=(8, 8, 1))["teacher"].teacher
+    assert teacher["params_sha256"] == results.fingerprints_of(there)["params_sha256"]
+    assert (teacher["from"], teacher["path"], teacher["method"]) == ("checkpoint", "robust-run", "at_bsl")
+    assert (teacher["weights"], teacher["phase"], teacher["step"]) == ("last", "student", 2)
+    assert str(earlier.parent) not in json.dumps(card)
+    [record] = read(tmp_path / "run" / "metrics.jsonl")
+    assert record["train"]["igdm_loss"] > 0
+    # It can only go on with that teacher.
+    other = {"teacher": {"params_sha256": "0" * 64}}
+    with pytest.raises(ValueError, match=r"taught by another teacher than the one found now \(SHA-256"):
+        experiment._check_same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
+
+    # How alike they are, by the command.
+    target = tmp_path / "agreement.json"
+    agreement.main([f"--student={tmp_path / 'run'}", f"--teacher={earlier}", "--images=20", f"--json={target}"])
+    found = json.loads(target.read_text())
+    assert found["images"] == 20
+    assert -1 <= found["cosine"]["low"] <= found["cosine"]["value"] <= found["cosine"]["high"] <= 1
+    with pytest.raises(SystemExit, match="exists; nothing is overwritten"):
+        agreement.main([f"--student={earlier}", f"--teacher={earlier}", f"--json={target}"])
+    with pytest.raises(SystemExit, match=r"teacher.path is 'nowhere', which does not exist"):
+        agreement.main([f"--student={earlier}", "--teacher=nowhere", "--images=20"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"teachers.teacher.path": "nowhere"}, r"teachers.teacher.path is 'nowhere', which does not exist"),
+        ({"teachers.teacher.weights": "best"}, r"teachers.teacher.weights is 'best'; known: last, selected, averaged"),
+        ({"teachers.teacher.weights": "selected"}, r"weights is 'selected', but .* has last, averaged only"),
+        ({"student.method": "mtard"}, r"student.method mtard needs a clean_teacher; give teachers.clean_teacher.path"),
+        ({"student.initialize": "teacher"}, r"initialize is 'teacher', which is the run's own teacher phase"),
+    ],
+    ids=str,
+)
+def test_teachers_that_cannot_be_had_are_refused_before_anything_is_written(earlier, tmp_path, overrides, message):
+    config = short(**TAUGHT | {"teachers.teacher.path": str(earlier)} | overrides)
+    with pytest.raises(ValueError, match=message):
+        experiment.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "shape", "message"),
+    [
+        (7, (8, 8, 1), "has 10 classes; the data here have 7"),
+        (10, (8, 8, 3), r"of shape \[8, 8, 1\]; here they are \[8"),
+    ],
+)
+def test_a_checkpoint_of_other_classes_or_images_is_refused(earlier, classes, shape, message):
+    config = short(**{"teachers.teacher.path": str(earlier)})
+    with pytest.raises(ValueError, match=message):
+        teachers.load(config, ["teacher"], num_classes=classes, image_shape=shape)
+
+
+def test_averaged_weights_and_a_phase_of_its_own_can_be_named(earlier):
+    folder = str(earlier / "checkpoints" / "student")
+    config = short(**{"teachers.clean_teacher.path": folder, "teachers.clean_teacher.weights": "averaged"})
+    last = short(**{"teachers.clean_teacher.path": folder})
+    both = [teachers.load(each, ["clean_teacher"], num_classes=10, image_shape=(8, 8, 1)) for each in (config, last)]
+    averaged, last = (found["clean_teacher"].teacher.params["linear"]["kernel"] for found in both)
+    assert averaged.shape == (12, 10)
+    assert float(jnp.abs(averaged - last).max()) > 0
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A PyTorch-style file of a small wide network that normalises its one channel, and its weights."""
+    module = models.create("dm_wrn_10_1", num_classes=10, activation="silu")
+    params, batch_stats = models.initialise(module, jax.random.key(0), (8, 8, 1))
+    tensors = torch_weights.to_torch(params, batch_stats, "dm_wrn_10_1")
+    path = tmp_path_factory.mktemp("file") / "wide.safetensors"
+    normalisation = {"mean": np.full((1, 1, 1), 0.25, np.float32), "std": np.full((1, 1, 1), 0.5, np.float32)}
+    torch_weights.write(path, tensors | normalisation)
+    return path, module, params, batch_stats
+
+
+def from_file(path, *, shape=(8, 8, 1), classes=10, **overrides):
+    settings = {"path": str(path), "architecture": "dm_wrn_10_1", "activation": "silu"} | overrides
+    config = short(**{f"teachers.teacher.{key}": value for key, value in settings.items()})
+    return teachers.load(config, ["teacher"], num_classes=classes, image_shape=shape)["teacher"]
+
+
+def test_a_pytorch_file_teaches_through_its_normalisation(file):
+    path, module, params, batch_stats = file
+    known = from_file(path)
+    images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+    expected, _ = models.forward(module, params, batch_stats, (images - 0.25) / 0.5, bn="eval")
+    np.testing.assert_allclose(known.teacher.logits(images), expected, atol=1e-5)
+    assert known.about == {
+        "from": "file",
+        "path": "wide.safetensors",
+        "model": "dm_wrn_10_1",
+        "activation": "silu",
+        "mean": [0.25],
+        "std": [0.5],
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": ""}, "teachers.teacher.architecture is empty; name the network that wide.safetensors holds"),
+        (
+            {"architecture": "wrn_10_1"},
+            r"teachers.teacher: wide.safetensors does not fit wrn_10_1: .*missing .*conv1.weight",
+        ),
+        ({"architecture": "dm_wrn_16_1"}, "does not fit dm_wrn_16_1: .*missing layer.0.block.1"),
+        ({"classes": 7}, r"does not fit dm_wrn_10_1: logits.bias has shape \(10,\)"),
+        ({"shape": (8, 8, 3)}, "takes images of 1 channels; here they have 3"),
+        ({"mean": (0.5,), "std": (0.5,)}, "but the file says .*leave them empty"),
+        ({"mean": (0.25,), "std": (0.0,)}, "needed are 1 numbers each, std above 0"),
+        ({"mean": (0.25,), "std": ()}, "needed are 1 numbers each"),
+    ],
+    ids=str,
+)
+def test_a_file_that_does_not_fit_is_refused(file, settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_file(file[0], **settings)
+
+
+def test_both_kinds_of_teacher_serve_at_once(earlier, file):
+    config = short(
+        **{
+            "student.method": "mtard",
+            "teachers.teacher.path": str(earlier),
+            "teachers.clean_teacher.path": str(file[0]),
+            "teachers.clean_teacher.architecture": "dm_wrn_10_1",
+        }
+    )
+    assert experiment._phases_to_run(config) == ["student"]
+    wanted = phases.make_method(config, "student").teachers
+    found = teachers.load(config, wanted, num_classes=10, image_shape=(8, 8, 1))
+    assert [found[name].about["from"] for name in wanted] == ["checkpoint", "file"]
+
+
+def test_a_command_on_a_card_names_no_folder_of_a_teacher(monkeypatch):
+    cards = importlib.import_module("ltrobust.reporting.cards")
+    words = ["main.py", "--config=a.py", "--config.teachers.clean_teacher.path=/secret", "--workdir=/secret"]
+    monkeypatch.setattr("sys.argv", [*words, "--config.teachers.teacher.weights=averaged", "--config.data.dir=/secret"])
+    assert cards.command() == "main.py --config=a.py --config.teachers.teacher.weights=averaged"
