@@ -16,8 +16,8 @@ def reat(inner: InnerAttack, *, variant: str = "as_described") -> Method:
     The weights come from m, the training images predicted as each class (plain logits at x', train mode) during the
     epoch before; in the first epoch m = n. One train-mode pass, on x'. `as_described`: a class that was never predicted
     counts as predicted once, and the tail term compares pairs. `as_released`: no such floor, and one divergence per
-    anchor. The attack's normalisation sum_i w_{y_i} is left out: it changes no direction. Nor do the weights themselves,
-    unless the attack runs in `batch_frozen` mode, where images are coupled.
+    anchor. The attack's normalisation sum_i w_{y_i} is left out: it changes no direction. Nor do the weights
+    themselves, unless the attack runs in `batch_frozen` mode, where images are coupled.
 
     Raises:
       ValueError: unknown variant.
