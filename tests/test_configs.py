@@ -152,7 +152,7 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
     ids=str,
 )
 def test_the_ablation_grid_is_reachable_by_configuration(overrides):
-    from ltrobust.experiment import _phases_to_run
+    from ltrobust import checks
 
     config = load("digits")
     for key, value in overrides.items():
@@ -162,7 +162,7 @@ def test_the_ablation_grid_is_reachable_by_configuration(overrides):
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
     splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
     mesh = devices.make_mesh(jax.devices()[:1])
-    wanted = _phases_to_run(config)
+    wanted = checks.phases_to_run(config)
     for name in wanted:
         phases.make_phase(config, name, splits, mesh)
     without_teacher = config.student.method == "at_bsl" and config.student.initialize == "scratch"

@@ -173,6 +173,8 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"student.validate_every": 0}, "validate_every is 0"),
         ({"student.attack.steps": -1}, "attack steps is -1"),
         ({"student.augmentation.policy": "randaugment"}, "randaugment"),
+        ({"student.wrappers": ("awp", "awp")}, "in the wrapper awp already"),
+        ({"teacher.wrappers": ("robust_lt",)}, "all 10 classes have"),
         ({"eval.limit": -1}, "eval.limit is -1"),
         ({"eval.batch_size": 0}, "eval.batch_size is 0"),
     ],

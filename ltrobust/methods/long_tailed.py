@@ -166,7 +166,8 @@ def class_means(values: jax.Array, labels: jax.Array, num_classes: int, axis_nam
     Both are the same on every device. A class without images has mean 0.
     """
     chosen = jax.nn.one_hot(labels, num_classes, dtype=values.dtype)
-    totals, counts = jax.lax.psum((values @ chosen, jnp.sum(chosen, axis=0)), axis_name)
+    local = jnp.sum(values[:, None] * chosen, axis=0), jnp.sum(chosen, axis=0)
+    totals, counts = jax.lax.psum(local, axis_name)
     return totals / jnp.maximum(counts, 1), counts > 0
 
 

@@ -97,7 +97,9 @@ def tail_term(
     others, other_labels = jax.lax.all_gather((jax.nn.log_softmax(features), labels), axis_name, tiled=True)
     target = jax.nn.log_softmax(jax.lax.stop_gradient(features))
     entropy = -jnp.sum(jnp.exp(target) * target, axis=-1)
-    divergence = -entropy[:, None] - jnp.exp(target) @ others.T
+    # A small difference of large numbers: accelerators would round the product's factors to ten bits.
+    crossed = -jnp.matmul(jnp.exp(target), others.T, precision="highest")
+    divergence = crossed - entropy[:, None]
     if variant == "as_released":
         divergence = jnp.mean(divergence, axis=1, keepdims=True) / features.shape[-1]
     rarity = jnp.sqrt(jnp.sum(class_counts) / class_counts)

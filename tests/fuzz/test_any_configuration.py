@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_flags
 
 from configs import digits
-from ltrobust import experiment, workdir
+from ltrobust import checks, experiment, workdir
 from ltrobust.data.sources import load
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation.protocols import PROTOCOLS
@@ -67,8 +67,8 @@ def splits_of(config) -> Splits:
 
 def prepare(config: ConfigDict) -> None:
     """Everything that `main.py` does before it trains."""
-    experiment._check_settings(config)
-    wanted = experiment._phases_to_run(config)
+    checks.settings(config)
+    wanted = checks.phases_to_run(config)
     changed = any(
         LEAVES[key] != value for key, value in workdir._flatten(config.to_dict()).items() if key.startswith("data.")
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import digits
-from ltrobust import agreement, experiment, models, results
+from ltrobust import agreement, checks, experiment, models, results
 from ltrobust.models import torch_weights
 from ltrobust.training import devices, phases, teachers
 from ltrobust.training.records import read
@@ -64,7 +64,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
     # It can only go on with that teacher.
     other = {"teacher": {"params_sha256": "0" * 64}}
     with pytest.raises(ValueError, match=r"taught by another teacher than the one found now \(SHA-256"):
-        experiment._check_same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
+        checks.same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
 
     # How alike they are, by the command.
     target = tmp_path / "agreement.json"
@@ -184,7 +184,7 @@ def test_both_kinds_of_teacher_serve_at_once(earlier, file):
             "teachers.clean_teacher.architecture": "dm_wrn_10_1",
         }
     )
-    assert experiment._phases_to_run(config) == ["student"]
+    assert checks.phases_to_run(config) == ["student"]
     wanted = phases.make_method(config, "student").teachers
     found = teachers.load(config, wanted, num_classes=10, image_shape=(8, 8, 1))
     assert [found[name].about["from"] for name in wanted] == ["checkpoint", "file"]
