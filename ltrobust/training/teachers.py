@@ -149,11 +149,12 @@ def _from_file(key: str, entry: Any, dtype: str, num_classes: int, image_shape: 
 
 def _normalisation(key: str, entry: Any, found: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, from the file or else from the configuration; empty for none."""
-    mean, std = given = (tuple(entry.mean), tuple(entry.std))
-    if len(mean) != len(std) or len(mean) not in (0, channels) or any(not value > 0 for value in std):
-        raise ValueError(
-            f"{key} normalises by mean {mean} and std {std}; needed are {channels} numbers each, std above 0."
-        )
-    if found and mean and not np.allclose(np.array(given), np.array(found), rtol=1e-3):
+    given = (tuple(entry.mean), tuple(entry.std))
+    for mean, std in (given, found or given):
+        if len(mean) != len(std) or len(mean) not in (0, channels) or any(not value > 0 for value in std):
+            raise ValueError(
+                f"{key} normalises by mean {mean} and std {std}; needed are {channels} numbers each, std above 0."
+            )
+    if found and given[0] and not np.allclose(np.array(given), np.array(found), rtol=1e-3):
         raise ValueError(f"{key}.mean and std are {given}, but the file says {found}; leave them empty.")
     return found or given
