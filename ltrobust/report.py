@@ -108,10 +108,11 @@ def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluatio
     for group in groups.values():
         group.sort(key=lambda card: card["created"])
         networks = {name: network for card in group for name, network in card["networks"].items()}
+        training = {phase: run for card in group for phase, run in card["training"].items()}
         named = {name: networks[name] for name in in_order(list(networks))}
         members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(Evaluation(group[-1], named, groups_shown))
+        found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
 
 
