@@ -86,5 +86,6 @@ dd { margin: 0; }
   .words th, .words td, .words td:last-child { display: block; max-width: none; padding: 0; border: 0;
     position: static; } }
 @media print { * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } nav { display: none; }
-  html { font-size: 12px; } .scroll { overflow: visible; } .scroll > table { width: auto; } }
+  html { font-size: 12px; } h2, h3, .note { break-after: avoid; } .figures { grid-template-columns: 1fr 1fr; }
+  .pictures { grid-template-columns: 1fr 1fr 1fr; } .scroll { overflow: visible; } .scroll > table { width: auto; } }
 """
