@@ -33,8 +33,6 @@ _PAIRS = (
 _POINTS = 60
 _PICTURES_PER_GROUP = 3
 
-Read = Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, dict[int, dict[str, Any]]]]]
-
 
 def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Path:
     """Writes `workdir/report.html` and returns its path. An earlier page is replaced, anything else never.
@@ -79,14 +77,25 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
     if not found:
         return Material(workdir.resolve().name, records=history, missing=missing)
     first = found[0]
-    read = functools.cache(lambda name: _read_store(workdir, first.networks[name]))
+    # One store at a time is kept in memory: those of large test sets are large.
+    answers = functools.cache(lambda name: store.correct(*_read_store(workdir, first.networks[name])))
+    comparisons = _comparisons(first, answers, missing)
+    efforts: list[Effort] = []
+    pictures: list[Picture] = []
+    try:
+        passport, verdicts = _read_store(workdir, first.networks[first.main])
+        efforts = _efforts(passport, verdicts)
+        pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
+    except (ValueError, OSError) as error:
+        for section in ("effort", "pictures"):
+            missing[section].append(f"{first.main}: {error}")
     return Material(
         name=workdir.resolve().name,
         evaluations=found,
         records=history,
-        comparisons=_comparisons(first, read, missing),
-        efforts=_efforts(first, read, missing),
-        pictures=_pictures(workdir, first, read, missing, data_dir, cache_dir),
+        comparisons=comparisons,
+        efforts=efforts,
+        pictures=pictures,
         missing=missing,
     )
 
@@ -108,10 +117,11 @@ def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluatio
     for group in groups.values():
         group.sort(key=lambda card: card["created"])
         networks = {name: network for card in group for name, network in card["networks"].items()}
+        training = {phase: run for card in group for phase, run in card["training"].items()}
         named = {name: networks[name] for name in in_order(list(networks))}
         members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(Evaluation(group[-1], named, groups_shown))
+        found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
 
 
@@ -130,13 +140,19 @@ def _read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, An
       ValueError: it is not there, or holds other verdicts than the card was made from.
     """
     folder = workdir / network["verdicts"]["folder"]
+    if not folder.is_dir():
+        raise ValueError(f"{network['verdicts']['folder']} is not there any more; evaluate anew with --mode=evaluate.")
     passport, verdicts = store.read(folder)
     if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
         raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
     return passport, verdicts
 
 
-def _comparisons(evaluation: Evaluation, read: Any, missing: dict[str, list[str]]) -> list[Comparison]:
+def _comparisons(
+    evaluation: Evaluation,
+    answers: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    missing: dict[str, list[str]],
+) -> list[Comparison]:
     """The pairs that were evaluated, image by image under the headline."""
     counts = np.array(evaluation.card["data"]["class_counts"])
     found = []
@@ -148,7 +164,7 @@ def _comparisons(evaluation: Evaluation, read: Any, missing: dict[str, list[str]
             found.append(Comparison(first, second, None))
             continue
         try:
-            (ids, labels, right), (other_ids, _, other) = (store.correct(*read(name)) for name in (first, second))
+            (ids, labels, right), (other_ids, _, other) = (answers(name) for name in (first, second))
         except (ValueError, OSError) as error:
             missing["comparison"].append(f"{first} and {second}: {error}")
             continue
@@ -159,13 +175,8 @@ def _comparisons(evaluation: Evaluation, read: Any, missing: dict[str, list[str]
     return found
 
 
-def _efforts(evaluation: Evaluation, read: Any, missing: dict[str, list[str]]) -> list[Effort]:
-    """Survivors of each attack on the main network."""
-    try:
-        passport, verdicts = read(evaluation.main)
-    except (ValueError, OSError) as error:
-        missing["effort"].append(f"{evaluation.main}: {error}")
-        return []
+def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> list[Effort]:
+    """Survivors of each attack."""
     labels = {image: record["label"] for image, record in verdicts["clean"].items()}
     remaining = {image for image, record in verdicts["clean"].items() if record["prediction"] == record["label"]}
     found = []
@@ -185,7 +196,8 @@ def _efforts(evaluation: Evaluation, read: Any, missing: dict[str, list[str]]) -
 def _pictures(
     workdir: Path,
     evaluation: Evaluation,
-    read: Any,
+    passport: Mapping[str, Any],
+    verdicts: Mapping[str, Mapping[int, Any]],
     missing: dict[str, list[str]],
     data_dir: str,
     cache_dir: str,
@@ -193,7 +205,6 @@ def _pictures(
     """Of head, middle and tail the first broken image of up to three classes, as the main network saw them."""
     network, data = evaluation.networks[evaluation.main], evaluation.card["data"]
     try:
-        passport, verdicts = read(evaluation.main)
         broken = _first_broken(passport, verdicts)
         if not any("adversarial_at" in record for record in broken.values()):
             raise ValueError(

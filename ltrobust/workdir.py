@@ -5,6 +5,7 @@ checkpoints/{teacher,student}  see `training/checkpoints.py`
 metrics.jsonl, tensorboard/    see `training/records.py`
 results/                       result cards
 verdicts/                      see `evaluation/store.py`
+report.html                    see `report.py`
 """
 
 import json

@@ -180,6 +180,8 @@ def _many(evaluation: Evaluation, column: Mapping[str, Any], places: Mapping[int
     means = []
     for view, members in evaluation.groups.items():
         found, ends = column[view], [places[index] for index in members]
+        if found["value"] is None:
+            continue
         value, low, high = ([100 * found[key]] * 2 for key in ("value", "low", "high"))
         means.append(Series("", [min(ends), max(ends)], value, style, low, high))
     return [dots, *means]

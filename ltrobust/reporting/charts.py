@@ -24,37 +24,35 @@ _LETTER, _LONGEST_NAME = 6.8, 22
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to `high`; ticks are written with `unit` behind them."""
+    """A scale from `low` to a larger `high`; the title names the unit."""
 
     title: str
     low: float
     high: float
     logarithmic: bool = False
-    unit: str = ""
 
     def place(self, value: float) -> float:
         """Where a value lies, 0 to 1; a value outside lies on the border."""
         low, high, value = (math.log(v) if self.logarithmic else v for v in (self.low, self.high, max(value, self.low)))
-        return min(1.0, (value - low) / (high - low or 1.0))
+        return min(1.0, (value - low) / (high - low))
 
     def ticks(self) -> list[float]:
-        """About five round numbers."""
+        """About five round numbers; of a logarithmic axis without two of them, its ends."""
         if self.logarithmic:
             exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             leading = (1, 2, 5) if self.high / self.low < 200 else (1,)
-            found = [digit * 10.0**exponent for exponent in exponents for digit in leading]
-        else:
-            span = (self.high - self.low) or 1.0
-            rough = 10.0 ** math.floor(math.log10(span / 4))
-            step = rough * min((1, 2, 2.5, 5, 10), key=lambda factor: abs(span / (rough * factor) - 4.5))
-            found = [
-                step * number for number in range(math.ceil(self.low / step - 1e-9), math.ceil(self.high / step) + 1)
-            ]
-        return [value for value in found if self.low * (1 - 1e-9) - 1e-12 <= value <= self.high * (1 + 1e-9) + 1e-12]
+            inside = [digit * 10.0**exponent for exponent in exponents for digit in leading]
+            inside = [value for value in inside if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
+            return inside if len(inside) > 1 else [self.low, self.high]
+        span = self.high - self.low
+        rough = 10.0 ** math.floor(math.log10(span / 4))
+        step = rough * min((1, 2, 2.5, 5, 10), key=lambda factor: abs(span / (rough * factor) - 4.5))
+        first, last = math.ceil(self.low / step - 1e-6), math.floor(self.high / step + 1e-6)
+        return [step * number for number in range(first, last + 1)]
 
     def write(self, value: float) -> str:
-        """A tick's text."""
-        return f"{value:,.10g}{self.unit}"
+        """A tick's text, to four digits."""
+        return f"{float(f'{value:.4g}'):,.10g}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -170,11 +170,20 @@ def sanity(evaluations: Sequence[Evaluation]) -> list[Element]:
             parts += [
                 element("h3", name),
                 paragraph(f"{evaluation.title}: ", badge(network["sanity_verdict"])),
-                table(
-                    ["item", "verdict", "evidence"], [_item(evaluation, item) for item in network["sanity"]], "words"
-                ),
+                *_panel(evaluation, network["sanity"]),
             ]
     return parts
+
+
+def _panel(evaluation: Evaluation, items: Sequence[Mapping[str, Any]]) -> list[Element]:
+    """Items that failed or warn; the others are folded."""
+    header = ["item", "verdict", "evidence"]
+    doubtful = [item for item in items if item["status"] in ("fail", "warn")]
+    others = [item for item in items if item not in doubtful]
+    passed = sum(item["status"] == "pass" for item in others)
+    title = f"{passed} items passed, {len(others) - passed} were skipped"
+    shown = [table(header, [_item(evaluation, item) for item in doubtful], "words")] if doubtful else []
+    return [*shown, folded(title, table(header, [_item(evaluation, item) for item in others], "words"))]
 
 
 def badge(verdict: str | None) -> Element:

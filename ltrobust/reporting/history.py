@@ -66,7 +66,7 @@ def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> list[E
     if rows:
         x = Axis("epoch", 1, max(max(entry.x) for entry in series) or 2)
         values = [value for entry in series for value in entry.y]
-        low, high = max(min(values), 1e-3), max(values)
+        low, high = max(min(values), 1e-3), max(*values, 1e-3)
         y = Axis("seconds", low * 0.9, high * 1.1, logarithmic=True)
         chart = charts.lines("Seconds of each epoch, by phase.", series, x, y)
         header = ["phase", "epochs", "seconds in all", "median epoch, s", "first epoch, s"]
@@ -75,12 +75,12 @@ def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> list[E
         numbers = figure("In numbers", table(header, rows), paragraph(note, class_="note"))
         parts.append(element("div", figure("Time by epoch", chart, legend), numbers, class_="figures"))
     if evaluations:
-        cells = [[e.title, f"{e.card['seconds']:,.1f}", words(e.card["command"])] for e in evaluations]
+        cells = [[e.title, f"{e.card['seconds']:,.1f} s", words(e.card["command"])] for e in evaluations]
         note = "Wall time of the whole command that wrote the newest card, with training where it trained."
         parts += [
             element("h3", "Commands"),
             paragraph(note, class_="note"),
-            table(["card", "seconds", "command"], cells, "words"),
+            table(["card", "wall time", "command"], cells, "words"),
         ]
     return parts
 

@@ -4,6 +4,7 @@ Strings become text or attribute values and are escaped when the tree is written
 become markup.
 """
 
+import re
 import xml.etree.ElementTree as tree
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,8 +82,8 @@ def figure(title: str, chart: Element, *below: Element | str | None) -> Element:
 
 def words(text: str) -> Element:
     """Text whose options, `--name=value`, are not broken at their hyphens as long as they fit on a line."""
-    parts = [element("code", word, class_="word") if word.startswith("--") else word for word in text.split(" ")]
-    return element("span", *(piece for part in parts for piece in (part, " ")))
+    pieces = re.split(r"(--\S*[^\s.,;:)])", text)
+    return element("span", *(element("code", p, class_="word") if p.startswith("--") else p for p in pieces))
 
 
 def paragraph(*content: Element | str, class_: str | None = None) -> Element:

@@ -19,7 +19,7 @@ class Evaluation:
     """The networks that were evaluated under one protocol and threat on the same images.
 
     Attributes:
-      card: the newest of their cards, for what they share.
+      card: the newest of their cards, for what they share, with the `training` of all.
       networks: the cards' parts on them by name, teacher before student, last weights first.
       groups: classes of head, middle and tail, by the names of `GROUPS`; none is empty.
     """

@@ -91,8 +91,7 @@ def _summary(material: Material) -> list[Element]:
         return []
     first, *others = material.evaluations
     data = first.card["data"]
-    judged = {name: network["sanity_verdict"] for name, network in first.networks.items()}
-    verdicts = [element("li", f"{name}: ", evidence.badge(verdict)) for name, verdict in judged.items()]
+    verdicts = [_believed(evaluation) for evaluation in material.evaluations]
     what = (
         f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts']):,} training images "
         f"in {len(data['class_names'])} classes; {first.card['model']['name']}; {first.title}."
@@ -101,12 +100,21 @@ def _summary(material: Material) -> list[Element]:
         paragraph(what),
         *accuracy.headline(first),
         element("h3", "To be believed?"),
-        element("ul", *verdicts) if any(judged.values()) else paragraph(evidence.badge(None)),
+        element("ul", *verdicts),
         element("h3", "Passport"),
         _passport(first),
         folded("Attacks and their settings", _attacks(first)),
         *([element("h3", "Other evaluations in this folder"), _others(others)] if others else []),
     ]
+
+
+def _believed(evaluation: Evaluation) -> Element:
+    """An evaluation's sanity verdicts in a line."""
+    judged = {name: network["sanity_verdict"] for name, network in evaluation.networks.items()}
+    if not any(judged.values()):
+        return element("li", f"{evaluation.title}: ", evidence.badge(None))
+    pieces = [piece for name, verdict in judged.items() for piece in (f" {name} ", evidence.badge(verdict), ";")]
+    return element("li", f"{evaluation.title}:", *pieces[:-1])
 
 
 def _passport(evaluation: Evaluation) -> Element:

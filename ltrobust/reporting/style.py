@@ -81,6 +81,11 @@ dd { margin: 0; }
 .wide { max-width: 520px; }
 @media (max-width: 480px) { .heat th, .heat td { padding: 4px 3px; min-width: 24px; }
   th:first-child { max-width: 40vw; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; } }
+@media (max-width: 640px) { .scroll > table.words { width: auto; } .words thead { display: none; }
+  .words tr { display: block; padding: 4px 0; border-bottom: 1px solid var(--rule); }
+  .words th, .words td, .words td:last-child { display: block; max-width: none; padding: 0; border: 0;
+    position: static; } }
 @media print { * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } nav { display: none; }
-  html { font-size: 12px; } .scroll { overflow: visible; } .scroll > table { width: auto; } }
+  html { font-size: 12px; } h2, h3, .note { break-after: avoid; } .figures { grid-template-columns: 1fr 1fr; }
+  .pictures { grid-template-columns: 1fr 1fr 1fr; } .scroll { overflow: visible; } .scroll > table { width: auto; } }
 """

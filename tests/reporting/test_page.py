@@ -227,7 +227,9 @@ def test_what_was_not_recorded_is_said(plain):
     lines.write_text(lines.read_text() + "\n")
     assert "other verdicts than the card" in draw(plain).text["effort"]
     shutil.rmtree(lines.parent)
-    assert "is not a verdict store" in draw(plain).text["effort"]
+    said = draw(plain).text["effort"]
+    assert "is not there any more" in said
+    assert str(plain) not in said
     card = plain / "results" / "quick.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"card_version": 1}))
     page = draw(plain)
