@@ -161,8 +161,8 @@ def _check_teacher_is_there(workdir: Path, wanted: list[str]) -> None:
     missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
     if missing == ["teacher"]:
         raise ValueError(
-            f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. Put "
-            "it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
+            f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
+            "Put it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
         )
 
 

@@ -1,5 +1,9 @@
-"""Test-wide settings: strict dtype promotion, eight CPU devices, one compile cache, and the optional real data."""
+"""Test-wide settings: strict dtype promotion, eight CPU devices, one compile cache, and the optional real data.
 
+Property-based tests say at the end how many inputs they tried; `--hypothesis-profile=thorough` tries many more.
+"""
+
+import functools
 import os
 import pathlib
 import shutil
@@ -22,6 +26,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 # The same inputs in every run, however long the first one compiles.
 hypothesis.settings.register_profile("ltrobust", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ltrobust")
+# By hand: other inputs in every run, and 40 times as many.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=4000)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -31,6 +37,35 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
     if not hasattr(config, "workerinput") and cache.name.startswith("ltrobust-tests-"):
         shutil.rmtree(cache, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Counts the inputs that hypothesis gives to a test."""
+    handle = getattr(getattr(item, "obj", None), "hypothesis", None)
+    if handle is None:
+        return
+    inner, tried = handle.inner_test, [0]
+
+    @functools.wraps(inner)
+    def counted(*arguments, **named):
+        tried[0] += 1
+        return inner(*arguments, **named)
+
+    handle.inner_test = counted
+    item.user_properties.append(("inputs tried", tried))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """How many inputs each property was tried on; the counts come with the reports, also from xdist's workers."""
+    found = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "call":
+            found |= {report.nodeid: value[0] for name, value in report.user_properties if name == "inputs tried"}
+    if found:
+        terminalreporter.section(f"{sum(found.values())} inputs tried by {len(found)} properties")
+        for name, number in sorted(found.items()):
+            terminalreporter.write_line(f"{number:7d}  {name}")
 
 
 @pytest.fixture

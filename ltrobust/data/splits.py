@@ -73,8 +73,8 @@ def make_splits(
     unseen = _without_validation(source, validation)
     if len(unseen) == source.num_classes and validation_fraction > 0:
         raise ValueError(
-            f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no class "
-            "has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
+            f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
+            "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
         )
     return Splits(
         images=source.images[train],

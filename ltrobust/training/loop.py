@@ -114,8 +114,8 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise MemoryError(
-            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Lower {phase.name}.batch_size "
-            f"({phase.schedule.batch_size}) or use model.dtype=bfloat16, both in a new workdir, or use more devices."
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Lower "
+            f"{phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16, both in a new workdir, or use more devices."
         ) from error
 
 
