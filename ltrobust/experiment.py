@@ -39,7 +39,7 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
       Preempted: `preemption` was asked to stop.
     """
     began = time.monotonic()
-    _check_evaluation(config)
+    _check_settings(config)
     wanted = _phases_to_run(config)
     mesh = devices.make_mesh()
     splits = load_splits(config)
@@ -126,7 +126,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     """
     del preemption  # verdicts are on disk as they come: a request to stop needs no waiting
     began = time.monotonic()
-    _check_evaluation(config)
+    _check_settings(config)
     folder = _find_checkpoints(config.eval.checkpoint, workdir)
     mesh = devices.make_mesh()
     with Checkpoints(folder, read_only=True) as checkpoints:
@@ -176,8 +176,14 @@ def _check_same_images(about: Mapping[str, Any], splits: Splits, folder: Path) -
         )
 
 
-def _check_evaluation(config: Any) -> None:
-    """Refuses evaluation settings before anything is trained."""
+def _check_settings(config: Any) -> None:
+    """Refuses values that make no sense, and evaluation settings, before anything is trained."""
+    workdirs.check_values(config)
+    if config.checkpoint.keep < 1 or config.checkpoint.minutes < 0:
+        raise ValueError(
+            f"checkpoint.keep is {config.checkpoint.keep} and checkpoint.minutes is {config.checkpoint.minutes}; they "
+            "must be at least 1 and 0."
+        )
     protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
     if config.eval.batch_size < 1 or config.eval.limit < 0:
         raise ValueError(

@@ -8,6 +8,7 @@ verdicts/                      see `evaluation/store.py`
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             + "\n".join(f"  {line}" for line in found)
             + "\nGive another one with --workdir=DIR, or start with the values on the left to go on with that run."
         )
+
+
+def check_values(config: ConfigDict) -> None:
+    """Refuses values that have the type of their key and that nothing can be made of.
+
+    Raises:
+      ValueError: None; a number that is not finite, or a whole one of 2^31 or more; a seed below 0.
+    """
+    for key, value in _flatten(config.to_dict()).items():
+        if ".options." in key:
+            continue  # the optimiser's own
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None:
+            raise ValueError(f"{key} is None; give it a value, or leave it out for the configuration's own.")
+        if number and not (math.isfinite(value) and (isinstance(value, float) or abs(value) < 1 << 31)):
+            raise ValueError(f"{key} is {value}; finite numbers are allowed, and whole ones below 2^31.")
+        if key.endswith("seed") and value < 0:
+            raise ValueError(f"{key} is {value}; a seed is at least 0.")
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

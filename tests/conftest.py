@@ -61,7 +61,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
     found = {}
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if getattr(report, "when", "") == "call":
-            found |= {report.nodeid: value[0] for name, value in report.user_properties if name == "inputs tried"}
+            tried = dict(report.user_properties).get("inputs tried")
+            found |= {report.nodeid: tried[0]} if tried else {}
     if found:
         terminalreporter.section(f"{sum(found.values())} inputs tried by {len(found)} properties")
         for name, number in sorted(found.items()):

@@ -79,7 +79,8 @@ def augment(images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: in
       uint8 [B, H, W, C].
 
     Raises:
-      ValueError: unknown policy, negative padding, or images or keys of another dtype, rank or length.
+      ValueError: unknown policy, negative padding or more than an image's side, or images or keys of another dtype,
+        rank or length.
     """
     _check(images, keys, policy, crop_padding)
     if policy == "none":
@@ -125,8 +126,8 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -
         )
     if policy in ("randaugment", "autoaugment") and images.shape[-1] != 3:
         raise ValueError(f"policy {policy!r} is defined for 3 colour channels, got {images.shape[-1]}; use 'base'")
-    if crop_padding < 0:
-        raise ValueError(f"crop_padding must be 0 or more pixels, got {crop_padding}")
+    if not 0 <= crop_padding <= min(images.shape[1:3]):
+        raise ValueError(f"crop_padding must be 0 to {min(images.shape[1:3])} pixels, got {crop_padding}")
 
 
 def _augment_one(image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool) -> jax.Array:

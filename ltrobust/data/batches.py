@@ -52,11 +52,10 @@ class Schedule(NamedTuple):
         return epoch * self.examples // self.batch_size
 
     def epoch_of(self, step: int) -> int:
-        """The epoch, counted from 0, that a step belongs to."""
-        epoch = step * self.batch_size // self.examples
-        while self.first_step(epoch + 1) <= step:
-            epoch += 1
-        return epoch
+        """The epoch, counted from 0, that a step belongs to: the last one whose first step is not after it."""
+        if self.remainder == "drop":
+            return step // (self.examples // self.batch_size)
+        return ((step + 1) * self.batch_size - 1) // self.examples
 
 
 def make_schedule(examples: int, batch_size: int, remainder: str) -> Schedule:

@@ -145,7 +145,7 @@ def carve_validation(labels: np.ndarray, *, fraction: float = 0.05, floor: int =
     """
     if not (0 <= fraction < 1 and 0 <= cap < 1 and floor >= 0):
         raise ValueError(
-            f"validation carve is fraction={fraction}, floor={floor}, cap={cap}; "
+            f"validation carve is validation_fraction={fraction}, validation_floor={floor}, validation_cap={cap}; "
             "fraction and cap must lie in [0, 1) and floor must be at least 0."
         )
     labels = np.asarray(labels)
@@ -167,15 +167,18 @@ def balanced_count(counts: np.ndarray, *, gamma: float = 0.0, count: int = 0) ->
     `m = round(sqrt(n_min * n_max))`, that is `gamma = sqrt(IR)` (our reading; the paper's rule is unknown).
 
     Raises:
-      ValueError: negative arguments, both given, or m below 1.
+      ValueError: negative arguments, both given, m below 1, or above the number of all images.
     """
     counts = np.asarray(counts)
     if gamma < 0 or count < 0 or (gamma > 0 and count > 0):
         raise ValueError(f"balanced subset: gamma={gamma} and count={count}; give one of them, positive, or neither.")
-    if count > 0:
-        return int(count)
     n_min, n_max = int(counts.min()), int(counts.max())
-    m = round(gamma * n_min) if gamma > 0 else round(math.sqrt(n_min * n_max))
+    m = count or (round(gamma * n_min) if gamma > 0 else round(math.sqrt(n_min * n_max)))
+    if m > counts.sum():
+        raise ValueError(
+            f"balanced subset: gamma={gamma} and count={count} ask for {m} images per class, but all classes together "
+            f"have {counts.sum()}; lower them."
+        )
     if m < 1:
         raise ValueError(
             f"balanced subset: gamma={gamma} times the rarest class's {n_min} gives no image; raise gamma."

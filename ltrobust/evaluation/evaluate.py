@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,8 +90,7 @@ def make_evaluator(
         an attack; NaN logits.
     """
     protocols.check_threat(protocol, threat)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+    check_numbers(batch_size, seed)
     driver = Driver(
         apply,
         exact_apply or apply,
@@ -190,6 +190,18 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
     return images, labels.astype(np.int64)
 
 
+def check_numbers(batch_size: Any, seed: Any) -> None:
+    """Refuses what is no number of images or no seed.
+
+    Raises:
+      ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
+    """
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 1 << 31:
+        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
+
+
 def check_ids(ids: Any, number: int) -> np.ndarray:
     """Host array of the images' ids, int64 [number]: the keys of draws and of a store's verdicts.
 
@@ -246,6 +258,7 @@ def evaluate(
     shape = (1, *np.shape(images)[1:])
     if len(shape) != 4:
         raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
+    check_numbers(batch_size, seed)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -76,10 +76,10 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     Raises:
       ValueError: lengths differ, or classes that are not integers in [0, num_classes).
     """
-    if len(predictions) != len(labels):
-        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels; every image needs exactly one.")
     check_classes("predictions", predictions, num_classes)
     check_classes("labels", labels, num_classes)
+    if len(predictions) != len(labels):
+        raise ValueError(f"{len(predictions)} predictions for {len(labels)} labels; every image needs exactly one.")
     cells = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions, np.int64)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 

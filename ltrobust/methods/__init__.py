@@ -55,7 +55,7 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
 
 def _checked(kind: str, registry: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
     """The function of that name, once it is known to take these settings."""
-    if name not in registry:
+    if not isinstance(name, str) or name not in registry:
         raise ValueError(f"{kind} is {name!r}; known {kind}s: {', '.join(registry) or 'none'}.")
     known = list(inspect.signature(registry[name]).parameters)[1:]
     unknown = sorted(set(settings) - set(known))

@@ -79,7 +79,7 @@ def create(
             return MobileNetV2(num_classes, layers)
         case "small_resnet":
             return small_resnet(num_classes, layers, width=width, depth=depth, stem_stride=stem_stride)
-    raise ValueError(f"no network is called {name!r}; known: {', '.join(NAMES)}")
+    raise ValueError(f"model is {name!r}; known models: {', '.join(NAMES)}.")
 
 
 def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:

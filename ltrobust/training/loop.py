@@ -71,8 +71,9 @@ def run_phase(
       Preempted: somebody asked to stop; a checkpoint has been written.
     """
     preemption = preemption or Preemption()
-    inputs = _make_inputs(phase, splits, teachers, mesh)
-    state, selection = _start(phase, splits, initial, mesh)
+    with _advice_on_memory(phase, mesh):
+        inputs = _make_inputs(phase, splits, teachers, mesh)
+        state, selection = _start(phase, splits, initial, mesh)
     if checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     if int(state.step) == phase.total_steps:
@@ -107,15 +108,15 @@ def run_phase(
 
 @contextlib.contextmanager
 def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
-    """Around a dispatch: a lack of memory is told with what helps. The batch is the recipe's, so it is not halved."""
+    """Tells a lack of memory with what helps; the batch is the recipe's, so it is not halved."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if not out_of_memory(error):
             raise
         raise MemoryError(
-            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Lower "
-            f"{phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16, both in a new workdir, or use more devices."
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices; or, in a new "
+            f"workdir, lower {phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
         ) from error
 
 

@@ -2,9 +2,11 @@
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -34,13 +36,18 @@ def make_schedule(
       epochs: number of epochs of the phase.
 
     Raises:
-      ValueError: unknown schedule, a rate that is not positive, or a drop outside (0, 1].
+      ValueError: unknown schedule, a rate that is not positive, a drop outside (0, 1], a drop factor outside [0, 1], or
+        a warm-up that is longer than the phase.
     """
     if name not in SCHEDULES:
         raise ValueError(f"learning-rate schedule is {name!r}; known schedules: {', '.join(SCHEDULES)}.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning rate is {learning_rate}; it must be positive.")
-    if any(not 0 < drop <= 1 for drop in drops):
+    if not 0 <= drop_factor <= 1:
+        raise ValueError(f"drop factor is {drop_factor}; the rate is multiplied by it, so it must lie in [0, 1].")
+    if not 0 <= warmup_epochs <= epochs:
+        raise ValueError(f"warmup epochs are {warmup_epochs}; the phase has {epochs}, so 0 to {epochs} are allowed.")
+    if not all(isinstance(drop, numbers.Real) and 0 < drop <= 1 for drop in drops):
         raise ValueError(f"learning-rate drops are {tuple(drops)}; they are fractions of the phase, in (0, 1].")
     if name == "drops":
         # The small addition keeps 0.29 * 100 = 28.999999999999996 at epoch 29. A drop before the first epoch's end
@@ -75,7 +82,8 @@ def make_optimizer(
     parameters, BatchNorm and biases included. Decoupled decay is the optimiser's own option (`adamw`).
 
     Raises:
-      ValueError: a name that optax does not have, an option that it does not take, or negative decay.
+      ValueError: a name that optax does not have, one that needs more than gradients, an option that it does not take,
+        or negative decay.
     """
     factory = getattr(optax, name, None)
     if not inspect.isfunction(factory) or "learning_rate" not in inspect.signature(factory).parameters:
@@ -89,5 +97,12 @@ def make_optimizer(
     if set(options) - set(known):
         unknown = ", ".join(sorted(set(options) - set(known)))
         raise ValueError(f"optimiser {name} has no option {unknown}; its options: {', '.join(known)}.")
-    optimizer = factory(learning_rate=schedule, **options)
+    try:
+        optimizer = factory(learning_rate=schedule, **options)
+        jax.eval_shape(lambda weights: optimizer.update(weights, optimizer.init(weights), weights), jnp.zeros(2))
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise ValueError(
+            f"optimiser {name} with options {options} cannot be used here ({error}); give one that needs nothing but "
+            "gradients and a schedule, such as sgd, adam, adamw or lamb."
+        ) from error
     return optax.chain(optax.add_decayed_weights(weight_decay), optimizer) if weight_decay else optimizer

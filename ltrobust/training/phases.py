@@ -3,9 +3,10 @@
 Both are the same loop with other values of the same keys.
 """
 
+import contextlib
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -73,7 +74,12 @@ def make_threat(config: Any) -> Threat:
 
 def make_method(config: Any, name: str) -> methods.Method:
     """The method of phase `name` with its settings, inner attack and wrappers, the first wrapper innermost."""
-    phase = config[name]
+    with _told_of(name):
+        return _make_method(config, config[name])
+
+
+def _make_method(config: Any, phase: Any) -> methods.Method:
+    """The same, without the phase's name in what it raises."""
     threat = make_threat(config)
     if phase.attack.radius >= 0:
         threat = dataclasses.replace(threat, radius=phase.attack.radius)
@@ -116,11 +122,19 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     Raises:
       ValueError: any setting that makes no sense, named.
     """
+    with _told_of(name):
+        return _make_phase(config, name, splits, mesh)
+
+
+def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
+    """The same, without the phase's name in what it raises."""
     phase = config[name]
     devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
     if phase.validate_every < 1:
         raise ValueError(f"{name}.validate_every is {phase.validate_every}; give a number of epochs, at least 1.")
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
+    if not 0 <= phase.ema_decay < 1:
+        raise ValueError(f"{name}.ema_decay is {phase.ema_decay}; give 0 for no average, or a number below 1.")
     labels = splits.labels
     if phase.shuffle_labels:
         labels = np.random.RandomState(config.seed).permutation(labels)
@@ -171,6 +185,17 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     )
 
 
+@contextlib.contextmanager
+def _told_of(name: str) -> Iterator[None]:
+    """Around what a phase is made of: a ValueError says of which phase it speaks."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(name):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
 def _make_examples(
     config: Any, name: str, labels: np.ndarray, num_classes: int
 ) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
@@ -202,6 +227,9 @@ def _check_augmentation(settings: StepSettings, splits: Splits) -> None:
 
 def _duration(name: str, phase: Any, schedule: batches.Schedule) -> tuple[int, int]:
     """Steps and (begun) epochs of the phase; `steps` wins over `epochs` where it is set."""
+    longest = np.iinfo(np.int32).max
+    if schedule.first_step(max(phase.epochs, 0)) > longest:
+        raise ValueError(f"{name}.epochs is {phase.epochs}, more than {longest} steps; give fewer.")
     if phase.steps > 0:
         return phase.steps, schedule.epoch_of(phase.steps - 1) + 1
     if phase.steps < 0 or phase.epochs < 1:
