@@ -26,8 +26,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 # The same inputs in every run, however long the first one compiles.
 hypothesis.settings.register_profile("ltrobust", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ltrobust")
-# By hand: other inputs in every run, and 40 times as many.
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=4000)
+# By hand: other inputs in every run, and 10 times as many.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

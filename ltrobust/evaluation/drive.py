@@ -141,7 +141,7 @@ class Driver:
             except jax.errors.JaxRuntimeError as error:
                 self._narrow(error)
 
-    def _narrow(self, error: jax.errors.JaxRuntimeError) -> None:
+    def _narrow(self, error: Exception) -> None:
         """Halves the batch after a lack of memory; raises where that is not the reason, or no help."""
         if not out_of_memory(error):
             raise error
@@ -252,7 +252,7 @@ class Driver:
         return -(-share // _CPU_STEP) * _CPU_STEP * self.devices
 
 
-def out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """Whether an error of the runtime says that the device's memory is used up."""
     return "RESOURCE_EXHAUSTED" in str(error)
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -196,9 +195,9 @@ def check_numbers(batch_size: Any, seed: Any) -> None:
     Raises:
       ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
     """
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 1 << 31:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 31:
         raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
 
 

@@ -115,8 +115,8 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise MemoryError(
-            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices; or, in a new "
-            f"workdir, lower {phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices, or, in a "
+            f"new workdir, lower {phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
         ) from error
 
 

@@ -63,7 +63,7 @@ def goes_on(place: Place) -> str:
 @fault("SIGTERM", "sent while an epoch trains")
 def sigterm(place: Place) -> Told:
     status, text = stopped(place, signal.SIGTERM)
-    return Told(f"exit status {status} after the current stretch; {goes_on(place)}", last_words(text))
+    return Told(f"exit status {status} after the current stretch", last_words(text))
 
 
 @fault("SIGINT once", "sent while an epoch trains")
