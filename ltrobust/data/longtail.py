@@ -211,7 +211,7 @@ def balanced_subset(labels: np.ndarray, *, count: int, seed: int, up_sample: boo
     if not up_sample and counts.min() < count:
         raise ValueError(
             f"balanced subset: {count} images per class asked for, but class {int(counts.argmin())} has {counts.min()};"
-            f" allow up-sampling or ask for at most {counts.min()}."
+            f" allow up-sampling (up_sample) or ask for at most {counts.min()}."
         )
     generator = np.random.RandomState(seed)
     chosen = []

@@ -142,10 +142,8 @@ def _check(first: Any, second: Any, labels: Any, num_classes: int, training_coun
     if len(first) == 0:
         raise ValueError("0 images: a comparison needs at least 1; evaluate both models on some.")
     metrics.check_classes("labels", labels, num_classes)
-    if training_counts is not None and len(training_counts) != num_classes:
-        raise ValueError(
-            f"training counts of {len(training_counts)} classes, but there are {num_classes}; pass one count per class."
-        )
+    if training_counts is not None:
+        metrics.check_training_counts(training_counts, num_classes)
 
 
 def _outcomes(first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -65,6 +65,20 @@ def check_classes(name: str, classes: np.ndarray, num_classes: int) -> None:
         )
 
 
+def check_training_counts(training_counts: np.ndarray, num_classes: int) -> None:
+    """Refuses anything but one number of images, at least 0, for each class.
+
+    Raises:
+      ValueError: another type, length or a negative number.
+    """
+    counts = np.asarray(training_counts)
+    if counts.shape != (num_classes,) or not np.issubdtype(counts.dtype, np.integer) or np.any(counts < 0):
+        raise ValueError(
+            f"training counts of {counts.size} classes ({counts.dtype} {list(counts.shape)}), but there are {num_classes}; "
+            "pass one number of images, at least 0, per class."
+        )
+
+
 def confusion(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """How often each true class (row) is predicted as each class (column), int64 [C, C].
 
@@ -181,11 +195,10 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     numbers of images also has `pooled`, the accuracy over its images.
 
     Raises:
-      ValueError: the numbers of classes differ.
+      ValueError: the numbers of classes differ, or training counts that are no counts.
     """
     classes = len(counts.total)
-    if len(training_counts) != classes:
-        raise ValueError(f"counts of {classes} classes, but training counts of {len(training_counts)}.")
+    check_training_counts(training_counts, classes)
     accuracy = counts.accuracy
     balanced, deviation = macro(counts, np.arange(classes)), float(np.nanstd(accuracy))
     result: dict[str, Any] = {

@@ -99,7 +99,9 @@ def make_optimizer(
         raise ValueError(f"optimiser {name} has no option {unknown}; its options: {', '.join(known)}.")
     try:
         optimizer = factory(learning_rate=schedule, **options)
-        jax.eval_shape(lambda weights: optimizer.update(weights, optimizer.init(weights), weights), jnp.zeros(2))
+        # optax mixes integers and floats; whether that is refused is not the optimiser's fault.
+        with jax.numpy_dtype_promotion("standard"):
+            jax.eval_shape(lambda weights: optimizer.update(weights, optimizer.init(weights), weights), jnp.zeros(2))
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
         raise ValueError(
             f"optimiser {name} with options {options} cannot be used here ({error}); give one that needs nothing but "

@@ -47,9 +47,11 @@ def read(file: Path) -> list[dict[str, Any]]:
     for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
-            found[str(record["phase"]), int(record["epoch"])] = record
+            phase, epoch = record["phase"], record["epoch"]
         except (ValueError, KeyError, TypeError):
             continue
+        if isinstance(phase, str) and isinstance(epoch, int):
+            found[phase, epoch] = record
     return list(found.values())
 
 
