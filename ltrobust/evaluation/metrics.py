@@ -74,8 +74,8 @@ def check_training_counts(training_counts: np.ndarray, num_classes: int) -> None
     counts = np.asarray(training_counts)
     if counts.shape != (num_classes,) or not np.issubdtype(counts.dtype, np.integer) or np.any(counts < 0):
         raise ValueError(
-            f"training counts of {counts.size} classes ({counts.dtype} {list(counts.shape)}), but there are {num_classes}"
-            "; pass one number of images, at least 0, per class."
+            f"training counts of {counts.size} classes ({counts.dtype} {list(counts.shape)}), but there are "
+            f"{num_classes}; pass one number of images, at least 0, per class."
         )
 
 
