@@ -170,15 +170,16 @@ def balanced_count(counts: np.ndarray, *, gamma: float = 0.0, count: int = 0) ->
       ValueError: negative arguments, both given, m below 1, or above the number of all images.
     """
     counts = np.asarray(counts)
-    if gamma < 0 or count < 0 or (gamma > 0 and count > 0):
+    if not gamma >= 0 or count < 0 or (gamma > 0 and count > 0):
         raise ValueError(f"balanced subset: gamma={gamma} and count={count}; give one of them, positive, or neither.")
     n_min, n_max = int(counts.min()), int(counts.max())
-    m = count or (round(gamma * n_min) if gamma > 0 else round(math.sqrt(n_min * n_max)))
+    m = count or (gamma * n_min if gamma > 0 else math.sqrt(n_min * n_max))
     if m > counts.sum():
         raise ValueError(
             f"balanced subset: gamma={gamma} and count={count} ask for {m} images per class, but all classes together "
             f"have {counts.sum()}; lower them."
         )
+    m = round(m)
     if m < 1:
         raise ValueError(
             f"balanced subset: gamma={gamma} times the rarest class's {n_min} gives no image; raise gamma."
