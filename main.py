@@ -72,11 +72,12 @@ def main(arguments: list[str]) -> None:
 
 def _draw(workdir: pathlib.Path, *, required: bool) -> None:
     """Writes the run's page. Unless it was asked for, a failure is one line: what was computed is not undone by it."""
-    from ltrobust import report
     from ltrobust.preemption import Preempted
 
     data = _CONFIG.value.data
     try:
+        from ltrobust import report
+
         print(f"report: {report.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
     except Exception as error:
         if required or isinstance(error, Preempted):

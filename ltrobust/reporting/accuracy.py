@@ -106,7 +106,10 @@ def classes(evaluation: Evaluation) -> list[Element]:
     ]
     header = ["class (training images)", "clean, %", f"{names[1][0]}, %", "right when attacked"]
     return [
-        paragraph(f"{evaluation.main}; bars are per cent right, whiskers 95 % Wilson intervals.", class_="note"),
+        paragraph(
+            f"{evaluation.main}; bars are per cent right, whiskers 95 % intervals (classes: Wilson; groups: normal).",
+            class_="note",
+        ),
         element("div", *pictures, class_="figures"),
         folded("The numbers", table(header, rows)),
     ]
