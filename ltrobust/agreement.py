@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
@@ -90,6 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the changes for the linearity remainder")
     parser.add_argument("--json", type=Path, help="where to write the numbers too; must not exist")
     given = vars(parser.parse_args(arguments))
+    # Orbax warns of every read-only opening; what matters of it comes as an exception.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     target = given.pop("json")
     try:
         if target is not None and target.exists():

@@ -321,6 +321,23 @@ def test_the_weight_rule_of_mtard():
     np.testing.assert_allclose(outcome.method_state["first"], distances, rtol=1e-5)
 
 
+def test_two_teachers_are_balanced_over_the_whole_batch():
+    method = methods.create("b_mtard", INNER)
+    learner = affine_learner()
+    other = affine_learner(own_teacher=True).teachers["teacher"]
+    state = method.initial_state(learner.params, learner.class_counts)
+    learner = dataclasses.replace(learner, method_state=state, teachers={**learner.teachers, "clean_teacher": other})
+    batch = affine_batch(method, learner)
+
+    def states(devices):
+        parts = jax.tree.map(lambda leaf: leaf.reshape(devices, 4 // devices, *leaf.shape[1:]), batch)
+        step = lambda part: method.loss(learner, part, part.images + 0.05)[1].method_state  # noqa: E731
+        return jax.vmap(step, axis_name="devices")(parts)
+
+    one, four = states(1), states(4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, np.repeat(a, 4, axis=0), rtol=1e-4), one, four)
+
+
 @pytest.mark.parametrize(("epoch", "rate"), [(100, 0.025), (101, 0.0025), (150, 0.0025), (151, 0.00025)])
 def test_the_rate_of_mtard_drops_with_the_learning_rate(epoch, rate):
     method = methods.create("mtard", INNER, rate_drops=(0.5, 0.75))
