@@ -143,7 +143,7 @@ class Checkpoints:
         """Bytes that a checkpoint takes: those of the given one on disk, or else those of the arrays."""
         if step is None:
             return self._bytes
-        return sum(path.stat().length for path in (self.folder / str(step)).rglob("*"))
+        return sum(path.stat().length for path in checksums.files(self.folder / str(step)))
 
     def about(self) -> dict[str, Any]:
         """The newest checkpoint's JSON part.

@@ -1,6 +1,7 @@
 """Checksums of a checkpoint's files: `SHA256SUMS` in its folder, as `sha256sum --check SHA256SUMS` reads it."""
 
 import hashlib
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -41,8 +42,17 @@ def find_damage(folder: epath.Path) -> str | None:
 
 def _names(folder: epath.Path) -> list[str]:
     """Paths of all files in the folders inside of this one."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
-    return sorted(path.relative_to(folder).as_posix() for path in files)
+    inner = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for item in inner for path in files(item))
+
+
+def files(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files in a folder, at any depth; a bucket's too, which has no recursive `glob`."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files(path)
+        else:
+            yield path
 
 
 def _digest(path: epath.Path) -> str:

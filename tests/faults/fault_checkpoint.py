@@ -2,13 +2,64 @@
 
 import json
 import pathlib
+import re
 
 import orbax.checkpoint as ocp
-from injection import ALONE, TINY, Place, Told, fault, last_words
+from etils import epath
+from injection import ALONE, TINY, Place, Told, fault, last_words, run_main, unharmed
+
+from ltrobust.training import checksums
 
 
 def newest(workdir: pathlib.Path) -> pathlib.Path:
     return max((workdir / "checkpoints" / "student").glob("[0-9]*"), key=lambda path: int(path.name))
+
+
+def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Told:
+    """What `main.py` says of the checkpoint in a run that ends well; its weights are those of the finished run."""
+    status, text = place.main(*TINY, *arguments, workdir=workdir)
+    assert status == 0, text
+    (line,) = [line for line in text.splitlines() if line.startswith("checkpoint ") and "damaged" in line]
+    return Told("the one before is used, and nothing is deleted", line)
+
+
+@fault("checkpoint cut off", "the largest file of the newest checkpoint ends in its middle; evaluation")
+def cut_off(place: Place) -> Told:
+    workdir = place.finished()
+    file = largest(newest(workdir) / "weights")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return sound_run(place, workdir, "--mode=evaluate")
+
+
+@fault("checkpoint with a flipped bit", "in the middle of the same file; evaluation")
+def flipped(place: Place) -> Told:
+    workdir = place.finished()
+    file = largest(newest(workdir) / "weights")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return sound_run(place, workdir, "--mode=evaluate")
+
+
+@fault("checkpoint without its metadata", "`about/metadata` of the newest checkpoint is moved away; training goes on")
+def without_metadata(place: Place) -> Told:
+    workdir = place.finished()
+    (newest(workdir) / "about" / "metadata").rename(place.folder / "metadata")
+    # The step is trained again, and its checkpoint written again beside the damaged one.
+    with unharmed(workdir.parent, moved=(newest(workdir),)):
+        status, text = run_main(place.patch, *TINY, f"--workdir={workdir}")
+    assert status == 0, text
+    assert list(newest(workdir).parent.glob("*.damaged"))
+    (line,) = [line for line in text.splitlines() if line.startswith("checkpoint ") and "damaged" in line]
+    return Told("the steps since the one before are trained again, and nothing is deleted", line)
+
+
+@fault("all checkpoints damaged", "`SHA256SUMS` of each is moved away")
+def all_damaged(place: Place) -> Told:
+    workdir = place.finished()
+    for number, file in enumerate((workdir / "checkpoints" / "student").glob("*/SHA256SUMS")):
+        file.rename(place.folder / str(number))
+    return place.refused(*TINY, workdir=workdir)
 
 
 @fault("checkpoint of a newer version", "`format` 99")
@@ -16,14 +67,42 @@ def newer(place: Place) -> Told:
     workdir = place.finished()
     (file,) = (newest(workdir) / "about").glob("metadata")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    checksums.write(epath.Path(newest(workdir)))
     return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
 
-@fault("disk full while saving", "orbax's `save` raises ENOSPC")
+@fault("disk full while saving", "writing raises ENOSPC, at every checkpoint")
 def disk_full(place: Place) -> Told:
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     place.patch.setattr(ocp.CheckpointManager, "save", full)
     status, text = place.main(*ALONE)
-    return Told(f"exit status {status}", last_words(text))
+    return Told(f"said at each; training goes on until the last one; exit status {status}", free(last_words(text)))
+
+
+@fault("disk full for a while", "writing raises ENOSPC, at the first checkpoint only")
+def disk_full_once(place: Place) -> Told:
+    save, calls = ocp.CheckpointManager.save, []
+
+    def full_at_first(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return save(*arguments, **options)
+
+    place.patch.setattr(ocp.CheckpointManager, "save", full_at_first)
+    status, text = place.main(*ALONE)
+    assert status == 0, text
+    (line,) = [line for line in text.splitlines() if "could not be written" in line]
+    return Told("said; training goes on and the next checkpoint makes up for it", free(line))
+
+
+def largest(folder: pathlib.Path) -> pathlib.Path:
+    """The largest file in a folder."""
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def free(text: str) -> str:
+    """The message with numbers of megabytes that are the same on every machine."""
+    return re.sub(r"[\d.]+ MB", "N MB", text)

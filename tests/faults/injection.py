@@ -121,12 +121,18 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def unharmed(folder: pathlib.Path) -> Iterator[None]:
-    """Checks that every file in the folder is still there afterwards, with nothing but additions at its end."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+def unharmed(folder: pathlib.Path, moved: tuple[pathlib.Path, ...] = ()) -> Iterator[None]:
+    """Checks that every file in the folder is still there afterwards, with nothing but additions at its end.
+
+    Folders that are `moved` are found under their names with `.damaged` behind. A run's page is drawn anew.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "report.html")]
     before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
     yield
     for path, content in before.items():
+        for old in moved:
+            if path.is_relative_to(old):
+                path = old.with_name(f"{old.name}.damaged") / path.relative_to(old)
         assert path.exists(), f"{path} was deleted"
         assert path.read_bytes().startswith(content), f"{path} was changed"
 
