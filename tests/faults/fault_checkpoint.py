@@ -12,7 +12,8 @@ from ltrobust.training import checksums
 
 
 def newest(workdir: pathlib.Path) -> pathlib.Path:
-    return max((workdir / "checkpoints" / "student").glob("[0-9]*"), key=lambda path: int(path.name))
+    folders = (workdir / "checkpoints" / "student").iterdir()
+    return max((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Told:
@@ -59,7 +60,7 @@ def all_damaged(place: Place) -> Told:
     workdir = place.finished()
     for number, file in enumerate((workdir / "checkpoints" / "student").glob("*/SHA256SUMS")):
         file.rename(place.folder / str(number))
-    return place.refused(*TINY, workdir=workdir)
+    return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
 
 @fault("checkpoint of a newer version", "`format` 99")

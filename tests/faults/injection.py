@@ -160,6 +160,7 @@ def render(told: Told, folder: pathlib.Path) -> tuple[str, str]:
     for pattern, replacement in (
         (r"process \d+ on [^)]*", "process N on HOST"),
         (r"\b[0-9a-f]{64}\b", "SHA"),
+        (r"/[0-9a-f]{32}\b", "/FILE"),  # orbax draws its files' names
         (r"(known( \w+)?: )[^.;]*", r"\1..."),  # lists that grow
         (r"\s+", " "),
     ):
