@@ -140,6 +140,10 @@ def get_config() -> ConfigDict:
     config.methods.b_mtard.heat_rate = 0.001  # by which the teachers' temperatures move in a step
     config.methods.b_mtard.rate_drops = ()  # of both rates
     config.methods.b_mtard.kl_scale = 0.1
+    # Class-wise robustness
+    config.methods.chi2_class_dro = ConfigDict()
+    config.methods.chi2_class_dro.rho = 0.2  # radius of the ball of class distributions; 0: the uniform one
+    config.methods.chi2_class_dro.average = -1.0  # kept of class losses at a step; below 0: by C, 0: batch means
     # Wrappers
     config.methods.igdm = ConfigDict()
     config.methods.igdm.alpha = 10.0  # weight of the term

@@ -12,6 +12,7 @@ from typing import Any
 
 from ltrobust.methods.adversarial import mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
+from ltrobust.methods.class_wise import chi2_class_dro
 from ltrobust.methods.contract import (
     CLEAN_TEACHER,
     TEACHER,
@@ -51,6 +52,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "adaiad": adaiad,
     "mtard": mtard,
     "b_mtard": b_mtard,
+    "chi2_class_dro": chi2_class_dro,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,
