@@ -155,6 +155,16 @@ def get_config() -> ConfigDict:
     config.methods.fair_ard.lower = 5 / 6  # bounds of the class weights
     config.methods.fair_ard.upper = 5 / 2
     config.methods.fair_ard.variant = "as_described"  # counts over a class's images; as_released: over N / C
+    config.methods.cfa = ConfigDict()  # around pgd_at and trades
+    config.methods.cfa.margins = True  # whether radii differ by class
+    config.methods.cfa.margin_base = 0.5  # l1 of the radii (l1 + t_c) eps; 0.3 with trades
+    config.methods.cfa.regularization = True  # whether the weight of the regularisation differs by class (trades)
+    config.methods.cfa.regularization_base = 0.5  # l2 of (l2 + t_c) beta
+    config.methods.cfa.normalized = True  # divides each image's loss by 1 + beta_c (trades)
+    config.methods.cfa.plain_epochs = 10  # first epochs at eps and beta
+    config.methods.cfa.kept = 0.85  # of the averaged weights at an epoch that is taken in; 0: no averaging
+    config.methods.cfa.threshold = 0.2  # robust validation accuracy that every class of such an epoch has
+    config.methods.cfa.average_after = 49  # epochs before any is taken in
 
     config.eval = ConfigDict()
     config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
@@ -187,7 +197,7 @@ def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
     phase.method = ""  # pgd_at, at_bsl, reat, or one of those with settings in config.methods
-    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard
+    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard, cfa
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma

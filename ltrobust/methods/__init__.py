@@ -12,6 +12,7 @@ from typing import Any
 
 from ltrobust.methods.adversarial import mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
+from ltrobust.methods.cfa import cfa
 from ltrobust.methods.class_wise import chi2_class_dro
 from ltrobust.methods.contract import (
     CLEAN_TEACHER,
@@ -59,6 +60,7 @@ WRAPPERS: dict[str, Callable[..., Method]] = {
     "robust_lt": robust_lt,
     "igdm": igdm,
     "fair_ard": fair_ard,
+    "cfa": cfa,
 }
 
 

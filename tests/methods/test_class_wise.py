@@ -44,8 +44,10 @@ def divergence(shares):
 
 @pytest.mark.parametrize(
     ("rho", "value"),
-    [(0.0, 1.3), (0.05, 1.453297), (0.2, 1.606594), (0.5, 1.783462), (1, 1.961528), (2, 2.160554), (5, 2.344721)]
-    + [(9, 2.4), (30, 2.4)],
+    [
+        *((0.0, 1.3), (0.05, 1.453297), (0.2, 1.606594), (0.5, 1.783462), (1, 1.961528)),
+        *((2, 2.160554), (5, 2.344721), (9, 2.4), (30, 2.4)),
+    ],
 )
 def test_the_worst_distribution_of_ten_losses(rho, value):
     for shares in (exactly(LOSSES, rho=rho), solve(jnp.float32(LOSSES), jnp.ones(10, bool), rho=jnp.float32(rho))):
