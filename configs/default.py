@@ -144,6 +144,9 @@ def get_config() -> ConfigDict:
     config.methods.chi2_class_dro = ConfigDict()
     config.methods.chi2_class_dro.rho = 0.2  # radius of the ball of class distributions; 0: the uniform one
     config.methods.chi2_class_dro.average = -1.0  # kept of class losses at a step; below 0: by C, 0: batch means
+    config.methods.label_aug = ConfigDict()
+    config.methods.label_aug.extra = 1  # outputs beyond the classes: 1, or 0 (pgd_at)
+    config.methods.label_aug.delta = 0.15  # what the added output gets of the label
     # Wrappers
     config.methods.igdm = ConfigDict()
     config.methods.igdm.alpha = 10.0  # weight of the term

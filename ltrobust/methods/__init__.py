@@ -31,6 +31,7 @@ from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.fair_ard import fair_ard
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
+from ltrobust.methods.label_augmentation import label_aug
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
@@ -54,6 +55,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "mtard": mtard,
     "b_mtard": b_mtard,
     "chi2_class_dro": chi2_class_dro,
+    "label_aug": label_aug,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,
