@@ -147,6 +147,24 @@ def get_config() -> ConfigDict:
     config.methods.label_aug = ConfigDict()
     config.methods.label_aug.extra = 1  # outputs beyond the classes: 1, or 0 (pgd_at)
     config.methods.label_aug.delta = 0.15  # what the added output gets of the label
+    config.methods.dafa = ConfigDict()
+    config.methods.dafa.beta = 6.0  # weight of the KL
+    config.methods.dafa.warmup_fraction = 70 / 110  # of the epochs: TRADES, before the class weights
+    config.methods.dafa.scale = 1.0  # of what a class's weight moves; 1.5 on CIFAR-100
+    config.methods.dafa.floor = 0.1  # least weight of a class
+    config.methods.dafa.variant = "as_described"  # as_released: of a tie, both classes lose weight
+    config.methods.wat = ConfigDict()
+    config.methods.wat.beta = 6.0  # weight of the KL
+    config.methods.wat.rate = 0.1  # at which weights follow the sums of the validation losses
+    config.methods.wat.normalized = False  # divides the loss by the weights' mean and the last weight, about 2
+    config.methods.frl = ConfigDict()  # the values are FRL's without remargin; with it slack is 0.07
+    config.methods.frl.beta = 1.5  # weight of the KL
+    config.methods.frl.slack = 0.1  # what a class's error may lie above the mean of classes
+    config.methods.frl.rate = 0.05  # of the multipliers of the clean error; twice that for the other
+    config.methods.frl.halve_every = 40  # epochs after which the rate halves
+    config.methods.frl.limit = 0.5  # of the sum of multipliers, below 1
+    config.methods.frl.remargin = False  # whether radii change too
+    config.methods.frl.margin_rate = 0.2  # of the radii's exponents
     # Wrappers
     config.methods.igdm = ConfigDict()
     config.methods.igdm.alpha = 10.0  # weight of the term

@@ -35,6 +35,7 @@ from ltrobust.methods.label_augmentation import label_aug
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
+from ltrobust.methods.trades_by_class import dafa, frl, wat
 from ltrobust.methods.wrappers import awp, robust_lt
 
 REGISTRY: dict[str, Callable[..., Method]] = {
@@ -56,6 +57,9 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "b_mtard": b_mtard,
     "chi2_class_dro": chi2_class_dro,
     "label_aug": label_aug,
+    "dafa": dafa,
+    "wat": wat,
+    "frl": frl,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,
