@@ -165,6 +165,13 @@ def get_config() -> ConfigDict:
     config.methods.frl.limit = 0.5  # of the sum of multipliers, below 1
     config.methods.frl.remargin = False  # whether radii change too
     config.methods.frl.margin_rate = 0.2  # of the radii's exponents
+    config.methods.bat = ConfigDict()
+    config.methods.bat.beta = 6.0  # weight of the KL
+    config.methods.faal = ConfigDict()
+    config.methods.faal.base = "pgd_at"  # pgd_at, trades: the loss whose classes are weighted
+    config.methods.faal.radius = 0.5  # of the class distribution from the uniform one, in nats
+    config.methods.faal.beta = 6.0  # weight of the KL, with base trades
+    config.methods.faal.count_factor = True  # margins times the batch's images of a class
     # Wrappers
     config.methods.igdm = ConfigDict()
     config.methods.igdm.alpha = 10.0  # weight of the term

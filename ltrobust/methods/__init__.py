@@ -12,8 +12,9 @@ from typing import Any
 
 from ltrobust.methods.adversarial import mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
+from ltrobust.methods.bat import bat
 from ltrobust.methods.cfa import cfa
-from ltrobust.methods.class_wise import chi2_class_dro
+from ltrobust.methods.class_wise import chi2_class_dro, faal
 from ltrobust.methods.contract import (
     CLEAN_TEACHER,
     TEACHER,
@@ -60,6 +61,8 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "dafa": dafa,
     "wat": wat,
     "frl": frl,
+    "bat": bat,
+    "faal": faal,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,

@@ -10,10 +10,11 @@ from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
 from ltrobust.methods.long_tailed import class_means
-from ltrobust.methods.settings import check_weights
+from ltrobust.methods.settings import check_choices, check_weights
 
 # Above this many classes a batch's class means are of very few images, and the average over steps is longer.
 FEW_CLASSES, MANY_CLASSES = 10, 100
+BASES = ("pgd_at", "trades")
 
 
 def chi2_class_dro(inner: InnerAttack, *, rho: float = 0.2, average: float = -1.0) -> Method:
@@ -104,6 +105,82 @@ def worst_distribution(losses: jax.Array, counted: jax.Array, *, rho: float) -> 
     possible = (sizes <= number) & (excess >= -rounding) & (jnp.diagonal(shares) >= -rounding)
     chosen = jnp.maximum(shares[jnp.max(jnp.where(possible, jnp.arange(len(losses)), 0))], 0)
     return jnp.where(counted, jnp.zeros_like(losses).at[order].set(chosen / jnp.sum(chosen)), 0)
+
+
+def faal(
+    inner: InnerAttack, *, base: str = "pgd_at", radius: float = 0.5, beta: float = 6.0, count_factor: bool = True
+) -> Method:
+    """`L = C mean_i p_{y_i} l_i`, p from `entropic_distribution` of the batch's margins by class (FAAL).
+
+    Zhang et al., CVPR 2024. `m_c` is the mean of `max_{j != y} p(x')_j - p(x')_y`, train-mode, over the whole batch's
+    images of class c, -1 for a class that the batch lacks; p follows `k_c m_c`, k_c the number of those images. l is
+    CE(z(x'), y), or TRADES's `CE(z(x), y) + beta KL(p(x) || p(x'))`; x' from PGD on CE. p is constant in the gradient.
+    Train-mode passes: x', x.
+
+    Args:
+      base: pgd_at, trades.
+      radius: r; 0 is the base itself.
+      beta: weight of the KL.
+      count_factor: whether p follows `k_c m_c`, as a sum over images does, or `m_c`.
+
+    Raises:
+      ValueError: a negative setting or unknown base.
+    """
+    check_weights("faal", radius=radius, beta=beta)
+    check_choices("faal", base=(base, BASES))
+
+    def shares(learner: Learner, adv_logits: jax.Array, labels: jax.Array) -> jax.Array:
+        answers = jax.nn.softmax(jax.lax.stop_gradient(adv_logits))
+        chosen = jax.nn.one_hot(labels, answers.shape[-1], dtype=bool)
+        rival = jnp.max(jnp.where(chosen, 0.0, answers), axis=-1)
+        own = jnp.sum(jnp.where(chosen, answers, 0.0), axis=-1)
+        means, present = class_means(rival - own, labels, answers.shape[-1], learner.axis_name)
+        margins = jnp.where(present, means, -1.0)
+        if count_factor:
+            margins *= jax.lax.psum(jnp.sum(chosen, axis=0, dtype=margins.dtype), learner.axis_name)
+        return entropic_distribution(margins, radius=radius)
+
+    def loss(learner: Learner, batch: Batch, adv_images):
+        adv_logits, learner = learner.forward(adv_images, bn="train")
+        clean_logits, learner = learner.forward(batch.images, bn="train")
+        if base == "pgd_at":
+            losses = objectives.cross_entropy(adv_logits, batch.labels)
+        else:
+            divergence = objectives.kl_divergence(clean_logits, adv_logits)
+            losses = objectives.cross_entropy(clean_logits, batch.labels) + beta * divergence
+        of_class = shares(learner, adv_logits, batch.labels) * adv_logits.shape[-1]
+        value = batch.mean(of_class[batch.labels] * losses)
+        return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
+
+    attack = attack_cross_entropy(inner)
+    return Method(name="faal", attack=attack, loss=loss, inner=inner, passes=("adv", "clean"), weighted=True)
+
+
+def entropic_distribution(values: jax.Array, *, radius: float) -> jax.Array:
+    """`argmax_p sum_c p_c a_c` over distributions with `KL(U || p) <= radius`, U uniform, float [C] (FAAL).
+
+    `p_c` is proportional to `1 / (nu - a_c)`; `log(nu - max a)` is found by bisection in [-40, 40].
+
+    Args:
+      values: a, [C].
+      radius: in nats, at least 0.
+    """
+    gaps = jnp.max(values) - values
+
+    def heights(log_excess: jax.Array) -> jax.Array:
+        """`log(1 / p_c)` up to a constant, 0 for the largest p."""
+        return jnp.log1p(gaps * jnp.exp(-log_excess))
+
+    def halved(_, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        middle = (ends[0] + ends[1]) / 2
+        height = heights(middle)
+        # In this form rounding errors are small against small heights, and radius 0 is U.
+        divergence = jnp.log1p(jnp.mean(jnp.expm1(-height))) + jnp.mean(height)
+        too_far = divergence > radius
+        return jnp.where(too_far, middle, ends[0]), jnp.where(too_far, ends[1], middle)
+
+    ends = jnp.asarray(-40, values.dtype), jnp.asarray(40, values.dtype)
+    return jax.nn.softmax(-heights(jax.lax.fori_loop(0, 60, halved, ends)[1]))
 
 
 def _averaged(

@@ -12,7 +12,7 @@ from toy import INNER, on_devices, on_one_device, toy_batch, toy_learner, toy_lo
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.methods.class_wise import worst_distribution
+from ltrobust.methods.class_wise import entropic_distribution, worst_distribution
 
 LOSSES = np.array([0.2, 0.5, 0.8, 1.0, 1.1, 1.3, 1.6, 1.9, 2.2, 2.4])
 BATCH = methods.Batch(
@@ -156,10 +156,50 @@ def test_the_gradient_of_a_step_is_that_of_the_worst_value():
     np.testing.assert_allclose(jnp.vdot(gradient, step), slope, rtol=1e-3)
 
 
+entropic = jax.jit(entropic_distribution)
+
+
+def test_the_entropic_distribution_of_ten_margins():
+    values = 12.8 * np.array([-0.5, -0.4, -0.3, -0.2, -0.1, 0, 0.05, 0.1, 0.2, 0.3])
+    shares = np.asarray(entropic(jnp.float32(values), radius=0.5))
+    np.testing.assert_allclose([shares.max(), shares @ values], [0.491429, 1.841015], atol=2e-6)
+    np.testing.assert_allclose([shares.sum(), -np.mean(np.log(10 * shares))], [1, 0.5], rtol=1e-5)
+    # Proportional to 1 / (nu - a): equal steps of 1 / p where a has equal steps.
+    np.testing.assert_allclose(np.diff(1 / shares[:6]), np.diff(1 / shares[:6])[0], rtol=1e-4)
+    found = optimize.minimize(
+        lambda shares: -shares @ values,
+        np.full(10, 0.1),
+        method="SLSQP",
+        bounds=[(1e-6, 1)] * 10,
+        constraints=[
+            {"type": "eq", "fun": lambda shares: shares.sum() - 1},
+            {"type": "ineq", "fun": lambda shares: 0.5 + np.mean(np.log(10 * shares))},
+        ],
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    np.testing.assert_allclose(shares @ values, -found.fun, atol=1e-4)
+    np.testing.assert_allclose(entropic(jnp.float32(values), radius=0.0), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(entropic(jnp.full(10, 3.0), radius=0.5), 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "count_factor"), [(1, True), (2, True), (2, False)])
+def test_faal_weighs_classes_by_their_margins_over_the_whole_batch(devices, count_factor):
+    answers, labels = np.exp(ROWS) / np.exp(ROWS).sum(axis=-1, keepdims=True), np.asarray(BATCH.labels)
+    margins = [np.delete(row, label).max() - row[label] for row, label in zip(answers, labels, strict=True)]
+    means = np.array([np.mean(np.array(margins)[labels == label]) for label in range(3)])
+    values = means * np.array([3, 2, 1]) if count_factor else means
+    shares = np.asarray(entropic(jnp.float32(values), radius=0.5))
+    assert np.ptp(shares) > 0.1
+    method = methods.create("faal", INNER, count_factor=count_factor)
+    np.testing.assert_allclose(stepped(method, devices=devices)[0], np.mean(3 * shares[labels] * CE), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: methods.create("chi2_class_dro", INNER, rho=-1.0), "chi2_class_dro.rho is -1.0"),
+        (lambda: methods.create("faal", INNER, radius=-1.0), "faal.radius is -1.0"),
+        (lambda: methods.create("faal", INNER, base="mart"), "faal.base is 'mart'; known: pgd_at, trades"),
         (lambda: methods.create("chi2_class_dro", INNER, average=1.0), "average is 1.0; it must be below 1"),
         (lambda: methods.create("chi2_class_dro", INNER, average=0.0).check(np.ones(100)), "average is 0 with 100"),
     ],
