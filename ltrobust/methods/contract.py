@@ -264,7 +264,7 @@ class Method:
     perturb_weights: Callable[[Learner, PyTree, Callable[[PyTree], PyTree]], PyTree] | None = None
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
     end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
-    averaging: Callable[[PyTree], jax.typing.ArrayLike] | None = None
+    averaging: Callable[[PyTree], jax.Array | float] | None = None
 
 
 def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:
