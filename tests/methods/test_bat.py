@@ -47,6 +47,7 @@ def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd():
     clean_logits = affine.forward(images, bn="eval")[0]
     own = jax.vmap(lambda key: jax.random.split(key))(keys)
 
+    @jax.jit
     def iterates(keys):
         """x_0 .. x_4 and whether each is misclassified."""
         points = [
@@ -58,13 +59,13 @@ def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd():
             for steps in range(5)
         ]
         wrong = [jnp.argmax(affine.forward(point, bn="eval")[0], axis=-1) != labels for point in points]
-        return np.array(points), np.array(wrong)
+        return jnp.stack(points), jnp.stack(wrong)
 
-    points, wrong = iterates(own[:, 0])
+    points, wrong = jax.device_get(iterates(own[:, 0]))
     firsts = [np.flatnonzero(column) for column in wrong.T]
     last_clean = [max(first[0] - 1, 0) if len(first) else 4 for first in firsts]
     np.testing.assert_allclose(found[0], points[last_clean, range(40)], atol=1e-6)
-    points, wrong = iterates(own[:, 1])
+    points, wrong = jax.device_get(iterates(own[:, 1]))
     seconds = [np.flatnonzero(column) for column in wrong.T]
     first_adversarial = [second[1] if len(second) > 1 else 4 for second in seconds]
     np.testing.assert_allclose(found[1], points[first_adversarial, range(40)], atol=1e-6)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import optimize
-from toy import INNER, on_devices, on_one_device, toy_batch, toy_learner, toy_loss
+from toy import INNER, on_devices, on_one_device, toy_batch, toy_learner
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
@@ -126,7 +126,10 @@ def test_rho_0_is_the_mean_of_class_losses_and_infinity_the_largest_on_any_numbe
 
 def test_the_average_of_class_losses_starts_at_the_first_and_keeps_absent_classes():
     method = methods.create("chi2_class_dro", INNER, average=0.75)
-    _, first = toy_loss(method)
+    run = jax.jit(lambda learner, batch: on_one_device(lambda: method.loss(learner, batch, jnp.ones((1, 1, 1, 1)))))
+    learner = toy_learner()
+    learner = dataclasses.replace(learner, method_state=method.initial_state({}, learner.class_counts))
+    _, first = run(learner, toy_batch())
     np.testing.assert_allclose(first.method_state["losses"], [1.464369, 0, 0], atol=1e-6)
     assert first.method_state["known"].tolist() == [True, False, False]
     _, second = stepped(method, first.method_state)
@@ -135,8 +138,7 @@ def test_the_average_of_class_losses_starts_at_the_first_and_keeps_absent_classe
     np.testing.assert_allclose(second.method_state["losses"], expected, rtol=1e-5)
     batch = dataclasses.replace(toy_batch(), labels=jnp.array([1]))
     learner = dataclasses.replace(toy_learner(), method_state=second.method_state)
-    run = jax.jit(lambda: on_one_device(lambda: method.loss(learner, batch, jnp.ones((1, 1, 1, 1)))))
-    third = run()[1].method_state["losses"]
+    third = run(learner, batch)[1].method_state["losses"]
     np.testing.assert_array_equal(third[jnp.array([0, 2])], second.method_state["losses"][jnp.array([0, 2])])
 
 

@@ -11,8 +11,10 @@ from toy import INNER, toy_learner
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.methods.trades_by_class import class_distances, class_shares
+from ltrobust.methods import trades_by_class
+from ltrobust.methods.trades_by_class import class_shares
 
+class_distances = jax.jit(trades_by_class.class_distances, static_argnames="variant")
 SHARES = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]], np.float32)
 SEEN = np.array([4.0, 2.0, 8.0], np.float32)
 LABELS = np.asarray(BATCH.labels)
@@ -24,7 +26,7 @@ def test_dafa_weights_of_the_published_table():
     weights = class_distances(SHARES * SEEN[:, None], SEEN)
     np.testing.assert_allclose(weights, [0.95, 1.33, 0.72], atol=1e-6)
     np.testing.assert_allclose(class_distances(SHARES, np.ones(3)).sum(), 3, rtol=1e-6)
-    np.testing.assert_array_equal(class_distances(SHARES, np.ones(3), scale=0.0), 1)
+    np.testing.assert_array_equal(class_distances(SHARES, np.ones(3, np.float32), scale=0.0), 1)
     np.testing.assert_allclose(class_distances(SHARES, np.ones(3), floor=0.8), [0.95, 1.33, 0.8], atol=1e-6)
 
 
