@@ -140,6 +140,38 @@ def get_config() -> ConfigDict:
     config.methods.b_mtard.heat_rate = 0.001  # by which the teachers' temperatures move in a step
     config.methods.b_mtard.rate_drops = ()  # of both rates
     config.methods.b_mtard.kl_scale = 0.1
+    # Class-wise robustness
+    config.methods.chi2_class_dro = ConfigDict()
+    config.methods.chi2_class_dro.rho = 0.2  # radius of the ball of class distributions; 0: the uniform one
+    config.methods.chi2_class_dro.average = -1.0  # kept of class losses at a step; below 0: by C, 0: batch means
+    config.methods.label_aug = ConfigDict()
+    config.methods.label_aug.extra = 1  # outputs beyond the classes: 1, or 0 (pgd_at)
+    config.methods.label_aug.delta = 0.15  # what the added output gets of the label
+    config.methods.dafa = ConfigDict()
+    config.methods.dafa.beta = 6.0  # weight of the KL
+    config.methods.dafa.warmup_fraction = 70 / 110  # of the epochs: TRADES, before the class weights
+    config.methods.dafa.scale = 1.0  # of what a class's weight moves; 1.5 on CIFAR-100
+    config.methods.dafa.floor = 0.1  # least weight of a class
+    config.methods.dafa.variant = "as_described"  # as_released: of a tie, both classes lose weight
+    config.methods.wat = ConfigDict()
+    config.methods.wat.beta = 6.0  # weight of the KL
+    config.methods.wat.rate = 0.1  # at which weights follow the sums of the validation losses
+    config.methods.wat.normalized = False  # divides the loss by the weights' mean and the last weight, about 2
+    config.methods.frl = ConfigDict()  # the values are FRL's without remargin; with it slack is 0.07
+    config.methods.frl.beta = 1.5  # weight of the KL
+    config.methods.frl.slack = 0.1  # what a class's error may lie above the mean of classes
+    config.methods.frl.rate = 0.05  # of the multipliers of the clean error; twice that for the other
+    config.methods.frl.halve_every = 40  # epochs after which the rate halves
+    config.methods.frl.limit = 0.5  # of the sum of multipliers, below 1
+    config.methods.frl.remargin = False  # whether radii change too
+    config.methods.frl.margin_rate = 0.2  # of the radii's exponents
+    config.methods.bat = ConfigDict()
+    config.methods.bat.beta = 6.0  # weight of the KL
+    config.methods.faal = ConfigDict()
+    config.methods.faal.base = "pgd_at"  # pgd_at, trades: the loss whose classes are weighted
+    config.methods.faal.radius = 0.5  # of the class distribution from the uniform one, in nats
+    config.methods.faal.beta = 6.0  # weight of the KL, with base trades
+    config.methods.faal.count_factor = True  # margins times the batch's images of a class
     # Wrappers
     config.methods.igdm = ConfigDict()
     config.methods.igdm.alpha = 10.0  # weight of the term
@@ -151,6 +183,16 @@ def get_config() -> ConfigDict:
     config.methods.fair_ard.lower = 5 / 6  # bounds of the class weights
     config.methods.fair_ard.upper = 5 / 2
     config.methods.fair_ard.variant = "as_described"  # counts over a class's images; as_released: over N / C
+    config.methods.cfa = ConfigDict()  # around pgd_at and trades
+    config.methods.cfa.margins = True  # whether radii differ by class
+    config.methods.cfa.margin_base = 0.5  # l1 of the radii (l1 + t_c) eps; 0.3 with trades
+    config.methods.cfa.regularization = True  # whether the weight of the regularisation differs by class (trades)
+    config.methods.cfa.regularization_base = 0.5  # l2 of (l2 + t_c) beta
+    config.methods.cfa.normalized = True  # divides each image's loss by 1 + beta_c (trades)
+    config.methods.cfa.plain_epochs = 10  # first epochs at eps and beta
+    config.methods.cfa.kept = 0.85  # of the averaged weights at an epoch that is taken in; 0: no averaging
+    config.methods.cfa.threshold = 0.2  # robust validation accuracy that every class of such an epoch has
+    config.methods.cfa.average_after = 49  # epochs before any is taken in
 
     config.eval = ConfigDict()
     config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
@@ -183,7 +225,7 @@ def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
     phase.method = ""  # pgd_at, at_bsl, reat, or one of those with settings in config.methods
-    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard
+    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard, cfa
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma

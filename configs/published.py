@@ -3,7 +3,8 @@
     python main.py --config=configs/published.py:NAME --workdir=runs/NAME [--config.data.dir=DIR]
 
 Names are the keys of `RECIPES`, which state differences from `default.py`; docs/methods.md says what each recipe is and
-what of it is somebody else's. Data are CIFAR-10-LT with imbalance ratio 50, or CIFAR-100-LT with 10 (`..._cifar100`).
+what of it is somebody else's. Data are CIFAR-10-LT with imbalance ratio 50, or CIFAR-100-LT with 10 (`..._cifar100`);
+of `cfa_at`, `cfa_trades`, `dafa`, `wat` and `bat`, which are for class-wise robustness, balanced CIFAR-10.
 On one CPU core: `--config=configs/cifar10_cpu.py --config.student.method=METHOD`. No time has been measured.
 """
 
@@ -49,6 +50,20 @@ ROBUST_LT = {
     "student.attack.radius": 8.0,
     "student.attack.step_size": 2.0,
 }
+CFA = {
+    "data.imbalance_ratio": 1.0,
+    "data.validation_fraction": 0.02,
+    "model.name": "preact_resnet18",
+    "student.wrappers": ("cfa",),
+    "student.epochs": 200,
+    "student.optimizer.drops": (100 / 200, 150 / 200),
+}
+BALANCED = {
+    "data.imbalance_ratio": 1.0,
+    "data.validation_fraction": 0.06,
+    "student.attack.radius": 255 * 0.031,
+    "student.attack.step_size": 255 * 0.007,
+}
 SCALE_1 = {"methods.robal.tau_b": 1.5, "methods.robal.tau_m": 0.3, "methods.robal.test_scale": 1.0}
 PLAIN_TEST = {"methods.robal.tau_p": 0.0}
 
@@ -78,6 +93,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "methods.robal.tau_b": 0.0,
         "methods.robal.floor": 1 / 16,
         "methods.robal.tau_p": 1.7,
+    },
+    "cfa_at": CFA | {"student.method": "pgd_at", "student.attack.start": "uniform"},
+    "cfa_trades": CFA | {"student.method": "trades", "methods.cfa.margin_base": 0.3},
+    "dafa": BALANCED
+    | {
+        "student.method": "dafa",
+        "student.epochs": 110,
+        "student.optimizer.drops": (99 / 110, 104 / 110),
+        "student.optimizer.nesterov": True,
+    },
+    "wat": BALANCED | {"student.method": "wat", "student.optimizer.weight_decay": 2e-4},
+    "bat": BALANCED
+    | {
+        "student.method": "bat",
+        "student.epochs": 200,
+        "student.optimizer.drops": (74 / 200, 89 / 200, 99 / 200),
+        "student.optimizer.weight_decay": 2e-4,
     },
     "reat": REAT,
     "taet": TAET,

@@ -104,7 +104,16 @@ def test_every_setting_of_a_method_or_wrapper_is_a_key_with_the_default_of_the_c
 # Recipe -> first epochs, counted from 1, at 0.1 and 0.01 of the first rate.
 @pytest.mark.parametrize(
     ("name", "epochs"),
-    [("at_bsl", (75, 90)), ("reat", (61, 76)), ("robal_n", (60, 75)), ("mart", (75, 90)), ("taet", (76, 91))],
+    [
+        ("at_bsl", (75, 90)),
+        ("reat", (61, 76)),
+        ("robal_n", (60, 75)),
+        ("mart", (75, 90)),
+        ("taet", (76, 91)),
+        ("cfa_at", (101, 151)),
+        ("dafa", (100, 105)),
+        ("bat", (75, 90)),
+    ],
 )
 def test_published_rates_fall_in_the_published_epochs(name, epochs):
     phase = planned(load(f"published:{name}"), "student")
@@ -113,6 +122,15 @@ def test_published_rates_fall_in_the_published_epochs(name, epochs):
         step = phase.schedule.first_step(epoch - 1)
         np.testing.assert_allclose(phase.learning_rate(step), factor * first, rtol=1e-5)
         np.testing.assert_allclose(phase.learning_rate(step - 1), 10 * factor * first, rtol=1e-5)
+
+
+def test_averaging_by_the_step_and_by_a_wrappers_rule_are_not_mixed():
+    config = default.get_config()
+    config.student.method, config.student.wrappers, config.student.ema_decay = "trades", ("cfa",), 0.9
+    with pytest.raises(ValueError, match=r"ema_decay is 0.9, but trades\+cfa averages weights itself; give 0"):
+        planned(config, "student")
+    config.student.ema_decay = 0.0
+    assert planned(config, "student").settings.method.averaging is not None
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():

@@ -12,6 +12,9 @@ from typing import Any
 
 from ltrobust.methods.adversarial import mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
+from ltrobust.methods.bat import bat
+from ltrobust.methods.cfa import cfa
+from ltrobust.methods.class_wise import chi2_class_dro, faal
 from ltrobust.methods.contract import (
     CLEAN_TEACHER,
     TEACHER,
@@ -29,9 +32,11 @@ from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.fair_ard import fair_ard
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
+from ltrobust.methods.label_augmentation import label_aug
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
+from ltrobust.methods.trades_by_class import dafa, frl, wat
 from ltrobust.methods.wrappers import awp, robust_lt
 
 REGISTRY: dict[str, Callable[..., Method]] = {
@@ -51,12 +56,20 @@ REGISTRY: dict[str, Callable[..., Method]] = {
     "adaiad": adaiad,
     "mtard": mtard,
     "b_mtard": b_mtard,
+    "chi2_class_dro": chi2_class_dro,
+    "label_aug": label_aug,
+    "dafa": dafa,
+    "wat": wat,
+    "frl": frl,
+    "bat": bat,
+    "faal": faal,
 }
 WRAPPERS: dict[str, Callable[..., Method]] = {
     "awp": awp,
     "robust_lt": robust_lt,
     "igdm": igdm,
     "fair_ard": fair_ard,
+    "cfa": cfa,
 }
 
 

@@ -34,10 +34,30 @@ def pgd_at(inner: InnerAttack) -> Method:
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
-        value = jnp.mean(objectives.cross_entropy(adv_logits, batch.labels))
+        value = batch.mean(objectives.cross_entropy(adv_logits, batch.labels))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="pgd_at", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
+    attack = attack_cross_entropy(inner)
+    return Method(name="pgd_at", attack=attack, loss=loss, inner=inner, passes=("adv",), weighted=True)
+
+
+def attack_divergence(inner: InnerAttack):
+    """The inner maximisation of `KL(p(x) || p(x'))`, p(x) constant, BatchNorm in the attack's mode.
+
+    Raises:
+      ValueError: a start at which the KL has no gradient.
+    """
+    if inner.start == "none":
+        raise ValueError("TRADES cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
+
+    def attack(learner: Learner, batch: Batch):
+        clean_logits, _ = learner.forward(batch.images, bn=inner.bn)
+        return inner(
+            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn=inner.bn)[0]),
+            batch,
+        )
+
+    return attack
 
 
 def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described") -> Method:
@@ -51,15 +71,7 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
     """
     check_weights("trades", beta=beta)
     check_variant("trades", variant)
-    if inner.start == "none":
-        raise ValueError("TRADES cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
-
-    def attack(learner: Learner, batch: Batch):
-        clean_logits, _ = learner.forward(batch.images, bn=inner.bn)
-        return inner(
-            lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn=inner.bn)[0]),
-            batch,
-        )
+    attack = attack_divergence(inner)
 
     def loss(learner: Learner, batch: Batch, adv_images):
         clean_logits, learner = learner.forward(batch.images, bn="train")
@@ -67,8 +79,8 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
         target_logits = clean_logits
         if variant == "as_released":
             target_logits, learner = learner.forward(batch.images, bn="train")
-        clean_loss = jnp.mean(objectives.cross_entropy(clean_logits, batch.labels))
-        robust_loss = jnp.mean(objectives.kl_divergence(target_logits, adv_logits))
+        clean_loss = batch.mean(objectives.cross_entropy(clean_logits, batch.labels))
+        robust_loss = batch.mean(batch.scaled(objectives.kl_divergence(target_logits, adv_logits)))
         metrics = {"clean_loss": clean_loss, "robust_loss": robust_loss}
         outcome = Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
         return clean_loss + beta * robust_loss, outcome
@@ -80,6 +92,8 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
         inner=inner,
         metrics=("clean_loss", "robust_loss"),
         passes=("clean", "adv", "clean") if variant == "as_released" else ("clean", "adv"),
+        weighted=True,
+        regularization=beta,
     )
 
 

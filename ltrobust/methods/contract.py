@@ -10,7 +10,8 @@ In one step of the learner the method's functions are called in this order, insi
 and once an epoch, outside of it:
 
     observed          = observe(learner, batch)        optional: per-example numbers on the validation part
-    method_state      = end_epoch(learner, observed)   optional: class weights, radii, averaged weights ...
+    method_state      = end_epoch(learner, observed)   optional: class weights, radii, whether to average ...
+    kept              = averaging(method_state)        optional: averaged <- kept averaged + (1 - kept) weights
 
 A wrapper is a function from a method to a method (`dataclasses.replace`). If a method needs an edit in
 `training/steps.py` or `training/loop.py`, this file is what must change.
@@ -41,7 +42,8 @@ TEACHER, CLEAN_TEACHER = "teacher", "clean_teacher"
 class Batch:
     """One device's share of a batch. `radius` and `step_size` are [B] in pixel units, `keys` feed the attack.
 
-    `weights` [B] are what a wrapper lets each example count for in the loss; None: all the same.
+    `weights` [B] are what a wrapper lets each example count for in the loss, `factors` [B] what it multiplies each
+    example's regularization by; None: all the same.
     """
 
     images: jax.Array
@@ -50,6 +52,11 @@ class Batch:
     radius: jax.Array
     step_size: jax.Array
     weights: jax.Array | None = None
+    factors: jax.Array | None = None
+
+    def scaled(self, values: jax.Array) -> jax.Array:
+        """`f_i v_i` of values [B], the form in which a method with a `regularization` adds its second term."""
+        return values if self.factors is None else self.factors * values
 
     def mean(self, values: jax.Array) -> jax.Array:
         """`mean_i w_i v_i` of values [B], the form in which a method that honours `weights` adds up its loss."""
@@ -220,6 +227,7 @@ class Method:
         their own. None: not said, and such wrappers refuse it.
       objective: what the attack ascends, where the attack is `attack_on(inner, objective)`; for wrappers that watch it.
       weighted: whether the loss is `batch.mean` of something per example, so that `batch.weights` are honoured.
+      regularization: the weight of a second term of such a loss, if that term of each example is `batch.scaled`.
       head: how the network's pooled features become outputs.
       test_logits: `(outputs [B, C + extra], class_counts [C]) -> logits [B, C]`, what is attacked and judged at test
         and validation time; default: the outputs.
@@ -233,6 +241,8 @@ class Method:
       observe: `(learner, batch) -> {name: [B]}`, run over the validation part after each epoch.
       end_epoch: `(learner, observed) -> method_state`; `observed` holds class means [C] (NaN for a class without
         validation images) of what `observe` returned and of `clean` and `robust` accuracy.
+      averaging: `method_state -> kept` in [0, 1], asked after `end_epoch`: averaged weights and running statistics are
+        then `kept averaged + (1 - kept) weights`. They are saved and reported as `averaged`.
     """
 
     name: str
@@ -244,6 +254,7 @@ class Method:
     passes: tuple[str, ...] | None = None
     objective: Objective | None = None
     weighted: bool = False
+    regularization: float | None = None
     head: models.Head = dataclasses.field(default_factory=models.Head)
     test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     adv_images: Callable[[PyTree], jax.Array] = lambda adv: adv
@@ -253,6 +264,7 @@ class Method:
     perturb_weights: Callable[[Learner, PyTree, Callable[[PyTree], PyTree]], PyTree] | None = None
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
     end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
+    averaging: Callable[[PyTree], jax.Array | float] | None = None
 
 
 def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:

@@ -174,7 +174,7 @@ def _start(phase: Phase, splits: Splits, initial: Weights | None, mesh: Mesh) ->
         optimizer=phase.settings.optimizer,
         method=phase.settings.method,
         class_counts=jnp.asarray(phase.class_counts, jnp.float32),
-        averaging=phase.settings.ema_decay > 0,
+        averaging=phase.settings.ema_decay > 0 or phase.settings.method.averaging is not None,
     )
     return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
 
@@ -222,6 +222,9 @@ def _end_epoch(
             method_state = method.end_epoch(learner, observed)  # pyright: ignore
             method_state = processes.put(method_state, state.step.sharding)
             state = dataclasses.replace(state, method_state=method_state)  # pyright: ignore
+            if method.averaging is not None:
+                averaged = steps.average(state.averaged, state.weights, float(method.averaging(method_state)))
+                state = dataclasses.replace(state, averaged=averaged)  # pyright: ignore
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 

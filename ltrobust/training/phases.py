@@ -171,6 +171,10 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
             f"{name}.method {phase.method} updates its state by validation, but there is no validation part; "
             "raise data.validation_fraction."
         )
+    if settings.method.averaging is not None and phase.ema_decay:
+        raise ValueError(
+            f"{name}.ema_decay is {phase.ema_decay}, but {settings.method.name} averages weights itself; give 0."
+        )
     return Phase(
         name,
         settings,

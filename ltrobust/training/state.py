@@ -25,7 +25,7 @@ class Weights:
 class TrainState:
     """What one step hands to the next.
 
-    `step` counts finished updates. `averaged` is the exponential moving average of the weights, or None. `sums` holds
+    `step` counts finished updates. `averaged` is a moving average of the weights, or None. `sums` holds
     the sums over the current epoch's examples of every training metric. `bad_step` is the first step with a non-finite
     loss or update, or -1.
     """

@@ -96,7 +96,7 @@ def train_step(
         step=state.step + 1,
         weights=weights,
         opt_state=opt_state,
-        averaged=_average(state.averaged, weights, settings.ema_decay),
+        averaged=average(state.averaged, weights, settings.ema_decay) if settings.ema_decay else state.averaged,
         method_state=outcome.method_state,
         sums=_add_metrics(state.sums, mean_value, outcome, batch.labels),
         bad_step=jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step),
@@ -173,8 +173,8 @@ def _make_batch(state: TrainState, inputs: Inputs, rows: jax.Array, settings: St
     return Batch(to_unit(images), inputs.data.labels[rows], keys[:, 1], radius=nothing, step_size=nothing)
 
 
-def _average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:
-    """Exponential moving average of parameters and running statistics."""
+def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:
+    """`decay averaged + (1 - decay) weights`, of parameters and running statistics; None stays None."""
     if averaged is None:
         return None
     return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, weights)

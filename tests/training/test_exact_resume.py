@@ -45,7 +45,12 @@ def counting(method: Method) -> Method:
 
 # Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
 NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
-TOYS = {"class_wise": class_wise, "counting": counting}
+WRAPPED = {"plain_epochs": 1, "average_after": 0, "threshold": 0.0}
+TOYS = {
+    "class_wise": class_wise,
+    "counting": counting,
+    "cfa": lambda method: methods.wrap(method, "cfa", **WRAPPED),
+}
 
 
 @functools.cache
@@ -73,7 +78,9 @@ def run(request, tiny, monkeypatch):
     method = TOYS[request.param](method) if request.param in TOYS else method
     splits = experiment.load_splits(tiny)
     phase = phases.make_phase(tiny, "student", splits, mesh)
-    phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, module=NETWORK, method=method))
+    decay = 0.0 if method.averaging else phase.settings.ema_decay
+    settings = dataclasses.replace(phase.settings, module=NETWORK, method=method, ema_decay=decay)
+    phase = dataclasses.replace(phase, settings=settings)
     teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), splits.images.shape[1:]))
     evaluator = validation(phases.make_threat(tiny))
     compiled = functools.cache(steps.compile_stretch)

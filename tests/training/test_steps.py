@@ -187,6 +187,15 @@ def class_wise(method: Method) -> Method:
 def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tmp_path):
     mesh = devices.make_mesh(jax.devices()[:1])
     method = class_wise(phases.make_method(tiny, "student"))
+    ends = []
+
+    def end_epoch(learner, observed):
+        ends.append(jax.device_get((learner.params, learner.batch_stats)))
+        return class_wise_end(learner, observed)
+
+    class_wise_end = method.end_epoch
+    # The first epoch's weights are copied; the second one's half count.
+    method = dataclasses.replace(method, end_epoch=end_epoch, averaging=lambda state: (state["epochs"] - 1) / 2)
     phase, splits, state, inputs = prepared(tiny, "student", mesh, method)
     module = phase.settings.module
     evaluator = make_evaluator(
@@ -210,6 +219,8 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tm
             about={},
         )
     assert int(state.method_state["epochs"]) == 2
+    mean = jax.tree.map(lambda first, second: (first + second) / 2, *ends)
+    jax.tree.map(np.testing.assert_allclose, (state.averaged.params, state.averaged.batch_stats), mean)
     np.testing.assert_allclose(state.method_state["scale"], 0.25, rtol=1e-5)
     np.testing.assert_allclose(state.method_state["label"], np.arange(10))
     assert int(selection.epoch) > 0
