@@ -24,12 +24,16 @@ _LETTER, _LONGEST_NAME = 6.8, 22
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A scale from `low` to a larger `high`; the title names the unit."""
+    """A scale from `low` to `high`, or to `low + 1` where that is not larger; the title names the unit."""
 
     title: str
     low: float
     high: float
     logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.high > self.low:  # one epoch, or differences that are all 0
+            object.__setattr__(self, "high", self.low + 1)
 
     def place(self, value: float) -> float:
         """Where a value lies, 0 to 1; a value outside lies on the border."""

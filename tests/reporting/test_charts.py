@@ -29,6 +29,7 @@ def test_values_lie_where_they_belong():
     assert Axis("", 0, 100).ticks() == [0, 20, 40, 60, 80, 100]
     assert Axis("", 520, 521, logarithmic=True).ticks() == [520, 521]
     assert Axis("", 0, 0.05).write(0.1 + 0.2) == "0.3"
+    assert (Axis("", 0, 0).place(0), Axis("", 3, 3).ticks()[-1]) == (0, 4)
 
 
 @given(st.lists(st.none() | numbers))

@@ -1,4 +1,4 @@
-"""A phase that was stopped after any step and goes on in fresh objects ends with the same bits, for every method."""
+"""A phase that was stopped after any step and goes on in fresh objects ends with the same bits, for every state."""
 
 import dataclasses
 import errno
@@ -50,7 +50,14 @@ TOYS = {
     "class_wise": class_wise,
     "counting": counting,
     "cfa": lambda method: methods.wrap(method, "cfa", **WRAPPED),
+    "fair_ard": lambda method: methods.wrap(method, "fair_ard"),
 }
+# The others keep nothing that the phase itself does not keep.
+WITH_STATE = [
+    name
+    for name in methods.REGISTRY
+    if methods.create(name, methods.InnerAttack()).initial_state({}, jnp.full(10, 9.0))
+]
 
 
 @functools.cache
@@ -65,7 +72,7 @@ def validation(threat: Threat) -> Evaluator:
     )
 
 
-@pytest.fixture(params=[*methods.REGISTRY, *TOYS])
+@pytest.fixture(params=["self_distillation", *WITH_STATE, *TOYS])
 def run(request, tiny, monkeypatch):
     """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a stretch, or is asked to stop."""
     base = request.param if request.param in methods.REGISTRY else "pgd_at"
