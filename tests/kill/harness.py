@@ -196,6 +196,13 @@ def _digest_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+def digests(found: dict[str, Any]) -> str:
+    """`arrays 0123456789ab, record ..., verdicts ..., card ...`: one digest of the results of each kind."""
+    kinds = dict.fromkeys(name.split()[0] for name in found)
+    parts = {kind: {name: value for name, value in found.items() if name.startswith(f"{kind} ")} for kind in kinds}
+    return ", ".join(f"{kind} {_digest_json(part)[:12]}" for kind, part in parts.items())
+
+
 def differences(reference: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """Names of the results that are not the same."""
     return [name for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
@@ -233,7 +240,7 @@ def main(arguments: list[str]) -> int:
     if changed:
         print("two undisturbed runs differ:\n" + "\n".join(f"  {name}" for name in changed))
         return 1
-    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} results", flush=True)
+    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} results: {digests(reference)}", flush=True)
     generator, kills, failed, runs = random.Random(options.seed), [], [], 0
 
     while len(kills) < options.kills:
@@ -247,11 +254,14 @@ def main(arguments: list[str]) -> int:
         runs += 1
         workdir = folder / f"killed-{runs}"
         fell = until_finished(workdir, config, cache, draw)
-        changed = differences(reference, results(workdir))
+        found = results(workdir)
+        changed = differences(reference, found)
         failed += fell if changed else []
         kills += fell
         where = ", ".join(f"{kill.stage} ({kill.doing}, {kill.seconds:.1f} s)" for kill in fell) or "never"
-        print(f"run {runs}, killed in: {where}: {'identical' if not changed else 'DIFFERS'}", flush=True)
+        print(
+            f"run {runs}, killed in: {where}: {'identical' if not changed else 'DIFFERS'}: {digests(found)}", flush=True
+        )
         print("".join(f"  {name}\n" for name in changed), end="")
     print(f"\n{_table(kills)}\n\n{len(kills) - len(failed)}/{len(kills)} identical")
     missed = [name for name in STAGES if not any(kill.stage == name for kill in kills)]
