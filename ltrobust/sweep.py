@@ -53,6 +53,10 @@ class Sweep:
     protocol: str
     cells: tuple[Cell, ...]
 
+    def config_of(self, cell: Cell) -> Any:
+        """The configuration of a cell's run."""
+        return _configure(self.config, cell)
+
 
 def read(file: Path, out: Path) -> Sweep:
     """The sweep that a file describes.
@@ -74,21 +78,21 @@ def read(file: Path, out: Path) -> Sweep:
             cells.append(Cell(variant, place, place | filled))
     if len({cell.name for cell in cells}) < len(cells):
         raise ValueError(f"sweep {file} has cells of the same name; the last parts of the axes' keys must differ.")
-    protocols = {_check(found["CONFIG"], cell) for cell in cells}
+    protocols = {_configure(found["CONFIG"], cell).eval.protocol for cell in cells}
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
     return Sweep(found["CONFIG"], protocols.pop(), tuple(cells))
 
 
-def _check(file: str, cell: Cell) -> str:
-    """Tries the cell's changes on the configuration; returns the protocol."""
+def _configure(file: str, cell: Cell) -> Any:
+    """The configuration with the cell's changes."""
     config = runpy.run_path(file)["get_config"]().lock()
     for key, value in cell.changes.items():
         try:
             config.update_from_flattened_dict({key: value})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{cell.name}: {key} cannot be {value!r} in {file}: {error}") from error
-    return config.eval.protocol
+    return config
 
 
 def card_of(folder: Path, protocol: str) -> Path | None:

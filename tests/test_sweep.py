@@ -13,6 +13,7 @@ import pytest
 from ltrobust import sweep
 from ltrobust.files import hold
 from ltrobust.preemption import EXIT_STATUS
+from ltrobust.training import phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = ROOT / "results" / "digits" / "at_bsl-seed0.json"
@@ -134,3 +135,17 @@ def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
     with pytest.raises(SystemExit, match=message):
         go()
     assert not (workplace / "calls").exists()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=lambda path: path.stem)
+def test_every_sweep_can_be_made_and_names_runs_that_come_before(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = sweep.read(file, tmp_path)
+    before = set()
+    for cell in found.cells:
+        for key, value in cell.changes.items():
+            if key.startswith("teachers."):
+                assert pathlib.Path(value).relative_to(tmp_path).parts[0] in before, f"{cell.name}: {key}"
+        config = found.config_of(cell)
+        assert phases.make_method(config, "student").name.startswith(config.student.method)
+        before.add(cell.name)
