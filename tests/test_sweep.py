@@ -1,6 +1,7 @@
 """A sweep runs every cell once, goes on where it was, survives a failing cell and makes one table."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -109,14 +110,14 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
 
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
-    process = subprocess.Popen([sys.executable, "-m", "ltrobust.sweep", "sweep.py", "--out=out"], cwd=workplace)
-    end = time.monotonic() + 60
+    command = [sys.executable, "-m", "ltrobust.sweep", "sweep.py", "--out=out"]
     calls = workplace / "calls"
-    while not (calls.exists() and calls.read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == EXIT_STATUS
+    with subprocess.Popen(command, cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end and not (calls.exists() and calls.read_text()):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == EXIT_STATUS
     assert len(calls.read_text().splitlines()) == 1
 
 

@@ -66,12 +66,19 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Orbax's manager. One that writes removes first what an earlier one left half-written."""
+        """Orbax's manager. One that writes removes first what an earlier one left half-written.
+
+        Orbax would do that in a thread, and meanwhile remove the same folder once more where the same step is saved.
+        Threads of a save that has just failed may still write there; what they leave is the next start's to remove.
+        """
+        if not self._read_only and processes.first():
+            for half_written in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                with contextlib.suppress(OSError):
+                    half_written.rmtree()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
             create=not self._read_only,
             read_only=self._read_only,
-            cleanup_tmp_directories=not self._read_only,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
         return ocp.CheckpointManager(self.folder, options=options)

@@ -50,7 +50,7 @@ TOYS = {
     "class_wise": class_wise,
     "counting": counting,
     "cfa": lambda method: methods.wrap(method, "cfa", **WRAPPED),
-    "fair_ard": lambda method: methods.wrap(method, "fair_ard"),
+    "fair_ard": lambda method: methods.wrap(methods.create("ard", method.inner), "fair_ard"),
 }
 # The others keep nothing that the phase itself does not keep.
 WITH_STATE = [
