@@ -14,6 +14,7 @@ VARIANTS = {
     "pgd_at": {"student.method": "pgd_at"},
     "trades": {"student.method": "trades"},
     "at_bsl": {"student.method": "at_bsl"},
+    "at_bsl_ra": {"student.method": "at_bsl", "student.augmentation.policy": "randaugment"},
     "robal": {"student.method": "robal"},
     "reat": {"student.method": "reat", "methods.reat.variant": "as_released"},
     "taet": {"student.method": "taet"},

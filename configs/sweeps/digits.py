@@ -29,7 +29,6 @@ VARIANTS = {
     "mart": method("mart"),
     "pgd_at+awp": method("pgd_at", "awp"),
     "at_bsl": method("at_bsl"),
-    "at_bsl_ra": method("at_bsl") | {"student.augmentation.policy": "randaugment"},
     "robal": method("robal"),
     "reat": method("reat", reat__variant="as_released"),
     "taet": method("taet"),
