@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
 from ltrobust.methods.contract import CLEAN_TEACHER, TEACHER, Batch, InnerAttack, Learner, Method, Outcome
-from ltrobust.methods.distillation import check_settings, distilled, scaled_losses, teacher_logits
+from ltrobust.methods.distillation import distilled, scaled_losses, teacher_logits
+from ltrobust.methods.settings import check_fractions, check_weights
 
 METRICS = ("adv_loss", "clean_loss", "clean_weight")
 COLDEST, HOTTEST = 1.0, 10.0
@@ -67,8 +68,7 @@ def b_mtard(
     Raises:
       ValueError: a setting outside of the above.
     """
-    if not heat_rate >= 0:
-        raise ValueError(f"b_mtard.heat_rate is {heat_rate}; it must be at least 0.")
+    check_weights("b_mtard", heat_rate=heat_rate)
     return _method("b_mtard", inner, rate, rate_drops, kl_scale, heat_rate=heat_rate)
 
 
@@ -81,7 +81,8 @@ def _method(
     name: str, inner: InnerAttack, rate: float, rate_drops: Sequence[float], kl_scale: float, heat_rate: float | None
 ) -> Method:
     """MTARD, with temperatures where they have a rate."""
-    check_settings(name, kl_scale, rate=rate)
+    check_weights(name, kl_scale=kl_scale)
+    check_fractions(name, rate=rate)
     if any(not 0 < drop <= 1 for drop in rate_drops):
         raise ValueError(f"{name}.rate_drops are {tuple(rate_drops)}; they are fractions of the phase, in (0, 1].")
 

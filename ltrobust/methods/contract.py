@@ -132,6 +132,11 @@ class Learner:
         logits, features, stats = models.forward_features(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, features, dataclasses.replace(self, batch_stats=stats)
 
+    def last_epoch_of(self, fraction: float) -> jax.Array:
+        """The last epoch of that fraction of the phase, `floor(fraction * epochs)`, int32."""
+        # The small addition keeps 0.29 * 100 = 28.999999 at epoch 29.
+        return jnp.floor(fraction * self.epochs + 1e-3).astype(jnp.int32)
+
     @property
     def progress(self) -> jax.Array:
         """The linear ramp `epoch / epochs`, in (0, 1]."""

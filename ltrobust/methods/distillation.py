@@ -11,6 +11,7 @@ import jax
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
 from ltrobust.methods.contract import TEACHER, Batch, InnerAttack, Learner, Method, Objective, Outcome, attack_on
+from ltrobust.methods.settings import check_choices, check_fractions, check_positive, check_weights
 
 INNER_OBJECTIVES = ("teacher_kl", "ce")
 ADAAD_PASSES = ("clean_adv", "adv_clean")
@@ -59,7 +60,9 @@ def ard(inner: InnerAttack, *, teacher_weight: float = 1.0, temperature: float =
     Raises:
       ValueError: a weight outside [0, 1], a temperature that is not positive, or a negative scale.
     """
-    check_settings("ard", kl_scale, temperature=temperature, teacher_weight=teacher_weight)
+    check_weights("ard", kl_scale=kl_scale)
+    check_positive("ard", temperature=temperature)
+    check_fractions("ard", teacher_weight=teacher_weight)
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
@@ -83,7 +86,8 @@ def rslad(inner: InnerAttack, *, adv_weight: float = 5 / 6, kl_scale: float = 0.
     Raises:
       ValueError: a weight outside [0, 1], or a negative scale.
     """
-    check_settings("rslad", kl_scale, adv_weight=adv_weight)
+    check_weights("rslad", kl_scale=kl_scale)
+    check_fractions("rslad", adv_weight=adv_weight)
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
@@ -114,9 +118,9 @@ def adaad(
     Raises:
       ValueError: a weight outside [0, 1], a negative scale, unknown passes or inner objective.
     """
-    check_settings("adaad", kl_scale, adv_weight=adv_weight)
-    check_choice("adaad.inner_objective", inner_objective, INNER_OBJECTIVES)
-    check_choice("adaad.passes", passes, ADAAD_PASSES)
+    check_weights("adaad", kl_scale=kl_scale)
+    check_fractions("adaad", adv_weight=adv_weight)
+    check_choices("adaad", inner_objective=(inner_objective, INNER_OBJECTIVES), passes=(passes, ADAAD_PASSES))
 
     def loss(learner: Learner, batch: Batch, adv_images):
         if passes == "adv_clean":
@@ -155,20 +159,3 @@ def distilled(
     """A method whose loss is a weighted mean over examples and whose attack is PGD on an objective."""
     attack = attack_on(inner, objective)
     return Method(name, attack, loss, inner, metrics, teachers, passes=passes, objective=objective, weighted=True)
-
-
-def check_settings(name: str, kl_scale: float, *, temperature: float = 1.0, **weights: float) -> None:
-    """Refuses a negative scale, a temperature that is not positive, and weights that are no fractions."""
-    if not kl_scale >= 0:
-        raise ValueError(f"{name}.kl_scale is {kl_scale}; it must be at least 0.")
-    if not temperature > 0:
-        raise ValueError(f"{name}.temperature is {temperature}; it must be above 0.")
-    for setting, value in weights.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}.{setting} is {value}; it must lie in [0, 1].")
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuses an unknown name, listing the known ones."""
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}.")

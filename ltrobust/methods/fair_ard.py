@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust.methods.contract import Batch, Learner, Method
-
-VARIANTS = ("as_described", "as_released")
+from ltrobust.methods.settings import check_variant
 
 
 def class_weights(
@@ -54,8 +53,7 @@ def fair_ard(
             f"fair_ard.exponent is {exponent}, lower {lower}, upper {upper}; needed are exponent >= 0 and "
             "0 < lower <= 1 <= upper."
         )
-    if variant not in VARIANTS:
-        raise ValueError(f"fair_ard.variant is {variant!r}; known: {', '.join(VARIANTS)}.")
+    check_variant("fair_ard", variant)
     objective = method.objective
     if objective is None or not method.weighted:
         raise ValueError(

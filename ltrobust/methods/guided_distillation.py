@@ -14,14 +14,12 @@ from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
 from ltrobust.methods.contract import CLEAN_TEACHER, TEACHER, Batch, InnerAttack, Learner, Method, Outcome
 from ltrobust.methods.distillation import (
-    check_choice,
-    check_settings,
     distilled,
     teacher_logits,
     teacher_objective,
 )
+from ltrobust.methods.settings import check_positive, check_variant, check_weights
 
-VARIANTS = ("as_described", "as_released")
 METRICS = ("teacher_loss", "own_loss", "guide")
 
 
@@ -48,7 +46,7 @@ def iad(
       ValueError: negative `own_from`, power or scale, or an unknown variant.
     """
     _check("iad", own_from, guide_power, kl_scale)
-    check_choice("iad.variant", variant, VARIANTS)
+    check_variant("iad", variant)
     times = 2 if variant == "as_released" else 1
 
     def loss(learner: Learner, batch: Batch, adv_images):
@@ -114,7 +112,7 @@ def adaiad(
       ValueError: negative `own_from`, power or scale, a temperature that is not positive, or an unknown variant.
     """
     _check("adaiad", own_from, guide_power, kl_scale, temperature=temperature)
-    check_choice("adaiad.variant", variant, VARIANTS)
+    check_variant("adaiad", variant)
 
     def loss(learner: Learner, batch: Batch, adv_images):
         clean_logits, learner = learner.forward(batch.images, bn="train")
@@ -150,7 +148,8 @@ def _outcome(learner: Learner, batch: Batch, adv_logits: jax.Array, scale: float
 
 def _check(name: str, own_from: int, guide_power: float, kl_scale: float, *, temperature: float = 1.0) -> None:
     """Refuses what cannot be an epoch, a power, a scale or a temperature."""
-    check_settings(name, kl_scale, temperature=temperature)
+    check_weights(name, kl_scale=kl_scale)
+    check_positive(name, temperature=temperature)
     if own_from < 0 or not guide_power >= 0:
         raise ValueError(
             f"{name}.own_from is {own_from} and {name}.guide_power is {guide_power}; both must be at least 0."

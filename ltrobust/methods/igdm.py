@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.contract import TEACHER, Batch, Learner, Method
+from ltrobust.methods.settings import check_choices
 from ltrobust.models import BatchNormMode
 from ltrobust.threat import Threat
 
@@ -63,16 +64,6 @@ def igdm_term(
     return batch.mean(term), peak, learner
 
 
-def check_minus_mode(name: str, minus_bn: str) -> None:
-    """Refuses a BatchNorm mode that the x - d pass of method `name` cannot have.
-
-    Raises:
-      ValueError: names the setting and the known modes.
-    """
-    if minus_bn not in MINUS_MODES:
-        raise ValueError(f"{name}.minus_bn is {minus_bn!r}; known: {', '.join(MINUS_MODES)}.")
-
-
 def igdm(
     method: Method,
     *,
@@ -98,7 +89,7 @@ def igdm(
     """
     if not alpha >= 0 or ramp_epochs < 0:
         raise ValueError(f"igdm.alpha is {alpha} and igdm.ramp_epochs is {ramp_epochs}; both must be at least 0.")
-    check_minus_mode("igdm", minus_bn)
+    check_choices("igdm", minus_bn=(minus_bn, MINUS_MODES))
     _check_wrappable(method)
     if alpha == 0:
         return method

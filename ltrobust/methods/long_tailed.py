@@ -135,8 +135,7 @@ def taet(
     weights = (mean_weight, variance_weight, share_weight)
 
     def clean_stage(learner: Learner) -> jax.Array:
-        # The small addition keeps 0.29 * 100 = 28.999999 at epoch 29.
-        return learner.epoch <= jnp.floor(clean_fraction * learner.epochs + 1e-3).astype(jnp.int32)
+        return learner.epoch <= learner.last_epoch_of(clean_fraction)
 
     def attack(learner: Learner, batch: Batch):
         return jax.lax.cond(clean_stage(learner), lambda: batch.images, lambda: attack_images(learner, batch))

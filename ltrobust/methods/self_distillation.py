@@ -19,7 +19,7 @@ from ltrobust.methods.adversarial import attack_cross_entropy
 from ltrobust.methods.contract import TEACHER, Batch, InnerAttack, Learner, Method, Outcome, attack_on
 from ltrobust.methods.distillation import teacher_objective
 from ltrobust.methods.igdm import METRICS as IGDM_METRICS
-from ltrobust.methods.igdm import check_minus_mode, igdm_term
+from ltrobust.methods.igdm import MINUS_MODES, igdm_term
 from ltrobust.methods.settings import check_choices, check_positive, check_weights
 from ltrobust.models import BatchNormMode
 
@@ -71,8 +71,8 @@ def self_distillation(
         teacher_input=(teacher_input, TEACHER_INPUTS),
         inner_objective=(inner_objective, INNER_OBJECTIVES),
         ramp=(ramp, RAMPS),
+        minus_bn=(minus_bn, MINUS_MODES),
     )
-    check_minus_mode("self_distillation", minus_bn)
     needs_teacher = alpha > 0 or beta > 0 or inner_objective == "teacher_kl"
 
     def label_term(learner: Learner, logits: jax.Array, labels: jax.Array) -> jax.Array:

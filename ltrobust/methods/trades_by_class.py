@@ -44,8 +44,7 @@ def dafa(
     check_variant("dafa", variant)
 
     def last_of_warmup(learner: Learner) -> jax.Array:
-        # The small addition keeps 0.29 * 100 = 28.999999 at epoch 29.
-        return jnp.maximum(jnp.floor(warmup_fraction * learner.epochs + 1e-3).astype(jnp.int32), 1)
+        return jnp.maximum(learner.last_epoch_of(warmup_fraction), 1)
 
     def weights(learner: Learner) -> jax.Array:
         state = learner.method_state
