@@ -4,8 +4,9 @@ XLA's CPU compiler brings convolutions into the layout of its fast kernels only 
 bodies of loops. There, the gradients that JAX derives, which swap the roles of batch and channel, fall back to naive
 code, several times slower for the input gradient and far more for the kernel gradient. Attacks and stretches of
 training steps are loops. So on the CPU both gradients are written here as ordinary NHWC x HWIO convolutions between
-explicit transpositions: the same sums, the same speed in a loop as outside. Accelerators keep JAX's own rule, which
-their compilers recognise.
+explicit transpositions: the same sums, the same speed in a loop as outside. A convolution whose output is smaller than
+its kernel falls back to naive code everywhere: there, patches are laid side by side and one matrix product is made of
+it. Accelerators keep JAX's own rule, which their compilers recognise.
 """
 
 import functools
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -38,6 +40,12 @@ def convolve(
     plain = feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1)
     if jax.default_backend() == "cpu" and plain:
         strides, pads = tuple(window_strides), tuple((int(low), int(high)) for low, high in padding)
+        sides = [
+            (n + low + high - k) // s + 1
+            for n, k, s, (low, high) in zip(images.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
+        ]
+        if any(side < k for side, k in zip(sides, kernel.shape[:2], strict=True)):
+            return _multiply_patches(images, kernel, strides, pads, sides)  # pyright: ignore[reportArgumentType]
         return _convolve(images, kernel, strides, pads)  # pyright: ignore[reportArgumentType]
     return lax.conv_general_dilated(
         images,
@@ -49,6 +57,22 @@ def convolve(
         feature_group_count=feature_group_count,
         **options,
     )
+
+
+def _multiply_patches(
+    images: jax.Array, kernel: jax.Array, strides: _Strides, padding: _Padding, sides: Sequence[int]
+) -> jax.Array:
+    """The convolution as patches [B H' W', k l c] times the kernel [k l c, o]."""
+    (rows, columns), (down, right) = sides, strides
+    high, wide, _, outputs = kernel.shape
+    padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    taps = [
+        padded[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+        for i in range(high)
+        for j in range(wide)
+    ]
+    patches = jnp.concatenate(taps, axis=-1).reshape(-1, kernel.size // outputs)
+    return (patches @ kernel.reshape(-1, outputs)).reshape(-1, rows, columns, outputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

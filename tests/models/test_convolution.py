@@ -9,6 +9,9 @@ from jax import lax
 from ltrobust.models.convolution import convolve
 
 CASES = [(size, kernel, stride) for size in (7, 8) for kernel in (1, 3, 4) for stride in (1, 2, 3)]
+PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (2, 1))]
+# Outputs smaller than the kernel.
+SMALL = [(2, 3, 1), (2, 3, 2), (4, 3, 2)]
 
 
 def reference(images, kernel, stride, padding):
@@ -16,8 +19,12 @@ def reference(images, kernel, stride, padding):
     return lax.conv_general_dilated(images, kernel, (stride, stride), padding, dimension_numbers=layout)
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), CASES)
-@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (2, 1))], ids=str)
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [(*case, padding) for case in CASES for padding in PADDINGS]
+    + [(*case, padding) for case in SMALL for padding in PADDINGS[1:]],
+    ids=str,
+)
 def test_values_and_both_gradients_are_those_of_the_built_in_rule(size, kernel, stride, padding):
     keys = jax.random.split(jax.random.key(0), 2)
     images = jax.random.normal(keys[0], (3, size, size, 2))
