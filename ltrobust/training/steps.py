@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -66,9 +67,12 @@ def train_step(
     learner = make_learner(state, inputs, epoch, settings)
     batch = with_radii(method, learner, batch)
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
+    _check_attack(method, batch, adv)
 
     def objective(params):
-        return method.loss(dataclasses.replace(learner, params=params), batch, adv)
+        value, outcome = method.loss(dataclasses.replace(learner, params=params), batch, adv)
+        _check_loss(method, learner, value, outcome)
+        return value, outcome
 
     def gradient(params):
         (value, outcome), gradients = jax.value_and_grad(objective, has_aux=True)(params)
@@ -101,6 +105,28 @@ def train_step(
         sums=_add_metrics(state.sums, mean_value, outcome, batch.labels),
         bad_step=jnp.where((state.bad_step < 0) & ~finite, state.step, state.bad_step),
     )
+
+
+def _check_attack(method: Method, batch: Batch, adv: Any) -> None:
+    """Shapes that a method's radii and attack must have; an AssertionError, while the step is traced."""
+    whose = f"method {method.name!r}: "
+    chex.assert_shape([batch.radius, batch.step_size], batch.labels.shape, custom_message=whose + "radii")
+    chex.assert_equal_shape([batch.images, method.adv_images(adv)], custom_message=whose + "adversarial images")
+
+
+def _check_loss(method: Method, learner: Learner, value: jax.Array, outcome: Any) -> None:
+    """What a method's loss must return: a scalar, the metrics it declares, state of the structure that it was given."""
+    whose = f"method {method.name!r}: "
+    chex.assert_shape(value, (), custom_message=whose + "loss")
+    for name, metric in outcome.metrics.items():
+        chex.assert_shape(metric, (), custom_message=f"{whose}metric {name!r}")
+    assert set(outcome.metrics) == set(method.metrics), (
+        f"{whose}metrics are {sorted(outcome.metrics)}, declared {sorted(method.metrics)}."
+    )
+    for kept in ("batch_stats", "method_state"):
+        given, returned = getattr(learner, kept), getattr(outcome, kept)
+        assert jax.tree.structure(given) == jax.tree.structure(returned), f"{whose}{kept} changed its structure."
+        chex.assert_trees_all_equal_shapes_and_dtypes(given, returned)
 
 
 def make_learner(state: TrainState, inputs: Inputs, epoch: jax.Array, settings: StepSettings) -> Learner:

@@ -227,6 +227,44 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tm
     assert [record["epoch"] for record in read(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
+def _outcome(**changes):
+    """A loss that is PGD-AT's but for what it leaves behind."""
+
+    def broken(loss):
+        def changed(learner, batch, adv):
+            value, outcome = loss(learner, batch, adv)
+            given = {name: change(learner, batch, value, outcome) for name, change in changes.items()}
+            return given.pop("value", value), dataclasses.replace(outcome, **given)
+
+        return changed
+
+    return broken
+
+
+BROKEN = {
+    "loss": _outcome(value=lambda learner, batch, value, outcome: value[None]),
+    "metrics are": _outcome(metrics=lambda *_: {"undeclared": jnp.float32(0)}),
+    "method_state changed": _outcome(method_state=lambda *_: {"new": jnp.float32(0)}),
+    "batch_stats changed": _outcome(batch_stats=lambda *_: {}),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_loss_that_breaks_the_contract_is_named_before_anything_is_compiled(tiny, what):
+    pgd_at = phases.make_method(tiny, "teacher")
+    with pytest.raises(AssertionError, match=rf"(?s)method 'pgd_at'.*{what}"):
+        trained(
+            tiny, "teacher", devices.make_mesh(), method=dataclasses.replace(pgd_at, loss=BROKEN[what](pgd_at.loss))
+        )
+
+
+def test_an_attack_of_another_shape_is_named_before_anything_is_compiled(tiny):
+    pgd_at = phases.make_method(tiny, "teacher")
+    cropped = dataclasses.replace(pgd_at, attack=lambda learner, batch: batch.images[:, 1:])
+    with pytest.raises(AssertionError, match=r"(?s)method 'pgd_at'.*adversarial images"):
+        trained(tiny, "teacher", devices.make_mesh(), method=cropped)
+
+
 def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
     with tiny.unlocked():
         tiny.student.batch_size = 60
