@@ -82,6 +82,14 @@ def test_groups_of_cifar10_at_ratio_50():
     assert groups["rarest1"].tolist() == [9]
 
 
+def test_groups_follow_the_classes_wherever_they_are_numbered():
+    counts = class_counts(np.full(10, 5000), imbalance_ratio=50)
+    shuffled = np.random.RandomState(0).permutation(10)
+    sorted_groups, found = metrics.groups(counts), metrics.groups(counts[shuffled])
+    for name, members in sorted_groups.items():
+        assert sorted(shuffled[found[name]]) == sorted(members), name
+
+
 @pytest.mark.parametrize(
     ("classes", "per_class", "ratio", "tail", "rare80", "by_count"),
     [
