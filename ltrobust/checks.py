@@ -93,8 +93,9 @@ def same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) ->
     if there != here:
         parts = ("train", *sorted(there.keys() | here.keys()))
         part = next(part for part in parts if there.get(part) != here.get(part))
+        title = "training part" if part == "train" else f"part {part!r}"
         raise ValueError(
-            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the part {part!r} "
+            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the {title} "
             f"{there.get(part, 'absent')[:12]}, now {here.get(part, 'absent')[:12]}); use the copy of the data set "
             "that it was trained on."
         )
