@@ -22,7 +22,13 @@ def test_the_cells_run_as_they_are(tmp_path):
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert ran.returncode == 0, ran.stderr[-4000:]
-    for words in ("student/selected", "digit 9:   8 training images", "report.html", "worst class", "protocol quick"):
+    for words in (
+        "student/selected",
+        "digit 9:   8 training images",
+        "report.html",
+        "worst class",
+        "protocol validation",
+    ):
         assert words in ran.stdout, words
     written = {path.name for path in tmp_path.iterdir()} - {"home"}
     assert written == {"tutorial"}

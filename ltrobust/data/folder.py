@@ -145,7 +145,7 @@ def _check_classes(listings: dict[str, Listing]) -> None:
         for name, images in listing.images.items():
             if not images:
                 raise ValueError(
-                    f"class {name} has no image in {listing.folder / name} (known suffixes: {', '.join(SUFFIXES)}); "
+                    f"class {name} has no image in {listing.folder / name} (images end in {', '.join(SUFFIXES)}); "
                     "put some there, or remove the class from both splits."
                 )
 
