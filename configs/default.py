@@ -13,10 +13,12 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial weights, order of images, augmentation and training attacks
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits, cifar10, cifar100, mnist, svhn_cropped, stl10, tiny_imagenet
-    config.data.dir = ""  # TFDS data directory; "" is TFDS's own default
+    config.data.name = "digits"  # digits, cifar10, cifar100, mnist, svhn_cropped, stl10, tiny_imagenet, folder
+    config.data.dir = ""  # TFDS data directory, "" is TFDS's own default; folder: the one with train/CLASS, test/CLASS
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
-    config.data.imbalance_ratio = 50.0  # n_max / n_min
+    config.data.image_size = 32  # folder only: pixels of either side that images are resized to (bilinear)
+    config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to
+    config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step
     config.data.split_seed = 0  # 0: the images of RoBal, AT-BSL and REAT
     config.data.validation_fraction = 0.05  # of each class's training images, 0 for no validation part ...

@@ -1,6 +1,7 @@
 """Long-tailed adversarial robustness: training that resists attack on every class, measurement that can be believed.
 
 `ltrobust.evaluate` and `ltrobust.Threat` are imported when first used: tables and cards need no JAX.
+`ltrobust.__version__` is also what the distribution is called; every room may read it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
     from ltrobust.evaluation.evaluation import Evaluation
     from ltrobust.threat import Threat
 
-__all__ = ["Evaluation", "Threat", "evaluate"]
+__all__ = ["Evaluation", "Threat", "__version__", "evaluate"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -55,9 +55,8 @@ def compare_networks(
     """
     config: Any = ConfigDict(teachers.about_of(student, key="student")[1]["config"])
     data = config.data
-    test = sources.load(
-        data.name, "test", data_dir=data.dir if data_dir is None else data_dir, cache_dir=data.cache_dir
-    )
+    folder = data.dir if data_dir is None else data_dir
+    test = sources.load(data.name, "test", data_dir=folder, cache_dir=data.cache_dir, **sources.form(data))
     each = images // test.num_classes
     if each < 1:
         raise ValueError(f"--images is {images}; give at least one for each of the {test.num_classes} classes.")

@@ -91,9 +91,13 @@ def same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) ->
     """Refuses a checkpoint that was trained on other images than those found now."""
     there, here = about["data"]["fingerprints"], splits.fingerprints
     if there != here:
+        parts = ("train", *sorted(there.keys() | here.keys()))
+        part = next(part for part in parts if there.get(part) != here.get(part))
+        title = "training part" if part == "train" else f"part {part!r}"
         raise ValueError(
-            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the training part "
-            f"{there['train'][:12]}, now {here['train'][:12]}); use the copy of the data set that it was trained on."
+            f"checkpoint {folder} was trained on other images than those found now (SHA-256 of the {title} "
+            f"{there.get(part, 'absent')[:12]}, now {here.get(part, 'absent')[:12]}); use the copy of the data set "
+            "that it was trained on."
         )
 
 

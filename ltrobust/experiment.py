@@ -167,6 +167,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
         about["config"]["model"].setdefault("activation", "relu")  # written when there was no choice
+        about["config"]["data"] = sources.form(config.data) | about["config"]["data"]  # when there were no folders
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))
         if found:
             raise ValueError(
@@ -193,7 +194,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
 def load_splits(config: Any) -> Splits:
     """The training and validation parts that the configuration names."""
     data = config.data
-    source = sources.load(data.name, "train", data_dir=data.dir, cache_dir=data.cache_dir)
+    source = sources.load(data.name, "train", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
     return make_splits(
         source,
         imbalance_ratio=data.imbalance_ratio,

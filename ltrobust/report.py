@@ -210,7 +210,8 @@ def _pictures(
             raise ValueError(
                 "no adversarial images were kept; run --mode=evaluate with --config.eval.keep_images=True to have them."
             )
-        test = sources.load(data["name"], "test", data_dir=data_dir, cache_dir=cache_dir)
+        form = sources.form(evaluation.card["config"]["data"])
+        test = sources.load(data["name"], "test", data_dir=data_dir, cache_dir=cache_dir, **form)
         ids = np.array(sorted(verdicts["clean"]))
         if hashlib.sha256(np.ascontiguousarray(test.images[ids]).tobytes()).hexdigest() != passport["images"]["sha256"]:
             raise ValueError("the test images found here are not those that were evaluated; see --config.data.dir.")

@@ -53,7 +53,8 @@ def report(
     `settings` are what the card says: the training's configuration with this evaluation's settings.
     """
     with processes.all_or_none():
-        test = sources.load(config.data.name, "test", data_dir=config.data.dir, cache_dir=config.data.cache_dir)
+        data = config.data
+        test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
     processes.check_same(
         {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
     )
@@ -188,10 +189,12 @@ def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
 def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """The card's part on the data."""
     totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
+    chosen = splits.class_counts + np.bincount(splits.validation_labels, minlength=splits.num_classes)
     return {
         **describe(splits),
         "name": config.data.name,
-        "imbalance_ratio": config.data.imbalance_ratio,
+        # Where all images are kept, the ratio is what the data have.
+        "imbalance_ratio": config.data.imbalance_ratio or float(chosen.max() / chosen.min()),
         "profile": config.data.profile,
         "split_seed": config.data.split_seed,
         "class_names": list(splits.class_names),
@@ -199,6 +202,7 @@ def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndar
         "evaluated": len(ids),
         "test_balanced": bool(totals.min() == totals.max()),
         "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
+        **({"test_images_sha256": test.fingerprint} if test.fingerprint else {}),
         "test_notes": list(test.notes),
     }
 

@@ -28,6 +28,8 @@ ALLOWED = {
         "files",
     },
     "files": set(),
+    "recipes": set(),
+    "cli": {"experiment", "preemption", "processes", "recipes", "report"},
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
@@ -55,6 +57,7 @@ ALLOWED = {
 WITHOUT_JAX = (
     "data/longtail.py",
     "data/cache.py",
+    "data/folder.py",
     "data/sources.py",
     "evaluation/metrics.py",
     "evaluation/compare.py",
@@ -62,6 +65,7 @@ WITHOUT_JAX = (
     "reporting",
     "compare.py",
     "report.py",
+    "recipes.py",
     "sweep.py",
     "training/records.py",
 )

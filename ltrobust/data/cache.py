@@ -41,19 +41,29 @@ class Entry:
     fingerprint: str
 
 
-def fingerprint_files(paths: Iterable[str | os.PathLike[str]]) -> str:
+def fingerprint_files(
+    paths: Iterable[str | os.PathLike[str]], *, root: str | os.PathLike[str] | None = None, form: str = ""
+) -> str:
     """SHA-256 of the files' names, sizes and modification times, hex.
 
     Contents are not read: it must cost milliseconds, also on a network disk. A copied folder may therefore be
     decoded once more, but a changed one is not mistaken for the old. Pillow's version counts too, because
     JPEG decoders may differ in the last bit.
 
+    Args:
+      paths: the files, in the order of the images.
+      root: names are paths from this folder; None: the files' own names.
+      form: what images are converted to while they are decoded, if anything.
+
     Raises:
       OSError: a file that does not exist.
     """
-    stats = [(pathlib.Path(path).name, os.stat(path)) for path in paths]
-    parts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(json.dumps([FORMAT, PIL.__version__, parts]).encode()).hexdigest()
+    files = [pathlib.Path(path) for path in paths]
+    names = [file.name if root is None else file.relative_to(root).as_posix() for file in files]
+    stats = [os.stat(file) for file in files]
+    parts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
+    about = [FORMAT, PIL.__version__, parts] + ([form] if form else [])
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.PathLike[str]) -> pathlib.Path:

@@ -54,7 +54,7 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
 
     Args:
       available: [C] examples that each class has.
-      imbalance_ratio: n_max / n_min, at least 1.
+      imbalance_ratio: n_max / n_min, at least 1; or 0 for everything that there is, whatever its ratio and profile.
       profile: `exp` or `step`.
 
     Raises:
@@ -62,12 +62,16 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
     """
     available = np.asarray(available, dtype=np.int64)
     classes = len(available)
-    if not (math.isfinite(imbalance_ratio) and imbalance_ratio >= 1):
-        raise ValueError(f"imbalance ratio is {imbalance_ratio}; it is n_max / n_min and must be at least 1.")
+    if not (math.isfinite(imbalance_ratio) and (imbalance_ratio >= 1 or imbalance_ratio == 0)):
+        raise ValueError(
+            f"imbalance ratio is {imbalance_ratio}; it is n_max / n_min and must be at least 1, or 0 for all images."
+        )
     if profile not in PROFILES:
         raise ValueError(f"long-tail profile is {profile!r}; known profiles: {', '.join(PROFILES)}.")
     if classes < 2:
         raise ValueError(f"a long-tailed subset needs at least 2 classes, got {classes}.")
+    if imbalance_ratio == 0:
+        return available.copy()
     if profile == "exp":
         shares = [(1 / imbalance_ratio) ** (c / (classes - 1)) for c in range(classes)]
     else:

@@ -1,15 +1,16 @@
 """Named data sets as uint8 images and int64 labels, in their official order.
 
-All but `digits` (bundled with scikit-learn) are read through TensorFlow Datasets from prepared ArrayRecord
-files, without TensorFlow. Images are decoded once and then kept under `cache_dir`.
+All but `digits` (bundled with scikit-learn) and `folder` (the user's own, `folder.py`) are read through TensorFlow
+Datasets from prepared ArrayRecord files, without TensorFlow. Images are decoded once and then kept under `cache_dir`.
 """
 
 import dataclasses
+import hashlib
 import io
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,9 @@ from PIL import Image
 from tensorflow_datasets.core.constants import DATA_DIR
 from tqdm import tqdm
 
-from ltrobust.data import cache, longtail, tiny_imagenet
+from ltrobust.data import cache, folder, longtail, tiny_imagenet
 
-NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet")
+NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
 
 # SHA-256 of the label sequences in official order (docs/protocols.md): a reordered or relabelled copy fails.
@@ -48,6 +49,8 @@ class Split:
       labels: int64 [N], 0 to num_classes - 1.
       class_names: [num_classes], in label order.
       notes: what a reader of results must know about this copy, such as `partial copy: ...`; usually empty.
+      fingerprint: SHA-256 of pixels and labels of a `folder`, which has no official order whose positions could be
+        named instead; else empty.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Split:
     labels: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -69,6 +73,8 @@ def load(
     *,
     data_dir: str | os.PathLike[str] = "",
     cache_dir: str | os.PathLike[str] = "~/.cache/ltrobust",
+    image_size: int = 32,
+    channels: int = 3,
 ) -> Split:
     """One split of a named data set; the other split is not opened.
 
@@ -79,20 +85,28 @@ def load(
     Args:
       name: one of `NAMES`. Fine labels for `cifar100`; the official val as `test` for `tiny_imagenet`.
       split: `train` or `test`.
-      data_dir: local TFDS folder, by default TFDS's own (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+      data_dir: local TFDS folder, by default TFDS's own (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`); for `folder`
+        the one that holds `train` and `test`.
       cache_dir: where decoded images are kept; empty for no cache.
+      image_size, channels: what the images of a `folder` are converted to (`folder.load`); others stay as they are.
 
     Raises:
-      ValueError: unknown name or split, arguments of the wrong type, or data that are not the official ones.
-      FileNotFoundError: data that are not there; the message gives the command that makes them.
+      ValueError: unknown name or split, arguments of the wrong type, data that are not the official ones, or a folder
+        that is no data set (`folder.load`).
+      FileNotFoundError: data that are not there; the message gives the command that makes them, or what is expected.
 
     Warns:
-      UserWarning: a partial copy of Tiny-ImageNet.
+      UserWarning: a partial copy of Tiny-ImageNet; files of a folder that are passed over.
     """
     _check_request(name, split, data_dir, cache_dir)
     if name == "digits":
         return _digits(split)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
+    if name == "folder":
+        entry, notes = folder.load(data_dir, split, image_size=image_size, channels=channels, cache_root=cache_root)
+        for note in notes:
+            warnings.warn(f"{split} of {os.fspath(data_dir)}: {note}.", UserWarning, stacklevel=2)
+        return Split(name, split, entry.images, entry.labels, entry.class_names, notes, _digest(entry))
     builder = _open_builder(name, _existing_data_dir(name, data_dir), cache_root)
     entry = _cached_or_decoded(builder, split, cache_root)
     _check_labels(entry, builder, split)
@@ -103,6 +117,21 @@ def load(
         hint = "To prepare a complete archive instead, remove that folder first"
         warnings.warn(f"{entry.source} in {builder.data_path}: {note}. {hint}.", UserWarning, stacklevel=2)
     return Split(name, split, entry.images, entry.labels, entry.class_names, notes)
+
+
+def form(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `load` that say what images are converted to, from a configuration's `data`.
+
+    Runs from before there were folders have none of these keys.
+    """
+    return {key: data[key] for key in ("image_size", "channels") if key in data}
+
+
+def _digest(entry: cache.Entry) -> str:
+    """SHA-256 of the images' bytes, then of the labels' as `longtail.fingerprint` takes them."""
+    digest = hashlib.sha256(entry.images.data)
+    digest.update(entry.labels.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _check_request(name: object, split: object, data_dir: object, cache_dir: object) -> None:

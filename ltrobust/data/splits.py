@@ -18,7 +18,7 @@ class Splits:
       validation_images, validation_labels: carved from the same long-tailed list, possibly empty.
       class_names: C names.
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
-        set's official order.
+        set's official order; for a folder also that of the training split's pixels and labels (`images`).
       notes: about the source, for the card.
     """
 
@@ -86,6 +86,7 @@ def make_splits(
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
+            **({"images": source.fingerprint} if source.fingerprint else {}),
         },
         notes=source.notes + _note_on_validation(source, unseen if len(validation) else []),
     )

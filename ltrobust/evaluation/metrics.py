@@ -166,18 +166,21 @@ def lowest(counts: ClassCounts, number: int) -> Estimate:
 def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
     """Named groups of classes, in the definitions that papers use; positions of classes, possibly none.
 
-    `third`: by index, tail is beyond `2 floor(C/3)` (REAT). `rare80`: the rarest ceil(0.8 C) classes (RobustLT).
-    `count`: many >= 100, medium 20-99, few < 20 training images (MCAT). `rarest1`: the rarest class.
+    `third`: by index from the most frequent class, tail is beyond `2 floor(C/3)` (REAT), or the last of 3 classes.
+    `rare80`: the rarest ceil(0.8 C) classes (RobustLT). `count`: many >= 100, medium 20-99, few < 20 training images
+    (MCAT). `rarest1`: the rarest class.
     """
     training_counts = np.asarray(training_counts)
     classes = len(training_counts)
     index, third = np.arange(classes), classes // 3
-    # Among equally rare classes the later index counts as rarer: the profiles descend.
+    # Among equally rare classes the later index counts as rarer: the profiles descend, so that their ranks are indices.
     rarest_first = np.lexsort((-index, training_counts))
+    rank = np.argsort(rarest_first[::-1])
+    last_medium = min(2 * third, classes - 2)
     return {
-        "head_third": index[index < third],
-        "medium_third": index[(index >= third) & (index <= 2 * third)],
-        "tail_third": index[index > 2 * third],
+        "head_third": index[rank < third],
+        "medium_third": index[(rank >= third) & (rank <= last_medium)],
+        "tail_third": index[rank > last_medium],
         "tail_rare80": np.sort(rarest_first[: math.ceil(0.8 * classes - 1e-9)]),
         "many_count": index[training_counts >= 100],
         "medium_count": index[(training_counts >= 20) & (training_counts < 100)],

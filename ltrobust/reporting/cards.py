@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import ltrobust
 from ltrobust.files import without_nan, write_json
 
 CARD_VERSION = 2
@@ -36,7 +37,7 @@ REQUIRED = (
     "networks",
     "seconds",
 )
-_PACKAGES = ("ltrobust", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 @functools.cache
@@ -46,7 +47,9 @@ def software() -> dict[str, str]:
     Read once a process: call it before a long run, so that later edits of the source are not taken for the run's.
     """
     versions = {name: _version(name) for name in _PACKAGES}
-    return {"python": sys.version.split()[0], "commit": _commit(), **versions}
+    # The running code's own, which installed metadata may not be: a checkout has none, or those of another day.
+    own = {"python": sys.version.split()[0], "commit": _commit(), "ltrobust": ltrobust.__version__}
+    return own | versions
 
 
 def command() -> str:
@@ -108,19 +111,18 @@ def _version(package: str) -> str:
 
 def _commit() -> str:
     """The commit of the checkout that this file is in, `+changes` if it was edited, or `unknown`."""
-    folder = Path(__file__).parent
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        # An environment inside of somebody's repository is no checkout of this project.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit + ("+changes" if changed else "")
+
+
+def _git(*words: str) -> str:
+    """What git says in this file's folder."""
+    command = ["git", *words]
+    return subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()

@@ -13,7 +13,7 @@ _OPEN = "no difference shown"
 _VIEWS = ("overall", "balanced", "head_third", "medium_third", "tail_third", "tail_rare80")
 _VIEWS += ("many_count", "medium_count", "few_count", "rarest1")
 _DEFINITIONS = {
-    "third": "third: by index, head below floor(C/3), tail beyond 2 floor(C/3)",
+    "third": "third: by index from the most frequent class, head below floor(C/3), tail beyond 2 floor(C/3)",
     "rare80": "rare80: the rarest ceil(0.8 C) classes",
     "count": "count: many >= 100, medium 20-99, few < 20 training images",
     "rarest1": "rarest1: the rarest class",

@@ -58,7 +58,7 @@ def _title(card: Mapping[str, Any]) -> str:
 
 def _legend(card: Mapping[str, Any]) -> str:
     tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
-    parts = [f"tail: the last {tail} classes"]
+    parts = [f"tail: the {tail} rarest classes"]
     parts += [
         f"{titles(card)[name]}: right under each of {', '.join(attacks)}"
         for name, attacks in card["protocol"]["combined"]

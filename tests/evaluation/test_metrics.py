@@ -83,6 +83,23 @@ def test_groups_of_cifar10_at_ratio_50():
 
 
 @pytest.mark.parametrize(
+    ("classes", "thirds"),
+    [(2, [[], [0], [1]]), (3, [[0], [1], [2]]), (4, [[0], [1, 2], [3]]), (5, [[0], [1, 2], [3, 4]])],
+)
+def test_few_classes_have_a_tail(classes, thirds):
+    groups = metrics.groups(np.arange(9, 9 - classes, -1))
+    assert [groups[name].tolist() for name in ("head_third", "medium_third", "tail_third")] == thirds
+
+
+def test_groups_follow_the_classes_wherever_they_are_numbered():
+    counts = class_counts(np.full(10, 5000), imbalance_ratio=50)
+    shuffled = np.random.RandomState(0).permutation(10)
+    sorted_groups, found = metrics.groups(counts), metrics.groups(counts[shuffled])
+    for name, members in sorted_groups.items():
+        assert sorted(shuffled[found[name]]) == sorted(members), name
+
+
+@pytest.mark.parametrize(
     ("classes", "per_class", "ratio", "tail", "rare80", "by_count"),
     [
         (100, 500, 10, (67, 99), (20, 99), (70, 30, 0)),

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable
 
+import digits_folder
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
@@ -106,6 +107,42 @@ def half_info(place: Place) -> Told:
     (file,) = data_dir.glob("mnist/*/dataset_info.json")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     return raised(ValueError, lambda: load(place, data_dir))
+
+
+def own_images(place: Place):
+    """A folder of one's own: two classes of three images, in two splits."""
+    images = digits_folder.write(place.folder / "own", [3, 3], test=3)
+    return images, [f"--config.data.{key}" for key in ("name=folder", f"dir={images}", "image_size=8", "cache_dir=")]
+
+
+@fault("folder without a test split", "`--config.data.name=folder`, whose folders are `train` and `holdout`")
+def no_test_split(place: Place) -> Told:
+    images, flags = own_images(place)
+    (images / "test").rename(images / "holdout")
+    return place.refused(*TINY, *flags)
+
+
+@fault("folder whose splits have other classes", "a directory in `test` has another name than in `train`")
+def other_classes(place: Place) -> Told:
+    images, flags = own_images(place)
+    (images / "test" / "digit 1").rename(images / "test" / "one")
+    return place.refused(*TINY, *flags)
+
+
+@fault("class directory without images", "all files of a class have the suffix `.txt`")
+def no_images(place: Place) -> Told:
+    images, flags = own_images(place)
+    for file in (images / "train" / "digit 1").iterdir():
+        file.rename(file.with_suffix(".txt"))
+    return place.refused(*TINY, *flags)
+
+
+@fault("image file cut off", "the first 50 bytes of a PNG file in a class directory")
+def half_image(place: Place) -> Told:
+    images, flags = own_images(place)
+    file = images / "train" / "digit 0" / "0001.png"
+    file.write_bytes(file.read_bytes()[:50])
+    return place.refused(*TINY, *flags)
 
 
 @fault("class without training images", "data set of 3 classes, images of 2")

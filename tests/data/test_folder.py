@@ -1,0 +1,209 @@
+"""A folder of class directories: what becomes of the files, and what is refused by name."""
+
+import os
+import pathlib
+import warnings
+
+import digits_folder
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltrobust.data import folder, sources
+from ltrobust.data.splits import make_splits
+
+COUNTS = [9, 5, 7]
+PARTS = {"profile": "exp", "seed": 0, "validation_fraction": 0.1, "validation_floor": 1, "validation_cap": 0.5}
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Three digits: 9, 5 and 7 training images, 4 test images of each."""
+    return digits_folder.write(tmp_path / "données 1", COUNTS, test=4)
+
+
+def load(place: pathlib.Path, split="train", *, cache_dir="", image_size=8, channels=1) -> sources.Split:
+    return sources.load("folder", split, data_dir=place, cache_dir=cache_dir, image_size=image_size, channels=channels)
+
+
+def save(path: pathlib.Path, image: Image.Image, **options) -> None:
+    """One image of a further class `digit 3`, in both splits."""
+    for split in ("train", "test"):
+        target = path / split / "digit 3"
+        target.mkdir(parents=True, exist_ok=True)
+        image.save(target / options.get("name", "0.png"), **{k: v for k, v in options.items() if k != "name"})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_of_their_size_come_back_as_they_are(place, split):
+    found, digits = load(place, split), sources.load("digits", split)
+    counts = COUNTS if split == "train" else [4] * 3
+    wanted = np.concatenate([digits.images[digits.labels == label][:count] for label, count in enumerate(counts)])
+    np.testing.assert_array_equal(found.images, wanted)
+    assert found.labels.tolist() == np.repeat(np.arange(3), counts).tolist()
+    assert found.labels.dtype == np.int64
+    assert found.class_names == ("digit 0", "digit 1", "digit 2")
+    assert found.notes == ()
+
+
+def test_grey_becomes_three_equal_channels_and_both_sides_the_asked_for_size(place):
+    found = load(place, image_size=5, channels=3)
+    assert found.images.shape == (21, 5, 5, 3)
+    np.testing.assert_array_equal(found.images[..., 0], found.images[..., 2])
+    # Bilinear: a constant image stays itself, a ramp stays a ramp, whatever the aspect ratio.
+    save(place, Image.fromarray(np.tile(np.arange(0, 160, 10, dtype=np.uint8), (4, 1))))
+    ramp = load(place, image_size=8).images[-1, ..., 0].astype(int)
+    assert (np.diff(ramp[:, 1:-1]) == 20).all()
+    assert (ramp == ramp[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (8, 8), (10, 20, 30, 0)), [10, 20, 30]),
+        (Image.new("CMYK", (8, 8), (0, 0, 0, 0)), [255, 255, 255]),
+        (Image.new("1", (8, 8), 1), [255, 255, 255]),
+        (Image.new("L", (8, 8), 77).convert("P"), [77, 77, 77]),
+    ],
+    ids=["RGBA", "CMYK", "1", "P"],
+)
+def test_modes_of_8_bits_become_rgb(place, image, expected):
+    save(place, image, name="0.tif")
+    assert load(place, channels=3).images[-1, 0, 0].tolist() == expected
+
+
+def test_orientation_is_applied(place):
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    save(place, image, exif=exif)
+    np.testing.assert_array_equal(load(place).images[-1, ..., 0], np.asarray(image)[::-1, ::-1])
+
+
+def test_val_is_the_test_split_only_where_there_is_no_test(place):
+    first = load(place, "test")
+    (place / "test").rename(place / "val")
+    np.testing.assert_array_equal(load(place, "test").images, first.images)
+    (place / "test").mkdir()
+    with pytest.raises(ValueError, match="test has no class directories"):
+        load(place, "test")
+
+
+def test_the_cache_is_used_until_a_file_changes(place, tmp_path, monkeypatch):
+    cache_dir = tmp_path / "cache"
+    first = load(place, cache_dir=cache_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_pixels", lambda *_: pytest.fail("decoded again"))
+        second = load(place, cache_dir=cache_dir)
+        np.testing.assert_array_equal(first.images, second.images)
+        assert first.fingerprint == second.fingerprint
+        with pytest.raises(pytest.fail.Exception, match="decoded again"):
+            load(place, cache_dir=cache_dir, image_size=6)
+    # The same names and the same sizes in bytes, in another class: only paths tell.
+    files = [place / "train" / f"digit {label}" / "0004.png" for label in (0, 2)]
+    files[0].rename(place / "moved")
+    files[1].rename(files[0])
+    (place / "moved").rename(files[1])
+    third = load(place, cache_dir=cache_dir)
+    assert third.fingerprint != first.fingerprint
+    assert third.labels.tolist() == first.labels.tolist()
+    np.testing.assert_array_equal(third.images[4], first.images[14 + 4])
+
+
+def test_the_fingerprint_is_of_pixels_and_not_of_files(place):
+    before = load(place).fingerprint
+    file = place / "train" / "digit 0" / "0000.png"
+    Image.open(file).save(file, optimize=True)
+    os.utime(file, (0, 0))
+    assert load(place).fingerprint == before
+    Image.new("L", (8, 8), 3).save(file)
+    assert load(place).fingerprint != before
+
+
+def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(place):
+    (place / "train" / "digit 1" / "notes.txt").write_text("")
+    (place / "train" / "digit 1" / ".DS_Store").write_text("")
+    with pytest.warns(UserWarning, match=r"train of .*1 files were passed over.*notes.txt"):
+        found = load(place)
+    assert len(found.images) == 21
+    assert "notes.txt" in found.notes[0]
+    with warnings.catch_warnings():
+        assert load(place, "test").notes == ()
+
+
+def test_everything_is_kept_at_ratio_0_and_a_subset_above_it(place):
+    source = load(place)
+    whole = make_splits(source, imbalance_ratio=0.0, **PARTS)
+    held_out = np.bincount(whole.validation_labels)
+    assert (whole.class_counts + held_out).tolist() == COUNTS
+    assert held_out.min() >= 1
+    seen = [image.tobytes() for image in np.concatenate([whole.images, whole.validation_images])]
+    assert sorted(seen) == sorted(image.tobytes() for image in source.images)
+    assert whole.fingerprints["images"] == source.fingerprint
+    few = make_splits(source, imbalance_ratio=3.0, **PARTS | {"validation_fraction": 0.0})
+    assert few.class_counts.tolist() == [8, 5, 2]
+
+
+def rename(place: pathlib.Path, old: str, new: str) -> None:
+    (place / old).rename(place / new)
+
+
+def damage(place: pathlib.Path, *names: str) -> None:
+    for name in names:
+        file = place / "train" / name
+        file.write_bytes(file.read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            lambda place: rename(place, "test", "holdout"),
+            FileNotFoundError,
+            r"no folder test or val; expected.*holdout",
+        ),
+        (lambda place: rename(place, "train", "images"), FileNotFoundError, r"no folder train; .*train/CLASS/IMAGE"),
+        (
+            lambda place: rename(place, "test/digit 1", "test/one"),
+            ValueError,
+            r"only in .*train: digit 1; only in .*test: one",
+        ),
+        (lambda place: (place / "train" / "empty").mkdir(), ValueError, "only in .*train: empty"),
+        (
+            lambda place: [
+                (place / split / "empty").mkdir() for split in ("train", "val", "test") if (place / split).is_dir()
+            ],
+            ValueError,
+            r"class empty has no image in .*train/empty",
+        ),
+        (
+            lambda place: damage(place, "digit 0/0003.png", "digit 2/0001.png"),
+            ValueError,
+            r"2 of 21 images cannot be read: .*digit 0/0003.png.*digit 2/0001.png",
+        ),
+        (
+            lambda place: save(place, Image.fromarray(np.full((8, 8), 4096, np.uint16))),
+            ValueError,
+            r"digit 3/0.png \(ValueError: pixels of mode I;16, which are not 8 bits",
+        ),
+    ],
+    ids=["no test", "no train", "other classes", "one more class", "empty class", "damaged", "16 bits"],
+)
+def test_what_is_no_data_set_is_refused_by_name(place, change, error, message):
+    change(place)
+    with pytest.raises(error, match=message):
+        load(place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data_dir": ""}, "data.dir is empty; give --config.data.dir=DIR"),
+        ({"image_size": 0}, "data.image_size is 0"),
+        ({"channels": 2}, r"data.channels is 2; give 1 \(grey\) or 3"),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_images_are_refused(place, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sources.load("folder", "train", **{"data_dir": place, "cache_dir": "", **arguments})

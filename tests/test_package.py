@@ -1,0 +1,93 @@
+"""The distribution: its version, its list of packages, its command, and the configurations that come with it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import ltrobust
+from ltrobust import cli, recipes
+from ltrobust.reporting import cards
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+
+def test_every_room_is_a_package_of_the_distribution():
+    rooms = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ltrobust").rglob("*.py")}
+    assert set(SETUPTOOLS["packages"]) == rooms | set(SETUPTOOLS["package-dir"])
+    assert SETUPTOOLS["package-dir"] == {"ltrobust.shipped.configs": "configs"}
+
+
+def test_there_is_one_version_and_cards_have_it():
+    assert SETUPTOOLS["dynamic"]["version"] == {"attr": "ltrobust.__version__"}
+    assert cards.software()["ltrobust"] == ltrobust.__version__
+    assert f"\nversion: {ltrobust.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {ltrobust.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
+    """The package may be installed inside of somebody's repository, which does not track it."""
+    installed = tmp_path / "environment" / "cards.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(cards, "__file__", str(installed))
+    assert cards._commit() == "unknown"
+    subprocess.run(["git", "add", "environment"], cwd=tmp_path, check=True)
+    assert len(cards._commit().removesuffix("+changes")) == 40
+
+
+def test_the_command_is_main_py_from_anywhere(tmp_path):
+    """Also where there is no `configs`: the same words find what comes with the package."""
+    assert PROJECT["project"]["scripts"] == {"ltrobust": "ltrobust.cli:run"}
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'ltrobust'; from ltrobust import cli; cli.run()"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    for words, program in ((command, "ltrobust"), ([sys.executable, str(ROOT / "main.py")], "main.py")):
+        words = [*words, "--config", "configs/folder.py", f"--config.data.dir={tmp_path}/nowhere", "--config.seed=1"]
+        told = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert told.returncode == 1, (program, told.stderr)
+        assert "nowhere is no folder; expected are train/CLASS/IMAGE" in told.stderr, program
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_names_the_commands_own_flags(tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'ltrobust'; from ltrobust import cli; cli.run()"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert told.stdout.startswith(cli.__doc__ or "-")
+    for name in cli._FLAGS:
+        assert f"\n  --{name}: " in told.stdout
+
+
+def test_what_lies_here_comes_before_what_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = recipes.find("configs/published.py:mart")
+    assert shipped == f"{ROOT}/configs/published.py:mart"
+    assert recipes.load("configs/published.py:mart").student.method == "mart"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "published.py").write_text("def get_config(name):\n    raise ValueError(name)\n")
+    assert recipes.find("configs/published.py:mart") == "configs/published.py:mart"
+    with pytest.raises(ValueError, match=r"^mart$"):
+        recipes.load("configs/published.py:mart")
+    assert recipes.find("configs/nothing.py") == "configs/nothing.py"
+    assert recipes.find("") == ""
+
+
+def test_a_file_that_is_no_configuration_is_named(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ValueError, match=r"empty.py is no configuration; it must define get_config"):
+        recipes.load(str(tmp_path / "empty.py"))
+    with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
+        recipes.load(str(tmp_path / "nothing.py"))
+    config = recipes.load("configs/folder.py")
+    with pytest.raises(AttributeError, match="epochz"):
+        config.student.epochz = 1
