@@ -109,8 +109,8 @@ CLASS_WISE = [
 
 
 @pytest.mark.parametrize(("name", "wrappers"), CLASS_WISE, ids=str)
-def test_a_rare_class_without_validation_or_training_images_leaves_everything_finite(name, wrappers):
-    """Class 2 is rare: nothing of it in the batch or the validation part, and nobody robust there."""
+def test_a_rare_class_without_validation_images_leaves_everything_finite(name, wrappers):
+    """Class 2 is rare: one image of the batch, none of the validation part; and no class is robust."""
     inner = dataclasses.replace(INNER, steps=1)
     method = methods.create(name, inner)
     for wrapper in wrappers:
