@@ -67,6 +67,8 @@ def get_config() -> ConfigDict:
     config.methods.mart = ConfigDict()
     config.methods.mart.beta = 5.0  # weight of the weighted KL
     config.methods.mart.variant = "as_described"  # as_released: the public code's guards against zeros
+    config.methods.fat = ConfigDict()
+    config.methods.fat.patience = 3  # steps of the attack from misclassified iterates
     config.methods.robal = ConfigDict()  # the values are RoBal-N's on CIFAR-10
     config.methods.robal.margin = 0.1  # m
     config.methods.robal.scale = 10.0  # s of the label loss
@@ -185,9 +187,9 @@ def get_config() -> ConfigDict:
     config.methods.fair_ard.lower = 5 / 6  # bounds of the class weights
     config.methods.fair_ard.upper = 5 / 2
     config.methods.fair_ard.variant = "as_described"  # counts over a class's images; as_released: over N / C
-    config.methods.cfa = ConfigDict()  # around pgd_at and trades
+    config.methods.cfa = ConfigDict()  # around pgd_at, trades and fat
     config.methods.cfa.margins = True  # whether radii differ by class
-    config.methods.cfa.margin_base = 0.5  # l1 of the radii (l1 + t_c) eps; 0.3 with trades
+    config.methods.cfa.margin_base = 0.5  # l1 of the radii (l1 + t_c) eps; 0.3 with trades, 0.7 with fat
     config.methods.cfa.regularization = True  # whether the weight of the regularisation differs by class (trades)
     config.methods.cfa.regularization_base = 0.5  # l2 of (l2 + t_c) beta
     config.methods.cfa.normalized = True  # divides each image's loss by 1 + beta_c (trades)
@@ -195,6 +197,10 @@ def get_config() -> ConfigDict:
     config.methods.cfa.kept = 0.85  # of the averaged weights at an epoch that is taken in; 0: no averaging
     config.methods.cfa.threshold = 0.2  # robust validation accuracy that every class of such an epoch has
     config.methods.cfa.average_after = 49  # epochs before any is taken in
+    config.methods.weak_class_reweight = ConfigDict()
+    config.methods.weak_class_reweight.kappa = 1.0  # added to the weakest class's weight of 1; 0: nothing
+    config.methods.weak_class_reweight.kept = 0.7  # of the averaged class accuracies at an epoch
+    config.methods.weak_class_reweight.plain_fraction = 0.1  # of the phase: first epochs with equal weights
 
     config.eval = ConfigDict()
     config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
@@ -227,7 +233,7 @@ def _phase() -> Any:
     """Keys that teacher and student share, with the values that they share."""
     phase: Any = ConfigDict()
     phase.method = ""  # pgd_at, at_bsl, reat, or one of those with settings in config.methods
-    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard, cfa
+    phase.wrappers = ()  # around the method, the first one innermost: awp, robust_lt, igdm, fair_ard, cfa ...
     phase.subset = ""  # all, balanced: which images of the training part it sees
     phase.balanced = ConfigDict()
     phase.balanced.count = 0  # images per class; 0: from gamma

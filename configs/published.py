@@ -96,6 +96,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "cfa_at": CFA | {"student.method": "pgd_at", "student.attack.start": "uniform"},
     "cfa_trades": CFA | {"student.method": "trades", "methods.cfa.margin_base": 0.3},
+    "cfa_fat": CFA | {"student.method": "fat", "student.attack.start": "uniform", "methods.cfa.margin_base": 0.7},
     "dafa": BALANCED
     | {
         "student.method": "dafa",

@@ -137,7 +137,7 @@ def _run_phases(
                 },
                 preemption=preemption,
             )
-            training[name] = _describe_training(checkpoints.about())
+            training[name] = describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
         if name == "teacher":
@@ -185,7 +185,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
         f"{about['phase']}/{name}": results.Network(weights, method.head, rule) for name, weights in restored.items()
     }
     name = f"{config.eval.protocol}-{about['phase']}"
-    training = {about["phase"]: _describe_training(about)}
+    training = {about["phase"]: describe_training(about)}
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
@@ -234,7 +234,7 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
     return named
 
 
-def _describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
+def describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
     run = {key: about["config"][key] for key in ("seed", "threat")}
     return run | {key: about[key] for key in ("steps", "examples", "software", "teachers") if key in about}

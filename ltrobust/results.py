@@ -26,6 +26,8 @@ from ltrobust.training.state import Weights
 SELECTION_RULE = (
     "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
 )
+# Ends of the names of networks that the validation part had a say in.
+_BY_VALIDATION = ("/selected", "+class_logit_offset")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def report(
                 "training_counts": splits.class_counts.tolist(),
                 **fingerprints,
             },
-            selected_on="validation part" if network.endswith("/selected") else "nothing",
+            selected_on="validation part" if network.endswith(_BY_VALIDATION) else "nothing",
             test_labels=None if config.eval.limit else test.labels,
         )
         if not processes.first():

@@ -34,6 +34,7 @@ ALLOWED = {
     "workdir": {"files"},
     "compare": {"evaluation", "files", "reporting"},
     "agreement": {"data", "evaluation", "files", "methods", "training"},
+    "class_logit_offset": {"checks", "experiment", "files", "models", "results", "training", "workdir"},
     "checks": {"data", "evaluation", "methods", "processes", "reporting", "training", "workdir"},
     "sweep": {"files", "preemption", "reporting"},
     "results": {"checks", "methods", "data", "evaluation", "models", "processes", "reporting", "training"},

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ltrobust import sweep
+from ltrobust import checks, sweep
 from ltrobust.files import hold
 from ltrobust.preemption import EXIT_STATUS
 from ltrobust.training import phases
@@ -50,6 +50,7 @@ AXES = {"seed": (0, 1)}
 def workplace(tmp_path, monkeypatch):
     card = json.loads(CARD.read_text())
     card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
+    card["networks"]["student/averaged"] = card["networks"]["student/last"]
     (tmp_path / "card.json").write_text(json.dumps(card))
     (tmp_path / "main.py").write_text(PROGRAM)
     write(tmp_path, SWEEP)
@@ -91,9 +92,12 @@ def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
     capsys.readouterr()
     go("--table")
     table = (workplace / "out" / "table.md").read_text()
-    overall = json.loads(CARD.read_text())["networks"]["student/last"]["columns"]["clean"]["overall"]["value"]
+    columns = json.loads(CARD.read_text())["networks"]["student/last"]["columns"]
+    overall = columns["clean"]["overall"]["value"]
     assert table in capsys.readouterr().out
     assert re.search(rf"\| plain \| 2 \| {100 * overall:.2f} ± 0\.00", table)
+    spread = rf"{100 * columns['pgd20']['sd']:.2f} ± 0\.00 \[\S+ \S+\] \|$"
+    assert re.search(rf"^\| plain, averaged \| 2 \|.*{spread}", table, re.MULTILINE)
     assert "| fails" not in table
     assert "| after | " in table.split("by class")[1]
 
@@ -149,4 +153,5 @@ def test_every_sweep_can_be_made_and_names_runs_that_come_before(file, tmp_path,
                 assert pathlib.Path(value).relative_to(tmp_path).parts[0] in before, f"{cell.name}: {key}"
         config = found.config_of(cell)
         assert phases.make_method(config, "student").name.startswith(config.student.method)
+        checks.phases_to_run(config)
         before.add(cell.name)

@@ -30,6 +30,7 @@ from ltrobust.methods.contract import (
 )
 from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.fair_ard import fair_ard
+from ltrobust.methods.fat import fat
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
 from ltrobust.methods.label_augmentation import label_aug
@@ -37,12 +38,14 @@ from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
 from ltrobust.methods.trades_by_class import dafa, frl, wat
+from ltrobust.methods.weak_class import weak_class_reweight
 from ltrobust.methods.wrappers import awp, robust_lt
 
 REGISTRY: dict[str, Callable[..., Method]] = {
     "pgd_at": pgd_at,
     "trades": trades,
     "mart": mart,
+    "fat": fat,
     "at_bsl": at_bsl,
     "robal": robal,
     "reat": reat,
@@ -70,6 +73,7 @@ WRAPPERS: dict[str, Callable[..., Method]] = {
     "igdm": igdm,
     "fair_ard": fair_ard,
     "cfa": cfa,
+    "weak_class_reweight": weak_class_reweight,
 }
 
 

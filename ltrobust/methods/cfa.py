@@ -54,7 +54,7 @@ def cfa(
     if any(hook is not None for hook in (method.radii, method.perturb_weights, method.observe, method.end_epoch)):
         raise ValueError(
             f"cfa cannot wrap {method.name}, which sets radii, perturbs weights or reads validation; name cfa before "
-            "the other wrappers, and leave out robust_lt."
+            "the other wrappers, and leave out robust_lt and weak_class_reweight."
         )
     beta = method.regularization
 

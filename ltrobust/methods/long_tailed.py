@@ -20,10 +20,11 @@ def at_bsl(inner: InnerAttack) -> Method:
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
-        value = jnp.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
+        value = batch.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
-    return Method(name="at_bsl", attack=attack_cross_entropy(inner), loss=loss, inner=inner, passes=("adv",))
+    attack = attack_cross_entropy(inner)
+    return Method(name="at_bsl", attack=attack, loss=loss, inner=inner, passes=("adv",), weighted=True)
 
 
 @dataclasses.dataclass(frozen=True)

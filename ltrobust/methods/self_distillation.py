@@ -86,12 +86,12 @@ def self_distillation(
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
-        label_value = jnp.mean(label_term(learner, adv_logits, batch.labels))
+        label_value = batch.mean(label_term(learner, adv_logits, batch.labels))
         total, logit_value = label_weight * label_value, jnp.float32(0)
         if alpha > 0:
             teacher_images = adv_images if teacher_input == "adv" else batch.images
             teacher_logits = jax.lax.stop_gradient(learner.teachers[TEACHER].logits(teacher_images))
-            logit_value = jnp.mean(objectives.kl_divergence(teacher_logits, adv_logits, temperature))
+            logit_value = batch.mean(objectives.kl_divergence(teacher_logits, adv_logits, temperature))
             total += alpha * temperature**2 * logit_value
         metrics: dict[str, jax.Array] = dict(zip(METRICS, (label_value, logit_value), strict=True))
         if beta > 0:
@@ -108,6 +108,7 @@ def self_distillation(
         metrics=METRICS + IGDM_METRICS if beta > 0 else METRICS,
         teachers=(TEACHER,) if needs_teacher else (),
         passes=("adv", *((("clean",) * clean_forward + ("minus",) * (minus_bn == "train")) if beta > 0 else ())),
+        weighted=True,
     )
 
 

@@ -7,53 +7,67 @@ from typing import Any
 
 from ltrobust.reporting.summary import NUMBERS, markdown, one_run, over_seeds
 
-NETWORK = "student/last"
+LAST, AVERAGED = "student/last", "student/averaged"
+COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
+
+# A row's networks, as the cards hold them.
+Networks = Sequence[Mapping[str, Any]]
 
 
 def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]]) -> str:
-    """Markdown: overall, tail and worst-class numbers of the student's last weights, then its robust accuracy by class.
+    """Markdown: overall, tail and worst-class numbers of the students, then their robust accuracy by class.
 
     Args:
       titles: of the columns that name a row.
       cards: a row's names and one of its cards, in the order of the rows.
 
-    Numbers of several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 %
-    interval over test images; in percent.
+    A row is of the last weights; averaged ones have a row of their own after it. Numbers of several seeds are mean ±
+    sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over test images, which a
+    deviation over classes does not have; in percent.
     """
+    first: Mapping[str, Any] | None = None
     rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for names, path in cards:
-        rows.setdefault(names, []).append(json.loads(path.read_text()))
-    if not rows:
+        card = json.loads(path.read_text())
+        first = first or card
+        rows.setdefault(names, []).append(card["networks"][LAST])
+        if AVERAGED in card["networks"]:
+            rows.setdefault((f"{names[0]}, averaged", *names[1:]), []).append(card["networks"][AVERAGED])
+    if first is None:
         return "nothing is finished\n"
-    header = [*titles, "seeds", *(title for title, _, _ in NUMBERS)]
+    header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
     overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
-    return markdown([header, *overall]) + "\n" + _by_class(titles, rows)
+    return markdown([header, *overall]) + "\n" + _by_class(titles, rows, first)
 
 
-def _numbers(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+def _numbers(networks: Networks) -> list[str]:
     """One row's cells."""
-    columns = [card["networks"][NETWORK]["columns"] for card in cards]
-    found = [[column[name][view] for column in columns if name in column] for _, name, view in NUMBERS]
-    return [_cell(estimates) for estimates in found]
+    columns = [network["columns"] for network in networks]
+    return [
+        _cell([column[name][view] for column in columns if column.get(name, {}).get(view) is not None])
+        for _, name, view in COLUMNS
+    ]
 
 
-def _cell(estimates: Sequence[Mapping[str, Any]]) -> str:
+def _cell(found: Sequence[Any]) -> str:
     """One number, over seeds or over test images; a dash where the protocol has no such column."""
-    if not estimates:
+    values = [estimate["value"] if isinstance(estimate, Mapping) else estimate for estimate in found]
+    if len(values) > 1:
+        return over_seeds(values)
+    if not found:
         return "-"
-    return over_seeds([e["value"] for e in estimates]) if len(estimates) > 1 else one_run(estimates[0])
+    return one_run(found[0]) if isinstance(found[0], Mapping) else f"{100 * values[0]:.2f}"
 
 
-def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Sequence[Mapping[str, Any]]]) -> str:
-    """The headline's accuracy by class, mean over seeds, for problems of up to 20 classes."""
-    first = next(iter(rows.values()))[0]
+def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Mapping[str, Any]) -> str:
+    """The headline's accuracy by class, mean over seeds, for problems of up to 20 classes; `first` is a card."""
     headline, counts = first["protocol"]["headline"], first["data"]["class_counts"]
     if len(counts) > 20:
         return ""
     header = [*titles, *(f"{name} ({count})" for name, count in zip(first["data"]["class_names"], counts, strict=True))]
     lines = []
-    for names, cards in rows.items():
-        classes = zip(*(card["networks"][NETWORK]["columns"][headline]["per_class"] for card in cards), strict=True)
+    for names, networks in rows.items():
+        classes = zip(*(network["columns"][headline]["per_class"] for network in networks), strict=True)
         lines.append([*names, *(_mean(estimates) for estimates in classes)])
     title = first["protocol"]["titles"].get(headline, headline)
     return f"{title} by class (training images of the first run), mean over seeds\n\n{markdown([header, *lines])}"

@@ -168,7 +168,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     _check_augmentation(settings, splits)
     if settings.method.end_epoch is not None and len(splits.validation_labels) == 0:
         raise ValueError(
-            f"{name}.method {phase.method} updates its state by validation, but there is no validation part; "
+            f"{name}: {settings.method.name} updates its state by validation, but there is no validation part; "
             "raise data.validation_fraction."
         )
     if settings.method.averaging is not None and phase.ema_decay:
