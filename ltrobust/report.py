@@ -15,10 +15,10 @@ import numpy as np
 
 from ltrobust import runs
 from ltrobust.data import sources
-from ltrobust.evaluation import compare, store
-from ltrobust.files import write_text
+from ltrobust.evaluation import compare, confidence, store
+from ltrobust.files import without_nan, write_text
 from ltrobust.reporting import page
-from ltrobust.reporting.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture
+from ltrobust.reporting.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, Teaching
 from ltrobust.training import records
 
 NAME = "report.html"
@@ -80,6 +80,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
     # One store at a time is kept in memory: those of large test sets are large.
     answers = functools.cache(lambda name: store.correct(*runs.read_store(workdir, first.networks[name])))
     comparisons = _comparisons(first, answers, missing)
+    teaching = _teaching(workdir, first, missing)
     efforts: list[Effort] = []
     pictures: list[Picture] = []
     try:
@@ -94,6 +95,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
         evaluations=found,
         records=history,
         comparisons=comparisons,
+        teaching=teaching,
         efforts=efforts,
         pictures=pictures,
         missing=missing,
@@ -125,6 +127,34 @@ def _comparisons(
             continue
         found.append(Comparison(first, second, compare.compare(right, other, labels, len(counts), counts)))
     return found
+
+
+def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str]]) -> Teaching:
+    """How sure teacher and student are of the true class, and where they agree, under the headline."""
+    if "teacher" not in evaluation.card["training"]:
+        return Teaching()
+    sure: dict[str, Any] = {}
+    right: dict[str, np.ndarray] = {}
+    labels = np.zeros(0, np.int64)
+    for name in ("teacher/last", "student/last"):
+        try:
+            passport, verdicts = runs.read_store(workdir, evaluation.networks[name])
+            _, labels, right[name] = store.correct(passport, verdicts)
+            groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
+            found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
+            means = {how: confidence.mean_by(groups, values) for how, values in found}
+            sure[name] = {how: without_nan([e._asdict() for e in estimates]) for how, estimates in means.items()}
+        except KeyError:
+            missing["teacher"].append(f"{name} is not evaluated under this protocol: run --mode=evaluate.")
+        except (ValueError, OSError) as error:
+            missing["teacher"].append(f"{name}: {error}")
+    if len(right) < 2 or len({len(found) for found in right.values()}) > 1:
+        return Teaching(sure)
+    chosen = {"overall": np.ones(len(labels), bool)}
+    chosen |= {group: np.isin(labels, members) for group, members in evaluation.groups.items()}
+    teacher, student = right.values()
+    agreement = {group: compare.agreement(teacher[of], student[of]) for group, of in chosen.items() if of.any()}
+    return Teaching(sure, agreement)
 
 
 def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> list[Effort]:

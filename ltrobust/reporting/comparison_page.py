@@ -41,7 +41,10 @@ def _summary(found: Mapping[str, Any]) -> list[Element]:
     threat, protocol = found["threat"], found["protocol"]
     models = found["models"]
     rows = [
-        Row(_end(model["name"]), [charts.in_percent(model["columns"]["clean"], 6), charts.in_percent(model["robust"], 0)])
+        Row(
+            _end(model["name"]),
+            [charts.in_percent(model["columns"]["clean"], 6), charts.in_percent(model["robust"], 0)],
+        )
         for model in models
     ]
     legend = charts.legend([("clean", 6), (found["column"], 0)], "dot")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.reporting.summary import NUMBERS, markdown, one_run, over_seeds
+from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 NETWORK = "student/last"
 

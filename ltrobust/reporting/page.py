@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltrobust.reporting import accuracy, confusion, differences, evidence, frame, history
+from ltrobust.reporting import accuracy, confusion, differences, evidence, frame, history, teaching
 from ltrobust.reporting.markup import NOTHING, Element, element, folded, interval, paragraph, table, words
 from ltrobust.reporting.material import Evaluation, Material
 
@@ -16,6 +16,7 @@ _EVALUATE = "Nothing is evaluated yet: let training come to its end, or run --mo
 _NOTHING = {
     "comparison": "One network only: run --mode=evaluate with --config.eval.checkpoint=teacher, and =student, under "
     "the same protocol.",
+    "teacher": "No teacher was trained in this folder.",
     "pictures": "No image was broken.",
     "radius": "One radius only: run --mode=evaluate with another --config.threat.radius to have a curve.",
     "training": "No metrics.jsonl: nothing was trained in this folder.",
@@ -36,6 +37,7 @@ def render(material: Material) -> str:
             "Networks compared",
             _of_first(material, lambda e: differences.section(e, material.comparisons)),
         ),
+        ("teacher", "Teacher and student", _of_first(material, lambda e: teaching.section(e, material.teaching))),
         ("pictures", "Adversarial images", _of_first(material, lambda e: evidence.pictures(e, material.pictures))),
         ("effort", "Effort of the attacks", _of_first(material, lambda e: evidence.effort(e, material.efforts))),
         ("radius", "Radius", evidence.radii(material.evaluations)),
