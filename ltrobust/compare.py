@@ -125,16 +125,16 @@ def _compare(first: Model, second: Model, column: str | None) -> dict[str, Any]:
 def _check_seeds(pairs: Sequence[tuple[Model, Model]]) -> None:
     """Refuses pairs of other seeds, and a seed that occurs twice, as far as seeds are known."""
     known = [(_seed(first), _seed(second)) for first, second in pairs]
+    for side in zip(*known, strict=True):
+        twice = [seed for seed, number in collections.Counter(side).items() if number > 1 and seed is not None]
+        if twice:
+            raise ValueError(f"training seed {twice[0]} occurs twice on one side; give each seed once.")
     for (first, second), (one, other) in zip(pairs, known, strict=True):
         if one is not None and other is not None and one != other:
             raise ValueError(
                 f"{first.name} has training seed {one} and {second.name} {other}; give both methods' runs in the same "
                 "order of seeds."
             )
-    for side in zip(*known, strict=True):
-        twice = [seed for seed, number in collections.Counter(side).items() if number > 1 and seed is not None]
-        if twice:
-            raise ValueError(f"training seed {twice[0]} occurs twice on one side; give each seed once.")
 
 
 def _seed(model: Model) -> int | None:
@@ -143,9 +143,9 @@ def _seed(model: Model) -> int | None:
 
 
 def _side(names: Sequence[str]) -> str:
-    """What the runs of one method are called: their common name without the seed, or all names."""
+    """What the runs of one method are called: their common name without the seed, or the first run's and how many."""
     without = {re.sub(r"[-_.]?seed[-_=]?\d+", "", name) for name in names}
-    return without.pop() if len(without) == 1 else ", ".join(names)
+    return without.pop() if len(without) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _class_names(models: Sequence[Model]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ltrobust.reporting import charts, differences, flips, frame, over_seeds
 from ltrobust.reporting.charts import Axis, Row
-from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table
+from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table, words
 
 _PERCENT = Axis("right, % of the images", 0, 100)
 
@@ -81,9 +81,11 @@ def _summary(found: Mapping[str, Any]) -> list[Element]:
         element("h3", "Differences, all images"),
         table(["", "difference", "won", "lost", "p"], differ),
         paragraph(
-            "Percentage points with 95 % paired intervals; won: images that only the first of the two resists, lost: "
-            "only the second; p: exact McNemar test. It speaks of these trained networks on this test set, not of what "
-            "training them again would give: for that give several seeds, with --against.",
+            words(
+                "Percentage points with 95 % paired intervals; won: images that only the first of the two resists, "
+                "lost: only the second; p: exact McNemar test. It speaks of these trained networks on this test set, not of "
+                "what training them again would give: for that give several seeds, with --against."
+            ),
             class_="note",
         ),
     ]
@@ -101,10 +103,10 @@ def _pair(
     views = differences.views_of(pair["result"], order, names.__getitem__)
     drawn, numbers = differences.shown((pair["model"], pair["reference"]), views)
     return [
-        paragraph(f"In {found['column']}. {differences.NOTE}", class_="note"),
+        paragraph(f"In the column {found['column']}. {differences.NOTE}", class_="note"),
         element("div", drawn, figure("Images that flip", flips.counts(pair, views)), class_="figures"),
         numbers,
-        *flips.section(pair, order, names, pictures, missing),
+        *flips.section(pair, order, names, found["class_names"], pictures, missing),
     ]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ltrobust.reporting import charts, comparison, differences, evidence, tables
 from ltrobust.reporting.charts import Axis, Row
-from ltrobust.reporting.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
+from ltrobust.reporting.markup import Element, element, figure, folded, interval, paragraph, percent, table
 
 # Of a text for a terminal; the page and the JSON name all.
 _IDS = 20
@@ -68,6 +68,7 @@ def section(
     pair: Mapping[str, Any],
     order: Sequence[int],
     names: Sequence[str],
+    class_names: Sequence[str],
     pictures: Sequence[Flipped],
     missing: str,
 ) -> list[Element]:
@@ -76,7 +77,8 @@ def section(
     Args:
       pair: as in `text`.
       order: classes, as they are to be listed.
-      names: of each class, in print.
+      names: of each class with its training images, in print.
+      class_names: without.
       pictures: of some flipped images; `missing` says why there are none.
     """
     views = list(pair["columns"].items())
@@ -110,8 +112,8 @@ def section(
     return [
         element("h3", "Which attack made the difference"),
         paragraph(
-            "Left: every column of the protocol by itself, all images; a filled dot has p < 0.05 after Holm's "
-            "correction over columns. Right: of the images that only one network resists, which attack broke the "
+            "The chart: every column of the protocol by itself, all images; a filled dot has p < 0.05 after Holm's "
+            "correction over columns. The table: of the images that only one network resists, which attack broke the "
             "other. An image counts as first at the first attack, in the protocol's order, that broke it, and as "
             "alone where nothing else did; an attack that sees only the survivors of others is always alone.",
             class_="note",
@@ -120,7 +122,7 @@ def section(
         numbers,
         element("h3", "Images that flip"),
         *(_ids(pair, direction, order, names) for direction in _DIRECTIONS),
-        *_pictures(pair, names, pictures, missing),
+        *_pictures(pair, names, class_names, pictures, missing),
     ]
 
 
@@ -129,7 +131,7 @@ def counts(pair: Mapping[str, Any], views: Sequence[differences.View]) -> Elemen
     rows = []
     for name, view in views:
         test = view.get("pooled", view)
-        if test["b"] is None:
+        if test["b"] is None or view is pair["result"]["balanced"]:  # its images are all images
             continue
         rows.append([name, f"{view.get('images', pair['result']['images']):,}", str(test["b"]), str(test["c"])])
     rows = [[*row, f"{int(row[2]) - int(row[3]):+d}"] for row in rows]
@@ -171,7 +173,13 @@ def _ids(pair: Mapping[str, Any], direction: str, order: Sequence[int], names: S
     return folded(title, table(["class", "images", f"test images (what broke {loser} first)"], rows, "words"))
 
 
-def _pictures(pair: Mapping[str, Any], names: Sequence[str], found: Sequence[Flipped], missing: str) -> list[Element]:
+def _pictures(
+    pair: Mapping[str, Any],
+    names: Sequence[str],
+    class_names: Sequence[str],
+    found: Sequence[Flipped],
+    missing: str,
+) -> list[Element]:
     """Some flipped images, those won before those lost."""
     if not found:
         return [paragraph(missing, class_="missing")] if missing else []
@@ -179,23 +187,23 @@ def _pictures(pair: Mapping[str, Any], names: Sequence[str], found: Sequence[Fli
         paragraph("Of each class the first image that flips, most training images first, up to six.", class_="note")
     ]
     for won in (True, False):
-        shown = [_picture(pair, names, entry) for entry in found if entry.won == won]
+        shown = [_picture(pair, names, class_names, entry) for entry in found if entry.won == won]
         if shown:
             parts.append(element("div", *shown, class_="pictures"))
     return parts
 
 
-def _picture(pair: Mapping[str, Any], names: Sequence[str], flipped: Flipped) -> Element:
+def _picture(pair: Mapping[str, Any], names: Sequence[str], class_names: Sequence[str], flipped: Flipped) -> Element:
     """One flipped image, with what broke the other network where it was kept."""
     entry = flipped.entry
     _, loser = _roles(pair, "won" if flipped.won else "lost")
     what = "clean" if entry["broken_by"][0] == "clean" else f"after {entry['broken_by'][0]}"
-    caption = f"test image {entry['image']}; {loser} predicts {names[entry['prediction']]}, {what}"
+    caption = f"test image {entry['image']}; {loser} predicts {class_names[entry['prediction']]}, {what}"
     if flipped.adv_image is None:
         # The same width as in a triple, so that pictures with and without a change stand side by side.
         drawn = element("div", evidence.pixels_of(flipped.image, "image"), class_="triple")
     else:
         drawn, times = evidence.triple(flipped.image, flipped.adv_image)
         caption += f"; change times {times:.3g}"
-    title = element("strong", f"{'won' if flipped.won else 'lost'}: {names[entry['label']] or NOTHING}")
+    title = element("strong", f"{'won' if flipped.won else 'lost'}: {names[entry['label']]}")
     return element("figure", drawn, element("figcaption", title, " ", caption))

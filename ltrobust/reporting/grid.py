@@ -30,6 +30,31 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]])
     return markdown([header, *overall]) + "\n" + _by_class(titles, rows)
 
 
+def render_differences(cards: Sequence[tuple[str, Path]], baseline: str) -> str:
+    """Markdown: every other variant minus the baseline, paired by training seed; empty where no two seeds are common.
+
+    Args:
+      cards: a variant and one of its cards, in the order of the rows.
+      baseline: a variant.
+    """
+    runs: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for variant, path in cards:
+        card = json.loads(path.read_text())
+        runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][NETWORK]["columns"]
+    base, rows = runs.get(baseline, {}), []
+    for variant, own in runs.items():
+        seeds = sorted(own.keys() & base.keys())
+        if variant == baseline or len(seeds) < 2:
+            continue
+        pairs = [(own[seed], base[seed]) for seed in seeds]
+        found = [
+            [one[column][view]["value"] - two[column][view]["value"] for one, two in pairs if column in one]
+            for _, column, view in NUMBERS
+        ]
+        rows.append([f"{variant} minus {baseline}", str(len(seeds)), *(over_seeds(d) if d else "-" for d in found)])
+    return markdown([["difference", "seeds", *(title for title, _, _ in NUMBERS)], *rows]) if rows else ""
+
+
 def _numbers(cards: Sequence[Mapping[str, Any]]) -> list[str]:
     """One row's cells."""
     columns = [card["networks"][NETWORK]["columns"] for card in cards]

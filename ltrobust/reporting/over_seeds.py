@@ -88,8 +88,8 @@ def _said(seeds: Mapping[str, Any]) -> str:
 
 
 def _ends(entries: Sequence[tuple[str, Mapping[str, Any]]]) -> list[float]:
-    """All that a chart has to hold, in percent."""
-    return [100 * value for _, e in entries for value in (e["low"], e["high"], *e["values"])]
+    """All that a chart has to hold, in percent; intervals of few seeds may leave what a difference can be."""
+    return [100 * min(1.0, max(-1.0, value)) for _, e in entries for value in (e["low"], e["high"], *e["values"])]
 
 
 def _row(name: str, entry: Mapping[str, Any]) -> Row:

@@ -15,6 +15,8 @@ from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
+# The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
+BASELINE = "pgd_at"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
@@ -71,7 +73,7 @@ def short(root: Path) -> str:
 
 
 def sweeps(root: Path) -> str:
-    """For each folder of cards in `results/sweeps/` its tables (`grid.render`), a row for each variant.
+    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, and differences to `BASELINE`.
 
     A card's variant is its file's name before `-seed`.
 
@@ -92,6 +94,7 @@ def sweeps(root: Path) -> str:
         labelled = [((path.stem.split("-seed")[0],), path) for path in paths]
         parts.append(f"## {sweep.name}\n\n`configs/sweeps/{sweep.name}.py`, {len(cards)} runs: {_described(cards)}\n")
         parts.append(grid.render(("variant",), labelled))
+        parts.append(grid.render_differences([(names[0], path) for names, path in labelled], BASELINE))
     return "\n".join(parts) or "No sweep has cards here yet.\n"
 
 

@@ -51,6 +51,21 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| at_bsl+awp")]
     assert rows[0][1] == "2"
     assert rows[0][2] == numbers.over_seeds([value["clean"]["overall"]["value"] for value in values])
+    # Differences to the baseline are paired by seed; with the variant under its name the table has them.
+    for path in sorted(folder.glob("at_bsl+awp*")):
+        path.rename(folder / path.name.replace("at_bsl+awp", summary.BASELINE))
+    (line,) = [line for line in summary.sweeps(tmp_path).splitlines() if line.startswith("| self_distillation minus")]
+    _, seeds, clean, *_ = line.split(" | ")
+    other = [
+        json.loads((committed / f"self_distillation-seed{seed}.json").read_text())["networks"]["student/last"][
+            "columns"
+        ]
+        for seed in (0, 1)
+    ]
+    paired = [
+        a["clean"]["overall"]["value"] - b["clean"]["overall"]["value"] for a, b in zip(other, values, strict=True)
+    ]
+    assert (seeds, clean) == ("2", numbers.over_seeds(paired))
     # Rows of one table are of one kind.
     card["threat"]["radius"] = 4.0
     (folder / "self_distillation-seed1.json").write_text(json.dumps(card))
