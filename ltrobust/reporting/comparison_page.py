@@ -83,8 +83,8 @@ def _summary(found: Mapping[str, Any]) -> list[Element]:
         paragraph(
             words(
                 "Percentage points with 95 % paired intervals; won: images that only the first of the two resists, "
-                "lost: only the second; p: exact McNemar test. It speaks of these trained networks on this test set, not of "
-                "what training them again would give: for that give several seeds, with --against."
+                "lost: only the second; p: exact McNemar test. It speaks of these trained networks on this test set, "
+                "not of what training them again would give: for that give several seeds, with --against."
             ),
             class_="note",
         ),
