@@ -13,7 +13,22 @@ from typing import Any, TextIO
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
-    write_text(path, json.dumps(without_nan(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    plain = json.loads(json.dumps(without_nan(value), allow_nan=False))
+    write_text(path, _layout(plain) + "\n")
+
+
+def _layout(value: Any, depth: int = 1) -> str:
+    """JSON with a line for each part, except that what holds only numbers and words stays on one line."""
+    if not isinstance(value, Mapping | list):
+        return json.dumps(value)
+    items = value.values() if isinstance(value, Mapping) else value
+    if not any(isinstance(item, Mapping | list) and item for item in items):
+        return json.dumps(value, sort_keys=True)
+    begin, end = "{}" if isinstance(value, Mapping) else "[]"
+    names = sorted(value) if isinstance(value, Mapping) else range(len(value))
+    keys = [f"{json.dumps(name)}: " if isinstance(value, Mapping) else "" for name in names]
+    rows = [f"{' ' * depth}{key}{_layout(value[name], depth + 1)}" for key, name in zip(keys, names, strict=True)]
+    return "\n".join([begin, ",\n".join(rows), " " * (depth - 1) + end])
 
 
 def write_text(path: Path, text: str) -> None:

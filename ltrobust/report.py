@@ -6,7 +6,6 @@
 import collections
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust import runs
 from ltrobust.data import sources
-from ltrobust.evaluation import compare, metrics, store
-from ltrobust.files import write_text
-from ltrobust.reporting import cards, page
-from ltrobust.reporting.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, in_order
+from ltrobust.evaluation import compare, confidence, store
+from ltrobust.files import without_nan, write_text
+from ltrobust.reporting import page
+from ltrobust.reporting.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, Teaching
 from ltrobust.training import records
 
 NAME = "report.html"
@@ -70,7 +70,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
       ValueError: the folder holds neither records of training nor result cards.
     """
     missing: dict[str, list[str]] = collections.defaultdict(list)
-    found = _evaluations(workdir, missing)
+    found = runs.evaluations(workdir, missing)
     history = records.read(workdir / "metrics.jsonl") if (workdir / "metrics.jsonl").is_file() else []
     if not found and not history:
         raise ValueError(f"{workdir} holds no result card and no metrics.jsonl to report on; train in it first.")
@@ -78,12 +78,13 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
         return Material(workdir.resolve().name, records=history, missing=missing)
     first = found[0]
     # One store at a time is kept in memory: those of large test sets are large.
-    answers = functools.cache(lambda name: store.correct(*_read_store(workdir, first.networks[name])))
+    answers = functools.cache(lambda name: store.correct(*runs.read_store(workdir, first.networks[name])))
     comparisons = _comparisons(first, answers, missing)
+    teaching = _teaching(workdir, first, missing)
     efforts: list[Effort] = []
     pictures: list[Picture] = []
     try:
-        passport, verdicts = _read_store(workdir, first.networks[first.main])
+        passport, verdicts = runs.read_store(workdir, first.networks[first.main])
         efforts = _efforts(passport, verdicts)
         pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
     except (ValueError, OSError) as error:
@@ -94,58 +95,11 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
         evaluations=found,
         records=history,
         comparisons=comparisons,
+        teaching=teaching,
         efforts=efforts,
         pictures=pictures,
         missing=missing,
     )
-
-
-def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
-    """Cards of one protocol, threat and set of images joined; the weightiest first."""
-    groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-    for path in sorted((workdir / "results").glob("*.json")):
-        card = json.loads(path.read_text())
-        if card.get("card_version") != cards.CARD_VERSION:
-            missing["summary"].append(
-                f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
-                f"{cards.CARD_VERSION}); evaluate anew with --mode=evaluate."
-            )
-            continue
-        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], card["data"]["fingerprints"]]
-        groups[cards.digest_json(shared)].append(card)
-    found = []
-    for group in groups.values():
-        group.sort(key=lambda card: card["created"])
-        networks = {name: network for card in group for name, network in card["networks"].items()}
-        training = {phase: run for card in group for phase, run in card["training"].items()}
-        named = {name: networks[name] for name in in_order(list(networks))}
-        members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
-        groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
-    return sorted(found, key=_weight, reverse=True)
-
-
-def _weight(evaluation: Evaluation) -> tuple[int, int, bool, str]:
-    """What is shown before what: images, attacks, the threat of the training, date."""
-    card = evaluation.card
-    trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
-    own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
-    return card["data"]["evaluated"], len(card["protocol"]["attacks"]), own, card["created"]
-
-
-def _read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
-    """Passport and verdicts of the store that a card names.
-
-    Raises:
-      ValueError: it is not there, or holds other verdicts than the card was made from.
-    """
-    folder = workdir / network["verdicts"]["folder"]
-    if not folder.is_dir():
-        raise ValueError(f"{network['verdicts']['folder']} is not there any more; evaluate anew with --mode=evaluate.")
-    passport, verdicts = store.read(folder)
-    if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
-        raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
-    return passport, verdicts
 
 
 def _comparisons(
@@ -173,6 +127,34 @@ def _comparisons(
             continue
         found.append(Comparison(first, second, compare.compare(right, other, labels, len(counts), counts)))
     return found
+
+
+def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str]]) -> Teaching:
+    """How sure teacher and student are of the true class, and where they agree, under the headline."""
+    if "teacher" not in evaluation.card["training"]:
+        return Teaching()
+    sure: dict[str, Any] = {}
+    right: dict[str, np.ndarray] = {}
+    labels = np.zeros(0, np.int64)
+    for name in ("teacher/last", "student/last"):
+        try:
+            passport, verdicts = runs.read_store(workdir, evaluation.networks[name])
+            _, labels, right[name] = store.correct(passport, verdicts)
+            groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
+            found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
+            means = {how: confidence.mean_by(groups, values) for how, values in found}
+            sure[name] = {how: without_nan([e._asdict() for e in estimates]) for how, estimates in means.items()}
+        except KeyError:
+            missing["teacher"].append(f"{name} is not evaluated under this protocol: run --mode=evaluate.")
+        except (ValueError, OSError) as error:
+            missing["teacher"].append(f"{name}: {error}")
+    if len(right) < 2 or len({len(found) for found in right.values()}) > 1:
+        return Teaching(sure)
+    chosen = {"overall": np.ones(len(labels), bool)}
+    chosen |= {group: np.isin(labels, members) for group, members in evaluation.groups.items()}
+    teacher, student = right.values()
+    agreement = {group: compare.agreement(teacher[of], student[of]) for group, of in chosen.items() if of.any()}
+    return Teaching(sure, agreement)
 
 
 def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> list[Effort]:

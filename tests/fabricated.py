@@ -48,6 +48,8 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
         weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
         networks[name] = weights | results.describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
     run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
+    balanced = {"class_counts": [27] * splits.num_classes, "number": 27 * splits.num_classes, "sha256": "0"}
+    everything = {"class_counts": splits.class_counts.tolist(), "number": len(splits.labels), "sha256": "1"}
     card = {
         "config": workdirs.plain(config),
         "model": {"name": "small_resnet", "parameters": 77754},
@@ -55,7 +57,7 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
         "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
         "protocol": results.describe_protocol(config, splits.num_classes),
         "selection_rule": results.SELECTION_RULE,
-        "training": {"teacher": run, "student": run},
+        "training": {"teacher": run | {"examples": balanced}, "student": run | {"examples": everything}},
         "numerics": {
             "backend": "cpu",
             "device": "cpu",
@@ -101,6 +103,7 @@ def _evaluation(generator, skill, test, protocol, threat):
         column[broken] = wrong[broken]
         record["prediction"][rows] = record["rounded"][rows] = column[rows]
         record["norm"][rows], record["margin"][rows] = threat.epsilon, 0.5
+        record["probability"][rows] = np.where(column[rows] == test.labels[rows], 0.75, 0.125)
         predictions[attack.name], records[attack.name] = column, record
     signs = generator.choice([-1, 1], test.images.shape).astype(np.float32)
     adv_images = np.clip(test.images / np.float32(255) + np.float32(threat.epsilon) * signs, 0, 1)
@@ -115,9 +118,8 @@ def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
     described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, logits)
     store = Store(folder, described | {"about": about}, keep_images=keep_images)
     clean = zip(subject.ids, subject.labels, evaluation.predictions["clean"], strict=True)
-    store.append(
-        "clean", [{"image": int(i), "label": int(y), "prediction": int(p), "margin": 1.0} for i, y, p in clean]
-    )
+    known = {"margin": 1.0, "probability": 0.875}
+    store.append("clean", [{"image": int(i), "label": int(y), "prediction": int(p), **known} for i, y, p in clean])
     for name, record in evaluation.records.items():
         rows = np.flatnonzero(record["prediction"] >= 0)
         lines = [{"image": int(row), **{field: record[field][row].item() for field in FIELDS}} for row in rows]

@@ -38,12 +38,14 @@ def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
     folder, plain, other = stores
     compare.main([str(folder / "plain"), str(folder / "other"), f"--json={tmp_path / 'out.json'}"])
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["overall"]["b"] == int(np.sum(plain.robust & ~other.robust)) > 0
-    assert result["overall"]["c"] == int(np.sum(other.robust & ~plain.robust))
-    assert result["overall"]["first"] == pytest.approx(plain.robust.mean())
+    (result,) = [pair["result"] for pair in result["comparisons"]]
+    # The first is the reference: won is what the other gets right and the reference does not.
+    assert result["overall"]["b"] == int(np.sum(other.robust & ~plain.robust))
+    assert result["overall"]["c"] == int(np.sum(plain.robust & ~other.robust)) > 0
+    assert result["overall"]["first"] == pytest.approx(other.robust.mean())
     assert "tail_third" in result
     printed = capsys.readouterr().out
-    assert "plain minus other" in printed
+    assert "other minus plain" in printed
     assert "tail" in printed
 
 
@@ -56,6 +58,29 @@ def test_every_column_can_be_rebuilt_from_the_store(stores, column):
     np.testing.assert_array_equal(ids, ROWS)
     np.testing.assert_array_equal(labels, plain.labels)
     np.testing.assert_array_equal(right, plain.correct(column))
+
+
+def test_probabilities_are_the_softmax_of_the_judged_points(stores):
+    from ltrobust.evaluation import confidence, store
+
+    folder, plain, _ = stores
+    weights, images, labels = fixture()
+    logits = np.asarray(apply(weights, images[ROWS]), np.float64)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    passport, verdicts = store.read(folder / "plain")
+    clean, attacked = confidence.true_probabilities(passport, verdicts)
+    np.testing.assert_allclose(clean, softmax[np.arange(len(ROWS)), labels[ROWS]], atol=1e-5)
+    np.testing.assert_array_equal(plain.records["pgd20"]["probability"] >= 0, plain.clean)
+    # Attacks lower it; what is not attacked keeps it; a broken image's true class has at most one half.
+    assert np.all(attacked <= clean)
+    np.testing.assert_array_equal(attacked[~plain.clean], clean[~plain.clean])
+    broken = plain.clean & ~plain.robust
+    assert broken.any()
+    assert np.all(attacked[broken] <= 0.5)
+    means = confidence.mean_by([np.flatnonzero(labels[ROWS] == label) for label in (3, 99)], attacked)
+    assert means[0].value == pytest.approx(attacked[labels[ROWS] == 3].mean())
+    assert means[0].low <= means[0].value <= means[0].high
+    assert np.isnan(means[1].value)
 
 
 def test_what_cannot_be_compared_is_refused(stores, tmp_path):

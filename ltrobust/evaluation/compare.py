@@ -126,6 +126,57 @@ def compare(
     return result
 
 
+def overall(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """`compare`'s view `overall` alone: both accuracies, their difference with its interval, McNemar's test.
+
+    Raises:
+      ValueError: as `compare`.
+    """
+    labels = np.zeros(len(first), np.int64)
+    _check(first, second, labels, 1, None)
+    return _overall(_outcomes(first, second, labels, 1).sum(axis=0))
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """How far two models are right on the same images: shares and Cohen's kappa with its 95 % interval.
+
+    With shares `p_ij` of the four outcomes and margins `p_i.`, `p_.j`: `kappa = (p_o - p_e) / (1 - p_e)`, where
+    `p_o = sum_i p_ii` and `p_e = sum_i p_i. p_.i`; 1 is full agreement, 0 what chance gives. The interval is normal, of
+    the standard error of Fleiss, Cohen and Everitt 1969 (doi:10.1037/h0028106), equation 13. Kappa and its interval are
+    None where one outcome has all images, and so no agreement is beyond chance.
+
+    Returns:
+      images, the shares `both`, `only_first`, `only_second` and `neither`, and `kappa` with `value`, `low`, `high`.
+
+    Raises:
+      ValueError: as `compare`.
+    """
+    labels = np.zeros(len(first), np.int64)
+    _check(first, second, labels, 1, None)
+    counts = _outcomes(first, second, labels, 1).sum(axis=0)
+    share = counts / counts.sum()
+    names = ("both", "only_first", "only_second", "neither")
+    return {"images": int(counts.sum()), **dict(zip(names, share.tolist(), strict=True)), "kappa": _kappa(counts)}
+
+
+def _kappa(counts: np.ndarray) -> dict[str, float | None]:
+    """Cohen's kappa of outcomes [4]."""
+    n = counts.sum()
+    table = counts.reshape(2, 2) / n
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    observed, expected = float(np.trace(table)), float(rows @ columns)
+    if 1 - expected < 1e-12:
+        return dict.fromkeys(("value", "low", "high"))
+    kappa = (observed - expected) / (1 - expected)
+    agree = np.diag(table) @ (1 - (rows + columns) * (1 - kappa)) ** 2
+    # A cell's row and column change places: p_.i + p_j. of the formula.
+    crossed = (columns[:, None] + rows[None, :]) ** 2 * table
+    disagree = (1 - kappa) ** 2 * (crossed.sum() - np.trace(crossed))
+    variance = (agree + disagree - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
+    half = metrics.Z * max(0.0, float(variance)) ** 0.5
+    return {"value": kappa, "low": max(-1.0, kappa - half), "high": min(1.0, kappa + half)}
+
+
 def _check(first: Any, second: Any, labels: Any, num_classes: int, training_counts: Any) -> None:
     """Refuses what cannot be compared."""
     for name, verdicts in (("first", first), ("second", second)):

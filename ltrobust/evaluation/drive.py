@@ -13,7 +13,7 @@ import numpy as np
 from ltrobust import processes
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
 from ltrobust.data.batches import chunks, to_unit
-from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge
+from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge, true_probabilities
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.threat import Threat
 
@@ -32,6 +32,7 @@ class Verdicts(NamedTuple):
       evaluations: passes (forward, or forward and backward) until the attack was over.
       targets: class aimed at when it was broken, -1 for none.
       margins: `z_y - max_{j != y} z_j` on the adversarial image.
+      probabilities: softmax's of the label on the adversarial image.
       norms: of the perturbation, in the threat's norm, pixel units.
       tied: whether the label shares the highest logit with another class.
       undefined: whether a gradient was not finite.
@@ -46,6 +47,7 @@ class Verdicts(NamedTuple):
     evaluations: np.ndarray
     targets: np.ndarray
     margins: np.ndarray
+    probabilities: np.ndarray
     norms: np.ndarray
     tied: np.ndarray
     undefined: np.ndarray
@@ -184,7 +186,7 @@ class Driver:
             leave = stopped & (finished | ~disputed)
             if np.any(leave):
                 check(judgement, leave)
-                verdicts = _read(lanes, judgement, leave, owners, refuted)
+                verdicts = _read(lanes, judgement, leave, subject.labels, owners, refuted)
                 owners = np.where(leave, -1, owners)
                 yield verdicts
             lanes = self._release(lanes, leave, disputed & ~leave)
@@ -265,7 +267,9 @@ def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
     return lanes._replace(occupied=lanes.occupied & ~leave, state=lanes.state._replace(claimed=claimed))
 
 
-def _read(lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndarray, refuted: np.ndarray) -> Verdicts:
+def _read(
+    lanes: Lanes, judgement: Judgement, which: np.ndarray, labels: np.ndarray, owners: np.ndarray, refuted: np.ndarray
+) -> Verdicts:
     """Host arrays of the lanes at `which`."""
     evaluations, targets, undefined, images = processes.fetch(
         (lanes.evaluations, lanes.state.target, lanes.undefined, lanes.state.candidate)
@@ -277,6 +281,7 @@ def _read(lanes: Lanes, judgement: Judgement, which: np.ndarray, owners: np.ndar
         evaluations=evaluations[which],
         targets=targets[which],
         margins=judgement.margins[which],
+        probabilities=true_probabilities(judgement.logits[which], labels[owners[which]]),
         norms=judgement.norms[which],
         tied=judgement.tied[which],
         undefined=undefined[which],

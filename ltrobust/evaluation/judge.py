@@ -71,6 +71,12 @@ def judge(
     )
 
 
+def true_probabilities(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Softmax's probability of the true class from logits [B,K], on the host in float64: [B], to six digits."""
+    shifted = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
+    return (shifted[np.arange(len(labels)), labels] / shifted.sum(axis=-1)).round(6)
+
+
 def check(judgement: Judgement, which: np.ndarray) -> None:
     """Stops on an adversarial image outside of ball or bounds, or on NaN logits, among the entries at `which`.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ltrobust import processes
 from ltrobust.evaluation.drive import Driver, Subject, Verdicts
-from ltrobust.evaluation.judge import Judgement
+from ltrobust.evaluation.judge import Judgement, true_probabilities
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store
@@ -18,6 +18,7 @@ FIELDS: dict[str, Any] = {
     "evaluations": -1,
     "target": -1,
     "margin": np.nan,
+    "probability": np.nan,
     "norm": np.nan,
     "tied": False,
     "undefined": False,
@@ -111,6 +112,7 @@ class Session:
         predictions, labels = self.predictions["clean"], self.subject.labels
         missing = [row for row, identity in enumerate(ids) if identity not in known]
         margins = np.asarray(self.clean.margins, float)
+        probabilities = true_probabilities(self.clean.logits, labels)
         self._store.append(
             "clean",
             [
@@ -119,6 +121,7 @@ class Session:
                     "label": int(labels[row]),
                     "prediction": int(predictions[row]),
                     "margin": float(margins[row]),
+                    "probability": float(probabilities[row]),
                 }
                 for row in missing
             ],
@@ -136,6 +139,7 @@ def _fields(verdicts: Verdicts, labels: np.ndarray) -> dict[str, np.ndarray]:
         "evaluations": verdicts.evaluations.astype(np.int64),
         "target": np.where(broken, verdicts.targets, -1).astype(np.int64),
         "margin": verdicts.margins.astype(float),
+        "probability": verdicts.probabilities,
         "norm": verdicts.norms.astype(float),
         "tied": verdicts.tied,
         "undefined": verdicts.undefined,

@@ -107,6 +107,27 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[s
     return passport, verdicts
 
 
+def columns(passport: Mapping[str, Any]) -> tuple[str, ...]:
+    """`clean`, each attack and each combination of a store's protocol; the last one is its headline."""
+    protocol = passport["protocol"]
+    return ("clean", *(attack["name"] for attack in protocol["attacks"]), *(name for name, _ in protocol["combined"]))
+
+
+def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]:
+    """The attacks that a column consists of, in order; None for the protocol's headline.
+
+    Raises:
+      ValueError: no such column.
+    """
+    known = columns(passport)
+    column = column or known[-1]
+    if column not in known:
+        raise ValueError(f"no column {column!r} in the store; it has {', '.join(known)}.")
+    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
+    alone = {"clean": []} | {name: [*attack["after"], name] for name, attack in attacks.items()}
+    return list((alone | dict(passport["protocol"]["combined"]))[column])
+
+
 def correct(
     passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,13 +141,7 @@ def correct(
     Raises:
       ValueError: no such column, or images whose verdict is not there yet.
     """
-    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
-    combined = dict(passport["protocol"]["combined"])
-    column = column or [*attacks, *combined][-1]
-    if column not in ("clean", *attacks, *combined):
-        raise ValueError(f"no column {column!r} in the store; it has {', '.join(('clean', *attacks, *combined))}.")
-    alone = {"clean": []} | {name: [*attack["after"], name] for name, attack in attacks.items()}
-    names = (alone | combined)[column]
+    names = members(passport, column)
     clean = verdicts.get("clean", {})
     ids = np.array(sorted(clean), np.int64)
     labels = np.array([clean[identity]["label"] for identity in ids], np.int64)

@@ -46,24 +46,31 @@ def pictures(evaluation: Evaluation, found: Sequence[Picture]) -> list[Element]:
 def _picture(evaluation: Evaluation, entry: Picture) -> Element:
     """One triple and its caption."""
     names = evaluation.card["data"]["class_names"]
-    change = entry.adv_image - entry.image
-    # Without a change there is nothing to magnify.
-    times = 0.5 / max(float(np.abs(change).max()), 1 / 255)
-    shown = (
-        ("image", entry.image),
-        ("adversarial image", entry.adv_image),
-        (f"change, {times:.3g} times", 0.5 + times * change),
-    )
-    images = [
-        element("img", src=png(np.round(255 * np.clip(pixels, 0, 1)).astype(np.uint8)), class_="pixels", alt=what)
-        for what, pixels in shown
-    ]
+    images, times = triple(entry.image, entry.adv_image)
     said = [
         element("strong", f"{entry.group}: {evaluation.class_name(entry.label)}"),
         f"test image {entry.image_id}; predicted {names[entry.clean_prediction]}, "
         f"after {evaluation.column(entry.attack)} {names[entry.adv_prediction]}; change times {times:.3g}",
     ]
-    return element("figure", element("div", *images, class_="triple"), element("figcaption", said[0], " ", said[1]))
+    return element("figure", images, element("figcaption", said[0], " ", said[1]))
+
+
+def triple(image: np.ndarray, adv_image: np.ndarray) -> tuple[Element, float]:
+    """An image, the same after an attack, and the change with what it is magnified by; float [H,W,C] in [0,1]."""
+    change = adv_image - image
+    # Without a change there is nothing to magnify.
+    times = 0.5 / max(float(np.abs(change).max()), 1 / 255)
+    shown = (
+        ("image", image),
+        ("adversarial image", adv_image),
+        (f"change, {times:.3g} times", 0.5 + times * change),
+    )
+    return element("div", *(pixels_of(pixels, what) for what, pixels in shown), class_="triple"), times
+
+
+def pixels_of(image: np.ndarray, what: str) -> Element:
+    """An image, float [H,W,C] in [0,1], drawn with 8 bits."""
+    return element("img", src=png(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)), class_="pixels", alt=what)
 
 
 def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Element]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.reporting.summary import NUMBERS, markdown, one_run, over_seeds
+from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 LAST, AVERAGED = "student/last", "student/averaged"
 COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
@@ -38,6 +38,31 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]])
     header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
     overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
     return markdown([header, *overall]) + "\n" + _by_class(titles, rows, first)
+
+
+def render_differences(cards: Sequence[tuple[str, Path]], baseline: str) -> str:
+    """Markdown: every other variant minus the baseline, paired by training seed; empty where no two seeds are common.
+
+    Args:
+      cards: a variant and one of its cards, in the order of the rows.
+      baseline: a variant.
+    """
+    runs: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for variant, path in cards:
+        card = json.loads(path.read_text())
+        runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][LAST]["columns"]
+    base, rows = runs.get(baseline, {}), []
+    for variant, own in runs.items():
+        seeds = sorted(own.keys() & base.keys())
+        if variant == baseline or len(seeds) < 2:
+            continue
+        pairs = [(own[seed], base[seed]) for seed in seeds]
+        found = [
+            [one[column][view]["value"] - two[column][view]["value"] for one, two in pairs if column in one]
+            for _, column, view in NUMBERS
+        ]
+        rows.append([f"{variant} minus {baseline}", str(len(seeds)), *(over_seeds(d) if d else "-" for d in found)])
+    return markdown([["difference", "seeds", *(title for title, _, _ in NUMBERS)], *rows]) if rows else ""
 
 
 def _numbers(networks: Networks) -> list[str]:

@@ -73,6 +73,21 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class Teaching:
+    """What the section is drawn from.
+
+    Attributes:
+      confidence: network -> `clean` and `attacked`, each one estimate per class of the mean probability of the true
+        class (`value`, `low`, `high`; None without images).
+      agreement: group of classes (`overall`, or a name of `GROUPS`) -> `evaluation.compare.agreement` of teacher
+        (first) and student under the headline.
+    """
+
+    confidence: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = dataclasses.field(default_factory=dict)
+    agreement: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Effort:
     """How many images were still right after how many network evaluations of an attack, of those that it saw.
 
@@ -108,7 +123,7 @@ class Material:
       name: of the run's folder.
       evaluations: the one that is shown in full, then all others.
       records: of `metrics.jsonl`, in order.
-      comparisons, efforts, pictures: of the first evaluation; efforts and pictures of its main network.
+      comparisons, teaching, efforts, pictures: of the first evaluation; efforts and pictures of its main network.
       missing: section -> why it lacks something and what to run to have it, one line each.
     """
 
@@ -116,6 +131,7 @@ class Material:
     evaluations: Sequence[Evaluation] = ()
     records: Sequence[Mapping[str, Any]] = ()
     comparisons: Sequence[Comparison] = ()
+    teaching: Teaching = dataclasses.field(default_factory=Teaching)
     efforts: Sequence[Effort] = ()
     pictures: Sequence[Picture] = ()
     missing: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

@@ -1,44 +1,22 @@
 """Tables for README and docs, made from committed cards alone, between markers that a test checks. No JAX.
 
-python -m ltrobust.reporting.summary        rewrites the tables in README.md and docs/reproducing.md
+python -m ltrobust.reporting.summary        rewrites the tables in README.md, docs/reproducing.md, docs/results.md
 """
 
 import collections
 import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
+from ltrobust.reporting import grid
+from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-NUMBERS = (
-    ("clean, all", "clean", "overall"),
-    ("PGD-20, all", "pgd20", "overall"),
-    ("PGD-20, tail", "pgd20", "tail_third"),
-    ("worst of attacks, tail", "worst", "tail_third"),
-    ("PGD-20, worst class", "pgd20", "worst"),
-)
-
-
-def over_seeds(values: Sequence[float]) -> str:
-    """Mean of a number over training seeds, in percent: `62.60 ± 3.10 [58.75, 66.45]`.
-
-    ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
-    """
-    percent = 100 * np.asarray(values, np.float64)
-    deviation = float(np.std(percent, ddof=1))
-    half = float(stats.t.ppf(0.975, len(percent) - 1)) * deviation / math.sqrt(len(percent))
-    mean = float(np.mean(percent))
-    return f"{mean:.2f} ± {deviation:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
-
-
-def one_run(estimate: Mapping[str, float]) -> str:
-    """A number of a single run, in percent, with its 95 % interval over test images: `28.41 [27.53, 29.30]`."""
-    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
+# Of `results/`: the folder of the folders of sweeps.
+SWEEPS = "sweeps"
+# The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
+BASELINE = "pgd_at"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
@@ -46,11 +24,12 @@ def load(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def network_table(cards: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown: one row per student's method and network, numbers over seeds."""
+def network_table(cards: Sequence[Mapping[str, Any]], wanted: Collection[str] | None = None) -> str:
+    """Markdown: one row per student's method and network (None: all), numbers over seeds."""
     groups: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
     for card in cards:
-        for name, network in card["networks"].items():
+        for name in card["networks"] if wanted is None else wanted:
+            network = card["networks"][name]
             groups[card["config"]["student"]["method"], name][card["config"]["seed"]] = network
     rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
     for (method, name), networks in sorted(groups.items()):
@@ -76,51 +55,100 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
     return markdown(rows)
 
 
-def results(root: Path) -> str:
-    """Everything between the markers."""
+def results(root: Path, networks: Collection[str] | None = None) -> str:
+    """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
     parts = []
-    for folder in sorted(path for path in (root / "results").iterdir() if path.is_dir()):
+    for folder in sorted(path for path in (root / "results").iterdir() if path.is_dir() and path.name != SWEEPS):
         cards = load(folder)
-        card = cards[0]
-        data, threat = card["data"], card["threat"]
-        devices = sorted({f"{c['numerics']['device']} ({c['numerics']['backend']})" for c in cards})
-        commits = sorted({run["software"]["commit"][:12] for c in cards for run in c["training"].values()})
-        parts.append(
-            f"**`configs/{folder.name}.py`**: {data['name']}, imbalance ratio {data['imbalance_ratio']:g} "
-            f"({sum(data['class_counts'])} training images), {card['model']['name']} "
-            f"({card['model']['parameters']:,} parameters), {threat['norm']} {threat['radius']:g}/255, "
-            f"all {data['evaluated']} test images, protocol `{card['protocol']['name']}`; device {', '.join(devices)}; "
-            f"trained at commit {', '.join(commits)}. Percent; tail: the last "
-            f"{card['networks']['student/last']['columns']['clean']['tail_third']['classes']} classes.\n"
-        )
-        parts.append(network_table(cards))
+        parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
+        parts.append(network_table(cards, networks))
         if {c["config"]["student"]["method"] for c in cards} >= {"self_distillation", "at_bsl"}:
             parts.append(difference_table(cards, "self_distillation", "at_bsl", "student/last"))
     return "\n".join(parts)
 
 
-def inserted(text: str, block: str) -> str:
-    """The text with the block between the markers.
+def short(root: Path) -> str:
+    """`results` of the students' last weights alone."""
+    return results(root, (grid.NETWORK,))
+
+
+def sweeps(root: Path) -> str:
+    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, and differences to `BASELINE`.
+
+    A card's variant is its file's name before `-seed`.
+
+    Raises:
+      ValueError: cards of one sweep that differ in data set, test images, protocol or threat (names the card).
+    """
+    parts = []
+    folder = root / "results" / SWEEPS
+    for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
+        paths = sorted(sweep.glob("*.json"))
+        cards = load(sweep)
+        for path, card in zip(paths, cards, strict=True):
+            if _shared(card) != _shared(cards[0]):
+                raise ValueError(
+                    f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
+                    "cards of one sweep have the same data set, test images, protocol and threat."
+                )
+        labelled = [((path.stem.split("-seed")[0],), path) for path in paths]
+        parts.append(f"## {sweep.name}\n\n`configs/sweeps/{sweep.name}.py`, {len(cards)} runs: {_described(cards)}\n")
+        parts.append(grid.render(("variant",), labelled))
+        parts.append(grid.render_differences([(names[0], path) for names, path in labelled], BASELINE))
+    return "\n".join(parts) or "No sweep has cards here yet.\n"
+
+
+def _shared(card: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What cards of one table have in common."""
+    data, threat = card["data"], card["threat"]
+    protocol = card["protocol"]["name"]
+    return data["name"], data["test_labels_sha256"][:8], protocol, threat["norm"], threat["radius"]
+
+
+def _described(cards: Sequence[Mapping[str, Any]]) -> str:
+    """What the numbers of a table depend on."""
+    card = cards[0]
+    data, threat = card["data"], card["threat"]
+    devices = sorted({f"{c['numerics']['device']} ({c['numerics']['backend']})" for c in cards})
+    commits = sorted({run["software"]["commit"][:12] for c in cards for run in c["training"].values()})
+    tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
+    some = data["evaluated"] < data["test_images"]
+    images = f"{data['evaluated']} of {data['test_images']}" if some else f"all {data['evaluated']}"
+    return (
+        f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g} "
+        f"({sum(data['class_counts'])} training images), {card['model']['name']} "
+        f"({card['model']['parameters']:,} parameters), {threat['norm']} {threat['radius']:g}/255, "
+        f"{images} test images, protocol `{card['protocol']['name']}`; device {', '.join(devices)}; "
+        f"trained at commit {', '.join(commits)}. Percent; tail: the last {tail} classes."
+    )
+
+
+def inserted(text: str, block: str, name: str = "results") -> str:
+    """The text with the block between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
 
     Raises:
       ValueError: the text lacks the markers.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"the page must hold {BEGIN} and {END} once each.")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page must hold {begin} and {end} once each.")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{block}\n{end}{after}"
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+# Page -> what stands between its markers.
+PAGES: dict[str, Callable[[Path], str]] = {
+    "README.md": short,
+    "docs/reproducing.md": results,
+    "docs/results.md": sweeps,
+}
 
 
 def main(root: Path) -> None:
     """Rewrites the tables of the pages under `root`."""
-    for page in (root / "README.md", root / "docs" / "reproducing.md"):
-        page.write_text(inserted(page.read_text(), results(root)))
+    for name, block in PAGES.items():
+        page = root / name
+        page.write_text(inserted(page.read_text(), block(root)))
 
 
 if __name__ == "__main__":

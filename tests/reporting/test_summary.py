@@ -1,39 +1,104 @@
 """Tables in the pages are those of the committed cards; numbers over seeds are the textbook's."""
 
+import json
+import math
 import pathlib
 
 import pytest
 
-from ltrobust.reporting import cards, summary
+from ltrobust.files import write_json
+from ltrobust.reporting import cards, numbers, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/reproducing.md"])
+@pytest.mark.parametrize("page", summary.PAGES)
 def test_tables_equal_the_cards(page):
     text = (ROOT / page).read_text()
-    assert summary.inserted(text, summary.results(ROOT)) == text, "run: python -m ltrobust.reporting.summary"
+    assert summary.inserted(text, summary.PAGES[page](ROOT)) == text, "run: python -m ltrobust.reporting.summary"
 
 
 def test_committed_cards_are_complete_and_name_clean_commits():
-    found = [card for folder in (ROOT / "results").iterdir() for card in summary.load(folder)]
+    found = sorted((ROOT / "results").rglob("*.json"))
     assert found
-    for card in found:
+    for path in found:
+        card = json.loads(path.read_text())
         assert set(cards.REQUIRED) <= set(card)
         for run in card["training"].values():
             assert len(run["software"]["commit"]) == 40, "trained from an edited checkout"
-        assert card["data"]["evaluated"] == card["data"]["test_images"]
+        # A sweep may look at some images only; its table says so.
+        assert card["data"]["evaluated"] == card["data"]["test_images"] or "sweeps" in path.parts
+
+
+def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
+    folder = tmp_path / "results" / "sweeps" / "small"
+    folder.mkdir(parents=True)
+    committed = ROOT / "results" / "digits"
+    for seed in (0, 1):
+        for variant, source in (("at_bsl+awp", "at_bsl"), ("self_distillation", "self_distillation")):
+            card = json.loads((committed / f"{source}-seed{seed}.json").read_text())
+            card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
+            card["data"]["test_images"] = 1000
+            (folder / f"{variant}-seed{seed}.json").write_text(json.dumps(card))
+    text = summary.sweeps(tmp_path)
+    assert "## small" in text
+    assert "4 runs: digits" in text
+    assert "797 of 1000 test images" in text
+    values = [
+        json.loads((committed / f"at_bsl-seed{seed}.json").read_text())["networks"]["student/last"]["columns"]
+        for seed in (0, 1)
+    ]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| at_bsl+awp")]
+    assert rows[0][1] == "2"
+    assert rows[0][2] == numbers.over_seeds([value["clean"]["overall"]["value"] for value in values])
+    # Differences to the baseline are paired by seed; with the variant under its name the table has them.
+    for path in sorted(folder.glob("at_bsl+awp*")):
+        path.rename(folder / path.name.replace("at_bsl+awp", summary.BASELINE))
+    (line,) = [line for line in summary.sweeps(tmp_path).splitlines() if line.startswith("| self_distillation minus")]
+    _, seeds, clean, *_ = line.split(" | ")
+    other = [
+        json.loads((committed / f"self_distillation-seed{seed}.json").read_text())["networks"]["student/last"][
+            "columns"
+        ]
+        for seed in (0, 1)
+    ]
+    paired = [
+        a["clean"]["overall"]["value"] - b["clean"]["overall"]["value"] for a, b in zip(other, values, strict=True)
+    ]
+    assert (seeds, clean) == ("2", numbers.over_seeds(paired))
+    # Rows of one table are of one kind.
+    card["threat"]["radius"] = 4.0
+    (folder / "self_distillation-seed1.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"self_distillation-seed1\.json was not evaluated as"):
+        summary.sweeps(tmp_path)
+    # The tables of single configurations do not take a sweep for one of them.
+    assert summary.results(tmp_path) == ""
 
 
 def test_over_seeds_is_mean_deviation_and_t_interval():
     # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
-    assert summary.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
-    assert summary.one_run({"value": 0.25, "low": 0.2, "high": 0.3125}) == "25.00 [20.00, 31.25]"
+    assert numbers.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
+    assert numbers.one_run({"value": 0.25, "low": 0.2, "high": 0.3125}) == "25.00 [20.00, 31.25]"
 
 
 def test_a_page_without_markers_is_refused():
     with pytest.raises(ValueError, match="once each"):
         summary.inserted("text", "block")
+
+
+def test_json_keeps_numbers_on_one_line_and_loses_nothing(tmp_path):
+    card = json.loads((ROOT / "results" / "digits" / "at_bsl-seed0.json").read_text())
+    write_json(tmp_path / "card.json", card)
+    text = (tmp_path / "card.json").read_text()
+    assert json.loads(text) == card
+    assert '"correct": [' in text
+    assert len(text) < 0.85 * len(json.dumps(card, indent=1, sort_keys=True))
+    odd = {"b": [[], {}, [1, [2.5, None]], {"é": "a\n"}], "a": (1, True), "c": math.nan, "d": {}}
+    write_json(tmp_path / "odd.json", odd)
+    expected = {"b": [[], {}, [1, [2.5, None]], {"é": "a\n"}], "a": [1, True], "c": None, "d": {}}
+    assert json.loads((tmp_path / "odd.json").read_text()) == expected
+    write_json(tmp_path / "plain.json", [])
+    assert (tmp_path / "plain.json").read_text() == "[]\n"
 
 
 def test_cards_are_never_overwritten_and_never_incomplete(tmp_path):

@@ -1,0 +1,38 @@
+"""The numbers that tables over cards quote, and how they are written. No JAX."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+NUMBERS = (
+    ("clean, all", "clean", "overall"),
+    ("PGD-20, all", "pgd20", "overall"),
+    ("PGD-20, tail", "pgd20", "tail_third"),
+    ("worst of attacks, tail", "worst", "tail_third"),
+    ("PGD-20, worst class", "pgd20", "worst"),
+)
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean of a number over training seeds, in percent: `62.60 ± 3.10 [58.75, 66.45]`.
+
+    ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
+    """
+    percent = 100 * np.asarray(values, np.float64)
+    deviation = float(np.std(percent, ddof=1))
+    half = float(stats.t.ppf(0.975, len(percent) - 1)) * deviation / math.sqrt(len(percent))
+    mean = float(np.mean(percent))
+    return f"{mean:.2f} ± {deviation:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
+def one_run(estimate: Mapping[str, float]) -> str:
+    """A number of a single run, in percent, with its 95 % interval over test images: `28.41 [27.53, 29.30]`."""
+    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"

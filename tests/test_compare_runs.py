@@ -1,0 +1,154 @@
+"""Comparing runs: names of networks, pairs over seeds, refusals, and the page against the numbers."""
+
+import json
+import shutil
+
+import fabricated
+import numpy as np
+import pages
+import pytest
+
+from ltrobust import compare, runs
+from ltrobust.evaluation import store
+
+HOSTILE = ["<script>alert(1)</script>", "\"&amp;'", "</style>", "http://example.org", "-->", *"56789"]
+SKILLS = {"plain": 0.6, "better": 0.8}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs of two methods: `plain` and `better`, seeds 0 to 2; their verdicts repeat, in another order."""
+    folder = tmp_path_factory.mktemp("compared")
+    for method, skill in SKILLS.items():
+        first = folder / f"{method}-seed0"
+        first.mkdir()
+        networks = {"student/last": skill} | ({"teacher/last": 0.5} if method == "plain" else {})
+        fabricated.write_run(first, names=HOSTILE, keep_images=method == "plain", skills=networks)
+        for seed in (1, 2):
+            copy = folder / f"{method}-seed{seed}"
+            shutil.copytree(first, copy)
+            card = json.loads((copy / "results" / "quick.json").read_text())
+            card["config"]["seed"] = seed
+            (copy / "results" / "quick.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(made):
+    """The page and the numbers of three networks; the first is the reference."""
+    arguments = [str(made / name) for name in ("plain-seed0", "better-seed0", "plain-seed0:teacher")]
+    out = [f"--html={made / 'page.html'}", f"--json={made / 'numbers.json'}", "--cache_dir="]
+    compare.main([*arguments, *out])
+    return json.loads((made / "numbers.json").read_text()), pages.Page((made / "page.html").read_text())
+
+
+def right(made, network, column=None):
+    (chosen, *_) = runs.candidates(str(made / network))
+    return store.correct(chosen.passport, chosen.verdicts(), column)
+
+
+def test_numbers_are_those_of_the_verdicts(made, compared):
+    numbers, _ = compared
+    assert [model["name"] for model in numbers["models"]] == ["plain-seed0", "better-seed0", "plain-seed0:teacher"]
+    assert [model["network"] for model in numbers["models"]] == ["student/last", "student/last", "teacher/last"]
+    ids, labels, reference = right(made, "plain-seed0")
+    for pair, network in zip(numbers["comparisons"], ("better-seed0", "plain-seed0:teacher"), strict=True):
+        _, _, model = right(made, network)
+        assert pair["reference"] == "plain-seed0"
+        assert [entry["image"] for entry in pair["flips"]["won"]] == ids[model & ~reference].tolist() != []
+        assert [entry["image"] for entry in pair["flips"]["lost"]] == ids[reference & ~model].tolist()
+        for index, entry in enumerate(pair["result"]["per_class"]):
+            of = labels == index
+            assert entry["difference"] == pytest.approx(model[of].mean() - reference[of].mean())
+        _, _, clean = right(made, network, "clean")
+        _, _, before = right(made, "plain-seed0", "clean")
+        assert pair["columns"]["clean"]["difference"] == pytest.approx(clean.mean() - before.mean())
+
+
+def test_the_page_is_the_numbers_and_stands_alone(compared):
+    numbers, page = compared
+    drawn = pages.check_alone(page)
+    assert len(drawn) == 1 + 2 * 2
+    assert all(name in page.text["pair1"] for name in HOSTILE[:5])
+    pair = numbers["comparisons"][0]
+    overall = pair["result"]["overall"]
+    counted = next(row for row in page.rows["pair1"] if row[0] == "all images" and len(row) == 5)
+    assert counted[2:] == [str(overall["b"]), str(overall["c"]), f"{overall['b'] - overall['c']:+d}"]
+    tail = next(row for row in page.rows["pair1"] if row[0] == "tail" and len(row) == 5)
+    test = numbers["comparisons"][0]["result"]["tail_third"]["pooled"]
+    assert tail[2:4] == [str(test["b"]), str(test["c"])]
+    # Every image that flips is named once, in its class.
+    listed = [row for row in page.rows["pair1"] if len(row) == 3 and row[1].isdigit()]
+    assert sum(int(row[1]) for row in listed) == len(pair["flips"]["won"]) + len(pair["flips"]["lost"])
+    first = pair["flips"]["won"][0]
+    assert any(f"{first['image']} ({first['broken_by'][0]})" in row[2] for row in listed)
+    # The reference kept its adversarial images: what it lost is shown with the change, what it won without.
+    images = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert images.count("adversarial image") >= 3
+    assert images.count("image") > images.count("adversarial image")
+
+
+def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsys):
+    sides = [[str(made / f"{method}-seed{seed}") for seed in range(3)] for method in ("better", "plain")]
+    out = tmp_path / "out.json"
+    compare.main([*sides[0], "--against", *sides[1], f"--json={out}", f"--html={tmp_path / 'page.html'}"])
+    numbers = json.loads(out.read_text())
+    assert numbers["sides"] == ["better", "plain"]
+    view = numbers["seeds"]["views"]["overall"]
+    each = right(made, "better-seed0")[2].mean() - right(made, "plain-seed0")[2].mean()
+    np.testing.assert_allclose(view["values"], [each] * 3)
+    assert (view["low"], view["high"]) == pytest.approx((each, each))
+    assert "better minus plain over 3 seeds" in capsys.readouterr().out
+    page = pages.Page((tmp_path / "page.html").read_text())
+    pages.check_alone(page)
+    assert page.row("seeds", "all images")[:3] == [f"{100 * each:+.2f}"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plain-seed0"], "needs a reference and at least one more"),
+        (["plain-seed0", "plain-seed0"], "given twice"),
+        (["plain-seed0", "nowhere"], "nowhere is not a folder"),
+        (["plain-seed0", "better-seed0:teacher"], "no evaluated network 'teacher'; it has student/last"),
+        (["plain-seed0", "plain-seed0/verdicts"], "holds no result card"),
+        (["plain-seed0", "better-seed0", "--column=square"], "no column 'square'"),
+        (["plain-seed0", "--against", "better-seed0"], "1 runs against 1"),
+        (
+            ["plain-seed0", "plain-seed1", "--against", "better-seed1", "better-seed0"],
+            "training seed 0 and better-seed1 1",
+        ),
+        (["plain-seed0", "better-seed0", "--against", "plain-seed0:teacher", "better-seed1"], "seed 0 occurs twice"),
+        (["plain-seed0", "better-seed0", "--json={taken}"], "nothing is overwritten"),
+        (["plain-seed0", "better-seed0", "--html=nowhere/page.html"], "is not a folder; make it first"),
+    ],
+)
+def test_what_is_refused_and_why(made, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(made)
+    (tmp_path / "taken.json").write_text("{}")
+    with pytest.raises(SystemExit, match=message):
+        compare.main([word.format(taken=tmp_path / "taken.json") for word in arguments])
+    assert (tmp_path / "taken.json").read_text() == "{}"
+
+
+def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    fabricated.write_run(other, protocol="standard", skills={"student/last": 0.7})
+    with pytest.raises(ValueError, match="differ in protocol"):
+        compare.compare_all([str(made / "plain-seed0"), str(other)])
+    # The weightier protocol comes first, where all have it; otherwise the next.
+    fabricated.write_run(other, skills={"student/last": 0.7})
+    found = compare.compare_all([str(other), str(made / "plain-seed0")])
+    assert found["protocol"]["name"] == "quick"
+    store_folder = next((other / "verdicts").glob("quick*"))
+    assert runs.candidates(str(store_folder))[0].network == ""
+    again = compare.compare_all([str(store_folder), str(made / "plain-seed0")])
+    assert again["comparisons"][0]["result"] == found["comparisons"][0]["result"]
+    (store_folder / "verdicts.jsonl").write_bytes((store_folder / "verdicts.jsonl").read_bytes() + b"\n")
+    with pytest.raises(ValueError, match="other verdicts than its run's card"):
+        compare.compare_all([str(other), str(made / "plain-seed0")])
+
+
+def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
+    pages.check_in_browser(pages.browser(), made / "page.html", 'id="pair2"', tmp_path)
