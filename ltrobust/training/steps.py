@@ -182,7 +182,7 @@ def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights
 
 def _add_metrics(sums: dict[str, jax.Array], value, outcome, labels: jax.Array) -> dict[str, jax.Array]:
     """The epoch's sums after this batch, over all devices. `value` is the whole batch's mean already."""
-    share = jnp.float32(labels.shape[0])
+    share = float(labels.shape[0])  # a number of Python's, whose sum over devices is known when tracing
     correct = jnp.sum(jnp.argmax(outcome.adv_logits, axis=-1) == labels).astype(jnp.float32)
     local = {"examples": share, "robust_correct": correct}
     local |= {name: mean * share for name, mean in outcome.metrics.items()}
