@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust import models
-from ltrobust.methods import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Passes:
     """Which passes a training step makes, counted for each image.
 
     Attributes:
-      attack: forward equivalents of an attack step: 2 through one network (forward, gradient of the image), 4 through two.
+      attack: forward equivalents of an attack step: 2 through one network (forward, image gradient), 4 through two.
       before: forward passes before the first attack step, of either network.
       differentiated: train-mode passes that the loss is differentiated through: 3 each.
       statistics: train-mode passes for the running statistics alone: 1 each.
@@ -111,21 +110,21 @@ PASSES = {
 }
 
 
-def step_flops(found: Network, method: Method, name: str) -> int:
+def step_flops(found: Network, method: str, attack_steps: int) -> int:
     """FLOPs of one image in one step: forward equivalents, less the stem's gradient that no training pass needs."""
-    passes = PASSES[name]
-    return passes.equivalents(method.inner.steps) * found.forward - passes.differentiated * found.stem
+    passes = PASSES[method]
+    return passes.equivalents(attack_steps) * found.forward - passes.differentiated * found.stem
 
 
-def step_bytes(found: Network, method: Method, name: str, *, batch: int, number_bytes: int) -> float:
+def step_bytes(found: Network, method: str, attack_steps: int, *, batch: int, number_bytes: int) -> float:
     """Least bytes of one image in one step between memory and processor, where nothing stays in a cache.
 
     Every layer's output is written once and read once, and so is its gradient; a pass with gradients reads each output
-    once more. Weights are read in every pass, and an update reads weights, gradients and momentum and writes the first and
-    the last (float32), once a batch.
+    once more. Weights are read in every pass; an update, once a batch, reads weights, gradients and momentum and writes
+    weights and momentum (float32).
     """
-    passes = PASSES[name]
-    graded = method.inner.steps * passes.attack // 2 + passes.differentiated
+    passes = PASSES[method]
+    graded = attack_steps * passes.attack // 2 + passes.differentiated
     plain = passes.before + passes.statistics + passes.teacher
     activations = (5 * graded + 2 * plain) * found.activations * number_bytes
     weights = (2 * graded + plain) * found.parameters * number_bytes + 5 * found.parameters * 4

@@ -26,9 +26,10 @@ sys.path[:0] = [path for path in (str(ROOT), str(ROOT / "benchmarks")) if path n
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
 from ltrobust.files import write_json  # noqa: E402
-from ltrobust.reporting import cards, summary  # noqa: E402
+from ltrobust.reporting import cards, speed  # noqa: E402
 
 PEAK = "matrix product"
 
@@ -50,18 +51,21 @@ def begin(given: argparse.Namespace, name: str) -> Path:
     Raises:
       SystemExit: there is such a file already and nobody said that it may be replaced; more threads than cores.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    threads = given.threads or len(cores)
-    if threads > len(cores):
-        sys.exit(f"--threads is {threads}, but this process may use {len(cores)} cores; give at most that.")
-    # XLA and PyTorch both size their pools by the cores that a process may use.
-    os.sched_setaffinity(0, cores[:threads])
-    given.threads = threads
-    label = given.machine or f"{processor()}-{threads}-threads"
+    hold(given)
+    label = given.machine or f"{processor()}-{given.threads}-threads"
     path = given.results / f"{name}-{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}.json"
     if path.exists() and not given.overwrite:
         sys.exit(f"{path} exists; give another --machine, or --overwrite if it may be replaced.")
     return path
+
+
+def hold(given: argparse.Namespace) -> None:
+    """Holds this process to its threads: XLA and PyTorch both size their pools by the cores that they may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    given.threads = given.threads or len(cores)
+    if given.threads > len(cores):
+        sys.exit(f"--threads is {given.threads}, but this process may use {len(cores)} cores; give at most that.")
+    os.sched_setaffinity(0, cores[: given.threads])
 
 
 def processor() -> str:
@@ -105,12 +109,23 @@ def matrix_product(dtype: str = "float32", side: int = 0) -> tuple[Callable[[], 
 
 @contextlib.contextmanager
 def compile_cache() -> Iterator[None]:
-    """An empty persistent compile cache that takes everything. Enter it before the first compilation."""
+    """An empty persistent compile cache that takes everything, in place of the usual one."""
+    wanted = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
     with tempfile.TemporaryDirectory() as folder:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        yield
+        wanted["jax_compilation_cache_dir"] = folder
+        before = {name: getattr(jax.config, name) for name in wanted}
+        _use_cache(wanted)
+        try:
+            yield
+        finally:
+            _use_cache(before)
+
+
+def _use_cache(settings: Mapping[str, Any]) -> None:
+    """Sets JAX's cache, which remembers its folder from the first compilation on."""
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def compiled(lower: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
@@ -140,8 +155,14 @@ def process_memory(arguments: Sequence[str]) -> int:
         "import resource, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
+    path = os.pathsep.join(filter(None, (str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", ""))))
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -150,7 +171,7 @@ def process_memory(arguments: Sequence[str]) -> int:
 
 def finish(path: Path, given: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> None:
     """Prints the rows as one table and writes them, with what they were measured on, to the file of `begin`."""
-    print(table(rows), flush=True)
+    print(speed.plain(rows), flush=True)
     settings = {name: value for name, value in vars(given).items() if not isinstance(value, Path)}
     result = {
         "benchmark": path.name.split("-")[0],
@@ -169,21 +190,6 @@ def finish(path: Path, given: argparse.Namespace, rows: list[dict[str, Any]], **
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, json.loads(json.dumps(result)))
     print(f"written: {path.name}")
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown of plain rows: numbers with four digits, spreads as `median [least, greatest]`."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return summary.markdown([names, *([_cell(row.get(name)) for name in names] for row in rows)])
-
-
-def _cell(value: Any) -> str:
-    """One cell's text."""
-    if isinstance(value, Mapping):
-        return "{median:.4g} [{least:.4g}, {greatest:.4g}]".format(**value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _torch_version() -> dict[str, str]:

@@ -103,7 +103,7 @@ def create(name: str, *, channels: int, width: int = 16) -> Network:
 
 
 def load(network: nn.Module, params: Any, batch_stats: Any) -> nn.Module:
-    """The network with Flax's weights: arrays of the same path, axes in PyTorch's order. All must be there, and no more.
+    """The network with Flax's weights: arrays of the same path, axes in PyTorch's order; all of them and no more.
 
     Raises:
       RuntimeError: names or shapes that differ (PyTorch's own message).
