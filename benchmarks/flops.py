@@ -96,7 +96,7 @@ class Passes:
         return steps * self.attack + self.before + 3 * self.differentiated + self.statistics + self.teacher
 
 
-# With the methods' default settings. The tests hold them against `Method.passes` and against XLA's count.
+# With the methods' default settings. A test holds them against `Method.passes`; `train_step.py` prints XLA's count too.
 PASSES = {
     "pgd_at": Passes(),
     "at_bsl": Passes(),

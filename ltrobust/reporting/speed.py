@@ -38,7 +38,13 @@ def tables(root: Path) -> str:
     floors = json.loads((folder / "floors.json").read_text())
     measured = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     del measured["floors"]
-    parts = [_equivalents(floors), _networks(floors), _floors(floors), _scaling(floors, measured), _measured(measured)]
+    parts = [
+        _equivalents(floors),
+        _networks(floors),
+        _floors(floors, measured),
+        _scaling(floors, measured),
+        _measured(measured),
+    ]
     return "\n".join(parts)
 
 
@@ -62,15 +68,17 @@ def _networks(floors: Mapping[str, Any]) -> str:
     return f"**Work of one image.** Steps: {methods}; bytes at batch {floors['batch']}.\n\n" + summary.markdown(rows)
 
 
-def _floors(floors: Mapping[str, Any]) -> str:
-    """Least milliseconds of a step on each chip."""
+def _floors(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """Least milliseconds of a step on each chip, and what it took."""
     rows = [["network", "method", "chip", "arithmetic, ms", "memory, ms", "measured, ms"]]
     for name, one in floors["networks"].items():
         for method, work in one["step_flops"].items():
             for chip, has in CHIPS.items():
                 compute = 1e3 * floors["batch"] * work / has["flops"]
                 memory = 1e3 * floors["batch"] * one["step_bytes"][method]["bfloat16"] / has["memory"]
-                rows.append([name, method, chip, f"{compute:.4g}", f"{memory:.4g}", NOT_MEASURED])
+                found = _step_on(measured, chip, name, method)
+                real = NOT_MEASURED if found is None else f"{1e3 * found:.4g}"
+                rows.append([name, method, chip, f"{compute:.4g}", f"{memory:.4g}", real])
     title = f"**Floors of a training step**, batch {floors['batch']} on one chip, bfloat16, at the chip's peak:\n\n"
     return title + summary.markdown(rows)
 
@@ -82,7 +90,7 @@ def _scaling(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             "network",
             "chip",
             "chips",
-            "MB sent for",
+            "MB summed",
             "exchange, ms: all links",
             "one link",
             "efficiency at the arithmetic floor: all links",
@@ -98,7 +106,7 @@ def _scaling(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             for number in (8, 64, 256):
                 times = [all_reduce_seconds(size, number, has["exchange"] / links) for links in (1, has["links"])]
                 shares = [f"{compute / (compute + seconds):.3f}" for seconds in times]
-                found = _step_on(measured, chip, name)
+                found = _step_on(measured, chip, name, "at_bsl")
                 real = NOT_MEASURED if found is None else f"{found / (found + times[0]):.3f}"
                 milliseconds = [f"{1e3 * seconds:.3g}" for seconds in times]
                 rows.append([name, chip, str(number), f"{size / 1e6:.4g}", *milliseconds, *shares, real])
@@ -108,13 +116,13 @@ def _scaling(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     return title + summary.markdown(rows)
 
 
-def _step_on(measured: Mapping[str, Any], chip: str, network: str) -> float | None:
-    """Median seconds of our bfloat16 AT-BSL step at batch 128 on such a chip, where somebody has measured it."""
+def _step_on(measured: Mapping[str, Any], chip: str, network: str, method: str) -> float | None:
+    """Median seconds of our bfloat16 step at batch 128 on such a chip, where somebody has measured it."""
     for name, one in measured.items():
         if name.startswith("train_step-") and one["machine"]["processor"] == chip:
             for row in one["rows"]:
                 found = tuple(row[key] for key in ("network", "method", "form", "dtype", "batch"))
-                if found == (network, "at_bsl", "ours", "bfloat16", 128):
+                if found == (network, method, "ours", "bfloat16", 128):
                     return row["seconds_a_step"]["median"]
     return None
 

@@ -60,6 +60,8 @@ def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
     text = speed.tables(tmp_path)
     assert "TPU v4, 8 thread(s), tpu; commit 0123456789ab" in text
     assert "0.02 [0.01, 0.03]" in text
+    floor = next(line for line in text.splitlines() if line.startswith("| resnet18 | at_bsl | TPU v4 |"))
+    assert floor.endswith("| 20 |")
     size = floors.floors()["networks"]["resnet18"]["exchanged_bytes_a_step"]["at_bsl"]["synchronised"]
     wait = speed.all_reduce_seconds(size, 8, 1.1e15 / 4096)
     line = next(line for line in text.splitlines() if line.startswith("| resnet18 | TPU v4 | 8 |"))
