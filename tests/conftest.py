@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import hypothesis
@@ -28,6 +29,9 @@ hypothesis.settings.register_profile("ltrobust", deadline=None, derandomize=True
 hypothesis.settings.load_profile("ltrobust")
 # By hand: other inputs in every run, and 10 times as many.
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+
+# Last, so that no module of a benchmark hides another one.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "benchmarks"))
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 

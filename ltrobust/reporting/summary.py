@@ -69,7 +69,7 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
 
 def short(root: Path) -> str:
     """`results` of the students' last weights alone."""
-    return results(root, (grid.NETWORK,))
+    return results(root, (grid.LAST,))
 
 
 def sweeps(root: Path) -> str:

@@ -63,7 +63,7 @@ def train_step(
       epoch: int32 scalar, counted from 1.
     """
     method = settings.method
-    batch = _make_batch(state, inputs, rows, settings)
+    batch = make_batch(state.step, inputs, rows, settings)
     learner = make_learner(state, inputs, epoch, settings)
     batch = with_radii(method, learner, batch)
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
@@ -182,11 +182,11 @@ def compile_stretch(settings: StepSettings, mesh: Mesh) -> Any:
     return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,))
 
 
-def _make_batch(state: TrainState, inputs: Inputs, rows: jax.Array, settings: StepSettings) -> Batch:
-    """Gathers, augments and scales this device's examples."""
+def make_batch(step: jax.Array, inputs: Inputs, rows: jax.Array, settings: StepSettings) -> Batch:
+    """Gathers, augments and scales this device's examples of a step; inside the map over devices."""
     share = rows.shape[0]
     positions = jax.lax.axis_index(devices.AXIS) * share + jnp.arange(share)
-    step_key = jax.random.fold_in(inputs.key, state.step)
+    step_key = jax.random.fold_in(inputs.key, step)
     keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
     images = augment(
         inputs.data.images[rows],
@@ -208,7 +208,7 @@ def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights
 
 def _add_metrics(sums: dict[str, jax.Array], value, outcome, labels: jax.Array) -> dict[str, jax.Array]:
     """The epoch's sums after this batch, over all devices. `value` is the whole batch's mean already."""
-    share = jnp.float32(labels.shape[0])
+    share = float(labels.shape[0])  # a number of Python's, whose sum over devices is known when tracing
     correct = jnp.sum(jnp.argmax(outcome.adv_logits, axis=-1) == labels).astype(jnp.float32)
     local = {"examples": share, "robust_correct": correct}
     local |= {name: mean * share for name, mean in outcome.metrics.items()}

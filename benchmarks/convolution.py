@@ -1,0 +1,120 @@
+"""Convolutions on the CPU, directly and as one product of patches: where the second form earns its place.
+
+    python benchmarks/convolution.py [--batch=64] [--side=8]
+
+First single layers inside a loop, as attacks run them: the pass itself and both gradients. Then the small network: an
+iteration of PGD and a training pass, with the rule of `models/convolution.py` (patches where the output is smaller than
+the kernel) and with direct convolutions throughout.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import measure
+
+from ltrobust import models
+from ltrobust.attacks import objectives
+from ltrobust.attacks.pgd import pgd
+from ltrobust.models import convolution
+from ltrobust.threat import Threat
+
+# Side of the image, channels in and out, side of the kernel, stride.
+SHAPES = ((2, 64, 64, 3, 1), (4, 32, 64, 3, 2), (4, 32, 32, 3, 1), (8, 16, 16, 3, 1), (4, 512, 512, 3, 1))
+LOOP = 10
+PAD = ((1, 1), (1, 1))
+
+
+def direct(images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
+    """The project's convolution without its exception."""
+    del options
+    return convolution._convolve(images, kernel, tuple(strides), tuple(map(tuple, padding)))
+
+
+def patches(images: jax.Array, kernel: jax.Array, strides: Any, padding: Any) -> jax.Array:
+    """The exception, whatever the shape."""
+    axes = zip(images.shape[1:3], kernel.shape[:2], padding, strides, strict=True)
+    sides = [(side + sum(pads) - taps) // stride + 1 for side, taps, pads, stride in axes]
+    return convolution._multiply_patches(images, kernel, strides, padding, sides)
+
+
+def main() -> None:
+    """Times all pairs in turn."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", type=int, default=8, help="of the small network's images")
+    given = parser.parse_args()
+    path = measure.begin(given, "convolution")
+    calls: dict[str, Callable[[], Any]] = {}
+    for shape in SHAPES:
+        for form in (direct, patches):
+            for name, call in layer(given.batch, shape, form):
+                calls[f"{shape}|{name}|{form.__name__}"] = call
+    for form, rule in (("direct", direct), ("patches", convolution.convolve)):
+        with mock.patch("ltrobust.models.layers.convolve", rule):
+            for name, call in network(given).items():
+                calls[f"small_resnet {given.side}x{given.side}|{name}|{form}"] = call
+                jax.block_until_ready(call())  # traced while the rule holds
+    times = measure.interleave(calls, given.repeats)
+    measure.finish(path, given, rows(times))
+
+
+def rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """One row for each shape and pass, milliseconds of one of its iterations."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, seconds in times.items():
+        shape, name, form = key.split("|")
+        row = found.setdefault((shape, name), {"what": shape, "pass": name})
+        row[f"{form}_ms"] = measure.spread([1e3 * second / LOOP for second in seconds])
+    for row in found.values():
+        row["direct_over_patches"] = row["direct_ms"]["median"] / row["patches_ms"]["median"]
+    return list(found.values())
+
+
+def layer(batch: int, shape: tuple[int, ...], form: Callable[..., jax.Array]) -> Iterator[tuple[str, Callable]]:
+    """Calls of one layer's three passes, each `LOOP` times in a loop whose rounds depend on one another."""
+    side, before, after, size, stride = shape
+    images = jax.random.normal(jax.random.key(0), (batch, side, side, before))
+    kernel = 0.05 * jax.random.normal(jax.random.key(1), (size, size, before, after))
+    apply = lambda x, w: form(x, w, (stride, stride), PAD)  # noqa: E731
+    cotangent = apply(images, kernel)
+    passes = {
+        "forward": lambda x, w: jnp.sum(apply(x, w)),
+        "image gradient": lambda x, w: jnp.sum(jax.vjp(lambda y: apply(y, w), x)[1](cotangent * w[0, 0, 0, 0])[0]),
+        "kernel gradient": lambda x, w: jnp.sum(jax.vjp(lambda y: apply(x, y), w)[1](cotangent * x[0, 0, 0, 0])[0]),
+    }
+    for name, once in passes.items():
+        again = lambda _, both, once=once: jax.tree.map(lambda one: one + 1e-9 * once(*both), both)  # noqa: E731
+        loop = jax.jit(lambda x, w, again=again: jax.lax.fori_loop(0, LOOP, again, (x, w)))
+        yield name, lambda loop=loop: loop(images, kernel)
+
+
+def network(given: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """Calls of PGD and of training passes of the small network, `LOOP` iterations each."""
+    module = models.create("small_resnet", num_classes=10)
+    params, stats = models.initialise(module, jax.random.key(0), (given.side, given.side, 1))
+    images = jax.random.uniform(jax.random.key(1), (given.batch, given.side, given.side, 1))
+    labels, keys = jnp.arange(given.batch) % 10, jax.random.split(jax.random.key(2), given.batch)
+
+    def loss(params: Any, points: jax.Array, bn: models.BatchNormMode) -> jax.Array:
+        return objectives.cross_entropy(models.forward(module, params, stats, points, bn=bn)[0], labels)
+
+    attack = jax.jit(
+        lambda params, images: pgd(
+            lambda points: loss(params, points, "eval"), images, keys, threat=Threat(), steps=LOOP, step_size=2 / 255
+        )
+    )
+    descend = lambda params, images: jax.tree.map(  # noqa: E731
+        lambda one, gradient: one - 1e-3 * gradient,
+        params,
+        jax.grad(lambda params: jnp.mean(loss(params, images, "train")))(params),
+    )
+    train = jax.jit(lambda params, images: jax.lax.fori_loop(0, LOOP, lambda _, p: descend(p, images), params))
+    return {"PGD iteration": lambda: attack(params, images), "training pass": lambda: train(params, images)}
+
+
+if __name__ == "__main__":
+    main()

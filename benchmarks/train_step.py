@@ -1,0 +1,157 @@
+"""The training step: images per second, FLOP per second and what share of a measured matrix product that is.
+
+    python benchmarks/train_step.py [--networks=resnet18,wrn_34_10,small_resnet] [--methods=at_bsl,self_distillation]
+        [--batches=128] [--dtypes=float32] [--against=torch] [--steps=1] [--memory]
+
+With --against=torch the same step in PyTorch is timed in the same rounds on the same threads, as peers release it and
+tuned (`torch_step.py`; a test holds it to our result). A row's share refers to the matrix product in its own type.
+FLOPs are those of convolutions and matrix products by layer shapes; XLA's own count stands beside them. --memory starts
+each of them once more, alone, and asks how much memory the process held.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flops
+import jax
+import measure
+import training
+
+FORMS = ("ours", "torch released", "torch tuned")
+
+
+def main() -> None:
+    """Times what is asked for, one network, method and batch after another."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--networks", default="resnet18,wrn_34_10,small_resnet")
+    parser.add_argument("--methods", default="at_bsl,self_distillation")
+    parser.add_argument("--batches", default="128", help="images in a step, several by commas")
+    parser.add_argument("--dtypes", default="float32", help="compute types of ours and of the tuned form, by commas")
+    parser.add_argument("--steps", type=int, default=1, help="steps in one timed dispatch")
+    parser.add_argument("--attack_steps", type=int, default=10)
+    parser.add_argument("--against", choices=["", "torch"], default="")
+    parser.add_argument("--memory", action="store_true", help="ask each form's own process how much it holds (CPU)")
+    parser.add_argument("--alone", choices=["", *FORMS], default="", help="make one call of this form and end")
+    given = parser.parse_args()
+    if given.alone:
+        alone(given)
+        return
+    path, rows = measure.begin(given, "train_step"), []
+    with measure.compile_cache():
+        for network in given.networks.split(","):
+            for method in given.methods.split(","):
+                for batch in given.batches.split(","):
+                    rows += compare(given, network, method, int(batch))
+    measure.finish(path, given, rows)
+
+
+def compare(given: argparse.Namespace, network: str, method: str, batch: int) -> list[dict[str, Any]]:
+    """One row for each form and type, timed in turn with a matrix product of each type."""
+    config = configuration(given, network, method, batch)
+    shape = flops.network(training.prepare(config).phase.settings.module, training.image_shape(network))
+    work = flops.step_flops(shape, method, given.attack_steps) * batch * given.steps
+    calls, rows, peaks = {}, {}, {}
+    for dtype in given.dtypes.split(","):
+        calls[f"{measure.PEAK}, {dtype}"], peaks[dtype] = measure.matrix_product(dtype)
+    for form, dtype in forms(given):
+        name = f"{form}, {dtype}"
+        call, row = (ours if form == "ours" else theirs)(given, network, method, batch, form, dtype)
+        rows[name] = {"network": network, "method": method, "batch": batch, "form": form, "dtype": dtype} | row
+        calls[name] = call
+    times = measure.interleave(calls, given.repeats)
+    for name, row in rows.items():
+        rates = [work / seconds for seconds in times[name]]
+        peak = peaks[row["dtype"]] / min(times[f"{measure.PEAK}, {row['dtype']}"])
+        row["seconds_a_step"] = measure.spread([seconds / given.steps for seconds in times[name]])
+        row["images_per_second"] = measure.spread([batch * given.steps / seconds for seconds in times[name]])
+        row["gflop_per_second"] = measure.spread([rate / 1e9 for rate in rates])
+        row["share_of_matrix_product"] = measure.spread([rate / peak for rate in rates])
+        row["matrix_product_gflop_per_second"] = peak / 1e9
+        row["gflop_per_image"] = work / batch / given.steps / 1e9
+        if given.memory:
+            row["process_bytes"] = measure.process_memory([*sys.argv, *only(network, method, batch, row)])
+    return list(rows.values())
+
+
+def forms(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """What is compared, with its compute type; the released form is float32 only."""
+    dtypes = given.dtypes.split(",")
+    yield from (("ours", dtype) for dtype in dtypes)
+    if given.against:
+        yield "torch released", "float32"
+        yield from (("torch tuned", dtype) for dtype in dtypes)
+
+
+def configuration(given: argparse.Namespace, network: str, method: str, batch: int, dtype: str = "float32") -> Any:
+    """The default recipe with what the flags say."""
+    settings = {"student__attack__steps": given.attack_steps, "model__dtype": dtype}
+    return training.configuration(network, method, batch, **settings)
+
+
+def ours(
+    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """A call of our compiled stretch, and what is known of it without timing."""
+    del form
+    found = training.prepare(configuration(given, network, method, batch, dtype), steps_at_once=given.steps)
+    program, row = measure.compiled(found.lower)
+    plain = configuration(given, network, method, batch, dtype)
+    plain.student.attack.steps = 0
+    without = training.prepare(plain, steps_at_once=given.steps).lower().compile()
+    row["gflop_per_image_by_xla"] = flops.counted(program, without, given.attack_steps) / batch / 1e9
+    row["program_bytes"] = measure.program_memory(program)
+    return lambda: found.run(program, given.steps), row
+
+
+def theirs(
+    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """A call of PyTorch's step from the same weights, and seconds until its first result, compilation included."""
+    import torch
+    import torch_step
+
+    torch.set_num_threads(given.threads)
+    found = training.prepare(configuration(given, network, method, batch))
+    call = torch_step.of_ours(
+        found,
+        network,
+        form=form.removeprefix("torch "),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        dtype=getattr(torch, dtype),
+    )
+    began = time.perf_counter()
+    call()
+    seconds = {"compile_cold": time.perf_counter() - began} if form == "torch tuned" else {}
+
+    def run() -> None:
+        for _ in range(given.steps):
+            call()
+
+    return run, seconds
+
+
+def only(network: str, method: str, batch: int, row: dict[str, Any]) -> list[str]:
+    """Flags that make this script call one form once."""
+    return [
+        f"--alone={row['form']}",
+        f"--networks={network}",
+        f"--methods={method}",
+        f"--batches={batch}",
+        f"--dtypes={row['dtype']}",
+    ]
+
+
+def alone(given: argparse.Namespace) -> None:
+    """One call of one form."""
+    measure.hold(given)
+    make = ours if given.alone == "ours" else theirs
+    with measure.compile_cache():
+        call, _ = make(given, given.networks, given.methods, int(given.batches), given.alone, given.dtypes)
+        jax.block_until_ready(call())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A training step as the program runs it, on drawn images: what the benchmarks of training time and look into."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from configs import default
+from ltrobust import models, processes
+from ltrobust.data import batches, longtail
+from ltrobust.data.splits import Splits
+from ltrobust.methods import CLEAN_TEACHER, TEACHER, Teacher
+from ltrobust.training import devices, phases, steps
+from ltrobust.training.state import TrainState, create_state
+
+CLASSES = 10
+
+
+def configuration(network: str, method: str, batch: int, **settings: Any) -> Any:
+    """The default recipe with that network, method and batch; `settings` are keys of the configuration, dots as `__`.
+
+    `network` is a name of `models.create`; `small_resnet` has 16 channels, on 8x8 images of one channel.
+    """
+    config = default.get_config()
+    config.model.name = network
+    config.student.method = method
+    config.student.batch_size = batch
+    config.data.imbalance_ratio = 10.0
+    if network == "small_resnet":
+        config.student.augmentation.crop_padding = 1
+        config.student.augmentation.flip = False
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in settings.items()})
+    return config
+
+
+def image_shape(network: str) -> tuple[int, int, int]:
+    """Of CIFAR for the large networks, of the digits for the small one."""
+    return (8, 8, 1) if network == "small_resnet" else (32, 32, 3)
+
+
+def drawn_splits(config: Any, number: int) -> Splits:
+    """At least so many images of drawn pixels, with long-tailed labels of ten classes, and no validation part."""
+    generator = np.random.RandomState(0)
+    shape = image_shape(config.model.name)
+    available, ratio = np.full(CLASSES, number), config.data.imbalance_ratio
+    counts = longtail.class_counts(available, imbalance_ratio=ratio, profile=config.data.profile)
+    labels = np.repeat(np.arange(CLASSES), counts)
+    images = generator.randint(0, 256, (len(labels), *shape)).astype(np.uint8)
+    names = tuple(str(name) for name in range(CLASSES))
+    return Splits(images, labels, images[:0], labels[:0], names, {}, ())
+
+
+@dataclasses.dataclass
+class Training:
+    """One phase at its first step. `run` goes on from where it stands, because a stretch takes its state's buffers."""
+
+    phase: phases.Phase
+    mesh: Mesh
+    inputs: steps.Inputs
+    state: TrainState
+    order: jax.Array
+
+    @property
+    def batch(self) -> int:
+        """Images in a step, over all devices."""
+        return self.phase.schedule.batch_size
+
+    def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images of the first step before augmentation, float32 [B,H,W,C] in [0,1], and their labels."""
+        rows, data = np.asarray(self.order)[0], jax.device_get(self.inputs.data)
+        return batches.to_unit(np.asarray(data.images)[rows]), np.asarray(data.labels)[rows]
+
+    def lower(self) -> Any:
+        """The stretch, traced and lowered."""
+        stretch = steps.compile_stretch(self.phase.settings, self.mesh)
+        return stretch.lower(self.state, self.inputs, self.order, jnp.int32(1), jnp.int32(1))
+
+    def run(self, program: Any, count: int = 1) -> jax.Array:
+        """So many steps in one dispatch of the compiled stretch."""
+        self.state = program(self.state, self.inputs, self.order, jnp.int32(count), jnp.int32(1))
+        return self.state.step
+
+
+def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) -> Training:
+    """A student's phase on drawn images, everything on the devices. Teachers have drawn weights.
+
+    `steps_at_once` is the length of the order array: the most steps of one dispatch.
+    """
+    mesh = devices.make_mesh(jax.devices()[:1]) if mesh is None else mesh
+    splits = drawn_splits(config, max(512, steps_at_once * config.student.batch_size))
+    phase = phases.make_phase(config, "student", splits, mesh)
+    params, batch_stats = models.initialise(phase.settings.module, phase.init_key, splits.images.shape[1:])
+    counts = jnp.asarray(phase.class_counts, jnp.float32)
+    state = create_state(
+        params,
+        batch_stats,
+        optimizer=phase.settings.optimizer,
+        method=phase.settings.method,
+        class_counts=counts,
+        averaging=phase.settings.ema_decay > 0,
+    )
+    data = batches.Resident(splits.images, splits.labels.astype(np.int32))
+    inputs = steps.Inputs(data, counts, _teachers(config, phase), phase.step_key)
+    rows = batches.order(phase.schedule, phase.order_key, 0, steps_at_once, phase.examples_of)
+    order = processes.put(rows, devices.sharding(mesh, devices.divided(1)))
+    return Training(phase, mesh, devices.replicate(inputs, mesh), devices.replicate(state, mesh), order)
+
+
+def _teachers(config: Any, phase: phases.Phase) -> Mapping[str, Teacher]:
+    """The teachers that the method asks for, of the student's make."""
+    module = phases.make_module(config, CLASSES, head=models.Head())
+    keys = {TEACHER: 1, CLEAN_TEACHER: 2}
+    shape = image_shape(config.model.name)
+    return {
+        name: Teacher(module, *models.initialise(module, jax.random.key(keys[name]), shape))
+        for name in phase.settings.method.teachers
+    }

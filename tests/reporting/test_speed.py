@@ -1,0 +1,105 @@
+"""docs/performance.md shows the arithmetic and the committed measurements, and nothing that was not measured."""
+
+import json
+import pathlib
+
+import floors
+import flops
+import jax
+import measure
+import pytest
+
+from ltrobust import models
+from ltrobust.reporting import speed, summary
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_the_page_equals_the_files():
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert summary.inserted(text, speed.tables(ROOT)) == text, "run: python -m ltrobust.reporting.speed"
+
+
+def test_the_committed_arithmetic_is_that_of_the_code():
+    assert json.loads(floors.PATH.read_text()) == json.loads(json.dumps(floors.floors()))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "gmac"),
+    [("resnet18", (32, 32, 3), 0.555), ("preact_resnet18", (64, 64, 3), 2.222), ("wrn_34_10", (32, 32, 3), 6.66)],
+)
+def test_work_of_a_forward_pass_is_that_of_the_literature(name, shape, gmac):
+    found = flops.network(models.create(name, num_classes=10), shape)
+    assert round(found.forward / 2e9, len(str(gmac)) - 2) == gmac
+
+
+def test_passes_agree_with_the_methods():
+    from ltrobust import methods
+
+    assert flops.PASSES["at_bsl"].equivalents(10) == 23  # ten times forward and image gradient, once a training pass
+    for name, passes in flops.PASSES.items():
+        found = methods.create(name, methods.InnerAttack()).passes
+        assert found is not None
+        assert len(found) == passes.differentiated + passes.statistics, name
+
+
+def test_an_all_reduce_sends_twice_the_data_less_a_share():
+    assert speed.all_reduce_seconds(800, 4, 100) == pytest.approx(2 * 3 / 4 * 8)
+
+
+def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    (folder / "floors.json").write_text(floors.PATH.read_text())
+    assert "**Training step**: not measured." in speed.tables(tmp_path)
+    row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
+    row["seconds_a_step"] = {"median": 0.02, "least": 0.01, "greatest": 0.03}
+    machine = {"processor": "TPU v4", "threads": 8, "backend": "tpu"}
+    result = {"machine": machine, "software": {"commit": "0123456789abcdef"}, "rows": [row]}
+    (folder / "train_step-tpu-v4.json").write_text(json.dumps(result))
+    text = speed.tables(tmp_path)
+    assert "TPU v4, 8 thread(s), tpu; commit 0123456789ab" in text
+    assert "0.02 [0.01, 0.03]" in text
+    floor = next(line for line in text.splitlines() if line.startswith("| resnet18 | at_bsl | TPU v4 |"))
+    assert floor.endswith("| 20 |")
+    size = floors.floors()["networks"]["resnet18"]["exchanged_bytes_a_step"]["at_bsl"]["synchronised"]
+    wait = speed.all_reduce_seconds(size, 8, 1.1e15 / 4096)
+    line = next(line for line in text.splitlines() if line.startswith("| resnet18 | TPU v4 | 8 |"))
+    assert line.endswith(f"| {0.02 / (0.02 + wait):.3f} |")
+
+
+def test_measurements_take_turns_and_results_are_not_replaced(tmp_path, capsys):
+    called = []
+    calls = {name: lambda name=name: called.append(name) for name in "abc"}
+    times = measure.interleave(calls, 3)
+    assert "".join(called) == "abc" + "abc" + "bca" + "cab"  # one to warm up, then the first is another each time
+    assert {name: len(seconds) for name, seconds in times.items()} == dict.fromkeys("abc", 3)
+    given = measure.parser("").parse_args(["--machine=My Machine", f"--results={tmp_path}"])
+    path = measure.begin(given, "example")
+    assert path == tmp_path / "example-my-machine.json"
+    measure.finish(path, given, [{"seconds": measure.spread([3.0, 1.0, 2.0])}])
+    assert "| 2 [1, 3] |" in capsys.readouterr().out
+    assert str(tmp_path) not in path.read_text()
+    with pytest.raises(SystemExit, match="exists; give another --machine"):
+        measure.begin(given, "example")
+    given.overwrite = True
+    assert measure.begin(given, "example") == path
+
+
+def test_xla_counts_a_loop_once():
+    """What `flops.counted` is built on."""
+    shape = jax.ShapeDtypeStruct((16, 16), "float32")
+
+    def count(trips: int) -> float:
+        body = lambda _, x: x @ x  # noqa: E731
+        program = jax.jit(lambda x: jax.lax.fori_loop(0, trips, body, x)).lower(shape).compile()
+        return program.cost_analysis()["flops"]
+
+    once = count(3)
+    assert once == count(7)
+    assert 2 * 16**3 <= once < 2 * 16**3 + 100
+
+
+def test_autotuning_is_kept_with_compiled_programs():
+    """What the page says of JAX's default."""
+    assert jax.config.jax_persistent_cache_enable_xla_caches == "xla_gpu_per_fusion_autotune_cache_dir"

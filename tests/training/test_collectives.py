@@ -1,0 +1,89 @@
+"""What a training step sends between devices: gradients once, batch norm's statistics as configured, nothing else."""
+
+import collectives
+import flops
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_steps import prepared
+
+from ltrobust.training import devices, loop, steps
+
+HLO = """\
+HloModule jit_stretch
+
+%region_0 (x: f32[], y: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%x, %y)
+}
+
+%attack.1 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %all-reduce.1 = f32[4]{0} all-reduce(%x), channel_id=1, to_apply=%region_0
+}
+
+%steps.2 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %while.1 = (s32[], f32[4]{0}) while(%t), condition=%c.1, body=%attack.1, metadata={op_name="x/while"}
+  ROOT %both = (f32[3,3,1,4]{3,2,1,0}, /*index=1*/bf16[8]{0}, f32[]) all-reduce(%x, %y, %z), to_apply=%region_0
+}
+
+%never (p: f32[4]) -> f32[4] {
+  %all-gather.1 = f32[32]{0} all-gather(%x), dimensions={0}
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %while.2 = (s32[], f32[4]{0}) while(%t), condition=%c.2, body=%steps.2
+  %copy = f32[2]{0} collective-permute-start(%x), source_target_pairs={{0,1}}
+}
+"""
+
+
+def test_collectives_are_read_with_their_loops_and_sizes():
+    found = {(one.kind, one.depth, one.numbers, one.bytes) for one in collectives.read(HLO)}
+    assert found == {
+        ("all-reduce", 2, 4, 16),
+        ("all-reduce", 1, 36 + 8 + 1, 4 * 37 + 2 * 8),
+        ("collective-permute", 0, 2, 8),
+    }
+
+
+# The configurations of tests in test_steps.py, so that the programs are there already.
+@pytest.mark.parametrize(("synchronised", "attack_steps"), [(True, 1), (False, 2)])
+def test_a_step_on_eight_devices_sums_gradients_and_statistics_and_nothing_else(tiny, synchronised, attack_steps):
+    with tiny.unlocked():
+        tiny.student.attack.steps = attack_steps
+        tiny.model.sync_batch_norm = synchronised
+    mesh = devices.make_mesh()
+    assert mesh.size == 8
+    phase, _, state, inputs = prepared(tiny, "student", mesh)
+    stretch = steps.compile_stretch(phase.settings, mesh)
+    order = loop._order(phase, 0, 1, mesh)
+    program = stretch.lower(state, inputs, order, jnp.int32(1), jnp.int32(1)).compile()
+    found = collectives.read(program.as_text())
+    method, weights = phase.settings.method, state.weights
+    expected = collectives.expected(
+        weights.params,
+        weights.batch_stats,
+        method,
+        synchronised=synchronised,
+        differentiated=flops.PASSES["self_distillation"].differentiated,
+    )
+    assert {one.kind for one in found} == {"all-reduce"}
+    # One loop is that over steps. A second one would be the attack's, where no example may wait for another.
+    assert {one.depth for one in found} == {1}
+    assert sum(one.numbers for one in found) == expected
+    assert sum(one.bytes for one in found) == 4 * expected
+    if not synchronised:
+        assert len(found) == 1, "gradients, statistics and metrics are to travel together"
+
+
+def test_the_expectation_counts_gradients_once_and_statistics_by_pass(tiny):
+    mesh = devices.make_mesh(jax.devices()[:1])
+    phase, *_ = prepared(tiny, "student", mesh)
+    method = phase.settings.method
+    norm = {"scale": np.zeros(3), "bias": np.zeros(3)}
+    params = {"stem": {"kernel": np.zeros((3, 3))}, "block": {"norm2": norm, "shortcut_norm": norm}}
+    statistics = {"mean": np.zeros(7), "var": np.zeros(7)}
+    scalars = 2 + len(method.metrics)
+    count = lambda **how: collectives.expected(params, statistics, method, differentiated=2, **how)  # noqa: E731
+    assert count(synchronised=False) == 9 + 6 + 6 - 3 + 14 + scalars
+    assert count(synchronised=True) == 9 + 6 + 6 - 3 + (3 + 2) * 14 + scalars
