@@ -31,15 +31,21 @@ def true_probabilities(
       ValueError: no such column, or verdicts without probabilities.
     """
     ids = sorted(verdicts["clean"])
-    clean = [verdicts["clean"][image].get("probability") for image in ids]
+    clean = [_probability(verdicts["clean"][image]) for image in ids]
     seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
     attacked = [
-        [known[image].get("probability") for known in seen if image in known] + [before]
+        min(before, *(_probability(known[image]) for known in seen if image in known), before)
         for image, before in zip(ids, clean, strict=True)
     ]
-    if any(value is None for values in attacked for value in values):
+    return np.array(clean, np.float64), np.array(attacked, np.float64)
+
+
+def _probability(record: Mapping[str, Any]) -> float:
+    """A verdict's probability of the true class; a ValueError where it has none."""
+    found = record.get("probability")
+    if found is None:
         raise ValueError(_MISSING)
-    return np.array(clean, np.float64), np.array([min(values) for values in attacked], np.float64)
+    return float(found)
 
 
 def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[metrics.Estimate]:
