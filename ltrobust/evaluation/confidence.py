@@ -31,20 +31,21 @@ def true_probabilities(
       ValueError: no such column, or verdicts without probabilities.
     """
     ids = sorted(verdicts["clean"])
-    clean = [_recorded(verdicts["clean"][image]) for image in ids]
+    clean = [_probability(verdicts["clean"][image]) for image in ids]
     seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
     attacked = [
-        min([_recorded(known[image]) for known in seen if image in known] + [before])
+        min(before, *(_probability(known[image]) for known in seen if image in known), before)
         for image, before in zip(ids, clean, strict=True)
     ]
     return np.array(clean, np.float64), np.array(attacked, np.float64)
 
 
-def _recorded(verdict: Mapping[str, Any]) -> float:
-    """The probability in a verdict."""
-    if verdict.get("probability") is None:
+def _probability(record: Mapping[str, Any]) -> float:
+    """A verdict's probability of the true class; a ValueError where it has none."""
+    found = record.get("probability")
+    if found is None:
         raise ValueError(_MISSING)
-    return verdict["probability"]
+    return float(found)
 
 
 def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[metrics.Estimate]:
