@@ -96,15 +96,12 @@ def test_all_terms_of_a_weighted_loss_take_the_weights(name):
 
 CLASS_WISE = [
     ("chi2_class_dro", ()),
-    ("faal", ()),
     ("dafa", ()),
     ("wat", ()),
     ("frl", ()),
-    ("pgd_at", ("cfa",)),
     ("trades", ("cfa",)),
     ("trades", ("weak_class_reweight",)),
     ("self_distillation", ("cfa",)),
-    ("self_distillation", ("weak_class_reweight",)),
 ]
 
 

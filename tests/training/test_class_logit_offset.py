@@ -3,12 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ltrobust import class_logit_offset, experiment
 from ltrobust.data import sources
 from ltrobust.models import last_layer
+from ltrobust.reporting import cards
 from ltrobust.training import teachers
 
 
@@ -86,9 +88,7 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     ).teacher
     factors = np.where(np.arange(10) == told["weakest"], told["factor"], 1).astype(np.float32)
     changed = last_layer.norm_equalise(plain.params, tau=0.5, num_classes=10)
-    changed = last_layer.class_logit_offset(changed, jax.numpy.asarray(factors))
-    from ltrobust.reporting import cards
-
+    changed = last_layer.class_logit_offset(changed, jnp.asarray(factors))
     assert card["networks"][name]["params_sha256"] == cards.digest(jax.tree.leaves(jax.device_get(changed)))
     with pytest.raises(SystemExit, match="does not exist"):
         class_logit_offset.main(["--run=nowhere", f"--out={tmp_path / 'other'}"])
