@@ -208,10 +208,11 @@ def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights
 
 def _add_metrics(sums: dict[str, jax.Array], value, outcome, labels: jax.Array) -> dict[str, jax.Array]:
     """The epoch's sums after this batch, over all devices. `value` is the whole batch's mean already."""
-    share = float(labels.shape[0])  # a number of Python's, whose sum over devices is known when tracing
+    share = float(labels.shape[0])
     correct = jnp.sum(jnp.argmax(outcome.adv_logits, axis=-1) == labels).astype(jnp.float32)
-    local = {"examples": share, "robust_correct": correct}
-    local |= {name: mean * share for name, mean in outcome.metrics.items()}
+    local = {"robust_correct": correct} | {name: mean * share for name, mean in outcome.metrics.items()}
     summed = jax.lax.psum(local, devices.AXIS)
+    # Known when tracing; a sum over devices would be one more message in every step.
+    summed["examples"] = jnp.float32(share * jax.lax.axis_size(devices.AXIS))
     summed["loss"] = value * summed["examples"]
     return {name: sums[name] + summed[name] for name in sums}
