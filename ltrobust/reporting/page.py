@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltrobust.reporting import accuracy, confusion, differences, evidence, history
-from ltrobust.reporting.markup import NOTHING, Element, document, element, folded, interval, paragraph, table, words
+from ltrobust.reporting import accuracy, confusion, differences, evidence, history, shell
+from ltrobust.reporting.markup import NOTHING, Element, element, folded, interval, paragraph, table, words
 from ltrobust.reporting.material import Evaluation, Material
-from ltrobust.reporting.style import STYLE
 
 _EVALUATE = "Nothing is evaluated yet: let training come to its end, or run --mode=evaluate."
 # Why a section may be empty although everything went well.
@@ -23,8 +22,6 @@ _NOTHING = {
     "sanity": "The panel was not run: run --mode=evaluate with --config.eval.protocol=standard.",
     "cost": "No times were recorded: train or evaluate in this folder.",
 }
-# Local names of a machine are no part of a card; nothing else may be fetched by the page.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def render(material: Material) -> str:
@@ -46,30 +43,17 @@ def render(material: Material) -> str:
         ("sanity", "Sanity panel", evidence.sanity(material.evaluations)),
         ("cost", "Cost", history.cost(material.records, material.evaluations)),
     ]
-    made = [_section(material, identity, title, content) for identity, title, content in sections]
-    links = [element("a", title, href=f"#{identity}") for identity, title, _ in sections]
-    name = _name(material)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", f"{name}: ltrobust report"),
-        element("style", STYLE),
-    )
-    header = element("header", element("h1", name), element("nav", *links, aria_label="sections"))
-    return document(element("html", head, element("body", header, element("main", *made)), lang="en"))
+    made = [(identity, title, content, _lacks(material, identity, content)) for identity, title, content in sections]
+    return shell.page(_name(material), "ltrobust report", made)
 
 
-def _section(material: Material, identity: str, title: str, content: list[Element]) -> Element:
-    """A section, with a line for everything that it lacks."""
+def _lacks(material: Material, identity: str, content: list[Element]) -> list[str]:
+    """A line for everything that a section lacks."""
     lines = list(material.missing.get(identity, []))
     if not content and not lines:
         needs_card = identity not in ("training", "cost")
         lines = [_EVALUATE if needs_card and not material.evaluations else _NOTHING.get(identity, _EVALUATE)]
-    said = [paragraph(words(line), class_="missing") for line in lines]
-    return element("section", element("h2", title), *content, *said, id=identity)
+    return lines
 
 
 def _of_first(material: Material, make) -> list[Element]:
