@@ -196,7 +196,7 @@ def temperatures(attacks: Sequence[Mapping[str, Any]]) -> dict[float, str]:
         swept = {
             attack["scale"]: attack["name"]
             for attack, own in zip(attacks, rest, strict=True)
-            if attack.get("loss") == "tempered" and own == settings
+            if attack.get("loss") == "tempered" and own == settings and isinstance(attack["scale"], float)
         }
         if swept:
             return {1.0: pgd["name"], **dict(sorted(swept.items()))}

@@ -24,6 +24,9 @@ FIRST, LAST = jnp.array([0]), jnp.array([2])
         (objectives.balanced_softmax(ADV, LAST, COUNTS), 3.431800),
         (objectives.kl_divergence(CLEAN, ADV), 0.432260),
         (objectives.scaled_cross_entropy(ADV, FIRST, 1.0), 1.464369),
+        (objectives.tempered_difference(ADV, FIRST, 1.0), 1.201413),
+        (jax.nn.softplus(objectives.tempered_difference(ADV, FIRST, 1.0)), 1.464369),
+        (objectives.tempered_difference(ADV, FIRST, 5.0), 5.000553),
         (objectives.true_margin(ADV, FIRST), -1.0),
         (objectives.margin(ADV, FIRST, 50.0), -49.0),
         (objectives.margin(ADV, FIRST, 0.0), 0.0),
@@ -32,6 +35,20 @@ FIRST, LAST = jnp.array([0]), jnp.array([2])
 def test_toy_vector(value, expected):
     assert value.shape == (1,)
     np.testing.assert_allclose(value[0], expected, atol=1e-6)
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=4, max_size=4), st.integers(0, 3), st.sampled_from([1, 5, 50]))
+def test_temperatures_gradient_has_the_direction_of_scaled_cross_entropy_in_float64(values, label, scale):
+    # In float32, 1 - p_y is 0 beyond a scaled margin of about 17, and the rivals' part beyond about 100.
+    scaled = scale * (np.array(values) - values[label])
+    scaled[label] = -np.inf
+    rivals = np.exp(scaled - scaled.max())
+    expected = rivals / rivals.sum()
+    expected[label] = -1.0  # CE's gradient over 1 - p_y
+    found = jax.grad(lambda z: objectives.tempered_difference(z, jnp.array([label]), float(scale))[0])(
+        jnp.array([values], jnp.float32)
+    )[0]
+    np.testing.assert_allclose(found / scale, expected, atol=1e-3)
 
 
 def test_margin_masks_the_true_class_also_when_every_other_logit_is_negative():
