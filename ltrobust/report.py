@@ -29,6 +29,7 @@ _PAIRS = (
     ("student/averaged", "student/last"),
     ("teacher/last", "teacher/selected"),
 )
+_OWN_PAGE = "diagnose"  # see `diagnose.py`
 # Of a chart: an attack may take thousands of evaluations.
 _POINTS = 60
 _PICTURES_PER_GROUP = 3
@@ -125,12 +126,13 @@ def _evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluatio
     return sorted(found, key=_weight, reverse=True)
 
 
-def _weight(evaluation: Evaluation) -> tuple[int, int, bool, str]:
-    """What is shown before what: images, attacks, the threat of the training, date."""
+def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
+    """What is shown before what: images, no page of its own, attacks, the threat of the training, date."""
     card = evaluation.card
     trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
     own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
-    return card["data"]["evaluated"], len(card["protocol"]["attacks"]), own, card["created"]
+    main = card["protocol"]["name"] != _OWN_PAGE
+    return card["data"]["evaluated"], main, len(card["protocol"]["attacks"]), own, card["created"]
 
 
 def _read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:

@@ -27,7 +27,8 @@ _CLEAN = 6
 _NOTE_ON_INTERVALS = (
     "Intervals: 95 %; Wilson for one proportion, otherwise 2,000 bootstrap draws of test images inside each class. "
     "Deviation, variance and range are biased up and the worst class down by the noise of few images, and every draw "
-    "adds noise, so an interval need not hold its value."
+    "adds noise, so an interval need not hold its value. A class with all images right, or none, does not vary in a "
+    "draw."
 )
 
 

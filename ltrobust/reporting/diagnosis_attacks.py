@@ -57,7 +57,7 @@ def homing(found: Mapping[str, Any]) -> list[Element]:
             for index in shown
         ]
         title = f"Favourite targets under {column}" + (
-            ", classes with most broken images" if len(shown) < len(names) else ""
+            ", classes with most broken images" if len(names) > FEW_CLASSES else ""
         )
         shares = [
             [
@@ -85,7 +85,8 @@ def homing(found: Mapping[str, Any]) -> list[Element]:
         ]
     note = (
         "Broken images are right when clean and wrong when attacked. The favourite target is chosen by the images it "
-        "is counted on, so shares of few images are high by chance."
+        "is counted on, so shares of few images are high by chance. Attacks that differ little, as PGD at several "
+        "temperatures from one start, send an image to one class more easily."
     )
     return [paragraph(note, class_="note"), *parts]
 

@@ -7,7 +7,7 @@ import fabricated
 import pytest
 from test_page import HOSTILE, Page
 
-from ltrobust import diagnose
+from ltrobust import diagnose, report
 
 SECTIONS = [
     "summary",
@@ -95,6 +95,14 @@ def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritt
     diagnose.main([str(workdir), f"--out={tmp_path}"])
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis-2.json", "diagnosis-2.html"}
     assert (tmp_path / "diagnosis.html").read_bytes() == first["diagnosis.html"]
+
+
+def test_the_page_of_the_run_stays_that_of_its_other_evaluations(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "run")
+    fabricated.write_run(tmp_path / "run", names=HOSTILE, skills={"student/last": 0.8})
+    shown, *others = report.gather(tmp_path / "run", cache_dir="").evaluations
+    assert shown.card["protocol"]["name"] == "quick"
+    assert [other.card["protocol"]["name"] for other in others] == ["diagnose"]
 
 
 def test_a_store_of_anybodys_function_lacks_what_it_cannot_have(done, tmp_path):
