@@ -164,10 +164,11 @@ def _superclasses(
 
 def _agreements(names: Sequence[str], values: np.ndarray, drawn: np.ndarray) -> list[dict[str, Any]]:
     """Rank correlations of class accuracies for every pair of rows; values [K, G], draws [2000, K, G]."""
-    found = [{"first": names[i], "second": names[j]} for i, j in itertools.combinations(range(len(names)), 2)]
+    pairs = list(itertools.combinations(range(len(names)), 2))
+    found: list[dict[str, Any]] = [{"first": names[i], "second": names[j]} for i, j in pairs]
     for kind in (spread.spearman, spread.kendall):
         value, draws = kind(values), kind(drawn)
-        for entry, (i, j) in zip(found, itertools.combinations(range(len(names)), 2), strict=True):
+        for entry, (i, j) in zip(found, pairs, strict=True):
             entry[kind.__name__] = spread.estimate(value[i, j], draws[:, i, j])
     return found
 
