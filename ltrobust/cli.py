@@ -1,6 +1,6 @@
 """Trains a balanced teacher and a distilled student, evaluates a checkpoint, or draws the page of a run.
 
-ltrobust --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate|report] [--config.key=value ...]
+ltrobust --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate|diagnose|report] [--config.key=value ...]
 ltrobust --config=configs/published.py:robal_n ...
 
 A configuration that does not lie here is looked for among those that come with the package (ltrobust/recipes.py).
@@ -28,7 +28,7 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _PATIENCE = flags.DEFINE_integer("patience", 60, "Seconds after which processes give one another up.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "report"], "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "diagnose", "report"], "What to do.")
 _FLAGS = ("config", *(flag.name for flag in (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE)))
 
 
@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> None:
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
         with preemption.listening():
             if _MODE.value != "report":
-                work = {"train": experiment.train, "evaluate": experiment.evaluate}[_MODE.value]
-                work(_CONFIG.value, workdir, preemption)
+                work = {"train": experiment.train, "evaluate": experiment.evaluate, "diagnose": experiment.diagnose}
+                work[_MODE.value](_CONFIG.value, workdir, preemption)
             if processes.first():
                 _draw(workdir, required=_MODE.value == "report")
     except Preempted as request:

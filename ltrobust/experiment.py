@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ltrobust import checks, models, processes, results
+from ltrobust import diagnose as diagnoses
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
@@ -189,6 +190,25 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
+
+
+def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
+    """As `evaluate`, under the protocol `diagnose`; then writes the diagnosis of the checkpoint's last weights.
+
+    Returns the path of the page, in `workdir/diagnosis`.
+
+    Raises:
+      ValueError, FileNotFoundError: as `evaluate`.
+    """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.protocol = diagnoses.PROTOCOL
+    evaluate(config, workdir, preemption)
+    page = None
+    with processes.all_or_none():
+        if processes.first():
+            page = diagnoses.run([workdir], workdir / "diagnosis")
+    return processes.share(page)
 
 
 def load_splits(config: Any) -> Splits:

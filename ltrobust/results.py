@@ -97,7 +97,10 @@ def report(
         if not processes.first():
             continue
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
-        results[network] = fingerprints | describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
+        described = describe_network(evaluation, splits.class_counts)
+        norms = models.class_norms(jax.device_get(weights.params), splits.num_classes)
+        classifier = {"head": trained.head.kind, "class_norms": norms.round(6).tolist()}
+        results[network] = fingerprints | described | {"classifier": classifier, "verdicts": verdicts}
     if not processes.first():
         return processes.share(None)
     local = ("dir", "cache_dir")  # this machine's, not the run's

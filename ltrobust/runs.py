@@ -15,6 +15,7 @@ from ltrobust.reporting.material import GROUPS, Evaluation, in_order
 
 # The seed of the attacks may differ: it is part of what two evaluations of one network differ in.
 _SAME = ("protocol", "threat", "num_classes", "images")
+OWN_PAGE = "diagnose"  # a protocol whose evaluations are shown elsewhere, see `diagnose.py`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +80,13 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
     return sorted(found, key=_weight, reverse=True)
 
 
-def _weight(evaluation: Evaluation) -> tuple[int, int, bool, str]:
-    """What is shown before what: images, attacks, the threat of the training, date."""
+def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
+    """What is shown before what: images, no page of its own, attacks, the threat of the training, date."""
     card = evaluation.card
     trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
     own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
-    return card["data"]["evaluated"], len(card["protocol"]["attacks"]), own, card["created"]
+    main = card["protocol"]["name"] != OWN_PAGE
+    return card["data"]["evaluated"], main, len(card["protocol"]["attacks"]), own, card["created"]
 
 
 def read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:

@@ -6,6 +6,7 @@ metrics.jsonl, tensorboard/    see `training/records.py`
 results/                       result cards
 verdicts/                      see `evaluation/store.py`
 report.html                    see `report.py`
+diagnosis/                     see `diagnose.py`
 """
 
 import json

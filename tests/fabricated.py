@@ -42,11 +42,14 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     for name, skill in (skills or NETWORKS).items():
         evaluation, adv_images = _evaluation(generator, skill, test, protocols.get(protocol), threat)
         about = {"network": name, "training_counts": splits.class_counts.tolist()}
+        about |= {"class_names": list(splits.class_names), "params_sha256": f"{name} {skill}"}
         folder = workdir / "verdicts" / f"{protocol}-{radius:g}-{name.replace('/', '-')}"
         _write_store(folder, evaluation, Subject({}, test.images, test.labels, ids), about, adv_images, keep_images)
         verdicts = {"folder": str(folder.relative_to(workdir)), "sha256": cards.digest_file(folder / "verdicts.jsonl")}
         weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
-        networks[name] = weights | results.describe_network(evaluation, splits.class_counts) | {"verdicts": verdicts}
+        classifier = {"head": "linear", "class_norms": np.linspace(1, 2, splits.num_classes).round(6).tolist()}
+        described = results.describe_network(evaluation, splits.class_counts)
+        networks[name] = weights | described | {"classifier": classifier, "verdicts": verdicts}
     run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
     balanced = {"class_counts": [27] * splits.num_classes, "number": 27 * splits.num_classes, "sha256": "0"}
     everything = {"class_counts": splits.class_counts.tolist(), "number": len(splits.labels), "sha256": "1"}

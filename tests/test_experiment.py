@@ -104,6 +104,21 @@ def test_evaluation_settings_may_change_between_starts(finished):
     assert json.loads(path.read_text())["data"]["evaluated"] == 20
 
 
+def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys):
+    config, workdir, _ = finished
+    path = experiment.diagnose(changed(config, **{"eval.limit": 2}), workdir)
+    assert path == workdir / "diagnosis" / "diagnosis.html"
+    assert config.eval.protocol == "quick"
+    found = json.loads(path.with_suffix(".json").read_text())
+    assert found["protocol"]["name"] == "diagnose"
+    (model,) = found["models"]
+    assert model["name"] == "student/last"
+    assert [entry["inverse"] for entry in model["temperature"]] in ([], [1, 2, 5, 10, 50, "worst"])
+    assert len(model["related"]["class_norms"]["values"]) == 10
+    assert min(model["related"]["class_norms"]["values"]) > 0
+    assert f"diagnosis: {path}" in capsys.readouterr().out
+
+
 def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
     config, workdir, path = finished
     elsewhere = {"checkpoint.dir": str(workdir / "checkpoints")}

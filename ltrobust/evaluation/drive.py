@@ -160,7 +160,9 @@ class Driver:
         """The same at one batch size."""
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=_no_start))
-        root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(attack.name.encode()))
+        # Attacks whose names differ only behind an `@` start alike.
+        name = attack.name.partition("@")[0]
+        root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
         radius = np.float32(radius_of(attack, self.threat))
         # Lanes for an even number of rounds; then the row of each lane's image, -1 for none, and its refuted claims.
         width = self._even(-(-len(rows) // -(-len(rows) // self.batch_size)))

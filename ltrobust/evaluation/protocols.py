@@ -203,6 +203,11 @@ _PGD20_1 = Pgd("pgd20_1", "ce", steps=20, step=1 / 8, start="uniform")
 _PGD100_1 = Pgd("pgd100_1", "ce", steps=100, step=1 / 8, start="uniform")
 _CW20_K0 = Pgd("cw20_k0", "margin", steps=20, step=1 / 8, start="uniform", kappa=0.0)
 _WORST = ("worst", ("pgd20", "cw20_k50", "lsa20"))
+# Temperature-PGD at 1/T behind the `@`, from the start of `pgd20`, which is 1/T = 1.
+_TEMPERED = tuple(
+    dataclasses.replace(PGD20, name=f"pgd20@{scale}", loss="tempered", scale=float(scale)) for scale in (2, 5, 10, 50)
+)
+_DIAGNOSE = (_FGSM, PGD20, _CW20, dataclasses.replace(PGD20, name="mim20", decay=1.0), *_TEMPERED)
 
 _AUTOATTACK = _sequence(
     "",
@@ -236,6 +241,11 @@ PROTOCOLS = {
             (_FGSM, PGD20, _CW20, _LSA20, *_AUTOATTACK),
             combined=(_WORST, ("autoattack", _names(_AUTOATTACK))),
             sanity=True,
+        ),
+        Protocol(
+            "diagnose",
+            _DIAGNOSE,
+            combined=(("temperature", ("pgd20", *_names(_TEMPERED))), ("all_attacks", _names(_DIAGNOSE))),
         ),
         Protocol(
             "legacy_at_bsl",

@@ -128,10 +128,12 @@ def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]
     return list((alone | dict(passport["protocol"]["combined"]))[column])
 
 
-def correct(
+def final(
     passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids and labels of a store's images, ascending by id, and whether each is right in a column.
+    """Ids and labels of a store's images, ascending by id, and the prediction that counts in a column, int64 [N] each.
+
+    It is that of the first attack of the column that broke the image, as in `Evaluation.final_predictions`.
 
     Args:
       passport: from `read`.
@@ -145,16 +147,24 @@ def correct(
     clean = verdicts.get("clean", {})
     ids = np.array(sorted(clean), np.int64)
     labels = np.array([clean[identity]["label"] for identity in ids], np.int64)
-    right = np.array([clean[identity]["prediction"] for identity in ids]) == labels
+    predictions = np.array([clean[identity]["prediction"] for identity in ids], np.int64)
     for name in names:
-        for place in np.flatnonzero(right):
+        for place in np.flatnonzero(predictions == labels):
             record = verdicts.get(name, {}).get(int(ids[place]))
             if record is None:
                 raise ValueError(f"{name} has no verdict on image {ids[place]} yet; finish the evaluation first.")
-            right[place] = record["prediction"] == labels[place]
+            predictions[place] = record["prediction"]
     if len(ids) < passport["images"]["number"]:
         raise ValueError(f"{len(ids)} of {passport['images']['number']} images have verdicts; finish the evaluation.")
-    return ids, labels, right
+    return ids, labels, predictions
+
+
+def correct(
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `final`, with whether each image is right, bool [N], in place of the prediction."""
+    ids, labels, predictions = final(passport, verdicts, column)
+    return ids, labels, predictions == labels
 
 
 def read_adversarial(folder: str | Path, record: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -13,8 +13,9 @@ from typing import Any, Literal, cast, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ltrobust.models.layers import ACTIVATIONS, Head, Layers
+from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18
 from ltrobust.models.resnet import resnet18
@@ -168,6 +169,20 @@ def forward_features(
     )
     (features,) = updates["intermediates"]["features"]
     return cast(jax.Array, logits), cast(jax.Array, features), updates["batch_stats"] if bn == "train" else batch_stats
+
+
+def class_norms(params: Any, num_classes: int) -> np.ndarray:
+    """Lengths of the classifier's rows, one per class: `||W_c||` of its weights without bias, float64 [num_classes].
+
+    Outputs beyond the classes are left out.
+
+    Raises:
+        ValueError: params without a head of `layers.HEADS`.
+    """
+    found = [params[head]["kernel"] for head in HEADS if head in params]
+    if not found:
+        raise ValueError(f"params have no classifier: one of {', '.join(HEADS)} is expected among {', '.join(params)}")
+    return np.linalg.norm(np.asarray(found[0], np.float64), axis=0)[:num_classes]
 
 
 def count_parameters(params: Any) -> int:

@@ -22,7 +22,6 @@ def section(evaluation: Evaluation) -> list[Element]:
     matrix, names = np.array(network["confusion"][evaluation.headline]), evaluation.card["data"]["class_names"]
     few = len(names) <= FEW_CLASSES
     order = evaluation.classes
-    heat = _heat_table(matrix, order, names) if few else _heat_image(matrix, order)
     thieves = [(index, taken) for index, taken in enumerate(network["thief"]) if taken is not None]
     thieves.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1][1])
     rows = [[evaluation.class_name(index), evaluation.class_name(by), percent(share)] for index, (by, share) in thieves]
@@ -36,8 +35,18 @@ def section(evaluation: Evaluation) -> list[Element]:
             "with most training images first. The stronger the colour, the larger the share of the row.",
             class_="note",
         ),
-        element("div", figure("Test images by prediction", heat), figure(title, thefts, note), class_="figures"),
+        element(
+            "div",
+            figure("Test images by prediction", heat(matrix, order, names)),
+            figure(title, thefts, note),
+            class_="figures",
+        ),
     ]
+
+
+def heat(matrix: np.ndarray, order: Sequence[int], names: Sequence[str]) -> Element:
+    """A confusion's counts [C, C], row = true class: a tinted table of few classes, a picture of many."""
+    return _heat_table(matrix, order, names) if len(names) <= FEW_CLASSES else _heat_image(matrix, order)
 
 
 def _heat_table(matrix: np.ndarray, order: Sequence[int], names: Sequence[str]) -> Element:

@@ -24,6 +24,9 @@ FIRST, LAST = jnp.array([0]), jnp.array([2])
         (objectives.balanced_softmax(ADV, LAST, COUNTS), 3.431800),
         (objectives.kl_divergence(CLEAN, ADV), 0.432260),
         (objectives.scaled_cross_entropy(ADV, FIRST, 1.0), 1.464369),
+        (objectives.tempered_difference(ADV, FIRST, 1.0), 1.201413),
+        (jax.nn.softplus(objectives.tempered_difference(ADV, FIRST, 1.0)), 1.464369),
+        (objectives.tempered_difference(ADV, FIRST, 5.0), 5.000553),
         (objectives.true_margin(ADV, FIRST), -1.0),
         (objectives.margin(ADV, FIRST, 50.0), -49.0),
         (objectives.margin(ADV, FIRST, 0.0), 0.0),
@@ -32,6 +35,20 @@ FIRST, LAST = jnp.array([0]), jnp.array([2])
 def test_toy_vector(value, expected):
     assert value.shape == (1,)
     np.testing.assert_allclose(value[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 5, 50])
+def test_temperatures_gradient_has_the_direction_of_scaled_cross_entropy_in_float64(scale):
+    # In float32, 1 - p_y is 0 beyond a scaled margin of about 17, and the rivals' part beyond about 100.
+    draws = np.random.RandomState(0)
+    values, labels = draws.uniform(-20, 20, (300, 4)).astype(np.float32), draws.randint(0, 4, 300)
+    rivals = scale * (values.astype(float) - values[np.arange(300), labels][:, None])
+    rivals[np.arange(300), labels] = -np.inf
+    expected = np.exp(rivals - rivals.max(axis=1, keepdims=True))
+    expected /= expected.sum(axis=1, keepdims=True)
+    expected[np.arange(300), labels] = -1.0  # CE's gradient over 1 - p_y
+    found = jax.grad(lambda z: jnp.sum(objectives.tempered_difference(z, jnp.asarray(labels), float(scale))))(values)
+    np.testing.assert_allclose(found / scale, expected, atol=1e-3)
 
 
 def test_margin_masks_the_true_class_also_when_every_other_logit_is_negative():

@@ -125,6 +125,13 @@ def test_a_tempered_loss_moves_where_cross_entropy_stands_still(linear):
     assert np.all(signs(linear, loss="tempered", scale=1e4) != 0)
 
 
+def test_temperature_one_is_pgd(linear):
+    linear = linear.rows(slice(0, 1000, 16))
+    tempered = found(bend(linear), linear.images, linear.labels, loss="tempered", start="uniform_raw")
+    plain = found(bend(linear), linear.images, linear.labels, loss="ce", start="uniform_raw")
+    np.testing.assert_array_equal(tempered, plain)
+
+
 def test_lsa_is_cross_entropy_of_ten_times_the_logits(linear):
     linear = linear.rows(slice(0, 1000, 16))
     logits = bend(linear)

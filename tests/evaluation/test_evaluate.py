@@ -54,6 +54,16 @@ def test_worst_is_the_per_image_worst_of_the_named_attacks(quick):
     assert quick.columns == ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20", "worst")
 
 
+def test_attacks_whose_names_differ_behind_an_at_start_alike(linear):
+    weights, images, labels = linear
+    one = Pgd("pgd", "ce", steps=1, step=1 / 8, start="uniform_raw")
+    alike, other = dataclasses.replace(one, name="pgd@1", loss="tempered"), dataclasses.replace(one, name="other")
+    found = evaluator(Protocol("starts", (one, alike, other)), 64)(weights, images[::20], labels[::20]).records
+    margins = {name: record["margin"] for name, record in found.items()}
+    np.testing.assert_allclose(margins["pgd@1"], margins["pgd"], atol=1e-4)
+    assert np.mean(np.abs(margins["other"] - margins["pgd"]) > 1e-2) > 0.5
+
+
 @pytest.mark.parametrize("batch_size", [7, 64, 1000])
 def test_verdicts_do_not_depend_on_batch_size(linear, quick, batch_size):
     weights, images, labels = linear

@@ -17,11 +17,13 @@ from ltrobust.threat import Threat
 AA = ("apgd-ce", "apgd-t", "fab-t", "square")
 TA10 = tuple(f"aa_ta10/{name}" for name in AA)
 AA2 = tuple(f"aa2_031/{name}" for name in AA[:2])
+TEMPERED = ("pgd20@2", "pgd20@5", "pgd20@10", "pgd20@50")
 
 COLUMNS = {
     "validation": ("pgd20",),
     "quick": ("fgsm", "pgd20", "cw20_k50", "lsa20"),
     "standard": ("fgsm", "pgd20", "cw20_k50", "lsa20", *AA),
+    "diagnose": ("fgsm", "pgd20", "cw20_k50", "mim20", *TEMPERED),
     "legacy_at_bsl": ("fgsm_g", "pgd20", "cw20_k50", "lsa20", *TA10),
     "legacy_robal": ("fgsm_031", "pgd20_031", "mim20_031", "cw20_031", *AA2),
     "legacy_robustlt": ("pgd20_1", "cw20_k0", *TA10),
@@ -32,6 +34,10 @@ COMBINED = {
     "validation": (),
     "quick": (WORST,),
     "standard": (WORST, ("autoattack", AA)),
+    "diagnose": (
+        ("temperature", ("pgd20", *TEMPERED)),
+        ("all_attacks", ("fgsm", "pgd20", "cw20_k50", "mim20", *TEMPERED)),
+    ),
     "legacy_at_bsl": (("aa_ta10", TA10),),
     "legacy_robal": (("aa2_031", AA2),),
     "legacy_robustlt": (("aa_ta10", TA10),),
@@ -41,6 +47,7 @@ RADII = {
     "validation": None,
     "quick": None,
     "standard": None,
+    "diagnose": None,
     "legacy_at_bsl": 8,
     "legacy_robal": 7.905,
     "legacy_robustlt": 8,
@@ -71,6 +78,11 @@ SIGNED = {
     "cw20_k50": Step("margin", EIGHT, 2 / 255, 20, "uniform_raw"),
     "cw20_k0": Step("margin", EIGHT, 1 / 255, 20, "uniform", kappa=0.0),
     "lsa20": Step("ce", EIGHT, 2 / 255, 20, "uniform_raw", scale=10.0),
+    "mim20": Step("ce", EIGHT, 2 / 255, 20, "uniform_raw", decay=1.0),
+    "pgd20@2": Step("tempered", EIGHT, 2 / 255, 20, "uniform_raw", scale=2.0),
+    "pgd20@5": Step("tempered", EIGHT, 2 / 255, 20, "uniform_raw", scale=5.0),
+    "pgd20@10": Step("tempered", EIGHT, 2 / 255, 20, "uniform_raw", scale=10.0),
+    "pgd20@50": Step("tempered", EIGHT, 2 / 255, 20, "uniform_raw", scale=50.0),
     "fgsm_031": Step("ce", 0.031, 0.031, 1, "none"),
     "pgd20_031": Step("ce", 0.031, 0.0078, 20, "uniform_raw"),
     "mim20_031": Step("ce", 0.031, 0.0078, 20, "uniform_raw", decay=1.0),
@@ -221,6 +233,7 @@ def test_the_headline_is_the_last_combination():
         "validation": "pgd20",
         "quick": "worst",
         "standard": "autoattack",
+        "diagnose": "all_attacks",
         "legacy_at_bsl": "aa_ta10",
         "legacy_robal": "aa2_031",
         "legacy_robustlt": "aa_ta10",
