@@ -14,7 +14,7 @@ from ltrobust.reporting import cards
 from ltrobust.reporting.material import GROUPS, Evaluation, in_order
 
 # The seed of the attacks may differ: it is part of what two evaluations of one network differ in.
-_SAME = ("protocol", "threat", "num_classes", "images")
+SAME = ("protocol", "threat", "num_classes", "images")
 OWN_PAGE = "diagnose"  # a protocol whose evaluations are shown elsewhere, see `diagnose.py`
 
 
@@ -145,8 +145,12 @@ def _candidate(workdir: Path, evaluation: Evaluation, name: str) -> Candidate:
     return Candidate(folder, store.read(folder)[0], name, verdicts["sha256"], evaluation.card)
 
 
-def read_alike(arguments: Sequence[str]) -> list[Model]:
+def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:
     """The networks that arguments name, at the weightiest evaluation that all of them have.
+
+    Args:
+      arguments: see `candidates`.
+      first: a protocol whose evaluations come before all others.
 
     Raises:
       ValueError: an argument that names nothing or occurs twice; networks that were never evaluated on the same images
@@ -155,11 +159,15 @@ def read_alike(arguments: Sequence[str]) -> list[Model]:
     twice = [argument for argument, number in collections.Counter(arguments).items() if number > 1]
     if twice:
         raise ValueError(f"{twice[0]} is given twice; a network does not differ from itself.")
-    found = [candidates(argument) for argument in arguments]
+    found = [
+        sorted(candidates(argument), key=lambda candidate: candidate.passport["protocol"]["name"] != first)
+        for argument in arguments
+    ]
     for wanted in found[0]:
         alike = [next((c for c in others if not _differing(wanted, c)), None) for others in found]
         chosen = [candidate for candidate in alike if candidate is not None]
         if len(chosen) == len(arguments):
+            _check_different(arguments, chosen)
             names = _names(arguments)
             return [Model(name, c, c.verdicts()) for name, c in zip(names, chosen, strict=True)]
     reference = found[0][0]
@@ -172,9 +180,19 @@ def read_alike(arguments: Sequence[str]) -> list[Model]:
     raise ValueError(f"no evaluation is common to all of {', '.join(arguments)}; evaluate them alike.")
 
 
+def _check_different(arguments: Sequence[str], chosen: Sequence[Candidate]) -> None:
+    """Refuses two arguments that name one evaluation."""
+    seen: dict[Path, str] = {}
+    for argument, candidate in zip(arguments, chosen, strict=True):
+        folder = candidate.folder.resolve()
+        if folder in seen:
+            raise ValueError(f"{seen[folder]} is given twice, once as {argument}; give every network once.")
+        seen[folder] = argument
+
+
 def _differing(one: Candidate, other: Candidate) -> list[str]:
     """What keeps two evaluations from being compared."""
-    return [key for key in _SAME if one.passport[key] != other.passport[key]]
+    return [key for key in SAME if one.passport[key] != other.passport[key]]
 
 
 def _names(arguments: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ ALLOWED = {
     "workdir": {"files"},
     "runs": {"evaluation", "reporting"},
     "compare": {"data", "evaluation", "files", "reporting", "runs"},
-    "diagnose": {"data", "evaluation", "files", "reporting"},
+    "diagnose": {"data", "evaluation", "files", "reporting", "runs"},
     "agreement": {"data", "evaluation", "files", "methods", "training"},
     "class_logit_offset": {"checks", "experiment", "files", "models", "results", "training", "workdir"},
     "checks": {"data", "evaluation", "methods", "processes", "reporting", "training", "workdir"},

@@ -135,7 +135,7 @@ def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
         diagnose.diagnose([student, done[0]])
     with pytest.raises(SystemExit, match=r"no column 'aa' under attack; there are fgsm, .*all_attacks"):
         diagnose.main([str(student), "--column=aa"])
-    with pytest.raises(SystemExit, match=r"neither a verdict store .* nor a workdir"):
+    with pytest.raises(SystemExit, match="not a verdict store, and as a workdir it holds no result card"):
         diagnose.main([str(tmp_path)])
     half = changed("half") / "verdicts.jsonl"
     half.write_bytes(b"".join(half.read_bytes().splitlines(keepends=True)[:2000]))
