@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import logging
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ from ltrobust.data.splits import first_of_each_class
 from ltrobust.evaluation.gradient_agreement import Agreement, agreement
 from ltrobust.files import write_json
 from ltrobust.methods import Teacher
+from ltrobust.reporting import cards
 from ltrobust.training import phases, teachers
 
 _TITLES = {
@@ -74,7 +76,8 @@ def compare_networks(
         epsilon=phases.make_threat(config).epsilon,
         seed=seed,
     )
-    return found, {"student": mine.about, "teacher": theirs.about, "data": data.name, "images": len(ids), "seed": seed}
+    about = {"student": mine.about, "teacher": theirs.about, "data": data.name, "images": len(ids), "seed": seed}
+    return found, about | {"software": cards.software(), "device": jax.devices()[0].device_kind}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -35,7 +35,7 @@ ALLOWED = {
     "runs": {"evaluation", "reporting"},
     "compare": {"data", "evaluation", "files", "reporting", "runs"},
     "diagnose": {"data", "evaluation", "files", "reporting", "runs"},
-    "agreement": {"data", "evaluation", "files", "methods", "training"},
+    "agreement": {"data", "evaluation", "files", "methods", "reporting", "training"},
     "class_logit_offset": {"checks", "experiment", "files", "models", "results", "training", "workdir"},
     "checks": {"data", "evaluation", "methods", "processes", "reporting", "training", "workdir"},
     "sweep": {"files", "preemption", "reporting"},

@@ -15,16 +15,16 @@ NUMBERS = (
 )
 
 
-def over_seeds(values: Sequence[float]) -> str:
-    """Mean of a number over training seeds, in percent: `62.60 ± 3.10 [58.75, 66.45]`.
+def over_seeds(values: Sequence[float], *, unit: float = 0.01, digits: int = 2) -> str:
+    """Mean of a number over training seeds, in percent if the unit is not another: `62.60 ± 3.10 [58.75, 66.45]`.
 
     ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
     """
-    percent = 100 * np.asarray(values, np.float64)
-    deviation = float(np.std(percent, ddof=1))
-    half = float(stats.t.ppf(0.975, len(percent) - 1)) * deviation / math.sqrt(len(percent))
-    mean = float(np.mean(percent))
-    return f"{mean:.2f} ± {deviation:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+    scaled = np.asarray(values, np.float64) / unit
+    deviation = float(np.std(scaled, ddof=1))
+    half = float(stats.t.ppf(0.975, len(scaled) - 1)) * deviation / math.sqrt(len(scaled))
+    mean = float(np.mean(scaled))
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
 
 
 def one_run(estimate: Mapping[str, float]) -> str:

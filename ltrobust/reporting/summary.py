@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.reporting import grid
+from ltrobust.reporting import gradients, grid
 from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
+AGREEMENT = "agreement"
 # The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
 BASELINE = "pgd_at"
 
@@ -58,7 +59,8 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
 def results(root: Path, networks: Collection[str] | None = None) -> str:
     """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
     parts = []
-    for folder in sorted(path for path in (root / "results").iterdir() if path.is_dir() and path.name != SWEEPS):
+    folders = [path for path in (root / "results").iterdir() if path.is_dir() and path.name not in (SWEEPS, AGREEMENT)]
+    for folder in sorted(folders):
         cards = load(folder)
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
         parts.append(network_table(cards, networks))
@@ -95,6 +97,9 @@ def sweeps(root: Path) -> str:
         parts.append(f"## {sweep.name}\n\n`configs/sweeps/{sweep.name}.py`, {len(cards)} runs: {_described(cards)}\n")
         parts.append(grid.render(("variant",), labelled))
         parts.append(grid.render_differences([(names[0], path) for names, path in labelled], BASELINE))
+        if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
+            parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
+            parts.append(gradients.render(alike))
     return "\n".join(parts) or "No sweep has cards here yet.\n"
 
 

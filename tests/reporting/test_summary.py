@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from ltrobust.files import write_json
-from ltrobust.reporting import cards, numbers, summary
+from ltrobust.reporting import cards, gradients, numbers, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ def test_tables_equal_the_cards(page):
 
 
 def test_committed_cards_are_complete_and_name_clean_commits():
-    found = sorted((ROOT / "results").rglob("*.json"))
+    found = sorted(path for path in (ROOT / "results").rglob("*.json") if summary.AGREEMENT not in path.parts)
     assert found
     for path in found:
         card = json.loads(path.read_text())
@@ -28,6 +28,25 @@ def test_committed_cards_are_complete_and_name_clean_commits():
             assert len(run["software"]["commit"]) == 40, "trained from an edited checkout"
         # A sweep may look at some images only; its table says so.
         assert card["data"]["evaluated"] == card["data"]["test_images"] or "sweeps" in path.parts
+
+
+def test_committed_agreements_name_clean_commits():
+    for path in (ROOT / "results" / summary.AGREEMENT).rglob("*.json"):
+        assert len(json.loads(path.read_text())["software"]["commit"]) == 40, path
+
+
+def test_what_igdm_changes_is_paired_by_seed(tmp_path):
+    for variant, cosines in (("ard", (0.5, 0.6)), ("ard+igdm", (0.6, 0.8))):
+        for seed, cosine in enumerate(cosines):
+            measured = {"cosine": {"value": cosine}, "distance": {"value": 0.4}, "student_remainder": {"value": 0.03}}
+            write_json(tmp_path / f"{variant}-seed{seed}.json", measured)
+    text = gradients.render(tmp_path)
+    (line,) = [line for line in text.splitlines() if line.startswith("| ard+igdm minus ard |")]
+    assert line.split(" | ")[2] == numbers.over_seeds([0.1, 0.2], unit=1.0, digits=3)
+    assert line.split(" | ")[2].startswith("0.150 ± 0.071 [")
+    (tmp_path / "ard-seed1.json").unlink()
+    with pytest.raises(ValueError, match="one seed of ard;"):
+        gradients.render(tmp_path)
 
 
 def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
