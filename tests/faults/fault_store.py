@@ -71,7 +71,7 @@ def older_store(place: Place) -> Told:
     run(place.folder / "store")
     file = place.folder / "store" / "passport.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-    return raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "store"))
+    return raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "other"))
 
 
 @fault("second writer on a verdict store", "another holder of the folder's lock")

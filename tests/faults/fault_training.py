@@ -85,7 +85,7 @@ sys.path[:0] = {paths!r}
 import conftest
 import jax
 from absl import app
-import main
+from ltrobust import cli
 from ltrobust.training import devices, loop
 real, make_mesh, done = loop.Records.write, devices.make_mesh, []
 devices.make_mesh = lambda given=None: make_mesh(given or jax.devices()[:1])
@@ -96,7 +96,7 @@ def write(self, record):
             lines.write('{{"epoch": 3, "pha')
         os.kill(os.getpid(), signal.SIGKILL)
 loop.Records.write = write
-app.run(main.main, flags_parser=main.parse)
+app.run(cli.main, flags_parser=cli.parse)
 """
 
 
