@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
+import numpy as np
+
+from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds, t_interval
 
 LAST, AVERAGED = "student/last", "student/averaged"
 COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
@@ -85,7 +87,7 @@ def _cell(found: Sequence[Any]) -> str:
 
 
 def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Mapping[str, Any]) -> str:
-    """The headline's accuracy by class, mean over seeds, for problems of up to 20 classes; `first` is a card."""
+    """The headline's accuracy by class, for problems of up to 20 classes; `first` is a card."""
     headline, counts = first["protocol"]["headline"], first["data"]["class_counts"]
     if len(counts) > 20:
         return ""
@@ -93,11 +95,16 @@ def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], f
     lines = []
     for names, networks in rows.items():
         classes = zip(*(network["columns"][headline]["per_class"] for network in networks), strict=True)
-        lines.append([*names, *(_mean(estimates) for estimates in classes)])
+        lines.append([*names, *(_class(estimates) for estimates in classes)])
     title = first["protocol"]["titles"].get(headline, headline)
-    return f"{title} by class (training images of the first run), mean over seeds\n\n{markdown([header, *lines])}"
+    about = "mean [95 % t-interval] over seeds, or of one run its 95 % interval over test images"
+    return f"{title} by class (training images of the first run): {about}\n\n{markdown([header, *lines])}"
 
 
-def _mean(estimates: Sequence[Mapping[str, Any]]) -> str:
-    """A class's mean over seeds, in percent."""
-    return f"{100 * sum(estimate['value'] for estimate in estimates) / len(estimates):.1f}"
+def _class(estimates: Sequence[Mapping[str, Any]]) -> str:
+    """A class's accuracy in percent: `62.1 [54, 71]`, its interval kept within 0 and 100."""
+    values = 100 * np.array([estimate["value"] for estimate in estimates])
+    low, high = (100 * estimates[0][key] for key in ("low", "high"))
+    if len(values) > 1:
+        low, high = t_interval(values)
+    return f"{values.mean():.1f} [{max(low, 0):.0f}, {min(high, 100):.0f}]"

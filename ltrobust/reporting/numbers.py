@@ -21,10 +21,16 @@ def over_seeds(values: Sequence[float], *, unit: float = 0.01, digits: int = 2) 
     ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
     """
     scaled = np.asarray(values, np.float64) / unit
+    low, high = t_interval(scaled)
     deviation = float(np.std(scaled, ddof=1))
-    half = float(stats.t.ppf(0.975, len(scaled) - 1)) * deviation / math.sqrt(len(scaled))
-    mean = float(np.mean(scaled))
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f} [{mean - half:.{digits}f}, {mean + half:.{digits}f}]"
+    return f"{np.mean(scaled):.{digits}f} ± {deviation:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """95 % t-interval of the mean of at least two values, `mean -+ t_{0.975, n-1} sd / sqrt(n)`."""
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    return mean - half, mean + half
 
 
 def one_run(estimate: Mapping[str, float]) -> str:
