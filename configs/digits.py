@@ -1,8 +1,8 @@
-"""Handwritten digits (8x8, scikit-learn's copy): both phases and the evaluation in about 3 minutes on one CPU core.
+"""Handwritten digits (8x8, scikit-learn's copy): both phases and the evaluation in under 2 minutes on one CPU core.
 
 python main.py --config=configs/digits.py --workdir=runs/digits
 
-Numbers and times over seeds 0 to 4 (each held to one x86 core): the table in README.md, from the cards in
+Numbers over seeds 0 to 4: the table in README.md, from the cards in
 `results/digits/`.
 """
 
