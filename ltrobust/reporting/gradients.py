@@ -26,7 +26,7 @@ def render(folder: Path) -> str:
       ValueError: a variant with fewer than two seeds, which has no interval over seeds.
     """
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem.split("-seed")):
         variant, _, seed = path.stem.partition("-seed")
         found.setdefault(variant, {})[seed] = json.loads(path.read_text())
     few = [variant for variant, seeds in found.items() if len(seeds) < 2]

@@ -85,8 +85,8 @@ def sweeps(root: Path) -> str:
     parts = []
     folder = root / "results" / SWEEPS
     for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
-        paths = sorted(sweep.glob("*.json"))
-        cards = load(sweep)
+        paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
+        cards = [json.loads(path.read_text()) for path in paths]
         for path, card in zip(paths, cards, strict=True):
             if _shared(card) != _shared(cards[0]):
                 raise ValueError(
