@@ -102,9 +102,9 @@ def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], f
 
 
 def _class(estimates: Sequence[Mapping[str, Any]]) -> str:
-    """A class's accuracy in percent: `62.1 [54, 71]`, its interval kept within 0 and 100."""
+    """A class's accuracy in percent: `62.1 [53.8, 70.6]`, its interval kept within 0 and 100."""
     values = 100 * np.array([estimate["value"] for estimate in estimates])
     low, high = (100 * estimates[0][key] for key in ("low", "high"))
     if len(values) > 1:
         low, high = t_interval(values)
-    return f"{values.mean():.1f} [{max(low, 0):.0f}, {min(high, 100):.0f}]"
+    return f"{values.mean():.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
