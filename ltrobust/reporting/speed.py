@@ -144,6 +144,7 @@ def _measured(measured: Mapping[str, Any]) -> str:
 def plain(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of a benchmark's rows: numbers with four digits, spreads as `median [least, greatest]`."""
     names = list(dict.fromkeys(name for row in rows for name in row))
+    names.sort(key=lambda name: not any(isinstance(row.get(name), str) for row in rows))  # what, then how much
     return summary.markdown([names, *([_cell(row.get(name)) for name in names] for row in rows)])
 
 
