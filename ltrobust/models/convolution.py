@@ -40,12 +40,9 @@ def convolve(
     plain = feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1)
     if jax.default_backend() == "cpu" and plain:
         strides, pads = tuple(window_strides), tuple((int(low), int(high)) for low, high in padding)
-        sides = [
-            (n + low + high - k) // s + 1
-            for n, k, s, (low, high) in zip(images.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
-        ]
+        sides = _output_sides(images, kernel, strides, pads)
         if any(side < k for side, k in zip(sides, kernel.shape[:2], strict=True)):
-            return _multiply_patches(images, kernel, strides, pads, sides)  # pyright: ignore[reportArgumentType]
+            return _multiply_patches(images, kernel, strides, pads)
         return _convolve(images, kernel, strides, pads)  # pyright: ignore[reportArgumentType]
     return lax.conv_general_dilated(
         images,
@@ -59,11 +56,19 @@ def convolve(
     )
 
 
+def _output_sides(
+    images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Height and width of the convolution's output."""
+    axes = zip(images.shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+    return [(n + low + high - k) // s + 1 for n, k, s, (low, high) in axes]
+
+
 def _multiply_patches(
-    images: jax.Array, kernel: jax.Array, strides: _Strides, padding: _Padding, sides: Sequence[int]
+    images: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> jax.Array:
     """The convolution as patches [B H' W', k l c] times the kernel [k l c, o]."""
-    (rows, columns), (down, right) = sides, strides
+    (rows, columns), (down, right) = _output_sides(images, kernel, strides, padding), strides
     high, wide, _, outputs = kernel.shape
     padded = jnp.pad(images, ((0, 0), *padding, (0, 0)))
     taps = [
