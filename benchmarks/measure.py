@@ -8,7 +8,6 @@ the same rounds on the same threads.
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import platform
 import re
@@ -188,7 +187,7 @@ def finish(path: Path, given: argparse.Namespace, rows: list[dict[str, Any]], **
         **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, json.loads(json.dumps(result)))
+    write_json(path, result)
     print(f"written: {path.name}")
 
 
