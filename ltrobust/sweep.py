@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltrobust.files import hold
+from ltrobust.files import hold, read_json
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
 
@@ -170,12 +170,12 @@ def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
     return "finished"
 
 
-def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], Path]]:
+def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """The cards that exist, each with its row: the variant, and its place on the axes other than the seed."""
     for cell in sweep.cells:
         card = card_of(out / cell.name, sweep.protocol)
         if card is not None:
-            yield (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")), card
+            yield (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")), read_json(card)
 
 
 def main(arguments: list[str] | None = None) -> None:

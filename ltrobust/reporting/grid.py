@@ -1,8 +1,6 @@
 """The table of a sweep: cards grouped into rows, numbers over seeds. No JAX."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
 Networks = Sequence[Mapping[str, Any]]
 
 
-def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]]) -> str:
+def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]]) -> str:
     """Markdown: overall, tail and worst-class numbers of the students, then their robust accuracy by class.
 
     Args:
@@ -27,22 +25,19 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Path]])
     sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over test images, which a
     deviation over classes does not have; in percent.
     """
-    first: Mapping[str, Any] | None = None
+    if not cards:
+        return "nothing is finished\n"
     rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for names, path in cards:
-        card = json.loads(path.read_text())
-        first = first or card
+    for names, card in cards:
         rows.setdefault(names, []).append(card["networks"][LAST])
         if AVERAGED in card["networks"]:
             rows.setdefault((f"{names[0]}, averaged", *names[1:]), []).append(card["networks"][AVERAGED])
-    if first is None:
-        return "nothing is finished\n"
     header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
     overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
-    return markdown([header, *overall]) + "\n" + _by_class(titles, rows, first)
+    return markdown([header, *overall]) + "\n" + _by_class(titles, rows, cards[0][1])
 
 
-def render_differences(cards: Sequence[tuple[str, Path]], baseline: str) -> str:
+def render_differences(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline: str) -> str:
     """Markdown: every other variant minus the baseline, paired by training seed; empty where no two seeds are common.
 
     Args:
@@ -50,8 +45,7 @@ def render_differences(cards: Sequence[tuple[str, Path]], baseline: str) -> str:
       baseline: a variant.
     """
     runs: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for variant, path in cards:
-        card = json.loads(path.read_text())
+    for variant, card in cards:
         runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][LAST]["columns"]
     base, rows = runs.get(baseline, {}), []
     for variant, own in runs.items():

@@ -93,10 +93,12 @@ def sweeps(root: Path) -> str:
                     f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
                     "cards of one sweep have the same data set, test images, protocol and threat."
                 )
-        labelled = [((path.stem.split("-seed")[0],), path) for path in paths]
+        variants = [path.stem.split("-seed")[0] for path in paths]
         parts.append(f"## {sweep.name}\n\n`configs/sweeps/{sweep.name}.py`, {len(cards)} runs: {_described(cards)}\n")
-        parts.append(grid.render(("variant",), labelled))
-        parts.append(grid.render_differences([(names[0], path) for names, path in labelled], BASELINE))
+        parts.append(
+            grid.render(("variant",), [((variant,), card) for variant, card in zip(variants, cards, strict=True)])
+        )
+        parts.append(grid.render_differences(list(zip(variants, cards, strict=True)), BASELINE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
             parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
             parts.append(gradients.render(alike))
