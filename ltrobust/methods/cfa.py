@@ -69,7 +69,7 @@ def cfa(
         return factor * method.inner.threat.epsilon, jnp.full(labels.shape, pixels(method.inner.step_size), jnp.float32)
 
     def attack(learner: Learner, batch: Batch):
-        return method.attack(_inside(learner), batch)
+        return method.attack(learner.inside, batch)
 
     def loss(learner: Learner, batch: Batch, adv):
         own = _of_this_epoch(learner)
@@ -77,7 +77,7 @@ def cfa(
             factors = by_class(learner, regularization_base, regularization)[batch.labels]
             weights = 1 / (1 + beta * factors) if normalized else None
             batch = dataclasses.replace(batch, factors=factors, weights=weights)
-        value, outcome = method.loss(_inside(learner), batch, adv)
+        value, outcome = method.loss(learner.inside, batch, adv)
         own |= _counted(learner, batch.labels, outcome.adv_logits, own)
         return value, dataclasses.replace(outcome, method_state=own | {"method": outcome.method_state})
 
@@ -105,11 +105,6 @@ def cfa(
         end_epoch=end_epoch if kept else None,
         averaging=(lambda state: state["kept"]) if kept else None,
     )
-
-
-def _inside(learner: Learner) -> Learner:
-    """The learner as the wrapped method knows it."""
-    return dataclasses.replace(learner, method_state=learner.method_state["method"])
 
 
 def _of_this_epoch(learner: Learner) -> dict[str, Any]:

@@ -138,6 +138,11 @@ class Learner:
         return jnp.floor(fraction * self.epochs + 1e-3).astype(jnp.int32)
 
     @property
+    def inside(self) -> "Learner":
+        """The learner as a wrapped method knows it, whose state the wrapper keeps as `method` beside its own."""
+        return dataclasses.replace(self, method_state=self.method_state["method"])
+
+    @property
     def progress(self) -> jax.Array:
         """The linear ramp `epoch / epochs`, in (0, 1]."""
         return self.epoch.astype(jnp.float32) / self.epochs

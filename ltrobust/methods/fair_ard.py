@@ -78,7 +78,7 @@ def fair_ard(
         own = {name: state[name] for name in ("weights", "tally", "seen", "epoch")}
         own = jax.lax.cond(own["epoch"] == learner.epoch, lambda own: own, renewed, own) | {"epoch": learner.epoch}
         batch = dataclasses.replace(batch, weights=own["weights"][batch.labels])
-        value, outcome = method.loss(dataclasses.replace(learner, method_state=state["method"]), batch, adv_images)
+        value, outcome = method.loss(learner.inside, batch, adv_images)
         own |= _counted(learner, batch.labels, own, tally)
         return value, dataclasses.replace(outcome, method_state=own | {"method": outcome.method_state})
 

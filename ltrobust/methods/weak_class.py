@@ -48,18 +48,15 @@ def weak_class_reweight(
     if kappa == 0:
         return method
 
-    def inside(learner: Learner) -> Learner:
-        return dataclasses.replace(learner, method_state=learner.method_state["method"])
-
     def attack(learner: Learner, batch: Batch):
-        return method.attack(inside(learner), batch)
+        return method.attack(learner.inside, batch)
 
     def loss(learner: Learner, batch: Batch, adv):
         state = learner.method_state
         accuracy = jnp.where(learner.epoch > learner.last_epoch_of(plain_fraction), state["accuracy"], -1.0)
         weights = weak_class_weights(accuracy, learner.class_counts, kappa=kappa)
         batch = dataclasses.replace(batch, weights=weights[batch.labels])
-        value, outcome = method.loss(inside(learner), batch, adv)
+        value, outcome = method.loss(learner.inside, batch, adv)
         return value, dataclasses.replace(outcome, method_state=state | {"method": outcome.method_state})
 
     def initial_state(params: Any, class_counts: jax.Array) -> dict[str, Any]:
