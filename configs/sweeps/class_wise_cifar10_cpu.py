@@ -9,40 +9,19 @@ images, so that the student's epochs are 8 in all. CFA's result are the averaged
 `TFDS_DATA_DIR`.
 """
 
-from typing import Any
+from configs.sweeps.cifar10_cpu import SHORT
+from configs.sweeps.class_wise_digits import TEACHER, fine_tuned
 
 CONFIG = "configs/cifar10_cpu.py"
 AXES = {"seed": (0, 1, 2)}
 
-EPOCHS = 8
-SHORT = {
-    "teacher.epochs": 5,
-    "teacher.validate_every": 5,
-    "student.epochs": EPOCHS,
-    "student.validate_every": 4,
-    "eval.limit": 200,
-}
+EPOCHS = SHORT["student.epochs"]
 CFA = {
     "student.wrappers": ("cfa",),
     "methods.cfa.plain_epochs": EPOCHS * 10 // 200,
     "methods.cfa.average_after": EPOCHS * 49 // 200,
 }
 REWEIGHT = {"student.wrappers": ("weak_class_reweight",)}
-TEACHER = {"teachers.teacher.path": "{out}/self_distillation-seed{seed}/checkpoints/teacher"}
-
-
-def fine_tuned(base: str, epochs: int, **optimizer: Any) -> dict[str, Any]:
-    """Changes that train `base` on all images first, by the student's recipe, and the student for its last epochs."""
-    first = {
-        "teacher.method": base,
-        "teacher.subset": "all",
-        "teacher.remainder": "drop",
-        "teacher.optimizer.drops": (0.74, 0.89, 0.99),
-        "teacher.epochs": EPOCHS - epochs,
-    }
-    then = {f"student.optimizer.{key}": value for key, value in optimizer.items()}
-    return first | {"student.initialize": "teacher", "student.epochs": epochs} | then
-
 
 CHANGES = {
     "self_distillation": {},
@@ -53,8 +32,8 @@ CHANGES = {
     "chi2_class_dro": {"student.method": "chi2_class_dro"},
     "dafa": {"student.method": "dafa"},
     "wat": {"student.method": "wat"},
-    "frl": {"student.method": "frl"} | fine_tuned("trades", 3, learning_rate=1e-3, schedule="constant"),
-    "faal": {"student.method": "faal"} | fine_tuned("pgd_at", 2, learning_rate=0.01, drops=(0.5,)),
+    "frl": {"student.method": "frl"} | fine_tuned("trades", 3, of=EPOCHS, learning_rate=1e-3, schedule="constant"),
+    "faal": {"student.method": "faal"} | fine_tuned("pgd_at", 2, of=EPOCHS, learning_rate=0.01, drops=(0.5,)),
     "bat": {"student.method": "bat"},
     "pgd_at+weak_class_reweight": REWEIGHT | {"student.method": "pgd_at"},
     "self_distillation+cfa": CFA | TEACHER,

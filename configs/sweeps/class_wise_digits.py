@@ -11,17 +11,12 @@ result are the averaged weights. The balanced teacher of the other combinations 
 
 from typing import Any
 
+from configs.sweeps.digits import TEACHER, method
+
 CONFIG = "configs/digits.py"
 AXES = {"seed": (0, 1, 2)}
 
 EPOCHS = 100
-TEACHER = {"teachers.teacher.path": "{out}/self_distillation-seed{seed}/checkpoints/teacher"}
-
-
-def method(name: str, *wrappers: str, **settings: Any) -> dict[str, Any]:
-    """Changes that make a method the student's; settings by `group__key`."""
-    own = {f"methods.{key.replace('__', '.')}": value for key, value in settings.items()}
-    return {"student.method": name, "student.wrappers": wrappers, **own}
 
 
 def cfa(base: str, **settings: Any) -> dict[str, Any]:
@@ -29,14 +24,17 @@ def cfa(base: str, **settings: Any) -> dict[str, Any]:
     return method(base, "cfa", cfa__plain_epochs=EPOCHS * 10 // 200, cfa__average_after=EPOCHS * 49 // 200, **settings)
 
 
-def fine_tuned(base: str, epochs: int, **optimizer: Any) -> dict[str, Any]:
-    """Changes that train `base` on all images first, by the student's recipe, and the student for its last epochs."""
+def fine_tuned(base: str, epochs: int, *, of: int = EPOCHS, **optimizer: Any) -> dict[str, Any]:
+    """Changes that train `base` on all images first, by the student's recipe, and the student for its last epochs.
+
+    `of` is the epochs of both together.
+    """
     first = {
         "teacher.method": base,
         "teacher.subset": "all",
         "teacher.remainder": "drop",
         "teacher.optimizer.drops": (0.74, 0.89, 0.99),
-        "teacher.epochs": EPOCHS - epochs,
+        "teacher.epochs": of - epochs,
     }
     then = {f"student.optimizer.{key}": value for key, value in optimizer.items()}
     return first | {"student.initialize": "teacher", "student.epochs": epochs} | then
