@@ -121,7 +121,7 @@ def candidates(argument: str) -> list[Candidate]:
     if (workdir / "passport.json").exists():
         if wanted:
             raise ValueError(f"{folder} is a verdict store, which has one network; leave {':' + wanted!r} out.")
-        return [Candidate(workdir, store.read(workdir)[0])]
+        return [Candidate(workdir, store.read_passport(workdir))]
     missing: dict[str, list[str]] = collections.defaultdict(list)
     found = evaluations(workdir, missing)
     if not found:
@@ -142,7 +142,7 @@ def _candidate(workdir: Path, evaluation: Evaluation, name: str) -> Candidate:
     """A run's network with its store."""
     verdicts = evaluation.networks[name]["verdicts"]
     folder = workdir / verdicts["folder"]
-    return Candidate(folder, store.read(folder)[0], name, verdicts["sha256"], evaluation.card)
+    return Candidate(folder, store.read_passport(folder), name, verdicts["sha256"], evaluation.card)
 
 
 def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:

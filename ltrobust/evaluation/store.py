@@ -93,6 +93,17 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[s
     Raises:
       ValueError: the folder is not a store, or one of another version.
     """
+    passport, lines = read_passport(folder), Path(folder) / "verdicts.jsonl"
+    verdicts, _ = parse(lines.read_bytes() if lines.exists() else b"")
+    return passport, verdicts
+
+
+def read_passport(folder: str | Path) -> dict[str, Any]:
+    """What a store belongs to; its verdicts are not read.
+
+    Raises:
+      ValueError: as `read`.
+    """
     folder = Path(folder)
     if not (folder / "passport.json").is_file():
         raise ValueError(f"{folder} is not a verdict store: it has no passport.json.")
@@ -102,9 +113,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[s
             f"verdict store {folder} has format {passport.get('format')}, this version reads {FORMAT}; evaluate again, "
             "or use the version that wrote it."
         )
-    lines = folder / "verdicts.jsonl"
-    verdicts, _ = parse(lines.read_bytes() if lines.exists() else b"")
-    return passport, verdicts
+    return passport
 
 
 def columns(passport: Mapping[str, Any]) -> tuple[str, ...]:
