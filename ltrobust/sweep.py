@@ -164,6 +164,8 @@ def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
     if status == EXIT_STATUS:
         raise Preempted(f"{cell.name} was asked to stop; the same command goes on from what is saved.")
     if status or not card_of(folder, sweep.protocol):
+        if _at_work(folder):  # began between the question and the run
+            return "elsewhere"
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
         return "failed"

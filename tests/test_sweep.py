@@ -112,6 +112,16 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
     assert len((workplace / "calls").read_text().splitlines()) == 5
 
 
+def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, monkeypatch, capsys):
+    answers = {"fails-seed0": [True, False]}  # free when asked first, taken when its run could not begin
+    monkeypatch.setattr(sweep, "_at_work", lambda folder: (answers.get(folder.name) or [False]).pop())
+    with pytest.raises(SystemExit):
+        go()
+    printed = capsys.readouterr().out
+    assert "fails-seed0: elsewhere" in printed
+    assert "4 finished, 1 failed, 1 elsewhere" in printed
+
+
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
     command = [sys.executable, "-m", "ltrobust.sweep", "sweep.py", "--out=out"]

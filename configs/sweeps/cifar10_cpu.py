@@ -17,8 +17,8 @@ SHORT = {
     "eval.limit": 200,
 }
 CHANGES = {
-    "self_distillation": {"methods.self_distillation.beta": 0.0},
-    "self_distillation+igdm": {"teachers.teacher.path": "{out}/self_distillation-seed{seed}/checkpoints/teacher"},
+    "self_distillation_logits": {"methods.self_distillation.beta": 0.0},
+    "self_distillation": {"teachers.teacher.path": "{out}/self_distillation_logits-seed{seed}/checkpoints/teacher"},
     "pgd_at": {"student.method": "pgd_at"},
     "trades": {"student.method": "trades"},
     "at_bsl": {"student.method": "at_bsl"},

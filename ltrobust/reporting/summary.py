@@ -77,7 +77,8 @@ def short(root: Path) -> str:
 def sweeps(root: Path) -> str:
     """For each folder of cards in `results/sweeps/` its tables: a row for each variant, and differences to `BASELINE`.
 
-    A card's variant is its file's name before `-seed`.
+    A card's file is named as the sweep names its cell, `at_bsl-imbalance_ratio50.0-seed0`: the variant, the place on
+    the axes, each of which has tables of its own, and the seed.
 
     Raises:
       ValueError: cards of one sweep that differ in data set, test images, protocol or threat (names the card).
@@ -87,18 +88,21 @@ def sweeps(root: Path) -> str:
     for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
         paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
         cards = [json.loads(path.read_text()) for path in paths]
+        places: dict[str, list[tuple[str, dict[str, Any]]]] = collections.defaultdict(list)
         for path, card in zip(paths, cards, strict=True):
             if _shared(card) != _shared(cards[0]):
                 raise ValueError(
                     f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
                     "cards of one sweep have the same data set, test images, protocol and threat."
                 )
-        variants = [path.stem.split("-seed")[0] for path in paths]
-        parts.append(f"## {sweep.name}\n\n`configs/sweeps/{sweep.name}.py`, {len(cards)} runs: {_described(cards)}\n")
-        parts.append(
-            grid.render(("variant",), [((variant,), card) for variant, card in zip(variants, cards, strict=True)])
-        )
-        parts.append(grid.render_differences(list(zip(variants, cards, strict=True)), BASELINE))
+            variant, _, place = path.stem.split("-seed")[0].partition("-")
+            places[place].append((variant, card))
+        parts.append(f"## {sweep.name}\n")
+        for _, group in sorted(places.items(), key=lambda item: item[1][0][1]["data"]["imbalance_ratio"]):
+            described = _described([card for _, card in group])
+            parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
+            parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
+            parts.append(grid.render_differences(group, BASELINE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
             parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
             parts.append(gradients.render(alike))

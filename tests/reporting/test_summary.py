@@ -85,6 +85,13 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
         a["clean"]["overall"]["value"] - b["clean"]["overall"]["value"] for a, b in zip(other, values, strict=True)
     ]
     assert (seeds, clean) == ("2", numbers.over_seeds(paired))
+    # Another place on the axes has tables and differences of its own.
+    for path in folder.glob("*.json"):
+        other = json.loads(path.read_text())
+        other["data"]["imbalance_ratio"] = 50.0
+        path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")).write_text(json.dumps(other))
+    for half in summary.sweeps(tmp_path).split("digits, imbalance ratio 50 "):
+        assert line in half.splitlines()
     # Rows of one table are of one kind.
     card["threat"]["radius"] = 4.0
     (folder / "self_distillation-seed1.json").write_text(json.dumps(card))
