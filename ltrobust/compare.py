@@ -11,7 +11,6 @@ seeds' differences and their t-interval: what a claim that A beats B needs. Noth
 
 import argparse
 import collections
-import hashlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from ltrobust import runs
-from ltrobust.data import sources
 from ltrobust.evaluation import compare, flips, metrics, seeds, store
 from ltrobust.files import write_json, write_text
 from ltrobust.reporting import comparison, comparison_page, over_seeds
@@ -180,17 +178,15 @@ def pictures(
     models: Sequence[Model], found: Mapping[str, Any], data_dir: str, cache_dir: str
 ) -> tuple[list[list[flips_text.Flipped]], list[str]]:
     """Of each comparison some flipped images, or why there are none."""
-    passport, name = models[0].of.passport, next((m.of.card["data"]["name"] for m in models if m.of.card), None)
+    passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
     by_name = {model.name: model for model in models}
     try:
-        if name is None:
-            raise ValueError("no pictures: verdict stores do not name their data; give a workdir to have them.")
-        images = sources.load(name, "test", data_dir=data_dir, cache_dir=cache_dir).images
+        if card is None:
+            raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
         ids = np.array(sorted(models[0].verdicts["clean"]))
-        if hashlib.sha256(np.ascontiguousarray(images[ids]).tobytes()).hexdigest() != passport["images"]["sha256"]:
-            raise ValueError("no pictures: the test images here are not those that were evaluated; see --data_dir.")
-    except (ValueError, OSError, IndexError) as error:
-        return [[] for _ in found["comparisons"]], [str(error)] * len(found["comparisons"])
+        images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+    except (ValueError, OSError) as error:
+        return [[] for _ in found["comparisons"]], [f"no pictures: {error}"] * len(found["comparisons"])
     counts = np.array(found["training_counts"] or [0] * passport["num_classes"])
     drawn = [
         [

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ltrobust import runs
-from ltrobust.data import sources
 from ltrobust.evaluation import compare, confidence, store
 from ltrobust.files import without_nan, write_text
 from ltrobust.reporting import page
@@ -185,19 +184,16 @@ def _pictures(
     cache_dir: str,
 ) -> list[Picture]:
     """Of head, middle and tail the first broken image of up to three classes, as the main network saw them."""
-    network, data = evaluation.networks[evaluation.main], evaluation.card["data"]
+    network = evaluation.networks[evaluation.main]
     try:
         broken = _first_broken(passport, verdicts)
         if not any("adversarial_at" in record for record in broken.values()):
             raise ValueError(
                 "no adversarial images were kept; run --mode=evaluate with --config.eval.keep_images=True to have them."
             )
-        form = sources.form(evaluation.card["config"]["data"])
-        test = sources.load(data["name"], "test", data_dir=data_dir, cache_dir=cache_dir, **form)
         ids = np.array(sorted(verdicts["clean"]))
-        if hashlib.sha256(np.ascontiguousarray(test.images[ids]).tobytes()).hexdigest() != passport["images"]["sha256"]:
-            raise ValueError("the test images found here are not those that were evaluated; see --config.data.dir.")
-    except (ValueError, OSError, IndexError) as error:
+        images = runs.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+    except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
     folder, found = workdir / network["verdicts"]["folder"], []
@@ -214,7 +210,7 @@ def _pictures(
                     label=label,
                     clean_prediction=verdicts["clean"][record["image"]]["prediction"],
                     adv_prediction=record["prediction"],
-                    image=test.images[record["image"]] / np.float32(255),
+                    image=images[record["image"]] / np.float32(255),
                     adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
                 )
             )

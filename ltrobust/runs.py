@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ltrobust.data import sources
 from ltrobust.evaluation import metrics, store
 from ltrobust.reporting import cards
 from ltrobust.reporting.material import GROUPS, Evaluation, in_order
@@ -102,6 +103,27 @@ def read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any
     if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
         raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
     return passport, verdicts
+
+
+def evaluated_images(
+    card: Mapping[str, Any], passport: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
+) -> np.ndarray:
+    """All test images of a card's data set, uint8 [N,H,W,C].
+
+    Args:
+      card: of the run.
+      passport: of the store that `ids` are from.
+      ids: the images that were evaluated.
+      data_dir, cache_dir: where images lie, as in the configuration's `data`.
+
+    Raises:
+      ValueError, OSError: the data cannot be read here (see `data.sources.load`), or are others than were evaluated.
+    """
+    form = sources.form(card["config"]["data"])
+    test = sources.load(card["data"]["name"], "test", data_dir=data_dir, cache_dir=cache_dir, **form)
+    if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != passport["images"]["sha256"]:
+        raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
+    return test.images
 
 
 def candidates(argument: str) -> list[Candidate]:

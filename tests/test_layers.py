@@ -32,7 +32,7 @@ ALLOWED = {
     "cli": {"experiment", "preemption", "processes", "recipes", "report"},
     "reporting": {"reporting", "files"},
     "workdir": {"files"},
-    "runs": {"evaluation", "reporting"},
+    "runs": {"data", "evaluation", "reporting"},
     "compare": {"data", "evaluation", "files", "reporting", "runs"},
     "diagnose": {"data", "evaluation", "files", "reporting", "runs"},
     "agreement": {"data", "evaluation", "files", "methods", "reporting", "training"},

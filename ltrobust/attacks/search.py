@@ -60,7 +60,8 @@ class Search:
     or scale costs no compilation. `radius` (pixel units) is always among them.
 
     Attributes:
-      start: `(problem, settings, threat) -> state`; sees no network.
+      start: `(problem, settings, threat) -> state`; sees no network. None in a search that goes on with lanes that were
+        begun elsewhere.
       point: `state -> image` at which the network is wanted next.
       advance: `(problem, state, settings, threat, answer) -> state`.
       objective: `(problem, state, settings, logits) -> [B]`, ascended; the one function that is written for a batch.
@@ -69,7 +70,7 @@ class Search:
         because its random draws cost as much as a small network, and are rarely wanted.
     """
 
-    start: Callable[[Problem, Any, Threat], Any]
+    start: Callable[[Problem, Any, Threat], Any] | None
     point: Callable[[Any], jax.Array]
     advance: Callable[[Problem, Any, Any, Threat, Answer], Any]
     objective: Callable[[Problem, Any, Any, jax.Array], jax.Array] | None = None
@@ -88,7 +89,9 @@ class Lanes(NamedTuple):
 
 def begin(search: Search, problem: Problem, settings: Any, threat: Threat, occupied: jax.Array) -> Lanes:
     """Lanes before their first evaluation."""
-    state = jax.vmap(lambda one: search.start(one, settings, threat))(problem)
+    start = search.start
+    assert start is not None, "a search without a start begins no lanes"
+    state = jax.vmap(lambda one: start(one, settings, threat))(problem)
     none = jnp.zeros(occupied.shape, jnp.int32)
     return Lanes(problem, state, none, jnp.zeros(occupied.shape, bool), occupied)
 

@@ -159,7 +159,7 @@ class Driver:
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
         """The same at one batch size."""
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
-        fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=_no_start))
+        fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=None))
         # Attacks whose names differ only behind an `@` start alike.
         name = attack.name.partition("@")[0]
         root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
@@ -291,8 +291,3 @@ def _read(
         violations=judgement.violations[which],
         images=images[which],
     )
-
-
-def _no_start(problem: Problem, settings: Any, threat: Threat) -> Any:
-    """Never called: `work` begins no search."""
-    raise NotImplementedError

@@ -101,7 +101,7 @@ def _pair(
 ) -> list[Element]:
     """Everything on two networks."""
     views = differences.views_of(pair["result"], order, names.__getitem__)
-    drawn, numbers = differences.shown((pair["model"], pair["reference"]), views)
+    drawn, numbers = differences.shown((pair["model"], pair["reference"]), views, "group and class")
     return [
         paragraph(f"In the column {found['column']}. {differences.NOTE}", class_="note"),
         element("div", drawn, figure("Images that flip", flips.counts(pair, views)), class_="figures"),

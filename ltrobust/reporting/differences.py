@@ -23,7 +23,7 @@ def section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[E
             below.append(paragraph(f"{entry.first} minus {entry.second}: they are the same weights.", class_="note"))
             continue
         views = views_of(entry.result, evaluation.classes, evaluation.class_name)
-        drawn, numbers = shown((entry.first, entry.second), views)
+        drawn, numbers = shown((entry.first, entry.second), views, "group and class")
         figures.append(drawn)
         below.append(numbers)
     if not comparisons:
@@ -38,9 +38,9 @@ def section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[E
     ]
 
 
-def shown(names: tuple[str, str], views: Sequence[View]) -> tuple[Element, Element]:
-    """A chart of paired differences, first minus second, and its numbers."""
-    title = f"{names[0]} minus {names[1]}"
+def shown(names: tuple[str, str], views: Sequence[View], by: str) -> tuple[Element, Element]:
+    """A chart of paired differences, first minus second, by what `by` says, and its numbers."""
+    title = f"{names[0]} minus {names[1]}, by {by}"
     views = [(name, view) for name, view in views if view["difference"] is not None]
     ends = [100 * view[key] for _, view in views for key in ("low", "high")]
     low, high = charts.around(ends, floor=0, ceiling=0)
@@ -51,7 +51,7 @@ def shown(names: tuple[str, str], views: Sequence[View]) -> tuple[Element, Eleme
     axis = Axis("difference, percentage points", low, high)
     header = ["", *names, "difference", f"only {names[0]}", f"only {names[1]}", "p", "corrected p"]
     numbers = table(header, [_difference(name, view) for name, view in views])
-    chart = charts.rows(f"{title}, by group and class.", rows, axis, bars=False)
+    chart = charts.rows(f"{title}.", rows, axis, bars=False)
     return figure(title, chart), folded(f"{title}: the numbers", numbers)
 
 

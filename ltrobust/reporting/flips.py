@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.reporting import charts, comparison, differences, evidence, tables
-from ltrobust.reporting.charts import Axis, Row
-from ltrobust.reporting.markup import Element, element, figure, folded, interval, paragraph, percent, table
+from ltrobust.reporting import differences, evidence, tables
+from ltrobust.reporting.markup import Element, element, figure, folded, paragraph, table
 
 # Of a text for a terminal; the page and the JSON name all.
 _IDS = 20
@@ -82,33 +81,7 @@ def section(
       pictures: of some flipped images; `missing` says why there are none.
     """
     views = list(pair["columns"].items())
-    ends = [100 * view[key] for _, view in views for key in ("low", "high")]
-    axis = Axis("difference, percentage points", *charts.around(ends, floor=0, ceiling=0))
-    rows = [
-        Row(name, [charts.in_percent({**view, "value": view["difference"]}, 0, hollow=not comparison.differs(view))])
-        for name, view in views
-    ]
-    title = f"{pair['model']} minus {pair['reference']}, by column"
-    chart = figure(title, charts.rows(f"{title}, all images.", rows, axis, bars=False))
-    numbers = folded(
-        f"{title}: the numbers",
-        table(
-            ["", pair["model"], pair["reference"], "difference", "won", "lost", "p", "corrected p"],
-            [
-                [
-                    name,
-                    percent(view["first"]),
-                    percent(view["second"]),
-                    interval({**view, "value": view["difference"]}, sign=True),
-                    str(view["b"]),
-                    str(view["c"]),
-                    differences.p_value(view["p"]),
-                    differences.p_value(view["p_holm"]),
-                ]
-                for name, view in views
-            ],
-        ),
-    )
+    chart, numbers = differences.shown((pair["model"], pair["reference"]), views, "column, all images")
     return [
         element("h3", "Which attack made the difference"),
         paragraph(

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import fabricated
+import pages
 import pytest
 from test_page import HOSTILE, Page
 
@@ -141,3 +142,7 @@ def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
     half.write_bytes(b"".join(half.read_bytes().splitlines(keepends=True)[:2000]))
     with pytest.raises(SystemExit, match="finish the evaluation"):
         diagnose.main([str(half.parent)])
+
+
+def test_a_browser_has_nothing_to_complain_of(done, tmp_path):
+    pages.check_in_browser(pages.browser(), done[3], 'id="norms"', tmp_path)

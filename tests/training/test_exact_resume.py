@@ -51,6 +51,7 @@ TOYS = {
     "counting": counting,
     "cfa": lambda method: methods.wrap(method, "cfa", **WRAPPED),
     "fair_ard": lambda method: methods.wrap(methods.create("ard", method.inner), "fair_ard"),
+    "weak_class_reweight": lambda method: methods.wrap(method, "weak_class_reweight", plain_fraction=0.0),
 }
 # The others keep nothing that the phase itself does not keep.
 WITH_STATE = [
