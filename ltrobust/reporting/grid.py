@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds, t_interval
 
@@ -44,9 +45,7 @@ def render_differences(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline:
       cards: a variant and one of its cards, in the order of the rows.
       baseline: a variant.
     """
-    runs: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for variant, card in cards:
-        runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][LAST]["columns"]
+    runs = _by_seed(cards)
     base, rows = runs.get(baseline, {}), []
     for variant, own in runs.items():
         seeds = sorted(own.keys() & base.keys())
@@ -59,6 +58,54 @@ def render_differences(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline:
         ]
         rows.append([f"{variant} minus {baseline}", str(len(seeds)), *(over_seeds(d) if d else "-" for d in found)])
     return markdown([["difference", "seeds", *(title for title, _, _ in NUMBERS)], *rows]) if rows else ""
+
+
+def render_gains(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline: str, reference: str) -> str:
+    """Markdown: what each variant gains on each class over the baseline, and whether the reference gains on the same.
+
+    A gain is the variant's accuracy under PGD-20 minus the baseline's of the same seed, in points. `alike` is
+    Spearman's correlation over classes of the variant's gains of one seed with the reference's of another, so that no
+    run of the baseline is in both: mean [least, greatest] over pairs of seeds. Empty where baseline or reference are
+    missing, where no two seeds are common to all, and for more than 20 classes.
+
+    Args:
+      cards: a variant and one of its cards, in the order of the rows.
+      baseline: a variant.
+      reference: another.
+    """
+    runs = _by_seed(cards)
+    seeds = sorted(set.intersection(*(set(own) for own in runs.values()))) if runs else []
+    names = cards[0][1]["data"]["class_names"] if cards else []
+    if baseline not in runs or reference not in runs or len(seeds) < 2 or len(names) > 20:
+        return ""
+    accuracies = {
+        variant: np.array([[found["value"] for found in own[seed]["pgd20"]["per_class"]] for seed in seeds])
+        for variant, own in runs.items()
+    }
+    gains = {variant: 100 * (own - accuracies[baseline]) for variant, own in accuracies.items() if variant != baseline}
+    header = [f"gain over {baseline}", *names, f"alike: {reference}"]
+    rows = [
+        [variant, *(f"{gain:+.1f}" for gain in own.mean(axis=0).round(1) + 0.0), _alike(own, gains[reference])]
+        for variant, own in gains.items()
+    ]
+    return f"PGD-20 gained by class, mean of {len(seeds)} seeds\n\n{markdown([header, *rows])}"
+
+
+def _alike(gains: np.ndarray, others: np.ndarray) -> str:
+    """Rank correlation of two variants' gains [seeds, C], over pairs of different seeds."""
+    pairs = [(gains[one], others[two]) for one in range(len(gains)) for two in range(len(others)) if one != two]
+    if any(np.ptp(gain) == 0 for pair in pairs for gain in pair):
+        return "-"
+    found = [float(stats.spearmanr(*pair).statistic) for pair in pairs]
+    return f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+
+
+def _by_seed(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Variant -> seed -> columns of the last weights."""
+    runs: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for variant, card in cards:
+        runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][LAST]["columns"]
+    return runs
 
 
 def _numbers(networks: Networks) -> list[str]:

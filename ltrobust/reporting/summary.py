@@ -18,6 +18,8 @@ SWEEPS = "sweeps"
 AGREEMENT = "agreement"
 # The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
 BASELINE = "pgd_at"
+# Whose gains by class the others' are held against: distillation from the balanced teacher.
+REFERENCE = "self_distillation"
 
 
 def load(folder: Path) -> list[dict[str, Any]]:
@@ -103,6 +105,7 @@ def sweeps(root: Path) -> str:
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
             parts.append(grid.render_differences(group, BASELINE))
+            parts.append(grid.render_gains(group, BASELINE, REFERENCE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
             parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
             parts.append(gradients.render(alike))

@@ -4,10 +4,12 @@ import json
 import math
 import pathlib
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from ltrobust.files import write_json
-from ltrobust.reporting import cards, gradients, numbers, summary
+from ltrobust.reporting import cards, gradients, grid, numbers, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -99,6 +101,48 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
         summary.sweeps(tmp_path)
     # The tables of single configurations do not take a sweep for one of them.
     assert summary.results(tmp_path) == ""
+
+
+def test_who_gains_where_is_held_against_another_seed_of_the_reference():
+    rng = np.random.default_rng(0)
+    base = {seed: rng.uniform(0.3, 0.6, 5) for seed in (0, 1, 2)}
+    gain = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    made = {
+        "base": lambda seed: base[seed],
+        "reference": lambda seed: base[seed] + gain,
+        "opposite": lambda seed: base[seed] - 0.5 * gain,
+        "shift": lambda seed: base[seed] + 0.01,
+        # Its gains have another order in each seed; with itself of the same seed it would agree.
+        "turning": lambda seed: base[seed] + np.roll(gain, seed),
+    }
+    cards = [
+        (
+            variant,
+            {
+                "config": {"seed": seed},
+                "data": {"class_names": list("abcde")},
+                "networks": {"student/last": {"columns": {"pgd20": {"per_class": [{"value": v} for v in of(seed)]}}}},
+            },
+        )
+        for variant, of in made.items()
+        for seed in base
+    ]
+    rows = {line.split(" | ")[0][2:]: line[2:-2].split(" | ") for line in _gains(cards)}
+    assert list(rows) == ["reference", "opposite", "shift", "turning"]
+    assert rows["reference"][1:] == ["-20.0", "-10.0", "+0.0", "+10.0", "+20.0", "1.00 [1.00, 1.00]"]
+    assert rows["opposite"][1:] == ["+10.0", "+5.0", "+0.0", "-5.0", "-10.0", "-1.00 [-1.00, -1.00]"]
+    assert rows["shift"][-1] == "-"
+    found = [stats.spearmanr(np.roll(gain, turn), gain).statistic for turn in range(3)]
+    assert rows["turning"][-1] == f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+    # Without a second seed that all have, without the baseline: nothing.
+    assert grid.render_gains([card for card in cards if card[1]["config"]["seed"] < 1], "base", "reference") == ""
+    assert grid.render_gains(cards[3:], "base", "reference") == ""
+    assert grid.render_gains([], "base", "reference") == ""
+
+
+def _gains(cards):
+    """The table's rows of numbers."""
+    return grid.render_gains(cards, "base", "reference").splitlines()[4:]
 
 
 def test_over_seeds_is_mean_deviation_and_t_interval():
