@@ -96,7 +96,7 @@ def _alike(gains: np.ndarray, others: np.ndarray) -> str:
     pairs = [(gains[one], others[two]) for one in range(len(gains)) for two in range(len(others)) if one != two]
     if any(np.ptp(gain) == 0 for pair in pairs for gain in pair):
         return "-"
-    found = [float(stats.spearmanr(*pair).statistic) for pair in pairs]
+    found = [float(np.asarray(stats.spearmanr(*pair))[0]) for pair in pairs]
     return f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
