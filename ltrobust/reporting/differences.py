@@ -39,8 +39,8 @@ def section(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> list[E
 
 
 def shown(names: tuple[str, str], views: Sequence[View], by: str) -> tuple[Element, Element]:
-    """A chart of paired differences, first minus second, by what `by` says, and its numbers."""
-    title = f"{names[0]} minus {names[1]}, by {by}"
+    """A chart of paired differences, first minus second, by what `by` names, and its numbers."""
+    title = f"{names[0]} minus {names[1]}"
     views = [(name, view) for name, view in views if view["difference"] is not None]
     ends = [100 * view[key] for _, view in views for key in ("low", "high")]
     low, high = charts.around(ends, floor=0, ceiling=0)
@@ -51,8 +51,8 @@ def shown(names: tuple[str, str], views: Sequence[View], by: str) -> tuple[Eleme
     axis = Axis("difference, percentage points", low, high)
     header = ["", *names, "difference", f"only {names[0]}", f"only {names[1]}", "p", "corrected p"]
     numbers = table(header, [_difference(name, view) for name, view in views])
-    chart = charts.rows(f"{title}.", rows, axis, bars=False)
-    return figure(title, chart), folded(f"{title}: the numbers", numbers)
+    chart = charts.rows(f"{title}, by {by}.", rows, axis, bars=False)
+    return figure(title, chart), folded(f"{title}, by {by}: the numbers", numbers)
 
 
 def views_of(result: Mapping[str, Any], order: Sequence[int], class_name: Callable[[int], str]) -> list[View]:

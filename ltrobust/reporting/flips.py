@@ -81,7 +81,7 @@ def section(
       pictures: of some flipped images; `missing` says why there are none.
     """
     views = list(pair["columns"].items())
-    chart, numbers = differences.shown((pair["model"], pair["reference"]), views, "column, all images")
+    chart, numbers = differences.shown((pair["model"], pair["reference"]), views, "column")
     return [
         element("h3", "Which attack made the difference"),
         paragraph(

@@ -28,6 +28,7 @@ a { color: var(--link); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 8px 24px;
   align-items: start; }
 figure { margin: 12px 0; break-inside: avoid; max-width: 480px; min-width: 0; }
+.figures > figure:has(.heat) { grid-column: 1 / -1; max-width: none; }
 figcaption { font-weight: 600; font-size: .95rem; }
 figure > svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
