@@ -1,6 +1,6 @@
 """Tables for README and docs, made from committed cards alone, between markers that a test checks. No JAX.
 
-python -m ltrobust.reporting.summary        rewrites the tables in README.md, docs/reproducing.md, docs/results.md
+python -m ltrobust.reporting.summary        rewrites the tables in README.md and docs/
 """
 
 import collections
@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.reporting import gradients, grid
+from ltrobust.reporting import diagnosis, gradients, grid
 from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
+DIAGNOSIS = "diagnosis"  # what `ltrobust.diagnose` wrote
 # The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
 BASELINE = "pgd_at"
 # Whose gains by class the others' are held against: distillation from the balanced teacher.
@@ -61,7 +62,7 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
 def results(root: Path, networks: Collection[str] | None = None) -> str:
     """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
     parts = []
-    folders = [path for path in (root / "results").iterdir() if path.is_dir() and path.name not in (SWEEPS, AGREEMENT)]
+    folders = [path for path in (root / "results").iterdir() if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)]
     for folder in sorted(folders):
         cards = load(folder)
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
@@ -112,6 +113,20 @@ def sweeps(root: Path) -> str:
     return "\n".join(parts) or "No sweep has cards here yet.\n"
 
 
+def diagnoses(root: Path) -> str:
+    """Each diagnosis in `results/diagnosis/` as the terminal shows it, and what it is of."""
+    parts = []
+    for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
+        found = json.loads(path.read_text())
+        threat, images = found["threat"], found["images"]
+        parts.append(
+            f"## {path.stem}\n\n{', '.join(model['name'] for model in found['models'])}; {threat['norm']} "
+            f"{threat['radius']:g}/255, {images['number']} test images, protocol `{found['protocol']['name']}`; written at "
+            f"commit {found['software']['commit'][:12]}.\n\n```text\n{diagnosis.text(found)}\n```\n"
+        )
+    return "\n".join(parts) or "No diagnosis is here yet.\n"
+
+
 def _shared(card: Mapping[str, Any]) -> tuple[Any, ...]:
     """What cards of one table have in common."""
     data, threat = card["data"], card["threat"]
@@ -155,6 +170,7 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "README.md": short,
     "docs/reproducing.md": results,
     "docs/results.md": sweeps,
+    "docs/classes.md": diagnoses,
 }
 
 

@@ -21,7 +21,8 @@ def test_tables_equal_the_cards(page):
 
 
 def test_committed_cards_are_complete_and_name_clean_commits():
-    found = sorted(path for path in (ROOT / "results").rglob("*.json") if summary.AGREEMENT not in path.parts)
+    others = {summary.AGREEMENT, summary.DIAGNOSIS}
+    found = sorted(path for path in (ROOT / "results").rglob("*.json") if others.isdisjoint(path.parts))
     assert found
     for path in found:
         card = json.loads(path.read_text())
@@ -32,8 +33,9 @@ def test_committed_cards_are_complete_and_name_clean_commits():
         assert card["data"]["evaluated"] == card["data"]["test_images"] or "sweeps" in path.parts
 
 
-def test_committed_agreements_name_clean_commits():
-    for path in (ROOT / "results" / summary.AGREEMENT).rglob("*.json"):
+@pytest.mark.parametrize("folder", [summary.AGREEMENT, summary.DIAGNOSIS])
+def test_what_else_is_committed_names_clean_commits(folder):
+    for path in (ROOT / "results" / folder).rglob("*.json"):
         assert len(json.loads(path.read_text())["software"]["commit"]) == 40, path
 
 
