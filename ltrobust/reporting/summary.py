@@ -62,7 +62,11 @@ def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str
 def results(root: Path, networks: Collection[str] | None = None) -> str:
     """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
     parts = []
-    folders = [path for path in (root / "results").iterdir() if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)]
+    folders = [
+        path
+        for path in (root / "results").iterdir()
+        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)
+    ]
     for folder in sorted(folders):
         cards = load(folder)
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
@@ -118,12 +122,12 @@ def diagnoses(root: Path) -> str:
     parts = []
     for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
         found = json.loads(path.read_text())
-        threat, images = found["threat"], found["images"]
-        parts.append(
-            f"## {path.stem}\n\n{', '.join(model['name'] for model in found['models'])}; {threat['norm']} "
-            f"{threat['radius']:g}/255, {images['number']} test images, protocol `{found['protocol']['name']}`; written at "
-            f"commit {found['software']['commit'][:12]}.\n\n```text\n{diagnosis.text(found)}\n```\n"
+        threat, names = found["threat"], ", ".join(model["name"] for model in found["models"])
+        about = (
+            f"{names}; {threat['norm']} {threat['radius']:g}/255, {found['images']['number']} test images, protocol "
+            f"`{found['protocol']['name']}`; written at commit {found['software']['commit'][:12]}."
         )
+        parts.append(f"## {path.stem}\n\n{about}\n\n```text\n{diagnosis.text(found)}\n```\n")
     return "\n".join(parts) or "No diagnosis is here yet.\n"
 
 

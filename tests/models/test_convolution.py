@@ -42,14 +42,15 @@ def test_values_and_both_gradients_are_those_of_the_built_in_rule(size, kernel, 
         np.testing.assert_allclose(mine, theirs, rtol=2e-5, atol=2e-5)
 
 
-def test_second_order_gradients_are_those_of_the_built_in_rule():
-    images = jax.random.normal(jax.random.key(0), (2, 5, 5, 2))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_second_order_gradients_are_those_of_the_built_in_rule(stride):
+    images = jax.random.normal(jax.random.key(0), (2, 6, 6, 2))
     weights = jax.random.normal(jax.random.key(1), (3, 3, 2, 3))
 
     def penalty(w, function):
         inner = jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, w))))
         return jnp.sum(inner(images) ** 2)
 
-    mine = jax.grad(lambda w: penalty(w, lambda x, w: convolve(x, w, (2, 2), ((1, 1), (1, 1)))))(weights)
-    theirs = jax.grad(lambda w: penalty(w, lambda x, w: reference(x, w, 2, ((1, 1), (1, 1)))))(weights)
+    mine = jax.grad(lambda w: penalty(w, lambda x, w: convolve(x, w, (stride, stride), ((1, 1), (1, 1)))))(weights)
+    theirs = jax.grad(lambda w: penalty(w, lambda x, w: reference(x, w, stride, ((1, 1), (1, 1)))))(weights)
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
