@@ -122,6 +122,11 @@ def diagnoses(root: Path) -> str:
     parts = []
     for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
         found = json.loads(path.read_text())
+        # JSON on disk has sorted keys; the terminal shows columns in the protocol's order.
+        attacks, combined = found["protocol"]["attacks"], found["protocol"]["combined"]
+        columns = ["clean", *(attack["name"] for attack in attacks), *(name for name, _ in combined)]
+        for model in found["models"]:
+            model["columns"] = {column: model["columns"][column] for column in columns}
         threat, names = found["threat"], ", ".join(model["name"] for model in found["models"])
         about = (
             f"{names}; {threat['norm']} {threat['radius']:g}/255, {found['images']['number']} test images, protocol "
