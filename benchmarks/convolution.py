@@ -1,13 +1,14 @@
-"""Convolutions on the CPU, directly and as one product of patches: where the second form earns its place.
+"""Convolutions on the CPU: directly, as one product of patches, and in the form that the project chooses.
 
     python benchmarks/convolution.py [--batch=64] [--side=8]
 
 First single layers inside a loop, as attacks run them: the pass itself and both gradients. Then the small network: an
-iteration of PGD and a training pass, with the rule of `models/convolution.py` (patches where the output is smaller than
-the kernel) and with direct convolutions throughout.
+iteration of PGD and a training pass. `chosen` is the rule of `models/convolution.py`: patches where the output is
+smaller than the kernel, two columns at once where there are few outputs, direct otherwise.
 """
 
 import argparse
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -23,15 +24,32 @@ from ltrobust.models import convolution
 from ltrobust.threat import Threat
 
 # Side of the image, channels in and out, side of the kernel, stride.
-SHAPES = ((2, 64, 64, 3, 1), (4, 32, 64, 3, 2), (4, 32, 32, 3, 1), (8, 16, 16, 3, 1), (4, 512, 512, 3, 1))
+SHAPES = (
+    (2, 64, 64, 3, 1),
+    (4, 32, 64, 3, 2),
+    (4, 32, 32, 3, 1),
+    (8, 16, 16, 3, 1),
+    (16, 16, 16, 3, 1),
+    (4, 512, 512, 3, 1),
+)
 LOOP = 10
 PAD = ((1, 1), (1, 1))
 
 
-def direct(images: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any) -> jax.Array:
-    """The project's convolution without its exception."""
-    del options
-    return convolution._convolve(images, kernel, tuple(strides), tuple(map(tuple, padding)))
+@contextlib.contextmanager
+def rule(form: str) -> Iterator[None]:
+    """Convolutions that are traced meanwhile are `direct`, `patches` or as `chosen`."""
+    convolve = convolution.convolve
+    plain = lambda x, w, strides, padding, **_: convolution._convolve(x, w, tuple(strides), tuple(padding))  # noqa: E731
+    patches = lambda x, w, strides, padding, **_: convolution._multiply_patches(x, w, strides, padding)  # noqa: E731
+    taken = {"direct": plain, "patches": patches, "chosen": convolve}[form]
+    few = 0 if form == "direct" else convolution._FEW_OUTPUTS
+    with (
+        mock.patch.object(convolution, "_FEW_OUTPUTS", few),
+        mock.patch.object(convolution, "convolve", taken),
+        mock.patch("ltrobust.models.layers.convolve", taken),
+    ):
+        yield
 
 
 def main() -> None:
@@ -42,15 +60,15 @@ def main() -> None:
     given = parser.parse_args()
     path = measure.begin(given, "convolution")
     calls: dict[str, Callable[[], Any]] = {}
-    for shape in SHAPES:
-        for form, rule in (("direct", direct), ("patches", convolution._multiply_patches)):
-            for name, call in layer(given.batch, shape, rule):
-                calls[f"{shape}|{name}|{form}"] = call
-    for form, rule in (("direct", direct), ("patches", convolution.convolve)):
-        with mock.patch("ltrobust.models.layers.convolve", rule):
-            for name, call in network(given).items():
-                calls[f"small_resnet {given.side}x{given.side}|{name}|{form}"] = call
+    for form in ("direct", "patches", "chosen"):
+        with rule(form):
+            made = {(str(shape), name): call for shape in SHAPES for name, call in layer(given.batch, shape)}
+            if form != "patches":
+                title = f"small_resnet {given.side}x{given.side}"
+                made |= {(title, name): call for name, call in network(given).items()}
+            for (what, name), call in made.items():
                 jax.block_until_ready(call())  # traced while the rule holds
+                calls[f"{what}|{name}|{form}"] = call
     times = measure.interleave(calls, given.repeats)
     measure.finish(path, given, rows(times))
 
@@ -63,16 +81,16 @@ def rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
         row = found.setdefault((shape, name), {"what": shape, "pass": name})
         row[f"{form}_ms"] = measure.spread([1e3 * second / LOOP for second in seconds])
     for row in found.values():
-        row["direct_over_patches"] = row["direct_ms"]["median"] / row["patches_ms"]["median"]
+        row["direct_over_chosen"] = row["direct_ms"]["median"] / row["chosen_ms"]["median"]
     return list(found.values())
 
 
-def layer(batch: int, shape: tuple[int, ...], form: Callable[..., jax.Array]) -> Iterator[tuple[str, Callable]]:
+def layer(batch: int, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable]]:
     """Calls of one layer's three passes, each `LOOP` times in a loop whose rounds depend on one another."""
     side, before, after, size, stride = shape
     images = jax.random.normal(jax.random.key(0), (batch, side, side, before))
     kernel = 0.05 * jax.random.normal(jax.random.key(1), (size, size, before, after))
-    apply = lambda x, w: form(x, w, (stride, stride), PAD)  # noqa: E731
+    apply = lambda x, w: convolution.convolve(x, w, (stride, stride), PAD)  # noqa: E731
     cotangent = apply(images, kernel)
     passes = {
         "forward": lambda x, w: jnp.sum(apply(x, w)),
