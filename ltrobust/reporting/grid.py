@@ -8,7 +8,9 @@ from scipy import stats
 
 from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds, t_interval
 
-LAST, AVERAGED = "student/last", "student/averaged"
+LAST = "student/last"
+# What else has a row, under the variant's name and these words.
+FURTHER = {"student/averaged": "averaged", "teacher/last": "teacher phase"}
 COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
 
 # A row's networks, as the cards hold them.
@@ -22,17 +24,18 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Mapping
       titles: of the columns that name a row.
       cards: a row's names and one of its cards, in the order of the rows.
 
-    A row is of the last weights; averaged ones have a row of their own after it. Numbers of several seeds are mean ±
-    sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over test images, which a
-    deviation over classes does not have; in percent.
+    A row is of the student's last weights; averaged ones and the teacher have rows of their own after it. Numbers of
+    several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over test
+    images, which a deviation over classes does not have; in percent.
     """
     if not cards:
         return "nothing is finished\n"
     rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for names, card in cards:
         rows.setdefault(names, []).append(card["networks"][LAST])
-        if AVERAGED in card["networks"]:
-            rows.setdefault((f"{names[0]}, averaged", *names[1:]), []).append(card["networks"][AVERAGED])
+        for network, words in FURTHER.items():
+            if network in card["networks"]:
+                rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card["networks"][network])
     header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
     overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
     return markdown([header, *overall]) + "\n" + _by_class(titles, rows, cards[0][1])

@@ -17,8 +17,9 @@ from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
 DIAGNOSIS = "diagnosis"  # what `ltrobust.diagnose` wrote
-# The variant that a sweep's others are held against: adversarial training that knows nothing of rarity.
-BASELINE = "pgd_at"
+# What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
+# with class counts in its loss.
+BASELINE, COUNTING = "pgd_at", "at_bsl"
 # Whose gains by class the others' are held against: distillation from the balanced teacher.
 REFERENCE = "self_distillation"
 
@@ -82,7 +83,7 @@ def short(root: Path) -> str:
 
 
 def sweeps(root: Path) -> str:
-    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, and differences to `BASELINE`.
+    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, then differences.
 
     A card's file is named as the sweep names its cell, `at_bsl-imbalance_ratio50.0-seed0`: the variant, the place on
     the axes, each of which has tables of its own, and the seed.
@@ -109,7 +110,7 @@ def sweeps(root: Path) -> str:
             described = _described([card for _, card in group])
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
-            parts.append(grid.render_differences(group, BASELINE))
+            parts += [grid.render_differences(group, other) for other in (BASELINE, COUNTING)]
             parts.append(grid.render_gains(group, BASELINE, REFERENCE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
             parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
