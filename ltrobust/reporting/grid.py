@@ -25,8 +25,8 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Mapping
       cards: a row's names and one of its cards, in the order of the rows.
 
     A row is of the student's last weights; averaged ones and the teacher have rows of their own after it. Numbers of
-    several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over test
-    images, which a deviation over classes does not have; in percent.
+    several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over
+    test images, which a deviation over classes does not have; in percent.
     """
     if not cards:
         return "nothing is finished\n"
