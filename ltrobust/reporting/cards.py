@@ -54,9 +54,15 @@ def software() -> dict[str, str]:
 
 def command() -> str:
     """The command line without what names a folder or an address of these machines."""
-    folders = r"workdir|config\.data\.(cache_)?dir|config\.checkpoint\.dir|config\.teachers\.\w+\.path"
+    folders = r"workdir|run|out|data-dir|config\.data\.(cache_)?dir|config\.checkpoint\.dir|config\.teachers\.\w+\.path"
     local = re.compile(rf"--({folders}|coordinator|num_processes|process_id|patience)\b")
-    return " ".join([Path(sys.argv[0]).name, *(word for word in sys.argv[1:] if not local.match(word))])
+    kept, words = [Path(sys.argv[0]).name], iter(sys.argv[1:])
+    for word in words:
+        if not local.match(word):
+            kept.append(word)
+        elif "=" not in word:
+            next(words, None)  # its value is a word of its own
+    return " ".join(kept)
 
 
 def digest(arrays: list[np.ndarray]) -> str:
