@@ -42,7 +42,7 @@ def _summary(found: Mapping[str, Any]) -> list[Element]:
     models = found["models"]
     rows = [
         Row(
-            _end(model["name"]),
+            _ends(model["name"]),
             [charts.in_percent(model["columns"]["clean"], 6), charts.in_percent(model["robust"], 0)],
         )
         for model in models
@@ -110,6 +110,6 @@ def _pair(
     ]
 
 
-def _end(name: str) -> str:
-    """A name for a chart, which has room for 22 letters: runs differ at their ends."""
-    return name if len(name) <= 22 else f"…{name[-21:]}"
+def _ends(name: str) -> str:
+    """A name for a chart, which has room for 22 letters: runs differ at either end."""
+    return name if len(name) <= 22 else f"{name[:11]}…{name[-10:]}"
