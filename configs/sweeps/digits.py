@@ -3,7 +3,8 @@
     python -m ltrobust.sweep configs/sweeps/digits.py --out=runs/sweep_digits
 
 Every method has its published settings where they are not epochs, and none was tuned here. The teacher of every
-distillation is that of the self-distillation of the same seed: PGD-AT on the balanced subset.
+distillation is that of the self-distillation of the same seed: PGD-AT on the balanced subset. That of
+`self_distillation_all` is PGD-AT on all images instead, in 300 updates where the balanced teacher has 253.
 """
 
 CONFIG = "configs/digits.py"
@@ -35,6 +36,7 @@ VARIANTS = {
     "at_bsl+robust_lt": method("at_bsl", "robust_lt"),
     "self_distillation_logits": method("self_distillation", self_distillation__beta=0.0) | TEACHER,
     "self_distillation_igdm": method("self_distillation", self_distillation__alpha=0.0) | TEACHER,
+    "self_distillation_all": {"teacher.subset": "all", "teacher.remainder": "drop"},
     "ard": method("ard") | TEACHER,
     "iad": method("iad", iad__own_from=LATE) | TEACHER,
     "iad2": method("iad2", iad2__own_from=20) | TEACHER | CLEAN_TEACHER,
