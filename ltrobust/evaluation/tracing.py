@@ -37,6 +37,7 @@ _SOUND = {
 }
 _OF_JAX = pathlib.Path(jax.__file__).parent
 _OWN_CONVOLUTION = "ltrobust.models.convolution"
+_OF_CONVOLUTION = {"conv_general_dilated", "pad", "concatenate", "reshape"}
 _PASSING_ON = ("max", "select_n", "broadcast_in_dim", "convert_element_type", "reshape")
 
 
@@ -132,8 +133,8 @@ def _sound(equation: Any) -> str | None:
     name = equation.primitive.name
     if name == "custom_vjp_call":
         rule = getattr(equation.params.get("bwd"), "f", None)
-        inner = [one.primitive.name for body, _ in _inside(equation, []) for one in body.eqns]
-        own = getattr(rule, "__module__", "") == _OWN_CONVOLUTION and inner == ["conv_general_dilated"]
+        inner = {one.primitive.name for body, _ in _inside(equation, []) for one in body.eqns}
+        own = getattr(rule, "__module__", "") == _OWN_CONVOLUTION and inner <= _OF_CONVOLUTION
         return "convolution" if own else None
     if name in ("jit", "pjit", "custom_jvp_call"):
         body = next((inner for inner, _ in _inside(equation, [])), None)

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -93,8 +94,9 @@ def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Se
     columns = _output_sides(images, kernel, strides, padding)[1]
     if outputs > _FEW_OUTPUTS or wide < 3 or strides[1] > 1 or columns % 2:
         return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
-    both = [jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1)]
-    kernel = jnp.concatenate(both, axis=-1)
+    zero = np.zeros((), kernel.dtype)
+    both = [lax.pad(kernel, zero, ((0, 0, 0), (i, 1 - i, 0), (0, 0, 0), (0, 0, 0))) for i in (0, 1)]
+    kernel = lax.concatenate(both, dimension=3)
     found = lax.conv_general_dilated(images, kernel, (strides[0], 2), padding, dimension_numbers=_LAYOUT)
     return found.reshape(*found.shape[:2], columns, outputs)
 
