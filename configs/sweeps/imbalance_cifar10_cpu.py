@@ -7,17 +7,11 @@ scale and length of `cifar10_cpu.py`'s sweep, whose runs at ratio 50 these are t
 `TFDS_DATA_DIR`.
 """
 
-from configs.sweeps.cifar10_cpu import CONFIG, SHORT
+from configs.sweeps import cifar10_cpu
 
-__all__ = ["CONFIG"]
-
+CONFIG = cifar10_cpu.CONFIG
 AXES = {"data.imbalance_ratio": (50.0, 100.0, 10.0), "seed": (0, 1, 2)}
 
 TEACHER = "{out}/self_distillation_logits-imbalance_ratio{imbalance_ratio}-seed{seed}/checkpoints/teacher"
-CHANGES = {
-    "self_distillation_logits": {"methods.self_distillation.beta": 0.0},
-    "pgd_at": {"student.method": "pgd_at"},
-    "at_bsl": {"student.method": "at_bsl"},
-    "self_distillation": {"teachers.teacher.path": TEACHER},
-}
-VARIANTS = {name: SHORT | changes for name, changes in CHANGES.items()}
+VARIANTS = {name: cifar10_cpu.VARIANTS[name] for name in ("self_distillation_logits", "pgd_at", "at_bsl")}
+VARIANTS["self_distillation"] = cifar10_cpu.SHORT | {"teachers.teacher.path": TEACHER}

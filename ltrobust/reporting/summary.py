@@ -110,7 +110,8 @@ def sweeps(root: Path) -> str:
             described = _described([card for _, card in group])
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
-            parts += [grid.render_differences(group, other) for other in (BASELINE, COUNTING)]
+            parts.append(grid.render_differences(group, BASELINE))
+            parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
             parts.append(grid.render_gains(group, BASELINE, REFERENCE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
             parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
