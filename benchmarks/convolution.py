@@ -1,13 +1,13 @@
 """Convolutions on the CPU: directly, as one product of patches, and in the form that the project chooses.
 
-    python benchmarks/convolution.py [--batch=64] [--side=8]
+    python benchmarks/convolution.py [--batch=64] [--networks=small_resnet,resnet18]
 
-First single layers inside a loop, as attacks run them: the pass itself and both gradients. Then the small network: an
+First single layers inside a loop, as attacks run them: the pass itself and both gradients. Then whole networks: an
 iteration of PGD and a training pass. `chosen` is the rule of `models/convolution.py`: patches where the output is
-smaller than the kernel, two columns at once where there are few outputs, direct otherwise.
+smaller than the kernel, two columns at once where there are few outputs, Winograd's form where there are many channels,
+direct otherwise.
 """
 
-import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +20,7 @@ import measure
 from ltrobust import models
 from ltrobust.attacks import objectives
 from ltrobust.attacks.pgd import pgd
-from ltrobust.models import convolution
+from ltrobust.models import convolution, winograd
 from ltrobust.threat import Threat
 
 # Side of the image, channels in and out, side of the kernel, stride.
@@ -30,8 +30,13 @@ SHAPES = (
     (4, 32, 32, 3, 1),
     (8, 16, 16, 3, 1),
     (16, 16, 16, 3, 1),
+    (4, 64, 64, 3, 1),
+    (32, 64, 64, 3, 1),
+    (16, 128, 128, 3, 1),
+    (8, 256, 256, 3, 1),
     (4, 512, 512, 3, 1),
 )
+NETWORKS = {"small_resnet": (8, 8, 1), "resnet18": (32, 32, 3)}
 LOOP = 10
 PAD = ((1, 1), (1, 1))
 
@@ -43,12 +48,12 @@ def rule(form: str) -> Iterator[None]:
     plain = lambda x, w, strides, padding, **_: convolution._convolve(x, w, tuple(strides), tuple(padding))  # noqa: E731
     patches = lambda x, w, strides, padding, **_: convolution._multiply_patches(x, w, strides, padding)  # noqa: E731
     taken = {"direct": plain, "patches": patches, "chosen": convolve}[form]
-    few = 0 if form == "direct" else convolution._FEW_OUTPUTS
-    with (
-        mock.patch.object(convolution, "_FEW_OUTPUTS", few),
-        mock.patch.object(convolution, "convolve", taken),
-        mock.patch("ltrobust.models.layers.convolve", taken),
-    ):
+    with contextlib.ExitStack() as patched:
+        if form == "direct":
+            patched.enter_context(mock.patch.object(convolution, "_FEW_OUTPUTS", 0))
+            patched.enter_context(mock.patch.object(winograd, "pays", return_value=False))
+        patched.enter_context(mock.patch.object(convolution, "convolve", taken))
+        patched.enter_context(mock.patch("ltrobust.models.layers.convolve", taken))
         yield
 
 
@@ -56,7 +61,7 @@ def main() -> None:
     """Times all pairs in turn."""
     parser = measure.parser(__doc__)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--side", type=int, default=8, help="of the small network's images")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     given = parser.parse_args()
     path = measure.begin(given, "convolution")
     calls: dict[str, Callable[[], Any]] = {}
@@ -64,8 +69,8 @@ def main() -> None:
         with rule(form):
             made = {(str(shape), name): call for shape in SHAPES for name, call in layer(given.batch, shape)}
             if form != "patches":
-                title = f"small_resnet {given.side}x{given.side}"
-                made |= {(title, name): call for name, call in network(given).items()}
+                names = given.networks.split(",")
+                made |= {(title, name): call for title in names for name, call in network(title, given.batch).items()}
             for (what, name), call in made.items():
                 jax.block_until_ready(call())  # traced while the rule holds
                 calls[f"{what}|{name}|{form}"] = call
@@ -103,12 +108,12 @@ def layer(batch: int, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable]]:
         yield name, lambda loop=loop: loop(images, kernel)
 
 
-def network(given: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Calls of PGD and of training passes of the small network, `LOOP` iterations each."""
-    module = models.create("small_resnet", num_classes=10)
-    params, stats = models.initialise(module, jax.random.key(0), (given.side, given.side, 1))
-    images = jax.random.uniform(jax.random.key(1), (given.batch, given.side, given.side, 1))
-    labels, keys = jnp.arange(given.batch) % 10, jax.random.split(jax.random.key(2), given.batch)
+def network(title: str, batch: int) -> dict[str, Callable[[], Any]]:
+    """Calls of PGD and of training passes of a network, `LOOP` iterations each."""
+    module = models.create(title, num_classes=10)
+    params, stats = models.initialise(module, jax.random.key(0), NETWORKS[title])
+    images = jax.random.uniform(jax.random.key(1), (batch, *NETWORKS[title]))
+    labels, keys = jnp.arange(batch) % 10, jax.random.split(jax.random.key(2), batch)
 
     def loss(params: Any, points: jax.Array, bn: models.BatchNormMode) -> jax.Array:
         return objectives.cross_entropy(models.forward(module, params, stats, points, bn=bn)[0], labels)

@@ -5,15 +5,19 @@ A multiplication with its addition is two FLOPs. Padding counts as in the litera
 fall on padding. Batch norm, activations and losses are not counted.
 """
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ltrobust import models
+from ltrobust.models import winograd
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +133,15 @@ def step_bytes(found: Network, method: str, attack_steps: int, *, batch: int, nu
     activations = (5 * graded + 2 * plain) * found.activations * number_bytes
     weights = (2 * graded + plain) * found.parameters * number_bytes + 5 * found.parameters * 4
     return activations + weights / batch
+
+
+@contextlib.contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """What is traced meanwhile has no form of convolutions with fewer products, so that XLA counts them all."""
+    with mock.patch.object(winograd, "pays", return_value=False):
+        jax.clear_caches()
+        yield
+    jax.clear_caches()
 
 
 def counted(with_steps: Any, without_steps: Any, steps: int) -> float:

@@ -1,10 +1,11 @@
 """The training step: images per second, FLOP per second and what share of a measured matrix product that is.
 
     python benchmarks/train_step.py [--networks=resnet18,wrn_34_10,small_resnet] [--methods=at_bsl,self_distillation]
-        [--batches=128] [--dtypes=float32] [--against=torch] [--steps=1] [--memory]
+        [--batches=128] [--dtypes=float32] [--devices=1,2] [--against=torch] [--steps=1] [--memory]
 
 With --against=torch the same step in PyTorch is timed in the same rounds on the same threads, as peers release it and
 tuned (`torch_step.py`; a test holds it to our result). A row's share refers to the matrix product in its own type.
+With --devices=1,2 our step is timed on one device and divided over two; on the CPU, devices share the process's cores.
 FLOPs are those of convolutions and matrix products by layer shapes; XLA's own count stands beside them. --memory starts
 each of them once more, alone, and asks how much memory the process held.
 """
@@ -20,6 +21,8 @@ import jax
 import measure
 import training
 
+from ltrobust.training.devices import make_mesh
+
 FORMS = ("ours", "torch released", "torch tuned")
 
 
@@ -30,12 +33,14 @@ def main() -> None:
     parser.add_argument("--methods", default="at_bsl,self_distillation")
     parser.add_argument("--batches", default="128", help="images in a step, several by commas")
     parser.add_argument("--dtypes", default="float32", help="compute types of ours and of the tuned form, by commas")
+    parser.add_argument("--devices", default="1", help="devices that our batch is divided over, several by commas")
     parser.add_argument("--steps", type=int, default=1, help="steps in one timed dispatch")
     parser.add_argument("--attack_steps", type=int, default=10)
     parser.add_argument("--against", choices=["", "torch"], default="")
     parser.add_argument("--memory", action="store_true", help="ask each form's own process how much it holds (CPU)")
     parser.add_argument("--alone", choices=["", *FORMS], default="", help="make one call of this form and end")
     given = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", max(map(int, given.devices.split(","))))
     if given.alone:
         alone(given)
         return
@@ -56,10 +61,11 @@ def compare(given: argparse.Namespace, network: str, method: str, batch: int) ->
     calls, rows, peaks = {}, {}, {}
     for dtype in given.dtypes.split(","):
         calls[f"{measure.PEAK}, {dtype}"], peaks[dtype] = measure.matrix_product(dtype)
-    for form, dtype in forms(given):
-        name = f"{form}, {dtype}"
-        call, row = (ours if form == "ours" else theirs)(given, network, method, batch, form, dtype)
-        rows[name] = {"network": network, "method": method, "batch": batch, "form": form, "dtype": dtype} | row
+    for form, dtype, devices in forms(given):
+        name = f"{form}, {dtype}, {devices}"
+        call, row = (ours if form == "ours" else theirs)(given, network, method, batch, form, dtype, devices)
+        what = {"network": network, "method": method, "batch": batch, "form": form, "dtype": dtype, "devices": devices}
+        rows[name] = what | row
         calls[name] = call
     times = measure.interleave(calls, given.repeats)
     for name, row in rows.items():
@@ -76,13 +82,13 @@ def compare(given: argparse.Namespace, network: str, method: str, batch: int) ->
     return list(rows.values())
 
 
-def forms(given: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """What is compared, with its compute type; the released form is float32 only."""
-    dtypes = given.dtypes.split(",")
-    yield from (("ours", dtype) for dtype in dtypes)
+def forms(given: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
+    """What is compared, with its compute type and devices; the released form is float32 only."""
+    dtypes, devices = given.dtypes.split(","), [int(count) for count in given.devices.split(",")]
+    yield from (("ours", dtype, count) for dtype in dtypes for count in devices)
     if given.against:
-        yield "torch released", "float32"
-        yield from (("torch tuned", dtype) for dtype in dtypes)
+        yield "torch released", "float32", 1
+        yield from (("torch tuned", dtype, 1) for dtype in dtypes)
 
 
 def configuration(given: argparse.Namespace, network: str, method: str, batch: int, dtype: str = "float32") -> Any:
@@ -92,24 +98,28 @@ def configuration(given: argparse.Namespace, network: str, method: str, batch: i
 
 
 def ours(
-    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str
+    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str, devices: int
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """A call of our compiled stretch, and what is known of it without timing."""
     del form
-    found = training.prepare(configuration(given, network, method, batch, dtype), steps_at_once=given.steps)
+    mesh = make_mesh(jax.devices()[:devices])
+    found = training.prepare(configuration(given, network, method, batch, dtype), mesh, steps_at_once=given.steps)
     program, row = measure.compiled(found.lower)
     plain = configuration(given, network, method, batch, dtype)
     plain.student.attack.steps = 0
-    without = training.prepare(plain, steps_at_once=given.steps).lower().compile()
-    row["gflop_per_image_by_xla"] = flops.counted(program, without, given.attack_steps) / batch / 1e9
+    without = training.prepare(plain, mesh, steps_at_once=given.steps)
+    with flops.direct_convolutions():
+        counted = flops.counted(found.lower().compile(), without.lower().compile(), given.attack_steps)
+    row["gflop_per_image_by_xla"] = counted * devices / batch / 1e9
     row["program_bytes"] = measure.program_memory(program)
     return lambda: found.run(program, given.steps), row
 
 
 def theirs(
-    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str
+    given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str, devices: int
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """A call of PyTorch's step from the same weights, and seconds until its first result, compilation included."""
+    del devices
     import torch
     import torch_step
 
@@ -141,6 +151,7 @@ def only(network: str, method: str, batch: int, row: dict[str, Any]) -> list[str
         f"--methods={method}",
         f"--batches={batch}",
         f"--dtypes={row['dtype']}",
+        f"--devices={row['devices']}",
     ]
 
 
@@ -149,7 +160,9 @@ def alone(given: argparse.Namespace) -> None:
     measure.hold(given)
     make = ours if given.alone == "ours" else theirs
     with measure.compile_cache():
-        call, _ = make(given, given.networks, given.methods, int(given.batches), given.alone, given.dtypes)
+        call, _ = make(
+            given, given.networks, given.methods, int(given.batches), given.alone, given.dtypes, int(given.devices)
+        )
         jax.block_until_ready(call())
 
 

@@ -37,7 +37,10 @@ _SOUND = {
 }
 _OF_JAX = pathlib.Path(jax.__file__).parent
 _OWN_CONVOLUTION = "ltrobust.models.convolution"
-_OF_CONVOLUTION = {"conv_general_dilated", "pad", "concatenate", "reshape"}
+_OF_CONVOLUTION = {
+    *("conv_general_dilated", "dot_general", "add", "sub", "mul", "neg", "scan", "jit"),
+    *("pad", "concatenate", "reshape", "slice", "squeeze", "stack", "transpose", "broadcast_in_dim"),
+}
 _PASSING_ON = ("max", "select_n", "broadcast_in_dim", "convert_element_type", "reshape")
 
 
@@ -133,8 +136,7 @@ def _sound(equation: Any) -> str | None:
     name = equation.primitive.name
     if name == "custom_vjp_call":
         rule = getattr(equation.params.get("bwd"), "f", None)
-        inner = {one.primitive.name for body, _ in _inside(equation, []) for one in body.eqns}
-        own = getattr(rule, "__module__", "") == _OWN_CONVOLUTION and inner <= _OF_CONVOLUTION
+        own = getattr(rule, "__module__", "") == _OWN_CONVOLUTION and _names(equation) <= _OF_CONVOLUTION
         return "convolution" if own else None
     if name in ("jit", "pjit", "custom_jvp_call"):
         body = next((inner for inner, _ in _inside(equation, [])), None)
@@ -143,6 +145,12 @@ def _sound(equation: Any) -> str | None:
         file = str(getattr(where, "func_filename", "") or "")
         return function if function in _SOUND and pathlib.Path(file).is_relative_to(_OF_JAX) else None
     return None
+
+
+def _names(equation: Any) -> set[str]:
+    """The names of all operations inside."""
+    inner = [one for body, _ in _inside(equation, []) for one in body.eqns]
+    return {one.primitive.name for one in inner}.union(*map(_names, inner))
 
 
 def _is_maximum(atom: Any, makers: dict[Any, Any]) -> bool:

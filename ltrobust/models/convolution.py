@@ -7,7 +7,8 @@ training steps are loops. So on the CPU both gradients are written here as ordin
 explicit transpositions: the same sums, the same speed in a loop as outside. A convolution whose output is smaller than
 its kernel falls back to naive code everywhere: there, patches are laid side by side and one matrix product is made of
 it. A convolution with few outputs leaves most of a vector unit idle: there, two neighbouring columns are computed as
-outputs of one wider kernel. Accelerators keep JAX's own rule, which their compilers recognise.
+outputs of one wider kernel. A 3x3 convolution with many channels has a form with fewer products: `models/winograd.py`.
+Accelerators keep JAX's own rule, which their compilers recognise.
 """
 
 import functools
@@ -18,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from ltrobust.models import winograd
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -91,7 +94,10 @@ def _convolve(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: 
 def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Sequence[tuple[int, int]]) -> jax.Array:
     """The convolution; of few outputs two columns at once, by a kernel that holds the kernel twice, shifted by one."""
     _, wide, _, outputs = kernel.shape
-    columns = _output_sides(images, kernel, strides, padding)[1]
+    sides = _output_sides(images, kernel, strides, padding)
+    if winograd.pays(images, kernel, strides, sides):
+        return winograd.convolve(images, kernel, padding)
+    columns = sides[1]
     if outputs > _FEW_OUTPUTS or wide < 3 or strides[1] > 1 or columns % 2:
         return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
     zero = np.zeros((), kernel.dtype)
@@ -135,6 +141,8 @@ def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: j
     if max(strides) > 1 and all(k % s == 0 for _, k, _, s, _ in axes):
         return _residues(axes, kernel, cotangent, strides)
     pads = [(k - 1 - low, n + low - (o - 1) * s - 1) for n, k, o, s, (low, _) in axes]
+    if winograd.pays(cotangent, kernel, strides, [n for n, *_ in axes]):
+        return winograd.convolve(cotangent, kernel, pads, mirrored=True)
     mirrored = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
     if max(strides) == 1:
         return _direct(cotangent, mirrored, strides, pads)

@@ -1,0 +1,107 @@
+"""Winograd's form of the 3x3 convolution: the values, gradients and errors of the direct sum, and where it is used."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ltrobust.models import winograd
+from ltrobust.models.convolution import convolve
+
+PADDINGS = [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (0, 2))]
+
+
+def direct(images, kernel, padding):
+    return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def drawn(batch, side, channels, outputs, dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 2)
+    images = jax.random.normal(keys[0], (batch, side, side, channels), dtype)
+    return images, jax.random.normal(keys[1], (3, 3, channels, outputs), dtype) / np.sqrt(9 * channels)
+
+
+@pytest.fixture
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("cache", [0, 300_000, 10**9], ids=["one by one", "some", "all at once"])
+def test_values_and_both_gradients_are_those_of_the_direct_sum(monkeypatch, double, padding, cache):
+    monkeypatch.setattr(winograd, "_CACHE", cache)
+    images, kernel = drawn(6, 8, 32, 48)
+    assert winograd.pays(images, kernel, (1, 1), (8, 8))
+    results = [
+        jax.value_and_grad(lambda x, w, f=function: jnp.sum(jnp.sin(f(x, w))), (0, 1))(images, kernel)
+        for function in (lambda x, w: convolve(x, w, (1, 1), padding), lambda x, w: direct(x, w, padding))
+    ]
+    for mine, reference in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(mine, reference, rtol=1e-11, atol=1e-11)
+
+
+def test_the_mirrored_form_is_the_image_gradient(double):
+    images, kernel = drawn(4, 8, 32, 32)
+    value, pull = jax.vjp(lambda x: direct(x, kernel, ((1, 1), (1, 1))), images)
+    cotangent = jnp.cos(value)
+    found = winograd.convolve(cotangent, kernel, ((1, 1), (1, 1)), mirrored=True)
+    np.testing.assert_allclose(found, pull(cotangent)[0], rtol=1e-11, atol=1e-11)
+
+
+def test_an_image_does_not_depend_on_the_others(double):
+    images, kernel = drawn(6, 8, 32, 32)
+    whole = winograd.convolve(images, kernel, ((1, 1), (1, 1)))
+    other = winograd.convolve(images.at[1:].set(jnp.nan), kernel, ((1, 1), (1, 1)))
+    np.testing.assert_array_equal(whole[0], other[0])
+    assert jnp.isnan(other[1:]).all()
+
+
+def test_second_order_gradients_are_those_of_the_direct_sum(double):
+    images, kernel = drawn(4, 8, 32, 32)
+
+    def penalty(function):
+        inner = lambda w: jax.grad(lambda x: jnp.sum(jnp.tanh(function(x, w))))(images)  # noqa: E731
+        return jax.grad(lambda w: jnp.sum(inner(w) ** 2))(kernel)
+
+    mine = penalty(lambda x, w: convolve(x, w, (1, 1), ((1, 1), (1, 1))))
+    np.testing.assert_allclose(mine, penalty(lambda x, w: direct(x, w, ((1, 1), (1, 1)))), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 64), (8, 256), (4, 512)])
+def test_its_error_in_float32_is_that_of_a_direct_sum(side, channels):
+    images, kernel = drawn(4, side, channels, channels, jnp.float32)
+    padding = ((1, 1), (1, 1))
+    with jax.enable_x64(True):
+        exact = direct(images.astype(jnp.float64), kernel.astype(jnp.float64), padding)
+    errors = [np.std(np.asarray(f(images, kernel, padding)) - np.asarray(exact)) for f in (winograd.convolve, direct)]
+    assert np.std(np.asarray(exact)) > 0.8
+    assert errors[0] < 1e-6
+    assert errors[0] < 2 * errors[1]
+
+
+@pytest.mark.parametrize(
+    ("what", "paid"),
+    [
+        ({}, True),
+        ({"channels": 16}, False),
+        ({"outputs": 16}, False),
+        ({"batch": 3}, False),  # 48 tiles
+        ({"side": 7}, False),
+        ({"strides": (2, 2)}, False),
+        ({"taps": 1}, False),
+        ({"dtype": jnp.bfloat16}, False),
+    ],
+    ids=str,
+)
+def test_where_it_pays(what, paid):
+    case = {"batch": 4, "side": 8, "channels": 32, "outputs": 32, "strides": (1, 1), "taps": 3, "dtype": jnp.float32}
+    case |= what
+    images = jax.ShapeDtypeStruct((case["batch"], case["side"], case["side"], case["channels"]), case["dtype"])
+    kernel = jax.ShapeDtypeStruct((case["taps"], case["taps"], case["channels"], case["outputs"]), case["dtype"])
+    sides = [-(-side // stride) for side, stride in zip(images.shape[1:3], case["strides"], strict=True)]
+    pad = ((case["taps"] // 2,) * 2,) * 2
+    assert winograd.pays(images, kernel, case["strides"], sides) == paid
+    traced = jax.make_jaxpr(lambda x, w: convolve(x, w, case["strides"], pad))(images, kernel)
+    assert ("conv_general_dilated" in str(traced)) != paid
