@@ -1,13 +1,16 @@
 """Is bfloat16 safe? Training in it against training in float32, and whether PGD in it is a weaker attack.
 
-    python benchmarks/precision.py [--seeds=0,1,2,3,4] [--teacher_epochs=60] [--student_epochs=100] [--steps=20]
+    python benchmarks/precision.py [--config=digits|cifar10_cpu] [--seeds=0,1,2,3,4] [--steps=20]
+        [--teacher_epochs=N] [--student_epochs=N]
 
-Training: the run of configs/digits.py with `model.dtype` float32 and bfloat16, every seed with both; verdicts are
-float32 in both. Printed are the numbers of both over seeds, and their difference by seed, with 95 % t-intervals.
+Training: the run of configs/digits.py, or CIFAR-10-LT as configs/sweeps/cifar10_cpu.py trains it (TFDS_DATA_DIR says
+where), with `model.dtype` float32 and bfloat16, every seed with both; verdicts are float32 in both. Printed are the
+numbers of both over seeds, and their difference by seed, with 95 % t-intervals.
 
-Attack: PGD on each float32 student, from the same starts, with gradients computed in float32 and in bfloat16. What the
-attacks reach is judged in float32: the mean loss, its paired difference over images, and the robust images. A bfloat16
-attack that reaches less loss would make every robust accuracy trained or measured with it look too high.
+Attack: PGD on the images that are evaluated, on each float32 student, from the same starts, with gradients computed in
+float32 and in bfloat16. What the attacks reach is judged in float32: the mean loss, its paired difference over images,
+and the robust images. A bfloat16 attack that reaches less loss would make every robust accuracy trained or measured
+with it look too high.
 """
 
 import argparse
@@ -21,17 +24,20 @@ import measure
 import numpy as np
 from scipy import stats
 
-from configs import digits
+from configs import cifar10_cpu, digits
+from configs.sweeps import cifar10_cpu as sweep
 from ltrobust import experiment, models
 from ltrobust.attacks import objectives
 from ltrobust.attacks.pgd import pgd
 from ltrobust.data import batches, sources
+from ltrobust.data.splits import first_of_each_class
 from ltrobust.files import read_json
 from ltrobust.reporting import summary
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import Weights
 
+CONFIGS = {"digits": (digits, {}), "cifar10_cpu": (cifar10_cpu, sweep.SHORT)}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -39,8 +45,9 @@ def main() -> None:
     """Trains every seed in both types, attacks every float32 student in both, prints one table."""
     parser = measure.parser(__doc__)
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--teacher_epochs", type=int, default=digits.get_config().teacher.epochs)
-    parser.add_argument("--student_epochs", type=int, default=digits.get_config().student.epochs)
+    parser.add_argument("--config", choices=sorted(CONFIGS), default="digits")
+    parser.add_argument("--teacher_epochs", type=int, default=0, help="0: the configuration's")
+    parser.add_argument("--student_epochs", type=int, default=0, help="0: the configuration's")
     parser.add_argument("--steps", type=int, default=20, help="of PGD")
     given = parser.parse_args()
     path, seeds = measure.begin(given, "precision"), given.seeds.split(",")
@@ -59,11 +66,14 @@ def main() -> None:
 
 
 def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:
-    """The digits run with that seed and type."""
-    config = digits.get_config()
+    """The run with that seed and type."""
+    module, changes = CONFIGS[given.config]
+    config = module.get_config()
+    config.update_from_flattened_dict(changes)
     config.seed = seed
     config.model.dtype = dtype
-    config.teacher.epochs, config.student.epochs = given.teacher_epochs, given.student_epochs
+    for phase, epochs in ((config.teacher, given.teacher_epochs), (config.student, given.student_epochs)):
+        phase.epochs = epochs or phase.epochs
     return config.lock()
 
 
@@ -77,8 +87,10 @@ def numbers(title: str, found: dict[str, list[dict[str, Any]]], column: str, vie
 
 def attacked(config: Any, workdir: Path, steps: int) -> dict[str, Any]:
     """What PGD reaches on the student's last network with gradients in both types, judged in float32."""
-    test = sources.load("digits", "test", cache_dir=config.data.cache_dir)
-    images, labels = jnp.asarray(batches.to_unit(test.images)), jnp.asarray(test.labels, jnp.int32)
+    data = config.data
+    test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
+    ids = first_of_each_class(test.labels, config.eval.limit)
+    images, labels = jnp.asarray(batches.to_unit(test.images[ids])), jnp.asarray(test.labels[ids], jnp.int32)
     threat, exact = phases.make_threat(config), network("float32", config)
     with Checkpoints(workdir / "checkpoints" / "student", read_only=True) as checkpoints:
         template = Weights(*models.initialise(exact, jax.random.key(0), test.images.shape[1:]))
@@ -107,7 +119,9 @@ def attacked(config: Any, workdir: Path, steps: int) -> dict[str, Any]:
 
 def network(dtype: str, config: Any) -> Any:
     """The configured network in a type; both have the same weights."""
-    return models.create(config.model.name, num_classes=10, dtype=dtype, width=config.model.width)
+    config = config.copy_and_resolve_references()
+    config.model.dtype = dtype
+    return phases.make_module(config, 10, head=models.Head())
 
 
 def losses(reached: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -77,6 +77,10 @@ def compare(given: argparse.Namespace, network: str, method: str, batch: int) ->
         row["share_of_matrix_product"] = measure.spread([rate / peak for rate in rates])
         row["matrix_product_gflop_per_second"] = peak / 1e9
         row["gflop_per_image"] = work / batch / given.steps / 1e9
+        if row["form"] == "ours":
+            for other in (other for other in rows if other.startswith("torch")):
+                pairs = zip(times[other], times[name], strict=True)
+                row[f"speed over {other.rsplit(',', 1)[0]}"] = measure.spread([theirs / ours for theirs, ours in pairs])
         if given.memory:
             row["process_bytes"] = measure.process_memory([*sys.argv, *only(network, method, batch, row)])
     return list(rows.values())
