@@ -149,10 +149,13 @@ def program_memory(program: Any) -> int:
 
 
 def process_memory(arguments: Sequence[str]) -> int:
-    """Most bytes that this script, started alone with these arguments, holds in memory at once (CPU)."""
+    """Most bytes that this script, started alone with these arguments, holds in memory at once (Linux, CPU).
+
+    Not `getrusage`, whose maximum a started process inherits from the one that starts it.
+    """
     code = (
-        "import resource, runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
+        "print(next(1024 * int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
     path = os.pathsep.join(filter(None, (str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", ""))))
     done = subprocess.run(

@@ -86,6 +86,16 @@ def test_measurements_take_turns_and_results_are_not_replaced(tmp_path, capsys):
     assert measure.begin(given, "example") == path
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc on this system")
+def test_memory_of_a_process_is_its_own(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nheld = bytearray(int(sys.argv[1]))\n")
+    here = bytearray(300_000_000)
+    small, large = (measure.process_memory([str(script), str(size)]) for size in (0, 200_000_000))
+    assert small < len(here)
+    assert large - small == pytest.approx(200e6, rel=0.05)
+
+
 def test_xla_counts_a_loop_once():
     """What `flops.counted` is built on."""
     shape = jax.ShapeDtypeStruct((16, 16), "float32")
