@@ -96,7 +96,7 @@ def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Se
     _, wide, _, outputs = kernel.shape
     sides = _output_sides(images, kernel, strides, padding)
     if winograd.pays(images, kernel, strides, sides):
-        return winograd.convolve(images, kernel, padding)
+        return winograd.convolve(images, kernel, tuple(padding))
     columns = sides[1]
     if outputs > _FEW_OUTPUTS or wide < 3 or strides[1] > 1 or columns % 2:
         return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=_LAYOUT)
@@ -142,7 +142,7 @@ def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: j
         return _residues(axes, kernel, cotangent, strides)
     pads = [(k - 1 - low, n + low - (o - 1) * s - 1) for n, k, o, s, (low, _) in axes]
     if winograd.pays(cotangent, kernel, strides, [n for n, *_ in axes]):
-        return winograd.convolve(cotangent, kernel, pads, mirrored=True)
+        return winograd.convolve(cotangent, kernel, tuple(pads), mirrored=True)
     mirrored = lax.rev(kernel, (0, 1)).transpose(0, 1, 3, 2)
     if max(strides) == 1:
         return _direct(cotangent, mirrored, strides, pads)

@@ -13,6 +13,7 @@ It is the same function in other roundings: in float32, of normal images and ker
 direct sum against float64, depending on channels.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ def pays(images: Any, kernel: Any, strides: Sequence[int], sides: Sequence[int])
     return fits and images.dtype in _DTYPES and min(kernel.shape[2:]) >= _CHANNELS and tiles >= _TILES
 
 
+@functools.partial(jax.jit, static_argnames=("padding", "mirrored"))
 def convolve(
     images: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]], *, mirrored: bool = False
 ) -> jax.Array:
@@ -67,16 +69,22 @@ def convolve(
         return parts.reshape(-1, height, width, outputs)
 
     held = 4 * height * width * sum(kernel.shape[2:]) * images.dtype.itemsize
-    together = _divisor(len(images), max(_CACHE // held, 1))
+    together = _together(len(images), held)
     if together == len(images):
         return some(images)
-    found = lax.map(some, images.reshape(-1, together, *images.shape[1:]))
-    return found.reshape(-1, height, width, outputs)
+    # Every so many-th image belongs to a group: where a batch is divided over devices, each group is too.
+    groups = jnp.moveaxis(images.reshape(together, -1, *images.shape[1:]), 1, 0)
+    return jnp.moveaxis(lax.map(some, groups), 0, 1).reshape(-1, height, width, outputs)
 
 
-def _divisor(number: int, most: int) -> int:
-    """The greatest divisor that is not above `most`."""
-    return max(divisor for divisor in range(1, min(number, most) + 1) if number % divisor == 0)
+def _together(number: int, held: int) -> int:
+    """How many images make a group: a divisor of their number, of which the cache holds as many as that takes.
+
+    A multiple of the devices where it can be, for a batch that is divided over them without their knowing.
+    """
+    least = jax.local_device_count() if number % jax.local_device_count() == 0 else 1
+    most = max(_CACHE // held, least) // least
+    return least * max(divisor for divisor in range(1, most + 1) if number // least % divisor == 0)
 
 
 def _transform(matrix: _Grid, grid: _Grid) -> list[list[Any]]:

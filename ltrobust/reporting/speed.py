@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, from arithmetic (`floors.json`) and from what benchmarks have measured. No JAX."""
+"""What the pages say of speed, from arithmetic (`floors.json`) and from what benchmarks have measured. No JAX."""
 
 import json
 import sys
@@ -8,6 +8,8 @@ from typing import Any
 
 from ltrobust.reporting import summary
 
+README, PARAGRAPH = "README.md", "speed"  # the page of the short table, and the name of its markers
+PERFORMANCE = "docs/performance.md"
 NOT_MEASURED = "not measured"
 # Per chip: FLOP/s in bfloat16, bytes/s of memory, bytes/s that one chip gives to an all-reduce over all its links (the
 # pod's all-reduce bandwidth over its chips), links. From Google's pages "TPU v4" and "TPU v5e".
@@ -17,6 +19,7 @@ CHIPS: dict[str, dict[str, float]] = {
 }
 TITLES = {
     "train_step": "Training step",
+    "profile_step": "Where the time of a step goes",
     "evaluate_pgd20": "Evaluation, PGD-20",
     "evaluate_standard": "Evaluation, `standard`",
     "evaluate_compile": "Compilation of `standard`",
@@ -35,9 +38,7 @@ def all_reduce_seconds(size: float, devices: int, rate: float) -> float:
 def tables(root: Path) -> str:
     """Everything between the markers of docs/performance.md."""
     folder = root / "benchmarks" / "results"
-    floors = json.loads((folder / "floors.json").read_text())
-    measured = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    del measured["floors"]
+    floors, measured = json.loads((folder / "floors.json").read_text()), _read(folder)
     parts = [
         _equivalents(floors),
         _networks(floors),
@@ -46,6 +47,78 @@ def tables(root: Path) -> str:
         _measured(measured),
     ]
     return "\n".join(parts)
+
+
+def short(root: Path) -> str:
+    """README's table: training steps and PGD against PyTorch in the same rounds; one row for each measurement.
+
+    Of measurements that differ in the number of devices alone, the fastest.
+    """
+    rows, machines = [["what", "images/s", *_AGAINST, "compile, s: cold, cached"]], {}
+    for name, one in _read(root / "benchmarks" / "results").items():
+        make = {"train_step": _steps, "evaluate_pgd20": _evaluations}.get(name.split("-")[0])
+        if make:
+            machines |= {_where(one): None}
+            rows += make(one["rows"])
+    if len(rows) == 1:
+        return f"Against PyTorch: {NOT_MEASURED}.\n"
+    return f"{summary.markdown(rows)}\n{'; '.join(machines)}.\n"
+
+
+_AGAINST = {"PyTorch as released": "torch released, float32", "PyTorch tuned": "torch tuned, float32"}
+
+
+def _steps(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Our float32 training steps."""
+    fastest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("method", "network", "batch"))
+        before = fastest.get(key, row)
+        if (row["form"], row["dtype"]) == ("ours", "float32"):
+            better = row["images_per_second"]["median"] >= before["images_per_second"]["median"]
+            fastest[key] = row if better else before
+    found = []
+    for (method, network, batch), row in fastest.items():
+        ratios = [_ratio(row.get(f"speed over {other}")) for other in _AGAINST.values()]
+        what = f"`{method}` step, {network}, batch {batch}, {row['devices']} device(s)"
+        seconds = f"{row['compile_cold']:.0f}, {row['compile_cached']:.0f}"
+        found.append([what, f"{row['images_per_second']['median']:,.4g}", *ratios, seconds])
+    return found
+
+
+def _evaluations(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Our PGD-20; the plain loop in PyTorch has frozen parameters."""
+    theirs = {row["network"]: row for row in rows if row["form"] == "torch"}
+    return [
+        [
+            f"PGD-20, {row['network']}",
+            f"{row['images_per_second']['median']:,.4g}",
+            "",
+            _ratio(theirs.get(row["network"], {}).get("times_ours")),
+            "",
+        ]
+        for row in rows
+        if row["form"] == "ours"
+    ]
+
+
+def _ratio(value: Mapping[str, float] | None) -> str:
+    """`1.4x [1.3, 1.5]`."""
+    return "" if value is None else "{median:.2f}x [{least:.2f}, {greatest:.2f}]".format(**value)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Every committed measurement by its file's name."""
+    paths = (path for path in sorted(folder.glob("*.json")) if path.stem != "floors")
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def _where(one: Mapping[str, Any]) -> str:
+    """On what something was measured, with what, and when."""
+    about, software = one["machine"], one["software"]
+    versions = ", ".join(f"{name} {software[name]}" for name in ("jax", "torch") if name in software)
+    day, commit = one.get("created", "")[:10], software["commit"][:12]
+    return f"{about['processor']}, {about['threads']} thread(s), {about['backend']}; {versions}; {day}, commit {commit}"
 
 
 def _equivalents(floors: Mapping[str, Any]) -> str:
@@ -133,9 +206,7 @@ def _measured(measured: Mapping[str, Any]) -> str:
     for benchmark, title in TITLES.items():
         files = [one for name, one in measured.items() if name.split("-")[0] == benchmark]
         for one in files:
-            about, commit = one["machine"], one["software"]["commit"][:12]
-            where = f"{about['processor']}, {about['threads']} thread(s), {about['backend']}; commit {commit}"
-            parts.append(f"**{title}**: {where}.\n\n{plain(one['rows'])}")
+            parts.append(f"**{title}**: {_where(one)}.\n\n{plain(one['rows'])}")
         if not files:
             parts.append(f"**{title}**: {NOT_MEASURED}.\n")
     return "\n".join(parts)
@@ -158,9 +229,10 @@ def _cell(value: Any) -> str:
 
 
 def main(root: Path) -> None:
-    """Rewrites the tables of docs/performance.md under `root`."""
-    page = root / "docs" / "performance.md"
-    page.write_text(summary.inserted(page.read_text(), tables(root)))
+    """Rewrites the tables of docs/performance.md and README.md under `root`."""
+    for name, block, marker in ((PERFORMANCE, tables, "results"), (README, short, PARAGRAPH)):
+        page = root / name
+        page.write_text(summary.inserted(page.read_text(), block(root), marker))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust.models import winograd
 from ltrobust.models.convolution import convolve
@@ -32,7 +33,8 @@ def double():
 @pytest.mark.parametrize("cache", [0, 300_000, 10**9], ids=["one by one", "some", "all at once"])
 def test_values_and_both_gradients_are_those_of_the_direct_sum(monkeypatch, double, padding, cache):
     monkeypatch.setattr(winograd, "_CACHE", cache)
-    images, kernel = drawn(6, 8, 32, 48)
+    jax.clear_caches()
+    images, kernel = drawn(2 * jax.local_device_count(), 8, 32, 48)
     assert winograd.pays(images, kernel, (1, 1), (8, 8))
     results = [
         jax.value_and_grad(lambda x, w, f=function: jnp.sum(jnp.sin(f(x, w))), (0, 1))(images, kernel)
@@ -48,6 +50,23 @@ def test_the_mirrored_form_is_the_image_gradient(double):
     cotangent = jnp.cos(value)
     found = winograd.convolve(cotangent, kernel, ((1, 1), (1, 1)), mirrored=True)
     np.testing.assert_allclose(found, pull(cotangent)[0], rtol=1e-11, atol=1e-11)
+
+
+def test_a_batch_that_is_divided_over_devices_stays_so(monkeypatch):
+    """Where a whole program is divided by its compiler, as evaluation is, a loop over images must not gather them."""
+    monkeypatch.setattr(winograd, "_CACHE", 0)
+    jax.clear_caches()
+    count = jax.device_count()
+    assert count > 1, "tests force several devices"
+    images, kernel = drawn(4 * count, 8, 32, 32, jnp.float32)
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    images = jax.device_put(images, NamedSharding(mesh, PartitionSpec("devices")))
+    kernel = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+    apply = jax.jit(lambda x, w: convolve(x, w, (1, 1), ((1, 1), (1, 1))))
+    program = apply.lower(images, kernel).compile()
+    assert "while" in program.as_text()
+    assert not [word for word in ("all-gather", "all-to-all", "all-reduce", "collective") if word in program.as_text()]
+    np.testing.assert_allclose(program(images, kernel), direct(images, kernel, ((1, 1), (1, 1))), atol=1e-5)
 
 
 def test_an_image_does_not_depend_on_the_others(double):

@@ -15,9 +15,11 @@ from ltrobust.reporting import speed, summary
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def test_the_page_equals_the_files():
-    text = (ROOT / "docs" / "performance.md").read_text()
+def test_the_pages_equal_the_files():
+    text = (ROOT / speed.PERFORMANCE).read_text()
     assert summary.inserted(text, speed.tables(ROOT)) == text, "run: python -m ltrobust.reporting.speed"
+    text = (ROOT / speed.README).read_text()
+    assert summary.inserted(text, speed.short(ROOT), speed.PARAGRAPH) == text, "run: python -m ltrobust.reporting.speed"
 
 
 def test_the_committed_arithmetic_is_that_of_the_code():
@@ -55,10 +57,11 @@ def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
     row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
     row["seconds_a_step"] = {"median": 0.02, "least": 0.01, "greatest": 0.03}
     machine = {"processor": "TPU v4", "threads": 8, "backend": "tpu"}
-    result = {"machine": machine, "software": {"commit": "0123456789abcdef"}, "rows": [row]}
+    result = {"machine": machine, "software": {"commit": "0123456789abcdef", "jax": "1.2"}, "rows": [row]}
+    result["created"] = "2026-01-02T03:04:05+00:00"
     (folder / "train_step-tpu-v4.json").write_text(json.dumps(result))
     text = speed.tables(tmp_path)
-    assert "TPU v4, 8 thread(s), tpu; commit 0123456789ab" in text
+    assert "TPU v4, 8 thread(s), tpu; jax 1.2; 2026-01-02, commit 0123456789ab" in text
     assert "0.02 [0.01, 0.03]" in text
     floor = next(line for line in text.splitlines() if line.startswith("| resnet18 | at_bsl | TPU v4 |"))
     assert floor.endswith("| 20 |")
@@ -66,6 +69,39 @@ def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
     wait = speed.all_reduce_seconds(size, 8, 1.1e15 / 4096)
     line = next(line for line in text.splitlines() if line.startswith("| resnet18 | TPU v4 | 8 |"))
     assert line.endswith(f"| {0.02 / (0.02 + wait):.3f} |")
+
+
+def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_path):
+    assert speed.short(tmp_path) == "Against PyTorch: not measured.\n"
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    rows = []
+    for devices, rate, dtype in (
+        (1, 10.0, "float32"),
+        (2, 14.0, "float32"),
+        (4, 12.0, "float32"),
+        (2, 99.0, "bf16"),
+    ):
+        row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": dtype, "batch": 128}
+        row |= {"devices": devices, "images_per_second": measure.spread([rate]), "compile_cold": 6.2}
+        row |= {"compile_cached": 1.9, "speed over torch released, float32": measure.spread([rate / 10, rate / 5])}
+        rows.append(row)
+    rows.append(rows[0] | {"form": "torch released", "images_per_second": measure.spread([1000.0])})
+    result = {"machine": {"processor": "P", "threads": 2, "backend": "cpu"}, "created": "2026-01-02T03", "rows": rows}
+    result["software"] = {"commit": "0123456789abcdef", "jax": "1.2", "torch": "3.4"}
+    (folder / "train_step-p.json").write_text(json.dumps(result))
+    rate = measure.spread([5.0])
+    pair = [{"network": "resnet18", "form": form, "images_per_second": rate} for form in ("ours", "torch")]
+    pair[1]["times_ours"] = measure.spread([1.5])
+    (folder / "evaluate_pgd20-p.json").write_text(json.dumps(result | {"rows": pair}))
+    (folder / "evaluate_standard-p.json").write_text(json.dumps(result | {"rows": pair}))
+    lines = speed.short(tmp_path).splitlines()
+    assert lines[2:] == [
+        "| PGD-20, resnet18 | 5 |  | 1.50x [1.50, 1.50] |  |",
+        "| `at_bsl` step, resnet18, batch 128, 2 device(s) | 14 | 2.10x [1.40, 2.80] |  | 6, 2 |",
+        "",
+        "P, 2 thread(s), cpu; jax 1.2, torch 3.4; 2026-01-02, commit 0123456789ab.",
+    ]
 
 
 def test_measurements_take_turns_and_results_are_not_replaced(tmp_path, capsys):
