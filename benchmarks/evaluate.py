@@ -186,14 +186,17 @@ def torch_standard(network: Any, images: np.ndarray, labels: np.ndarray, radius:
     """The public sequence of four attacks."""
     import torch
 
+    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
     try:
         from autoattack import AutoAttack
-    except ImportError:
-        from pyautoattack import AutoAttack  # the same code as a package
+    except ImportError:  # the same attacks as a package, with other names
+        from pyautoattack import AutoAttack
 
-    attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, verbose=False, device="cpu")
-    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
-    adversarial = attack.run_standard_evaluation(x, y, bs=len(y))
+        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, device="cpu")
+        adversarial, _ = attack.run_standard_evaluation(x, y, batch_size=len(y))
+    else:
+        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, verbose=False, device="cpu")
+        adversarial = attack.run_standard_evaluation(x, y, bs=len(y))
     return (network(adversarial).argmax(1) == y).numpy()
 
 

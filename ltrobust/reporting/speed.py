@@ -118,7 +118,8 @@ def _where(one: Mapping[str, Any]) -> str:
     about, software = one["machine"], one["software"]
     versions = ", ".join(f"{name} {software[name]}" for name in ("jax", "torch") if name in software)
     day, commit = one.get("created", "")[:10], software["commit"][:12]
-    return f"{about['processor']}, {about['threads']} thread(s), {about['backend']}; {versions}; {day}, commit {commit}"
+    devices = f"{about['devices']} {about['backend']} device(s)"
+    return f"{about['processor']}, {about['threads']} thread(s), {devices}; {versions}; {day}, commit {commit}"
 
 
 def _equivalents(floors: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import floors
 import flops
 import jax
 import measure
+import profile_step
 import pytest
 
 from ltrobust import models
@@ -56,12 +57,12 @@ def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
     assert "**Training step**: not measured." in speed.tables(tmp_path)
     row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
     row["seconds_a_step"] = {"median": 0.02, "least": 0.01, "greatest": 0.03}
-    machine = {"processor": "TPU v4", "threads": 8, "backend": "tpu"}
+    machine = {"processor": "TPU v4", "threads": 8, "backend": "tpu", "devices": 1}
     result = {"machine": machine, "software": {"commit": "0123456789abcdef", "jax": "1.2"}, "rows": [row]}
     result["created"] = "2026-01-02T03:04:05+00:00"
     (folder / "train_step-tpu-v4.json").write_text(json.dumps(result))
     text = speed.tables(tmp_path)
-    assert "TPU v4, 8 thread(s), tpu; jax 1.2; 2026-01-02, commit 0123456789ab" in text
+    assert "TPU v4, 8 thread(s), 1 tpu device(s); jax 1.2; 2026-01-02, commit 0123456789ab" in text
     assert "0.02 [0.01, 0.03]" in text
     floor = next(line for line in text.splitlines() if line.startswith("| resnet18 | at_bsl | TPU v4 |"))
     assert floor.endswith("| 20 |")
@@ -87,7 +88,11 @@ def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_
         row |= {"compile_cached": 1.9, "speed over torch released, float32": measure.spread([rate / 10, rate / 5])}
         rows.append(row)
     rows.append(rows[0] | {"form": "torch released", "images_per_second": measure.spread([1000.0])})
-    result = {"machine": {"processor": "P", "threads": 2, "backend": "cpu"}, "created": "2026-01-02T03", "rows": rows}
+    result = {
+        "machine": {"processor": "P", "threads": 2, "backend": "cpu", "devices": 4},
+        "created": "2026-01-02T03",
+        "rows": rows,
+    }
     result["software"] = {"commit": "0123456789abcdef", "jax": "1.2", "torch": "3.4"}
     (folder / "train_step-p.json").write_text(json.dumps(result))
     rate = measure.spread([5.0])
@@ -100,7 +105,7 @@ def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_
         "| PGD-20, resnet18 | 5 |  | 1.50x [1.50, 1.50] |  |",
         "| `at_bsl` step, resnet18, batch 128, 2 device(s) | 14 | 2.10x [1.40, 2.80] |  | 6, 2 |",
         "",
-        "P, 2 thread(s), cpu; jax 1.2, torch 3.4; 2026-01-02, commit 0123456789ab.",
+        "P, 2 thread(s), 4 cpu device(s); jax 1.2, torch 3.4; 2026-01-02, commit 0123456789ab.",
     ]
 
 
@@ -149,3 +154,25 @@ def test_xla_counts_a_loop_once():
 def test_autotuning_is_kept_with_compiled_programs():
     """What the page says of JAX's default."""
     assert jax.config.jax_persistent_cache_enable_xla_caches == "xla_gpu_per_fusion_autotune_cache_dir"
+
+
+def test_a_profile_sums_operations_by_place_and_kind():
+    loop = "jit(f)/while/body/closed_call"
+    program = "\n".join(
+        [
+            f'  %fusion.1 = f32[2]{{0}} fusion(%p), metadata={{op_name="{loop}/{loop}/jvp(N)/stage1/conv2/dot"}}',
+            f'  %fusion.2 = f32[2]{{0}} fusion(%p), metadata={{op_name="{loop}/{loop}/jvp(N)/stage2/conv1/dot"}}',
+            f'  ROOT %dot = f32[] dot(%a), metadata={{op_name="{loop}/transpose(jvp(N))/norm1/while/body/add" line=3}}',
+            "  %copy.7 = f32[2]{0} copy(%p)",
+            f'  %while.1 = (f32[]) while(%t), metadata={{op_name="{loop}/while"}}',
+            f'  %unused = f32[] add(%a, %b), metadata={{op_name="{loop}/add"}}',
+        ]
+    )
+    events = {"fusion.1": (2, 3.0), "fusion.2": (1, 3.0), "dot": (4, 2.0), "copy.7": (1, 1.0), "while.1": (1, 9.0)}
+    rows = profile_step.summed(events | {"python": (1, 99.0)}, program, top=2)
+    assert [(row["where"], row["operation"], row["calls"], row["ms"]) for row in rows] == [
+        ("attack", "conv: dot", 3, 6000.0),
+        ("update, backward", "norm: add (Winograd)", 4, 2000.0),
+        ("", "others", 0, 1000.0),
+    ]
+    assert sum(row["share"] for row in rows) == 1
