@@ -118,6 +118,9 @@ def _backward(strides: _Strides, padding: _Padding, saved: tuple[jax.Array, jax.
     """
     images, kernel = saved
     axes = list(zip(images.shape[1:3], kernel.shape[:2], cotangent.shape[1:3], strides, padding, strict=True))
+    image_gradient = _image_gradient(axes, kernel, cotangent)
+    if winograd.gradient_pays(images, kernel, strides, cotangent.shape[1:3]):
+        return image_gradient, winograd.kernel_gradient(images, cotangent, padding)
     kernel_pads = [(low, k + (o - 1) * s - n - low) for n, k, o, s, (low, _) in axes]
     kernel_gradient = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
@@ -127,7 +130,7 @@ def _backward(strides: _Strides, padding: _Padding, saved: tuple[jax.Array, jax.
         rhs_dilation=strides,
         dimension_numbers=_LAYOUT,
     )
-    return _image_gradient(axes, kernel, cotangent), kernel_gradient.transpose(1, 2, 0, 3)
+    return image_gradient, kernel_gradient.transpose(1, 2, 0, 3)
 
 
 def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: jax.Array) -> jax.Array:

@@ -5,9 +5,13 @@ the kernel g give 2x2 outputs
 
     y = O [(K g K') * (D d D')] O'
 
-where * multiplies numbers of the same place and sums over channels: 16 matrix products of [tiles, c] and [c, o]. What
-the transformations read and write is 16 / 4 of the images and of the outputs; it pays while it stays in the
-processor's cache, so images are taken a few at a time.
+where * multiplies numbers of the same place and sums over channels: 16 matrix products of [tiles, c] and [c, o]. Its
+derivative by the kernel, for a cotangent e of the 2x2 outputs,
+
+    K' [(D d D') * (O' e O)] K
+
+sums over tiles: 16 products of [c, tiles] and [tiles, o]. What the transformations read and write is 16 / 4 of the
+images and of the outputs; it pays while it stays in the processor's cache, so images are taken a few at a time.
 
 It is the same function in other roundings: in float32, of normal images and kernels, less than twice the error of the
 direct sum against float64 (`tests/models/test_winograd.py`).
@@ -28,6 +32,7 @@ _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # O
 _MIRRORED = (3, 1, 2, 0)  # the rows of K for a kernel in reverse order
 _CACHE = 8_400_000  # bytes that transformed tiles and products together may take
 _CHANNELS, _TILES = 32, 64  # fewer than these, the transformations cost more than the products that they save
+_GRADIENT_CHANNELS = 64  # the same for the kernel gradient
 _DTYPES = (jnp.float32, jnp.float64)
 
 _Grid = Sequence[Sequence[Any]]
@@ -40,6 +45,11 @@ def pays(images: Any, kernel: Any, strides: Sequence[int], sides: Sequence[int])
     return fits and images.dtype in _DTYPES and min(kernel.shape[2:]) >= _CHANNELS and tiles >= _TILES
 
 
+def gradient_pays(images: Any, kernel: Any, strides: Sequence[int], sides: Sequence[int]) -> bool:
+    """Whether the kernel gradient of that convolution has this form, and is faster in it."""
+    return pays(images, kernel, strides, sides) and min(kernel.shape[2:]) >= _GRADIENT_CHANNELS
+
+
 @functools.partial(jax.jit, static_argnames=("padding", "mirrored"))
 def convolve(
     images: jax.Array, kernel: jax.Array, padding: Sequence[tuple[int, int]], *, mirrored: bool = False
@@ -49,7 +59,6 @@ def convolve(
     With `mirrored` the kernel, [3,3,o,c], is turned by 180 degrees and its channels are swapped: the image gradient of
     the convolution with it. Its transformation is the other's in another order, and a program does it once for both.
     """
-    zero = np.zeros((), images.dtype)
     outputs, last = (kernel.shape[2], 1) if mirrored else (kernel.shape[3], 0)
     height, width = (side + low + high - 2 for side, (low, high) in zip(images.shape[1:3], padding, strict=True))
     taps = _transform(_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
@@ -57,40 +66,78 @@ def convolve(
         taps = [[taps[i][j] for j in _MIRRORED] for i in _MIRRORED]
 
     def some(images: jax.Array) -> jax.Array:
-        padded = lax.pad(images, zero, [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
-        corners = [[padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for j in range(4)] for i in range(4)]
-        tiles = _transform(_TILE, corners)
         products = [
             [lax.dot_general(tile.reshape(-1, tile.shape[-1]), tap, (((1,), (last,)), ((), ()))) for tile, tap in pairs]
-            for pairs in map(zip, tiles, taps)
+            for pairs in map(zip, _tiles(images, padding), taps)
         ]
         parts = jnp.stack([jnp.stack(line, axis=1) for line in _transform(_OUTPUT, products)], axis=1)
         parts = parts.reshape(-1, height // 2, width // 2, 2, 2, outputs).transpose(0, 1, 3, 2, 4, 5)
         return parts.reshape(-1, height, width, outputs)
 
     held = 4 * height * width * sum(kernel.shape[2:]) * images.dtype.itemsize
-    together = _together(len(images), held)
+    together = _together(len(images), held, _CACHE)
     if together == len(images):
         return some(images)
-    # Every so many-th image belongs to a group: where a batch is divided over devices, each group is too.
-    groups = jnp.moveaxis(images.reshape(together, -1, *images.shape[1:]), 1, 0)
-    return jnp.moveaxis(lax.map(some, groups), 0, 1).reshape(-1, height, width, outputs)
+    return jnp.moveaxis(lax.map(some, _groups(images, together)), 0, 1).reshape(-1, height, width, outputs)
 
 
-def _together(number: int, held: int) -> int:
-    """How many images make a group: a divisor of their number, of which the cache holds as many as that takes.
+@functools.partial(jax.jit, static_argnames="padding")
+def kernel_gradient(images: jax.Array, cotangent: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
+    """The gradient [3,3,c,o] of `convolve` of images [B,H,W,c], for a cotangent [B,H',W',o] of its outputs."""
+
+    def some(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        images, cotangent = pair
+        parts = [[cotangent[:, i::2, j::2] for j in range(2)] for i in range(2)]
+        products = [
+            [
+                lax.dot_general(tile.reshape(-1, channels), part.reshape(-1, outputs), (((0,), (0,)), ((), ())))
+                for tile, part in pairs
+            ]
+            for pairs in map(zip, _tiles(images, padding), _transform(_transposed(_OUTPUT), parts))
+        ]
+        return jnp.stack([jnp.stack(line) for line in _transform(_transposed(_KERNEL), products)])
+
+    channels, (_, height, width, outputs) = images.shape[-1], cotangent.shape
+    held = 4 * height * width * (channels + outputs) * images.dtype.itemsize
+    # Each group puts out 16 products: a group of images that hold less than those would spend its time on them.
+    together = _together(len(images), held, max(_CACHE, 16 * channels * outputs * images.dtype.itemsize))
+    if together == len(images):
+        return some((images, cotangent))
+    return jnp.sum(lax.map(some, (_groups(images, together), _groups(cotangent, together))), axis=0)
+
+
+def _tiles(images: jax.Array, padding: Sequence[tuple[int, int]]) -> _Grid:
+    """The 4x4 numbers D d D' of every tile, each an array [B, rows, columns, c]."""
+    padded = lax.pad(
+        images, np.zeros((), images.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
+    )
+    rows, columns = (side - 3 for side in padded.shape[1:3])
+    return _transform(_TILE, [[padded[:, i : i + rows : 2, j : j + columns : 2] for j in range(4)] for i in range(4)])
+
+
+def _groups(images: jax.Array, together: int) -> jax.Array:
+    """So many images in each group, every so many-th: where a batch is divided over devices, each group is too."""
+    return jnp.moveaxis(images.reshape(together, -1, *images.shape[1:]), 1, 0)
+
+
+def _together(number: int, held: int, most: int) -> int:
+    """How many images that hold so many bytes each make a group: a divisor of their number, `most` bytes or less.
 
     A multiple of the devices where it can be, for a batch that is divided over them without their knowing.
     """
     least = jax.local_device_count() if number % jax.local_device_count() == 0 else 1
-    most = max(_CACHE // held, least) // least
-    return least * max(divisor for divisor in range(1, most + 1) if number // least % divisor == 0)
+    largest = max(most // held, least) // least
+    return least * max(divisor for divisor in range(1, largest + 1) if number // least % divisor == 0)
 
 
 def _transform(matrix: _Grid, grid: _Grid) -> list[list[Any]]:
     """M G M' for a grid of arrays: each result is a signed sum of arrays."""
     half = [[_sum(row, [line[column] for line in grid]) for column in range(len(grid))] for row in matrix]
     return [[_sum(row, line) for row in matrix] for line in half]
+
+
+def _transposed(matrix: _Grid) -> _Grid:
+    return tuple(zip(*matrix, strict=True))
 
 
 def _sum(factors: Sequence[float], terms: Sequence[Any]) -> Any:
