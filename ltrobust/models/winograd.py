@@ -66,10 +66,7 @@ def convolve(
         taps = [[taps[i][j] for j in _MIRRORED] for i in _MIRRORED]
 
     def some(images: jax.Array) -> jax.Array:
-        products = [
-            [lax.dot_general(tile.reshape(-1, tile.shape[-1]), tap, (((1,), (last,)), ((), ()))) for tile, tap in pairs]
-            for pairs in map(zip, _tiles(images, padding), taps)
-        ]
+        products = _products(_tiles(images, padding), taps, (1, last))
         parts = jnp.stack([jnp.stack(line, axis=1) for line in _transform(_OUTPUT, products)], axis=1)
         parts = parts.reshape(-1, height // 2, width // 2, 2, 2, outputs).transpose(0, 1, 3, 2, 4, 5)
         return parts.reshape(-1, height, width, outputs)
@@ -88,13 +85,7 @@ def kernel_gradient(images: jax.Array, cotangent: jax.Array, padding: Sequence[t
     def some(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, cotangent = pair
         parts = [[cotangent[:, i::2, j::2] for j in range(2)] for i in range(2)]
-        products = [
-            [
-                lax.dot_general(tile.reshape(-1, channels), part.reshape(-1, outputs), (((0,), (0,)), ((), ())))
-                for tile, part in pairs
-            ]
-            for pairs in map(zip, _tiles(images, padding), _transform(_transposed(_OUTPUT), parts))
-        ]
+        products = _products(_tiles(images, padding), _transform(_transposed(_OUTPUT), parts), (0, 0))
         return jnp.stack([jnp.stack(line) for line in _transform(_transposed(_KERNEL), products)])
 
     channels, (_, height, width, outputs) = images.shape[-1], cotangent.shape
@@ -113,6 +104,18 @@ def _tiles(images: jax.Array, padding: Sequence[tuple[int, int]]) -> _Grid:
     )
     rows, columns = (side - 3 for side in padded.shape[1:3])
     return _transform(_TILE, [[padded[:, i : i + rows : 2, j : j + columns : 2] for j in range(4)] for i in range(4)])
+
+
+def _products(first: _Grid, second: _Grid, summed: tuple[int, int]) -> list[list[jax.Array]]:
+    """The 16 products of the arrays of two grids, each as a matrix of its last axis, summed over those axes."""
+    axes = ((summed[:1], summed[1:]), ((), ()))
+    return [
+        [
+            lax.dot_general(left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1]), axes)
+            for left, right in line
+        ]
+        for line in map(zip, first, second)
+    ]
 
 
 def _groups(images: jax.Array, together: int) -> jax.Array:
