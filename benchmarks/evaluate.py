@@ -24,15 +24,12 @@ import tempfile
 import time
 from typing import Any
 
+import golden
 import jax
 import jax.numpy as jnp
 import measure
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-sys.path += [str(measure.ROOT / "tests")]
-
-import golden
 
 import ltrobust
 from ltrobust import models
