@@ -63,6 +63,10 @@ WITHOUT_JAX = (
     "data/cache.py",
     "data/folder.py",
     "data/sources.py",
+    "data/prepared.py",
+    "data/pack.py",
+    "data/pack_manifest.py",
+    "data/mosaic.py",
     "evaluation/metrics.py",
     "evaluation/compare.py",
     "evaluation/confidence.py",
@@ -111,6 +115,15 @@ def test_some_files_run_without_jax():
         for file in files:
             roots = {module.split(".")[0] for module in imports(file)}
             assert not roots & {"jax", "flax", "optax", "orbax", "chex"}, file
+
+
+def test_two_files_import_tfds():
+    """A run from a pack must not need it, so `sources.py` imports them when it needs them."""
+    files = {file.relative_to(PACKAGE).as_posix(): imports(file) for file in PACKAGE.rglob("*.py")}
+    users = {
+        name for name, modules in files.items() if any(module.startswith("tensorflow_datasets") for module in modules)
+    }
+    assert users == {"data/prepared.py", "data/tiny_imagenet.py"}
 
 
 def test_no_module_is_called_utils_and_none_is_too_long():

@@ -113,6 +113,11 @@ def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", 
     return np.concatenate(kept)
 
 
+def describe_choice(*, imbalance_ratio: float, profile: str, seed: int) -> str:
+    """The arguments of `choose` in words, for messages."""
+    return f"imbalance ratio {imbalance_ratio:g}, profile {profile}, split seed {seed}"
+
+
 def long_tailed_test(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp") -> np.ndarray:
     """Positions of a long-tailed part of a balanced test set, int64 [N'], ascending: the first `n_c` of each class.
 

@@ -1,25 +1,21 @@
 """Named data sets as uint8 images and int64 labels, in their official order.
 
 All but `digits` (bundled with scikit-learn) and `folder` (the user's own, `folder.py`) are read through TensorFlow
-Datasets from prepared ArrayRecord files, without TensorFlow. Images are decoded once and then kept under `cache_dir`.
+Datasets from prepared ArrayRecord files, without TensorFlow (`prepared.py`). Images are decoded once and then kept
+under `cache_dir`. A pack (`pack.py`) takes the place of any data set but `folder`, and needs none of that.
 """
 
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import tensorflow_datasets as tfds
-from PIL import Image
-from tensorflow_datasets.core.constants import DATA_DIR
-from tqdm import tqdm
 
-from ltrobust.data import cache, folder, longtail, tiny_imagenet
+from ltrobust.data import cache, folder
 
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
@@ -34,8 +30,20 @@ LABEL_FINGERPRINTS = {
 
 DIGITS_TRAIN = 1000
 
-# Records read at a time: array_record reads them side by side, and a few hundred small images fit anywhere.
-_CHUNK = 500
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Which images of a training split a partial copy holds.
+
+    Attributes:
+      positions: int64 [M], official positions of the images that are there, ascending.
+      labels: int64 [N], of the complete split, in official order.
+      choice: the long-tailed subset that was kept, in words (`longtail.describe_choice`).
+    """
+
+    positions: np.ndarray
+    labels: np.ndarray
+    choice: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +54,12 @@ class Split:
       name: data set, one of `NAMES`.
       split: `train` or `test`.
       images: uint8 [N, H, W, C], C-contiguous, 0 to 255, in official order.
-      labels: int64 [N], 0 to num_classes - 1.
+      labels: int64 [N], 0 to num_classes - 1, of these images.
       class_names: [num_classes], in label order.
       notes: what a reader of results must know about this copy, such as `partial copy: ...`; usually empty.
       fingerprint: SHA-256 of pixels and labels of a `folder`, which has no official order whose positions could be
         named instead; else empty.
+      held: None, or for the training split of a pack: which official images `images` are.
     """
 
     name: str
@@ -60,11 +69,39 @@ class Split:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    held: Held | None = None
 
     @property
     def num_classes(self) -> int:
         """Number of classes, whether or not this split has images of each."""
         return len(self.class_names)
+
+    @property
+    def official_labels(self) -> np.ndarray:
+        """Labels of the complete split, int64 [N], in official order."""
+        return self.labels if self.held is None else self.held.labels
+
+    def rows_of(self, positions: np.ndarray, choice: str) -> np.ndarray:
+        """Rows of `images` with these official positions, int64 [K].
+
+        Args:
+          positions: int64 [K], official positions.
+          choice: what they were chosen by, for the message (`longtail.describe_choice`).
+
+        Raises:
+          ValueError: a pack does not hold all of them.
+        """
+        if self.held is None:
+            return positions
+        held = self.held.positions
+        rows = np.minimum(np.searchsorted(held, positions), len(held) - 1)
+        if missing := int((held[rows] != positions).sum()):
+            raise ValueError(
+                f"this pack of {self.name} holds the training images of {self.held.choice}; {choice} needs "
+                f"{len(positions):,} images, of which {missing:,} are not in it. Make a pack with these settings, or "
+                "give the folder of the full data set (data.dir)."
+            )
+        return rows
 
 
 def load(
@@ -86,19 +123,24 @@ def load(
       name: one of `NAMES`. Fine labels for `cifar100`; the official val as `test` for `tiny_imagenet`.
       split: `train` or `test`.
       data_dir: local TFDS folder, by default TFDS's own (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`); for `folder`
-        the one that holds `train` and `test`.
+        the one that holds `train` and `test`; or the folder of a pack of this data set (`pack.write`).
       cache_dir: where decoded images are kept; empty for no cache.
       image_size, channels: what the images of a `folder` are converted to (`folder.load`); others stay as they are.
 
     Raises:
       ValueError: unknown name or split, arguments of the wrong type, data that are not the official ones, or a folder
-        that is no data set (`folder.load`).
+        that is no data set (`folder.load`) or no sound pack of it (`pack.read`).
       FileNotFoundError: data that are not there; the message gives the command that makes them, or what is expected.
 
     Warns:
       UserWarning: a partial copy of Tiny-ImageNet; files of a folder that are passed over.
     """
     _check_request(name, split, data_dir, cache_dir)
+    # Both are imported where they are used: they build on this module, and only `prepared` needs TFDS.
+    from ltrobust.data import pack
+
+    if pack.is_pack(data_dir):
+        return pack.read(data_dir, split, name=name)
     if name == "digits":
         return _digits(split)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
@@ -107,16 +149,9 @@ def load(
         for note in notes:
             warnings.warn(f"{split} of {os.fspath(data_dir)}: {note}.", UserWarning, stacklevel=2)
         return Split(name, split, entry.images, entry.labels, entry.class_names, notes, _digest(entry))
-    builder = _open_builder(name, _existing_data_dir(name, data_dir), cache_root)
-    entry = _cached_or_decoded(builder, split, cache_root)
-    _check_labels(entry, builder, split)
-    notes = ()
-    if name == "tiny_imagenet":
-        notes = tiny_imagenet.completeness(entry.labels, split=split, num_classes=len(entry.class_names))
-    for note in notes:
-        hint = "To prepare a complete archive instead, remove that folder first"
-        warnings.warn(f"{entry.source} in {builder.data_path}: {note}. {hint}.", UserWarning, stacklevel=2)
-    return Split(name, split, entry.images, entry.labels, entry.class_names, notes)
+    from ltrobust.data import prepared
+
+    return prepared.load(name, split, data_dir=data_dir, cache_root=cache_root)
 
 
 def form(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,145 +187,3 @@ def _digits(split: str) -> Split:
     part = slice(None, DIGITS_TRAIN) if split == "train" else slice(DIGITS_TRAIN, None)
     images = np.round(255 * bunch.images[part, ..., None] / 16).astype(np.uint8)
     return Split("digits", split, images, bunch.target[part].astype(np.int64), tuple(map(str, range(10))))
-
-
-def _existing_data_dir(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
-    path = pathlib.Path(os.fspath(data_dir) or DATA_DIR).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(f"data_dir {path} is no folder, so {name} is not there. {_how_to_make(name, path)}")
-    return path
-
-
-def _how_to_make(name: str, data_dir: pathlib.Path) -> str:
-    """The one sentence that ends every complaint about missing data."""
-    if name == "tiny_imagenet":
-        return f"{tiny_imagenet.TinyImagenet.MANUAL_DOWNLOAD_INSTRUCTIONS} Place: {data_dir}/downloads/manual/."
-    return (
-        "To make it: pip install 'ltrobust[tfds-prepare]' && "
-        f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
-    )
-
-
-def _open_builder(name: str, data_dir: pathlib.Path, cache_root: pathlib.Path | None) -> tfds.core.DatasetBuilder:
-    """A builder whose ArrayRecord files are on disk."""
-    try:
-        if name == "tiny_imagenet":
-            return tiny_imagenet.prepared(data_dir, cache_root)
-        builder = tfds.builder(name, data_dir=str(data_dir))
-    except (ValueError, OSError):
-        raise
-    except Exception as error:  # TFDS lets its parsers' own errors through
-        raise ValueError(_damaged(f"{data_dir / name}", error) + _how_to_make(name, data_dir)) from error
-    if not builder.is_prepared():
-        raise FileNotFoundError(f"{builder.data_path} has no prepared {name}. {_how_to_make(name, data_dir)}")
-    file_format = getattr(builder.info.file_format, "value", None)
-    if file_format != "array_record":
-        raise ValueError(
-            f"{name} in {builder.data_path} is stored as {file_format}, which needs TensorFlow; "
-            f"array_record is read without. {_how_to_make(name, data_dir)} --overwrite"
-        )
-    return builder
-
-
-def _record_files(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[os.PathLike[str]]:
-    """What an entry of this split depends on."""
-    known = builder.info.splits
-    files = [*known[split].filepaths, builder.data_path / "dataset_info.json"] if split in known else []
-    if not files or not all(file.exists() for file in files):
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
-        raise FileNotFoundError(f"{builder.data_path} lacks files of split {split}. Remove that folder. {how}")
-    return files
-
-
-def _cached_or_decoded(builder: tfds.core.DatasetBuilder, split: str, cache_root: pathlib.Path | None) -> cache.Entry:
-    """The split's arrays, from the cache if it holds them."""
-    fingerprint = cache.fingerprint_files(_record_files(builder, split))
-    source = f"{builder.name}/{builder.version} {split}"
-    if cache_root is None:
-        return _decode(builder, split, source, fingerprint)
-    path = cache.entry_path(cache_root, f"{builder.name}-{builder.version}-{split}", builder.data_path)
-    entry = cache.read(path, fingerprint)
-    if entry is None:
-        entry = _decode(builder, split, source, fingerprint)
-        cache.write(path, entry)
-    return entry
-
-
-def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.Entry:
-    """Decodes every record of a TFDS builder (untyped: TFDS annotates too little), in official order.
-
-    One thread, about 0.1 ms per CIFAR image: TFDS parses records in Python, so threads wait for each other
-    (measured slower), and processes would save seconds of work that happens once.
-    """
-    records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    images = np.empty((len(records), *builder.info.features["image"].shape), np.uint8)
-    labels = np.empty(len(records), np.int64)
-    ids: list[str] = []
-    with tqdm(total=len(records), desc=f"decoding {source}, once", unit="image") as progress:
-        for start in range(0, len(records), _CHUNK):
-            stop = min(start + _CHUNK, len(records))
-            for position, example in enumerate(_read(builder, records, start, stop), start):
-                images[position] = _pixels(example["image"], images.shape[1:], f"record {position} of {source}")
-                labels[position] = example["label"]
-                ids.extend([example["id"].decode()] if "id" in example else [])
-            progress.update(stop - start)
-    if ids:
-        order = _official_order(ids, split, source)
-        images, labels = images[order], labels[order]
-    return cache.Entry(images, labels, tuple(builder.info.features["label"].names), source, fingerprint)
-
-
-def _read(builder: Any, records: Any, start: int, stop: int) -> list[dict[str, Any]]:
-    """Records from `start` to before `stop`; those of a file that was cut off come without values."""
-    try:
-        examples = records.__getitems__(range(start, stop))
-        if any(value is None for example in examples for value in example.values()):
-            raise ValueError("records without content")
-        return examples
-    except Exception as error:  # array_record raises its C++ library's messages as several types
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
-        raise ValueError(_damaged(f"{builder.data_path}", error) + how) from error
-
-
-def _damaged(folder: str, error: Exception) -> str:
-    """The beginning of a complaint about a prepared folder that cannot be read."""
-    return f"{folder} cannot be read ({type(error).__name__}: {error}); it may be damaged. Remove that folder. "
-
-
-def _pixels(encoded: bytes, shape: tuple[int, ...], record: str) -> np.ndarray:
-    """uint8 [H, W, C] from PNG or JPEG bytes; grey images become RGB where three channels are asked for."""
-    try:
-        image = Image.open(io.BytesIO(encoded)).convert("L" if shape[-1] == 1 else "RGB")
-    except (OSError, SyntaxError) as error:  # Pillow's SyntaxError means a broken PNG.
-        raise ValueError(
-            f"{record} holds a damaged image ({len(encoded)} bytes); prepare the data set again."
-        ) from error
-    if (image.height, image.width) != shape[:2]:
-        raise ValueError(f"{record} is {image.height}x{image.width} pixels, expected {shape[0]}x{shape[1]}.")
-    return np.asarray(image).reshape(shape)
-
-
-def _official_order(ids: list[str], split: str, source: str) -> np.ndarray:
-    """Positions that sort records by id: by number for `train_00042`, else by text (Tiny-ImageNet)."""
-    if "/" in ids[0]:
-        return np.argsort(np.array(ids), kind="stable")
-    texts = [text.removeprefix(f"{split}_") for text in ids]
-    numbers = np.array([int(text) if text.isdecimal() else -1 for text in texts])
-    if not np.array_equal(np.sort(numbers), np.arange(len(ids))):
-        raise ValueError(
-            f"the ids of {source} are not {split}_0 to {split}_{len(ids) - 1}, each once; prepare it again."
-        )
-    return np.argsort(numbers)
-
-
-def _check_labels(entry: cache.Entry, builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Labels in range, and for CIFAR the official sequence."""
-    longtail.count_classes(entry.labels, len(entry.class_names))
-    expected = LABEL_FINGERPRINTS.get((builder.name, split))
-    found = longtail.fingerprint(entry.labels)
-    if expected is not None and found != expected:
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
-        raise ValueError(
-            f"{entry.source} in {builder.data_path} is not the official data set: its {len(entry.labels):,} "
-            f"labels have SHA-256 {found}, the official ones {expected}. Remove this copy. {how}"
-        )

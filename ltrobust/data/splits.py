@@ -55,19 +55,22 @@ def make_splits(
 
     Raises:
       ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; a
-        validation part that is asked for and empty; or the source is a test split.
+        validation part that is asked for and empty; the source is a test split, or a pack without some of the images.
     """
     if source.split != "train":
         raise ValueError(f"training data come from the split 'train', not {source.split!r}.")
-    available = longtail.count_classes(source.labels, source.num_classes)
+    labels = source.official_labels
+    available = longtail.count_classes(labels, source.num_classes)
     if available.min() == 0:
         empty = int(available.argmin())
         raise ValueError(
             f"{source.name}: class {empty} ({source.class_names[empty]}) has no training image; every class needs some."
         )
-    chosen = longtail.choose(source.labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    chosen = longtail.choose(labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    choice = longtail.describe_choice(imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    rows = source.rows_of(chosen, choice)
     carve = longtail.carve_validation(
-        source.labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
+        labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
     )
     train, validation = chosen[carve.train], chosen[carve.validation]
     unseen = _without_validation(source, validation)
@@ -77,10 +80,10 @@ def make_splits(
             "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
         )
     return Splits(
-        images=source.images[train],
-        labels=source.labels[train],
-        validation_images=source.images[validation],
-        validation_labels=source.labels[validation],
+        images=source.images[rows[carve.train]],
+        labels=labels[train],
+        validation_images=source.images[rows[carve.validation]],
+        validation_labels=labels[validation],
         class_names=source.class_names,
         fingerprints={
             "chosen": longtail.fingerprint(chosen),
@@ -94,7 +97,7 @@ def make_splits(
 
 def _without_validation(source: sources.Split, validation: np.ndarray) -> list[int]:
     """Classes of which no image is held out."""
-    held_out = np.bincount(source.labels[validation], minlength=source.num_classes)
+    held_out = np.bincount(source.official_labels[validation], minlength=source.num_classes)
     return np.flatnonzero(held_out == 0).tolist()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from ltrobust import workdir
-from ltrobust.data import cache
+from ltrobust.data import cache, pack, sources
 from ltrobust.evaluation import store
 from ltrobust.training import records
 
@@ -106,6 +106,29 @@ def test_the_passport_of_a_store(content):
     except ValueError as error:
         says(error, "is damaged", "another evaluation")
     assert (folder / "passport.json").read_bytes() == content
+
+
+PACK = FOLDER / "pack"
+pack.write(PACK, name="digits", data_dir="", cache_dir="", imbalance_ratio=80)
+PACKED = {split: sources.load("digits", split, data_dir=PACK) for split in sources.SPLITS}
+PACK_FILES = {path.name: path.read_bytes() for path in sorted(PACK.iterdir())}
+
+
+@tries(100)
+@given(st.data(), st.sampled_from(sorted(PACK_FILES)), st.sampled_from(sources.SPLITS))
+def test_a_pack(data, name, split):
+    content = data.draw(damaged(PACK_FILES[name]))
+    (PACK / name).write_bytes(content)
+    try:
+        found = sources.load("digits", split, data_dir=PACK)
+    except ValueError as error:
+        says(error, f"{PACK / name} is damaged", f"{PACK / name} (", "has format")
+    else:
+        np.testing.assert_array_equal(found.images, PACKED[split].images)
+        np.testing.assert_array_equal(found.labels, PACKED[split].labels)
+        assert found.class_names == PACKED[split].class_names
+    finally:
+        (PACK / name).write_bytes(PACK_FILES[name])
 
 
 cache.write(FOLDER / "whole.npz", ENTRY)
