@@ -3,11 +3,10 @@
 import contextlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from tensorboardX import SummaryWriter
 
 from ltrobust.files import end_line, without_nan
 
@@ -22,7 +21,7 @@ class Records:
 
     def __init__(self, workdir: Path, *, silent: bool = False):
         self._file = workdir / "metrics.jsonl"
-        self._events = None if silent else SummaryWriter(str(workdir / "tensorboard"))
+        self._events = None if silent else _event_writer(workdir / "tensorboard")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record; its numbers become scalars `<phase>/<path>` at its epoch.
@@ -81,3 +80,20 @@ def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _scalars(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and math.isfinite(value) and name != "epoch":
             yield prefix + name, float(value)
+
+
+def _event_writer(folder: Path) -> Any:
+    """tensorboardX's writer of events.
+
+    tensorboardX imports PyTorch where it is installed, which takes seconds at every start and serves nothing that is
+    written here. So PyTorch is hidden from it, unless it is loaded already.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - an import then fails
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(str(folder))

@@ -1,6 +1,10 @@
 """Records: appended, the last one of an epoch counts, half a line is passed over."""
 
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -44,3 +48,23 @@ def test_a_record_that_cannot_be_written_names_its_folder(tmp_path):
     ):
         written.write({"phase": "teacher", "epoch": 1})
     assert f"the record of teacher's epoch 1 could not be written to {tmp_path} (No space left" in str(failed.value)
+
+
+def test_events_are_written_without_loading_pytorch(tmp_path):
+    # An installed PyTorch stands for what tensorboardX would import by itself: a module that ends the process.
+    (tmp_path / "torch.py").write_text("raise SystemExit('PyTorch was imported')")
+    code = (
+        "import pathlib, sys; from ltrobust.training import records\n"
+        "with records.Records(pathlib.Path(sys.argv[1])) as written:\n"
+        "    written.write({'phase': 'teacher', 'epoch': 1, 'train': {'loss': 1.0}})\n"
+        "assert 'torch' not in sys.modules, 'the place of PyTorch is left as it was'"
+    )
+    path = os.pathsep.join([str(tmp_path), str(pathlib.Path(records.__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
