@@ -1,9 +1,10 @@
 """A whole run: data, teacher, student, evaluation, card. What `main.py` calls."""
 
 import contextlib
+import dataclasses
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,27 @@ _SAME_FOLDER = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training leaves in memory, for an evaluation.
+
+    Attributes:
+      networks: by name, such as `student/last`.
+      training: phase -> the card's part on how it was trained.
+      splits: the training and validation parts.
+      mesh: the devices.
+    """
+
+    networks: dict[str, results.Network]
+    training: dict[str, Any]
+    splits: Splits
+    mesh: Mesh
+
+
 def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
-    With several processes all of them call it; the first one writes. The same call in the same workdir goes on where it
+    With several processes all of them call it; the first one writes. The same call in the same workdir resumes where it
     stopped.
 
     Raises:
@@ -46,6 +64,29 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
       Preempted: `preemption` was asked to stop.
     """
     began = time.monotonic()
+    with _training(config, workdir, preemption) as trained:
+        return report(config, workdir, config.eval.protocol, trained, began)
+
+
+def fit(config: Any, workdir: Path, preemption: Preemption | None = None) -> Trained:
+    """As `train`, without the evaluation: no test image is read.
+
+    Raises:
+      ValueError, Preempted: as `train`.
+    """
+    with _training(config, workdir, preemption) as trained:
+        return trained
+
+
+def report(config: Any, workdir: Path, name: str, trained: Trained, began: float) -> Path:
+    """Evaluates trained networks under the configuration's `eval` and writes the card `name`. Returns its path."""
+    networks, training, splits, mesh = trained.networks, trained.training, trained.splits, trained.mesh
+    return results.report(config, workdirs.plain(config), workdir, name, splits, networks, training, mesh, began)
+
+
+@contextlib.contextmanager
+def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iterator[Trained]:
+    """Trains every phase; the workdir stays locked until the body ends."""
     mesh = devices.make_mesh()
     with processes.all_or_none():
         checks.settings(config)
@@ -66,9 +107,8 @@ def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> P
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
             networks, training = _run_phases(config, workdir, planned, known, splits, mesh, preemption)
             if processes.several() and any(processes.gather(preemption.requested)):
-                raise Preempted("stopped after training; the same command goes on from there.")
-        settings = workdirs.plain(config)
-        return results.report(config, settings, workdir, config.eval.protocol, splits, networks, training, mesh, began)
+                raise Preempted("stopped after training; the same command resumes from there.")
+        yield Trained(networks, training, splits, mesh)
 
 
 def _run_phases(
