@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
 from ltrobust.threat import Threat
 
+# Reported through `jax.monitoring`: seconds of each evaluation.
+EVALUATION_EVENT = "/ltrobust/evaluation"
 _PROBE_IMAGES = 8  # whose clean logits tell one network from another
 
 
@@ -105,6 +108,7 @@ def make_evaluator(
     def evaluate(
         variables, images, labels, *, ids=None, progress="", store=None, about=None, selected_on=None, test_labels=None
     ) -> Evaluation:
+        began = time.monotonic()
         images, labels = check_inputs(images, labels, num_classes, threat)
         ids = np.arange(len(labels)) if ids is None else check_ids(ids, len(labels))
         subject = Subject(variables, images, labels, ids)
@@ -129,6 +133,7 @@ def make_evaluator(
             items = ()
             if protocol.sanity:
                 items = sanity.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)
+        jax.monitoring.record_event_duration_secs(EVALUATION_EVENT, time.monotonic() - began)
         return Evaluation(
             labels=labels,
             num_classes=num_classes,

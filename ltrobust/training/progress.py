@@ -4,8 +4,11 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+import jax
 from tqdm import tqdm
 
+# Reported through `jax.monitoring`: seconds of each dispatch of training steps.
+STEPS_EVENT = "/ltrobust/steps"
 # A dispatch lasts about this long, seconds: long against its overhead, short against a person's patience.
 _DISPATCH_SECONDS = 2.0
 
@@ -37,6 +40,7 @@ class Progress:
         began = time.monotonic()
         yield
         seconds = time.monotonic() - began
+        jax.monitoring.record_event_duration_secs(STEPS_EVENT, seconds)
         if self._compiled:
             self.longest = max(1, int(_DISPATCH_SECONDS * count / max(seconds, 1e-6)))
         else:
