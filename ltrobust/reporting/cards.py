@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -54,7 +55,8 @@ def software() -> dict[str, str]:
 
 def command() -> str:
     """The command line without what names a folder or an address of these machines."""
-    folders = r"workdir|run|out|data-dir|config\.data\.(cache_)?dir|config\.checkpoint\.dir|config\.teachers\.\w+\.path"
+    keys = r"config\.(data\.(cache_)?dir|checkpoint\.dir|teachers\.\w+\.path)"
+    folders = rf"workdir|run|out|work|inputs|data-dir|{keys}"
     local = re.compile(rf"--({folders}|coordinator|num_processes|process_id|patience)\b")
     kept, words = [Path(sys.argv[0]).name], iter(sys.argv[1:])
     for word in words:
@@ -116,13 +118,17 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout that this file is in, `+changes` if it was edited, or `unknown`."""
+    """The commit of the checkout that this file is in, `+changes` if it was edited.
+
+    Outside of a checkout it is what the environment variable `LTROBUST_COMMIT` says, for copies of a working tree that
+    come without their history; else `unknown`.
+    """
     try:
         # An environment inside of somebody's repository is no checkout of this project.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
         commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("LTROBUST_COMMIT") or "unknown"
     return commit + ("+changes" if changed else "")
 
 
