@@ -37,8 +37,7 @@ def all_reduce_seconds(size: float, devices: int, rate: float) -> float:
 
 def tables(root: Path) -> str:
     """Everything between the markers of docs/performance.md."""
-    folder = root / "benchmarks" / "results"
-    floors, measured = json.loads((folder / "floors.json").read_text()), _read(folder)
+    floors, measured = json.loads((root / "benchmarks" / "results" / "floors.json").read_text()), _read(root)
     parts = [
         _equivalents(floors),
         _networks(floors),
@@ -55,7 +54,7 @@ def short(root: Path) -> str:
     Of measurements that differ in the number of devices alone, the fastest.
     """
     rows, machines = [["what", "images/s", *_AGAINST, "compile, s: cold, cached"]], {}
-    for name, one in _read(root / "benchmarks" / "results").items():
+    for name, one in _read(root).items():
         make = {"train_step": _steps, "evaluate_pgd20": _evaluations}.get(name.split("-")[0])
         if make:
             machines |= {_where(one): None}
@@ -65,21 +64,22 @@ def short(root: Path) -> str:
     return f"{summary.markdown(rows)}\n{'; '.join(machines)}.\n"
 
 
-_AGAINST = {"PyTorch as released": "torch released, float32", "PyTorch tuned": "torch tuned, float32"}
+_AGAINST = {"PyTorch as released": "torch released, float32", "PyTorch tuned": "torch tuned, {dtype}"}
 
 
 def _steps(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Our float32 training steps; of each case the number of devices that was the fastest."""
+    """Our training steps; of each case the number of devices that was the fastest."""
     cases: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if (row["form"], row["dtype"]) == ("ours", "float32"):
-            cases.setdefault((row["method"], row["network"], row["batch"]), []).append(row)
+        if row["form"] == "ours":
+            cases.setdefault((row["method"], row["network"], row["batch"], row["dtype"]), []).append(row)
     found = []
-    for (method, network, batch), measured in cases.items():
+    for (method, network, batch, dtype), measured in cases.items():
         row = max(measured, key=lambda row: row["images_per_second"]["median"])
-        ratios = [_ratio(row.get(f"speed over {other}")) for other in _AGAINST.values()]
-        what = f"`{method}` step, {network}, batch {batch}, {row['devices']} device(s)"
-        seconds = f"{row['compile_cold']:.0f}, {row['compile_cached']:.0f}"
+        ratios = [_ratio(row.get(f"speed over {other.format(dtype=dtype)}")) for other in _AGAINST.values()]
+        kind = "" if dtype == "float32" else f", {dtype}"
+        what = f"`{method}` step, {network}, batch {batch}{kind}, {row['devices']} device(s)"
+        seconds = ", ".join(f"{row[key]:.0f}" for key in ("compile_cold", "compile_cached") if key in row)
         found.append([what, f"{row['images_per_second']['median']:,.4g}", *ratios, seconds])
     return found
 
@@ -105,10 +105,14 @@ def _ratio(value: Mapping[str, float] | None) -> str:
     return "" if value is None else "{median:.2f}x [{least:.2f}, {greatest:.2f}]".format(**value)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """Every committed measurement by its file's name."""
-    paths = (path for path in sorted(folder.glob("*.json")) if path.stem != "floors")
-    return {path.stem: json.loads(path.read_text()) for path in paths}
+def _read(root: Path) -> dict[str, Any]:
+    """Every committed measurement by its file's name; those of accelerators by device and part besides."""
+    paths = {path.stem: path for path in sorted((root / "benchmarks" / "results").glob("*.json"))}
+    for path in sorted((root / "results" / "accelerator").glob("*/speed/*/*.json")):
+        if path.stem != "part":
+            device, _, part, _ = path.relative_to(root / "results" / "accelerator").parts
+            paths[f"{path.stem.split('-')[0]}-{device}-{part}"] = path
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if name != "floors"}
 
 
 def _where(one: Mapping[str, Any]) -> str:

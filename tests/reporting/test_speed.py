@@ -72,7 +72,7 @@ def test_what_is_not_measured_is_said_and_what_is_measured_is_shown(tmp_path):
     assert line.endswith(f"| {0.02 / (0.02 + wait):.3f} |")
 
 
-def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_path):
+def test_the_short_table_takes_the_fastest_of_ours_of_each_type_and_says_what_is_missing(tmp_path):
     assert speed.short(tmp_path) == "Against PyTorch: not measured.\n"
     folder = tmp_path / "benchmarks" / "results"
     folder.mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_
         (1, 10.0, "float32"),
         (2, 14.0, "float32"),
         (4, 12.0, "float32"),
-        (2, 99.0, "bf16"),
+        (2, 99.0, "bfloat16"),
     ):
         row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": dtype, "batch": 128}
         row |= {"devices": devices, "images_per_second": measure.spread([rate]), "compile_cold": 6.2}
@@ -104,9 +104,28 @@ def test_the_short_table_takes_the_fastest_of_ours_and_says_what_is_missing(tmp_
     assert lines[2:] == [
         "| PGD-20, resnet18 | 5 |  | 1.50x [1.50, 1.50] |  |",
         "| `at_bsl` step, resnet18, batch 128, 2 device(s) | 14 | 2.10x [1.40, 2.80] |  | 6, 2 |",
+        "| `at_bsl` step, resnet18, batch 128, bfloat16, 2 device(s) | 99 | 14.85x [9.90, 19.80] |  | 6, 2 |",
         "",
         "P, 2 thread(s), 4 cpu device(s); jax 1.2, torch 3.4; 2026-01-02, commit 0123456789ab.",
     ]
+
+
+def test_results_of_an_accelerator_are_shown_beside_the_others(tmp_path):
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results" / "floors.json").write_text(floors.PATH.read_text())
+    folder = tmp_path / "results" / "accelerator" / "a-gpu" / "speed" / "steps"
+    folder.mkdir(parents=True)
+    row = {"network": "resnet18", "method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128, "devices": 1}
+    row |= {"images_per_second": measure.spread([9000.0]), "compile_cold": 41.0}
+    row |= {f"speed over torch {form}": measure.spread([3.0]) for form in ("released, float32", "tuned, bfloat16")}
+    result = {"machine": {"processor": "A GPU", "threads": 16, "backend": "gpu", "devices": 1}, "rows": [row]}
+    result |= {"created": "2026-01-02", "software": {"commit": "0123456789abcdef", "jax": "1.2"}}
+    (folder / "train_step-steps.json").write_text(json.dumps(result))
+    (folder / "part.json").write_text("{}")
+    ratio = "3.00x [3.00, 3.00]"
+    line = f"| `at_bsl` step, resnet18, batch 128, bfloat16, 1 device(s) | 9,000 | {ratio} | {ratio} | 41 |"
+    assert line in speed.short(tmp_path)
+    assert "**Training step**: A GPU, 16 thread(s), 1 gpu device(s)" in speed.tables(tmp_path)
 
 
 def test_measurements_take_turns_and_results_are_not_replaced(tmp_path, capsys):
