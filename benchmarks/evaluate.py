@@ -40,14 +40,7 @@ PROTOCOLS = {"pgd20": "validation", "standard": "standard"}
 
 def main() -> None:
     """Runs what is asked for and prints one row for each network and implementation."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--data", type=pathlib.Path, default=None, help="folder that holds golden/")
-    parser.add_argument("--networks", default="resnet18", help="resnet18, cnn_a, conv_small, by commas")
-    parser.add_argument("--images", type=int, default=192, help="of which multiples of 64 are used")
-    parser.add_argument("--what", choices=[*PROTOCOLS, "compile"], default="pgd20")
-    parser.add_argument("--against", choices=["", "torch"], default="")
-    parser.add_argument("--devices", type=int, default=1, help="CPU devices that batches are divided over")
-    given = parser.parse_args()
+    given = flags().parse_args()
     jax.config.update("jax_num_cpu_devices", given.devices)
     path = measure.begin(given, f"evaluate_{given.what}")
     if given.what == "compile":
@@ -57,6 +50,18 @@ def main() -> None:
     for name in given.networks.split(","):
         rows += compare(given, name)
     measure.finish(path, given, rows)
+
+
+def flags() -> argparse.ArgumentParser:
+    """What `compare` is told."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--data", type=pathlib.Path, default=None, help="folder that holds golden/")
+    parser.add_argument("--networks", default="resnet18", help="resnet18, cnn_a, conv_small, by commas")
+    parser.add_argument("--images", type=int, default=192, help="on the CPU from 64 on a multiple of 64 of them")
+    parser.add_argument("--what", choices=[*PROTOCOLS, "compile"], default="pgd20")
+    parser.add_argument("--against", choices=["", "torch"], default="")
+    parser.add_argument("--devices", type=int, default=1, help="CPU devices that batches are divided over")
+    return parser
 
 
 def compare(given: argparse.Namespace, name: str) -> list[dict[str, Any]]:
@@ -101,7 +106,8 @@ def compare(given: argparse.Namespace, name: str) -> list[dict[str, Any]]:
 
 def subject(given: argparse.Namespace, name: str) -> tuple[np.ndarray, np.ndarray, Any, Any, Any]:
     """Images, labels, logits function and threat, and what builds the same network in PyTorch."""
-    number = max(given.images // 64, 1) * 64
+    whole = jax.default_backend() == "cpu" and given.images >= 64
+    number = given.images // 64 * 64 if whole else given.images
     if name == "resnet18":
         module = models.create(name, num_classes=10)
         weights = models.initialise(module, jax.random.key(0), (32, 32, 3))
@@ -164,9 +170,11 @@ def torch_golden(record: Any, name: str) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.network = network
+            self.register_buffer("mean", mean)
+            self.register_buffer("deviation", deviation)
 
         def forward(self, x: Any) -> Any:
-            return self.network((x - mean) / deviation)
+            return self.network((x - self.mean) / self.deviation)
 
     return Normalised().eval().requires_grad_(False)
 
@@ -179,32 +187,44 @@ def torch_resnet18(params: Any, batch_stats: Any) -> Any:
     return network.eval().requires_grad_(False)
 
 
+def torch_device() -> str:
+    """Where PyTorch computes."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def torch_standard(network: Any, images: np.ndarray, labels: np.ndarray, radius: float) -> np.ndarray:
     """The public sequence of four attacks."""
     import torch
 
-    x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))
+    device = torch_device()
+    network = network.to(device)
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
+    y = torch.from_numpy(labels.astype(np.int64)).to(device)
     try:
         from autoattack import AutoAttack
     except ImportError:  # the same attacks as a package, with other names
         from pyautoattack import AutoAttack
 
-        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, device="cpu")
+        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, device=device)
         adversarial, _ = attack.run_standard_evaluation(x, y, batch_size=len(y))
     else:
-        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, verbose=False, device="cpu")
+        attack = AutoAttack(network, norm="Linf", eps=radius, seed=0, verbose=False, device=device)
         adversarial = attack.run_standard_evaluation(x, y, bs=len(y))
-    return (network(adversarial).argmax(1) == y).numpy()
+    return (network(adversarial).argmax(1) == y).cpu().numpy()
 
 
 def torch_pgd20(network: Any, images: np.ndarray, labels: np.ndarray, radius: float) -> np.ndarray:
-    """A plain PGD-20 in batches of 64."""
+    """A plain PGD-20, in batches of 64 on the CPU and of 256 on a GPU."""
     import torch
 
-    robust = []
-    for first in range(0, len(labels), 64):
-        x = torch.from_numpy(images[first : first + 64].transpose(0, 3, 1, 2).copy())
-        y = torch.from_numpy(labels[first : first + 64].astype(np.int64))
+    device, robust = torch_device(), []
+    network = network.to(device)
+    size = 64 if device == "cpu" else 256
+    for first in range(0, len(labels), size):
+        x = torch.from_numpy(images[first : first + size].transpose(0, 3, 1, 2).copy()).to(device)
+        y = torch.from_numpy(labels[first : first + size].astype(np.int64)).to(device)
         point = x + torch.empty_like(x).uniform_(-radius, radius)
         for _ in range(20):
             point.requires_grad_(True)
@@ -212,7 +232,7 @@ def torch_pgd20(network: Any, images: np.ndarray, labels: np.ndarray, radius: fl
             (gradient,) = torch.autograd.grad(loss, point)
             moved = point.detach() + radius / 4 * gradient.sign()
             point = torch.clamp(torch.clamp(moved, x - radius, x + radius), 0, 1)
-        robust.append((network(point).argmax(1) == y).numpy())
+        robust.append((network(point).argmax(1) == y).cpu().numpy())
     return np.concatenate(robust)
 
 

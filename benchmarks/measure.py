@@ -31,6 +31,13 @@ from ltrobust.files import write_json  # noqa: E402
 from ltrobust.reporting import cards, speed  # noqa: E402
 
 PEAK = "matrix product"
+# How it is computed: the type of arrays, and what JAX makes of products of float32. Processors without TensorFloat-32
+# compute `tf32` as `float32`.
+PRECISIONS = {
+    "float32": ("float32", "highest"),
+    "tf32": ("float32", "tensorfloat32"),
+    "bfloat16": ("bfloat16", "default"),
+}
 
 
 def parser(document: str | None) -> argparse.ArgumentParser:
@@ -99,10 +106,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def matrix_product(dtype: str = "float32", side: int = 0) -> tuple[Callable[[], jax.Array], float]:
-    """A square matrix product in that type, and its FLOPs; by default large enough to reach the device's peak."""
+    """A square matrix product in a type of `PRECISIONS`, and its FLOPs; by default large enough for the device's peak.
+
+    Of drawn numbers, because processors that save energy on constant ones clock higher.
+    """
     side = side or (1024 if jax.default_backend() == "cpu" else 8192)
-    square = jnp.full((side, side), 0.5, dtype)
-    multiply = jax.jit(lambda one, other: one @ other)
+    kept, precision = PRECISIONS[dtype]
+    square = jax.random.normal(jax.random.key(0), (side, side), jnp.float32).astype(kept)
+    multiply = jax.jit(lambda one, other: jnp.matmul(one, other, precision=precision))
     return lambda: multiply(square, square), 2.0 * side**3
 
 
@@ -127,13 +138,13 @@ def _use_cache(settings: Mapping[str, Any]) -> None:
     compilation_cache.reset_cache()
 
 
-def compiled(lower: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """The program of `lower() -> Lowered`, and seconds of tracing and compiling: cold, then from the cache.
+def compiled(lower: Callable[[], Any], *, again: bool = True) -> tuple[Any, dict[str, float]]:
+    """The program of `lower() -> Lowered`, and seconds of tracing and compiling: cold, then `again` from the cache.
 
     Needs `compile_cache`. Forgets all compiled programs, so that the second time asks the disk.
     """
     seconds = {}
-    for name in ("compile_cold", "compile_cached"):
+    for name in ("compile_cold", "compile_cached")[: 1 + again]:
         jax.clear_caches()
         began = time.perf_counter()
         program = lower().compile()
@@ -174,9 +185,16 @@ def process_memory(arguments: Sequence[str]) -> int:
 def finish(path: Path, given: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> None:
     """Prints the rows as one table and writes them, with what they were measured on, to the file of `begin`."""
     print(speed.plain(rows), flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, result(path.name.split("-")[0], given, rows, **more))
+    print(f"written: {path.name}")
+
+
+def result(benchmark: str, given: argparse.Namespace, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """What `finish` writes: the rows, and what they were measured on, when, with which flags."""
     settings = {name: value for name, value in vars(given).items() if not isinstance(value, Path)}
-    result = {
-        "benchmark": path.name.split("-")[0],
+    return {
+        "benchmark": benchmark,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": processor(),
@@ -189,9 +207,6 @@ def finish(path: Path, given: argparse.Namespace, rows: list[dict[str, Any]], **
         "rows": rows,
         **more,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, result)
-    print(f"written: {path.name}")
 
 
 def _torch_version() -> dict[str, str]:

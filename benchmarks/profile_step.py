@@ -31,8 +31,15 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=25, help="rows; the others are summed")
     given = parser.parse_args()
     path = measure.begin(given, "profile_step")
-    settings = {"student__attack__steps": given.attack_steps}
-    found = training.prepare(training.configuration(given.network, given.method, given.batch, **settings))
+    measure.finish(path, given, rows(given.network, given.method, given.batch, given.attack_steps, given.top))
+
+
+def rows(
+    network: str, method: str, batch: int, attack_steps: int, top: int, *, dtype: str = "float32"
+) -> list[dict[str, Any]]:
+    """The table of one step."""
+    settings = {"student__attack__steps": attack_steps, "model__dtype": dtype}
+    found = training.prepare(training.configuration(network, method, batch, **settings))
     program = found.lower().compile()
     jax.block_until_ready(found.run(program))
     with tempfile.TemporaryDirectory() as folder:
@@ -40,17 +47,33 @@ def main() -> None:
             jax.block_until_ready(found.run(program))
         (trace,) = Path(folder).rglob("*.xplane.pb")
         events = read(jax.profiler.ProfileData.from_file(str(trace)))
-    measure.finish(path, given, summed(events, program.as_text(), given.top))
+    return summed(events, program.as_text(), top)
 
 
 def read(profile: Any) -> dict[str, tuple[int, float]]:
-    """How often each event occurred, and seconds in all."""
+    """How often each instruction ran, and seconds in all.
+
+    On the CPU an event has the instruction's name. On a GPU it has its kernel's, and the instruction stands beside it;
+    where several lines of a device show the same instruction, the line with most seconds counts.
+    """
     found: dict[str, tuple[int, float]] = {}
-    for plane in profile.planes:
+    devices = [plane for plane in profile.planes if plane.name.startswith("/device:GPU")]
+    for plane in devices or profile.planes:
+        lines = []
         for line in plane.lines:
+            events: dict[str, tuple[int, float]] = {}
             for event in line.events:
-                calls, seconds = found.get(event.name, (0, 0.0))
-                found[event.name] = (calls + 1, seconds + event.duration_ns / 1e9)
+                name = dict(event.stats).get("hlo_op", event.name) if devices else event.name
+                calls, seconds = events.get(name, (0, 0.0))
+                events[name] = (calls + 1, seconds + event.duration_ns / 1e9)
+            lines.append(events)
+        for events in lines:
+            for name, (calls, seconds) in events.items():
+                known = found.get(name, (0, 0.0))
+                if devices:
+                    found[name] = max(known, (calls, seconds), key=lambda one: one[1])
+                else:
+                    found[name] = (known[0] + calls, known[1] + seconds)
     return found
 
 

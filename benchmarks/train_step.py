@@ -28,18 +28,7 @@ FORMS = ("ours", "torch released", "torch tuned")
 
 def main() -> None:
     """Times what is asked for, one network, method and batch after another."""
-    parser = measure.parser(__doc__)
-    parser.add_argument("--networks", default="resnet18,wrn_34_10,small_resnet")
-    parser.add_argument("--methods", default="at_bsl,self_distillation")
-    parser.add_argument("--batches", default="128", help="images in a step, several by commas")
-    parser.add_argument("--dtypes", default="float32", help="compute types of ours and of the tuned form, by commas")
-    parser.add_argument("--devices", default="1", help="devices that our batch is divided over, several by commas")
-    parser.add_argument("--steps", type=int, default=1, help="steps in one timed dispatch")
-    parser.add_argument("--attack_steps", type=int, default=10)
-    parser.add_argument("--against", choices=["", "torch"], default="")
-    parser.add_argument("--memory", action="store_true", help="ask each form's own process how much it holds (CPU)")
-    parser.add_argument("--alone", choices=["", *FORMS], default="", help="make one call of this form and end")
-    given = parser.parse_args()
+    given = flags().parse_args()
     jax.config.update("jax_num_cpu_devices", max(map(int, given.devices.split(","))))
     if given.alone:
         alone(given)
@@ -53,13 +42,31 @@ def main() -> None:
     measure.finish(path, given, rows)
 
 
+def flags() -> argparse.ArgumentParser:
+    """What `compare` is told."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--networks", default="resnet18,wrn_34_10,small_resnet")
+    parser.add_argument("--methods", default="at_bsl,self_distillation")
+    parser.add_argument("--batches", default="128", help="images in a step, several by commas")
+    parser.add_argument("--dtypes", default="float32", help="of ours: float32, tf32, bfloat16, by commas")
+    parser.add_argument("--torch_dtypes", default="", help="of the tuned form: float32, bfloat16; default: --dtypes")
+    parser.add_argument("--devices", default="1", help="devices that our batch is divided over, several by commas")
+    parser.add_argument("--steps", type=int, default=1, help="steps in one timed dispatch")
+    parser.add_argument("--attack_steps", type=int, default=10)
+    parser.add_argument("--against", choices=["", "torch"], default="")
+    parser.add_argument("--lean", action="store_true", help="compile once, and leave out what XLA counts")
+    parser.add_argument("--memory", action="store_true", help="ask each form's own process how much it holds (CPU)")
+    parser.add_argument("--alone", choices=["", *FORMS], default="", help="make one call of this form and end")
+    return parser
+
+
 def compare(given: argparse.Namespace, network: str, method: str, batch: int) -> list[dict[str, Any]]:
     """One row for each form and type, timed in turn with a matrix product of each type."""
     config = configuration(given, network, method, batch)
     shape = flops.network(training.prepare(config).phase.settings.module, training.image_shape(network))
     work = flops.step_flops(shape, method, given.attack_steps) * batch * given.steps
     calls, rows, peaks = {}, {}, {}
-    for dtype in given.dtypes.split(","):
+    for dtype in dict.fromkeys(dtype for _, dtype, _ in forms(given)):
         calls[f"{measure.PEAK}, {dtype}"], peaks[dtype] = measure.matrix_product(dtype)
     for form, dtype, devices in forms(given):
         name = f"{form}, {dtype}, {devices}"
@@ -92,12 +99,12 @@ def forms(given: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
     yield from (("ours", dtype, count) for dtype in dtypes for count in devices)
     if given.against:
         yield "torch released", "float32", 1
-        yield from (("torch tuned", dtype, 1) for dtype in dtypes)
+        yield from (("torch tuned", dtype, 1) for dtype in (given.torch_dtypes or given.dtypes).split(","))
 
 
 def configuration(given: argparse.Namespace, network: str, method: str, batch: int, dtype: str = "float32") -> Any:
     """The default recipe with what the flags say."""
-    settings = {"student__attack__steps": given.attack_steps, "model__dtype": dtype}
+    settings = {"student__attack__steps": given.attack_steps, "model__dtype": measure.PRECISIONS[dtype][0]}
     return training.configuration(network, method, batch, **settings)
 
 
@@ -107,14 +114,16 @@ def ours(
     """A call of our compiled stretch, and what is known of it without timing."""
     del form
     mesh = make_mesh(jax.devices()[:devices])
-    found = training.prepare(configuration(given, network, method, batch, dtype), mesh, steps_at_once=given.steps)
-    program, row = measure.compiled(found.lower)
-    plain = configuration(given, network, method, batch, dtype)
-    plain.student.attack.steps = 0
-    without = training.prepare(plain, mesh, steps_at_once=given.steps)
-    with flops.direct_convolutions():
-        counted = flops.counted(found.lower().compile(), without.lower().compile(), given.attack_steps)
-    row["gflop_per_image_by_xla"] = counted * devices / batch / 1e9
+    with jax.default_matmul_precision(measure.PRECISIONS[dtype][1]):
+        found = training.prepare(configuration(given, network, method, batch, dtype), mesh, steps_at_once=given.steps)
+        program, row = measure.compiled(found.lower, again=not given.lean)
+        if not given.lean:
+            plain = configuration(given, network, method, batch, dtype)
+            plain.student.attack.steps = 0
+            without = training.prepare(plain, mesh, steps_at_once=given.steps)
+            with flops.direct_convolutions():
+                counted = flops.counted(found.lower().compile(), without.lower().compile(), given.attack_steps)
+            row["gflop_per_image_by_xla"] = counted * devices / batch / 1e9
     row["program_bytes"] = measure.program_memory(program)
     return lambda: found.run(program, given.steps), row
 
@@ -122,12 +131,17 @@ def ours(
 def theirs(
     given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str, devices: int
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """A call of PyTorch's step from the same weights, and seconds until its first result, compilation included."""
+    """A call of PyTorch's step from the same weights, and seconds until its first result, compilation included.
+
+    On a GPU also the most bytes that PyTorch held, as `program_bytes`.
+    """
     del devices
     import torch
     import torch_step
 
     torch.set_num_threads(given.threads)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     found = training.prepare(configuration(given, network, method, batch))
     call = torch_step.of_ours(
         found,
@@ -138,13 +152,15 @@ def theirs(
     )
     began = time.perf_counter()
     call()
-    seconds = {"compile_cold": time.perf_counter() - began} if form == "torch tuned" else {}
+    row: dict[str, Any] = {"compile_cold": time.perf_counter() - began} if form == "torch tuned" else {}
+    if torch.cuda.is_available():
+        row["program_bytes"] = torch.cuda.max_memory_allocated()
 
     def run() -> None:
         for _ in range(given.steps):
             call()
 
-    return run, seconds
+    return run, row
 
 
 def only(network: str, method: str, batch: int, row: dict[str, Any]) -> list[str]:
