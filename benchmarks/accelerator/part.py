@@ -1,0 +1,219 @@
+"""The process that does a job's parts, one after another, and leaves what each one found.
+
+    python -m benchmarks.accelerator part JOB ...
+
+`run.py` starts it. It ends when its standard input closes, so that nothing works on after whoever started it is gone.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import importlib
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accelerator import inputs, jobs, provenance
+
+# A job's results are meant to be committed.
+_MOST_BYTES = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a part works with.
+
+    Attributes:
+      job: its name.
+      folder: where it leaves its files, all of which become results.
+      work: scratch of the part, kept for the next attempt.
+      out: the folder of all results; only weights go there directly.
+      packs: data set -> folder.
+      golden: the folder that holds `golden/`.
+      dry: whether to do the same in toy sizes on the CPU.
+      deadline: when the time is up, by `time.monotonic`.
+      clock: of this part.
+      preemption: hears requests to stop.
+      weights: whether trained weights are left in `out`.
+    """
+
+    job: str
+    folder: Path
+    work: Path
+    out: Path
+    packs: dict[str, Path]
+    golden: Path | None
+    dry: bool
+    deadline: float
+    clock: Any
+    preemption: Any
+    weights: bool = False
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+
+def main(given: argparse.Namespace) -> int:
+    """Does every part of the job that is not skipped and fits into the seconds at hand.
+
+    A part that fails is printed, and the next one is done. Returns the exit status: 1 if one failed.
+
+    Raises:
+      ValueError: the device has too little memory.
+      Preempted: SIGTERM, as when the time is up; what can be resumed was saved.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import jax
+
+    from benchmarks.accelerator.clock import Clock
+    from ltrobust.preemption import Preempted, Preemption
+
+    job, deadline = jobs.get(given.job), time.monotonic() + given.seconds
+    jax.config.update("jax_compilation_cache_dir", str(given.work / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    about = {
+        "job": job.name,
+        "dry": given.dry,
+        "device": provenance.device(),
+        "numerics": provenance.numerics(),
+        "sources_sha256": provenance.sources_digest(),
+    }
+    check_memory(job, about["device"])
+    module = importlib.import_module(f"benchmarks.accelerator.{job.module}")
+    archive = given.out / f"{job.name}.zip"
+    packs, golden = inputs.find_packs(given.inputs, job.packs), inputs.golden_of(given.inputs)
+    failed = 0
+    with Preemption().listening() as preemption:
+        for part in job.parts:
+            expected, left = part.seconds(given.tflops), deadline - time.monotonic()
+            if part.name in given.skip:
+                continue
+            if expected > left and not given.dry:
+                print(f"{job.name}/{part.name}: left out; {expected:.0f} s expected, {left:.0f} s left", flush=True)
+                continue
+            print(f"{job.name}/{part.name}: begins, {expected:.0f} s expected", flush=True)
+            scratch = given.work / job.name / part.name
+            folder = scratch / "results"
+            folder.mkdir(parents=True, exist_ok=True)
+            clock = Clock()
+            context = Context(
+                job.name,
+                folder,
+                scratch,
+                given.out,
+                packs,
+                golden,
+                given.dry,
+                deadline,
+                clock,
+                preemption,
+                given.weights,
+            )
+            try:
+                summary = module.run(context, part)
+                found = about | {
+                    "part": part.name,
+                    "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    "software": _software(),
+                    "seconds_expected": round(expected, 1),
+                    "seconds": clock.seconds(),
+                    "peak_memory_gib": peak_memory(),
+                    "summary": summary,
+                }
+                add(archive, part.name, found, folder)
+            except (Preempted, KeyboardInterrupt):
+                raise
+            except Exception:
+                failed = 1
+                print(f"{job.name}/{part.name}: failed\n{traceback.format_exc()}", flush=True)
+                continue
+            print(f"{job.name}/{part.name}: done, {archive.stat().st_size:,} bytes; {spent(found)}", flush=True)
+    return failed
+
+
+def check_memory(job: jobs.Job, device: dict[str, Any]) -> None:
+    """Refuses a device without the memory that the job needs; of a CPU nothing is asked.
+
+    Raises:
+      ValueError: says how much it has and how much is needed.
+    """
+    if device["memory_gib"] is not None and device["memory_gib"] < job.memory:
+        raise ValueError(
+            f"{job.name} needs {job.memory:g} GiB of device memory; {device['kind']} offers {device['memory_gib']:g}. "
+            "End other programs on it, or use a larger device."
+        )
+
+
+def peak_memory() -> float | None:
+    """GiB that this process has held on the first device at most; None where the device does not say."""
+    import jax
+
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else round(peak / 2**30, 2)
+
+
+def spent(found: dict[str, Any]) -> str:
+    """`62 s: compiling 20, training 30, idle 12`."""
+    seconds = dict(found["seconds"])
+    total = seconds.pop("total")
+    return f"{total:.0f} s: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
+
+
+def add(archive: Path, part: str, found: dict[str, Any], folder: Path) -> None:
+    """Puts a part's record and files into the job's archive, which is replaced as a whole.
+
+    Raises:
+      ValueError: the archive would become larger than what may be committed; the files stay in `folder`.
+    """
+    members = read(archive) if archive.exists() else {}
+    members = {name: content for name, content in members.items() if not name.startswith(f"{part}/")}
+    members[f"{part}/part.json"] = (json.dumps(found, indent=1, sort_keys=True) + "\n").encode()
+    for path in sorted(folder.iterdir()):
+        members[f"{part}/{path.name}"] = path.read_bytes()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in sorted(members.items()):
+            file.writestr(name, data)
+    size = content.tell()
+    if size > _MOST_BYTES:
+        raise ValueError(f"{archive.name} would have {size:,} bytes with {part}; {_MOST_BYTES:,} are allowed.")
+    partial = archive.with_name(f"{archive.name}.{os.getpid()}.partial")
+    partial.write_bytes(content.getvalue())
+    partial.replace(archive)
+
+
+def read(archive: Path) -> dict[str, bytes]:
+    """Names and contents of an archive's members.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return {name: file.read(name) for name in file.namelist()}
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{archive} is damaged ({error}); move it away, and its parts are done again.") from error
+
+
+def _software() -> dict[str, str]:
+    """Versions, PyTorch's too where it took part."""
+    from ltrobust.reporting import cards
+
+    torch = sys.modules.get("torch")
+    return cards.software() | ({"torch": str(torch.__version__)} if torch else {})
+
+
+def _end_with_parent() -> None:
+    """Waits until standard input closes, then asks this process to stop."""
+    while os.read(0, 1024):  # not through sys.stdin, whose lock this thread would hold at the end of the process
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
