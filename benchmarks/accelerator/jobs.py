@@ -168,12 +168,13 @@ def evaluation_work(run: Run) -> float:
     """FLOPs of `quick` on all test images and `standard` on 200 of each class, for each network of the run.
 
     A guess, since it depends on how many images resist: half of them through the four attacks of `quick`, 30 % through
-    AutoAttack's 1,000 steps of APGD (2 passes each), 900 of FAB (3) and 5,000 queries of Square.
+    AutoAttack's 1,000 steps of APGD (2 passes each), 900 of FAB (3) and 5,000 queries of Square. The sanity panel's
+    attacks are about 750 passes for each image.
     """
     forward = _floors()["networks"][run.value("model.name")]["forward_flops"]
     networks = 2 if run.value("student.method") == "self_distillation" else 1
     quick = QUICK_IMAGES * (2 + 0.5 * 3 * 40)
-    standard = 10 * STANDARD_PER_CLASS * 0.3 * (2 * 1000 + 3 * 900 + 5000)
+    standard = 10 * STANDARD_PER_CLASS * (0.3 * (2 * 1000 + 3 * 900 + 5000) + 750)
     return networks * forward * (quick + standard)
 
 

@@ -68,7 +68,7 @@ def main(given: argparse.Namespace) -> int:
     A part that fails is printed, and the next one is done. Returns the exit status: 1 if one failed.
 
     Raises:
-      ValueError: the device has too little memory.
+      ValueError: there is no accelerator, or it has too little memory.
       Preempted: SIGTERM, as when the time is up; what can be resumed was saved.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -87,7 +87,7 @@ def main(given: argparse.Namespace) -> int:
         "numerics": provenance.numerics(),
         "sources_sha256": provenance.sources_digest(),
     }
-    check_memory(job, about["device"])
+    check_device(job, about["device"], dry=given.dry)
     module = importlib.import_module(f"benchmarks.accelerator.{job.module}")
     archive = given.out / f"{job.name}.zip"
     packs, golden = inputs.find_packs(given.inputs, job.packs), inputs.golden_of(given.inputs)
@@ -140,12 +140,14 @@ def main(given: argparse.Namespace) -> int:
     return failed
 
 
-def check_memory(job: jobs.Job, device: dict[str, Any]) -> None:
-    """Refuses a device without the memory that the job needs; of a CPU nothing is asked.
+def check_device(job: jobs.Job, device: dict[str, Any], *, dry: bool) -> None:
+    """Refuses a CPU, unless this is a dry run, and a device without the memory that the job needs.
 
     Raises:
-      ValueError: says how much it has and how much is needed.
+      ValueError: says what there is and what is needed.
     """
+    if device["platform"] == "cpu" and not dry:
+        raise ValueError("JAX finds no accelerator, only the CPU. Install its plugin, or give --dry.")
     if device["memory_gib"] is not None and device["memory_gib"] < job.memory:
         raise ValueError(
             f"{job.name} needs {job.memory:g} GiB of device memory; {device['kind']} offers {device['memory_gib']:g}. "

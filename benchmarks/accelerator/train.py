@@ -53,7 +53,7 @@ def run(context: Context, part: Part) -> dict[str, Any]:
         card = experiment.report(config, workdir, protocol, trained, began)
         (context.folder / f"card-{protocol}.json").write_bytes(card.read_bytes())
         networks = read_json(card)["networks"]
-        np.savez_compressed(context.folder / f"verdicts-{protocol}.npz", **verdicts(workdir, networks))
+        np.savez_compressed(context.folder / f"verdicts-{protocol}.npz", **verdicts(workdir, networks))  # pyright: ignore
         summary[protocol] = {name: accuracies(network["columns"]) for name, network in networks.items()}
     (context.folder / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
     if context.weights:
@@ -74,7 +74,7 @@ def shortened(name: str) -> str:
 
 def configuration(context: Context, run: Run) -> Any:
     """The run's configuration, on the pack."""
-    config = recipes.load(run.config)
+    config: Any = recipes.load(run.config)
     changes = dict(run.changes) | (_DRY if context.dry else {})
     config.update_from_flattened_dict(changes)
     config.data.dir, config.data.cache_dir = str(context.packs[config.data.name]), ""
@@ -119,4 +119,4 @@ def leave_weights(weights: Weights, stem: Path) -> None:
         files[size >= half][name] = leaf
         size += leaf.nbytes
     for number, file in enumerate(files, start=1):
-        np.savez(stem.with_name(f"{stem.name}-{number}.npz"), **file)
+        np.savez(stem.with_name(f"{stem.name}-{number}.npz"), **file)  # pyright: ignore

@@ -306,11 +306,15 @@ def test_a_clock_divides_all_of_its_seconds():
     assert sum(seconds.values()) == pytest.approx(2 * seconds["total"], abs=0.3)
 
 
-def test_a_device_without_the_memory_is_refused_and_a_cpu_is_not():
+def test_a_device_without_the_memory_is_refused_and_a_cpu_is_for_dry_runs():
     job = jobs.get("speed")
     with pytest.raises(ValueError, match=r"speed needs 24 GiB of device memory; Small offers 8"):
-        part.check_memory(job, {"kind": "Small", "memory_gib": 8.0})
-    part.check_memory(job, {"kind": "cpu", "memory_gib": None})
+        part.check_device(job, {"kind": "Small", "platform": "gpu", "memory_gib": 8.0}, dry=False)
+    part.check_device(job, {"kind": "Large", "platform": "gpu", "memory_gib": 24.0}, dry=False)
+    cpu = {"kind": "cpu", "platform": "cpu", "memory_gib": None}
+    part.check_device(job, cpu, dry=True)
+    with pytest.raises(ValueError, match=r"JAX finds no accelerator, only the CPU.*--dry"):
+        part.check_device(job, cpu, dry=False)
 
 
 def test_a_missing_wheel_is_named_with_the_command_that_brings_it(tmp_path, monkeypatch):
