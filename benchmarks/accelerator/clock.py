@@ -25,11 +25,11 @@ class Clock:
         self._intervals: dict[str, Intervals] = {name: [] for name in (*_EVENTS.values(), "measuring")}
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event: str, duration: float, **_: object) -> None:
+    def _hear(self, event: str, duration_secs: float, **_: object) -> None:
         for prefix, name in _EVENTS.items():
             if event.startswith(prefix):
                 now = time.monotonic()
-                self._intervals[name].append((now - duration, now))
+                self._intervals[name].append((now - duration_secs, now))
 
     @contextlib.contextmanager
     def span(self) -> Iterator[None]:
