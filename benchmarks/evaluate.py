@@ -135,8 +135,7 @@ def _forward(module: Any, weights: Any) -> Any:
 def make(apply: Any, protocol: str, threat: Any) -> Any:
     """An evaluator of a protocol without its sanity panel and, for `standard`, of the four attacks alone."""
     chosen = protocols.get(protocol)
-    if protocol == "standard":
-        names = dict(chosen.combined)["autoattack"]
+    if names := dict(chosen.combined).get("autoattack"):
         attacks = tuple(attack for attack in chosen.attacks if attack.name in names)
         chosen = dataclasses.replace(chosen, attacks=attacks, combined=(("autoattack", names),), sanity=False)
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import training
 
+from benchmarks.accelerator import dry
 from benchmarks.accelerator.jobs import Part
 from benchmarks.accelerator.part import Context
 from ltrobust import Threat
@@ -43,7 +44,7 @@ def golden_verdicts(context: Context) -> dict[str, Any]:
     found = {}
     for name in golden.NAMES[:1] if context.dry else golden.NAMES:
         subject = Golden.load(context, name)
-        evaluation = subject.evaluate(subject.logits, dry=_DRY_QUERIES)
+        evaluation = subject.evaluate(subject.logits, short=_DRY_QUERIES)
         reference = subject.record["robust_standard"][: len(subject.labels)]
         clean = np.asarray(jax.jit(subject.logits)(subject.images))
         found[name] = {
@@ -124,14 +125,14 @@ class Golden:
         *,
         exact: Callable[[jax.Array], jax.Array] | None = None,
         batch_size: int = 0,
-        dry: Mapping[str, int] = _DRY_SHORT,
+        short: Mapping[str, int] = _DRY_SHORT,
     ) -> Evaluation:
-        """The four attacks of `standard`, without its panel; in a dry run with the settings that `dry` changes."""
+        """The four attacks of `standard`, without its panel; in a dry run with the settings in `short`."""
         standard = protocols.get("standard")
         names = dict(standard.combined)["autoattack"]
         attacks = tuple(attack for attack in standard.attacks if attack.name in names)
         if self.dry:
-            attacks = tuple(_shortened(attack, dry) for attack in attacks)
+            attacks = tuple(dry.shortened(attack, short) for attack in attacks)
         evaluator = make_evaluator(
             _of_images(apply),
             protocol=protocols.Protocol("four", attacks, combined=(("autoattack", names),)),
@@ -143,11 +144,6 @@ class Golden:
         return evaluator((), self.images, self.labels)
 
 
-def _shortened(attack: Any, settings: Mapping[str, int]) -> Any:
-    """The attack with those of the settings that it has and uses."""
-    return dataclasses.replace(attack, **{key: value for key, value in settings.items() if getattr(attack, key, 0)})
-
-
 def _of_images(logits: Callable[[jax.Array], jax.Array]) -> Apply:
     """A logits function as the evaluator calls it, with variables that it has none of."""
     return lambda _, images: logits(images)
@@ -157,9 +153,8 @@ def repeated_training(context: Context) -> dict[str, Any]:
     """One seed trained twice by one program: whether the weights have the same bits, by default and with deterministic
     operations, and how much longer those take.
     """
-    dry = context.dry
-    steps, network = (_DRY_STEPS, "small_resnet") if dry else (_STEPS, "resnet18")
-    settings = {"model__dtype": "bfloat16", "student__attack__steps": 2 if dry else 10}
+    steps, network = (_DRY_STEPS, "small_resnet") if context.dry else (_STEPS, "resnet18")
+    settings = {"model__dtype": "bfloat16", "student__attack__steps": 2 if context.dry else 10}
     config = training.configuration(network, "at_bsl", 128, **settings)
     mesh = devices.make_mesh(jax.devices()[:1])
     lowered = training.prepare(config, mesh, steps_at_once=steps).lower()

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks.accelerator import dry
 from benchmarks.accelerator.jobs import STANDARD_PER_CLASS, Part, Run
 from benchmarks.accelerator.part import Context
 from ltrobust import experiment, recipes
-from ltrobust.evaluation import protocols, store
+from ltrobust.evaluation import store
 from ltrobust.files import read_json
 from ltrobust.training.state import Weights
 
@@ -29,7 +30,6 @@ _DRY = {
 # Protocol -> test images of each class, 0 for all; and in a dry run, whose protocols are shortened. There `standard`,
 # most of whose time is tracing, is for one job.
 _LIMITS, _DRY_LIMITS = {"quick": 0, "standard": STANDARD_PER_CLASS}, {"quick": 2, "standard": 1}
-_DRY_ATTACKS = {"steps": 2, "targets": 1, "queries": 5}
 # Views of a column that the table shows.
 _VIEWS = ("overall", "tail_third", "worst")
 
@@ -48,7 +48,7 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     if context.dry and context.job != "trio-seed0":
         limits.pop("standard")
     for protocol, limit in limits.items():
-        config.eval.protocol, config.eval.limit = shortened(protocol) if context.dry else protocol, limit
+        config.eval.protocol, config.eval.limit = dry.protocol(protocol) if context.dry else protocol, limit
         trained = dataclasses.replace(trained, networks=last)
         card = experiment.report(config, workdir, protocol, trained, began)
         (context.folder / f"card-{protocol}.json").write_bytes(card.read_bytes())
@@ -59,17 +59,6 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     if context.weights:
         leave_weights(last["student/last"].weights, context.out / f"{context.job}-{part.name}")
     return summary
-
-
-def shortened(name: str) -> str:
-    """Registers a protocol with the attacks of another one, a few steps each, and returns its name, `dry_<name>`."""
-    protocol = protocols.get(name)
-    attacks = tuple(
-        dataclasses.replace(attack, **{key: value for key, value in _DRY_ATTACKS.items() if getattr(attack, key, 0)})
-        for attack in protocol.attacks
-    )
-    protocols.PROTOCOLS[f"dry_{name}"] = dataclasses.replace(protocol, name=f"dry_{name}", attacks=attacks)
-    return f"dry_{name}"
 
 
 def configuration(context: Context, run: Run) -> Any:
