@@ -103,6 +103,7 @@ def main(given: argparse.Namespace) -> int:
             print(f"{job.name}/{part.name}: begins, {expected:.0f} s expected", flush=True)
             scratch = given.work / job.name / part.name
             folder = scratch / "results"
+            resumed = folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
             clock = Clock()
             context = Context(
@@ -125,7 +126,9 @@ def main(given: argparse.Namespace) -> int:
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "software": _software(),
                     "seconds_expected": round(expected, 1),
+                    # Of a resumed part, those since it was resumed.
                     "seconds": clock.seconds(),
+                    "resumed": resumed,
                     "peak_memory_gib": peak_memory(),
                     "summary": summary,
                 }

@@ -246,7 +246,13 @@ def table(given: argparse.Namespace, queue: Sequence[jobs.Job], states: dict[str
         filed = frozenset() if given.dry else filing.filed_parts(given.results, job.name)
         for each in job.parts:
             record = records.get(each.name)
-            state = "done" if record else "filed" if each.name in filed else states.get(job.name, "no time left")
+            state = (
+                ("done, resumed" if record.get("resumed") else "done")
+                if record
+                else "filed"
+                if each.name in filed
+                else states.get(job.name, "no time left")
+            )
             seconds = record["seconds"] if record else {}
             shown = [f"{seconds[name]:.0f}" if name in seconds else "" for name in spans]
             rows.append([f"{job.name}/{each.name}", state, f"{expected(given, each):.0f}", *shown])
