@@ -24,8 +24,8 @@ RATES = (150.0, 300.0)  # TFLOP/s that a training step may reach; the first one 
 BATCH = 128
 SEEDS = (0, 1, 2)
 EPOCHS, TEACHER_EPOCHS = 50, 15  # half of the published lengths
-WRN_EPOCHS = 12  # what fits into ten minutes
-QUICK_IMAGES, STANDARD_PER_CLASS = 10_000, 200
+WRN_EPOCHS = 8  # what fits into nine minutes
+QUICK_IMAGES = 10_000
 _TRAINING_CLASSES = {"cifar10": (10, 5000, 50.0), "cifar100": (100, 500, 10.0)}  # classes, images of each, ratio
 
 
@@ -37,11 +37,13 @@ class Run:
       name: of its folder.
       changes: keys of the configuration (`configs/default.py`), dotted, and their values.
       config: file that is changed.
+      standard: test images of each class that `standard` sees, the first ones.
     """
 
     name: str
     changes: Mapping[str, Any]
     config: str = "configs/cifar10.py"
+    standard: int = 200
 
     def value(self, key: str) -> Any:
         """A key's value: the change, or what the recipe has."""
@@ -164,8 +166,8 @@ def training_work(run: Run, data: str) -> float:
     return phase("student") + (phase("teacher") if run.value("student.method") == "self_distillation" else 0.0)
 
 
-def evaluation_work(run: Run) -> float:
-    """FLOPs of `quick` on all test images and `standard` on 200 of each class, for each network of the run.
+def evaluation_work(run: Run, data: str) -> float:
+    """FLOPs of `quick` on all test images and `standard` on the first of each class, for each network of the run.
 
     A guess, since it depends on how many images resist: half of them through the four attacks of `quick`, 30 % through
     AutoAttack's 1,000 steps of APGD (2 passes each), 900 of FAB (3) and 5,000 queries of Square. The sanity panel's
@@ -174,7 +176,8 @@ def evaluation_work(run: Run) -> float:
     forward = _floors()["networks"][run.value("model.name")]["forward_flops"]
     networks = 2 if run.value("student.method") == "self_distillation" else 1
     quick = QUICK_IMAGES * (2 + 0.5 * 3 * 40)
-    standard = 10 * STANDARD_PER_CLASS * (0.3 * (2 * 1000 + 3 * 900 + 5000) + 750)
+    classes = _TRAINING_CLASSES[data][0]
+    standard = min(classes * run.standard, QUICK_IMAGES) * (0.3 * (2 * 1000 + 3 * 900 + 5000) + 750)
     return networks * forward * (quick + standard)
 
 
@@ -244,7 +247,7 @@ def _training_job(name: str, summary: str, runs: tuple[Run, ...], *, pack: str =
         # A process, two programs for each phase, about ten for `quick` and `standard`. A guess, as long as nobody has
         # compiled them on a GPU.
         fixed = 45.0 + 20.0 * phases
-        return Part(run.name, fixed, training_work(run, pack) + evaluation_work(run), run)
+        return Part(run.name, fixed, training_work(run, pack) + evaluation_work(run, pack), run)
 
     return Job(name, summary, "train", tuple(part(run) for run in runs), memory, packs=(pack,))
 
@@ -254,7 +257,9 @@ def every() -> tuple[Job, ...]:
     """The queue, the most valuable job first."""
     short = f"balanced teacher, self-distilled student and AT-BSL, {EPOCHS} epochs"
     wrn = _common(0, WRN_EPOCHS, 0) | {"model.name": "wrn_34_10", "student.method": "at_bsl", "eval.batch_size": 500}
-    hundred = tuple(dataclasses.replace(run, config="configs/cifar100.py") for run in trio(0, EPOCHS, TEACHER_EPOCHS))
+    hundred = [
+        dataclasses.replace(run, config="configs/cifar100.py", standard=20) for run in trio(0, EPOCHS, TEACHER_EPOCHS)
+    ]
     check = (Part("golden", 25.0), Part("repeat", 20.0), Part("batches", 7.0), Part("bfloat16", 8.0))
     speed = (
         Part("steps", 50.0),
@@ -292,8 +297,10 @@ def every() -> tuple[Job, ...]:
             )
             for seed in SEEDS
         ),
-        _training_job("cifar100", f"CIFAR-100-LT, ratio 10: {short}", hundred, pack="cifar100"),
-        _training_job("wrn", f"WRN-34-10, AT-BSL, {WRN_EPOCHS} epochs", (Run("at_bsl", wrn),), memory=24.0),
+        _training_job("cifar100", f"CIFAR-100-LT, ratio 10: {short}", tuple(hundred), pack="cifar100"),
+        _training_job(
+            "wrn", f"WRN-34-10, AT-BSL, {WRN_EPOCHS} epochs", (Run("at_bsl", wrn, standard=50),), memory=24.0
+        ),
     )
 
 

@@ -39,7 +39,7 @@ class Context:
       packs: data set -> folder.
       golden: the folder that holds `golden/`.
       dry: whether to do the same in toy sizes on the CPU.
-      deadline: when the time is up, by `time.monotonic`.
+      deadline: when the part has had its time, by `time.monotonic`: twice what is expected, or when all time is up.
       clock: of this part.
       preemption: hears requests to stop.
       weights: whether trained weights are left in `out`.
@@ -107,17 +107,17 @@ def main(given: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             clock = Clock()
             context = Context(
-                job.name,
-                folder,
-                scratch,
-                given.out,
-                packs,
-                golden,
-                given.dry,
-                deadline,
-                clock,
-                preemption,
-                given.weights,
+                job=job.name,
+                folder=folder,
+                work=scratch,
+                out=given.out,
+                packs=packs,
+                golden=golden,
+                dry=given.dry,
+                deadline=min(deadline, time.monotonic() + (left if given.dry else 2 * expected)),
+                clock=clock,
+                preemption=preemption,
+                weights=given.weights,
             )
             try:
                 summary = module.run(context, part)

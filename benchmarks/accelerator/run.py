@@ -42,16 +42,18 @@ def main(given: argparse.Namespace) -> int:
       ValueError: an unknown job, damaged or missing inputs, or too few seconds for every open part.
     """
     deadline = time.monotonic() + given.seconds
+    given.out, given.inputs = given.out.resolve(), given.inputs.resolve()
     queue = ordered(given.first)
     packs, golden = inputs.find_packs(given.inputs, ["cifar10"]), inputs.golden_of(given.inputs)
     wheels = inputs.check_wheels(given.inputs)
-    given.out.mkdir(parents=True, exist_ok=True)
-    # What other sources have begun is not resumed.
-    work = (given.work or given.out.with_name(f"{given.out.name}.work")) / provenance.sources_digest()[:12]
-    work.mkdir(parents=True, exist_ok=True)
     lacking = {job.name: inputs.lacking(job, packs, golden) for job in queue}
     states = {name: f"needs {missing}" for name, missing in lacking.items() if missing}
     check_seconds(given, [job for job in queue if job.name not in states])
+    given.out.mkdir(parents=True, exist_ok=True)
+    # What other sources have begun is not resumed.
+    scratch = given.work.resolve() if given.work else given.out.with_name(f"{given.out.name}.work")
+    work = scratch / provenance.sources_digest()[:12]
+    work.mkdir(parents=True, exist_ok=True)
     in_a_row = 0
     while in_a_row < _MOST_FAILURES:
         left = deadline - time.monotonic()
@@ -59,8 +61,8 @@ def main(given: argparse.Namespace) -> int:
         if task is None:
             break
         job = task.job
-        names = ", ".join(part.name for part in task.open)
-        say(f"{job.name}: next of what is not done and fits into {left:.0f} s. {job.summary}. Parts: {names}")
+        names = ", ".join(f"{part.name} ({expected(given, part):.0f} s)" for part in task.open)
+        say(f"{job.name}: the next that is not done and fits into {left:.0f} s at {rate(given):.0f} TFLOP/s: {names}")
         status = work_on(given, task, work, wheels, left)
         if status == _STOPPED:
             states[job.name] = "stopped; the same command resumes it"
@@ -245,15 +247,11 @@ def table(given: argparse.Namespace, queue: Sequence[jobs.Job], states: dict[str
         records = filing.records_in(given.out / f"{job.name}.zip")
         filed = frozenset() if given.dry else filing.filed_parts(given.results, job.name)
         for each in job.parts:
-            record = records.get(each.name)
-            state = (
-                ("done, resumed" if record.get("resumed") else "done")
-                if record
-                else "filed"
-                if each.name in filed
-                else states.get(job.name, "no time left")
-            )
-            seconds = record["seconds"] if record else {}
+            state, seconds = states.get(job.name, "no time left"), {}
+            if each.name in filed:
+                state = "filed"
+            if record := records.get(each.name):
+                state, seconds = "done, resumed" if record.get("resumed") else "done", record["seconds"]
             shown = [f"{seconds[name]:.0f}" if name in seconds else "" for name in spans]
             rows.append([f"{job.name}/{each.name}", state, f"{expected(given, each):.0f}", *shown])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
