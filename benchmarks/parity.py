@@ -113,10 +113,11 @@ def compare_paths(name: str, images: Any, labels: Any, logits_fn: Any, record: A
     threat = ltrobust.Threat("linf", float(record["radius_255"]))
     settings = apgd.settings(loss="ce", radius=threat.epsilon, num_classes=10)
 
-    def path(key: int, change: float) -> Any:
+    @jax.jit
+    def path(key: jax.typing.ArrayLike, change: jax.typing.ArrayLike) -> Any:
         """Our path where the network sees every pixel changed by a relative `change` at most."""
         # A constant added to all logits changes no loss but the rounding of it.
-        shift = 4 * (change > 0) * jax.random.uniform(jax.random.key(1000 + key))
+        shift = jnp.where(change > 0, 4.0, 0.0) * jax.random.uniform(jax.random.key(1000 + key))
         factor = 1 + change * jax.random.uniform(jax.random.key(key), starts.shape, minval=-1, maxval=1)
         return search.run(
             apgd.APGD,

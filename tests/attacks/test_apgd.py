@@ -4,6 +4,7 @@ import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,10 +115,19 @@ def test_a_trajectory_from_a_recorded_start_is_the_reference_s(shared_data, name
     )
     np.testing.assert_array_equal(~np.asarray(lanes.state.claimed), record["traj_robust"])
     np.testing.assert_allclose(lanes.state.best_loss, record["traj_best_loss"], atol=2e-4)
-    # Rounding of the network turns the sign of a gradient near 0 here and there; the others stay equal to the last bit.
     gap = np.abs(np.asarray(lanes.state.best) - record["traj_best"]).max(axis=(1, 2, 3))
-    assert np.mean(gap < 1e-7) >= 0.5
     assert gap.max() <= 2 * threat.epsilon
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_a_trajectory_differs_from_the_reference_s_only_where_rounding_decides_it(shared_data, name):
+    # How many do depends on the processor and on JAX's version: rounding turns the sign of a gradient near 0 here and
+    # there. So each one that differs has to be one of ours that a change of the size of rounding moves, too.
+    images, labels, logits, record = golden.load(shared_data, name)
+    rows = parity.compare_paths(name, images, labels, logits, record)
+    assert {row[-1] for row in rows} <= {"equal", "rounding decides it"}, rows
+    assert {row[2] for row in rows} == {"yes"}
+    assert sum(row[-1] == "equal" for row in rows) >= len(rows) // 4
 
 
 @pytest.mark.parametrize("name", golden.NAMES)
