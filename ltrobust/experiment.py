@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ltrobust import checks, models, processes, results
+from ltrobust import ambient, checks, models, processes, results
 from ltrobust import diagnose as diagnoses
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
@@ -89,6 +89,7 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
     """Trains every phase; the workdir stays locked until the body ends."""
     mesh = devices.make_mesh()
     with processes.all_or_none():
+        ambient.check()
         checks.settings(config)
         wanted = checks.phases_to_run(config)
         splits = load_splits(config)
@@ -201,6 +202,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     began = time.monotonic()
     mesh = devices.make_mesh()
     with processes.all_or_none():
+        ambient.check()
         checks.settings(config)
         folder = _find_checkpoints(config, workdir)
         splits = load_splits(config)

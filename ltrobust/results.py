@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import checks, models, processes
+from ltrobust import ambient, attacks, checks, models, processes
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
@@ -147,6 +147,9 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
         "limit": config.eval.limit,
         "sanity": sanity.VERSION,
         "format": stores.FORMAT,
+        "attacks": attacks.VERSION,
+        "ambient": ambient.describe(),
+        "model": config.model.to_dict(),
         "network": dict(fingerprints),
     }
     protocol = config.eval.protocol.replace("/", "-")
@@ -222,6 +225,7 @@ def _describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
         "compute_dtype": config.model.dtype,
         "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
         "verdicts": "float32, highest matmul precision",
+        "ambient": ambient.describe(),
     }
 
 

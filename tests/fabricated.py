@@ -117,8 +117,8 @@ def _evaluation(generator, skill, test, protocol, threat):
 
 def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
     """The store of an evaluation's verdicts."""
-    logits = np.zeros((8, evaluation.num_classes))
-    described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, logits)
+    network = {"logits": np.zeros((8, evaluation.num_classes)).tolist()}
+    described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, network)
     store = Store(folder, described | {"about": about}, keep_images=keep_images)
     clean = zip(subject.ids, subject.labels, evaluation.predictions["clean"], strict=True)
     known = {"margin": 1.0, "probability": 0.875}

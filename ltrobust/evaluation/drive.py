@@ -106,6 +106,11 @@ class Driver:
         self._refill = jax.jit(refill, donate_argnums=0)
         self._release = jax.jit(_release, donate_argnums=0)
 
+    @property
+    def smallest_batch(self) -> int:
+        """The fewest images in a call that divide over the devices and keep bits on the CPU."""
+        return self._even(1)
+
     def clean(self, subject: Subject, report: Callable[[int], None]) -> Judgement:
         """The exact network on every image itself, as host arrays [N, ...]."""
         parts, left = [], np.arange(len(subject.labels))

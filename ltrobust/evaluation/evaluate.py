@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltrobust import processes
+from ltrobust import ambient, attacks, processes
 from ltrobust.attacks import ball
 from ltrobust.data import longtail
-from ltrobust.evaluation import protocols, sanity
+from ltrobust.evaluation import probe, protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
@@ -30,7 +30,6 @@ from ltrobust.threat import Threat
 
 # Reported through `jax.monitoring`: seconds of each evaluation.
 EVALUATION_EVENT = "/ltrobust/evaluation"
-_PROBE_IMAGES = 8  # whose clean logits tell one network from another
 
 
 class Evaluator(TypingProtocol):
@@ -87,11 +86,13 @@ def make_evaluator(
       keep_images: whether a store keeps the adversarial images.
 
     Raises:
-      ValueError: the protocol does not exist at this threat. When called: images or labels of a wrong type or range,
+      ValueError: the protocol does not exist at this threat, or a setting of JAX under which results are not
+        reproducible (`ambient.check`). When called: images or labels of a wrong type or range,
         logits of another number of classes, a store of something else.
       FloatingPointError (when called): an adversarial image outside of ball or bounds, or not finite, which is a bug in
         an attack; NaN logits.
     """
+    ambient.check()
     protocols.check_threat(protocol, threat)
     check_numbers(batch_size, seed)
     driver = Driver(
@@ -119,9 +120,10 @@ def make_evaluator(
         with contextlib.ExitStack() as closing:
             closing.callback(bar.close)
             opened = None
+            probed = probe.take(driver, subject, clean.logits) if store is not None else {}
             with processes.all_or_none():
                 if store is not None and processes.first():
-                    passport = describe(protocol, threat, seed, subject, num_classes, clean.logits)
+                    passport = describe(protocol, threat, seed, subject, num_classes, probed)
                     passport["about"] = dict(about or {})
                     opened = Store(store, passport, keep_images=keep_images)
                     closing.callback(opened.close)
@@ -149,9 +151,14 @@ def make_evaluator(
 
 
 def describe(
-    protocol: protocols.Protocol, threat: Threat, seed: int, subject: Subject, num_classes: int, logits: np.ndarray
+    protocol: protocols.Protocol,
+    threat: Threat,
+    seed: int,
+    subject: Subject,
+    num_classes: int,
+    network: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What verdicts belong to: the passport of a store. The network is told by its logits on a few images."""
+    """What verdicts depend on: the passport of a store. `network` is what `probe.take` says of it."""
     return {
         "protocol": dataclasses.asdict(protocol),
         "threat": dataclasses.asdict(threat),
@@ -166,7 +173,9 @@ def describe(
             "ids_sha256": longtail.fingerprint(subject.ids),
         },
         "sanity": sanity.VERSION if protocol.sanity else None,
-        "network": {"probe": np.asarray(logits[:_PROBE_IMAGES], float).round(6).tolist()},
+        "attacks": attacks.VERSION,
+        "ambient": ambient.describe(),
+        "network": dict(network),
     }
 
 

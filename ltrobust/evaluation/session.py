@@ -1,10 +1,12 @@
 """One evaluation under way: which images an attack still has to see, and what is known of each."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ltrobust import processes
+from ltrobust.evaluation import identity
 from ltrobust.evaluation.drive import Driver, Subject, Verdicts
 from ltrobust.evaluation.judge import Judgement, true_probabilities
 from ltrobust.evaluation.progress import Progress
@@ -110,8 +112,9 @@ class Session:
         ids = [int(identity) for identity in self.subject.ids]
         known = self._store.verdicts.get("clean", {})
         predictions, labels = self.predictions["clean"], self.subject.labels
-        missing = [row for row, identity in enumerate(ids) if identity not in known]
+        missing = [row for row, image in enumerate(ids) if image not in known]
         margins = np.asarray(self.clean.margins, float)
+        self._check_known(known, ids, margins)
         probabilities = true_probabilities(self.clean.logits, labels)
         self._store.append(
             "clean",
@@ -126,8 +129,31 @@ class Session:
                 for row in missing
             ],
         )
-        for row, identity in enumerate(ids):
-            predictions[row] = self._store.verdicts["clean"][identity]["prediction"]
+        for row, image in enumerate(ids):
+            predictions[row] = self._store.verdicts["clean"][image]["prediction"]
+
+    def _check_known(self, known: Mapping[int, Mapping[str, Any]], ids: list[int], margins: np.ndarray) -> None:
+        """Refuses a store whose network answered clean images otherwise than this one does.
+
+        Raises:
+          ValueError: says how many images differ, and the first one.
+        """
+        rows = np.array([row for row, image in enumerate(ids) if image in known], int)
+        if not len(rows) or self._store is None:
+            return
+        records = [known[ids[row]] for row in rows]
+        there = np.array([record["prediction"] for record in records], np.int64)
+        there_margins = np.array([np.nan if record.get("margin") is None else record["margin"] for record in records])
+        here = self.predictions["clean"][rows]
+        other = identity.other_answers(there, there_margins, self.clean.logits[rows], margins[rows], here)
+        if np.any(other):
+            first = int(np.flatnonzero(other)[0])
+            raise ValueError(
+                f"verdict store {self._store.folder} is of another network: it answers {int(other.sum())} of "
+                f"{len(rows)} clean images otherwise, such as image {ids[rows[first]]} (class {there[first]} with "
+                f"margin {there_margins[first]:.4g} there, class {here[first]} with {margins[rows[first]]:.4g} here). "
+                "Give another folder."
+            )
 
 
 def _fields(verdicts: Verdicts, labels: np.ndarray) -> dict[str, np.ndarray]:

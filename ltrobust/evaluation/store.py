@@ -18,11 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ltrobust.evaluation import identity
 from ltrobust.files import end_line, hold, read_json, without_nan, write_json
 
-FORMAT = 2
-# Two runs of one network on different machines differ by rounding; two networks differ by far more.
-_SAME_NETWORK = 1e-3
+FORMAT = 3
 
 
 class Store:
@@ -33,8 +32,8 @@ class Store:
 
         Args:
           folder: of the store.
-          passport: plain values; compared with what is there. `network.probe`, a list of logits, is compared up to
-            rounding, everything else exactly.
+          passport: plain values; compared with what is there. `network` is compared up to rounding
+            (`identity.differences`), everything else exactly.
           keep_images: whether adversarial images are kept.
 
         Raises:
@@ -243,21 +242,13 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """Lines `key: there -> here`; a probe counts as equal up to rounding."""
+    """Lines `key: there -> here`; a network's answers count as equal up to rounding."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
+        if name == ".network":
+            return identity.differences(there, here)
         keys = sorted(there.keys() | here.keys())
         return [line for key in keys for line in _differences(there.get(key), here.get(key), f"{name}.{key}")]
-    if name.endswith(".probe") and _close(there, here):
-        return []
     return [] if there == here else [f"{name[1:]}: {_short(there)} -> {_short(here)}"]
-
-
-def _close(there: Any, here: Any) -> bool:
-    """Whether two lists of logits are those of one network."""
-    first, second = np.asarray(there, float), np.asarray(here, float)
-    if first.shape != second.shape:
-        return False
-    return bool(np.max(np.abs(first - second), initial=0) <= _SAME_NETWORK * max(1.0, np.max(np.abs(first), initial=0)))
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,9 @@
 """Faults of a verdict store."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 from injection import TINY, Place, Told, fault, raised
 from linear import apply, fixture
@@ -56,6 +58,43 @@ def flipped(place: Place) -> Told:
 def another_network(place: Place) -> Told:
     run(place.folder / "store")
     return raised(ValueError, lambda: run(place.folder / "store", 1.01))
+
+
+@fault("verdict store of a network with the same answers", "its gradients are another network's")
+def other_gradients(place: Place) -> Told:
+    weights, images, labels = fixture()
+    settings = {"protocol": SHORT, "threat": ltrobust.Threat(), "num_classes": 10, "batch_size": 64}
+    for gradients in (1.0, 0.0):
+        network = lambda weights, images, gradients=gradients: (  # noqa: E731
+            gradients * apply(weights, images) + (1 - gradients) * jax.lax.stop_gradient(apply(weights, images))
+        )
+        call = functools.partial(evaluate.make_evaluator(network, **settings), weights, images[ROWS], labels[ROWS])
+        if gradients:
+            call(store=place.folder / "store")
+    return raised(ValueError, lambda: call(store=place.folder / "store"))
+
+
+@fault("verdict store of a network with another answer", "one clean prediction in it is another class")
+def other_answer(place: Place) -> Told:
+    run(place.folder / "store")
+    opened = store.Store(place.folder / "store", store.read(place.folder / "store")[0])
+    record = {key: value for key, value in opened.verdicts["clean"][0].items() if key not in ("attack", "crc")}
+    file = place.folder / "store" / "verdicts.jsonl"
+    file.write_bytes(file.read_bytes().split(b"\n", 1)[1])
+    opened.append("clean", [record | {"prediction": 7}])
+    opened.close()
+    return raised(ValueError, lambda: run(place.folder / "store"))
+
+
+@fault("JAX draws otherwise", "`JAX_DEFAULT_PRNG_IMPL=rbg`")
+def other_generator(place: Place) -> Told:
+    with jax.default_prng_impl("rbg"):
+        return raised(
+            ValueError,
+            lambda: evaluate.make_evaluator(
+                apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64
+            ),
+        )
 
 
 @fault("verdict store whose passport is damaged", "cut in the middle")

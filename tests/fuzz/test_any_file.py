@@ -96,13 +96,13 @@ def test_the_configuration_of_a_workdir(content):
 
 
 @tries(100)
-@given(damaged(json.dumps({"format": store.FORMAT, "seed": 0, "network": {"probe": [[1.0, 2.0]]}}).encode()))
+@given(damaged(json.dumps({"format": store.FORMAT, "seed": 0, "network": {"logits": [[1.0, 2.0]]}}).encode()))
 def test_the_passport_of_a_store(content):
     folder = FOLDER / "store"
     folder.mkdir(exist_ok=True)
     (folder / "passport.json").write_bytes(content)
     try:
-        store.Store(folder, {"seed": 0, "network": {"probe": [[1.0, 2.0]]}}).close()
+        store.Store(folder, {"seed": 0, "network": {"logits": [[1.0, 2.0]]}}).close()
     except ValueError as error:
         says(error, "is damaged", "another evaluation")
     assert (folder / "passport.json").read_bytes() == content

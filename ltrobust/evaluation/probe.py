@@ -1,0 +1,48 @@
+"""A network's answers by which a store recognises it: `identity.py` compares them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ltrobust import processes
+from ltrobust.evaluation.drive import Driver, Subject
+
+IMAGES = 8  # the first ones
+_DIRECTIONS = 8
+
+
+def take(driver: Driver, subject: Subject, logits: np.ndarray) -> dict[str, Any]:
+    """Logits of the first images, and projections of input gradients there, of the network that attacks search with.
+
+    A gradient is that of a fixed random combination of the logits, which no saturated loss can hide: two networks with
+    equal logits and other gradients, such as a quantised input with and without a straight-through estimator, differ.
+
+    Args:
+      driver: of the evaluation.
+      subject: the network and its images.
+      logits: [N, K] of all clean images.
+
+    Returns:
+      Lists of floats: `logits` [n, K], `gradients` [n, 8] (projections on fixed random directions) and
+      `gradient_norms` [n], Euclidean.
+    """
+    number = min(IMAGES, len(subject.labels))
+    rows = np.resize(np.arange(number), driver.smallest_batch)
+    images = driver.place(subject.gather(rows))
+    generator = np.random.RandomState(0)
+    weights = generator.randn(logits.shape[1]).astype(np.float32)
+    directions = generator.randn(_DIRECTIONS, *subject.images.shape[1:]).astype(np.float32)
+
+    @jax.jit
+    def project(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gradients = jax.grad(lambda points: jnp.sum(driver.apply(variables, points) * weights))(images)
+        return jnp.einsum("bhwc,dhwc->bd", gradients, directions), jnp.sqrt(jnp.sum(gradients**2, axis=(1, 2, 3)))
+
+    projections, norms = processes.fetch(project(subject.variables, images))
+    return {
+        "logits": np.asarray(logits[:number], float).tolist(),
+        "gradients": np.asarray(projections[:number], float).tolist(),
+        "gradient_norms": np.asarray(norms[:number], float).tolist(),
+    }
