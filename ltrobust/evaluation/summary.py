@@ -17,7 +17,7 @@ def summarise(evaluation: "Evaluation") -> str:
     lines = [
         f"protocol {evaluation.protocol.name}, {evaluation.threat}, {number} images, {classes} classes; "
         "percent with 95 % intervals",
-        f"{'':<28}{'all':>22}{'balanced':>18}{'worst class':>26}",
+        f"{'':<28}{'all':>22}{'balanced':>22}{'worst class':>26}",
     ]
     for column in evaluation.columns:
         counts = evaluation.counts(column)
@@ -25,8 +25,7 @@ def summarise(evaluation: "Evaluation") -> str:
         balanced = metrics.macro(counts, np.arange(classes))
         worst = metrics.lowest(counts, 1)
         lines.append(
-            f"{protocols.title(column, classes):<28}{_interval(overall):>22}"
-            f"{f'{100 * balanced.value:.2f} ±{50 * (balanced.high - balanced.low):.2f}':>18}"
+            f"{protocols.title(column, classes):<28}{_interval(overall):>22}{_interval(balanced):>22}"
             f"{f'{_interval(worst)} ({int(np.nanargmin(counts.accuracy))})':>26}"
         )
     if evaluation.protocol.note:

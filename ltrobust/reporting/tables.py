@@ -8,22 +8,25 @@ _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 
 
 def render(card: Mapping[str, Any]) -> str:
-    """One line per network and weights: clean and robust accuracy, overall, tail and worst class, in percent.
+    """One line per network and column: accuracy overall, in the tail and in the worst class, in percent.
 
-    The 95 % interval follows each value: its half-width, or its bounds for the worst class.
+    The bounds of its 95 % interval follow each value.
     """
     networks = card["networks"]
     combined = [name for name, _ in card["protocol"]["combined"]]
     present = next(iter(networks.values()))["columns"]
     columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
     names = titles(card)
-    above = ["", *(names[column] if view == "overall" else "" for column in columns for view in _VIEWS)]
-    header = ["network", *(short for _ in columns for short in _VIEWS.values())]
     rows = [
-        [name, *(_percent(network["columns"][column][view]) for column in columns for view in _VIEWS)]
+        [
+            name if column == columns[0] else "",
+            names[column],
+            *(_percent(network["columns"][column][view]) for view in _VIEWS),
+        ]
         for name, network in networks.items()
+        for column in columns
     ]
-    return f"{_title(card)}\n\n{align([above, header, *rows], rule_after=2)}\n\n{_legend(card)}"
+    return f"{_title(card)}\n\n{align([['network', 'attack', *_VIEWS.values()], *rows])}\n\n{_legend(card)}"
 
 
 def render_classes(card: Mapping[str, Any], network: str) -> str:
@@ -79,12 +82,10 @@ def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:
-    """`34.12 ±0.93`, or a dash where there is no value; the skewed interval of a minimum as `34.12 [30.1, 35.0]`."""
+    """`34.12 [33.2, 35.1]`, or a dash where there is no value. Bounds, because intervals are not symmetric."""
     if estimate["value"] is None or estimate["value"] != estimate["value"]:
         return "-"
-    if "class" in estimate:
-        return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
-    return f"{100 * estimate['value']:.2f} ±{50 * (estimate['high'] - estimate['low']):.2f}"
+    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 
 def _shown(classes: int) -> list[int]:

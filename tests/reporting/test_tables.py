@@ -1,0 +1,57 @@
+"""Tables on a terminal: every interval by its bounds, which hold the value and are those of the card."""
+
+import re
+
+import numpy as np
+import pytest
+from fabricated import write_run
+
+import ltrobust
+from ltrobust.evaluation import metrics
+from ltrobust.files import read_json
+from ltrobust.reporting import tables
+
+CELL = re.compile(r"(\d+\.\d\d) \[(\d+\.\d), (\d+\.\d)\]")
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    return read_json(write_run(tmp_path_factory.mktemp("run")))
+
+
+def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
+    text = tables.render(card) + tables.render_classes(card, "student/last")
+    assert "±" not in text
+    cells = [tuple(map(float, found)) for found in CELL.findall(text)]
+    # Networks, columns and views; then classes and columns.
+    columns = len(card["networks"]["student/last"]["columns"])
+    assert len(cells) == len(card["networks"]) * 3 * 3 + 10 * columns
+    assert all(low - 0.05 <= value <= high + 0.05 for value, low, high in cells)
+
+
+def test_a_wilson_interval_is_printed_as_it_is_and_not_as_half_of_its_width():
+    estimate = metrics.wilson(0, 50)
+    shown = tables._percent({"value": estimate.value, "low": estimate.low, "high": estimate.high})
+    assert shown == "0.00 [0.0, 7.1]"
+    estimate = metrics.wilson(20, 20)
+    assert (
+        tables._percent({"value": estimate.value, "low": estimate.low, "high": estimate.high}) == "100.00 [83.9, 100.0]"
+    )
+    assert tables._percent({"value": None, "low": None, "high": None}) == "-"
+
+
+def test_an_evaluation_s_summary_prints_bounds_too():
+    images = np.zeros((20, 2, 2, 1), np.float32)
+    labels = np.repeat([0, 1], 10)
+    evaluation = ltrobust.evaluate(
+        lambda points: points.sum((1, 2)) * np.array([[0.0, 1.0]], np.float32) + np.array([3.0, 0.5], np.float32),
+        images,
+        labels,
+        protocol="validation",
+        threat=ltrobust.Threat(radius=1),
+        progress=False,
+    )
+    lines = evaluation.summary().splitlines()
+    assert "±" not in evaluation.summary()
+    clean = next(line for line in lines if line.startswith("clean"))
+    assert clean.count("[") == 3
