@@ -255,7 +255,7 @@ attacks = [
 evaluator = evaluate.make_evaluator(
     lambda weights, points: models.forward(module, *weights, points, bn="eval")[0],
     protocol=dataclasses.replace(protocol, attacks=tuple(attacks)),
-    threat=Threat(radius=1e-3),
+    threat=Threat.in_255ths("linf", 1e-3),
     num_classes=10,
     batch_size=64,
 )

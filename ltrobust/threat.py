@@ -4,6 +4,8 @@ import dataclasses
 import math
 
 NORMS = ("linf", "l2")
+# Radii below these, in 1/255, are what one writes who means pixel units: 8/255 and 0.3 for linf, 0.5 and 3 for l2.
+_LEAST = {"linf": 0.5, "l2": 5.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,22 +13,42 @@ class Threat:
     """A ball of radius `radius/255` around each image, cut to the pixel bounds.
 
     `radius` is in units of 1/255 (8 means 8/255, which is 0.03137..., not 0.031). For `linf` it bounds
-    every pixel's change, for `l2` the Euclidean length of the whole change.
+    every pixel's change, for `l2` the Euclidean length of the whole change. Most other libraries take pixel units
+    (8/255): `Threat.in_pixels` does.
 
     Raises:
-      ValueError: unknown norm, or a radius that is negative or not finite.
+      ValueError: unknown norm; a radius that is negative or not finite; or one above 0 that is only plausible in pixel
+        units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes it).
     """
 
     norm: str = "linf"
     radius: float = 8
     lower: float = 0.0
     upper: float = 1.0
+    any_radius: dataclasses.InitVar[bool] = False  # whether a radius as small as a mistaken unit is meant
 
-    def __post_init__(self) -> None:
+    @classmethod
+    def in_255ths(cls, norm: str, radius: float) -> "Threat":
+        """A radius in 1/255, however small: `Threat.in_255ths("linf", 8)`."""
+        return cls(norm, radius, any_radius=True)
+
+    @classmethod
+    def in_pixels(cls, norm: str, epsilon: float) -> "Threat":
+        """A radius in pixel units, for pixels in [0,1]: `Threat.in_pixels("linf", 8 / 255)`."""
+        # Rounded, so that 8/255 is exactly 8.
+        return cls(norm, round(255 * epsilon, 9), any_radius=True)
+
+    def __post_init__(self, any_radius: bool) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"threat norm is {self.norm!r}; known norms: {', '.join(NORMS)}.")
         if not (math.isfinite(self.radius) and self.radius >= 0):
             raise ValueError(f"threat radius is {self.radius!r}/255; it must be finite and at least 0.")
+        if 0 < self.radius < _LEAST[self.norm] and not any_radius:
+            raise ValueError(
+                f"threat radius is {self.radius:.6g}, in units of 1/255: next to no change. If pixel units are meant, "
+                f"give {255 * self.radius:.4g} or Threat.in_pixels({self.norm!r}, {self.radius:.6g}); else "
+                f"Threat.in_255ths({self.norm!r}, {self.radius:.6g})."
+            )
         if not self.lower < self.upper:
             raise ValueError(f"pixel bounds are [{self.lower}, {self.upper}]; the lower must be smaller.")
 

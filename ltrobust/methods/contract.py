@@ -162,6 +162,10 @@ class Outcome:
     metrics: dict[str, jax.Array]
 
 
+# A step size in pixel units is 255 times too small. Recipes reach the radius; none stays below a 20th of it.
+_UNIT_MISTAKEN = 20
+
+
 @dataclasses.dataclass(frozen=True)
 class InnerAttack:
     """The PGD settings of an inner maximisation; `step_size` in 1/255 units.
@@ -170,7 +174,8 @@ class InnerAttack:
     attacks in train mode without updating the statistics. Attacks that do update them are not offered.
 
     Raises:
-      ValueError: negative steps or step size, another mode, or a start that does not exist in the threat's norm.
+      ValueError: negative steps or step size; steps that reach less than a 20th of the radius, as with a step size in
+        pixel units; another mode; or a start that does not exist in the threat's norm.
     """
 
     threat: Threat = dataclasses.field(default_factory=Threat)
@@ -184,6 +189,12 @@ class InnerAttack:
             raise ValueError(f"attack bn is {self.bn!r}; known: eval, batch_frozen.")
         if self.steps < 0 or not self.step_size >= 0:
             raise ValueError(f"attack steps is {self.steps}, step size {self.step_size}/255; both must be at least 0.")
+        if 0 < self.steps * self.step_size < self.threat.radius / _UNIT_MISTAKEN:
+            raise ValueError(
+                f"attack step size is {self.step_size:.6g}, in units of 1/255: {self.steps} steps reach "
+                f"{self.steps * self.step_size:.3g} of a radius of {self.threat.radius:g}. For {self.step_size:.6g} in "
+                f"pixel units give {255 * self.step_size:.4g}."
+            )
         ball.check_start(self.start, self.threat)
 
     def __call__(self, objective: Callable[[jax.Array], jax.Array], batch: Batch) -> jax.Array:

@@ -118,7 +118,7 @@ def test_distances_on_the_linear_model(linear, norm):
 @settings(max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from(["linf", "l2"]), st.floats(0, 120), st.booleans())
 def test_claims_lie_in_ball_and_bounds_and_are_misclassified(seed, norm, radius, stop_at_radius):
-    threat, images = Threat(norm, radius), images_of(seed)
+    threat, images = Threat.in_255ths(norm, radius), images_of(seed)
     labels = jnp.argmax(curved(images), axis=1)
     chosen = fab.settings(radius=threat.epsilon, num_classes=CLASSES, norm=norm, steps=8, stop_at_radius=stop_at_radius)
     found = searched(images, labels, chosen, norm)

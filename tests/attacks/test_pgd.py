@@ -42,7 +42,7 @@ def curved(images: jax.Array) -> jax.Array:
 def test_results_lie_in_ball_and_bounds(seed, norm, radius, step, steps, start):
     if norm == "l2" and start == "one_sided":
         start = "uniform"
-    threat, images = Threat(norm, radius), images_of(seed)
+    threat, images = Threat.in_255ths(norm, radius), images_of(seed)
     found = pgd(curved, images, keys_of(6), threat=threat, steps=steps, step_size=step / 255, start=start)
     assert float(ball.violation(found, images, threat.epsilon, threat).max()) <= 4e-7
     assert found.dtype == jnp.float32

@@ -166,7 +166,7 @@ def test_l2_proposals_are_the_published_update():
     st.integers(0, 10**6), st.sampled_from(["linf", "l2"]), st.floats(0, 200), st.integers(1, 40), st.floats(0.01, 1)
 )
 def test_all_points_lie_in_ball_and_bounds(seed, norm, radius, queries, p_init):
-    threat, images = Threat(norm, radius), images_of(seed)
+    threat, images = Threat.in_255ths(norm, radius), images_of(seed)
     labels = jnp.argmax(curved(images), axis=1)
     chosen = square.settings(
         radius=threat.epsilon, image_shape=SHAPE, norm=norm, queries=queries, p_init=p_init, rescale=bool(seed % 2)
