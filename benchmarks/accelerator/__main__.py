@@ -51,11 +51,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--first", default="", help="this job first, even if its results are filed")
     one.add_argument("--commit", default="", help="what the results name where the checkout came without its history")
     one.add_argument("--results", type=Path, default=RESULTS, help="where filed results are looked up")
+    one.add_argument(
+        "--unfinished", action="store_true", help="begin a training that does not fit; the same --work resumes it"
+    )
     one.set_defaults(do=do_run)
 
-    one = commands.add_parser("part", help="used by run: do parts of one job in this process")
+    one = commands.add_parser("part")  # used by `run`: do parts of one job in this process
     one.add_argument("job")
     one.add_argument("--skip", action="append", default=[], help="a part that is not to be done")
+    one.add_argument("--unfinished", action="store_true", help="begin parts that do not fit")
     add_run_flags(one)
     one.set_defaults(do=do_part)
 
@@ -114,7 +118,7 @@ def do_jobs(given: argparse.Namespace) -> int:
 
 def do_run(given: argparse.Namespace) -> int:
     """Runs the queue."""
-    if not given.seconds > 0 or given.tflops < 0:
+    if not given.seconds > 0 or not given.tflops >= 0:
         raise ValueError(
             f"--seconds is {given.seconds:g}, --tflops {given.tflops:g}; give more than 0, and at least 0."
         )
@@ -139,11 +143,13 @@ def do_part(given: argparse.Namespace) -> int:
 
 def do_collect(given: argparse.Namespace) -> int:
     """Files results."""
-    new = filing.collect(given.folder, given.results, default=RESULTS)
-    for path in new:
+    found = filing.collect(given.folder, given.results, default=RESULTS)
+    for path in found.new:
         print(f"filed: {path}")
-    print(f"{len(new)} new result(s)")
-    return 0
+    for path in found.conflicts:
+        print(f"left alone: {path} holds another result of this part; move it away, or give another --results")
+    print(f"{len(found.new)} new result(s)")
+    return int(bool(found.conflicts))
 
 
 if __name__ == "__main__":

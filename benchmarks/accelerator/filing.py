@@ -1,31 +1,36 @@
 """Results: which parts are done, and how they get into the repository."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accelerator import jobs, provenance
-from benchmarks.accelerator.part import read
+from benchmarks.accelerator.part import MOST_BYTES, read, slug
 
 
 def records_in(archive: Path) -> dict[str, dict[str, Any]]:
     """Part -> its record, of an archive that may not exist.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: it is damaged, or holds something else.
     """
     if not archive.exists():
         return {}
-    members = read(archive)
     found = {}
-    for name, content in members.items():
+    for name, content in read(archive).items():
         part, _, file = name.partition("/")
-        if file == "part.json":
-            try:
-                found[part] = json.loads(content)
-            except ValueError as error:
-                raise ValueError(f"{archive}: {name} is damaged ({error}); move the archive away.") from error
+        if file != "part.json":
+            continue
+        try:
+            record = json.loads(content)
+            kind, commit = record["device"]["kind"], record["software"]["commit"]
+            if record["part"] != part or not isinstance(record["dry"], bool) or not kind or not commit:
+                raise ValueError("not a record of this part")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{archive}: {name} is damaged ({error!r}); move the archive away.") from error
+        found[part] = record
     return found
 
 
@@ -47,51 +52,71 @@ def filed_parts(results: Path, job: str) -> frozenset[str]:
     return frozenset(path.parent.name for path in results.glob(f"*/{job}/*/part.json"))
 
 
-def collect(folder: Path, results: Path, *, default: Path) -> list[Path]:
-    """Files every part of the archives in a folder as `<results>/<device>/<job>/<part>/`. Returns the new folders.
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What `collect` did: the folders that are new, and those that hold another result, which were left alone."""
+
+    new: list[Path]
+    conflicts: list[Path]
+
+
+def collect(folder: Path, results: Path, *, default: Path) -> Collected:
+    """Files every part of the archives in a folder as `<results>/<device>/<job>/<part>/`.
 
     Each record is given `sources_are_the_commits`: whether the sources that it was computed by are those of the commit
-    that it names. A part that is filed already is passed over if it is the same one.
+    that it names; null where that commit is not known here. A part that is filed already is left as it is.
 
     Raises:
-      ValueError: no archive there, a damaged one, an unknown job, results of a dry run for the repository's own folder,
-        or another result filed in a part's place. Nothing is filed then.
+      ValueError: no archive there, a damaged one or one that is too large, an unknown job or part, names that are no
+        plain file names, or results of a dry run for the repository's own folder. Nothing is filed then.
     """
     archives = sorted(folder.glob("*.zip"))
     if not archives:
         raise ValueError(f"{folder} has no results (JOB.zip); give the --out of `run`.")
-    files: dict[Path, bytes] = {}
-    for archive in archives:
-        jobs.get(archive.stem)
-        records, members = records_in(archive), read(archive)
-        for part, record in records.items():
-            if record["dry"] and results.resolve() == default.resolve():
-                raise ValueError(
-                    f"{archive} is of a dry run, whose numbers mean nothing; --results=DIR files it elsewhere."
-                )
-            place = results / slug(record["device"]["kind"]) / archive.stem / part
-            commit = record["software"]["commit"]
-            record["sources_are_the_commits"] = (
-                provenance.digest_of_commit(commit.removesuffix("+changes")) == record["sources_sha256"]
+    parts = {place: files for archive in archives for place, files in _parts(archive, results, default).items()}
+    new, conflicts = [], []
+    for place, files in sorted(parts.items()):
+        if not place.exists():
+            place.mkdir(parents=True)
+            for name, content in files.items():
+                (place / name).write_bytes(content)
+            new.append(place)
+        elif any(not (place / name).is_file() or not _same(place / name, content) for name, content in files.items()):
+            conflicts.append(place)
+    return Collected(new, conflicts)
+
+
+def _parts(archive: Path, results: Path, default: Path) -> dict[Path, dict[str, bytes]]:
+    """Folder -> names and contents of its files, of one archive."""
+    if archive.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{archive} has {archive.stat().st_size:,} bytes; {MOST_BYTES:,} may be committed.")
+    try:
+        known = {part.name for part in jobs.get(archive.stem).parts}
+    except ValueError as error:
+        raise ValueError(f"{archive} is no result: {error}") from error
+    records, members = records_in(archive), read(archive)
+    if unknown := [name for name in members if name.partition("/")[0] not in known & records.keys()]:
+        raise ValueError(f"{archive} holds {unknown[0]!r}, which is no part of {archive.stem}; move it away.")
+    if strange := [name for name in members if not re.fullmatch(r"[\w.-]+/\w[\w.-]*", name)]:
+        raise ValueError(f"{archive} holds {strange[0]!r}, which is no plain file name; move the archive away.")
+    found = {}
+    for part, record in records.items():
+        if record["dry"] and results.resolve() == default.resolve():
+            raise ValueError(
+                f"{archive} is of a dry run, whose numbers mean nothing; --results=DIR files it elsewhere."
             )
-            files[place / "part.json"] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
-            files |= {
-                results / place.relative_to(results) / name.partition("/")[2]: content
-                for name, content in members.items()
-                if name.startswith(f"{part}/") and not name.endswith("/part.json")
-            }
-    other = [path for path, content in files.items() if path.exists() and path.read_bytes() != content]
-    if other:
-        raise ValueError(
-            f"{other[0]} holds another result and is not replaced; give another --results, or move that folder away."
-        )
-    new = [path for path in files if not path.exists()]
-    for path in new:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(files[path])
-    return sorted({path.parent for path in new})
+        digest = provenance.digest_of_commit(record["software"]["commit"].removesuffix("+changes"))
+        record["sources_are_the_commits"] = None if digest is None else digest == record["sources_sha256"]
+        files = {name.partition("/")[2]: content for name, content in members.items() if name.startswith(f"{part}/")}
+        files["part.json"] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+        found[results / slug(record["device"]["kind"]) / archive.stem / part] = files
+    return found
 
 
-def slug(device: str) -> str:
-    """A device's name as a folder's."""
-    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+def _same(path: Path, content: bytes) -> bool:
+    """Whether a filed file is the one at hand; whether its commit is known may have changed since."""
+    there = path.read_bytes()
+    if path.name != "part.json" or there == content:
+        return there == content
+    first, second = ({**json.loads(each), "sources_are_the_commits": None} for each in (there, content))
+    return first == second

@@ -37,7 +37,10 @@ def find_packs(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.glob(f"*/{pack_manifest.NAME}")):
         place, manifest = path.parent, pack.check(path.parent)
-        ratio = jobs.ratio_of(manifest.name)
+        try:
+            ratio = jobs.ratio_of(manifest.name)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error} Move it away.") from error
         if (manifest.imbalance_ratio, manifest.profile, manifest.seed) != (ratio, "exp", 0):
             raise ValueError(
                 f"{place} is a pack of imbalance ratio {manifest.imbalance_ratio:g}, profile {manifest.profile}, seed "

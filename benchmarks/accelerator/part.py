@@ -12,19 +12,23 @@ import importlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accelerator import inputs, jobs, provenance
 
 # A job's results are meant to be committed.
-_MOST_BYTES = 1_000_000
+MOST_BYTES = 1_000_000
+# How a process tells its runner that a part failed, behind the part's name.
+FAILED = "failed: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +82,6 @@ def main(given: argparse.Namespace) -> int:
     from ltrobust.preemption import Preempted, Preemption
 
     job, deadline = jobs.get(given.job), time.monotonic() + given.seconds
-    jax.config.update("jax_compilation_cache_dir", str(given.work / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     about = {
         "job": job.name,
         "dry": given.dry,
@@ -88,6 +90,9 @@ def main(given: argparse.Namespace) -> int:
         "sources_sha256": provenance.sources_digest(),
     }
     check_device(job, about["device"], dry=given.dry)
+    work = given.work / environment_name(about["device"]["kind"], dry=given.dry)
+    jax.config.update("jax_compilation_cache_dir", str(work / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     module = importlib.import_module(f"benchmarks.accelerator.{job.module}")
     archive = given.out / f"{job.name}.zip"
     packs, golden = inputs.find_packs(given.inputs, job.packs), inputs.golden_of(given.inputs)
@@ -97,11 +102,11 @@ def main(given: argparse.Namespace) -> int:
             expected, left = part.seconds(given.tflops), deadline - time.monotonic()
             if part.name in given.skip:
                 continue
-            if expected > left and not given.dry:
+            if expected > left and not given.dry and not given.unfinished:
                 print(f"{job.name}/{part.name}: left out; {expected:.0f} s expected, {left:.0f} s left", flush=True)
                 continue
             print(f"{job.name}/{part.name}: begins, {expected:.0f} s expected", flush=True)
-            scratch = given.work / job.name / part.name
+            scratch = work / job.name / part.name
             folder = scratch / "results"
             resumed = folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +140,26 @@ def main(given: argparse.Namespace) -> int:
                 add(archive, part.name, found, folder)
             except (Preempted, KeyboardInterrupt):
                 raise
-            except Exception:
+            except Exception as error:
                 failed = 1
-                print(f"{job.name}/{part.name}: failed\n{traceback.format_exc()}", flush=True)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                print(f"{traceback.format_exc()}\n{job.name}/{part.name}: {FAILED}{reason[:500]}", flush=True)
                 continue
             print(f"{job.name}/{part.name}: done, {archive.stat().st_size:,} bytes; {spent(found)}", flush=True)
     return failed
+
+
+def environment_name(kind: str, *, dry: bool) -> str:
+    """Folder of what only the same device and software may resume: results would bear the names of others."""
+    import jax
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{'dry-' * dry}{slug(kind)}-jax{jax.__version__}-python{python}"
+
+
+def slug(device: str) -> str:
+    """A device's name as a folder's; `unknown` where nothing is left of it."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unknown"
 
 
 def check_device(job: jobs.Job, device: dict[str, Any], *, dry: bool) -> None:
@@ -176,8 +195,7 @@ def spent(found: dict[str, Any]) -> str:
 def add(archive: Path, part: str, found: dict[str, Any], folder: Path) -> None:
     """Puts a part's record and files into the job's archive, which is replaced as a whole.
 
-    Raises:
-      ValueError: the archive would become larger than what may be committed; the files stay in `folder`.
+    An archive that is larger than what may be committed is written all the same, with a line that says so.
     """
     members = read(archive) if archive.exists() else {}
     members = {name: content for name, content in members.items() if not name.startswith(f"{part}/")}
@@ -189,8 +207,8 @@ def add(archive: Path, part: str, found: dict[str, Any], folder: Path) -> None:
         for name, data in sorted(members.items()):
             file.writestr(name, data)
     size = content.tell()
-    if size > _MOST_BYTES:
-        raise ValueError(f"{archive.name} would have {size:,} bytes with {part}; {_MOST_BYTES:,} are allowed.")
+    if size > MOST_BYTES:
+        print(f"{archive.name} has {size:,} bytes with {part}; {MOST_BYTES:,} may be committed", flush=True)
     partial = archive.with_name(f"{archive.name}.{os.getpid()}.partial")
     partial.write_bytes(content.getvalue())
     partial.replace(archive)
@@ -205,7 +223,7 @@ def read(archive: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(archive) as file:
             return {name: file.read(name) for name in file.namelist()}
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"{archive} is damaged ({error}); move it away, and its parts are done again.") from error
 
 

@@ -57,18 +57,21 @@ def device() -> dict[str, Any]:
         "platform": first.platform,
         "number": jax.device_count(),
         "memory_gib": round(limit / 2**30, 1) if limit else None,
-        "driver": _nvidia("driver_version"),
-        "name": _nvidia("name"),
-        "memory_total": _nvidia("memory.total"),
+        "driver": nvidia("driver_version"),
+        "name": nvidia("name"),
+        "memory_total": nvidia("memory.total"),
     }
 
 
-def _nvidia(field: str) -> str | None:
+def nvidia(field: str) -> str | None:
     """What nvidia-smi says of the first GPU; None without one."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return None
     lines = done.stdout.strip().splitlines()
     return lines[0] if not done.returncode and lines else None
 

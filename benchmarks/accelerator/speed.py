@@ -4,7 +4,8 @@ import argparse
 import contextlib
 import importlib.util
 import itertools
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import evaluate
@@ -47,6 +48,8 @@ def run(context: Context, part: Part) -> dict[str, Any]:
         given, rows, left_out = measured(context)
     found = measure.result(benchmark, given, rows, left_out=left_out)
     write_json(context.folder / f"{benchmark}-{part.name}.json", found)
+    if not rows:
+        raise RuntimeError("; ".join(left_out))
     table = speed.plain(rows)
     (context.folder / f"{part.name}.md").write_text(table)
     print(table, flush=True)
@@ -95,9 +98,31 @@ def _steps(context: Context, words: Sequence[str]) -> Measured:
             continue
         # Empty, so that the seconds of compiling are those of a cold start.
         with contextlib.nullcontext() if context.dry else measure.compile_cache():
-            rows += train_step.compare(given, given.networks, method, int(batch))
+            rows += _compared(
+                lambda given, batch=batch, method=method: train_step.compare(given, given.networks, method, int(batch)),
+                given,
+                f"{method}, batch {batch}",
+                left_out,
+            )
         longest = max(longest, before - context.left())
     return given, rows, left_out
+
+
+def _compared(
+    compare: Callable[[argparse.Namespace], list[dict[str, Any]]],
+    given: argparse.Namespace,
+    case: str,
+    left_out: list[str],
+) -> list[dict[str, Any]]:
+    """The rows of one case; without PyTorch where it fails, none where ours does. What is left out is told with why."""
+    for against in dict.fromkeys((given.against, "")):
+        try:
+            return compare(argparse.Namespace(**{**vars(given), "against": against}))
+        except Exception as error:  # such as a missing library, or memory that a larger batch does not find
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            left_out.append(f"{case}{' against PyTorch' if against else ''}: {reason}")
+            print(f"left out: {left_out[-1]}\n{traceback.format_exc()}", flush=True)
+    return []
 
 
 def pgd20(context: Context) -> Measured:
@@ -119,8 +144,9 @@ def _evaluation(context: Context, what: str, network: str) -> Measured:
     compared = _has("torch") and _has(reference)
     given = evaluate.flags().parse_args(words + ["--against=torch"] * compared)
     measure.hold(given)
-    left_out = [] if compared else [f"the comparison with {reference}"]
-    return given, evaluate.compare(given, network), left_out
+    left_out = [] if compared else [f"the comparison with {reference}, which is not installed"]
+    rows = _compared(lambda given: evaluate.compare(given, network), given, f"{what}, {network}", left_out)
+    return given, rows, left_out
 
 
 def profile(context: Context) -> Measured:

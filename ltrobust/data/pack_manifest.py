@@ -87,7 +87,15 @@ def read(folder: pathlib.Path) -> Manifest:
         raise ValueError(f"{path} has format {content['format']!r}, but format {FORMAT} is expected. {REMEDY}")
     if not isinstance(content, dict) or content.pop("checksum", None) != checksum(content):
         raise ValueError(f"{path} is damaged or was edited. {REMEDY}")
-    del content["format"]
+    try:
+        return _manifest(content)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} lacks a field or has one too many ({error}). {REMEDY}") from error
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    """The manifest in the JSON object of a `pack.json`."""
+    content = {key: value for key, value in content.items() if key != "format"}
     parts = {
         split: Part(
             files=tuple(File(**file) for file in content[split]["files"]),

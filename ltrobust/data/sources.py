@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltrobust.data import cache, folder
+from ltrobust.data import cache, folder, pack_manifest
 
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
@@ -149,8 +149,14 @@ def load(
         for note in notes:
             warnings.warn(f"{split} of {os.fspath(data_dir)}: {note}.", UserWarning, stacklevel=2)
         return Split(name, split, entry.images, entry.labels, entry.class_names, notes, _digest(entry))
-    from ltrobust.data import prepared
-
+    try:
+        from ltrobust.data import prepared
+    except ModuleNotFoundError as error:
+        where = os.fspath(data_dir) or "the default data_dir"
+        raise FileNotFoundError(
+            f"{where} holds no pack of {name} ({pack_manifest.NAME}), and {error.name}, which complete data sets need, "
+            "is not installed. Give the folder of a pack, or install tensorflow-datasets and array_record."
+        ) from error
     return prepared.load(name, split, data_dir=data_dir, cache_root=cache_root)
 
 

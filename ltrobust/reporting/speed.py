@@ -58,7 +58,9 @@ def short(root: Path) -> str:
         make = {"train_step": _steps, "evaluate_pgd20": _evaluations}.get(name.split("-")[0])
         if make:
             machines |= {_where(one): None}
-            rows += make(one["rows"])
+            machine = one["machine"]
+            where = "" if machine["backend"] == "cpu" else f"{machine['processor']}: "
+            rows += [[where + row[0], *row[1:]] for row in make(one["rows"])]
     if len(rows) == 1:
         return f"Against PyTorch: {NOT_MEASURED}.\n"
     return f"{summary.markdown(rows)}\n{'; '.join(machines)}.\n"

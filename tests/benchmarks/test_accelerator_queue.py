@@ -18,6 +18,7 @@ import pytest
 
 from benchmarks.accelerator import ROOT, filing, inputs, jobs, part, provenance, run
 from benchmarks.accelerator.clock import Clock, divide
+from ltrobust.files import hold
 from ltrobust.preemption import EXIT_STATUS
 
 TOY = (
@@ -57,6 +58,7 @@ def given(tmp_path, monkeypatch) -> argparse.Namespace:
         tflops=0.0,
         weights=False,
         commit="",
+        unfinished=False,
     )
 
 
@@ -65,13 +67,13 @@ def worked(monkeypatch) -> list[tuple[str, list[str]]]:
     """What the queue gives to processes; each of them does its parts at once."""
     calls: list[tuple[str, list[str]]] = []
 
-    def work_on(given, task, work, wheels, seconds) -> int:
+    def work_on(given, task, work, wheels, seconds):
         calls.append((task.job.name, [one.name for one in task.open]))
         empty = work / "empty"
         empty.mkdir(exist_ok=True)
         for one in task.open:
             part.add(given.out / f"{task.job.name}.zip", one.name, record(one.name, dry=given.dry), empty)
-        return 0
+        return 0, {}
 
     monkeypatch.setattr(run, "work_on", work_on)
     return calls
@@ -150,7 +152,7 @@ def test_too_few_seconds_for_every_part_are_refused(given, worked):
 def test_a_failed_job_is_told_by_the_status_and_does_not_stop_the_next(given, worked, monkeypatch):
     succeed = run.work_on
     monkeypatch.setattr(
-        run, "work_on", lambda g, task, *rest: 3 if task.job.name == "first" else succeed(g, task, *rest)
+        run, "work_on", lambda g, task, *rest: (3, {}) if task.job.name == "first" else succeed(g, task, *rest)
     )
     assert run.main(given) == 1
     assert worked == [("second", ["only"])]
@@ -159,7 +161,7 @@ def test_a_failed_job_is_told_by_the_status_and_does_not_stop_the_next(given, wo
 def test_two_jobs_that_fail_without_a_result_end_the_run(given, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(jobs, "every", lambda: (*TOY[:2], dataclasses.replace(TOY[1], name="third")))
-    monkeypatch.setattr(run, "work_on", lambda given, task, *rest: seen.append(task.job.name) or 1)
+    monkeypatch.setattr(run, "work_on", lambda given, task, *rest: seen.append(task.job.name) or (1, {}))
     assert run.main(given) == 1
     assert seen == ["first", "second"]
     assert "nothing more is tried" in capsys.readouterr().out
@@ -186,18 +188,27 @@ def test_an_archive_grows_part_by_part_and_a_part_replaces_itself(tmp_path):
     assert set(filing.records_in(archive)) == {"a", "b"}
 
 
-def test_an_archive_that_is_too_large_is_refused_and_the_earlier_one_stays(tmp_path):
-    archive, folder = tmp_path / "job.zip", tmp_path / "files"
+def test_a_result_that_is_too_large_is_kept_and_not_filed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "every", lambda: TOY)
+    archive, folder = tmp_path / "first.zip", tmp_path / "files"
     folder.mkdir()
-    part.add(archive, "a", record("a"), folder)
-    before = archive.read_bytes()
-    (folder / "noise").write_bytes(os.urandom(1_100_000))
-    with pytest.raises(ValueError, match=r"job\.zip would have 1,1\d\d,\d\d\d bytes with b; 1,000,000 are allowed"):
-        part.add(archive, "b", record("b"), folder)
-    assert archive.read_bytes() == before
+    (folder / "noise").write_bytes(os.urandom(1_010_000))
+    part.add(archive, "short", record("short"), folder)
+    assert "1,000,000 may be committed" in capsys.readouterr().out
+    assert set(filing.records_in(archive)) == {"short"}
+    with pytest.raises(ValueError, match=r"first\.zip has 1,01\d,\d\d\d bytes; 1,000,000 may be committed"):
+        filing.collect(tmp_path, tmp_path / "results", default=ROOT)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive"])
+def flipped(content: bytes) -> bytes:
+    """Two other bytes in the middle of the compressed data."""
+    at = content.index(b"part.json") + 40
+    return content[:at] + bytes(255 - byte for byte in content[at : at + 2]) + content[at + 2 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"no archive", flipped]
+)
 def test_a_damaged_archive_is_named(tmp_path, damage):
     archive, folder = tmp_path / "job.zip", tmp_path / "files"
     folder.mkdir()
@@ -222,21 +233,49 @@ def brought(tmp_path, monkeypatch) -> Path:
 def test_results_are_filed_by_device_job_and_part_once(brought, tmp_path):
     results = tmp_path / "results"
     place = results / "a-device-80gb" / "first" / "short"
-    assert filing.collect(brought, results, default=ROOT) == [place]
-    assert json.loads((place / "part.json").read_text())["sources_are_the_commits"] is False
+    assert filing.collect(brought, results, default=ROOT) == filing.Collected([place], [])
+    # The commit is not known here, which is neither true nor false, and may be found out later.
+    filed = json.loads((place / "part.json").read_text())
+    assert filed["sources_are_the_commits"] is None
+    (place / "part.json").write_text(json.dumps(filed | {"sources_are_the_commits": True}))
     assert (place / "card.json").read_text() == "{}"
     assert filing.filed_parts(results, "first") == {"short"}
-    assert filing.collect(brought, results, default=ROOT) == []
+    assert filing.collect(brought, results, default=ROOT) == filing.Collected([], [])
 
 
-def test_a_result_that_is_filed_is_never_replaced(brought, tmp_path):
+def test_a_result_that_is_filed_is_never_replaced_and_does_not_hold_up_the_others(brought, tmp_path):
     results = tmp_path / "results"
     filing.collect(brought, results, default=ROOT)
-    place = results / "a-device-80gb" / "first" / "short" / "card.json"
-    place.write_text("mine")
-    with pytest.raises(ValueError, match=r"card\.json holds another result and is not replaced"):
-        filing.collect(brought, results, default=ROOT)
-    assert place.read_text() == "mine"
+    place = results / "a-device-80gb" / "first" / "short"
+    (place / "card.json").write_text("mine")
+    part.add(brought / "first.zip", "long", record("long"), tmp_path / "files")
+    assert filing.collect(brought, results, default=ROOT) == filing.Collected([place.with_name("long")], [place])
+    assert (place / "card.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", ["short/../../evil.txt", "../evil.txt", "/evil.txt", "short/deep/evil.txt", "other/card.json"]
+)
+def test_nothing_is_written_outside_of_a_part_s_folder(brought, tmp_path, name):
+    with zipfile.ZipFile(brought / "first.zip", "a") as file:
+        file.writestr(name, b"")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"first\.zip holds '.*', which is no"):
+        filing.collect(brought, tmp_path / "results", default=ROOT)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{}", b'{"part": "short", "dry": false}', b"{"])
+def test_a_record_of_something_else_is_named(brought, content):
+    with zipfile.ZipFile(brought / "first.zip", "w") as file:
+        file.writestr("short/part.json", content)
+    with pytest.raises(ValueError, match=r"first\.zip: short/part\.json is damaged"):
+        filing.records_in(brought / "first.zip")
+
+
+@pytest.mark.parametrize(("device", "folder"), [("NVIDIA H100 80GB HBM3", "nvidia-h100-80gb-hbm3"), ("..", "unknown")])
+def test_a_device_s_name_is_a_folder_s(device, folder):
+    assert part.slug(device) == folder
 
 
 def test_a_dry_run_is_not_filed_among_the_results(brought, tmp_path):
@@ -245,7 +284,7 @@ def test_a_dry_run_is_not_filed_among_the_results(brought, tmp_path):
     with pytest.raises(ValueError, match=r"second\.zip is of a dry run"):
         filing.collect(brought, results, default=results)
     assert not results.exists()
-    assert len(filing.collect(brought, results, default=ROOT)) == 2
+    assert len(filing.collect(brought, results, default=ROOT).new) == 2
 
 
 def test_a_folder_without_results_and_a_foreign_archive_are_named(brought, tmp_path):
@@ -253,8 +292,127 @@ def test_a_folder_without_results_and_a_foreign_archive_are_named(brought, tmp_p
         filing.collect(tmp_path / "nowhere", tmp_path / "results", default=ROOT)
     with zipfile.ZipFile(brought / "holiday.zip", "w") as file:
         file.writestr("picture", b"")
-    with pytest.raises(ValueError, match=r"job is 'holiday'"):
+    with pytest.raises(ValueError, match=r"holiday\.zip is no result: job is 'holiday'"):
         filing.collect(brought, tmp_path / "results", default=ROOT)
+
+
+CHILD = """
+import os, pathlib, signal, sys, time
+kind, job, flags = sys.argv[1], sys.argv[2], dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[3:])
+print(f"{job}/short: begins", flush=True)
+print("commit", os.environ.get("LTROBUST_COMMIT"), os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE"), flush=True)
+if kind == "fails":
+    print(f"{job}/short: failed: ImportError: libcublas.so.12", flush=True)
+    sys.exit(1)
+if kind == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if kind in ("slow", "deaf"):
+    signal.signal(signal.SIGTERM, (lambda *_: sys.exit(75)) if kind == "slow" else signal.SIG_IGN)
+    pathlib.Path(flags["out"], "listening").touch()
+    time.sleep(60)
+sys.exit({"resumable": 75, "crashes": 7}[kind])
+"""
+
+
+@pytest.fixture
+def child(given, monkeypatch):
+    """Makes the queue start a small program in place of a job's process."""
+
+    def set_kind(kind: str) -> argparse.Namespace:
+        monkeypatch.setattr(run, "COMMAND", (sys.executable, "-c", CHILD, kind))
+        monkeypatch.setattr(run, "_GRACE", 0.5)
+        return given
+
+    return set_kind
+
+
+@pytest.mark.parametrize("kind", ["slow", "deaf"])
+def test_a_job_is_stopped_when_the_time_is_up_even_if_it_does_not_listen(child, kind, capsys, monkeypatch):
+    monkeypatch.setattr(jobs, "every", lambda: (jobs.Job("first", "", "check", (jobs.Part("short", 1.0),)),))
+    given = child(kind)
+    given.seconds = 3.0
+    began = time.monotonic()
+    assert run.main(given) == 0
+    assert 3 <= time.monotonic() - began < 8
+    assert (given.out / "listening").exists()
+    assert "stopped; the same command resumes it" in capsys.readouterr().out
+
+
+def test_a_part_that_fails_is_told_with_its_reason_on_the_console_and_by_the_status(child, capsys, monkeypatch):
+    monkeypatch.setattr(jobs, "every", lambda: TOY[:1])
+    assert run.main(child("fails")) == 1
+    printed = capsys.readouterr().out
+    assert "first/short: failed: ImportError: libcublas.so.12" in printed
+    assert re.search(r"^first/short +failed: ImportError: libcublas\.so\.12", printed, re.MULTILINE)
+
+
+def test_a_process_that_crashes_fails_and_one_that_was_preempted_does_not(child, capsys, monkeypatch):
+    monkeypatch.setattr(jobs, "every", lambda: TOY[:1])
+    assert run.main(child("resumable")) == 0
+    assert "stopped; the same command resumes it" in capsys.readouterr().out
+    assert run.main(child("crashes")) == 1
+    assert "failed with exit status 7" in capsys.readouterr().out
+
+
+def test_a_process_is_given_the_commit_and_leaves_memory_to_pytorch_where_a_job_shares_the_device(child, monkeypatch):
+    given = child("resumable")
+    given.commit = "c0ffee"
+    for shares in (True, False):
+        monkeypatch.setattr(jobs, "every", lambda shares=shares: (dataclasses.replace(TOY[0], shares_device=shares),))
+        run.main(given)
+        (log,) = given.out.with_name("out.work").glob("*/first.log")
+        assert log.read_text().splitlines()[-1] == f"commit c0ffee {'false' if shares else None}"
+
+
+def test_two_runs_do_not_share_a_scratch_folder(given, worked):
+    given.work = given.out.with_name("scratch")
+    given.work.mkdir()
+    with hold(given.work), pytest.raises(ValueError, match="is being written to by another process"):
+        run.main(given)
+    assert worked == []
+
+
+def test_scratch_belongs_to_sources_device_and_software(given, worked, monkeypatch):
+    run.main(given)
+    before = {path.name for path in given.out.with_name("out.work").iterdir()}
+    monkeypatch.setattr(provenance, "sources_digest", lambda: "f" * 64)
+    given.first = "first"
+    given.out.rename(given.out.with_name("earlier"))
+    run.main(given)
+    assert {path.name for path in given.out.with_name("out.work").iterdir()} == before | {"f" * 12}
+    names = [part.environment_name(kind, dry=dry) for kind in ("H100", "H200") for dry in (True, False)]
+    assert len(set(names)) == 4
+    assert all(f"jax{jax.__version__}" in name for name in names)
+
+
+def test_a_filed_speed_of_this_device_is_planned_with(given, monkeypatch):
+    monkeypatch.setattr(provenance, "nvidia", lambda field: "NVIDIA H100 80GB HBM3")
+    place = given.results / "nvidia-h100-80gb-hbm3" / "speed" / "steps"
+    place.mkdir(parents=True)
+    (place / "part.json").write_text('{"summary": {"at_bsl_tflops": 60.5}}')
+    assert run.rate(given) == 60.5
+    monkeypatch.setattr(provenance, "nvidia", lambda field: "NVIDIA H200")
+    assert run.rate(given) == jobs.RATES[0]
+
+
+def test_a_job_in_front_that_lacks_an_input_or_time_is_refused(given, worked):
+    given.first = "packed"
+    with pytest.raises(ValueError, match=r"--first=packed needs a pack of cifar100"):
+        run.main(given)
+    given.first, given.seconds = "second", 20.0
+    with pytest.raises(ValueError, match=r"--seconds=20 is too little for any open part of --first=second"):
+        run.main(given)
+    assert worked == []
+
+
+def test_a_training_that_does_not_fit_is_begun_only_where_that_is_wanted(given, worked, monkeypatch):
+    training = jobs.Job("long", "", "train", (jobs.Part("run", 500.0, run=jobs.Run("run", {})),))
+    monkeypatch.setattr(jobs, "every", lambda: (training, TOY[1]))
+    run.main(given)
+    assert worked == [("second", ["only"])]
+    given.unfinished = True
+    run.main(given)
+    assert worked[1:] == [("long", ["run"])]
 
 
 def git(folder: Path, *words: str) -> str:

@@ -123,7 +123,7 @@ def test_results_of_an_accelerator_are_shown_beside_the_others(tmp_path):
     (folder / "train_step-steps.json").write_text(json.dumps(result))
     (folder / "part.json").write_text("{}")
     ratio = "3.00x [3.00, 3.00]"
-    line = f"| `at_bsl` step, resnet18, batch 128, bfloat16, 1 device(s) | 9,000 | {ratio} | {ratio} | 41 |"
+    line = f"| A GPU: `at_bsl` step, resnet18, batch 128, bfloat16, 1 device(s) | 9,000 | {ratio} | {ratio} | 41 |"
     assert line in speed.short(tmp_path)
     assert "**Training step**: A GPU, 16 thread(s), 1 gpu device(s)" in speed.tables(tmp_path)
 
