@@ -358,6 +358,11 @@ REFUSALS = {
         lambda folder: edit(folder, True, format=2),
         r"pack\.json has format 2, but format 1 is expected\. Make the pack again",
     ),
+    "a field too few": (lambda folder: edit(folder, True, arrays={"name": "arrays.npz"}), r"pack\.json lacks a field"),
+    "a field too many": (
+        lambda folder: edit(folder, True, weather="fine"),
+        r"pack\.json lacks a field or has one too many",
+    ),
     "other seed": (lambda folder: edit(folder, True, seed=1), "positions and images do not fit together"),
     "other counts": (lambda folder: edit(folder, True, class_counts=[1] * 10), "do not fit together"),
     "labels of another data set": (
@@ -374,6 +379,15 @@ def test_damaged_packs_are_refused(copy, kind):
     name = "cifar10" if kind == "labels of another data set" else "digits"
     with pytest.raises(ValueError, match=message):
         sources.load(name, "train", data_dir=copy)
+
+
+def test_a_folder_without_a_pack_is_named_where_tfds_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ltrobust.data.prepared", None)
+    monkeypatch.delattr("ltrobust.data.prepared", raising=False)
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere holds no pack of cifar10 \(pack\.json\).*Give the folder of a pack"
+    ):
+        sources.load("cifar10", "test", data_dir=tmp_path / "nowhere")
 
 
 def test_a_check_says_what_a_pack_is_and_refuses_damaged_files(copy):
