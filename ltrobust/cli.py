@@ -105,6 +105,7 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = app.parse_flags_with_usage(_with_shipped(arguments))
         assert _CONFIG.value is not None
+        recipes.check_keys(_CONFIG.value)
         return rest
     except (AttributeError, KeyError) as error:
         # ml_collections quotes the message on a key inside another one.

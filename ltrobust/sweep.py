@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ltrobust import workdir
 from ltrobust.files import hold, read_json
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
@@ -101,6 +102,36 @@ def card_of(folder: Path, protocol: str) -> Path | None:
     return path if path.exists() else None
 
 
+def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
+    """The card of a cell that is done, or None.
+
+    Raises:
+      ValueError: the cell's folder holds a run of another configuration, as after the sweep's file was edited.
+    """
+    folder = out / cell.name
+    card = card_of(folder, sweep.protocol)
+    if card is None:
+        return None
+    there, here = read_json(card)["config"], workdir.plain(sweep.config_of(cell))
+    found = workdir.differences(_comparable(there), _comparable(here))
+    # A workdir may be evaluated in several ways; a cell is one of them.
+    found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
+    if found:
+        raise ValueError(
+            f"{folder} holds a finished run of another configuration:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nMove that folder away, or give the sweep another --out."
+        )
+    return card
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as cards have it: of a teacher's folder only the name."""
+    teachers = config.get("teachers", {})
+    named = {name: {**entry, "path": Path(entry["path"]).name} for name, entry in teachers.items()}
+    return {**config, "teachers": named}
+
+
 def run(sweep: Sweep, out: Path) -> dict[str, str]:
     """Works through the cells; prints a line for each. Returns states by name.
 
@@ -113,8 +144,13 @@ def run(sweep: Sweep, out: Path) -> dict[str, str]:
         for number, cell in enumerate(sweep.cells, start=1):
             folder = out / cell.name
             title = f"[{number}/{len(sweep.cells)}] {cell.name}"
-            if card_of(folder, sweep.protocol):
-                states[cell.name] = "finished"
+            try:
+                if finished(sweep, cell, out):
+                    states[cell.name] = "finished"
+                    continue
+            except ValueError as error:
+                states[cell.name] = "failed"
+                print(f"{title}: {error}", flush=True)
                 continue
             if _at_work(folder):
                 states[cell.name] = "elsewhere"
@@ -173,9 +209,12 @@ def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
 
 
 def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """The cards that exist, each with its row: the variant, and its place on the axes other than the seed."""
+    """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed."""
     for cell in sweep.cells:
-        card = card_of(out / cell.name, sweep.protocol)
+        try:
+            card = finished(sweep, cell, out)
+        except ValueError:  # `run` has told it
+            continue
         if card is not None:
             yield (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")), read_json(card)
 

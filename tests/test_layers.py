@@ -39,7 +39,7 @@ ALLOWED = {
     "agreement": {"data", "evaluation", "files", "methods", "reporting", "training"},
     "class_logit_offset": {"checks", "experiment", "files", "models", "results", "training", "workdir"},
     "checks": {"data", "evaluation", "methods", "processes", "reporting", "training", "workdir"},
-    "sweep": {"files", "preemption", "reporting"},
+    "sweep": {"files", "preemption", "reporting", "workdir"},
     "results": {
         "ambient",
         "attacks",

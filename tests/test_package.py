@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -80,6 +81,41 @@ def test_what_lies_here_comes_before_what_is_shipped(tmp_path, monkeypatch):
         recipes.load("configs/published.py:mart")
     assert recipes.find("configs/nothing.py") == "configs/nothing.py"
     assert recipes.find("") == ""
+
+
+BEGINNING = "from configs import default\n\n\ndef get_config():\n    c = default.get_config()\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("    c.threat.raduis = 8.0\n    return c\n", r"unknown key threat\.raduis; did you mean threat\.radius\?"),
+        ("    c.student.optimiser = 'sgd'\n    return c\n", r"unknown key student\.optimiser; "),
+        ("    c.weather = 'fine'\n    return c\n", "unknown key weather; configs/default.py has every key"),
+        ("    del c.threat\n    return c\n", r"no key threat\.norm; begin with configs\.default"),
+        ("    return c.to_dict()\n", "the configuration is a dict; get_config must return a ConfigDict"),
+    ],
+)
+def test_keys_of_a_configuration_are_those_of_default_in_python_and_on_the_command_line(tmp_path, lines, message):
+    file = tmp_path / "mine.py"
+    file.write_text(BEGINNING + lines)
+    with pytest.raises(ValueError, match=message):
+        recipes.load(str(file))
+    if "to_dict" in lines:
+        return  # the flags need a ConfigDict before they can be asked
+    command = [sys.executable, "-c", "from ltrobust import cli; cli.run()", f"--config={file}"]
+    told = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 1
+    assert re.search(message, told.stderr)
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_of_an_optimiser_are_optax_s(tmp_path):
+    (tmp_path / "mine.py").write_text(BEGINNING + "    c.student.optimizer.options.b1 = 0.95\n    return c\n")
+    assert recipes.load(str(tmp_path / "mine.py")).student.optimizer.options.b1 == 0.95
 
 
 def test_a_file_that_is_no_configuration_is_named(tmp_path):

@@ -21,7 +21,7 @@ CARD = ROOT / "results" / "digits" / "at_bsl-seed0.json"
 
 # Stands in for the real program: notes its flags, then does what the method's name says.
 PROGRAM = """
-import pathlib, re, shutil, sys, time
+import ast, json, pathlib, re, sys, time
 flags = dict(re.match(r"--([^=]+)=(.*)", word).groups() for word in sys.argv[1:])
 with open("calls", "a") as calls:
     calls.write(" ".join(f"{key}={flags[key]}" for key in sorted(flags) if key.startswith("config.")) + "\\n")
@@ -30,9 +30,19 @@ if method == "trades":
     sys.exit("trades did not work")
 if method == "mart":
     time.sleep(60)
+from configs import digits
+config = digits.get_config()
+for key, value in flags.items():
+    if key.startswith("config."):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            pass
+        config.update_from_flattened_dict({key.removeprefix("config."): value})
 results = pathlib.Path(flags["workdir"]) / "results"
 results.mkdir(parents=True)
-shutil.copy("card.json", results / "quick.json")
+card = json.loads(pathlib.Path("card.json").read_text()) | {"config": config.to_dict()}
+(results / "quick.json").write_text(json.dumps(card))
 """
 
 SWEEP = """
@@ -55,6 +65,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(PROGRAM)
     write(tmp_path, SWEEP)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return tmp_path
 
 
@@ -100,6 +111,35 @@ def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
     assert re.search(rf"^\| plain, averaged \| 2 \|.*{spread}", table, re.MULTILINE)
     assert "| fails" not in table
     assert "| after | " in table.split("by class")[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('{"student.method": "at_bsl"}', '{"student.method": "reat"}', "student.method: 'at_bsl' -> 'reat'"),
+        (
+            '{"student.method": "at_bsl"}',
+            '{"student.method": "at_bsl", "threat.radius": 8.0}',
+            "threat.radius: 32.0 -> 8.0",
+        ),
+        ('{"student.method": "at_bsl"}', '{"student.method": "at_bsl", "eval.limit": 5}', "eval.limit: 0 -> 5"),
+    ],
+)
+def test_a_run_of_another_configuration_is_no_finished_cell(workplace, capsys, old, new, line):
+    with pytest.raises(SystemExit):
+        go()
+    card = workplace / "out" / "plain-seed0" / "results" / "quick.json"
+    before = card.read_bytes()
+    assert old in SWEEP
+    write(workplace, SWEEP.replace(old, new))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        go()
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert f"plain-seed0 holds a finished run of another configuration:\n  {line}" in printed
+    assert "| plain |" not in printed, "its old card is not shown under the new label"
+    assert card.read_bytes() == before
 
 
 def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
