@@ -16,7 +16,7 @@ import sys
 import traceback
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ltrobust import recipes
 
@@ -105,7 +105,8 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = app.parse_flags_with_usage(_with_shipped(arguments))
         assert _CONFIG.value is not None
-        recipes.check_keys(_CONFIG.value)
+        if isinstance(_CONFIG.value, ConfigDict):  # else a stand-in that says, when it is used, why there is none
+            recipes.check_keys(_CONFIG.value)
         return rest
     except (AttributeError, KeyError) as error:
         # ml_collections quotes the message on a key inside another one.

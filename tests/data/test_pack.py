@@ -321,7 +321,7 @@ def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
         assert finished.returncode == 0, finished.stderr
         assert (tmp_path / "run" / "results" / "validation.json").exists()
     else:
-        assert "No module named 'tensorflow_datasets'" in finished.stderr
+        assert "holds no pack of mnist (pack.json), and tensorflow_datasets, which" in finished.stderr
 
 
 # What is refused.

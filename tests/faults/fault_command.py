@@ -62,6 +62,15 @@ def config_missing(place: Place) -> Told:
     return place.refused("--config=configs/nothing.py")
 
 
+@fault("misspelt key in a configuration file", "`config.threat.raduis = 8.0`")
+def config_misspelt(place: Place) -> Told:
+    lines = ("from configs import default", "", "def get_config():", "    config = default.get_config()")
+    (place.folder / "mine.py").write_text(
+        "\n".join([*lines, "    config.threat.raduis = 8.0", "    return config", ""])
+    )
+    return place.refused(f"--config={place.folder / 'mine.py'}")
+
+
 @fault("configuration file that is no program", "`--config=FILE` with the text `config = (`")
 def config_broken(place: Place) -> Told:
     (place.folder / "broken.py").write_text("config = (")
