@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """What `compare` is told."""
+    """The flags that `compare` reads."""
     parser = measure.parser(__doc__)
     parser.add_argument("--data", type=pathlib.Path, default=None, help="folder that holds golden/")
     parser.add_argument("--networks", default="resnet18", help="resnet18, cnn_a, conv_small, by commas")

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def flags() -> argparse.ArgumentParser:
-    """What `compare` is told."""
+    """The flags that `compare` reads."""
     parser = measure.parser(__doc__)
     parser.add_argument("--networks", default="resnet18,wrn_34_10,small_resnet")
     parser.add_argument("--methods", default="at_bsl,self_distillation")

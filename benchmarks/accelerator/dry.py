@@ -17,7 +17,7 @@ def shortened(attack: Any, settings: Mapping[str, int] = _SETTINGS) -> Any:
 def protocol(name: str) -> str:
     """Registers a protocol with the attacks of another one, shortened, and returns its name, `dry_<name>`.
 
-    It has a name of its own, so that no card of a dry run can be taken for one of the protocol.
+    The name is another one, so that no card of a dry run can be taken for one of the protocol.
     """
     whole = protocols.get(name)
     attacks = tuple(shortened(attack) for attack in whole.attacks)

@@ -1,6 +1,6 @@
 """The jobs in order of value: what each one does, what it costs by arithmetic, and what it needs. No JAX.
 
-A job has parts. Each part that is finished is a result of its own, so a job that does not fit into the minutes at hand
+A job has parts. Each finished part is a separate result, so a job that does not fit into the minutes at hand
 is done part by part.
 
 Seconds are `fixed + work / rate`. `work` counts FLOPs of convolutions and matrix products as `benchmarks/flops.py`

@@ -1,5 +1,6 @@
 """What a result was computed by and on: sources, commit, device, driver, versions, precision."""
 
+import functools
 import hashlib
 import os
 import shutil
@@ -63,6 +64,7 @@ def device() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def nvidia(field: str) -> str | None:
     """What nvidia-smi says of the first GPU; None without one."""
     if shutil.which("nvidia-smi") is None:

@@ -114,7 +114,7 @@ def _compared(
     case: str,
     left_out: list[str],
 ) -> list[dict[str, Any]]:
-    """The rows of one case; without PyTorch where it fails, none where ours does. What is left out is told with why."""
+    """The rows of one case: without PyTorch where it fails, none where ours does. `left_out` gets the reasons."""
     for against in dict.fromkeys((given.against, "")):
         try:
             return compare(argparse.Namespace(**{**vars(given), "against": against}))

@@ -1,4 +1,4 @@
-"""The speed job: what is left out is told, our rows survive what fails beside them, and the rate is the recipe's."""
+"""The speed job: what is left out is named, our rows survive what fails beside them, and the rate is the recipe's."""
 
 import argparse
 import dataclasses
