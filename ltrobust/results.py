@@ -73,10 +73,19 @@ def report(
             seed=config.eval.seed,
         )
     )
-    results = {}
-    for network, trained in networks.items():
+    results: dict[str, dict[str, Any]] = {}
+    first_with: dict[Any, str] = {}  # what logits depend on -> the first network of which they are
+    # Last weights first: they are what other networks of the same weights are shown as.
+    for network in sorted(networks, key=lambda name: not name.endswith("/last")):
+        trained = networks[network]
         weights = trained.weights
         fingerprints = fingerprints_of(weights)
+        same = first_with.setdefault((*fingerprints.values(), trained.head, trained.rule), network)
+        if same != network:
+            if processes.first():
+                print(f"{network} has the weights of {same}: evaluated once", flush=True)
+                results[network] = results[same] | {"same_as": same}
+            continue
         store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
         evaluation = evaluator_of(trained.head, trained.rule)(
             weights,
@@ -103,6 +112,7 @@ def report(
         results[network] = fingerprints | described | {"classifier": classifier, "verdicts": verdicts}
     if not processes.first():
         return processes.share(None)
+    results = {name: results[name] for name in networks}
     local = ("dir", "cache_dir")  # this machine's, not the run's
     data = {key: value for key, value in settings["data"].items() if key not in local}
     checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}

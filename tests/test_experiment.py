@@ -7,10 +7,12 @@ import pathlib
 import subprocess
 import sys
 
+import pages
 import pytest
 
-from ltrobust import experiment
+from ltrobust import experiment, report
 from ltrobust.reporting import cards, tables
+from ltrobust.reporting import page as run_page
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -68,6 +70,31 @@ def test_tables_come_from_the_card_alone(finished):
     assert "digit 9" in tables.render_classes(card, "student/last") or "9" in tables.render_classes(
         card, "student/last"
     )
+
+
+def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
+    """After one epoch the selected weights are the last."""
+    _, workdir, path = finished
+    card = json.loads(path.read_text())
+    networks = card["networks"]
+    same = {name: network.get("same_as") for name, network in networks.items()}
+    assert same == {
+        "student/averaged": None,
+        "student/last": None,
+        "student/selected": "student/last",
+        "teacher/last": None,
+        "teacher/selected": "teacher/last",
+    }
+    assert networks["student/selected"] == networks["student/last"] | {"same_as": "student/last"}
+    stores = {network["verdicts"]["folder"] for network in networks.values()}
+    assert len(stores) == 3
+    assert {str(found.relative_to(workdir)) for found in (workdir / "verdicts").glob("quick-*")} == stores
+    text = tables.render(card)
+    assert "student/selected: the same weights as student/last, shown once." in text
+    assert not any(line.startswith("student/selected ") for line in text.splitlines())
+    page = pages.Page(run_page.render(report.gather(workdir)))
+    headers = [row for row in page.rows["summary"] if "student/last" in row]
+    assert headers and not any("student/selected" in row for row in headers)
 
 
 @pytest.mark.parametrize("checkpoint", ["student", "teacher", "{workdir}", "{workdir}/checkpoints/teacher"])

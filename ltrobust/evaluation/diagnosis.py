@@ -7,6 +7,7 @@ Classes without test images are left out of everything that joins classes.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,8 @@ def describe_column(
       superclasses: as of `diagnose`.
 
     Returns:
-      correct, total, per_class (Wilson); overall (Wilson); spread: `spread.spread` by measure; groups: means over the
+      correct, total, per_class (Wilson); overall (Wilson); spread: `spread.spread` by measure, its minima with the
+      intervals of `metrics.lowest`, as on a run's card; groups: means over the
       groups of `metrics.groups` where training counts are known; confusion: counts, row = true class; asymmetry; thief:
       see `metrics.thief`; favourites: see `homing.favourites`, not for `clean`; superclasses: see `_superclasses`.
     """
@@ -121,12 +123,16 @@ def describe_column(
     values, bootstrap = spread.spread(counts.accuracy[counts.total > 0]), spread.spread(drawn)
     matrix = metrics.confusion(predictions, labels, model.num_classes)
     known = {} if model.training_counts is None else metrics.groups(model.training_counts)
+    inequality = {name: spread.estimate(value, bootstrap[name]) for name, value in values.items()}
+    # A card shows these two as well: one network has one interval, on whatever page.
+    inequality["worst"] = metrics.lowest(counts, 1)._asdict()
+    inequality["worst10"] = metrics.lowest(counts, math.ceil(0.1 * np.count_nonzero(counts.total) - 1e-9))._asdict()
     found = {
         "correct": counts.correct.tolist(),
         "total": counts.total.tolist(),
         "per_class": [metrics.wilson(k, n)._asdict() for k, n in zip(counts.correct, counts.total, strict=True)],
         "overall": metrics.wilson(counts.correct.sum(), counts.total.sum())._asdict(),
-        "spread": {name: spread.estimate(value, bootstrap[name]) for name, value in values.items()},
+        "spread": inequality,
         "groups": {name: metrics.macro(counts, members)._asdict() for name, members in known.items() if len(members)},
         "confusion": matrix.tolist(),
         "asymmetry": homing.asymmetry_estimate(matrix),

@@ -27,7 +27,7 @@ def headline(evaluation: Evaluation) -> list[Element]:
     for column in _quoted(evaluation):
         rows.append([evaluation.column(column)])
         for view, title in _VIEWS.items():
-            found = [network["columns"][column].get(view) for network in evaluation.networks.values()]
+            found = [network["columns"][column].get(view) for network in evaluation.distinct.values()]
             if any(found):
                 cells = [interval(estimate) if estimate else NOTHING for estimate in found]
                 rows.append([title, *cells])
@@ -44,7 +44,7 @@ def headline(evaluation: Evaluation) -> list[Element]:
                     charts.in_percent(network["columns"][evaluation.headline]["worst"], 3),
                 ],
             )
-            for name, network in evaluation.networks.items()
+            for name, network in evaluation.distinct.items()
         ],
         _PERCENT,
         bars=False,
@@ -55,7 +55,7 @@ def headline(evaluation: Evaluation) -> list[Element]:
         figure("Networks side by side", chart, charts.legend(names, "dot")),
         element("h3", "In numbers"),
         paragraph("Percent of the test images that are right, with 95 % intervals over test images.", class_="note"),
-        table(["", *evaluation.networks], rows),
+        table(["", *evaluation.distinct], rows),
     ]
 
 
@@ -117,7 +117,7 @@ def classes(evaluation: Evaluation) -> list[Element]:
 
 def tail(evaluation: Evaluation) -> list[Element]:
     """Robust and clean accuracy against the number of training images."""
-    shown = [name for name in evaluation.networks if name.endswith("/last")] or [evaluation.main]
+    shown = [name for name in evaluation.distinct if name.endswith("/last")] or [evaluation.main]
     figures = [_tail_curve(evaluation, column, shown) for column in (evaluation.headline, "clean")]
     note = "Bands: 95 % intervals. A class may be hard or easy for other reasons than its number of images."
     few = len(evaluation.classes) <= FEW_CLASSES

@@ -138,7 +138,7 @@ def radii(evaluations: Sequence[Evaluation]) -> list[Element]:
     titles = {}
     for evaluation in evaluations:
         card = evaluation.card
-        for name, network in evaluation.networks.items():
+        for name, network in evaluation.distinct.items():
             column = network["columns"][evaluation.headline]["overall"]
             key = (
                 card["protocol"]["name"],
@@ -171,7 +171,7 @@ def sanity(evaluations: Sequence[Evaluation]) -> list[Element]:
     """Every panel that was run: verdict, then its items."""
     parts = []
     for evaluation in evaluations:
-        for name, network in evaluation.networks.items():
+        for name, network in evaluation.distinct.items():
             if not network["sanity"]:
                 continue
             parts += [

@@ -43,9 +43,14 @@ class Evaluation:
         return self.card["protocol"]["headline"]
 
     @property
+    def distinct(self) -> dict[str, Mapping[str, Any]]:
+        """The networks without those that have another one's weights."""
+        return {name: network for name, network in self.networks.items() if not network.get("same_as")}
+
+    @property
     def main(self) -> str:
         """The network that is shown where only one is: the student's last weights, or the last network."""
-        return "student/last" if "student/last" in self.networks else list(self.networks)[-1]
+        return "student/last" if "student/last" in self.networks else list(self.distinct)[-1]
 
     @property
     def classes(self) -> list[int]:

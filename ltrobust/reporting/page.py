@@ -96,7 +96,7 @@ def _summary(material: Material) -> list[Element]:
 
 def _believed(evaluation: Evaluation) -> Element:
     """An evaluation's sanity verdicts in a line."""
-    judged = {name: network["sanity_verdict"] for name, network in evaluation.networks.items()}
+    judged = {name: network["sanity_verdict"] for name, network in evaluation.distinct.items()}
     if not any(judged.values()):
         return element("li", f"{evaluation.title}: ", evidence.badge(None))
     pieces = [piece for name, verdict in judged.items() for piece in (f" {name} ", evidence.badge(verdict), ";")]
@@ -160,7 +160,7 @@ def _others(evaluations: list[Evaluation]) -> Element:
     """One line per network of the evaluations that are not shown in full."""
     rows = []
     for evaluation in evaluations:
-        for name, network in evaluation.networks.items():
+        for name, network in evaluation.distinct.items():
             attacked = network["columns"][evaluation.headline]
             tail = attacked.get("tail_third")
             cells = [interval(network["columns"]["clean"]["overall"]), interval(attacked["overall"])]

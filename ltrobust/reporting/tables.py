@@ -12,7 +12,7 @@ def render(card: Mapping[str, Any]) -> str:
 
     The bounds of its 95 % interval follow each value.
     """
-    networks = card["networks"]
+    networks = {name: network for name, network in card["networks"].items() if not network.get("same_as")}
     combined = [name for name, _ in card["protocol"]["combined"]]
     present = next(iter(networks.values()))["columns"]
     columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
@@ -70,7 +70,12 @@ def _legend(card: Mapping[str, Any]) -> str:
     panels = [
         f"\nsanity panel of {name}: {network['sanity_verdict']}{_not_passed(network['sanity'])}."
         for name, network in card["networks"].items()
-        if network["sanity"]
+        if network["sanity"] and not network.get("same_as")
+    ]
+    panels += [
+        f"\n{name}: the same weights as {network['same_as']}, shown once."
+        for name, network in card["networks"].items()
+        if network.get("same_as")
     ]
     return "; ".join(parts) + f".{note}{''.join(panels)}\nselected: {card['selection_rule']}."
 
