@@ -2,11 +2,14 @@
 
 Each is a workdir (its student), `WORKDIR:NETWORK` with a network of its cards (`runs/a:teacher`,
 `runs/a:student/selected`), or the folder of a verdict store. All must have been evaluated on the same images under the
-same protocol and threat. Every model is held against the reference: McNemar, paired bootstrap, which images flip and
-which attack made the difference.
+same protocol and threat. Every model is compared with the reference: McNemar, paired bootstrap, which images flip and
+which attack made the difference. `compare MODEL [MODEL ...] --against REFERENCE` is the same.
 
 With several training seeds of two methods, `compare A0 A1 A2 --against B0 B1 B2` pairs them in this order and gives the
-seeds' differences and their t-interval: what a claim that A beats B needs. Nothing is overwritten. No JAX.
+seeds' differences and their t-interval: what a claim that A beats B needs.
+
+Every difference, here and in every table, is model minus reference: above 0 where the model is better. The reference
+is what follows `--against`, or without it the first argument. Nothing is overwritten. No JAX.
 """
 
 import argparse
@@ -43,25 +46,34 @@ def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: s
     """Everything that the command prints, as plain values.
 
     Args:
-      arguments: the reference and the models; or, with `against`, runs of the first method, one per seed.
-      against: runs of the second method, in the same order of seeds.
+      arguments: the reference and the models; with `against`, the models alone.
+      against: the reference; or several runs of a second method, in the same order of seeds as `arguments`, which are
+        then the runs of the first.
       column: `clean`, an attack, or a combination; None for the protocol's headline.
 
     Returns:
       column, protocol, threat, images (their number), class_names, training_counts (None where unknown), notes;
       models: `name`, `network`, `seed`, `columns` (accuracy in each), `robust` (that in `column`);
-      comparisons: `model`, `reference`, `result` (of `compare.compare`, model minus reference), `columns`, `flips`,
-      `breakers` (of `evaluation/flips.py`); seeds: of `over_seeds`, None without `against`; sides: the methods' names.
+      comparisons: `model`, `reference`, `difference` ("A minus B", in words), `result` (of `compare.compare`),
+      `columns`, `flips`, `breakers` (of `evaluation/flips.py`); seeds: of `over_seeds`, None unless `against` has
+      several; sides: the methods' names.
 
     Raises:
       ValueError: as `read`; too few arguments, or numbers of seeds or seeds that do not pair.
     """
     _check_numbers(arguments, against)
-    return compare_models(runs.read_alike([*arguments, *against]), len(against), column)
+    return compare_models(*_in_order(arguments, against), column)
+
+
+def _in_order(arguments: Sequence[str], against: Sequence[str]) -> tuple[list[Model], int]:
+    """The networks, a single reference first, and how many runs of a second method end the list."""
+    if len(against) == 1:
+        return runs.read_alike([*against, *arguments]), 0
+    return runs.read_alike([*arguments, *against]), len(against)
 
 
 def compare_models(models: Sequence[Model], against: int = 0, column: str | None = None) -> dict[str, Any]:
-    """`compare_all` of networks that were read; the last `against` ones are the second method's."""
+    """`compare_all` of networks that were read; the last `against` ones are the second method's, or else 0 of them."""
     pairs = [(model, models[0]) for model in models[1:]]
     if against:
         pairs = list(zip(models[:against], models[against:], strict=True))
@@ -87,10 +99,10 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
 
 def _check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:
     """Refuses numbers of networks that make no comparison."""
-    if against and (len(arguments) != len(against) or len(against) < 2):
+    if len(against) > 1 and len(arguments) != len(against):
         raise ValueError(
-            f"{len(arguments)} runs against {len(against)}: a comparison over seeds pairs the same number of runs, at "
-            "least 2, of each method."
+            f"{len(arguments)} runs against {len(against)}: give one reference, or as many runs of the second method "
+            "as of the first."
         )
     if not against and len(arguments) < 2:
         raise ValueError(f"{len(arguments)} network: a comparison needs a reference and at least one more.")
@@ -103,6 +115,7 @@ def _pair(model: Model, reference: Model, column: str | None) -> dict[str, Any]:
     return {
         "model": model.name,
         "reference": reference.name,
+        "difference": f"{model.name} minus {reference.name}",
         "result": _compare(model, reference, column),
         "columns": flips.by_column(passport, model.verdicts, reference.verdicts),
         "flips": flipped,
@@ -235,8 +248,14 @@ def render(found: Mapping[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Prints the comparison, and writes it where asked."""
     parser = argparse.ArgumentParser(prog="python -m ltrobust.compare", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", help="WORKDIR, WORKDIR:NETWORK or verdict store; the first is the reference")
-    parser.add_argument("--against", nargs="+", default=[], help="runs of a second method, in the same order of seeds")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        help="WORKDIR, WORKDIR:NETWORK or verdict store; without --against, the first is the reference",
+    )
+    parser.add_argument(
+        "--against", nargs="+", default=[], help="the reference; or runs of a second method, in the same order of seeds"
+    )
     parser.add_argument("--column", help="clean, an attack, or a combination; default: the protocol's headline")
     parser.add_argument("--html", type=Path, help="where to write the page; must not exist")
     parser.add_argument("--json", type=Path, help="where to write the numbers; must not exist")
@@ -250,8 +269,8 @@ def main(arguments: list[str] | None = None) -> None:
             if not path.parent.is_dir():
                 raise ValueError(f"{path.parent} is not a folder; make it first.")
         _check_numbers(given.runs, given.against)
-        models = runs.read_alike([*given.runs, *given.against])
-        found = compare_models(models, len(given.against), given.column)
+        models, second = _in_order(given.runs, given.against)
+        found = compare_models(models, second, given.column)
         print(render(found))
         if given.json is not None:
             write_json(given.json, found)

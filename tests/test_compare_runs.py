@@ -104,6 +104,27 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
     assert page.row("seeds", "all images")[:3] == [f"{100 * each:+.2f}"] * 3
 
 
+def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
+    plain, better = str(made / "plain-seed0"), str(made / "better-seed0")
+    compare.main([plain, better])
+    text = capsys.readouterr().out
+    compare.main([better, "--against", plain])
+    assert capsys.readouterr().out == text
+    assert "better-seed0 minus plain-seed0, the same" in text
+    assert "difference: better-seed0 minus plain-seed0" in text
+    spelled = [compare.compare_all([plain, better]), compare.compare_all([better], [plain])]
+    over_seeds = compare.compare_all(*([str(made / f"{m}-seed{n}") for n in (0, 1)] for m in ("better", "plain")))
+    for numbers in (*spelled, over_seeds):
+        pair = numbers["comparisons"][0]
+        assert pair["difference"] == "better-seed0 minus plain-seed0"
+        assert pair["result"]["overall"]["difference"] > 0
+    assert over_seeds["seeds"]["views"]["overall"]["mean"] > 0
+    assert (
+        compare.compare_stores(*(runs.candidates(name)[0].folder for name in (better, plain)))["overall"]["difference"]
+        > 0
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -113,7 +134,7 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
         (["plain-seed0", "better-seed0:teacher"], "no evaluated network 'teacher'; it has student/last"),
         (["plain-seed0", "plain-seed0/verdicts"], "holds no result card"),
         (["plain-seed0", "better-seed0", "--column=square"], "no column 'square'"),
-        (["plain-seed0", "--against", "better-seed0"], "1 runs against 1"),
+        (["plain-seed0", "--against", "better-seed0", "better-seed1"], "1 runs against 2"),
         (
             ["plain-seed0", "plain-seed1", "--against", "better-seed1", "better-seed0"],
             "training seed 0 and better-seed1 1",

@@ -44,7 +44,8 @@ def text(pair: Mapping[str, Any], class_names: Sequence[str]) -> str:
         values = [f"{100 * view['first']:.2f}", f"{100 * view['second']:.2f}", f"{100 * view['difference']:+.2f}", ends]
         p = [differences.p_value(view[key]) for key in ("p", "p_holm")]
         rows.append([name, *values, str(view["b"]), str(view["c"]), *p])
-    parts = [f"every column, all images (p corrected by Holm over columns):\n{tables.align([header, *rows])}"]
+    title = f"every column, all images; difference: {pair['difference']}; p corrected by Holm over columns"
+    parts = [f"{title}:\n{tables.align([header, *rows])}"]
     parts += [_text_of(pair, direction, class_names) for direction in _DIRECTIONS]
     return "\n\n".join(parts)
 
