@@ -94,7 +94,8 @@ def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
     assert not any(line.startswith("student/selected ") for line in text.splitlines())
     page = pages.Page(run_page.render(report.gather(workdir)))
     headers = [row for row in page.rows["summary"] if "student/last" in row]
-    assert headers and not any("student/selected" in row for row in headers)
+    assert headers
+    assert not any("student/selected" in row for row in headers)
 
 
 @pytest.mark.parametrize("checkpoint", ["student", "teacher", "{workdir}", "{workdir}/checkpoints/teacher"])
