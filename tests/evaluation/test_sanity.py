@@ -381,7 +381,18 @@ def test_the_control_notices_a_weaker_attack(monkeypatch):
     monkeypatch.setitem(
         protocols.PROTOCOLS, "standard", dataclasses.replace(protocols.get("standard"), attacks=(weak,))
     )
-    assert control.item.__wrapped__().status == "fail"
+    monkeypatch.setattr(control, "_item", functools.cache(control._item.__wrapped__))
+    assert control.item().status == "fail"
+
+
+def test_the_control_is_computed_anew_under_another_precision(monkeypatch):
+    """An answer that is kept for the process would be another precision's."""
+    seen = []
+    monkeypatch.setattr(control, "_item", functools.cache(lambda settings: seen.append(dict(settings))))
+    for precision in ("highest", "highest", "bfloat16"):
+        with jax.default_matmul_precision(precision):
+            control.item()
+    assert [settings["jax_default_matmul_precision"] for settings in seen] == ["highest", "bfloat16"]
 
 
 @pytest.mark.parametrize(
