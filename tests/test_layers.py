@@ -75,6 +75,8 @@ WITHOUT_JAX = (
     "data/longtail.py",
     "data/cache.py",
     "data/folder.py",
+    "data/listing.py",
+    "data/pixels.py",
     "data/sources.py",
     "data/prepared.py",
     "data/pack.py",

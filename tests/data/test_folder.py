@@ -93,7 +93,7 @@ def test_the_cache_is_used_until_a_file_changes(place, tmp_path, monkeypatch):
     cache_dir = tmp_path / "cache"
     first = load(place, cache_dir=cache_dir)
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "_pixels", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(folder.pixels, "read", lambda *_: pytest.fail("decoded again"))
         second = load(place, cache_dir=cache_dir)
         np.testing.assert_array_equal(first.images, second.images)
         assert first.fingerprint == second.fingerprint
