@@ -1,7 +1,7 @@
 """Decoded images kept on disk: one checksummed, uncompressed `.npz` per split, written atomically.
 
-A cache file is never trusted: it must carry the fingerprint of the record files it was decoded from, and the
-SHA-256 of both of its arrays. Anything else is reported in one line and counts as absent, so that the caller
+A cache file is never trusted: it must carry the fingerprint of the files it was decoded from, and the SHA-256 of
+both of its arrays. Anything else is reported in one line and counts as absent, so that the caller
 decodes anew.
 """
 
@@ -12,15 +12,24 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import PIL
+import PIL.features
 from absl import logging
 
 # Part of every fingerprint: raise it when the meaning of a cache file changes.
 FORMAT = 1
+
+# How files are compared with those that a copy was decoded from; see `fingerprint_files`.
+CHECKS = ("times", "sample", "full")
+# A sample is so many files, evenly spaced, and so many bytes at either end of each: milliseconds on a disk.
+_SAMPLE, _ENDS = 64, 4096
+# Decoders whose versions may change pixels. Pillow may be linked to any version of them.
+_DECODERS = ("libjpeg_turbo", "jpg", "webp", "libtiff")
 
 # What NumPy and zipfile raise for files that are cut off, overwritten or no archives at all.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
@@ -31,7 +40,8 @@ class Entry:
     """A decoded split in official order, and where it came from.
 
     `images` uint8 [N, H, W, C], `labels` int64 [N], `class_names` in label order, `source` such as
-    `cifar10/3.0.2 test`, `fingerprint` of the files that were decoded (see `fingerprint_files`).
+    `cifar10/3.0.2 test`, `fingerprint` of the files that were decoded (see `fingerprint_files`), `findings` about them
+    as JSON holds them.
     """
 
     images: np.ndarray
@@ -39,21 +49,28 @@ class Entry:
     class_names: tuple[str, ...]
     source: str
     fingerprint: str
+    findings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def fingerprint_files(
-    paths: Iterable[str | os.PathLike[str]], *, root: str | os.PathLike[str] | None = None, form: str = ""
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    form: str = "",
+    check: str = "times",
 ) -> str:
-    """SHA-256 of the files' names, sizes and modification times, hex.
+    """SHA-256 of what tells files from others and from other states of theirs, hex.
 
-    Contents are not read: it must cost milliseconds, also on a network disk. A copied folder may therefore be
-    decoded once more, but a changed one is not mistaken for the old. Pillow's version counts too, because
-    JPEG decoders may differ in the last bit.
+    A copied folder may be decoded once more, but a changed one must not be mistaken for the old. The versions of Pillow
+    and its decoders count too, because JPEG decoders may differ in the last bit.
 
     Args:
       paths: the files, in the order of the images.
       root: names are paths from this folder; None: the files' own names.
       form: what images are converted to while they are decoded, if anything.
+      check: `times`: names, sizes and times of modification; also for folders. `sample`: also the times at which the
+        file system last changed anything of a file, which no program can set, and both ends of some files, for disks
+        that have no such times. `full`: also all contents.
 
     Raises:
       OSError: a file that does not exist.
@@ -63,7 +80,30 @@ def fingerprint_files(
     stats = [os.stat(file) for file in files]
     parts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
     about = [FORMAT, PIL.__version__, parts] + ([form] if form else [])
+    if check != "times":
+        about += [[stat.st_ctime_ns for stat in stats], _contents(files, full=check == "full")]
+        about += [PIL.features.version(name) for name in _DECODERS]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+
+def _contents(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
+    """SHA-256 of all files, or of both ends of some; empty for a file that cannot be read."""
+    positions = np.unique(np.linspace(0, len(files) - 1, min(_SAMPLE, len(files))).astype(int)) if files else []
+    chosen = files if full else [files[position] for position in positions]
+
+    def digest(path: pathlib.Path) -> str:
+        try:
+            with path.open("rb") as file:
+                if full:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+                head = file.read(_ENDS)
+                file.seek(max(os.fstat(file.fileno()).st_size - _ENDS, len(head)))
+                return hashlib.sha256(head + file.read(_ENDS)).hexdigest()
+        except OSError:  # decoding names it
+            return ""
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, chosen))
 
 
 def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.PathLike[str]) -> pathlib.Path:
@@ -79,7 +119,7 @@ def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.
 def read(path: pathlib.Path, fingerprint: str) -> Entry | None:
     """The entry in `path` if it is whole and was decoded from the files with this fingerprint, else None.
 
-    A file that is there but damaged or older than its source is reported through absl logging.
+    A file that is there but damaged or of another state of its source is reported through absl logging.
     """
     if not path.exists():
         return None
@@ -92,12 +132,14 @@ def read(path: pathlib.Path, fingerprint: str) -> Entry | None:
         logging.warning("Cache file %s is damaged (%s); decoding again.", path, type(error).__name__)
         return None
     if not isinstance(metadata, dict) or metadata.get("fingerprint") != fingerprint:
-        logging.warning("Cache file %s is older than its source; decoding again.", path)
+        logging.warning("Cache file %s was decoded from other files or in another way; decoding again.", path)
         return None
     if metadata.get("arrays") != _describe(images, labels):
         logging.warning("Cache file %s is damaged (checksum differs); decoding again.", path)
         return None
-    return Entry(images, labels, tuple(metadata["class_names"]), metadata["source"], fingerprint)
+    return Entry(
+        images, labels, tuple(metadata["class_names"]), metadata["source"], fingerprint, metadata.get("findings", {})
+    )
 
 
 def write(path: pathlib.Path, entry: Entry) -> None:
@@ -109,6 +151,7 @@ def write(path: pathlib.Path, entry: Entry) -> None:
         "fingerprint": entry.fingerprint,
         "source": entry.source,
         "class_names": list(entry.class_names),
+        "findings": dict(entry.findings),
         "arrays": _describe(entry.images, entry.labels),
     }
     try:
