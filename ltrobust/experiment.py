@@ -257,6 +257,7 @@ def load_splits(config: Any) -> Splits:
     """The training and validation parts that the configuration names."""
     data = config.data
     source = sources.load(data.name, "train", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
+    results.show_source(source)
     return make_splits(
         source,
         imbalance_ratio=data.imbalance_ratio,

@@ -19,7 +19,7 @@ from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import DecisionRule, Teacher
-from ltrobust.reporting import cards, tables
+from ltrobust.reporting import cards, inventory, tables
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
 
@@ -57,6 +57,7 @@ def report(
     with processes.all_or_none():
         data = config.data
         test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
+    show_source(test)
     processes.check_same(
         {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
     )
@@ -136,6 +137,15 @@ def report(
     last = "student/last" if "student/last" in results else next(iter(results))
     print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
     return processes.share(path)
+
+
+def show_source(source: sources.Split) -> None:
+    """Prints how many images there are, where they come from and what was passed over (process 0)."""
+    if source.origin and processes.first():
+        images, classes = len(source.labels), source.num_classes
+        print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
+        if source.files:
+            print(inventory.render(source.files, source.class_names), flush=True)
 
 
 def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
@@ -222,6 +232,7 @@ def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndar
         "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
         **({"test_images_sha256": test.fingerprint} if test.fingerprint else {}),
         "test_notes": list(test.notes),
+        **({"files": {"train": dict(splits.files), "test": dict(test.files)}} if test.files else {}),
     }
 
 

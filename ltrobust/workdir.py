@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from ltrobust.files import read_json, write_json
 
-# May change between two starts of one run: where data lie, how results are looked at, how often is saved.
-_FREE = ("data.dir", "data.cache_dir", "eval.", "checkpoint.")
+# May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
+# are skipped is seen in the digest of the training images.
+_FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:

@@ -1,6 +1,9 @@
 """A run on one's own images: from a folder to card, page and evaluation, and what happens when the images change."""
 
+import contextlib
+import io
 import json
+import os
 
 import digits_folder
 import pytest
@@ -8,6 +11,8 @@ from PIL import Image
 
 from ltrobust import experiment, recipes, report
 
+ODD = b"two \x1b[31m\xe9"  # moves the terminal's colour, and is no UTF-8
+PRINTED = r"two \x1b[31m\xe9"
 COUNTS = [12, 40, 20]  # the most frequent class is the second one
 
 
@@ -17,6 +22,10 @@ def mine(tmp_path_factory):
     place = tmp_path_factory.mktemp("mine")
     config = recipes.load("configs/folder.py")
     config.data.dir = str(digits_folder.write(place / "images", COUNTS, test=5))
+    for split in ("train", "test"):
+        (place / "images" / split / "digit 2").rename(place / "images" / split / os.fsdecode(ODD))
+    (place / "images" / "train" / "digit 0" / ".DS_Store").write_bytes(b"")
+    (place / "images" / "train" / "digit 1" / "gone.png").symlink_to(place / "nowhere")
     config.data.cache_dir = str(place / "cache")
     config.data.image_size, config.data.channels = 8, 1
     config.model.name, config.model.width = "small_resnet", 4
@@ -24,14 +33,15 @@ def mine(tmp_path_factory):
     config.student.attack.steps = 1
     config.student.augmentation.crop_padding = 1
     config.eval.protocol, config.eval.limit, config.eval.keep_images = "validation", 4, True
-    experiment.train(config, place / "run")
-    return place, config, place / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.warns(UserWarning, match="dangling link"):
+        experiment.train(config, place / "run")
+    return place, config, place / "run", printed.getvalue()
 
 
 def test_the_card_says_whose_images_these_are(mine):
     card = json.loads((mine[2] / "results" / "validation.json").read_text())
     data = card["data"]
-    assert (data["name"], data["class_names"]) == ("folder", ["digit 0", "digit 1", "digit 2"])
+    assert (data["name"], data["class_names"]) == ("folder", ["digit 0", "digit 1", PRINTED])
     held_out = data["validation_counts"]
     assert [a + b for a, b in zip(data["class_counts"], held_out, strict=True)] == COUNTS
     assert data["imbalance_ratio"] == 40 / 12
@@ -41,17 +51,37 @@ def test_the_card_says_whose_images_these_are(mine):
     assert (data["test_images"], data["evaluated"]) == (15, 12)
     assert card["config"]["data"]["image_size"] == 8
     assert str(mine[0]) not in json.dumps(card)
+    dangling = {"count": 1, "classes": {"digit 1": 1}, "names": ["train/digit 1/gone.png"]}
+    hidden = {"count": 1, "classes": {"digit 0": 1}, "names": ["train/digit 0/.DS_Store"]}
+    assert data["files"] == {
+        "train": {"used": COUNTS, "passed_over": {"hidden": hidden, "dangling link": dangling}, "findings": {}},
+        "test": {"used": [5, 5, 5], "passed_over": {}, "findings": {}},
+    }
+    assert "1 file passed over, dangling link: train/digit 1/gone.png" in data["notes"]
+
+
+def test_the_terminal_says_what_was_used_and_passed_over(mine):
+    printed = mine[3]
+    assert "train of folder: 72 images in 3 classes; decoded now, copy in " in printed
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["digit", "0", "12", "1"] in rows
+    assert ["digit", "1", "40", "1"] in rows
+    assert ["all", "72", "1", "1"] in rows
+    assert [*PRINTED.split(), "5"] in rows
+    assert "\x1b" not in printed
 
 
 def test_the_page_shows_the_same_images(mine):
     path = report.write(mine[2], data_dir=mine[1].data.dir, cache_dir=mine[1].data.cache_dir)
     text = path.read_text()
-    assert "digit 2" in text
+    assert PRINTED in text
+    assert "dangling link: train/digit 1/gone.png" in text
     assert "the test images found here are not those" not in text
 
 
+@pytest.mark.filterwarnings("ignore:train of")
 def test_a_restored_network_has_the_numbers_of_the_run_and_other_images_are_refused(mine):
-    place, config, workdir = mine
+    place, config, workdir, _ = mine
     trained = json.loads((workdir / "results" / "validation.json").read_text())["networks"]
     assert json.loads(experiment.evaluate(config, workdir).read_text())["networks"] == trained
     changed = place / "images" / "train" / "digit 1" / "0000.png"

@@ -1,23 +1,89 @@
-"""Pixels of one of the user's own image files."""
+"""Pixels of one of the user's own image files, and what a reader of results must know about them."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+
+# Part of a decoded copy's fingerprint: raise it when `read` gives other pixels or findings.
+VERSION = 1
+
+# What `read` finds in a file that is used.
+TRANSPARENT = "with transparency, which is dropped"
+FRAMES = "with several frames or pages, of which the first is used"
+TURNED = "turned by their EXIF orientation"
+FINDINGS = (TRANSPARENT, FRAMES, TURNED)
 
 # What 8 bits per channel are made of without loss of range; wider modes would be cut off at 255.
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
+_ORIENTATION = 0x0112  # EXIF; 1 is upright
+# TIFF.
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
 
 
-def read(file: pathlib.Path, image_size: int, channels: int) -> np.ndarray:
-    """uint8 [H, W, C] of one file."""
+def check_pillow() -> None:
+    """Refuses a setting of Pillow under which damaged files look like images.
+
+    Raises:
+      ValueError: some code of this process has set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError(
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, so that files that are cut off end in grey; "
+            "set it to False."
+        )
+
+
+def read(file: pathlib.Path, image_size: int, channels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """uint8 [H, W, C] of one file, and which of `FINDINGS` are true of it.
+
+    Raises:
+      ValueError: more than 8 bits per channel, or a picture that is in the transparency only.
+      Exception: Pillow's and its decoders' own, for files that are damaged or no images.
+    """
     with Image.open(file) as opened:
         if opened.mode not in _MODES:
             raise ValueError(f"pixels of mode {opened.mode}, which are not 8 bits; convert the file")
+        _check_samples(opened)
+        findings = [TURNED] if opened.getexif().get(_ORIENTATION, 1) in range(2, 9) else []
+        # Telephones put a second picture behind many a JPEG file, which is then of the format MPO.
+        if opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1:
+            findings.append(FRAMES)
         image = ImageOps.exif_transpose(opened)
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow wants to be told of
+    if _is_transparent(image):
+        findings.append(TRANSPARENT)
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image_size, image_size, channels)
+    return np.asarray(image).reshape(image_size, image_size, channels), tuple(findings)
+
+
+def _check_samples(image: ImageFile.ImageFile) -> None:
+    """Refuses samples that Pillow makes 8 bits of by leaving out the low ones, or by taking signs for values."""
+    bits, signed = 8, False
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        bits, signed = max(tags.get(_BITS_PER_SAMPLE, (1,))), set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}
+    elif image.format == "PPM":  # the decoder is given the largest value, if it is not 255
+        largest = [value for tile in image.tile for value in tile.args or () if isinstance(value, int)]
+        bits = max(largest, default=255).bit_length()
+    elif any(";16" in str(tile.args) for tile in image.tile):
+        bits = 16
+    if bits > 8 or signed:
+        kind = "signed or floating-point samples" if signed else f"{bits} bits per channel"
+        raise ValueError(f"{kind}, of which only 8 bits would be kept; convert the file to 8 bits per channel")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether not all pixels are opaque. A ValueError where there would be no picture without transparency."""
+    if image.mode not in ("LA", "PA", "RGBA"):
+        return "transparency" in image.info  # one colour is declared transparent
+    extremes: Any = image.convert("RGBA").getextrema()
+    if extremes[3] == (255, 255):
+        return False
+    if extremes[3][0] != extremes[3][1] and all(low == high for low, high in extremes[:3]):
+        raise ValueError("one colour, whose picture is in the transparency only; save it on a background")
+    return True

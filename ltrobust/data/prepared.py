@@ -18,6 +18,9 @@ from tqdm import tqdm
 
 from ltrobust.data import cache, longtail, sources, tiny_imagenet
 
+# Part of a decoded copy's fingerprint: raise it when `_decode` gives other images, labels or another order.
+VERSION = 1
+
 # Records read at a time: array_record reads them side by side, and a few hundred small images fit anywhere.
 _CHUNK = 500
 
@@ -39,7 +42,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike[str], cache_root:
       UserWarning: a partial copy of Tiny-ImageNet.
     """
     builder = _open_builder(name, _existing_data_dir(name, data_dir), cache_root)
-    entry = _cached_or_decoded(builder, split, cache_root)
+    entry, origin = _cached_or_decoded(builder, split, cache_root)
     _check_labels(entry, builder, split)
     notes = ()
     if name == "tiny_imagenet":
@@ -47,7 +50,7 @@ def load(name: str, split: str, *, data_dir: str | os.PathLike[str], cache_root:
     for note in notes:
         hint = "To prepare a complete archive instead, remove that folder first"
         warnings.warn(f"{entry.source} in {builder.data_path}: {note}. {hint}.", UserWarning, stacklevel=3)
-    return sources.Split(name, split, entry.images, entry.labels, entry.class_names, notes)
+    return sources.Split(name, split, entry.images, entry.labels, entry.class_names, notes, origin=origin)
 
 
 def _existing_data_dir(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
@@ -98,18 +101,20 @@ def _record_files(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[os.
     return files
 
 
-def _cached_or_decoded(builder: tfds.core.DatasetBuilder, split: str, cache_root: pathlib.Path | None) -> cache.Entry:
-    """The split's arrays, from the cache if it holds them."""
-    fingerprint = cache.fingerprint_files(_record_files(builder, split))
+def _cached_or_decoded(
+    builder: tfds.core.DatasetBuilder, split: str, cache_root: pathlib.Path | None
+) -> tuple[cache.Entry, str]:
+    """The split's arrays, from the cache if it holds them, and where they come from."""
+    fingerprint = cache.fingerprint_files(_record_files(builder, split), form=f"decoder {VERSION}", check="sample")
     source = f"{builder.name}/{builder.version} {split}"
     if cache_root is None:
-        return _decode(builder, split, source, fingerprint)
+        return _decode(builder, split, source, fingerprint), "decoded now, no copy kept"
     path = cache.entry_path(cache_root, f"{builder.name}-{builder.version}-{split}", builder.data_path)
-    entry = cache.read(path, fingerprint)
-    if entry is None:
-        entry = _decode(builder, split, source, fingerprint)
-        cache.write(path, entry)
-    return entry
+    if (entry := cache.read(path, fingerprint)) is not None:
+        return entry, f"decoded copy {path}"
+    entry = _decode(builder, split, source, fingerprint)
+    cache.write(path, entry)
+    return entry, f"decoded now, copy in {path}"
 
 
 def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.Entry:

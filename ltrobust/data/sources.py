@@ -60,6 +60,8 @@ class Split:
       fingerprint: SHA-256 of pixels and labels of a `folder`, which has no official order whose positions could be
         named instead; else empty.
       held: None, or for the training split of a pack: which official images `images` are.
+      files: of a `folder`, what was used and what was passed over (`folder.Loaded`); else empty.
+      origin: where the decoded images come from on this machine, in words; may be empty.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Split:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
     held: Held | None = None
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    origin: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -112,6 +116,8 @@ def load(
     cache_dir: str | os.PathLike[str] = "~/.cache/ltrobust",
     image_size: int = 32,
     channels: int = 3,
+    skip_unreadable: bool = False,
+    cache_check: str = "sample",
 ) -> Split:
     """One split of a named data set; the other split is not opened.
 
@@ -126,6 +132,7 @@ def load(
         the one that holds `train` and `test`; or the folder of a pack of this data set (`pack.write`).
       cache_dir: where decoded images are kept; empty for no cache.
       image_size, channels: what the images of a `folder` are converted to (`folder.load`); others stay as they are.
+      skip_unreadable, cache_check: of a `folder` only (`folder.load`).
 
     Raises:
       ValueError: unknown name or split, arguments of the wrong type, data that are not the official ones, or a folder
@@ -133,7 +140,7 @@ def load(
       FileNotFoundError: data that are not there; the message gives the command that makes them, or what is expected.
 
     Warns:
-      UserWarning: a partial copy of Tiny-ImageNet; files of a folder that are passed over.
+      UserWarning: a partial copy of Tiny-ImageNet; files of a folder that are passed over, or used and doubtful.
     """
     _check_request(name, split, data_dir, cache_dir)
     # Both are imported where they are used: they build on this module, and only `prepared` needs TFDS.
@@ -145,10 +152,13 @@ def load(
         return _digits(split)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
     if name == "folder":
-        entry, notes = folder.load(data_dir, split, image_size=image_size, channels=channels, cache_root=cache_root)
-        for note in notes:
-            warnings.warn(f"{split} of {os.fspath(data_dir)}: {note}.", UserWarning, stacklevel=2)
-        return Split(name, split, entry.images, entry.labels, entry.class_names, notes, _digest(entry))
+        options = {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
+        found = folder.load(data_dir, split, image_size=image_size, channels=channels, cache_root=cache_root, **options)
+        if found.warnings:
+            place = folder.listing.printable(os.fspath(data_dir))
+            warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=2)
+        entry, kept = found.entry, {"files": found.files, "origin": found.origin}
+        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, _digest(entry), **kept)
     try:
         from ltrobust.data import prepared
     except ModuleNotFoundError as error:
@@ -161,11 +171,11 @@ def load(
 
 
 def form(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `load` that say what images are converted to, from a configuration's `data`.
+    """The arguments of `load` that say what becomes of a folder's images, from a configuration's `data`.
 
-    Runs from before there were folders have none of these keys.
+    Runs from before the keys existed lack some of them.
     """
-    return {key: data[key] for key in ("image_size", "channels") if key in data}
+    return {key: data[key] for key in ("image_size", "channels", "skip_unreadable", "cache_check") if key in data}
 
 
 def _digest(entry: cache.Entry) -> str:

@@ -1,6 +1,7 @@
 """From a data set's training split to what training may see: the long-tailed part, and its validation part."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class Splits:
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
         set's official order; for a folder also that of the training split's pixels and labels (`images`).
       notes: about the source, for the card.
+      files: of a folder, what was used and passed over of its training split (`folder.Loaded`); else empty.
     """
 
     images: np.ndarray
@@ -29,6 +31,7 @@ class Splits:
     class_names: tuple[str, ...]
     fingerprints: dict[str, str]
     notes: tuple[str, ...]
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -92,6 +95,7 @@ def make_splits(
             **({"images": source.fingerprint} if source.fingerprint else {}),
         },
         notes=source.notes + _note_on_validation(source, unseen if len(validation) else []),
+        files=source.files,
     )
 
 

@@ -22,8 +22,9 @@ def place(tmp_path: pathlib.Path) -> pathlib.Path:
     return digits_folder.write(tmp_path / "données 1", COUNTS, test=4)
 
 
-def load(place: pathlib.Path, split="train", *, cache_dir="", image_size=8, channels=1) -> sources.Split:
-    return sources.load("folder", split, data_dir=place, cache_dir=cache_dir, image_size=image_size, channels=channels)
+def load(place: pathlib.Path, split="train", *, cache_dir="", image_size=8, channels=1, **options) -> sources.Split:
+    form = {"image_size": image_size, "channels": channels, **options}
+    return sources.load("folder", split, data_dir=place, cache_dir=cache_dir, **form)
 
 
 def save(path: pathlib.Path, image: Image.Image, **options) -> None:
@@ -69,7 +70,8 @@ def test_grey_becomes_three_equal_channels_and_both_sides_the_asked_for_size(pla
 )
 def test_modes_of_8_bits_become_rgb(place, image, expected):
     save(place, image, name="0.tif")
-    assert load(place, channels=3).images[-1, 0, 0].tolist() == expected
+    with pytest.warns(UserWarning, match="1 file of one colour: train/digit 3/0.tif"):
+        assert load(place, channels=3).images[-1, 0, 0].tolist() == expected
 
 
 def test_orientation_is_applied(place):
@@ -116,19 +118,134 @@ def test_the_fingerprint_is_of_pixels_and_not_of_files(place):
     Image.open(file).save(file, optimize=True)
     os.utime(file, (0, 0))
     assert load(place).fingerprint == before
-    Image.new("L", (8, 8), 3).save(file)
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file)
     assert load(place).fingerprint != before
 
 
-def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(place):
+def test_files_that_are_no_images_are_told_and_hidden_ones_are_only_counted(place):
     (place / "train" / "digit 1" / "notes.txt").write_text("")
     (place / "train" / "digit 1" / ".DS_Store").write_text("")
-    with pytest.warns(UserWarning, match=r"train of .*1 files were passed over.*notes.txt"):
+    with pytest.warns(
+        UserWarning, match=r"train of .*: 1 file passed over, no image suffix: train/digit 1/notes.txt\.$"
+    ):
         found = load(place)
     assert len(found.images) == 21
-    assert "notes.txt" in found.notes[0]
-    with warnings.catch_warnings():
+    assert found.notes == (
+        "1 file passed over, hidden: train/digit 1/.DS_Store",
+        "1 file passed over, no image suffix: train/digit 1/notes.txt",
+    )
+    assert found.files["used"] == COUNTS
+    assert found.files["passed_over"]["hidden"] == {
+        "count": 1,
+        "classes": {"digit 1": 1},
+        "names": ["train/digit 1/.DS_Store"],
+    }
+    with warnings.catch_warnings(action="error"):
         assert load(place, "test").notes == ()
+    (place / "val").mkdir()
+    assert load(place, "test").notes == ("the folder val is not used, as there is a test",)
+
+
+def test_files_that_cannot_be_read_are_left_out_and_counted_if_asked_for(place, tmp_path):
+    (place / "train" / "digit 0" / "empty.png").write_bytes(b"")
+    (place / "train" / "digit 0" / "page.png").write_bytes(b"<html>")
+    damage(place, "digit 2/0001.png")
+    for _ in range(2):  # the decoded copy is as strict as the files
+        with pytest.warns(UserWarning, match="3 files passed over, unreadable: "):
+            found = load(place, cache_dir=tmp_path / "cache", skip_unreadable=True)
+        assert found.files["used"] == [9, 5, 6]
+        assert found.labels.tolist() == np.repeat(np.arange(3), [9, 5, 6]).tolist()
+        assert found.files["passed_over"]["unreadable"] == {
+            "count": 3,
+            "classes": {"digit 0": 2, "digit 2": 1},
+            "names": [
+                "train/digit 0/empty.png (empty file)",
+                "train/digit 0/page.png (no image)",
+                "train/digit 2/0001.png (OSError: image file is truncated)",
+            ],
+        }
+        with pytest.raises(ValueError, match=r"3 of 23 images in .*train cannot be read.*skip_unreadable=True"):
+            load(place, cache_dir=tmp_path / "cache")
+    damage(place, *(f"digit 1/{number:04d}.png" for number in range(5)))
+    with pytest.raises(ValueError, match=r"class digit 1 has no image in .*digit 1 that can be read"):
+        load(place, skip_unreadable=True)
+
+
+def test_a_failing_disk_is_not_remembered(place, tmp_path, monkeypatch):
+    read = folder.pixels.read
+
+    def failing(file, *form):
+        if file.name == "0003.png":
+            raise OSError(5, "Input/output error")
+        return read(file, *form)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.pixels, "read", failing)
+        with pytest.warns(UserWarning, match=r"0003.png \(Input/output error\)"):
+            load(place, cache_dir=tmp_path / "cache", skip_unreadable=True)
+    assert load(place, cache_dir=tmp_path / "cache", skip_unreadable=True).files["used"] == COUNTS
+
+
+def test_images_of_one_colour_are_named_and_refused_if_they_are_most(place, tmp_path):
+    black = Image.new("L", (8, 8), 0)
+    for number in range(21):
+        black.save(place / "train" / "digit 1" / f"black{number}.png")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="21 files of one colour: train/digit 1/black0.png, .* and 16 more"):
+            found = load(place, cache_dir=tmp_path / "cache")
+        assert found.files["findings"]["of one colour"]["classes"] == {"digit 1": 21}
+    black.save(place / "train" / "digit 2" / "black.png")
+    with pytest.raises(ValueError, match=r"22 of 43 images in .*train are nothing but the colour \[0\] \(of 255\)"):
+        load(place)
+    for number in range(21):  # a data set of colours
+        Image.new("L", (8, 8), number).save(place / "train" / "digit 1" / f"black{number}.png")
+    with pytest.warns(UserWarning, match="22 files of one colour"):
+        load(place)
+
+
+def test_a_changed_file_of_the_same_size_and_time_is_decoded_again(place, tmp_path):
+    file = place / "train" / "digit 0" / "0003.png"
+    contents = [file.read_bytes(), (place / "train" / "digit 1" / "0001.png").read_bytes()]
+    size, found = max(map(len, contents)), []
+    for content in contents:
+        file.write_bytes(content.ljust(size, b"\0"))
+        os.utime(file, (0, 0))
+        found.append(load(place, cache_dir=tmp_path / "cache").fingerprint)
+    assert found[0] != found[1]
+
+
+def test_contents_tell_where_a_disk_has_no_times(tmp_path, monkeypatch):
+    """A sample of files is compared, and with `full` all of them."""
+    files = [tmp_path / f"{number:03d}" for number in range(200)]
+    for file in files:
+        file.write_bytes(b"same")
+    real = os.stat
+    timeless = {"st_mtime_ns": 0, "st_ctime_ns": 0}
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: os.stat_result((*real(path, **options)[:7], 0, 0, 0), timeless)
+    )
+    before = {check: folder.cache.fingerprint_files(files, check=check) for check in folder.cache.CHECKS}
+    for file, noticed in ((files[1], {"full"}), (files[0], {"sample", "full"}), (files[-1], {"sample", "full"})):
+        file.write_bytes(b"SAME")
+        now = {check: folder.cache.fingerprint_files(files, check=check) for check in folder.cache.CHECKS}
+        assert {check for check in now if now[check] != before[check]} == noticed
+        file.write_bytes(b"same")
+
+
+def test_the_copy_that_was_used_is_named(place, tmp_path):
+    assert load(place).origin == "decoded now, no copy kept"
+    first, second = (load(place, cache_dir=tmp_path / "cache").origin for _ in range(2))
+    (file,) = (tmp_path / "cache").iterdir()
+    assert (first, second) == (f"decoded now, copy in {file}", f"decoded copy {file}")
+
+
+def test_other_decoders_decode_again(place, tmp_path, monkeypatch):
+    load(place, cache_dir=tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.cache.PIL.features, "version", lambda name: "0")
+        assert load(place, cache_dir=tmp_path / "cache").origin.startswith("decoded now")
+    monkeypatch.setattr(folder.pixels, "VERSION", 0)
+    assert load(place, cache_dir=tmp_path / "cache").origin.startswith("decoded now")
 
 
 def test_everything_is_kept_at_ratio_0_and_a_subset_above_it(place):
@@ -179,12 +296,12 @@ def damage(place: pathlib.Path, *names: str) -> None:
         (
             lambda place: damage(place, "digit 0/0003.png", "digit 2/0001.png"),
             ValueError,
-            r"2 of 21 images cannot be read: .*digit 0/0003.png.*digit 2/0001.png",
+            r"2 of 21 images in .* cannot be read: .*digit 0/0003.png.*digit 2/0001.png",
         ),
         (
             lambda place: save(place, Image.fromarray(np.full((8, 8), 4096, np.uint16))),
             ValueError,
-            r"digit 3/0.png \(ValueError: pixels of mode I;16, which are not 8 bits",
+            r"digit 3/0.png \(pixels of mode I;16, which are not 8 bits",
         ),
     ],
     ids=["no test", "no train", "other classes", "one more class", "empty class", "damaged", "16 bits"],
@@ -200,6 +317,8 @@ def test_what_is_no_data_set_is_refused_by_name(place, change, error, message):
     [
         ({"data_dir": ""}, "data.dir is empty; give --config.data.dir=DIR"),
         ({"image_size": 0}, "data.image_size is 0"),
+        ({"skip_unreadable": 1}, "data.skip_unreadable is 1; give True or False"),
+        ({"cache_check": "all"}, "data.cache_check is 'all'; known: sample, full"),
         ({"channels": 2}, r"data.channels is 2; give 1 \(grey\) or 3"),
     ],
     ids=str,

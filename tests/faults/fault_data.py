@@ -1,6 +1,10 @@
 """Faults of data sets on disk and of their cache."""
 
+import os
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import digits_folder
@@ -8,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from injection import TINY, Place, Told, fault, raised
+from PIL import Image
 from prepared import png, prepare
 
 from ltrobust.data import sources, splits
@@ -143,6 +148,90 @@ def half_image(place: Place) -> Told:
     file = images / "train" / "digit 0" / "0001.png"
     file.write_bytes(file.read_bytes()[:50])
     return place.refused(*TINY, *flags)
+
+
+@fault("image with 16 bits per channel", "an RGB PNG file with values 0 to 191 of 65535")
+def deep_image(place: Place) -> Told:
+    images, flags = own_images(place)
+    rows = b"".join(
+        b"\0" + bytes(byte for value in range(row, row + 24) for byte in (0, value)) for row in range(0, 192, 24)
+    )
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    (images / "train" / "digit 0" / "0001.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return place.refused(*TINY, *flags)
+
+
+@fault("picture in the transparency only", "an RGBA PNG file of one colour, whose alpha channel varies")
+def alpha_only(place: Place) -> Told:
+    images, flags = own_images(place)
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[..., 3] = np.arange(64).reshape(8, 8)
+    Image.fromarray(pixels).save(images / "train" / "digit 0" / "0001.png")
+    return place.refused(*TINY, *flags)
+
+
+@fault("images that decode to one colour", "four of six images are black")
+def black_images(place: Place) -> Told:
+    images, flags = own_images(place)
+    for number in range(4):
+        Image.new("L", (8, 8)).save(images / "train" / f"digit {number // 2}" / f"000{number % 2}.png")
+    return place.refused(*TINY, *flags)
+
+
+@fault("image files left out", "one is cut off, one is empty, with `--config.data.skip_unreadable=True`")
+def skipped_images(place: Place) -> Told:
+    images, _ = own_images(place)
+    file = images / "train" / "digit 0" / "0001.png"
+    file.write_bytes(file.read_bytes()[:50])
+    (images / "train" / "digit 1" / "0002.png").write_bytes(b"")
+    return counted(images, [2, 2], skip_unreadable=True)
+
+
+@fault("links in a folder", "one leads nowhere, one to a folder above it, one to a folder of three images")
+def links(place: Place) -> Told:
+    images, _ = own_images(place)
+    (images / "train" / "digit 0").rename(place.folder / "elsewhere")
+    (images / "train" / "digit 0").mkdir()
+    for name, target in (("gone.png", "nowhere"), ("up", ".."), ("linked", place.folder / "elsewhere")):
+        (images / "train" / "digit 0" / name).symlink_to(target)
+    return counted(images, [3, 3])
+
+
+@fault(
+    "what other programs leave in a folder",
+    "`.ipynb_checkpoints/x.png`, `@eaDir/x.png` and `Thumbs.db` in a class directory",
+)
+def left_behind(place: Place) -> Told:
+    images, _ = own_images(place)
+    for name in (".ipynb_checkpoints/x.png", "@eaDir/x.png", "Thumbs.db"):
+        file = images / "train" / "digit 0" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes((images / "train" / "digit 0" / "0000.png").read_bytes())
+    return counted(images, [3, 3])
+
+
+@fault("class name that is no text", "bytes that are no UTF-8, and a control character")
+def odd_name(place: Place) -> Told:
+    images, _ = own_images(place)
+    for part in ("train", "test"):
+        (images / part / "digit 0").rename(images / part / os.fsdecode(b"caf\xe9 \x1b[31m"))
+    return Told("goes on; terminal, card and page have escapes", sources_of(images).class_names[0])
+
+
+def sources_of(images, **options) -> sources.Split:
+    return sources.load("folder", "train", data_dir=images, cache_dir="", image_size=8, **options)
+
+
+def counted(images, used: list[int], **options) -> Told:
+    """What is noted of a folder that is used."""
+    with warnings.catch_warnings(action="ignore"):  # the notes that call for something to be done
+        found = sources_of(images, **options)
+    assert found.files["used"] == used
+    return Told("goes on; the terminal and the card have the counts", "; ".join(found.notes))
 
 
 @fault("class without training images", "data set of 3 classes, images of 2")
