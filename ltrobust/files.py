@@ -32,9 +32,12 @@ def _layout(value: Any, depth: int = 1) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes text beside the target and renames it, so that a reader never sees half a file."""
+    """Writes text beside the target and renames it, so that a reader never sees half a file.
+
+    What UTF-8 does not have, such as bytes of a file's name that are no UTF-8, is written as escapes.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 

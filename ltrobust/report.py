@@ -46,7 +46,7 @@ def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrob
     path = workdir / NAME
     _check_replaceable(path)
     text = page.render(gather(workdir, data_dir=data_dir, cache_dir=cache_dir))
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `write_text` writes it
     write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
     return path
 

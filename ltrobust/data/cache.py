@@ -31,6 +31,8 @@ _SAMPLE, _ENDS = 64, 4096
 # Decoders whose versions may change pixels. Pillow may be linked to any version of them.
 _DECODERS = ("libjpeg_turbo", "jpg", "webp", "libtiff")
 
+NO_COPY = "decoded now, no copy kept"
+
 # What NumPy and zipfile raise for files that are cut off, overwritten or no archives at all.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile)
 
@@ -142,10 +144,11 @@ def read(path: pathlib.Path, fingerprint: str) -> Entry | None:
     )
 
 
-def write(path: pathlib.Path, entry: Entry) -> None:
+def write(path: pathlib.Path, entry: Entry) -> str:
     """Writes an entry: into a temporary file beside `path` first, so that nobody ever sees half of one.
 
-    A folder that cannot be written is reported through absl logging and is no error.
+    Returns in words whether there is a copy now. A folder that cannot be written is reported through absl logging and
+    is no error.
     """
     metadata = {
         "fingerprint": entry.fingerprint,
@@ -166,6 +169,8 @@ def write(path: pathlib.Path, entry: Entry) -> None:
             raise
     except OSError as error:
         logging.warning("No cache: %s cannot be written (%s); every start will decode again.", path, error)
+        return NO_COPY
+    return f"decoded now, copy in {path}"
 
 
 def _describe(images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

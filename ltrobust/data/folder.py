@@ -184,9 +184,8 @@ def _cached_or_decoded(
     entry, lasting = _decode(found, image_size, channels, f"folder {split}", fingerprint)
     complete = UNREADABLE not in entry.findings
     if path is None or not (complete or (keep_incomplete and lasting)):
-        return entry, "decoded now, no copy kept"
-    cache.write(path, entry)
-    return entry, f"decoded now, copy in {path}"
+        return entry, cache.NO_COPY
+    return entry, cache.write(path, entry)
 
 
 def _decode(

@@ -108,13 +108,12 @@ def _cached_or_decoded(
     fingerprint = cache.fingerprint_files(_record_files(builder, split), form=f"decoder {VERSION}", check="sample")
     source = f"{builder.name}/{builder.version} {split}"
     if cache_root is None:
-        return _decode(builder, split, source, fingerprint), "decoded now, no copy kept"
+        return _decode(builder, split, source, fingerprint), cache.NO_COPY
     path = cache.entry_path(cache_root, f"{builder.name}-{builder.version}-{split}", builder.data_path)
     if (entry := cache.read(path, fingerprint)) is not None:
         return entry, f"decoded copy {path}"
     entry = _decode(builder, split, source, fingerprint)
-    cache.write(path, entry)
-    return entry, f"decoded now, copy in {path}"
+    return entry, cache.write(path, entry)
 
 
 def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.Entry:

@@ -5,6 +5,7 @@ from typing import Any
 
 _NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
 _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 def render(card: Mapping[str, Any]) -> str:
@@ -101,8 +102,16 @@ def _shown(classes: int) -> list[int]:
     return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
 
 
+def _printable(text: str) -> str:
+    return text.translate(_CONTROLS).encode("utf-8", "backslashreplace").decode()
+
+
 def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
-    """Left-aligned first column, right-aligned others, a rule under the header's `rule_after` lines."""
+    """Left-aligned first column, right-aligned others, a rule under the header's `rule_after` lines.
+
+    Control characters are printed as escapes: names come from files, and a terminal would obey them.
+    """
+    rows = [[_printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

@@ -237,6 +237,7 @@ def test_the_copy_that_was_used_is_named(place, tmp_path):
     first, second = (load(place, cache_dir=tmp_path / "cache").origin for _ in range(2))
     (file,) = (tmp_path / "cache").iterdir()
     assert (first, second) == (f"decoded now, copy in {file}", f"decoded copy {file}")
+    assert load(place, cache_dir=file / "under a file").origin == "decoded now, no copy kept"
 
 
 def test_other_decoders_decode_again(place, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import os
 import pathlib
 import sys
 import time
@@ -187,6 +188,26 @@ def test_records_prepared_again_replace_their_cache_entry(mnist, tmp_path, warne
     assert len(warned) == 1
     assert "decoded from other files" in warned[0]
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_records_changed_in_place_with_their_old_times_are_looked_at_again(mnist, tmp_path, warned):
+    data_dir, _ = mnist
+    (records,) = data_dir.glob("mnist/*/*test.array_record*")
+
+    def origin() -> str:
+        os.utime(records, (0, 0))
+        return sources.load("mnist", "test", data_dir=data_dir, cache_dir=tmp_path / "cache").origin
+
+    origins = [origin()]
+    (file,) = (tmp_path / "cache").iterdir()
+    content = records.read_bytes()
+    records.write_bytes(content)
+    origins += [origin()]
+    assert origins == [f"decoded now, copy in {file}"] * 2
+    assert "decoded from other files" in warned[0]
+    records.write_bytes(bytes(len(content)))
+    with pytest.raises(ValueError, match="cannot be read"):
+        origin()
 
 
 def test_two_copies_do_not_share_a_cache_entry(mnist, tmp_path, warned):

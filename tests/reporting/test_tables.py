@@ -1,5 +1,6 @@
 """Tables on a terminal: every interval by its bounds, which hold the value and are those of the card."""
 
+import os
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from fabricated import write_run
 
 import ltrobust
+from ltrobust import report
 from ltrobust.evaluation import metrics
 from ltrobust.files import read_json
 from ltrobust.reporting import tables
@@ -55,3 +57,15 @@ def test_an_evaluation_s_summary_prints_bounds_too():
     assert "±" not in evaluation.summary()
     clean = next(line for line in lines if line.startswith("clean"))
     assert clean.count("[") == 3
+
+
+def test_names_on_a_card_reach_neither_terminal_nor_page_as_they_are(tmp_path):
+    """Cards of earlier runs have class names as they are on disk."""
+    workdir = tmp_path / os.fsdecode(b"caf\xe9")
+    names = [f"{number} \x1b[31m\udce9" for number in range(10)]
+    text = tables.render_classes(read_json(write_run(workdir, names=names)), "student/last")
+    assert r"7 \x1b[31m\udce9" in text
+    assert "\x1b" not in text
+    text.encode()
+    for _ in range(2):  # the page is known as ours, and replaced
+        assert r"\udce9" in report.write(workdir).read_text(encoding="utf-8")
