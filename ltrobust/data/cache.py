@@ -114,7 +114,7 @@ def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.
     With the location in the name, two copies of a data set do not overwrite each other; with the fingerprint
     inside the file, a copy that was prepared again replaces its own older entry.
     """
-    digest = hashlib.sha256(os.path.realpath(location).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(location))).hexdigest()
     return pathlib.Path(cache_dir).expanduser() / f"{stem}-{digest[:8]}.npz"
 
 

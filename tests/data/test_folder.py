@@ -240,6 +240,14 @@ def test_the_copy_that_was_used_is_named(place, tmp_path):
     assert load(place, cache_dir=file / "under a file").origin == "decoded now, no copy kept"
 
 
+def test_a_path_that_is_no_utf_8_is_read(place, tmp_path):
+    odd = place.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    for file in (odd / "train" / "digit 0" / "gone.png", odd / "train" / "digit 0" / os.fsdecode(b"\xff.txt")):
+        file.symlink_to("nowhere")
+    with pytest.warns(UserWarning, match=r"train of .*caf\\xe9: .*digit 0/\\xff.txt"):
+        assert load(odd, cache_dir=tmp_path / "cache").files["used"] == COUNTS
+
+
 def test_other_decoders_decode_again(place, tmp_path, monkeypatch):
     load(place, cache_dir=tmp_path / "cache")
     with monkeypatch.context() as patch:
