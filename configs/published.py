@@ -16,6 +16,8 @@ from configs import default
 
 # The first epoch at a new rate, counted from 1, is the one after the fraction.
 EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}
+EPOCHS_100 = {"student.epochs": 100, "student.optimizer.drops": (75 / 100, 90 / 100)}
+EPOCHS_200 = {"student.epochs": 200, "student.optimizer.drops": (100 / 200, 150 / 200)}
 ROBAL = {
     "student.method": "robal",
     "student.epochs": 80,
@@ -36,7 +38,7 @@ REAT = {
 }
 TAET = {
     "student.method": "taet",
-    "student.optimizer.drops": (0.75, 0.9),
+    **EPOCHS_100,
     "student.attack.radius": 255 * 0.031,
     "student.attack.step_size": 255 * 0.003,
 }
@@ -55,8 +57,7 @@ CFA = {
     "data.validation_fraction": 0.02,
     "model.name": "preact_resnet18",
     "student.wrappers": ("cfa",),
-    "student.epochs": 200,
-    "student.optimizer.drops": (100 / 200, 150 / 200),
+    **EPOCHS_200,
 }
 BALANCED = {
     "data.imbalance_ratio": 1.0,
@@ -114,27 +115,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "reat": REAT,
     "taet": TAET,
-    "robust_lt_at": ROBUST_LT | {"student.method": "pgd_at", "student.optimizer.drops": (0.74, 0.89)},
+    "robust_lt_at": ROBUST_LT | EPOCHS_100 | {"student.method": "pgd_at"},
     "robust_lt_awp": ROBUST_LT
+    | EPOCHS_200
     | {
         "student.method": "pgd_at",
         "student.wrappers": ("awp", "robust_lt"),
         "methods.awp.direction": "optimizer",
-        "student.epochs": 200,
-        "student.optimizer.drops": (99 / 200, 149 / 200),
     },
     "robust_lt_at_bsl": ROBUST_LT
-    | {
-        "student.method": "at_bsl",
-        "student.optimizer.drops": (0.74, 0.89),
-        "student.augmentation.policy": "autoaugment",
-    },
-    "robust_lt_robal": ROBAL | ROBUST_LT | SCALE_1 | PLAIN_TEST,
+    | EPOCHS_100
+    | {"student.method": "at_bsl", "student.augmentation.policy": "autoaugment"},
+    "robust_lt_robal": ROBAL | ROBUST_LT | SCALE_1 | PLAIN_TEST | EPOCHS_80,
     "robust_lt_reat": REAT | ROBUST_LT,
     "robust_lt_taet": TAET
     | ROBUST_LT
     | {
-        "student.optimizer.drops": (0.74, 0.89),
         "methods.taet.clean_fraction": 0.39,
         "methods.robust_lt.ramp": 1.0,
     },

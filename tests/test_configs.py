@@ -64,7 +64,14 @@ def test_the_named_recipes_of_distillation(name):
         assert ("igdm_loss" in method.metrics) == (wrapper == "igdm")
         # The first epochs, counted from 1, at a lower rate; a drop at fraction d holds from floor(d E) + 1.
         firsts = [int(drop * config.student.epochs + 1e-9) + 1 for drop in config.student.optimizer.drops]
-        assert firsts == ([216, 261, 286] if base in ("rslad", "mtard", "b_mtard") else [101, 151])
+        usual = [216, 261, 286] if base in ("rslad", "mtard", "b_mtard") else [101, 151]
+        once = {"ard_2020": [101], "fair_ard": [101], "iad2": [101]}
+        assert firsts == {"rslad+igdm": [211, 259, 286], **once}.get(recipe, usual)
+        attack = config.student.attack
+        assert (attack.start, attack.bn) == (
+            ("uniform_raw", "batch_frozen") if recipe in once else ("uniform" if base == "ard" else "gauss", "eval")
+        )
+        assert attack.step_size == (510 / 225 if base == "ard" else 2.0)
     assert module.get_config("adaad+igdm").methods.igdm.alpha == {"cifar10": 5.0, "cifar100": 15.0}[name.split("_")[0]]
     assert module.get_config("ard_2020").methods.ard.kl_scale == {"cifar10": 0.1, "cifar100": 0.01}[name.split("_")[0]]
     with pytest.raises(ValueError, match=r"there is no recipe 'mtard\+igdm'; known: pgd_at, .*b_mtard"):
@@ -107,6 +114,12 @@ def test_every_setting_of_a_method_or_wrapper_is_a_key_with_the_default_of_the_c
     [
         ("at_bsl", (75, 90)),
         ("reat", (61, 76)),
+        ("robust_lt_at", (76, 91)),
+        ("robust_lt_awp", (101, 151)),
+        ("robust_lt_at_bsl", (76, 91)),
+        ("robust_lt_robal", (61, 76)),
+        ("robust_lt_reat", (61, 76)),
+        ("robust_lt_taet", (76, 91)),
         ("robal_n", (60, 75)),
         ("mart", (75, 90)),
         ("taet", (76, 91)),
