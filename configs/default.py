@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
     config.methods.mart.variant = "as_described"  # as_released: the public code's guards against zeros
     config.methods.fat = ConfigDict()
     config.methods.fat.patience = 3  # steps of the attack from misclassified iterates
+    config.methods.fat.variant = "as_described"  # as_released, by CFA: after so many, no step from any iterate
     config.methods.robal = ConfigDict()  # the values are RoBal-N's on CIFAR-10
     config.methods.robal.margin = 0.1  # m
     config.methods.robal.scale = 10.0  # s of the label loss
@@ -88,7 +89,7 @@ def get_config() -> ConfigDict:
     config.methods.taet.mean_weight = 0.1  # of the mean of the class losses
     config.methods.taet.variance_weight = 0.1  # of their variance
     config.methods.taet.share_weight = 0.1  # of the sum of their squared shares
-    config.methods.taet.variant = "as_described"  # as_released: absent classes count as loss 0, and one more pass on x
+    config.methods.taet.variant = "as_described"  # as_released: absent classes count as loss 0, x passes first
     config.methods.awp = ConfigDict()  # a wrapper
     config.methods.awp.gamma = 0.005  # length of the perturbation relative to the weights
     config.methods.awp.warmup_epochs = 0  # without a perturbation
@@ -118,11 +119,12 @@ def get_config() -> ConfigDict:
     config.methods.iad.own_from = 60  # epochs before the student's own answer counts
     config.methods.iad.guide_power = 0.1  # of the teacher's probability of the true class
     config.methods.iad.kl_scale = 1.0
-    config.methods.iad.variant = "as_described"  # as_described: train-mode passes x', x; as_released: x', x', x, x
+    config.methods.iad.variant = "as_described"  # as_described: passes x', x; as_released: x', x', x and late x again
     config.methods.iad2 = ConfigDict()
     config.methods.iad2.own_from = 40  # as for iad
     config.methods.iad2.guide_power = 0.1  # as for iad
     config.methods.iad2.kl_scale = 1.0
+    config.methods.iad2.variant = "as_described"  # as_described: passes x', x; as_released: early x' alone
     config.methods.rslad = ConfigDict()
     config.methods.rslad.adv_weight = 5 / 6  # of the KL on adversarial images; the rest is on clean ones
     config.methods.rslad.kl_scale = 0.1
@@ -171,8 +173,10 @@ def get_config() -> ConfigDict:
     config.methods.frl.limit = 0.5  # of the sum of multipliers, below 1
     config.methods.frl.remargin = False  # whether radii change too
     config.methods.frl.margin_rate = 0.2  # of the radii's exponents
+    config.methods.frl.variant = "as_described"  # as_released: the rate halves one update earlier
     config.methods.bat = ConfigDict()
     config.methods.bat.beta = 6.0  # weight of the KL
+    config.methods.bat.variant = "as_described"  # as_released: x_K is the last clean point if only x_K is misclassified
     config.methods.faal = ConfigDict()
     config.methods.faal.base = "pgd_at"  # pgd_at, trades: the loss whose classes are weighted
     config.methods.faal.radius = 0.5  # of the class distribution from the uniform one, in nats

@@ -7,20 +7,25 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import ball, objectives
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
-from ltrobust.methods.settings import check_weights
+from ltrobust.methods.settings import check_variant, check_weights
 
 
-def bat(inner: InnerAttack, *, beta: float = 6.0) -> Method:
+def bat(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described") -> Method:
     """`L = CE(z(x_lc), y) + beta KL(p(x) || p(x_fa)) + KL(p(x_lc) || U) + KL(p(x_fa) || U)`, U uniform over classes.
 
     x_lc, the last clean, and x_fa, the first adversarial, are `boundary_points` of two PGD runs on `KL(p(x) || p(.))`,
     p(x) constant there; each run has its own start. In the loss nothing is detached. Train-mode passes: x_lc, x_fa, x.
     Recorded training accuracy is on x_fa.
 
+    Args:
+      beta: weight of the KL.
+      variant: with `as_released` the last iterate x_K counts as x_lc unless one before it is misclassified.
+
     Raises:
-      ValueError: negative beta, or a start at which the KL has no gradient.
+      ValueError: negative beta, unknown variant, or a start at which the KL has no gradient.
     """
     check_weights("bat", beta=beta)
+    check_variant("bat", variant)
     if inner.start == "none" and inner.steps:
         raise ValueError("bat cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
 
@@ -32,7 +37,7 @@ def bat(inner: InnerAttack, *, beta: float = 6.0) -> Method:
             return objectives.kl_divergence(clean_logits, logits), jnp.argmax(logits, axis=-1) != batch.labels
 
         keys = jax.vmap(lambda key: jax.random.split(key))(batch.keys)
-        last_clean, _ = boundary_points(ascended, batch, keys[:, 0], inner)
+        last_clean, _ = boundary_points(ascended, batch, keys[:, 0], inner, unseen_end=variant == "as_released")
         _, first_adversarial = boundary_points(ascended, batch, keys[:, 1], inner)
         return last_clean, first_adversarial
 
@@ -61,7 +66,12 @@ def bat(inner: InnerAttack, *, beta: float = 6.0) -> Method:
 
 
 def boundary_points(
-    objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], batch: Batch, keys: jax.Array, inner: InnerAttack
+    objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    batch: Batch,
+    keys: jax.Array,
+    inner: InnerAttack,
+    *,
+    unseen_end: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """The last iterate before the first that is misclassified, and the second that is misclassified, [B,H,W,C] each.
 
@@ -73,6 +83,7 @@ def boundary_points(
       batch: gives images, radii and step sizes.
       keys: [B], for the start.
       inner: the attack's settings.
+      unseen_end: whether x_K counts as classified correctly, however it is.
     """
     threat, step_size = inner.threat, ball.per_example(batch.step_size, batch.images)
 
@@ -98,5 +109,6 @@ def boundary_points(
     start = ball.project(start, batch.images, batch.radius, threat)
     nothing = start, start, jnp.zeros(len(start), jnp.int32)
     points, kept = jax.lax.fori_loop(0, inner.steps, step, (start, nothing))
-    last, first, _ = watched(points, objective(points)[1].astype(jnp.int32), kept)
+    wrong = objective(points)[1] & (not unseen_end)
+    last, first, _ = watched(points, wrong.astype(jnp.int32), kept)
     return jax.lax.stop_gradient((last, first))

@@ -125,6 +125,12 @@ class Learner:
         logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, dataclasses.replace(self, batch_stats=stats)
 
+    def forward_if(self, condition: jax.Array, images: jax.Array) -> tuple[jax.Array, "Learner"]:
+        """A train-mode pass that changes the running statistics only where the condition, a boolean scalar, holds."""
+        logits, passed = self.forward(images, bn="train")
+        kept = jax.tree.map(lambda new, old: jnp.where(condition, new, old), passed.batch_stats, self.batch_stats)
+        return logits, dataclasses.replace(self, batch_stats=kept)
+
     def forward_features(
         self, images: jax.Array, *, bn: models.BatchNormMode
     ) -> tuple[jax.Array, jax.Array, "Learner"]:

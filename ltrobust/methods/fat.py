@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from ltrobust.attacks import ball
 from ltrobust.methods.adversarial import label_objective, pgd_at
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method
+from ltrobust.methods.settings import check_variant
 
 
-def fat(inner: InnerAttack, *, patience: int = 3) -> Method:
+def fat(inner: InnerAttack, *, patience: int = 3, variant: str = "as_described") -> Method:
     """`L = CE(z(x'), y)`, x' from PGD on CE that makes at most `patience` steps from misclassified iterates.
 
     Zhang et al. (ICML 2020), in the form that is a base of CFA. An image whose iterate is misclassified after that many
@@ -19,10 +20,12 @@ def fat(inner: InnerAttack, *, patience: int = 3) -> Method:
 
     Args:
       patience: tau; 0 stops at the first misclassified iterate, as many as the attack has steps is PGD-AT.
+      variant: `as_described`, or `as_released` by CFA: an image that has made such steps stays for good.
 
     Raises:
-      ValueError: negative patience.
+      ValueError: negative patience, or an unknown variant.
     """
+    check_variant("fat", variant)
     if patience < 0:
         raise ValueError(f"fat.patience is {patience}; it must be at least 0.")
     objective = label_objective(inner)
@@ -37,7 +40,7 @@ def fat(inner: InnerAttack, *, patience: int = 3) -> Method:
         def step(_, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             points, made = carry
             gradient, wrong = jax.grad(total, has_aux=True)(points)
-            stays = wrong & (made >= patience)
+            stays = (wrong | (variant == "as_released")) & (made >= patience)
             step_size = ball.per_example(jnp.where(stays, 0.0, batch.step_size), points)
             moved = points + step_size * ball.direction(gradient, threat.norm)
             counted = made + (wrong & ~stays).astype(jnp.int32)

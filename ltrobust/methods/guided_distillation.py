@@ -5,8 +5,6 @@ in the adversarial image. What the teacher does not know, `1 - A`, the student t
 image, `p(x)`, which is differentiated.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 
@@ -39,49 +37,58 @@ def iad(
     """`L = KL(p_t(x) || p(x')) + mean_i (1 - A_i) KL_i(p(x) || p(x'))`, x' from PGD on CE.
 
     IAD-I (Zhu et al., ICLR 2022). The second term begins after `own_from` epochs; until then, and for A = 1, this is
-    ARD. Train-mode passes: x', x (`as_described`), or x', x', x, x (`as_released`: the same values, further updates of
-    the running statistics).
+    ARD. Train-mode passes: x', x (`as_described`), or x', x', x and, with the second term, x once more (`as_released`:
+    the same values, further updates of the running statistics).
 
     Raises:
       ValueError: negative `own_from`, power or scale, or an unknown variant.
     """
     _check("iad", own_from, guide_power, kl_scale)
     check_variant("iad", variant)
-    times = 2 if variant == "as_released" else 1
 
     def loss(learner: Learner, batch: Batch, adv_images):
-        for _ in range(times):
-            adv_logits, learner = learner.forward(adv_images, bn="train")
-        for _ in range(times):
-            clean_logits, learner = learner.forward(batch.images, bn="train")
+        adv_logits, learner = learner.forward(adv_images, bn="train")
+        if variant == "as_released":
+            _, learner = learner.forward(adv_images, bn="train")
+        clean_logits, learner = learner.forward(batch.images, bn="train")
+        if variant == "as_released":
+            _, learner = learner.forward_if(learner.epoch > own_from, batch.images)
         guide = guide_weight(teacher_logits(learner, adv_images), batch.labels, guide_power)
         distance = objectives.kl_divergence(teacher_logits(learner, batch.images), adv_logits)
         own = _own_term(learner, own_from, guide, clean_logits, adv_logits)
         return _outcome(learner, batch, adv_logits, kl_scale, distance, own, guide)
 
-    passes = ("adv",) * times + ("clean",) * times
+    passes = ("adv", "adv", "clean") if variant == "as_released" else ("adv", "clean")
     return distilled("iad", inner, label_objective(inner), loss, metrics=METRICS, passes=passes)
 
 
-def iad2(inner: InnerAttack, *, own_from: int = 40, guide_power: float = 0.1, kl_scale: float = 1.0) -> Method:
+def iad2(
+    inner: InnerAttack,
+    *,
+    own_from: int = 40,
+    guide_power: float = 0.1,
+    kl_scale: float = 1.0,
+    variant: str = "as_described",
+) -> Method:
     """IAD-II (Zhu et al., ICLR 2022), with a second, naturally trained teacher p_n. x' from PGD on CE.
 
         L = 1/4 CE(z(x'), y) + 1/2 mean_i [A_i KL_i(p_t(x') || p(x')) + (1 - A_i) KL_i(p(x) || p(x'))]
           + 1/4 KL(p_n(x') || p(x'))
 
-    For the first `own_from` epochs A = 1. Train-mode passes: x', x.
+    For the first `own_from` epochs A = 1. Train-mode passes: x', x; `as_released`: x' alone in these epochs.
 
     Raises:
-      ValueError: negative `own_from`, power or scale.
+      ValueError: negative `own_from`, power or scale, or an unknown variant.
     """
     _check("iad2", own_from, guide_power, kl_scale)
+    check_variant("iad2", variant)
 
     def loss(learner: Learner, batch: Batch, adv_images):
+        late = learner.epoch > own_from
         adv_logits, learner = learner.forward(adv_images, bn="train")
-        clean_logits, learner = learner.forward(batch.images, bn="train")
+        clean_logits, learner = learner.forward_if(late | (variant == "as_described"), batch.images)
         robust = teacher_logits(learner, adv_images)
-        guide = guide_weight(robust, batch.labels, guide_power)
-        guide = jnp.where(learner.epoch > own_from, guide, 1.0)
+        guide = jnp.where(late, guide_weight(robust, batch.labels, guide_power), 1.0)
         distance = guide * objectives.kl_divergence(robust, adv_logits) / 2
         natural = teacher_logits(learner, adv_images, CLEAN_TEACHER)
         distance += objectives.kl_divergence(natural, adv_logits) / 4
@@ -119,10 +126,7 @@ def adaiad(
         adv_logits, learner = learner.forward(adv_images, bn="train")
         if variant == "as_released":
             _, learner = learner.forward(batch.images, bn="train")
-            _, again = learner.forward(batch.images, bn="train")
-            late = learner.epoch > own_from
-            stats = jax.tree.map(lambda two, one: jnp.where(late, two, one), again.batch_stats, learner.batch_stats)
-            learner = dataclasses.replace(learner, batch_stats=stats)
+            _, learner = learner.forward_if(learner.epoch > own_from, batch.images)
         robust = teacher_logits(learner, adv_images)
         guide = guide_weight(robust, batch.labels, guide_power)
         distance = temperature**2 * objectives.kl_divergence(robust, adv_logits, temperature)

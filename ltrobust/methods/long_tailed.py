@@ -119,8 +119,8 @@ def taet(
 
     Stage 1, the first `clean_fraction` of the epochs (rounded down): CE(z(x), y), no attack. Stage 2: L_c is the mean
     of CE(z(x'), y) over the whole batch's images of class c, x' from PGD on CE; absent classes are left out. Train-mode
-    passes: x in stage 1, x' in stage 2. `as_released`: in stage 2 also x, for the running statistics alone, before x';
-    absent classes count as L_c = 0.
+    passes: x in stage 1, x' in stage 2. `as_released`: one more pass on x, for the running statistics alone, before the
+    others and before the attack, which reads them; absent classes count as L_c = 0.
 
     Args:
       clean_fraction: length of stage 1, a fraction of the phase; 40 of 100 epochs are published.
@@ -139,14 +139,14 @@ def taet(
         return learner.epoch <= learner.last_epoch_of(clean_fraction)
 
     def attack(learner: Learner, batch: Batch):
+        if variant == "as_released":
+            _, learner = learner.forward(batch.images, bn="train")
         return jax.lax.cond(clean_stage(learner), lambda: batch.images, lambda: attack_images(learner, batch))
 
     def loss(learner: Learner, batch: Batch, adv_images):
         clean = clean_stage(learner)
         if variant == "as_released":
-            _, passed = learner.forward(batch.images, bn="train")
-            kept = jax.tree.map(lambda old, new: jnp.where(clean, old, new), learner.batch_stats, passed.batch_stats)
-            learner = dataclasses.replace(learner, batch_stats=kept)
+            _, learner = learner.forward(batch.images, bn="train")
         # In stage 1 the attack has returned the clean images.
         logits, learner = learner.forward(adv_images, bn="train")
         losses = objectives.cross_entropy(logits, batch.labels)

@@ -180,6 +180,7 @@ def frl(
     limit: float = 0.5,
     remargin: bool = False,
     margin_rate: float = 0.2,
+    variant: str = "as_described",
 ) -> Method:
     """`L = sum_i a_{y_i} CE_i(z(x), y) / sum_i a_{y_i} + beta sum_i b_{y_i} KL_i(p(x) || p(x')) / sum_i b_{y_i}`.
 
@@ -196,12 +197,14 @@ def frl(
       limit: bound on the sum of each phi, below 1, so that no share is negative.
       remargin: whether psi moves.
       margin_rate: of psi.
+      variant: with `as_released` the rate halves one update earlier, before the epoch instead of after it.
 
     Raises:
-      ValueError: a setting out of range, or a start at which the KL has no gradient.
+      ValueError: a setting out of range, unknown variant, or a start at which the KL has no gradient.
     """
     check_weights("frl", beta=beta, slack=slack, rate=rate, margin_rate=margin_rate)
     check_positive("frl", halve_every=halve_every)
+    check_variant("frl", variant)
     if not 0 <= limit < 1:
         raise ValueError(f"frl.limit is {limit}; it must be at least 0 and below 1.")
 
@@ -230,7 +233,7 @@ def frl(
 
     def end_epoch(learner: Learner, observed: Mapping[str, Any]) -> dict[str, jax.Array]:
         state, clean, robust = learner.method_state, np.asarray(observed["clean"]), np.asarray(observed["robust"])
-        now = rate * 0.5 ** (int(learner.epoch) // halve_every)
+        now = rate * 0.5 ** ((int(learner.epoch) + (variant == "as_released")) // halve_every)
 
         def excess(error: np.ndarray) -> jax.Array:
             return jnp.asarray(np.nan_to_num(error - np.nanmean(error) - slack, nan=0.0), jnp.float32)

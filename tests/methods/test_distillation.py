@@ -108,8 +108,10 @@ def test_toy_vector(name, settings, wrappers, expected):
 PASSES = [
     ("ard", (), (), "ax"),
     ("iad", (), (), "ax"),
-    ("iad", (("variant", "as_released"),), (), "aaxx"),
+    ("iad", (("variant", "as_released"), ("own_from", 100)), (), "aax"),
     ("iad2", (), (), "ax"),
+    ("iad2", (("own_from", 100),), (), "ax"),
+    ("iad2", (("variant", "as_released"),), (), "ax"),
     ("rslad", (), (), "ax"),
     ("adaad", (), (), "xa"),
     ("adaad", (("passes", "adv_clean"),), (), "ax"),
@@ -136,6 +138,15 @@ PASSES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "early", "late"), [("iad", "aax", "aaxx"), ("iad2", "a", "ax"), ("adaiad", "xax", "xaxx")]
+)
+def test_as_released_the_students_own_answer_costs_its_pass_only_where_it_counts(name, early, late):
+    for own_from, seen in ((100, early), (99, late)):
+        _, outcome = value_of(name, (("variant", "as_released"), ("own_from", own_from)))
+        np.testing.assert_array_equal(outcome.batch_stats["seen"], passes(seen))
+
+
 @pytest.mark.parametrize(("name", "settings", "wrappers", "seen"), PASSES, ids=str)
 def test_train_mode_passes_are_those_that_the_method_names(name, settings, wrappers, seen):
     method = methods.create(name, INNER, **dict(settings))
@@ -144,11 +155,6 @@ def test_train_mode_passes_are_those_that_the_method_names(name, settings, wrapp
     _, outcome = value_of(name, settings, wrappers)
     np.testing.assert_array_equal(outcome.batch_stats["seen"], passes(seen))
     assert tuple({"m": "minus", "x": "clean", "a": "adv"}[letter] for letter in seen) == method.passes
-
-
-def test_adaiad_as_released_passes_the_clean_images_once_more_late():
-    _, outcome = value_of("adaiad", (("variant", "as_released"),))
-    np.testing.assert_array_equal(outcome.batch_stats["seen"], passes("xaxx"))
 
 
 def test_an_infinite_temperature_is_the_squared_distance_of_centred_logits():

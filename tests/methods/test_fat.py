@@ -21,10 +21,11 @@ def test_with_patience_for_all_steps_it_is_pgd_at_bit_for_bit(network):
         jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
+@pytest.mark.parametrize("variant", ["as_described", "as_released"])
 @pytest.mark.parametrize("patience", [0, 2])
-def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, patience):
+def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, patience, variant):
     learner = real_learner(network)
-    method = methods.create("fat", LONG, patience=patience)
+    method = methods.create("fat", LONG, patience=patience, variant=variant)
     batch = real_batch(method, learner)
     # Half of the labels are the predictions, so that some iterates are right and some wrong.
     right = jnp.argmax(learner.forward(batch.images, bn="eval")[0], axis=-1)
@@ -46,7 +47,7 @@ def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, pa
             ball.project(points + np.float32(4 / 255) * np.sign(gradient), batch.images, batch.radius, LONG.threat)
         )
         for i in range(6):
-            if wrong[i] and made[i] >= patience:
+            if (wrong[i] or variant == "as_released") and made[i] >= patience:
                 stopped += 1
             else:
                 made[i] += wrong[i]
@@ -54,6 +55,18 @@ def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, pa
                 points[i] = moved[i]
     assert stopped > 0
     np.testing.assert_allclose(jax.jit(method.attack)(learner, batch), points, atol=1e-5)
+
+
+def test_as_released_an_image_whose_steps_are_spent_stays_though_it_is_classified_correctly(network):
+    learner = real_learner(network)
+    described, released = (methods.create("fat", LONG, patience=0, variant=v) for v in ("as_described", "as_released"))
+    batch = real_batch(described, learner)
+    right = jnp.argmax(learner.forward(batch.images, bn="eval")[0], axis=-1)
+    batch = dataclasses.replace(batch, labels=right)
+    start = ball.random_start(batch.images, batch.keys, batch.radius, start="uniform", threat=LONG.threat)
+    still = ball.project(start, batch.images, batch.radius, LONG.threat)
+    np.testing.assert_allclose(jax.jit(released.attack)(learner, batch), still, atol=1e-6)
+    assert float(jnp.abs(jax.jit(described.attack)(learner, batch) - still).max()) > 0.01
 
 
 def test_what_does_not_fit_is_refused_by_name():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import INNER, on_devices, on_one_device, passes, toy_batch, toy_learner, toy_loss
+from toy import INNER, on_devices, on_one_device, passes, real_batch, real_learner, toy_batch, toy_learner, toy_loss
 
 from ltrobust import methods, models
 from ltrobust.attacks import objectives
@@ -273,9 +273,19 @@ def test_taet_begins_with_clean_training_and_no_attack(variant):
         np.testing.assert_array_equal(attack(epoch), batch.images)
         value, outcome = toy_loss(method, toy_learner(epoch=epoch, epochs=5), adv=0.0)
         np.testing.assert_allclose(value, 0.407606, atol=1e-6)
-        np.testing.assert_array_equal(outcome.batch_stats["seen"], passes("x"))
+        np.testing.assert_array_equal(outcome.batch_stats["seen"], passes("xx" if variant == "as_released" else "x"))
     assert not np.array_equal(attack(3), batch.images)
     assert float(toy_loss(method, toy_learner(epoch=3, epochs=5))[0]) < 0.3
+
+
+def test_taet_as_released_attacks_with_the_statistics_of_its_pass_on_the_images(network):
+    learner = real_learner(network, epoch=jnp.int32(3))
+    described, released = (methods.create("taet", INNER, variant=v) for v in ("as_described", "as_released"))
+    batch = real_batch(described, learner)
+    _, passed = learner.forward(batch.images, bn="train")
+    found = jax.jit(released.attack)(learner, batch)
+    np.testing.assert_allclose(found, jax.jit(described.attack)(passed, batch), atol=1e-6)
+    assert float(jnp.abs(found - jax.jit(described.attack)(learner, batch)).max()) > 1e-3
 
 
 SMOOTH = {

@@ -129,6 +129,11 @@ def test_frl_multipliers_follow_what_lies_above_mean_and_slack():
     assert (ended(methods.create("frl", INNER, **settings), [0.9, 0.6], [0.6, 0.1])["margin"] == 0).all()
     halved = ended(methods.create("frl", INNER, **settings, halve_every=1), [0.9, 0.6, 0.9], [0.6, 0.1, 0.5], epochs=2)
     np.testing.assert_allclose(halved["clean"], [0, 0.015 / 2 + 0.015 / 4, 0], atol=1e-7)
+    released = methods.create("frl", INNER, **settings, halve_every=2, variant="as_released")
+    # The first update is the one before epoch 2.
+    np.testing.assert_allclose(
+        ended(released, [0.9, 0.6, 0.9], [0.6, 0.1, 0.5], epochs=2)["clean"], [0, 0.015 / 2 + 0.015 / 2, 0], atol=1e-7
+    )
 
 
 def test_frl_bounds_its_multipliers_and_all_mass_on_one_class_is_the_published_share():
