@@ -278,4 +278,5 @@ def _phase() -> Any:
     phase.attack.bn = "eval"  # eval, batch_frozen: BatchNorm in the attack's passes
     phase.attack.radius = -1.0  # in 1/255; below 0: the threat's, 0: standard training
     phase.validate_every = 1  # epochs
+    phase.selection_floor = 10  # validation images that every class needs for a selection of weights by validation
     return phase

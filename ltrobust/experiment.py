@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -94,6 +95,7 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
         wanted = checks.phases_to_run(config)
         splits = load_splits(config)
         planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
+        _warn_of_no_selection(config, planned, splits)
     used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
     known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=splits.images.shape[1:])
     checks.same_start(config, splits)
@@ -110,6 +112,16 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
             if processes.several() and any(processes.gather(preemption.requested)):
                 raise Preempted("stopped after training; the same command resumes from there.")
         yield Trained(networks, training, splits, mesh)
+
+
+def _warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], splits: Splits) -> None:
+    """Says which phases select no weights although there is a validation part."""
+    for name, phase in planned.items():
+        if len(splits.validation_labels) and not phase.selects:
+            logging.warning(
+                "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
+                *(name, splits.validation_counts.min(), name, config[name].selection_floor),
+            )
 
 
 def _run_phases(

@@ -127,7 +127,7 @@ def report(
         "data": describe_data(config, splits, test, ids),
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
         "protocol": describe_protocol(config, splits.num_classes),
-        "selection_rule": SELECTION_RULE,
+        "selection_rule": describe_selection(networks, splits),
         "training": training,
         "numerics": _describe_numerics(config, mesh),
         "networks": results,
@@ -146,6 +146,15 @@ def show_source(source: sources.Split) -> None:
         print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
         if source.files:
             print(inventory.render(source.files, source.class_names), flush=True)
+
+
+def describe_selection(networks: Mapping[str, Network], splits: Splits) -> str:
+    """The card's `selection_rule`: of the selected weights, or that there are none."""
+    if any(name.endswith("/selected") for name in networks):
+        return SELECTION_RULE
+    if len(splits.validation_labels) == 0:
+        return "no weights (no validation part)"
+    return f"no weights (fewest validation images of a class: {splits.validation_counts.min()})"
 
 
 def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:

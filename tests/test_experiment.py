@@ -214,6 +214,7 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"threat.norm": "l1"}, "known norms"),
         ({"model.dtype": "float16"}, "float16"),
         ({"student.validate_every": 0}, "validate_every is 0"),
+        ({"student.selection_floor": -1}, "selection_floor is -1"),
         ({"student.attack.steps": -1}, "attack steps is -1"),
         ({"student.augmentation.policy": "randaugment"}, "randaugment"),
         ({"student.wrappers": ("awp", "awp")}, "in the wrapper awp already"),

@@ -77,6 +77,26 @@ def test_the_page_shows_the_same_images(mine):
     assert PRINTED in text
     assert "dangling link: train/digit 1/gone.png" in text
     assert "the test images found here are not those" not in text
+    assert "fewer than 10 validation images of 3 of 3 classes: digit 0 has 2, digit 2 has 4, digit 1 has 8" in text
+    assert "No weights were selected: a class has too few validation images." in text
+
+
+def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
+    card = json.loads((mine[2] / "results" / "validation.json").read_text())
+    assert list(card["networks"]) == ["student/last"]
+    assert card["selection_rule"] == "no weights (fewest validation images of a class: 2)"
+    assert card["data"]["notes"] == [
+        "fewer than 10 validation images of 3 of 3 classes: digit 0 has 2, digit 2 has 4, digit 1 has 8"
+    ]
+    (record,) = map(json.loads, (mine[2] / "metrics.jsonl").read_text().splitlines())
+    assert record["selected_epoch"] == 0
+    # With a lower floor they are selected, as they always were.
+    lower = mine[1].copy_and_resolve_references().unlock()
+    lower.student.selection_floor = 2
+    card = json.loads(experiment.train(lower.lock(), mine[0] / "lower").read_text())
+    assert list(card["networks"]) == ["student/last", "student/selected"]
+    assert card["selection_rule"].startswith("highest running mean")
+    assert "selected: highest running mean" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore:train of")

@@ -9,6 +9,10 @@ from absl import logging
 
 from ltrobust.data import longtail, sources
 
+# Below so many validation images of a class, one image moves its accuracy by more than a tenth, which is noted.
+_FEW = 10
+_NAMED = 5  # of such classes, the ones with the fewest images
+
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
@@ -37,6 +41,11 @@ class Splits:
     def num_classes(self) -> int:
         """C."""
         return len(self.class_names)
+
+    @property
+    def validation_counts(self) -> np.ndarray:
+        """Validation images per class, int64 [C]."""
+        return np.bincount(self.validation_labels, minlength=self.num_classes)
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -76,8 +85,7 @@ def make_splits(
         labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
     )
     train, validation = chosen[carve.train], chosen[carve.validation]
-    unseen = _without_validation(source, validation)
-    if len(unseen) == source.num_classes and validation_fraction > 0:
+    if len(validation) == 0 and validation_fraction > 0:
         raise ValueError(
             f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
             "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
@@ -94,27 +102,29 @@ def make_splits(
             "validation": longtail.fingerprint(validation),
             **({"images": source.fingerprint} if source.fingerprint else {}),
         },
-        notes=source.notes + _note_on_validation(source, unseen if len(validation) else []),
+        notes=source.notes + _notes_on_validation(source.class_names, labels[validation]),
         files=source.files,
     )
 
 
-def _without_validation(source: sources.Split, validation: np.ndarray) -> list[int]:
-    """Classes of which no image is held out."""
-    held_out = np.bincount(source.official_labels[validation], minlength=source.num_classes)
-    return np.flatnonzero(held_out == 0).tolist()
-
-
-def _note_on_validation(source: sources.Split, unseen: list[int]) -> tuple[str, ...]:
-    """One note where a validation part misses classes, none otherwise."""
-    if not unseen:
+def _notes_on_validation(names: tuple[str, ...], validation_labels: np.ndarray) -> tuple[str, ...]:
+    """A note where a validation part misses classes, and one where it holds few images of some."""
+    if len(validation_labels) == 0:
         return ()
-    names = ", ".join(source.class_names[number] for number in unseen)
-    note = (
-        f"no validation image of {len(unseen)} of {source.num_classes} classes, which selection does not see: {names}"
-    )
-    logging.warning("%s; raise data.validation_cap to hold out some.", note)
-    return (note,)
+    counts, notes = np.bincount(validation_labels, minlength=len(names)), []
+    if len(unseen := np.flatnonzero(counts == 0)):
+        listed = ", ".join(names[number] for number in unseen)
+        notes.append(
+            f"no validation image of {len(unseen)} of {len(names)} classes, which selection does not see: {listed}"
+        )
+        logging.warning("%s; raise data.validation_cap to hold out some.", notes[-1])
+    if len(few := np.flatnonzero((counts > 0) & (counts < _FEW))):
+        rarest = few[np.argsort(counts[few], kind="stable")]
+        listed = ", ".join(f"{names[number]} has {counts[number]}" for number in rarest[:_NAMED])
+        more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
+        notes.append(f"fewer than {_FEW} validation images of {len(few)} of {len(names)} classes: {listed}{more}")
+        logging.warning("%s; their validation accuracy is rough.", notes[-1])
+    return tuple(notes)
 
 
 def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
@@ -135,7 +145,7 @@ def describe(splits: Splits) -> dict[str, Any]:
     return {
         "image_shape": list(splits.images.shape[1:]),
         "class_counts": splits.class_counts.tolist(),
-        "validation_counts": np.bincount(splits.validation_labels, minlength=splits.num_classes).tolist(),
+        "validation_counts": splits.validation_counts.tolist(),
         "fingerprints": splits.fingerprints,
         "notes": list(splits.notes),
     }

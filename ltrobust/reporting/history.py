@@ -128,6 +128,8 @@ def _selected(selected: int | None, validated: bool) -> Element:
     """What is known of the selection."""
     if selected:
         return paragraph(f"Selected weights: after epoch {selected}.", class_="note")
+    if selected == 0:
+        return paragraph("No weights were selected: a class has too few validation images.", class_="note")
     if not validated:
         return paragraph("No validation part, so nothing was selected.", class_="note")
     return paragraph(

@@ -210,8 +210,9 @@ def _end_epoch(
     if due and len(splits.validation_labels):
         evaluation = evaluator(state.weights, splits.validation_images, splits.validation_labels)
         record["validation"] = _views(evaluation, splits.class_counts)
-        score = record["validation"]["pgd20"]["balanced"]
-        selection = select(selection, state.weights, score=score, epoch=epoch)
+        if phase.selects:
+            score = record["validation"]["pgd20"]["balanced"]
+            selection = select(selection, state.weights, score=score, epoch=epoch)
         record["selected_epoch"] = int(selection.epoch)
         if method.end_epoch is not None:
             learner = steps.make_learner(state, inputs, jnp.int32(epoch), phase.settings)

@@ -42,6 +42,7 @@ class Phase:
       learning_rate: step -> rate.
       init_key, order_key, step_key: roots of its initial weights, of its epochs' permutations, and of its steps.
       validate_every: epochs between validations.
+      selects: whether weights are selected by validation, for which every class needs enough images there.
       rule: how its network's outputs become the logits that are attacked and judged.
     """
 
@@ -57,6 +58,7 @@ class Phase:
     order_key: jax.Array
     step_key: jax.Array
     validate_every: int
+    selects: bool
     rule: methods.DecisionRule
 
     def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
@@ -133,6 +135,8 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
     if phase.validate_every < 1:
         raise ValueError(f"{name}.validate_every is {phase.validate_every}; give a number of epochs, at least 1.")
+    if phase.selection_floor < 0:
+        raise ValueError(f"{name}.selection_floor is {phase.selection_floor}; give a number of images, or 0 for none.")
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
     if not 0 <= phase.ema_decay < 1:
         raise ValueError(f"{name}.ema_decay is {phase.ema_decay}; give 0 for no average, or a number below 1.")
@@ -186,6 +190,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         learning_rate,
         *jax.random.split(key, 3),
         validate_every=phase.validate_every,
+        selects=len(splits.validation_labels) > 0 and int(splits.validation_counts.min()) >= phase.selection_floor,
         rule=methods.decision_rule(method, class_counts),
     )
 

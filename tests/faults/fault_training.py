@@ -12,6 +12,7 @@ import time
 
 import jax
 import numpy as np
+from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
@@ -228,3 +229,15 @@ def limit_too_large(place: Place) -> Told:
     newest = max((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     assert json.loads(newest.read_text())["data"]["evaluated"] == 797  # all of them
     return Told("all images are evaluated, and the card says how many", "")
+
+
+@fault("few validation images of a class", "a digit with 4 of them, and `--config.student.selection_floor=10`")
+def few_validation_images(place: Place) -> Told:
+    lines = []
+    place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    status, text = place.main(*ALONE, "--config.student.selection_floor=10")
+    assert status == 0, text
+    assert list(weights(place.folder / "run")) == ["student/last"]
+    assert card(place.folder / "run")["selection_rule"].startswith("no weights")
+    (line,) = [line for line in lines if "no weights are selected" in line]
+    return Told("exit status 0; last weights only, the card says so", line)
