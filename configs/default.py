@@ -248,7 +248,9 @@ def _phase() -> Any:
     phase.balanced.redraw = False  # a new subset every epoch
     phase.balanced.seed = 0  # of the draw
     phase.shuffle_labels = False  # negative control
-    phase.initialize = "scratch"  # scratch, teacher: start from the teacher's last weights
+    phase.initialize = (
+        "scratch"  # scratch; teacher: its last weights; or a path: those of a workdir's student, of a phase
+    )
     phase.epochs = 0
     phase.steps = 0  # updates; if above 0 it replaces epochs
     phase.batch_size = 128  # over all devices

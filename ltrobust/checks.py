@@ -6,6 +6,7 @@ Each function raises a ValueError that names the values and what to do.
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from ltrobust import processes
@@ -37,9 +38,6 @@ def settings(config: Any) -> None:
 
 def phases_to_run(config: Any) -> list[str]:
     """The student, after the teacher where the student's settings need one."""
-    for name in phases.NAMES:
-        if config[name].initialize not in ("scratch", "teacher"):
-            raise ValueError(f"{name}.initialize is {config[name].initialize!r}; known: scratch, teacher.")
     wanted, elsewhere = phases.make_method(config, "student").teachers, teachers.outside(config)
     for name in wanted:
         if name not in elsewhere and name != TEACHER:
@@ -64,6 +62,16 @@ def phases_to_run(config: Any) -> list[str]:
     return ["teacher", "student"]
 
 
+def warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], splits: Splits) -> None:
+    """Says which phases select no weights although there is a validation part."""
+    for name, phase in planned.items():
+        if len(splits.validation_labels) and not phase.selects:
+            logging.warning(
+                "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
+                *(name, splits.validation_counts.min(), name, config[name].selection_floor),
+            )
+
+
 def same_start(config: Any, splits: Splits) -> None:
     """Refuses processes of other settings, programs or images than the first one's."""
     if not processes.several():
@@ -84,6 +92,7 @@ def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
             f"{folder} holds checkpoints of another configuration:\n"
             + "\n".join(f"  {line}" for line in found)
             + "\nGive another checkpoint.dir, or start with the values on the left to go on with that run."
+            + workdirs.how_to_extend(found, f"{folder.parent / 'student'}", folder.parent / "teacher")
         )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -24,7 +23,7 @@ from ltrobust.files import hold
 from ltrobust.methods import TEACHER, Teacher, decision_rule
 from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
-from ltrobust.training import devices, phases, teachers
+from ltrobust.training import devices, initial, phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
@@ -95,9 +94,10 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
         wanted = checks.phases_to_run(config)
         splits = load_splits(config)
         planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
-        _warn_of_no_selection(config, planned, splits)
+        checks.warn_of_no_selection(config, planned, splits)
     used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
     known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=splits.images.shape[1:])
+    starts = initial.load(config, planned, checkpoint_folder(config, workdir), splits)
     checks.same_start(config, splits)
     with contextlib.ExitStack() as held:
         with processes.all_or_none():
@@ -108,20 +108,10 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
         preemption = preemption or Preemption()
         # One process alone may stop where it is; several have to agree first.
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
-            networks, training = _run_phases(config, workdir, planned, known, splits, mesh, preemption)
+            networks, training = _run_phases(config, workdir, planned, known, starts, splits, mesh, preemption)
             if processes.several() and any(processes.gather(preemption.requested)):
                 raise Preempted("stopped after training; the same command resumes from there.")
         yield Trained(networks, training, splits, mesh)
-
-
-def _warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], splits: Splits) -> None:
-    """Says which phases select no weights although there is a validation part."""
-    for name, phase in planned.items():
-        if len(splits.validation_labels) and not phase.selects:
-            logging.warning(
-                "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
-                *(name, splits.validation_counts.min(), name, config[name].selection_floor),
-            )
 
 
 def _run_phases(
@@ -129,13 +119,14 @@ def _run_phases(
     workdir: Path,
     planned: Mapping[str, phases.Phase],
     known: dict[str, teachers.Known],
+    starts: Mapping[str, initial.Initial],
     splits: Splits,
     mesh: Mesh,
     preemption: Preemption | None,
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
     """Every phase in order; its networks by name, and the card's part on how they were trained.
 
-    `known` are the teachers from elsewhere; the teacher phase's last weights join them.
+    `known` are the teachers from elsewhere; the teacher phase's last weights join them. `starts` are first weights.
     """
     evaluator_of = functools.cache(
         lambda head, rule: results.make_network_evaluator(
@@ -157,7 +148,9 @@ def _run_phases(
         needed = {key: known[key].teacher for key in phase.settings.method.teachers}
         taught = {key: known[key].about | results.fingerprints_of(teacher) for key, teacher in needed.items()}
         head = phase.settings.method.head
-        warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else None
+        start = starts.get(name)
+        warm = networks["teacher/last"].weights if config[name].initialize == "teacher" else start and start.weights
+        began_from = start and start.about | results.fingerprints_of(start.weights)
         folder = checkpoint_folder(config, workdir) / name
         with (
             Checkpoints(folder, keep=config.checkpoint.keep) as checkpoints,
@@ -168,6 +161,7 @@ def _run_phases(
                 checks.same_run(checkpoints.about(), config, folder)
                 checks.same_images(checkpoints.about(), splits, folder)
                 checks.same_teachers(checkpoints.about(), taught, folder)
+                began_from = checkpoints.about().get("initial")
             state, selection = run_phase(
                 phase,
                 splits,
@@ -183,6 +177,7 @@ def _run_phases(
                     "phase": name,
                     "steps": phase.total_steps,
                     "teachers": taught,
+                    **({"initial": began_from} if began_from else {}),
                     "examples": {
                         "number": len(examples),
                         "class_counts": phase.class_counts.tolist(),
@@ -312,4 +307,4 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
 def describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
     run = {key: about["config"][key] for key in ("seed", "threat")}
-    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers") if key in about}
+    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers", "initial") if key in about}

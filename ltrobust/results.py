@@ -118,8 +118,9 @@ def report(
     data = {key: value for key, value in settings["data"].items() if key not in local}
     checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}
     teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
+    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in phases.NAMES}
     card = {
-        "config": {**settings, "data": data, "checkpoint": checkpoint, "teachers": teachers},
+        "config": {**settings, **of_phases, "data": data, "checkpoint": checkpoint, "teachers": teachers},
         "model": {
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),

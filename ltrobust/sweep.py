@@ -126,10 +126,13 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as cards have it: of a teacher's folder only the name."""
+    """A configuration as cards have it: of folders that networks come from only the name."""
     teachers = config.get("teachers", {})
     named = {name: {**entry, "path": Path(entry["path"]).name} for name, entry in teachers.items()}
-    return {**config, "teachers": named}
+    phases = {
+        name: {**config[name], "initialize": Path(config[name]["initialize"]).name} for name in ("teacher", "student")
+    }
+    return {**config, **phases, "teachers": named}
 
 
 def run(sweep: Sweep, out: Path) -> dict[str, str]:

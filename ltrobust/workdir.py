@@ -11,6 +11,7 @@ diagnosis/                     see `diagnose.py`
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from ltrobust.files import read_json, write_json
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
 _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
+# What is changed to train longer.
+_LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -43,11 +46,31 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         ) from error
     found = differences(read_json(file), plain(config))
     if found:
+        elsewhere = plain(config)["checkpoint"]["dir"]
+        student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
         raise ValueError(
             f"workdir {workdir} holds a run of another configuration:\n"
             + "\n".join(f"  {line}" for line in found)
             + "\nGive another one with --workdir=DIR, or start with the values on the left to go on with that run."
+            + how_to_extend(found, student, Path(elsewhere or workdir / "checkpoints") / "teacher")
         )
+
+
+def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
+    """A line with the flags that train a finished student further, where differences are of its length or rates alone.
+
+    Args:
+      found: lines of `differences`.
+      student: what `student.initialize` is to be.
+      teacher: where the run's own teacher phase lies, if it has one.
+    """
+    if not all(line.startswith(_LENGTH) for line in found):
+        return ""
+    taught = f" --config.teachers.teacher.path={shlex.quote(str(teacher))}" if teacher.is_dir() else ""
+    return (
+        "\nTo train that student further, start a new run from its last weights; epochs and rates count anew:\n"
+        f"  --workdir=NEW --config.student.initialize={shlex.quote(student)}{taught}"
+    )
 
 
 def check_values(config: ConfigDict) -> None:

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
 import pages
 import pytest
+from absl import logging
 
 from ltrobust import experiment, report
 from ltrobust.reporting import cards, tables
@@ -124,6 +126,70 @@ def test_a_workdir_of_another_configuration_is_refused_with_the_difference(finis
     with pytest.raises(ValueError, match=r"(?s)seed: 0 -> 7.*student.batch_size: 64 -> 32.*--workdir=DIR"):
         experiment.train(changed(config, **{"seed": 7, "student.batch_size": 32}), workdir)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+
+
+def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weights(finished, tmp_path, capsys):
+    config, workdir, path = finished
+    taught = f"--config.teachers.teacher.path={shlex.quote(f'{workdir}/checkpoints/teacher')}"
+    with pytest.raises(ValueError, match=r"student.epochs: 1 -> 3") as refused:
+        experiment.train(changed(config, **{"student.epochs": 3}), workdir)
+    assert str(refused.value).endswith(
+        f"--workdir=NEW --config.student.initialize={shlex.quote(str(workdir))} {taught}"
+    )
+    with pytest.raises(ValueError, match="seed: 0 -> 1") as refused:
+        experiment.train(changed(config, **{"student.epochs": 3, "seed": 1}), workdir)
+    assert "initialize" not in str(refused.value)
+
+    flags = {"student.initialize": str(workdir), "teachers.teacher.path": f"{workdir}/checkpoints/teacher"}
+    flags |= {"student.epochs": 3, "student.optimizer.drops": (1 / 3,)}
+    longer = changed(config, **flags)
+    card = json.loads(experiment.train(longer, tmp_path / "run").read_text())
+    start = card["training"]["student"]["initial"]
+    assert start["params_sha256"] == json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
+    assert (start["path"], start["step"], start["same_images"]) == (workdir.name, 7, True)
+    told = "3 epochs (21 steps), learning rate 0.05 from epoch 1, 0.005 from epoch 2"
+    assert start["schedule"] == told
+    assert f"student: starts from student/last of {workdir.name} (step 7, self_distillation)" in capsys.readouterr().out
+    assert card["config"]["student"]["initialize"] == workdir.name
+    text = (report.write(tmp_path / "run")).read_text()
+    assert f"student starts from</dt><dd>student/last of {workdir.name} (step 7), the same images; {told}" in text
+    # The same command goes on without the other run.
+    again = json.loads(experiment.train(longer, tmp_path / "run").read_text())
+    assert again["training"]["student"]["initial"] == start
+
+
+def test_a_run_that_starts_from_another_has_its_first_weights_and_statistics(finished, tmp_path):
+    config, workdir, path = finished
+    still = {"student.initialize": str(workdir), "student.method": "at_bsl", "student.steps": 1}
+    card = experiment.train(changed(config, **still, **{"student.optimizer.learning_rate": 1e-30}), tmp_path)
+    first = json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
+    assert json.loads(card.read_text())["networks"]["student/last"]["params_sha256"] == first
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"student.initialize": "nowhere"}, "student.initialize is 'nowhere', and there is no such folder"),
+        ({"model.width": 8}, "has model.width 4; here it is 8"),
+        ({"student.method": "robal"}, "whose head is not that of student.method"),
+    ],
+)
+def test_first_weights_that_do_not_fit_are_refused(finished, tmp_path, overrides, message):
+    config, workdir, _ = finished
+    settings = {"student.initialize": str(workdir), "student.method": "at_bsl", **overrides}
+    with pytest.raises(ValueError, match=message):
+        experiment.train(changed(config, **settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeypatch):
+    config, workdir, _ = finished
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    settings = {"student.initialize": str(workdir), "student.method": "at_bsl", "data.split_seed": 1}
+    card = json.loads(experiment.train(changed(config, **settings), tmp_path).read_text())
+    assert not card["training"]["student"]["initial"]["same_images"]
+    assert any("trained on other images than this run's" in line for line in lines)
 
 
 def test_evaluation_settings_may_change_between_starts(finished):

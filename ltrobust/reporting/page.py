@@ -122,6 +122,12 @@ def _passport(evaluation: Evaluation) -> Element:
         "seeds": f"evaluation {card['protocol']['seed']}"
         + "".join(f", {phase} {run['seed']}" for phase, run in card["training"].items()),
         "selection": card["selection_rule"],
+        **{
+            f"{phase} starts from": f"{start['phase']}/{start['weights']} of {start['path']} (step {start['step']}), "
+            f"{'the same' if start['same_images'] else 'other'} images; {start['schedule']}"
+            for phase, run in card["training"].items()
+            if (start := run.get("initial"))
+        },
         "commit": _commits(card),
         "device": f"{numerics['devices']} x {numerics['device']} ({numerics['backend']})",
         "precision": f"{numerics['compute_dtype']}, search matmul {numerics['search_matmul_precision']}; verdicts "

@@ -25,6 +25,8 @@ from ltrobust.training.steps import StepSettings
 
 NAMES = ("teacher", "student")
 SUBSETS = ("balanced", "all")
+# Values of `initialize` that are no path.
+INITIAL = ("scratch", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,7 +98,7 @@ def from_checkpoints(
     method = phases.make_method(config, about["phase"])
     module = phases.make_module(config, len(counts), head=method.head, exact=exact)
     with Checkpoints(folder, read_only=True) as checkpoints:
-        restored = checkpoints.restore_weights(_template(module, image_shape))
+        restored = checkpoints.restore_weights(template(module, image_shape))
         step = checkpoints.latest()
     if weights not in restored:
         raise ValueError(f"{key}.weights is {weights!r}, but {folder} has {', '.join(restored)} only.")
@@ -116,7 +116,7 @@ def from_checkpoints(
     return Known(teacher, described)
 
 
-def _template(module: Any, image_shape: tuple[int, ...]) -> Weights:
+def template(module: Any, image_shape: tuple[int, ...]) -> Weights:
     """Weights of the module's shapes, for a restoration; no draw is compiled."""
     shapes = jax.eval_shape(lambda key: models.initialise(module, key, image_shape), jax.random.key(0))  # pyright: ignore
     return Weights(*jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))

@@ -241,3 +241,14 @@ def few_validation_images(place: Place) -> Told:
     assert card(place.folder / "run")["selection_rule"].startswith("no weights")
     (line,) = [line for line in lines if "no weights are selected" in line]
     return Told("exit status 0; last weights only, the card says so", line)
+
+
+@fault("longer run in the same workdir", "`--config.student.epochs=4` in the workdir of a run of 2")
+def longer_run(place: Place) -> Told:
+    place.finished()
+    return place.refused(*TINY, "--config.student.epochs=4")
+
+
+@fault("first weights that are not there", "`--config.student.initialize=nowhere`")
+def no_first_weights(place: Place) -> Told:
+    return place.refused(*ALONE, "--config.student.initialize=nowhere")

@@ -1,0 +1,123 @@
+"""First weights of a phase from another run's checkpoint; the optimiser and the schedule start afresh."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from ltrobust import processes
+from ltrobust.data.splits import Splits
+from ltrobust.training import phases, teachers
+from ltrobust.training.checkpoints import Checkpoints, folder_in
+from ltrobust.training.state import Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """Weights to start from, and what checkpoints and cards say of where they come from."""
+
+    weights: Weights
+    about: dict[str, Any]
+
+
+def load(
+    config: Any, planned: Mapping[str, phases.Phase], checkpoints: epath.Path, splits: Splits
+) -> dict[str, Initial]:
+    """Phase -> its first weights, for phases whose `initialize` is a path and that have no checkpoint yet.
+
+    Prints where each of them starts and with what schedule.
+
+    Args:
+      checkpoints: the folder that holds the phases' own.
+
+    Raises:
+      ValueError: a path that does not exist, or a network of another model, head or number of classes.
+    """
+    found = {}
+    for name, phase in planned.items():
+        path = config[name].initialize
+        if path in phases.INITIAL or any((checkpoints / name).glob("[0-9]*")):
+            continue
+        found[name] = _from_checkpoint(config, name, phase, splits)
+        if processes.first():
+            print(f"{name}: starts from {describe(found[name].about)}")
+    return found
+
+
+def describe(about: Mapping[str, Any]) -> str:
+    """Where a phase started and its schedule, in a sentence."""
+    return (
+        f"{about['phase']}/{about['weights']} of {about['path']} (step {about['step']}, {about['method']}), with a "
+        f"fresh optimiser; {about['schedule']}"
+    )
+
+
+def describe_schedule(phase: phases.Phase) -> str:
+    """Length and learning rates of a phase: at most five rates with their first epochs, else the first and the last."""
+    epochs = phase.settings.epochs
+    steps = jnp.asarray([phase.schedule.first_step(epoch) for epoch in range(epochs)])
+    rates = [float(f"{rate:.6g}") for rate in np.asarray(jax.vmap(phase.learning_rate)(steps))]
+    changes = [epoch for epoch in range(epochs) if epoch == 0 or rates[epoch] != rates[epoch - 1]]
+    if len(changes) <= 5:
+        told = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
+    else:
+        told = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
+    return f"{epochs} epochs ({phase.total_steps} steps), learning rate {told}"
+
+
+def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits) -> Initial:
+    """The last weights of the checkpoint that `<name>.initialize` names, checked against the phase."""
+    path, key = config[name].initialize, f"{name}.initialize"
+    folder = folder_in(path)
+    if folder is None:
+        raise ValueError(
+            f"{key} is {path!r}, and there is no such folder; give scratch, teacher, a workdir (its student), or a "
+            "phase's folder of checkpoints."
+        )
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        about = checkpoints.about()
+        _check_model(about, config, key, folder, splits)
+        method = phases.make_method(ConfigDict(about["config"]), about["phase"])
+        if method.head != phase.settings.method.head:
+            raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {name}.method.")
+        weights = checkpoints.restore_weights(teachers.template(phase.settings.module, splits.images.shape[1:]))["last"]
+        step = checkpoints.latest()
+    same_images = about["data"]["fingerprints"] == splits.fingerprints
+    if not same_images:
+        logging.warning(
+            "%s (%s) was trained on other images than this run's; they may be among the validation images here.",
+            *(key, folder),
+        )
+    described = {
+        "from": "checkpoint",
+        "path": Path(path).name,
+        "phase": about["phase"],
+        "weights": "last",
+        "step": step,
+        "method": method.name,
+        "same_images": same_images,
+        "schedule": describe_schedule(phase),
+    }
+    return Initial(weights, described)
+
+
+def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.Path, splits: Splits) -> None:
+    """Refuses a checkpoint of another architecture or number of classes."""
+    classes = len(about["examples"]["class_counts"])
+    if classes != splits.num_classes:
+        raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {splits.num_classes}.")
+    free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
+    there = {"activation": "relu", **about["config"]["model"]}
+    for setting, here in config.model.items():
+        if setting not in free and there.get(setting) != here:
+            raise ValueError(
+                f"{key} ({folder}) has model.{setting} {there.get(setting)!r}; here it is {here!r}. Give the value of "
+                "that run."
+            )
