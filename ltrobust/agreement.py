@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, estimate in means.items():
         print(f"{_TITLES[name]:32s} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]")
     if target is not None:
-        write_json(target, about | {name: estimate._asdict() for name, estimate in means.items()})
+        write_json(target, about | {name: estimate._asdict() for name, estimate in means.items()}, new=True)
 
 
 if __name__ == "__main__":

@@ -273,10 +273,10 @@ def main(arguments: list[str] | None = None) -> None:
         found = compare_models(models, second, given.column)
         print(render(found))
         if given.json is not None:
-            write_json(given.json, found)
+            write_json(given.json, found, new=True)
         if given.html is not None:
             drawn = pictures(models, found, given.data_dir, given.cache_dir)
-            write_text(given.html, comparison_page.render(found, *drawn))
+            write_text(given.html, comparison_page.render(found, *drawn), new=True)
     except (ValueError, OSError) as error:
         sys.exit(f"ltrobust: {error}")
 

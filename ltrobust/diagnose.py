@@ -20,7 +20,7 @@ import numpy as np
 from ltrobust import runs
 from ltrobust.data import superclasses
 from ltrobust.evaluation import diagnosis, store
-from ltrobust.files import without_nan, write_json, write_text
+from ltrobust.files import without_nan, write_new_json, write_text
 from ltrobust.reporting import cards
 from ltrobust.reporting import diagnosis as page
 
@@ -71,13 +71,10 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> dict
 def write(found: Mapping[str, Any], folder: Path) -> Path:
     """Writes a diagnosis as JSON and as a page, under the first number that is free; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    number, stem = 1, "diagnosis"
-    while any((folder / f"{stem}.{kind}").exists() for kind in ("json", "html")):
-        number += 1
-        stem = f"diagnosis-{number}"
-    write_json(folder / f"{stem}.json", found)
-    write_text(folder / f"{stem}.html", page.render(found))
-    return folder / f"{stem}.html"
+    numbers = write_new_json(folder / "diagnosis.json", found, beside=".html")
+    path = numbers.with_suffix(".html")
+    write_text(path, page.render(found), new=True)
+    return path
 
 
 def _names(models: Sequence[runs.Model]) -> list[str]:

@@ -5,16 +5,36 @@ import fcntl
 import json
 import math
 import os
+import re
+import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+# What `hold` writes into a folder's `lock`.
+_HOLDER = re.compile(rb"(process \d+ on [^\n]*\n?)?")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
+def write_json(path: Path, value: Any, *, new: bool = False) -> None:
+    """Writes JSON, whole or not at all; `new` and errors as for `write_text`."""
     plain = json.loads(json.dumps(without_nan(value), allow_nan=False))
-    write_text(path, _layout(plain) + "\n")
+    write_text(path, _layout(plain) + "\n", new=new)
+
+
+def write_new_json(path: Path, value: Any, beside: str = "") -> Path:
+    """Writes JSON to `path`, or to the first free of `<stem>-2<suffix>`, `<stem>-3<suffix>` ...; returns the path.
+
+    A name is also taken if a file of that stem with the suffix `beside` exists. Two processes never get the same name.
+    """
+    number, free = 1, path
+    while True:
+        if not (beside and free.with_suffix(beside).exists()):
+            with contextlib.suppress(FileExistsError):
+                write_json(free, value, new=True)
+                return free
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def _layout(value: Any, depth: int = 1) -> str:
@@ -31,14 +51,46 @@ def _layout(value: Any, depth: int = 1) -> str:
     return "\n".join([begin, ",\n".join(rows), " " * (depth - 1) + end])
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, new: bool = False) -> None:
     """Writes text beside the target and renames it, so that a reader never sees half a file.
 
-    What UTF-8 does not have, such as bytes of a file's name that are no UTF-8, is written as escapes.
+    Args:
+      path: the target.
+      text: written as UTF-8. What UTF-8 does not have, such as bytes of a file's name that are no UTF-8, is escaped.
+      new: whether the target must not exist, also where another process makes it at the same moment.
+
+    Raises:
+      FileExistsError: `new`, and the target exists.
     """
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    if new and (path.exists() or path.is_symlink()):
+        raise FileExistsError(f"{path} exists; nothing is overwritten.")
+    # Another process may write the same file: each one has a temporary file of its own.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        if new:
+            _rename_to_new(partial, path)
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rename_to_new(partial: Path, path: Path) -> None:
+    """Renames a file to a name that must be free. One file system call, where there are hard links."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise FileExistsError(f"{path} exists; nothing is overwritten.") from None
+    except OSError:  # no hard links on this file system: the name is claimed by an empty file
+        path.open("x").close()
+        partial.replace(path)
+
+
+def is_partial(path: Path, name: str) -> bool:
+    """Whether a file is what a process left that died while it wrote the file `name` in the same folder."""
+    return path.name.startswith(f"{name}.") and path.name.endswith(".partial")
 
 
 def end_line(path: Path) -> None:
@@ -55,27 +107,47 @@ def hold(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing to a folder, by a lock on its file `lock` that ends with this process.
 
     Raises:
-      ValueError: another process holds it (says which), or it cannot be written.
+      ValueError: another process holds it (says which), it cannot be written, or its file `lock` is not one that this
+        function wrote, which is left as it is.
     """
     with _open_lock(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
+            holder = _read_lock(file).decode(errors="replace").strip() or "unknown"
             raise ValueError(
-                f"{folder} is being written to by another process ({file.read().strip() or 'unknown'}); wait for it, "
-                "stop it, or give another folder."
+                f"{folder} is being written to by another process ({holder}); wait for it, stop it, or give another "
+                "folder."
             ) from None
+        if not _HOLDER.fullmatch(_read_lock(file)):
+            raise ValueError(
+                f"{folder / 'lock'} is not a lock of ltrobust, so it is not written to; move it away, or give another "
+                "folder."
+            )
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()
         yield
 
 
-def _open_lock(folder: Path) -> TextIO:
+def is_lock(path: Path) -> bool:
+    """Whether a file is the `lock` that `hold` leaves in a folder."""
+    if path.name != "lock" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return bool(_HOLDER.fullmatch(_read_lock(file)))
+
+
+def _read_lock(file: BinaryIO) -> bytes:
+    """The first bytes of a lock, enough to tell it from any other file."""
+    file.seek(0)
+    return file.read(1024)
+
+
+def _open_lock(folder: Path) -> BinaryIO:
     """The folder's file `lock`."""
     try:
-        return (folder / "lock").open("a+")
+        return (folder / "lock").open("ab+")
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error}); give another folder, or make it writable.") from error
 

@@ -43,11 +43,13 @@ def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrob
     Raises:
       ValueError: nothing to report, or a `report.html` that is not a page as this function left it.
     """
-    path = workdir / NAME
-    _check_replaceable(path)
-    text = page.render(gather(workdir, data_dir=data_dir, cache_dir=cache_dir))
-    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `write_text` writes it
-    write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
+    path, drawn = workdir / NAME, None
+    # Another process may write a card and its page in the meantime, which an older drawing must not replace.
+    while drawn != (names := sorted((workdir / "results").glob("*.json"))):
+        _check_replaceable(path)
+        drawn, text = names, page.render(gather(workdir, data_dir=data_dir, cache_dir=cache_dir))
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `write_text` writes it
+        write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
     return path
 
 

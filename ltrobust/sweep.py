@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust import workdir
-from ltrobust.files import hold, read_json
+from ltrobust.files import hold, read_json, write_text
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
 
@@ -240,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     axes = [key for key in sweep.cells[0].place if key != "seed"]
     table = grid.render(("variant", *axes), list(labelled_cards(sweep, given.out)))
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "table.md").write_text(table)
+    write_text(given.out / "table.md", table)
     print(f"\n{table}")
     counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
     if not given.table:

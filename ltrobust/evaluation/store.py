@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ltrobust.evaluation import identity
-from ltrobust.files import end_line, hold, read_json, without_nan, write_json
+from ltrobust.files import end_line, hold, is_partial, read_json, without_nan, write_json
 
 FORMAT = 3
 
@@ -224,14 +224,18 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
     path = folder / "passport.json"
     if not path.exists():
         # A process that died while it wrote the passport of a new store leaves a part of it.
-        if folder.exists() and any(found.name != "passport.json.partial" for found in folder.iterdir()):
+        others = [found for found in (folder.iterdir() if folder.exists() else ()) if not is_partial(found, path.name)]
+        if others and not path.exists():
             raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(path, here)
+            write_json(path, here, new=True)
+            return
+        except FileExistsError as error:  # another process has just made it
+            if not path.exists():
+                raise ValueError(f"verdict store {folder} cannot be written ({error}); give another folder.") from error
         except OSError as error:
             raise ValueError(f"verdict store {folder} cannot be written ({error}); give another folder.") from error
-        return
     there = read_json(path)
     found = _differences(there, here)
     if found:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import ltrobust
-from ltrobust.files import without_nan, write_json
+from ltrobust.files import without_nan, write_new_json
 
 CARD_VERSION = 2
 REQUIRED = (
@@ -101,12 +101,7 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
     if missing:
         raise ValueError(f"result card {name!r} lacks {', '.join(missing)}; a card without them is not written.")
     folder.mkdir(parents=True, exist_ok=True)
-    number, path = 1, folder / f"{name}.json"
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}.json"
-    write_json(path, card)
-    return path
+    return write_new_json(folder / f"{name}.json", card)
 
 
 def _version(package: str) -> str:

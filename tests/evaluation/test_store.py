@@ -159,7 +159,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
 
 
 def test_a_store_whose_passport_was_half_written_is_begun_again(tmp_path):
-    (tmp_path / "passport.json.partial").write_text('{"form')
+    (tmp_path / "passport.json.0a1b2c3d.partial").write_text('{"form')
     Store(tmp_path, {"seed": 0}).close()
     assert store.read(tmp_path) == ({"format": store.FORMAT, "seed": 0}, {})
 

@@ -106,7 +106,8 @@ def half_written(workdir: Path) -> dict[tuple[str, int], str]:
     for pattern in ("checkpoints/*/*.orbax-checkpoint-tmp*", "verdicts/*/*.partial", "results/*.partial"):
         for path in workdir.glob(pattern):
             with contextlib.suppress(FileNotFoundError):
-                found[str(path), path.stat().st_ino] = "checkpoint" if pattern.startswith("checkpoints") else path.name
+                what = "checkpoint" if pattern.startswith("checkpoints") else path.name.rsplit(".", 2)[0]
+                found[str(path), path.stat().st_ino] = what
     return found
 
 
