@@ -4,6 +4,7 @@ Each function raises a ValueError that names the values and what to do.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -15,7 +16,7 @@ from ltrobust.data.splits import Splits
 from ltrobust.evaluation import protocols
 from ltrobust.methods import TEACHER
 from ltrobust.reporting import cards
-from ltrobust.training import phases, teachers
+from ltrobust.training import phases, records, teachers
 
 SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
 
@@ -119,6 +120,20 @@ def same_teachers(about: Mapping[str, Any], taught: Mapping[str, Any], folder: e
                 f"{there['params_sha256'][:12]}, now {taught[name]['params_sha256'][:12]}); give that one, or start "
                 "in a new workdir."
             )
+
+
+def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: list[str]) -> None:
+    """Refuses to train phases again that are finished by the workdir's records: their checkpoints are elsewhere."""
+    file = workdir / "metrics.jsonl"
+    recorded = {record["phase"] for record in records.read(file)} if file.is_file() else set()
+    # A phase begins when the one before it is finished, the evaluation when all are.
+    finished = wanted if any((workdir / "results").glob("*.json")) else wanted[:-1] if wanted[-1] in recorded else []
+    missing = [name for name in finished if name in recorded and not any((checkpoints / name).glob("[0-9]*"))]
+    if missing:
+        raise ValueError(
+            f"{workdir} has records of a finished {missing[-1]} phase, but there is no checkpoint in "
+            f"{checkpoints / missing[-1]}. Give its checkpoint.dir, or train anew in another workdir."
+        )
 
 
 def teacher_is_there(checkpoints: epath.Path, wanted: list[str]) -> None:

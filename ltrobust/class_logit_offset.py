@@ -114,7 +114,7 @@ def apply(
 
     Raises:
       ValueError: a path that does not exist, weights that are not there, other images than the run was trained on, no
-        validation part, or a head without a linear layer.
+        validation part, a head without a linear layer, or an `out` that is neither empty nor of this run.
     """
     began = time.monotonic()
     folder, about = teachers.about_of(run, key="run")
@@ -156,7 +156,7 @@ def apply(
     network = results.Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**workdirs.plain(config), "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
     training = {about["phase"]: experiment.describe_training(about)}
-    out.mkdir(parents=True, exist_ok=True)
+    workdirs.claim(out, config)
     with hold(out):
         card = f"{config.eval.protocol}-class_logit_offset"
         path = results.report(config, settings, out, card, splits, {name: network}, training, mesh, began)

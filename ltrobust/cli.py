@@ -29,7 +29,11 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 _PATIENCE = flags.DEFINE_integer("patience", 60, "Seconds after which processes give one another up.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "diagnose", "report"], "What to do.")
-_FLAGS = ("config", *(flag.name for flag in (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE)))
+_ADOPT = flags.DEFINE_bool(
+    "adopt", False, "Use a workdir that is neither empty nor a run's; its files stay as they are."
+)
+_OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT)
+_FLAGS = ("config", *(flag.name for flag in _OWN))
 
 
 def run() -> None:
@@ -64,7 +68,7 @@ def main(arguments: list[str]) -> None:
         with preemption.listening():
             if _MODE.value != "report":
                 work = {"train": experiment.train, "evaluate": experiment.evaluate, "diagnose": experiment.diagnose}
-                work[_MODE.value](_CONFIG.value, workdir, preemption)
+                work[_MODE.value](_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
             if processes.first():
                 _draw(workdir, required=_MODE.value == "report")
     except Preempted as request:

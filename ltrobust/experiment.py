@@ -52,29 +52,29 @@ class Trained:
     mesh: Mesh
 
 
-def train(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
+def train(config: Any, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
     With several processes all of them call it; the first one writes. The same call in the same workdir resumes where it
-    stopped.
+    stopped. `adopt` makes a folder with files of others in it a workdir (`workdir.enter`).
 
     Raises:
       ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
-        another process is at work in the workdir.
+        another process is at work in the workdir, or the folder is no workdir.
       Preempted: `preemption` was asked to stop.
     """
     began = time.monotonic()
-    with _training(config, workdir, preemption) as trained:
+    with _training(config, workdir, preemption, adopt) as trained:
         return report(config, workdir, config.eval.protocol, trained, began)
 
 
-def fit(config: Any, workdir: Path, preemption: Preemption | None = None) -> Trained:
+def fit(config: Any, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Trained:
     """As `train`, without the evaluation: no test image is read.
 
     Raises:
       ValueError, Preempted: as `train`.
     """
-    with _training(config, workdir, preemption) as trained:
+    with _training(config, workdir, preemption, adopt) as trained:
         return trained
 
 
@@ -85,7 +85,7 @@ def report(config: Any, workdir: Path, name: str, trained: Trained, began: float
 
 
 @contextlib.contextmanager
-def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iterator[Trained]:
+def _training(config: Any, workdir: Path, preemption: Preemption | None, adopt: bool) -> Iterator[Trained]:
     """Trains every phase; the workdir stays locked until the body ends."""
     mesh = devices.make_mesh()
     with processes.all_or_none():
@@ -102,9 +102,11 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None) -> Iter
     with contextlib.ExitStack() as held:
         with processes.all_or_none():
             if processes.first():
-                workdirs.claim(workdir, config)
+                workdirs.claim(workdir, config, adopt=adopt)
                 held.enter_context(hold(workdir))
-            checks.teacher_is_there(checkpoint_folder(config, workdir), wanted)
+            folder = checkpoint_folder(config, workdir)
+            checks.teacher_is_there(folder, wanted)
+            checks.checkpoints_are_there(workdir, folder, wanted)
         preemption = preemption or Preemption()
         # One process alone may stop where it is; several have to agree first.
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
@@ -197,8 +199,10 @@ def _run_phases(
     return networks, training
 
 
-def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
+def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
     """Restores a checkpoint on the devices at hand, evaluates all of its weights and writes a card.
+
+    The workdir may be another one than the checkpoint's. `adopt` is as in `train`.
 
     Raises:
       ValueError: the checkpoint was made with another model or other data (lists the differences). Another threat is
@@ -238,10 +242,14 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None) -
     training = {about["phase"]: describe_training(about)}
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
+    with processes.all_or_none():
+        if processes.first():
+            places = {group: here[group] for group in ("data", "checkpoint")}
+            workdirs.enter(workdir, settings | places, adopt=adopt)
     return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
 
 
-def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None) -> Path:
+def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
     """As `evaluate`, under the protocol `diagnose`; then writes the diagnosis of the checkpoint's last weights.
 
     Returns the path of the page, in `workdir/diagnosis`.
@@ -252,7 +260,7 @@ def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None) -
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.eval.protocol = diagnoses.PROTOCOL
-    evaluate(config, workdir, preemption)
+    evaluate(config, workdir, preemption, adopt=adopt)
     page = None
     with processes.all_or_none():
         if processes.first():
@@ -278,7 +286,8 @@ def load_splits(config: Any) -> Splits:
 
 def checkpoint_folder(config: Any, workdir: Path) -> epath.Path:
     """Where the phases' checkpoints lie, each in a folder of its name: anywhere that epath reaches."""
-    return epath.Path(config.checkpoint.dir) if config.checkpoint.dir else epath.Path(workdir) / "checkpoints"
+    folder = workdirs.checkpoint_dir(workdir, config.checkpoint.dir)
+    return epath.Path(folder) if folder else epath.Path(workdir) / "checkpoints"
 
 
 def _find_checkpoints(config: Any, workdir: Path) -> epath.Path:

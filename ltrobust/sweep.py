@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust import workdir
-from ltrobust.files import hold, read_json, write_text
+from ltrobust.files import hold, is_lock, read_json, write_text
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
 
@@ -177,7 +177,7 @@ def _left(sweep: Sweep, out: Path, number: int, began: float, worked: int) -> st
 
 def _at_work(folder: Path) -> bool:
     """Whether another process holds the run's folder."""
-    if not (folder / "lock").exists():
+    if not is_lock(folder / "lock"):
         return False
     try:
         with hold(folder):

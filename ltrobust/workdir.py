@@ -9,8 +9,10 @@ report.html                    see `report.py`
 diagnosis/                     see `diagnose.py`
 """
 
+import copy
 import json
 import math
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,33 +20,27 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ltrobust.files import read_json, write_json
+from ltrobust.files import is_lock, is_partial, read_json, write_json
 
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
 _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
+# Of every configuration: by them a `config.json` is told from other programs' files of that name.
+_GROUPS = {"data", "threat", "model", "student", "eval"}
+# Keys whose paths are recorded as absolute ones: the run may be continued from another folder.
+_PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
+def claim(workdir: Path, config: ConfigDict, *, adopt: bool = False) -> None:
     """Makes the folder this configuration's, or checks that it is already.
 
     Raises:
-      ValueError: the folder belongs to another configuration (lists the differences), its `config.json` is damaged, or
-        it cannot be written.
+      ValueError: the folder belongs to another configuration (lists the differences), or as `enter`.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = workdir / "config.json"
-        if not file.exists():
-            write_json(file, plain(config))
-            return
-    except OSError as error:
-        raise ValueError(
-            f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR."
-        ) from error
-    found = differences(read_json(file), plain(config))
+    enter(workdir, plain(config), adopt=adopt)
+    found = differences(read_json(workdir / "config.json"), plain(config))
     if found:
         elsewhere = plain(config)["checkpoint"]["dir"]
         student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
@@ -71,6 +67,77 @@ def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
         "\nTo train that student further, start a new run from its last weights; epochs and rates count anew:\n"
         f"  --workdir=NEW --config.student.initialize={shlex.quote(student)}{taught}"
     )
+
+
+def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> None:
+    """Makes a folder a workdir, with this configuration in its `config.json`; one that is a workdir keeps its own.
+
+    Args:
+      workdir: the folder.
+      config: plain values.
+      adopt: whether files of others may be in the folder; they stay as they are.
+
+    Raises:
+      ValueError: without `adopt`, the folder holds files and none of them is the `config.json` of a run; its
+        `config.json` is damaged or another program's; or it cannot be written.
+    """
+    try:
+        file = workdir / "config.json"
+        if file.exists():
+            if not read_json(file).keys() >= _GROUPS:
+                raise ValueError(f"{file} is not the configuration of a run; give another folder with --workdir=DIR.")
+            return
+        if not adopt and workdir.is_dir():
+            _check_empty(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(file, _with_absolute_places(config), new=True)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and file.exists():  # another process has just made it
+            return
+        raise ValueError(
+            f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR."
+        ) from error
+
+
+def _check_empty(workdir: Path) -> None:
+    """Refuses a folder with anything in it but what a process left that died while it made it a workdir."""
+    found = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
+    if found:
+        raise ValueError(
+            f"workdir {workdir} is not empty and has no config.json of a run (it holds {found[0]}"
+            f"{f' and {len(found) - 1} more' if found[1:] else ''}); give another folder with --workdir=DIR, or "
+            "--adopt to use this one."
+        )
+
+
+def checkpoint_dir(workdir: Path, given: str) -> str:
+    """`checkpoint.dir` as an absolute path; empty for the workdir's own folder.
+
+    A relative one is relative to the folder that the run was first started from: the place is recorded in the
+    `config.json` of the workdir. It counts where it is still there and ends in the same name as the one given.
+    """
+    if not _is_relative(given):
+        return given
+    file = workdir / "config.json"
+    recorded = read_json(file).get("checkpoint", {}).get("dir", "") if file.exists() else ""
+    same = os.path.basename(os.path.normpath(recorded)) == os.path.basename(os.path.normpath(given))
+    return recorded if same and os.path.isabs(recorded) and os.path.isdir(recorded) else os.path.abspath(given)
+
+
+def _with_absolute_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with paths that do not depend on the current folder."""
+    found = copy.deepcopy(dict(config))
+    for group, key in _PLACES:
+        if _is_relative(path := found[group][key]):
+            found[group][key] = os.path.abspath(path)
+    if "/" in (path := found["eval"]["checkpoint"]) and _is_relative(path):  # else the name of a phase
+        found["eval"]["checkpoint"] = os.path.abspath(path)
+    return found
+
+
+def _is_relative(path: str) -> bool:
+    """Whether a path means another place in another folder."""
+    return bool(path) and not path.startswith(("/", "~")) and "://" not in path
 
 
 def check_values(config: ConfigDict) -> None:

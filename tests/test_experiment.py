@@ -365,3 +365,69 @@ def test_the_command_line_explains_mistakes_in_one_line(arguments, message, tmp_
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_relative_checkpoint_dir_is_the_same_place_from_every_folder(tiny, tmp_path, monkeypatch):
+    config = changed(tiny, **{"checkpoint.dir": "saved", "student.epochs": 1, "student.method": "at_bsl"})
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    workdir = tmp_path / "run"
+    card = json.loads(experiment.train(config, workdir).read_text())
+    assert json.loads((workdir / "config.json").read_text())["checkpoint"]["dir"] == str(tmp_path / "first" / "saved")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    monkeypatch.chdir(tmp_path / "second")
+    again = json.loads(experiment.train(config, workdir).read_text())
+    assert again["networks"] == card["networks"]
+    assert json.loads(experiment.evaluate(config, workdir).read_text())["networks"] == card["networks"]
+    assert (workdir / "metrics.jsonl").read_text().splitlines() == lines
+    assert not any((tmp_path / "second").iterdir())
+    # A place without checkpoints is not trained into again.
+    for other in ("elsewhere", str(tmp_path / "second" / "saved")):
+        with pytest.raises(ValueError, match=r"records of a finished student phase.*Give its checkpoint\.dir"):
+            experiment.train(changed(config, **{"checkpoint.dir": other}), workdir)
+    (tmp_path / "first" / "saved").rename(tmp_path / "second" / "saved")
+    moved = json.loads(experiment.train(config, workdir).read_text())
+    assert moved["networks"] == card["networks"], "a place that is moved is found from where it is"
+
+
+FOREIGN = {"notes.txt": "mine", "lock": "mine too", "metrics.jsonl": "{}\n"}
+
+
+@pytest.mark.parametrize(
+    "files", [*({name: text} for name, text in FOREIGN.items()), {"config.json": '{"layers": 12}'}]
+)
+def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tiny, finished, tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    message = r"config\.json is not the configuration of a run" if "config.json" in files else "is not empty.*--adopt"
+    checkpoint = changed(finished[0], **{"eval.checkpoint": str(finished[1])})
+    for call, config in ((experiment.train, tiny), (experiment.fit, tiny), (experiment.evaluate, checkpoint)):
+        with pytest.raises(ValueError, match=message):
+            call(config, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    config = changed(tiny, **{"student.epochs": 1, "student.method": "at_bsl"})
+    experiment.train(config, tmp_path, adopt=True)
+    experiment.train(config, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    other = tmp_path / "with a lock"
+    other.mkdir()
+    (other / "lock").write_text("mine too")
+    with pytest.raises(ValueError, match="lock is not a lock of ltrobust"):
+        experiment.train(config, other, adopt=True)
+    assert (other / "lock").read_text() == "mine too"
+
+
+def test_an_evaluation_of_another_workdirs_checkpoint_makes_a_workdir(finished, tmp_path):
+    config, workdir, _ = finished
+    (tmp_path / "config.json.0a1b2c3d.partial").write_text("{")  # of a process that died
+    changes = {"eval.checkpoint": str(workdir), "eval.limit": 1}
+    experiment.evaluate(changed(config, **changes), tmp_path)
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    assert recorded["eval"]["checkpoint"] == str(workdir)
+    assert recorded["student"] == json.loads((workdir / "config.json").read_text())["student"]
+    experiment.evaluate(changed(config, **changes, seed=7), tmp_path)

@@ -149,7 +149,7 @@ def run_without_looking(place: Place) -> tuple[int, str]:
     """`main` where a file of the folder cannot be read."""
     with place.patch.context() as patch:
         inner = dataclasses.replace(place, folder=place.folder / "nothing", patch=patch)
-        return inner.main(*ALONE, workdir=place.folder / "run")
+        return inner.main(*ALONE, "--adopt", workdir=place.folder / "run")
 
 
 @fault("second writer on a workdir", "another holder of the folder's lock")
@@ -252,3 +252,32 @@ def longer_run(place: Place) -> Told:
 @fault("first weights that are not there", "`--config.student.initialize=nowhere`")
 def no_first_weights(place: Place) -> Told:
     return place.refused(*ALONE, "--config.student.initialize=nowhere")
+
+
+@fault("workdir with files of somebody else", "a folder that holds `notes.txt` and `results.csv`")
+def foreign_folder(place: Place) -> Told:
+    (place.folder / "run").mkdir()
+    for name in ("notes.txt", "results.csv"):
+        (place.folder / "run" / name).write_text("mine")
+    return place.refused(*ALONE)
+
+
+@fault("file called `lock` that is not ours", "in a folder that is used with `--adopt`")
+def foreign_lock(place: Place) -> Told:
+    (place.folder / "run").mkdir()
+    (place.folder / "run" / "lock").write_text("mine")
+    told = place.refused(*ALONE, "--adopt", writes=True)
+    assert (place.folder / "run" / "lock").read_text() == "mine"
+    return told
+
+
+@fault("config.json of another program", 'a folder whose `config.json` holds `{"layers": 12}`')
+def foreign_configuration(place: Place) -> Told:
+    (place.folder / "run").mkdir()
+    (place.folder / "run" / "config.json").write_text('{"layers": 12}')
+    return place.refused(*ALONE)
+
+
+@fault("finished run without its checkpoints", "`--config.checkpoint.dir=DIR/nowhere` in a finished run's workdir")
+def checkpoints_elsewhere(place: Place) -> Told:
+    return place.refused(*TINY, f"--config.checkpoint.dir={place.folder / 'nowhere'}", workdir=place.finished())
