@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
+from ltrobust.names import nearest
 
 # The first epoch at a new rate, counted from 1, is the one after the fraction.
 EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}
@@ -139,8 +140,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def get_config(name: str = "") -> ConfigDict:
     if name not in RECIPES:
-        # Of the errors a configuration may raise, the command line tells this one without a traceback.
-        raise KeyError(f"recipe is {name!r}; give --config=configs/published.py:NAME with one of {', '.join(RECIPES)}")
+        raise ValueError(
+            f"recipe is {name!r}; {nearest(name, RECIPES)}give --config=configs/published.py:NAME with one of "
+            f"{', '.join(RECIPES)}."
+        )
     config: Any = default.get_config()
     config.data.name = "cifar10"
     config.update_from_flattened_dict(RECIPES[name])

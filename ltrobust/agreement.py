@@ -22,6 +22,7 @@ from ltrobust.evaluation.gradient_agreement import Agreement, agreement
 from ltrobust.files import write_json
 from ltrobust.methods import Teacher
 from ltrobust.reporting import cards
+from ltrobust.terminal import accept_all_characters
 from ltrobust.training import phases, teachers
 
 _TITLES = {
@@ -82,6 +83,7 @@ def compare_networks(
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints means and their 95 % intervals over images."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(prog="python -m ltrobust.agreement", description=(__doc__ or "").split("\n")[0])
     for role in ("student", "teacher"):
         parser.add_argument(

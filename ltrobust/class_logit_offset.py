@@ -24,6 +24,7 @@ from ltrobust import checks, experiment, results
 from ltrobust import workdir as workdirs
 from ltrobust.files import hold
 from ltrobust.models import last_layer
+from ltrobust.terminal import accept_all_characters
 from ltrobust.training import devices, phases, teachers
 from ltrobust.training.state import Weights
 
@@ -165,6 +166,7 @@ def apply(
 
 def main(arguments: list[str] | None = None) -> None:
     """Fits, evaluates, and prints what was tried."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(
         prog="python -m ltrobust.class_logit_offset", description=(__doc__ or "").split("\n")[0]
     )

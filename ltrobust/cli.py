@@ -2,8 +2,10 @@
 
 ltrobust --config=configs/digits.py [--workdir=DIR] [--mode=train|evaluate|diagnose|report] [--config.key=value ...]
 ltrobust --config=configs/published.py:robal_n ...
+ltrobust --mode=evaluate --workdir=DIR [--config.key=value ...]
 
 A configuration that does not lie here is looked for among those that come with the package (ltrobust/recipes.py).
+Without --config, evaluate, diagnose and report use the one that the workdir's config.json records.
 Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
 (docs/tpu.md).
 """
@@ -11,16 +13,25 @@ Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --pro
 import errno
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from ltrobust import recipes
+import ltrobust
+from ltrobust import recipes, recorded
+from ltrobust.terminal import accept_all_characters
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py", "Configuration file.", lock_config=True)
+_DEFAULT = "configs/digits.py"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    f"Configuration file; default: the workdir's config.json, for training {_DEFAULT}.",
+    lock_config=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default: runs/<name of the configuration>.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "HOST:PORT of process 0; auto: found out from Cloud TPU, Slurm, Open MPI or Kubernetes."
@@ -32,12 +43,14 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "diagnose", "re
 _ADOPT = flags.DEFINE_bool(
     "adopt", False, "Use a workdir that is neither empty nor a run's; its files stay as they are."
 )
-_OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT)
+_VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
+_OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT, _VERSION)
 _FLAGS = ("config", *(flag.name for flag in _OWN))
 
 
 def run() -> None:
-    """The command `ltrobust`, and `main.py`."""
+    """The command `ltrobust`, `python -m ltrobust`, and `main.py`."""
+    accept_all_characters()
     program = sys.modules["__main__"]
     program.__doc__ = program.__doc__ or __doc__  # what absl prints for --help ...
     for name in _FLAGS:  # ... with the flags that it counts as the program's own
@@ -105,33 +118,46 @@ def _draw(workdir: pathlib.Path, *, required: bool) -> None:
 
 def parse(arguments: list[str]) -> list[str]:
     """Parses flags; a mistake in a configuration file, or in its name, a key or a value, is told in one line."""
+    if {"--version", "-version"} & set(arguments[1:]):
+        print(f"ltrobust {ltrobust.__version__}")
+        sys.exit(0)
     recipes.importable()
+    given, rest = _taken(arguments[1:], "config")
+    name = given[-1] if given else _default(rest)
+    # The flags' own messages on configurations hold tracebacks: what is wrong with one is found before.
     try:
-        rest = app.parse_flags_with_usage(_with_shipped(arguments))
-        assert _CONFIG.value is not None
-        if isinstance(_CONFIG.value, ConfigDict):  # else a stand-in that says, when it is used, why there is none
-            recipes.check_keys(_CONFIG.value)
-        return rest
-    except (AttributeError, KeyError) as error:
-        # ml_collections quotes the message on a key inside another one.
-        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\"")
-        sys.exit(f"ltrobust: the configuration has no key '{text}")
-    except OSError as error:
-        sys.exit(f"ltrobust: {error}\nGive the path of a configuration, such as --config=configs/digits.py.")
+        config = recipes.load(name)
+    except FileNotFoundError as error:
+        sys.exit(f"ltrobust: {error}")
     except Exception as error:  # a configuration is a program: anything may be raised in it
-        sys.exit(f"ltrobust: the configuration cannot be read: {type(error).__name__}: {error}")
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        shown = name.removeprefix(f"{recorded.__file__}:")
+        sys.exit(f"ltrobust: the configuration {shown} cannot be read: {kind}{error}")
+    try:
+        for word in rest:
+            if override := re.fullmatch(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", word, re.DOTALL):
+                recipes.check_override(config, *override.groups())
+    except ValueError as error:
+        sys.exit(f"ltrobust: {error}")
+    return app.parse_flags_with_usage([*arguments[:1], f"--config={recipes.find(name)}", *rest])
 
 
-def _with_shipped(arguments: list[str]) -> list[str]:
-    """The words, with a configuration that is not here replaced by the path of one that comes with the package."""
-    words, value_follows = [], False
-    for word in arguments:
+def _taken(arguments: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """The values that a flag is given among the words, and the other words."""
+    values, rest, words = [], [], iter(arguments)
+    for word in words:
         name, sign, value = word.partition("=")
-        if value_follows:
-            words.append(recipes.find(word))
-        elif name in ("--config", "-config") and sign:
-            words.append(f"{name}={recipes.find(value)}")
+        if name in (f"--{flag}", f"-{flag}"):
+            values.append(value if sign else next(words, ""))
         else:
-            words.append(word)
-        value_follows = word in ("--config", "-config")
-    return words
+            rest.append(word)
+    return values, rest
+
+
+def _default(arguments: list[str]) -> str:
+    """The configuration where none is given: the workdir's own, unless it is to be trained; else the package's."""
+    modes, workdirs = (_taken(arguments, flag)[0] for flag in ("mode", "workdir"))
+    file = pathlib.Path(workdirs[-1] if workdirs else "") / "config.json"
+    if workdirs and modes and modes[-1] != "train" and file.is_file():
+        return f"{recorded.__file__}:{file}"
+    return _DEFAULT

@@ -28,6 +28,7 @@ from ltrobust.files import write_json, write_text
 from ltrobust.reporting import comparison, comparison_page, over_seeds
 from ltrobust.reporting import flips as flips_text
 from ltrobust.runs import Model
+from ltrobust.terminal import accept_all_characters
 
 _PICTURES = 6
 
@@ -247,6 +248,7 @@ def render(found: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the comparison, and writes it where asked."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(prog="python -m ltrobust.compare", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "runs",

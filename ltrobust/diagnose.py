@@ -21,8 +21,10 @@ from ltrobust import runs
 from ltrobust.data import superclasses
 from ltrobust.evaluation import diagnosis, store
 from ltrobust.files import without_nan, write_new_json, write_text
+from ltrobust.names import nearest
 from ltrobust.reporting import cards
 from ltrobust.reporting import diagnosis as page
+from ltrobust.terminal import accept_all_characters
 
 VERSION = 1
 PROTOCOL = runs.OWN_PAGE
@@ -44,7 +46,9 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> dict
     first = passports[0]
     columns = store.columns(first)[1:]
     if column is not None and column not in columns:
-        raise ValueError(f"no column {column!r} under attack; there are {', '.join(columns)}.")
+        raise ValueError(
+            f"no column {column!r} under attack; {nearest(column, columns)}there are {', '.join(columns)}."
+        )
     classifiers = [_classifier(model.of) for model in found]
     models = [
         _model(name, model, classifier, ["clean", *columns])
@@ -118,6 +122,7 @@ def _model(name: str, model: runs.Model, classifier: Mapping[str, Any], columns:
 
 def main(arguments: list[str] | None = None) -> None:
     """Writes the diagnosis and prints its tables."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(prog="python -m ltrobust.diagnose", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a verdict store, a workdir, or WORKDIR:NETWORK")
     parser.add_argument("--column", help="an attack or a combination, shown in full; default: the protocol's headline")

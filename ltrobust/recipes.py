@@ -4,7 +4,8 @@ A checkout has them at its root, `configs/*.py`; an installed package has a copy
 way they go by the same names, such as `configs/folder.py` or `configs/published.py:robal_n`.
 """
 
-import difflib
+import ast
+import inspect
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from ltrobust.names import nearest
 
 
 def root() -> Path:
@@ -41,17 +44,84 @@ def load(name: str) -> ConfigDict:
         has several.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is no configuration, or has other keys than `configs/default.py` (`check_keys`).
+      FileNotFoundError: there is no such file (names those that come with the package).
+      ValueError: it is no configuration, has no such recipe, or has other keys than `configs/default.py`
+        (`check_keys`).
     """
     importable()
-    file, _, recipe = find(name).partition(":")
-    get_config = runpy.run_path(file).get("get_config")
+    path = find(name).partition(":")[0]
+    file, sign, recipe = name.partition(":")
+    if not Path(path).is_file():
+        known = shipped()
+        raise FileNotFoundError(
+            f"there is no configuration {file!r}; {nearest(Path(file).stem, known)}known configurations: "
+            f"{', '.join(known)}; give configs/NAME.py of one, or the path of your own."
+        )
+    get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
         raise ValueError(f"{file} is no configuration; it must define get_config.")
-    config = get_config(*([recipe] if recipe else []))
+    given = [recipe] if sign else []
+    try:
+        inspect.signature(get_config).bind(*given)
+    except TypeError:
+        wanted = f"has no recipes; give {file}" if given else f"has several recipes; give {file}:NAME"
+        raise ValueError(f"{file} {wanted}.") from None
+    try:
+        config = get_config(*given)
+    except TypeError as error:
+        if "numpy" not in str(error):
+            raise
+        raise ValueError(f"{error}; make a plain number of a NumPy one, by float(x) or int(x).") from error
     check_keys(config)
     return config.lock()
+
+
+def shipped() -> list[str]:
+    """The names of the configurations that come with the package; `load` takes `configs/NAME.py`."""
+    return sorted(path.stem for path in (root() / "configs").glob("*.py") if path.stem != "__init__")
+
+
+def default() -> ConfigDict:
+    """The configuration of `configs/default.py`, which has every key that exists."""
+    return runpy.run_path(str(root() / "configs" / "default.py"))["get_config"]()
+
+
+def check_override(config: Any, key: str, value: str | None) -> None:
+    """Refuses a key on the command line that the configuration does not have, and a plain value for a group of keys.
+
+    Args:
+      config: the configuration that the key is of.
+      key: dotted.
+      value: as it was given; None where it is a word of its own.
+
+    Raises:
+      ValueError: says which key is meant.
+    """
+    key = key.partition("[")[0]
+    known = set(_keys(config))
+    group, sign, option = key.rpartition(".optimizer.options.")
+    if sign and option not in config[group].optimizer.options:
+        raise ValueError(
+            f"{key} is not set in the configuration file, so that it cannot be changed by a flag; set it there."
+        )
+    if key in known or ".optimizer.options" in key:
+        return
+    members = sorted(name for name in known if name.startswith(f"{key}."))
+    if not members:
+        raise ValueError(
+            f"the configuration has no key {key}; {nearest(key, known)}configs/default.py has every key that exists."
+        )
+    if value is not None and not _is_dict(value):
+        example = next((name for name in members if name in (f"{key}.name", f"{key}.method")), members[0])
+        raise ValueError(f"{key} is a group of keys and cannot be {value}; give one of its keys, such as {example}.")
+
+
+def _is_dict(text: str) -> bool:
+    """Whether a text is a Python dict, which may stand for several keys of a group."""
+    try:
+        return isinstance(ast.literal_eval(text), dict)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def check_keys(config: Any) -> None:
@@ -67,12 +137,11 @@ def check_keys(config: Any) -> None:
             f"the configuration is a {type(config).__name__}; get_config must return a ConfigDict, such as "
             "configs.default.get_config() with changes."
         )
-    known = set(_keys(runpy.run_path(str(root() / "configs" / "default.py"))["get_config"]()))
+    known = set(_keys(default()))
     found = set(_keys(config))
     for key in sorted(found - known):
-        nearest = difflib.get_close_matches(key, known, 1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else "; configs/default.py has every key that exists."
-        raise ValueError(f"the configuration has an unknown key {key}{hint}")
+        hint = nearest(key, known) or "configs/default.py has every key that exists."
+        raise ValueError(f"the configuration has an unknown key {key}; {hint.strip()}")
     for key in sorted(known - found):
         raise ValueError(f"the configuration has no key {key}; begin with configs.default.get_config().")
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ltrobust.data import sources
 from ltrobust.evaluation import metrics, store
+from ltrobust.names import nearest
 from ltrobust.reporting import cards
 from ltrobust.reporting.material import GROUPS, Evaluation, in_order
 
@@ -156,7 +157,9 @@ def candidates(argument: str) -> list[Candidate]:
             chosen.append(_candidate(workdir, evaluation, name))
     if not chosen:
         known = dict.fromkeys(name for evaluation in found for name in evaluation.networks)
-        raise ValueError(f"{folder} has no evaluated network {wanted!r}; it has {', '.join(known)}.")
+        raise ValueError(
+            f"{folder} has no evaluated network {wanted!r}; {nearest(wanted, known)}it has {', '.join(known)}."
+        )
     return chosen
 
 

@@ -23,10 +23,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltrobust import workdir
+from ltrobust import recipes, workdir
 from ltrobust.files import hold, is_lock, read_json, write_text
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
+from ltrobust.terminal import accept_all_characters
 
 # A cell's states; `elsewhere` is in the hands of another process.
 STATES = ("finished", "failed", "elsewhere")
@@ -87,7 +88,7 @@ def read(file: Path, out: Path) -> Sweep:
 
 def _configure(file: str, cell: Cell) -> Any:
     """The configuration with the cell's changes."""
-    config = runpy.run_path(file)["get_config"]().lock()
+    config = recipes.load(file)
     for key, value in cell.changes.items():
         try:
             config.update_from_flattened_dict({key: value})
@@ -224,6 +225,7 @@ def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], d
 
 def main(arguments: list[str] | None = None) -> None:
     """Works through a sweep and prints its table, which is also written to `DIR/table.md`."""
+    accept_all_characters()
     parser = argparse.ArgumentParser(prog="python -m ltrobust.sweep", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, help="Python file with CONFIG, VARIANTS and AXES")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")

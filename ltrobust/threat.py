@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from ltrobust.names import nearest
+
 NORMS = ("linf", "l2")
 # Radii below these, in 1/255, are what one writes who means pixel units: 8/255 and 0.3 for linf, 0.5 and 3 for l2.
 _LEAST = {"linf": 0.5, "l2": 5.0}
@@ -40,7 +42,9 @@ class Threat:
 
     def __post_init__(self, any_radius: bool) -> None:
         if self.norm not in NORMS:
-            raise ValueError(f"threat norm is {self.norm!r}; known norms: {', '.join(NORMS)}.")
+            raise ValueError(
+                f"threat norm is {self.norm!r}; {nearest(self.norm, NORMS)}known norms: {', '.join(NORMS)}."
+            )
         if not (math.isfinite(self.radius) and self.radius >= 0):
             raise ValueError(f"threat radius is {self.radius!r}/255; it must be finite and at least 0.")
         if 0 < self.radius < _LEAST[self.norm] and not any_radius:

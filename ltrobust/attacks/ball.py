@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ltrobust.names import nearest
 from ltrobust.threat import NORMS, Threat
 
 STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
@@ -122,7 +123,7 @@ def random_start(
 def check_start(start: str, threat: Threat) -> None:
     """Refuses what `random_start` does not know."""
     if start not in STARTS:
-        raise ValueError(f"attack start is {start!r}; known starts: {', '.join(STARTS)}.")
+        raise ValueError(f"attack start is {start!r}; {nearest(start, STARTS)}known starts: {', '.join(STARTS)}.")
     if start == "one_sided" and threat.norm != "linf":
         raise ValueError(f"attack start 'one_sided' is defined for linf only, not for {threat.norm}.")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ltrobust.data import image_operations
 from ltrobust.data.image_operations import Operation
+from ltrobust.names import nearest
 
 POLICIES = ("none", "base", "randaugment", "autoaugment")
 
@@ -115,7 +116,7 @@ def magnitude_at_level(name: str, level: int, top_level: int, *, height: int, wi
 def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -> None:
     """Refuses arguments that `augment` does not define."""
     if policy not in POLICIES:
-        raise ValueError(f"unknown policy {policy!r}; known: {', '.join(POLICIES)}")
+        raise ValueError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}known: {', '.join(POLICIES)}")
     if images.ndim != 4 or images.dtype != jnp.uint8:
         raise ValueError(f"images must be uint8 [B, H, W, C], got {images.dtype} {list(images.shape)}")
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != images.shape[:1]:

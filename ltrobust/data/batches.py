@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltrobust.names import nearest
+
 REMAINDERS = ("drop", "carry")
 
 # A table, because compilers may turn x / 255 into x * (1 / 255), which differs in the last bit.
@@ -65,7 +67,9 @@ def make_schedule(examples: int, batch_size: int, remainder: str) -> Schedule:
       ValueError: unknown remainder rule, or fewer examples than one batch.
     """
     if remainder not in REMAINDERS:
-        raise ValueError(f"batch remainder is {remainder!r}; known rules: {', '.join(REMAINDERS)}.")
+        raise ValueError(
+            f"batch remainder is {remainder!r}; {nearest(remainder, REMAINDERS)}known rules: {', '.join(REMAINDERS)}."
+        )
     if not 1 <= batch_size <= examples:
         raise ValueError(
             f"batch size is {batch_size}, but the phase trains on {examples} images; choose a size in [1, {examples}]."

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltrobust.names import nearest
+
 PROFILES = ("exp", "step")
 
 
@@ -67,7 +69,9 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
             f"imbalance ratio is {imbalance_ratio}; it is n_max / n_min and must be at least 1, or 0 for all images."
         )
     if profile not in PROFILES:
-        raise ValueError(f"long-tail profile is {profile!r}; known profiles: {', '.join(PROFILES)}.")
+        raise ValueError(
+            f"long-tail profile is {profile!r}; {nearest(profile, PROFILES)}known profiles: {', '.join(PROFILES)}."
+        )
     if classes < 2:
         raise ValueError(f"a long-tailed subset needs at least 2 classes, got {classes}.")
     if imbalance_ratio == 0:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ltrobust.data import cache, folder, pack_manifest
+from ltrobust.names import nearest
 
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
@@ -187,9 +188,9 @@ def _digest(entry: cache.Entry) -> str:
 
 def _check_request(name: object, split: object, data_dir: object, cache_dir: object) -> None:
     if not isinstance(name, str) or name not in NAMES:
-        raise ValueError(f"data set is {name!r}; known data sets: {', '.join(NAMES)}.")
+        raise ValueError(f"data set is {name!r}; {nearest(name, NAMES)}known data sets: {', '.join(NAMES)}.")
     if not isinstance(split, str) or split not in SPLITS:
-        raise ValueError(f"split is {split!r}; known splits: {', '.join(SPLITS)}.")
+        raise ValueError(f"split is {split!r}; {nearest(split, SPLITS)}known splits: {', '.join(SPLITS)}.")
     for key, value in (("data_dir", data_dir), ("cache_dir", cache_dir)):
         if not isinstance(value, str | os.PathLike):
             raise ValueError(f"{key} is {value!r}; give a path, or an empty string for the default.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ltrobust.attacks import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.attacks.search import Search
+from ltrobust.names import nearest
 from ltrobust.threat import Threat, pixels
 
 MOST_TARGETS = 9  # of the targeted attacks in `standard`
@@ -289,7 +290,8 @@ def get(name: str) -> Protocol:
       ValueError: unknown name; lists the known ones.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"evaluation protocol is {name!r}; known protocols: {', '.join(PROTOCOLS)}.")
+        hint = nearest(name, PROTOCOLS, {"autoattack": "standard", "auto_attack": "standard", "aa": "standard"})
+        raise ValueError(f"evaluation protocol is {name!r}; {hint}known protocols: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 

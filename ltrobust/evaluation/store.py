@@ -20,6 +20,7 @@ import numpy as np
 
 from ltrobust.evaluation import identity
 from ltrobust.files import end_line, hold, is_partial, read_json, without_nan, write_json
+from ltrobust.names import nearest
 
 FORMAT = 3
 
@@ -130,7 +131,7 @@ def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]
     known = columns(passport)
     column = column or known[-1]
     if column not in known:
-        raise ValueError(f"no column {column!r} in the store; it has {', '.join(known)}.")
+        raise ValueError(f"no column {column!r} in the store; {nearest(column, known)}it has {', '.join(known)}.")
     attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
     alone = {"clean": []} | {name: [*attack["after"], name] for name, attack in attacks.items()}
     return list((alone | dict(passport["protocol"]["combined"]))[column])

@@ -40,6 +40,7 @@ from ltrobust.methods.self_distillation import self_distillation
 from ltrobust.methods.trades_by_class import dafa, frl, wat
 from ltrobust.methods.weak_class import weak_class_reweight
 from ltrobust.methods.wrappers import awp, robust_lt
+from ltrobust.names import nearest
 
 REGISTRY: dict[str, Callable[..., Method]] = {
     "pgd_at": pgd_at,
@@ -102,12 +103,14 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
 def _checked(kind: str, registry: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
     """The function of that name, once it is known to take these settings."""
     if not isinstance(name, str) or name not in registry:
-        raise ValueError(f"{kind} is {name!r}; known {kind}s: {', '.join(registry) or 'none'}.")
+        hint = nearest(name, registry)
+        raise ValueError(f"{kind} is {name!r}; {hint}known {kind}s: {', '.join(registry) or 'none'}.")
     known = list(inspect.signature(registry[name]).parameters)[1:]
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ValueError(
-            f"{kind} {name} has no setting {', '.join(unknown)}; its settings: {', '.join(known) or 'none'}."
+            f"{kind} {name} has no setting {', '.join(unknown)}; {nearest(unknown[0], known)}its settings: "
+            f"{', '.join(known) or 'none'}."
         )
     return registry[name]
 

@@ -1,5 +1,7 @@
 """What methods check about their settings before anything is compiled."""
 
+from ltrobust.names import nearest
+
 # Where a paper and its released code differ: `as_described` follows the paper, `as_released` the code.
 VARIANTS = ("as_described", "as_released")
 
@@ -45,7 +47,7 @@ def check_choices(method: str, **choices: tuple[str, tuple[str, ...]]) -> None:
     """
     for name, (value, known) in choices.items():
         if value not in known:
-            raise ValueError(f"{method}.{name} is {value!r}; known: {', '.join(known)}.")
+            raise ValueError(f"{method}.{name} is {value!r}; {nearest(value, known)}known: {', '.join(known)}.")
 
 
 def check_variant(method: str, variant: str) -> None:

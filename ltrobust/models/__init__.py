@@ -21,6 +21,7 @@ from ltrobust.models.preact_resnet import preact_resnet18
 from ltrobust.models.resnet import resnet18
 from ltrobust.models.small_resnet import small_resnet
 from ltrobust.models.wide_resnet import parse, wide_resnet
+from ltrobust.names import nearest
 
 BatchNormMode = Literal["eval", "train", "batch_frozen"]
 NAMES: tuple[str, ...] = (
@@ -73,8 +74,8 @@ def create(
     wide = parse(name)
     if activation not in ACTIVATIONS or (activation != "relu" and wide is None):
         raise ValueError(
-            f"activation of {name} is {activation!r}; known: {', '.join(ACTIVATIONS)}, all but relu for wide residual "
-            "networks only."
+            f"activation of {name} is {activation!r}; {nearest(activation, ACTIVATIONS)}known: "
+            f"{', '.join(ACTIVATIONS)}, all but relu for wide residual networks only."
         )
     layers = Layers(DTYPES[dtype], sync_axis, head=head, activation=activation)
     if wide is not None:
@@ -90,7 +91,8 @@ def create(
         case "small_resnet":
             return small_resnet(num_classes, layers, width=width, depth=depth, stem_stride=stem_stride)
     raise ValueError(
-        f"model is {name!r}; known models: {', '.join(NAMES)}; and wrn_D_W, dm_wrn_D_W for depths D = 6 n + 4"
+        f"model is {name!r}; {nearest(name, NAMES)}known models: {', '.join(NAMES)}; and wrn_D_W, dm_wrn_D_W "
+        "for depths D = 6 n + 4"
     )
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust.models.convolution import convolve
+from ltrobust.names import nearest
 
 HEADS = ("linear", "cosine")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "silu": nn.silu}
@@ -64,7 +65,7 @@ class Head:
 
     def __post_init__(self) -> None:
         if self.kind not in HEADS:
-            raise ValueError(f"head is {self.kind!r}; known heads: {', '.join(HEADS)}.")
+            raise ValueError(f"head is {self.kind!r}; {nearest(self.kind, HEADS)}known heads: {', '.join(HEADS)}.")
         if self.floor < 0 or self.extra < 0:
             raise ValueError(f"head.floor is {self.floor} and head.extra is {self.extra}; both must be at least 0.")
 

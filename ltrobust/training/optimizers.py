@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ltrobust.names import nearest
+
+_COMMON = ("sgd", "adam", "adamw", "lamb")
 SCHEDULES = ("drops", "cosine", "constant")
 
 
@@ -40,7 +43,9 @@ def make_schedule(
         a warm-up that is longer than the phase.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"learning-rate schedule is {name!r}; known schedules: {', '.join(SCHEDULES)}.")
+        raise ValueError(
+            f"learning-rate schedule is {name!r}; {nearest(name, SCHEDULES)}known schedules: {', '.join(SCHEDULES)}."
+        )
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning rate is {learning_rate}; it must be positive.")
     if not 0 <= drop_factor <= 1:
@@ -88,7 +93,8 @@ def make_optimizer(
     factory = getattr(optax, name, None)
     if not inspect.isfunction(factory) or "learning_rate" not in inspect.signature(factory).parameters:
         raise ValueError(
-            f"optimiser is {name!r}; give the name of an optax optimiser, such as sgd, adam, adamw or lamb."
+            f"optimiser is {name!r}; {nearest(name, _COMMON)}give the name of an optax optimiser, such as "
+            f"{', '.join(_COMMON)}."
         )
     if weight_decay < 0:
         raise ValueError(f"weight decay is {weight_decay}; it must be at least 0.")

@@ -19,6 +19,7 @@ from ltrobust import methods, models
 from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
 from ltrobust.data.splits import Splits
+from ltrobust.names import nearest
 from ltrobust.threat import Threat
 from ltrobust.training import devices, optimizers
 from ltrobust.training.steps import StepSettings
@@ -215,7 +216,9 @@ def _make_examples(
     phase = config[name]
     counts = longtail.count_classes(labels, num_classes)
     if phase.subset not in SUBSETS:
-        raise ValueError(f"{name}.subset is {phase.subset!r}; known subsets: {', '.join(SUBSETS)}.")
+        raise ValueError(
+            f"{name}.subset is {phase.subset!r}; {nearest(phase.subset, SUBSETS)}known subsets: {', '.join(SUBSETS)}."
+        )
     if phase.subset == "all":
         everything = np.arange(len(labels))
         return lambda epoch: everything, counts

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from ltrobust import models
 from ltrobust.methods import Teacher, decision_rule
 from ltrobust.models import torch_weights
+from ltrobust.names import nearest
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.state import Weights
@@ -45,7 +46,9 @@ def load(config: Any, names: Sequence[str], *, num_classes: int, image_shape: tu
     for name in names:
         entry, key = config.teachers[name], f"teachers.{name}"
         if entry.weights not in WEIGHTS:
-            raise ValueError(f"{key}.weights is {entry.weights!r}; known: {', '.join(WEIGHTS)}.")
+            raise ValueError(
+                f"{key}.weights is {entry.weights!r}; {nearest(entry.weights, WEIGHTS)}known: {', '.join(WEIGHTS)}."
+            )
         if Path(entry.path).is_file():
             found[name] = _from_file(key, entry, config.model.dtype, num_classes, image_shape)
         else:

@@ -62,6 +62,40 @@ def config_missing(place: Place) -> Told:
     return place.refused("--config=configs/nothing.py")
 
 
+@fault("misspelt configuration", "`--config=foldr.py`")
+def config_misnamed(place: Place) -> Told:
+    return place.refused("--config=foldr.py")
+
+
+@fault("misspelt recipe", "`--config=configs/published.py:robl_n`")
+def recipe_misspelt(place: Place) -> Told:
+    return place.refused("--config=configs/published.py:robl_n")
+
+
+@fault("recipe of a file that has none", "`--config=configs/digits.py:small`")
+def no_recipes(place: Place) -> Told:
+    return place.refused("--config=configs/digits.py:small")
+
+
+@fault("model named in place of its group of keys", "`--config.model=small_resnet`")
+def model_as_group(place: Place) -> Told:
+    return place.refused("--config=configs/digits.py", "--config.model=small_resnet")
+
+
+@fault("configuration that is a dict", "`get_config` returns `{'seed': 0}`")
+def config_dict(place: Place) -> Told:
+    (place.folder / "dict.py").write_text("def get_config():\n    return {'seed': 0}\n")
+    return place.refused(f"--config={place.folder / 'dict.py'}")
+
+
+@fault("NumPy number in a configuration", "`config.threat.radius = np.float32(8)`")
+def config_numpy(place: Place) -> Told:
+    lines = ("import numpy as np", "from configs import default", "", "def get_config():")
+    lines += ("    config = default.get_config()", "    config.threat.radius = np.float32(8)", "    return config", "")
+    (place.folder / "mine.py").write_text("\n".join(lines))
+    return place.refused(f"--config={place.folder / 'mine.py'}")
+
+
 @fault("misspelt key in a configuration file", "`config.threat.raduis = 8.0`")
 def config_misspelt(place: Place) -> Told:
     lines = ("from configs import default", "", "def get_config():", "    config = default.get_config()")

@@ -1,0 +1,167 @@
+"""The command line: which configuration is meant, and mistakes in a sentence, from any folder."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import app
+
+import ltrobust
+from ltrobust import cli, experiment, recipes, recorded
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+pytest_plugins = ["tests.training.conftest"]
+
+
+def refused(monkeypatch, *words):
+    """The message of a command that ends before flags are parsed."""
+    monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: pytest.fail(f"parsed: {words}"))
+    with pytest.raises(SystemExit) as ended:
+        cli.parse(["ltrobust", *words])
+    return str(ended.value.code)
+
+
+def parsed(monkeypatch, *words):
+    """The words that are parsed as flags."""
+    monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: words)
+    return cli.parse(["ltrobust", *words])
+
+
+MINE = "from configs import default\n\n\ndef get_config():\n    config = default.get_config()\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--config=foldr.py"],
+            "there is no configuration 'foldr.py'; did you mean folder? known configurations: cifar10, ",
+        ),
+        (
+            ["--config", "nowhere/digts.py"],
+            "did you mean digits? known configurations: cifar10, ",
+        ),
+        (["--config=configs/published.py:robl_n"], "recipe is 'robl_n'; did you mean robal_n? give --config="),
+        (["--config=configs/published.py"], "give --config=configs/published.py:NAME with one of pgd_at, "),
+        (["--config=configs/cifar10_distillation.py:adaadd"], "no recipe 'adaadd'; did you mean adaad? known: pgd_at"),
+        (["--config=configs/digits.py:small"], "configs/digits.py has no recipes; give configs/digits.py."),
+        (["--config=several.py"], "several.py has several recipes; give several.py:NAME."),
+        (["--config.model=small_resnet"], "model is a group of keys and cannot be small_resnet; give one of its keys,"),
+        (["--config.student=trades"], "student is a group of keys and cannot be trades; .* such as student.method."),
+        (["--config.student.epoch=3"], "has no key student.epoch; did you mean student.epochs?"),
+        (["--config.threat.raduis", "8"], "has no key threat.raduis; did you mean threat.radius?"),
+        (["--noconfig.eval.keep_image"], "has no key eval.keep_image; did you mean eval.keep_images?"),
+        (["--config.weather=fine"], "has no key weather; configs/default.py has every key that exists."),
+        (["--config.student.optimizer.options.b1=0.9"], "options.b1 is not set in the configuration file"),
+        (["--config=dict.py"], "dict.py cannot be read: the configuration is a dict; get_config must return"),
+        (["--config=part.py"], "part.py cannot be read: the configuration has no key checkpoint.dir; begin with"),
+        (["--config=numbers.py"], "type <class 'numpy.float32'> .* make a plain number of a NumPy one, by float"),
+    ],
+    ids=str,
+)
+def test_mistakes_in_configurations_are_sentences_from_any_folder(monkeypatch, tmp_path, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dict.py").write_text("def get_config():\n    return {'seed': 0}\n")
+    (tmp_path / "part.py").write_text(
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({'seed': 0})\n"
+    )
+    (tmp_path / "several.py").write_text("def get_config(name):\n    return {}\n")
+    (tmp_path / "numbers.py").write_text(
+        f"import numpy as np\n{MINE}    config.threat.radius = np.float32(8)\n    return config\n"
+    )
+    told = refused(monkeypatch, *words)
+    assert "Traceback" not in told
+    assert "\n" not in told
+    first, _, last = message.partition(" .* ")
+    assert first in told, told
+    assert last in told, told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(f"{MINE}    config.student.optimizer.options.b1 = 0.9\n    return config\n")
+    words = [
+        f"--config={tmp_path / 'mine.py'}",
+        "--config.student.optimizer.options={'b2': 0.9}",
+        "--config.student.optimizer.options.b1=0.8",
+        "--config.threat={'radius': 4.0}",
+        "--config.student.optimizer.drops[0]=0.5",
+    ]
+    assert parsed(monkeypatch, *words) == ["ltrobust", *words]
+
+
+def test_the_default_comes_with_the_package(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--mode=report"], ["--workdir=run"], ["--workdir=run", "--mode=evaluate"]):
+        assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={ROOT}/configs/digits.py", *words]
+
+
+def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_training(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run:1"
+    run.mkdir()
+    config = recipes.load("configs/published.py:robal_n").unlock()
+    config.student.optimizer.options.b1 = 0.95
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    name = f"{recorded.__file__}:{run}/config.json"
+    for words in ([f"--workdir={run}", "--mode=evaluate"], ["-mode", "diagnose", "--workdir", str(run)]):
+        assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={name}", *words]
+        given = [*words, "--config=configs/folder.py"]
+        assert parsed(monkeypatch, *given) == ["ltrobust", f"--config={ROOT}/configs/folder.py", *words]
+    words = [f"--workdir={run}", "--mode=train"]
+    assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={ROOT}/configs/digits.py", *words]
+    found = recipes.load(name)
+    assert found == config.lock()
+    assert isinstance(found.student.optimizer.drops, tuple)
+
+
+def test_a_recorded_configuration_may_be_older_but_not_of_other_keys(monkeypatch, tmp_path):
+    config = recipes.load("configs/digits.py").to_dict()
+    del config["model"]["activation"]
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config))
+    assert recipes.load(f"{recorded.__file__}:{file}").model.activation == "relu"
+    words = [f"--workdir={tmp_path}", "--mode=evaluate"]
+    for content, message in ((config | {"weather": 1}, "unknown key weather"), ("{", "is damaged")):
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        assert f"the configuration {file} cannot be read: " in refused(monkeypatch, *words)
+        assert message in refused(monkeypatch, *words)
+
+
+def run(*words, folder, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "ltrobust", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=300,
+    )
+
+
+def test_the_package_is_a_program_and_has_a_version(tmp_path):
+    told = run("--version", folder=tmp_path)
+    assert (told.returncode, told.stdout) == (0, f"ltrobust {ltrobust.__version__}\n")
+
+
+def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_ascii(tiny, tmp_path):
+    """With other values where flags say so; a training key that differs is refused as before."""
+    config = tiny.copy_and_resolve_references().unlock()
+    config.student.method, config.student.epochs, config.model.width = "at_bsl", 1, 8
+    config.eval.protocol = "validation"
+    workdir = tmp_path / "run"
+    card = json.loads(experiment.train(config.lock(), workdir).read_text())
+    words = [f"--workdir={workdir}", "--mode=evaluate", "--config.eval.limit=1"]
+    told = run(*words, folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert told.returncode == 0, told.stderr
+    again = json.loads((workdir / "results" / "validation-student.json").read_text())
+    assert again["config"]["model"] == card["config"]["model"]
+    assert again["data"]["evaluated"] == 10
+    assert again["command"].startswith("ltrobust --mode=evaluate")
+    other = run(*words, "--config.model.width=4", folder=tmp_path)
+    assert other.returncode == 1
+    assert "model.width: 8 -> 4" in other.stderr
