@@ -2,15 +2,17 @@
 
 import collections
 import dataclasses
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from ltrobust.data import sources
 from ltrobust.evaluation import metrics, store
+from ltrobust.files import without_nan
 from ltrobust.names import nearest
 from ltrobust.reporting import cards
 from ltrobust.reporting.material import GROUPS, Evaluation, in_order
@@ -61,7 +63,12 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
     """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
     groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for path in sorted((workdir / "results").glob("*.json")):
-        card = json.loads(path.read_text())
+        try:
+            card = read_card(path)
+        except (ValueError, OSError) as error:
+            missing["summary"].append(f"Not shown: {error}")
+            _warn(f"{path.name} is passed over: {error}")
+            continue
         if card.get("card_version") != cards.CARD_VERSION:
             missing["summary"].append(
                 f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
@@ -80,6 +87,41 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
         found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A card whose views are derived from its counts, whatever the file says of them.
+
+    Raises:
+      ValueError: as `cards.read`, or counts that no evaluation can have.
+    """
+    card = cards.read(path)
+    if card["card_version"] != cards.CARD_VERSION:
+        return card
+    try:
+        class_counts = np.array(card["data"]["class_counts"])
+        for network in card["networks"].values():
+            network["columns"] = {name: _derived(column, class_counts) for name, column in network["columns"].items()}
+            if (headline := card["protocol"]["headline"]) in network.get("confusion", {}):
+                network["thief"] = without_nan(metrics.thief(np.array(network["confusion"][headline])))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
+    return card
+
+
+def _derived(column: Mapping[str, Any], class_counts: np.ndarray) -> dict[str, Any]:
+    """A column's counts with all views of them."""
+    correct, total = np.array(column["correct"]), np.array(column["total"])
+    if not (correct.shape == total.shape and np.all((correct >= 0) & (correct <= total)) and total.sum() > 0):
+        raise ValueError(f"{correct.tolist()} of {total.tolist()} images are right")
+    counts = {"correct": column["correct"], "total": column["total"]}
+    return counts | without_nan(metrics.views(metrics.ClassCounts(correct, total), class_counts))
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Says something once: cards are read several times."""
+    logging.warning("%s", text)
 
 
 def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltrobust import recipes, workdir
-from ltrobust.files import hold, is_lock, read_json, write_text
+from ltrobust import recipes, runs, workdir
+from ltrobust.files import hold, is_lock, write_text
 from ltrobust.preemption import EXIT_STATUS, Preempted, Preemption
 from ltrobust.reporting import grid
 from ltrobust.terminal import accept_all_characters
@@ -113,7 +113,7 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
     card = card_of(folder, sweep.protocol)
     if card is None:
         return None
-    there, here = read_json(card)["config"], workdir.plain(sweep.config_of(cell))
+    there, here = runs.read_card(card)["config"], workdir.plain(sweep.config_of(cell))
     found = workdir.differences(_comparable(there), _comparable(here))
     # A workdir may be evaluated in several ways; a cell is one of them.
     found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
@@ -220,7 +220,10 @@ def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], d
         except ValueError:  # `run` has told it
             continue
         if card is not None:
-            yield (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")), read_json(card)
+            yield (
+                (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")),
+                runs.read_card(card),
+            )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pages
 import pytest
 
-from ltrobust import compare, runs
+from ltrobust import compare, report, runs
 from ltrobust.evaluation import store
 
 HOSTILE = ["<script>alert(1)</script>", "\"&amp;'", "</style>", "http://example.org", "-->", *"56789"]
@@ -173,3 +173,57 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
 
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
     pages.check_in_browser(pages.browser(), made / "page.html", 'id="pair2"', tmp_path)
+
+
+def test_a_card_edited_by_hand_is_shown_by_its_counts_or_not_at_all(tmp_path, caplog):
+    path = fabricated.write_run(tmp_path)
+    card = json.loads(path.read_text())
+    ((sound,),) = [[evaluation.networks] for evaluation in runs.evaluations(tmp_path, {})]
+    assert sound == card["networks"]
+    # Another percentage and interval: the counts are what is shown.
+    edited = json.loads(path.read_text())
+    edited["networks"]["student/last"]["columns"]["clean"]["worst"] = {"value": 0.987, "low": 0.018, "high": 0.404}
+    path.write_text(json.dumps(edited))
+    assert runs.evaluations(tmp_path, {})[0].networks == sound
+    report.write(tmp_path, cache_dir="")
+    assert "98.7" not in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
+    # Other counts: the card is named and not shown.
+    edited["networks"]["student/last"]["columns"]["clean"]["correct"][0] += 1
+    path.write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match=r"quick\.json was changed: its counts are not those that it was written with"):
+        runs.candidates(str(tmp_path))
+    # A card of a version without digests is shown as before.
+    del card["counts_sha256"]
+    path.write_text(json.dumps(card))
+    assert runs.evaluations(tmp_path, {})[0].networks == sound
+
+
+DAMAGE = {
+    "cut off": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[1, 2]",
+    "another program's": lambda text: '{"layers": 12}',
+    "without counts": lambda text: text.replace('"correct"', '"right"').replace('"counts_sha256"', '"digest"'),
+    "more right than there are": lambda text: text.replace('"correct": [', '"correct": [9').replace("counts_sha", "c"),
+    "with a network that is a number": lambda text: json.dumps(json.loads(text) | {"networks": {"student/last": 1}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage):
+    runs._warn.cache_clear()
+    fabricated.write_run(tmp_path)
+    other = fabricated.write_run(tmp_path, protocol="standard")
+    other.write_text(DAMAGE[damage](other.read_text()))
+    missing = {"summary": []}
+    (shown,) = runs.evaluations(tmp_path, missing)
+    assert shown.card["protocol"]["name"] == "quick"
+    assert "standard.json" in missing["summary"][0]
+    assert "standard.json is passed over: " in caplog.text
+    report.write(tmp_path, cache_dir="")
+    assert "standard.json" in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
+    found = compare.compare_all([str(made / "better-seed0"), str(tmp_path)])
+    assert found["protocol"]["name"] == "quick"
+    assert caplog.text.count("standard.json is passed over") == 1
+    with pytest.raises(ValueError, match=r"standard\.json"):
+        runs.read_card(other)

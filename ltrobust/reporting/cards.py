@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import ltrobust
-from ltrobust.files import without_nan, write_new_json
+from ltrobust.files import read_json, without_nan, write_new_json
 
 CARD_VERSION = 2
 REQUIRED = (
@@ -38,6 +38,8 @@ REQUIRED = (
     "networks",
     "seconds",
 )
+# Of a network's part: views of its counts, and where its verdicts lie, whose file has a digest of its own.
+_NOT_COUNTS = ("columns", "thief", "verdicts")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -97,11 +99,43 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
         "command": command(),
         **card,
     }
+    card["counts_sha256"] = digest_counts(card)
     missing = [field for field in REQUIRED if field not in card]
     if missing:
         raise ValueError(f"result card {name!r} lacks {', '.join(missing)}; a card without them is not written.")
     folder.mkdir(parents=True, exist_ok=True)
     return write_new_json(folder / f"{name}.json", card)
+
+
+def digest_counts(card: Mapping[str, Any]) -> str:
+    """SHA-256 of what a card's numbers are derived from: images per class, and all of its networks but their views."""
+    networks = {
+        name: {key: value for key, value in network.items() if key not in _NOT_COUNTS}
+        | {"columns": {key: [column["correct"], column["total"]] for key, column in network.get("columns", {}).items()}}
+        for name, network in card["networks"].items()
+    }
+    return digest_json({"class_counts": (card["data"] or {}).get("class_counts"), "networks": networks})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A card as `write` left it; one that was written before cards had a digest is read as it is.
+
+    Raises:
+      ValueError: the file is cut off or no card, or its counts are not those that it was written with.
+    """
+    card = read_json(path)
+    missing = [field for field in REQUIRED if field not in card] if card.get("card_version") == CARD_VERSION else []
+    if "card_version" not in card or missing:
+        raise ValueError(f"{path} is no result card (it lacks {(missing or REQUIRED)[0]}); move it away.")
+    try:
+        changed = "counts_sha256" in card and card["counts_sha256"] != digest_counts(card)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
+    if changed:
+        raise ValueError(
+            f"{path} was changed: its counts are not those that it was written with. Evaluate anew, or put back a copy."
+        )
+    return card
 
 
 def _version(package: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust.reporting import diagnosis, gradients, grid
+from ltrobust.reporting.cards import read as read_card
 from ltrobust.reporting.numbers import NUMBERS, markdown, one_run, over_seeds
 
 # Of `results/`: the folder of the folders of sweeps.
@@ -26,7 +27,7 @@ REFERENCE = "self_distillation"
 
 def load(folder: Path) -> list[dict[str, Any]]:
     """The cards in a folder, by name."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [read_card(path) for path in sorted(folder.glob("*.json"))]
 
 
 def network_table(cards: Sequence[Mapping[str, Any]], wanted: Collection[str] | None = None) -> str:
@@ -95,7 +96,7 @@ def sweeps(root: Path) -> str:
     folder = root / "results" / SWEEPS
     for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
         paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
-        cards = [json.loads(path.read_text()) for path in paths]
+        cards = [read_card(path) for path in paths]
         places: dict[str, list[tuple[str, dict[str, Any]]]] = collections.defaultdict(list)
         for path, card in zip(paths, cards, strict=True):
             if _shared(card) != _shared(cards[0]):

@@ -16,6 +16,7 @@ from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
+from ltrobust import runs
 from ltrobust.files import hold
 from ltrobust.training import loop
 from ltrobust.training.records import Records
@@ -281,3 +282,32 @@ def foreign_configuration(place: Place) -> Told:
 @fault("finished run without its checkpoints", "`--config.checkpoint.dir=DIR/nowhere` in a finished run's workdir")
 def checkpoints_elsewhere(place: Place) -> Told:
     return place.refused(*TINY, f"--config.checkpoint.dir={place.folder / 'nowhere'}", workdir=place.finished())
+
+
+def page_of_cards(place: Place, happens: str, change) -> Told:
+    """The report of a finished run that has a second card, changed by `change`, beside its own."""
+    warned = []
+    place.patch.setattr(logging, "warning", lambda text, *values: warned.append(text % values))
+    runs._warn.cache_clear()
+    workdir = place.finished()
+    (path,) = (workdir / "results").glob("*.json")
+    (workdir / "results" / "copy.json").write_text(change(path.read_text()))
+    status, text = place.main(*TINY, "--mode=report", workdir=workdir)
+    assert status == 0, text
+    (line,) = warned
+    return Told(happens, line)
+
+
+@fault("card cut off", "a second card of a finished run ends in its middle; `--mode=report`")
+def card_cut_off(place: Place) -> Told:
+    return page_of_cards(place, "the page is drawn without it and names it", lambda text: text[: len(text) // 2])
+
+
+@fault("card edited by hand", "one image less counts as right in a second card; `--mode=report`")
+def card_edited(place: Place) -> Told:
+    def change(text: str) -> str:
+        card = json.loads(text)
+        card["networks"]["student/last"]["columns"]["clean"]["correct"][0] -= 1
+        return json.dumps(card)
+
+    return page_of_cards(place, "the page is drawn without it and names it", change)

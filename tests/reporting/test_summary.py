@@ -174,7 +174,7 @@ def test_json_keeps_numbers_on_one_line_and_loses_nothing(tmp_path):
 
 
 def test_cards_are_never_overwritten_and_never_incomplete(tmp_path):
-    card = dict.fromkeys(cards.REQUIRED, float("nan"))
+    card = dict.fromkeys(cards.REQUIRED, float("nan")) | {"data": {}, "networks": {}}
     first, second = cards.write(tmp_path, "quick", card), cards.write(tmp_path, "quick", card)
     assert (first.name, second.name) == ("quick.json", "quick-2.json")
     assert "NaN" not in first.read_text()
