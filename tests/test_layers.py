@@ -8,12 +8,12 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "ltrobust"
 # Room or file -> what of the package it may import.
 ALLOWED = {
     "threat": {"names"},
-    "data": {"data", "names"},
+    "data": {"data", "names", "terminal"},
     "models": {"models", "names"},
     "attacks": {"attacks", "names", "threat"},
     "methods": {"methods", "attacks", "models", "names", "threat"},
     "ambient": set(),
-    "evaluation": {"evaluation", "ambient", "attacks", "data", "files", "names", "processes", "threat"},
+    "evaluation": {"evaluation", "ambient", "attacks", "data", "files", "names", "processes", "terminal", "threat"},
     "preemption": set(),
     "processes": set(),
     "training": {
@@ -28,6 +28,7 @@ ALLOWED = {
         "names",
         "threat",
         "files",
+        "terminal",
     },
     "files": set(),
     "names": set(),
@@ -108,6 +109,7 @@ WITHOUT_JAX = (
     "terminal.py",
     "runs.py",
     "sweep.py",
+    "terminal.py",
     "training/records.py",
 )
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
+from ltrobust import terminal
 from ltrobust.data import cache, listing, pixels
 
 # Keys of an entry's findings besides `pixels.FINDINGS`.
@@ -210,10 +210,10 @@ def _decode(
                 lasting = False
 
     # Pillow's decoders and its resizing leave Python's lock to the others.
-    with ThreadPoolExecutor() as pool:
-        title = f"decoding {found.folder.name}, once"
-        for _ in tqdm(pool.map(decode, range(len(files))), desc=title, total=len(files), unit="image"):
-            pass
+    title = f"decoding {found.folder.name}, once"
+    with ThreadPoolExecutor() as pool, terminal.bar(title, len(files), "images") as progress:
+        for _ in pool.map(decode, range(len(files))):
+            progress.update(1)
     kept = np.array([position for position in range(len(files)) if position not in problems], np.int64)
     constant = kept[_of_one_colour(images[kept])]
     _check_colours(images[constant], len(kept), found.folder)

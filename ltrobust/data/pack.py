@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from ltrobust import terminal
 from ltrobust.data import longtail, mosaic, pack_manifest, sources
 from ltrobust.data.pack_manifest import REMEDY, File, Manifest, Part, sha256
 
@@ -175,7 +175,7 @@ def _write_images(folder: pathlib.Path, split: str, images: np.ndarray, notes: t
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     files = []
     # libwebp does not hold Python's lock.
-    with ThreadPoolExecutor() as pool, tqdm(total=len(images), desc=f"packing {split}", unit="image") as progress:
+    with ThreadPoolExecutor() as pool, terminal.bar(f"packing {split}", len(images), "images") as progress:
         for number, (batch, content) in enumerate(zip(batches, pool.map(mosaic.encode, batches), strict=True)):
             file = File(f"{split}-{number:02d}.webp", sha256(content), len(batch))
             (folder / file.name).write_bytes(content)

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.constants import DATA_DIR
-from tqdm import tqdm
 
+from ltrobust import terminal
 from ltrobust.data import cache, longtail, sources, tiny_imagenet
 
 # Part of a decoded copy's fingerprint: raise it when `_decode` gives other images, labels or another order.
@@ -126,7 +126,7 @@ def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.En
     images = np.empty((len(records), *builder.info.features["image"].shape), np.uint8)
     labels = np.empty(len(records), np.int64)
     ids: list[str] = []
-    with tqdm(total=len(records), desc=f"decoding {source}, once", unit="image") as progress:
+    with terminal.bar(f"decoding {source}, once", len(records), "images") as progress:
         for start in range(0, len(records), _CHUNK):
             stop = min(start + _CHUNK, len(records))
             for position, example in enumerate(_read(builder, records, start, stop), start):

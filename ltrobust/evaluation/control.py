@@ -97,7 +97,7 @@ def _item(settings: tuple[tuple[str, Any], ...]) -> Item:
     )
     subject = Subject(fixture.weights, fixture.images[rows], fixture.labels[rows], rows)
     attack = next(attack for attack in protocols.get("standard").attacks if attack.name == "apgd-t")
-    logits = np.asarray(driver.clean(subject, lambda number: None).logits)
+    logits = np.asarray(driver.clean(subject).logits)
     found = np.zeros(len(rows), bool)
     for verdicts in driver.attack(subject, attack, np.arange(len(rows)), logits):
         found[verdicts.rows] = verdicts.predictions == subject.labels[verdicts.rows]

@@ -111,8 +111,8 @@ class Driver:
         """The fewest images in a call that divide over the devices and keep bits on the CPU."""
         return self._even(1)
 
-    def clean(self, subject: Subject, report: Callable[[int], None]) -> Judgement:
-        """The exact network on every image itself, as host arrays [N, ...]."""
+    def clean(self, subject: Subject, report: Callable[[int, int], None] = lambda images, wrong: None) -> Judgement:
+        """The exact network on every image, as host arrays [N, ...]; `report` gets images done and wrong."""
         parts, left = [], np.arange(len(subject.labels))
         while len(left):
             try:
@@ -122,7 +122,7 @@ class Driver:
                     parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
                     left = left[valid:]
                     check_logits(parts[-1].logits)
-                    report(valid)
+                    report(valid, int(np.sum(parts[-1].predictions != subject.labels[rows[:valid]])))
             except jax.errors.JaxRuntimeError as error:
                 self._narrow(error)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

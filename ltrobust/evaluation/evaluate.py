@@ -115,7 +115,7 @@ def make_evaluator(
         subject = Subject(variables, images, labels, ids)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
-        clean = driver.clean(subject, lambda number: bar.advance(number, 0))
+        clean = driver.clean(subject, bar.advance)
         _warn_of_probabilities(clean.logits)
         with contextlib.ExitStack() as closing:
             closing.callback(bar.close)

@@ -1,33 +1,36 @@
-"""The progress line of an evaluation: attack, images left, and between which bounds the robust accuracy lies by now."""
+"""The progress of an evaluation: attack, images left, and between which bounds its accuracy lies by now."""
 
 from tqdm import tqdm
 
+from ltrobust import terminal
+from ltrobust.terminal import Lines
+
 
 class Progress:
-    """A tqdm line; shows nothing where the description is empty."""
+    """A bar in a terminal, elsewhere a plain line at the end of each attack; nothing where the description is empty."""
 
     def __init__(self, description: str, images: int) -> None:
         self._description, self._images = description, images
-        self._bar: tqdm | None = None
-        self._attack, self._survivors, self._done, self._broken = "", 0, 0, 0
+        self._bar: tqdm | Lines | None = None
+        self._survivors, self._done, self._broken = 0, 0, 0
 
     def begin(self, attack: str, images: int, waiting: int) -> None:
-        """A new attack on `waiting` images out of `images`."""
+        """A new attack on `waiting` images; its accuracy is of `images`, the others of which are wrong already."""
         self.close()
-        self._attack, self._images, self._survivors = attack, images, waiting
+        self._images, self._survivors = images, waiting
         self._done, self._broken = 0, 0
-        self._bar = tqdm(
-            total=waiting,
-            desc=f"{self._description}: {attack}",
-            unit="img",
-            disable=not self._description,
-            leave=False,
-            mininterval=0.5,
-            postfix=self._bounds(),
-        )
+        if not self._description:
+            return
+        title = f"{self._description}: {attack}"
+        if terminal.live():
+            self._bar = tqdm(
+                total=waiting, desc=title, unit="img", leave=False, mininterval=0.5, postfix=self._bounds()
+            )
+        else:
+            self._bar = Lines(title, waiting, "images")
 
     def advance(self, images: int, broken: int) -> None:
-        """So many more images are done, so many of them broken."""
+        """So many more images are done, so many of them wrong."""
         self._done, self._broken = self._done + images, self._broken + broken
         if self._bar is None:
             return
@@ -38,10 +41,12 @@ class Progress:
         """Between which bounds this attack's column can still end."""
         low = (self._done - self._broken) / self._images
         high = (self._survivors - self._broken) / self._images
+        if self._done == self._survivors:
+            return f"right {100 * low:.1f} %"
         return f"right {100 * low:.1f} to {100 * high:.1f} %"
 
     def say(self, message: str) -> None:
-        """A line above the progress."""
+        """A line above the progress, even where there is none."""
         tqdm.write(message)
 
     def close(self) -> None:

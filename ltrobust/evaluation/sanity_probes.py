@@ -107,7 +107,7 @@ def _part(runs: Runs, rows: np.ndarray) -> Subject:
 
 def _exact_logits(runs: Runs, rows: np.ndarray) -> np.ndarray:
     """Logits [len(rows), K] of the exact network, in batches of these images in this order."""
-    return np.asarray(runs.session.driver.clean(_part(runs, rows), lambda number: None).logits)
+    return np.asarray(runs.session.driver.clean(_part(runs, rows)).logits)
 
 
 def _randomised(runs: Runs) -> Item:

@@ -131,7 +131,7 @@ class Item:
         shown = [f"class {number}: {what} ({status})" for number, status, what in worst[:_SHOWN_CLASSES]]
         if len(worst) > _SHOWN_CLASSES:
             shown.append(f"and {len(worst) - _SHOWN_CLASSES} more classes")
-        return "; ".join([f"{self.id} {self.status:<7} {self.check}: {self.evidence}", *shown])
+        return "; ".join([f"{self.status:<7} {self.check} ({self.id}): {self.evidence}", *shown])
 
 
 def verdict(items: Iterable[Item]) -> str:

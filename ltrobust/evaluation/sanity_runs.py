@@ -66,7 +66,12 @@ class Runs:
         if attack in self.protocol.attacks:
             right = self.session.predictions[attack.name] == self.labels
         else:
-            right = self._run(attack, self.session.right if rows is None else np.intersect1d(rows, self.session.right))
+            clean = self.session.right
+            right = (
+                self._run(attack, clean, len(self.labels))
+                if rows is None
+                else self._run(attack, np.intersect1d(rows, clean), len(rows))
+            )
         chosen = np.ones(len(right), bool) if rows is None else np.isin(np.arange(len(right)), rows)
         return right & chosen
 
@@ -78,10 +83,10 @@ class Runs:
             rank[members] = np.arange(len(members))
         return np.sort(np.lexsort((self.labels, rank))[:size])
 
-    def _run(self, attack: Attack, rows: np.ndarray) -> np.ndarray:
-        """Whether each image at `rows` is right under an attack of the panel's own; False elsewhere."""
+    def _run(self, attack: Attack, rows: np.ndarray, of: int) -> np.ndarray:
+        """Whether each image at `rows`, of so many, is right under an attack of the panel's own; False elsewhere."""
         named = dataclasses.replace(attack, name=f"panel/{attack.name}", after=())
-        record = self.session.attack(named, rows)
+        record = self.session.attack(named, rows, of)
         right = np.zeros(len(self.labels), bool)
         right[rows] = record["prediction"][rows] == self.labels[rows]
         return right

@@ -63,13 +63,16 @@ class Session:
         self.predictions[attack.name] = column
         self.records[attack.name] = record
 
-    def attack(self, attack: Attack, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The record [N] of an attack on the images at `rows`; adds to no column."""
+    def attack(self, attack: Attack, rows: np.ndarray, of: int | None = None) -> dict[str, np.ndarray]:
+        """The record [N] of an attack on the images at `rows`; adds to no column.
+
+        `of`: of how many images the accuracy is that the progress shows, where not of all.
+        """
         record = {name: np.full(len(self.subject.labels), missing) for name, missing in FIELDS.items()}
         # Only process 0 has the store.
         waiting, record = processes.share((self._recall(attack.name, rows, record), record))
         broken = int(np.sum(record["prediction"][rows] != self.subject.labels[rows])) - len(waiting)
-        self._progress.begin(attack.name, len(self.subject.labels), len(rows))
+        self._progress.begin(attack.name, of or len(self.subject.labels), len(rows))
         self._progress.advance(len(rows) - len(waiting), broken)
         for verdicts in self.driver.attack(self.subject, attack, waiting, self.clean.logits):
             fields = _fields(verdicts, self.subject.labels[verdicts.rows])

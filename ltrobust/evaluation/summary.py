@@ -37,7 +37,9 @@ def summarise(evaluation: "Evaluation") -> str:
         f"exact ties on clean images: {int(np.sum(evaluation.clean_tied))}"
     )
     if evaluation.sanity:
-        untold = [item.id for item in evaluation.sanity if item.required and item.status == "skipped"]
+        untold = [
+            f"{item.check} ({item.id})" for item in evaluation.sanity if item.required and item.status == "skipped"
+        ]
         skipped = f" (required, but skipped: {', '.join(untold)})" if untold else ""
         lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{skipped}", *map(str, evaluation.sanity)]
     return "\n".join(lines)

@@ -206,7 +206,7 @@ def _item(evaluation: Evaluation, item: Mapping[str, Any]) -> list[str | Element
     found = [f"{names[index]}: {status}, {what}" for index, status, what in item["per_class"]]
     lines = element("ul", *(element("li", line) for line in found))
     evidence = element("div", item["evidence"], folded("class by class", lines) if found else None)
-    return [f"{item['id']} {item['check']}", mark, evidence]
+    return [f"{item['check']} ({item['id']})", mark, evidence]
 
 
 def _effort_table(evaluation: Evaluation, efforts: Sequence[Effort]) -> Element:

@@ -69,7 +69,7 @@ def _legend(card: Mapping[str, Any]) -> str:
     ]
     note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
     panels = [
-        f"\nsanity panel of {name}: {network['sanity_verdict']}{_not_passed(network['sanity'])}."
+        f"\nsanity panel of {name}: {network['sanity_verdict']}.{_not_passed(network['sanity'])}"
         for name, network in card["networks"].items()
         if network["sanity"] and not network.get("same_as")
     ]
@@ -82,9 +82,10 @@ def _legend(card: Mapping[str, Any]) -> str:
 
 
 def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
-    """Which items failed or warn."""
-    found = [f"{item['id']} {item['status']}" for item in items if item["status"] in ("fail", "warn")]
-    return f" ({', '.join(found)})" if found else ""
+    """Which items failed or warn, a line each."""
+    words = {"fail": "failed", "warn": "warning"}
+    found = [item for item in items if item["status"] in words]
+    return "".join(f"\n  {words[item['status']]}: {item['check']} ({item['id']}): {item['evidence']}" for item in found)
 
 
 def _percent(estimate: Mapping[str, Any]) -> str:

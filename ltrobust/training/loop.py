@@ -104,7 +104,7 @@ def run_phase(
             if ends_epoch:
                 state, selection, record = _end_epoch(phase, state, selection, inputs, epoch + 1, splits, evaluator)
                 records.write({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
-                progress.show(_one_line(record))
+                progress.show(f"epoch {epoch + 1}, {_one_line(record)}")
                 epoch_began = time.monotonic()
             due = time.monotonic() - saved >= 60 * checkpoint_minutes
             longest, due, request = _agree(progress.longest, due, preemption.requested)

@@ -1,4 +1,4 @@
-"""The line that a person watches while a phase runs."""
+"""What a person sees while a phase runs: a bar in a terminal, elsewhere a plain line for each epoch."""
 
 import contextlib
 import time
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import jax
 from tqdm import tqdm
+
+from ltrobust import terminal
+from ltrobust.terminal import Lines
 
 # Reported through `jax.monitoring`: seconds of each dispatch of training steps.
 STEPS_EVENT = "/ltrobust/steps"
@@ -23,13 +26,11 @@ class Progress:
         self.longest = 1
         self._silent = silent
         self._name, self._batch_size, self._compiled = name, batch_size, False
-        self._bar = tqdm(
-            total=total_steps * batch_size,
-            initial=done * batch_size,
-            desc=name,
-            unit=" images",
-            unit_scale=True,
-            disable=silent,
+        total, done = total_steps * batch_size, done * batch_size
+        self._bar: tqdm | Lines = (
+            tqdm(total=total, initial=done, desc=name, unit=" images", unit_scale=True, disable=silent)
+            if silent or terminal.live()
+            else Lines(name, total, "images", done)
         )
 
     @contextlib.contextmanager
@@ -46,13 +47,16 @@ class Progress:
         else:
             self._say(f"{self._name}: compiled; the first step was done after {seconds:.1f} s")
             # So that compiling does not count in images/s and time left.
-            self._bar.start_t = time.time()
+            if isinstance(self._bar, tqdm):
+                self._bar.start_t = time.time()
             self._compiled = True
         self._bar.update(count * self._batch_size)
 
     def show(self, text: str) -> None:
-        """Puts `text` at the end of the line."""
+        """Puts what an epoch has come to at the end of the bar, or on a line."""
         self._bar.set_postfix_str(text)
+        if isinstance(self._bar, Lines):
+            self._bar.show()
 
     def _say(self, text: str) -> None:
         """A line above the progress."""
@@ -63,4 +67,5 @@ class Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.close()
+        if isinstance(self._bar, tqdm):  # the last epoch has its line already
+            self._bar.close()

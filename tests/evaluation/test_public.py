@@ -1,5 +1,7 @@
 """`ltrobust.evaluate`: any function from images to logits, in either norm, and what it says of bad input."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 from linear import apply, exactly_robust, fixture
 
 import ltrobust
+from ltrobust import terminal
 from ltrobust.evaluation import protocols
+from ltrobust.evaluation.progress import Progress
 
 ROWS = np.arange(0, 1000, 20)
 
@@ -34,12 +38,35 @@ def test_five_lines_evaluate_somebodys_network():
     assert "AutoAttack" not in summary
 
 
-def test_the_progress_line_shows_attack_bounds_and_time_left(capsys):
+def test_the_progress_line_shows_attack_bounds_and_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "live", lambda: True)
     evaluate(progress=True)
     shown = capsys.readouterr().err
     assert "evaluating: pgd20" in shown
     assert "right" in shown
     assert "img/s" in shown
+
+
+def test_without_a_terminal_each_pass_is_one_plain_line_with_its_time(capsys):
+    labels = np.where(np.arange(50) % 4, 0, fixture()[2][ROWS])
+    found = evaluate(labels=labels, progress=True)
+    shown = capsys.readouterr().err
+    assert "\r" not in shown
+    lines = shown.splitlines()
+    assert [line.split()[3] for line in lines] == [
+        f"{name}:" for name in ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20")
+    ]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d evaluating: ", line) for line in lines)
+    assert lines[0].endswith(f"clean: 50 of 50 images, right {100 * found.clean.mean():.1f} %")
+    assert lines[2].endswith(f", right {100 * found.correct('pgd20').mean():.1f} %")
+
+
+def test_the_clean_pass_counts_what_is_wrong(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Progress, "advance", lambda self, images, wrong: seen.append((images, wrong)))
+    found = evaluate(labels=np.zeros(50, int), progress=True, batch_size=50)
+    assert seen[0] == (50, int(np.sum(~found.clean)))
+    assert seen[0][1] > 30
 
 
 @pytest.mark.parametrize("attack", ["pgd", "apgd-ce", "apgd-t", "fab-t", "square"])

@@ -112,7 +112,7 @@ def standard(queries: int) -> Protocol:
 def session(driver: Driver, variables, protocol: Protocol, rows: np.ndarray = EVERYTHING, store=None) -> Session:
     """After the protocol's attacks."""
     subject = Subject(variables, LINEAR.images[rows], LINEAR.labels[rows], rows)
-    clean = driver.clean(subject, lambda number: None)
+    clean = driver.clean(subject)
     begun = Session(driver, subject, clean, store, Progress("", len(rows)))
     for attack in protocol.attacks:
         begun.run(attack)

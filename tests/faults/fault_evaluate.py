@@ -51,7 +51,7 @@ def make_driver(batch_size: int) -> Driver:
 
 def clean(driver: Driver, rows: np.ndarray):
     weights, images, labels = fixture()
-    return driver.clean(Subject(weights, images[rows], labels[rows], rows), lambda number: None)
+    return driver.clean(Subject(weights, images[rows], labels[rows], rows))
 
 
 def images() -> np.ndarray:
@@ -136,7 +136,7 @@ def no_memory(place: Place) -> Told:
 def dead_network(place: Place) -> Told:
     weights, images, labels = fixture()
     driver, subject = make_driver(64), Subject(0 * weights, images[ROWS], labels[ROWS], ROWS)
-    session = Session(driver, subject, driver.clean(subject, lambda number: None), None, Progress("", len(ROWS)))
+    session = Session(driver, subject, driver.clean(subject), None, Progress("", len(ROWS)))
     session.run(protocols.PGD20)
     runs = Runs(session, SHORT)
     items = (*sanity_probes.items(runs), sanity._ties(runs), sanity._dead_classes(runs))

@@ -69,3 +69,9 @@ def test_names_on_a_card_reach_neither_terminal_nor_page_as_they_are(tmp_path):
     text.encode()
     for _ in range(2):  # the page is known as ours, and replaced
         assert r"\udce9" in report.write(workdir).read_text(encoding="utf-8")
+
+
+def test_items_of_the_panel_are_named_in_words(tmp_path):
+    text = tables.render(read_json(write_run(tmp_path, protocol="standard")))
+    assert "trustworthy, with warnings.\n  warning: broken by Square only (P12): 3 <b>images</b>" in text
+    assert "P12 warn" not in text
