@@ -16,9 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust import ambient, attacks, processes
-from ltrobust.attacks import ball
 from ltrobust.data import longtail
-from ltrobust.evaluation import probe, protocols, sanity
+from ltrobust.evaluation import inputs, probe, protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
@@ -94,7 +93,7 @@ def make_evaluator(
     """
     ambient.check()
     protocols.check_threat(protocol, threat)
-    check_numbers(batch_size, seed)
+    inputs.check_numbers(batch_size, seed)
     driver = Driver(
         apply,
         exact_apply or apply,
@@ -110,8 +109,8 @@ def make_evaluator(
         variables, images, labels, *, ids=None, progress="", store=None, about=None, selected_on=None, test_labels=None
     ) -> Evaluation:
         began = time.monotonic()
-        images, labels = check_inputs(images, labels, num_classes, threat)
-        ids = np.arange(len(labels)) if ids is None else check_ids(ids, len(labels))
+        images, labels = inputs.check_inputs(images, labels, num_classes, threat)
+        ids = np.arange(len(labels)) if ids is None else inputs.check_ids(ids, len(labels))
         subject = Subject(variables, images, labels, ids)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
@@ -179,63 +178,6 @@ def describe(
     }
 
 
-def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
-    """Host arrays of the right kind.
-
-    Raises:
-      ValueError: images or labels of a wrong type, shape or range, or fewer than two classes.
-    """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if num_classes < 2:
-        raise ValueError(f"the network has {num_classes} class(es); an attack needs at least 2.")
-    if images.dtype != np.uint8:
-        ball.check_images(images, threat)
-    elif images.ndim != 4:
-        raise ValueError(f"images must have shape [number, height, width, channel], got {list(images.shape)}.")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
-        raise ValueError(
-            f"labels must be integers [{len(images)}], one class for each image, got {labels.dtype} "
-            f"{list(labels.shape)}."
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}. Give "
-            "labels of the classes that the network has a logit for."
-        )
-    return images, labels.astype(np.int64)
-
-
-def check_numbers(batch_size: Any, seed: Any) -> None:
-    """Refuses what is no number of images or no seed.
-
-    Raises:
-      ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
-    """
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 31:
-        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
-
-
-def check_ids(ids: Any, number: int) -> np.ndarray:
-    """Host array of the images' ids, int64 [number]: the keys of draws and of a store's verdicts.
-
-    Raises:
-      ValueError: not one integer in [0, 2^32) for each image, or one that occurs twice.
-    """
-    ids = np.asarray(ids)
-    if ids.shape != (number,) or ids.dtype.kind not in "iu":
-        raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
-    if ids.min() < 0 or ids.max() >= 1 << 32:
-        raise ValueError(
-            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
-        )
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) < number:
-        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")
-    return ids.astype(np.int64)
-
-
 def evaluate(
     logits_fn: Callable[[jax.Array], jax.Array],
     images: Any,
@@ -273,7 +215,7 @@ def evaluate(
     shape = (1, *np.shape(images)[1:])
     if len(shape) != 4:
         raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
-    check_numbers(batch_size, seed)
+    inputs.check_numbers(batch_size, seed)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
     logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -1,0 +1,65 @@
+"""What an evaluation refuses before it begins: images, labels, ids and numbers of a wrong kind."""
+
+from typing import Any
+
+import numpy as np
+
+from ltrobust.attacks import ball
+from ltrobust.threat import Threat
+
+
+def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
+    """Host arrays of the right kind.
+
+    Raises:
+      ValueError: images or labels of a wrong type, shape or range, or fewer than two classes.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if num_classes < 2:
+        raise ValueError(f"the network has {num_classes} class(es); an attack needs at least 2.")
+    if images.dtype != np.uint8:
+        ball.check_images(images, threat)
+    elif images.ndim != 4:
+        raise ValueError(f"images must have shape [number, height, width, channel], got {list(images.shape)}.")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.size == 0:
+        raise ValueError(
+            f"labels must be integers [{len(images)}], one class for each image, got {labels.dtype} "
+            f"{list(labels.shape)}."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}. Give "
+            "labels of the classes that the network has a logit for."
+        )
+    return images, labels.astype(np.int64)
+
+
+def check_numbers(batch_size: Any, seed: Any) -> None:
+    """Refuses what is no number of images or no seed.
+
+    Raises:
+      ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
+    """
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 31:
+        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
+
+
+def check_ids(ids: Any, number: int) -> np.ndarray:
+    """Host array of the images' ids, int64 [number]: the keys of draws and of a store's verdicts.
+
+    Raises:
+      ValueError: not one integer in [0, 2^32) for each image, or one that occurs twice.
+    """
+    ids = np.asarray(ids)
+    if ids.shape != (number,) or ids.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
+    if ids.min() < 0 or ids.max() >= 1 << 32:
+        raise ValueError(
+            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
+        )
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < number:
+        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")
+    return ids.astype(np.int64)
