@@ -4,6 +4,9 @@ All functions work per example: `radius` is a scalar or [B], in pixel units, and
 nothing but that example and its key.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +15,23 @@ from jax.core import Tracer
 from ltrobust.names import nearest
 from ltrobust.threat import NORMS, Threat
 
+_CHANNELS = (1, 3, 4)
 STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Refuses shapes that are not [batch, height, width, channel].
+
+    Raises:
+      ValueError: another rank, or the channels on axis 1 (as in PyTorch) and no number of channels on the last.
+    """
+    if len(shape) != 4:
+        raise ValueError(f"images must have shape [batch, height, width, channel], got {list(shape)}.")
+    if shape[3] not in _CHANNELS and shape[1] in _CHANNELS:
+        raise ValueError(
+            f"images have shape {list(shape)}, channels first; [batch, height, width, channel] is needed. Use "
+            "images.transpose(0, 2, 3, 1), and the same inside the network where it takes channels first."
+        )
 
 
 def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> None:  # noqa: B008 - frozen
@@ -21,23 +40,44 @@ def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> N
     The values can be seen, and are checked, only outside of a traced function.
 
     Raises:
-      ValueError: wrong rank, dtype, range, or values that are not finite.
+      ValueError: wrong shape, dtype, range, or values that are not finite.
     """
-    if images.ndim != 4 or images.dtype != jnp.float32:
+    check_shape(images.shape)
+    # NumPy, because under an outer trace jnp would trace even a concrete array.
+    values = None if isinstance(images, Tracer) or images.size == 0 else np.asarray(images)
+    if images.dtype != jnp.float32:
         raise ValueError(
             f"images must be float32 [batch, height, width, channel], got {images.dtype} {list(images.shape)}; "
-            "convert uint8 images with images.astype('float32') / 255."
+            f"use {_as_float32(images.dtype, values, threat)}."
         )
-    if isinstance(images, Tracer) or images.size == 0:
+    if values is None:
         return
-    # NumPy, because under an outer trace jnp would trace even a concrete array.
-    values = np.asarray(images)
     low, high = float(values.min()), float(values.max())
     if not (low >= threat.lower and high <= threat.upper):
         raise ValueError(
-            f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]. Divide "
-            "pixels from 0 to 255 by 255, and leave out what is not finite."
+            f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]. "
+            + _within_bounds(low, high)
         )
+    if 0 < high <= 1 / 255 and (threat.lower, threat.upper) == (0, 1):
+        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]: divided by 255 twice? Pixels in [0,1] are needed.")
+
+
+def _as_float32(dtype: Any, values: np.ndarray | None, threat: Threat) -> str:
+    """The expression that makes float32 images within the bounds of others."""
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    small = np.max(values.astype(np.float64)) <= threat.upper if values is not None else floating
+    if (floating and small) or dtype == jnp.bool_:
+        return "images.astype('float32')"
+    return "images.astype('float32') / 255"
+
+
+def _within_bounds(low: float, high: float) -> str:
+    """Advice for values outside of the bounds."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "Leave out what is not finite."
+    if low < 0:
+        return "Give pixels as they are and put the normalisation inside of the network's function."
+    return "Divide pixels from 0 to 255 by 255."
 
 
 def per_example(value: jax.typing.ArrayLike, images: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust import ambient, attacks, processes
+from ltrobust.attacks import ball
 from ltrobust.data import longtail
 from ltrobust.evaluation import inputs, probe, protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
@@ -209,25 +210,23 @@ def evaluate(
       progress: whether a progress line is shown.
 
     Raises:
-      ValueError: arguments that do not fit together; a store of another evaluation.
+      ValueError: arguments that do not fit together, such as images with channels first, labels that are not one class
+        for each image, or a function that JAX cannot trace and differentiate; a store of another evaluation.
       FloatingPointError: NaN logits, or an attack outside of its ball.
     """
-    shape = (1, *np.shape(images)[1:])
-    if len(shape) != 4:
-        raise ValueError(f"images must have shape [number, height, width, channel], got {list(np.shape(images))}.")
+    images = np.asarray(images)
+    ball.check_shape(images.shape)
     inputs.check_numbers(batch_size, seed)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
-    logits = jax.eval_shape(logits_fn, jax.ShapeDtypeStruct(shape, jnp.float32))
-    if getattr(logits, "ndim", 0) != 2 or logits.shape[0] != 1:
-        raise ValueError(f"logits_fn gives {logits} for images {list(shape)}; it must give an array [batch, classes].")
+    num_classes = inputs.count_classes(logits_fn, images.shape[1:])
     # Divided over all devices; on a CPU `jax.config.update("jax_num_cpu_devices", 2)` makes two of two cores.
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
     evaluator = make_evaluator(
-        lambda variables, points: logits_fn(points),
+        lambda variables, points: logits_fn(points).astype(jnp.float32),
         protocol=protocols.get(protocol),
         threat=threat,
-        num_classes=logits.shape[1],
+        num_classes=num_classes,
         batch_size=min(batch_size, len(images)),
         seed=seed,
         place=lambda batch: processes.put(batch, where),

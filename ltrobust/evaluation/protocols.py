@@ -147,7 +147,7 @@ def get(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-      ValueError: unknown name; lists the known ones.
+      ValueError: unknown name; lists the known ones, and the one that is probably meant.
     """
     if name not in PROTOCOLS:
         hint = nearest(name, PROTOCOLS, {"autoattack": "standard", "auto_attack": "standard", "aa": "standard"})

@@ -121,12 +121,45 @@ def test_a_function_may_be_given_pixels_as_bytes():
         ({"function": lambda images: logits_fn(images)[:, :1]}, ValueError, r"1 class\(es\).*at least 2"),
         ({"function": lambda images: logits_fn(images)[:, :5]}, ValueError, "5 classes allow 0 to 4"),
         ({"function": lambda images: logits_fn(images) * jnp.nan}, FloatingPointError, "NaN logits"),
-        ({"images": np.zeros((50, 8, 8), np.uint8)}, ValueError, r"\[number, height, width, channel\]"),
+        ({"images": np.zeros((50, 8, 8), np.uint8)}, ValueError, r"\[batch, height, width, channel\], got"),
         ({"images": np.full((50, 8, 8, 3), 255.0, np.float32)}, ValueError, r"lie in \[255"),
         ({"images": np.full((50, 8, 8, 3), np.nan, np.float32)}, ValueError, "finite"),
         ({"labels": np.full(50, -1)}, ValueError, "0 to 9"),
+        ({"function": lambda images: (logits_fn(images), images)}, ValueError, "a tuple of 2; return the array of"),
+        ({"function": lambda images: {"logits": logits_fn(images)}}, ValueError, "a dict with logits; return the arr"),
+        ({"function": lambda images: jnp.argmax(logits_fn(images), 1, keepdims=True)}, ValueError, "int32; return log"),
+        (
+            {"function": lambda images: np.asarray(images).reshape(len(images), -1)},
+            ValueError,
+            "NumPy and PyTorch code",
+        ),
+        ({"function": {"weights": 0}}, ValueError, "dict, which cannot be called. Needed is a function of jax.numpy"),
+        ({"images": np.zeros((50, 3, 8, 8), np.float32)}, ValueError, r"channels first.*transpose\(0, 2, 3, 1\)"),
+        ({"images": np.zeros((50, 1, 28, 28), np.uint8)}, ValueError, r"channels first.*transpose\(0, 2, 3, 1\)"),
+        ({"images": np.full((50, 8, 8, 3), 0.5)}, ValueError, r"float64 .*; use images\.astype\('float32'\)\.$"),
+        (
+            {"images": np.full((50, 8, 8, 3), 200.0)},
+            ValueError,
+            r"float64 .*; use images\.astype\('float32'\) / 255\.$",
+        ),
+        ({"images": np.full((50, 8, 8, 3), 200)}, ValueError, r"int64 .*; use images\.astype\('float32'\) / 255\.$"),
+        ({"images": np.full((50, 8, 8, 3), -0.5, np.float32)}, ValueError, "put the normalisation inside"),
+        ({"images": np.full((50, 8, 8, 3), 0.5 / 255, np.float32)}, ValueError, "divided by 255 twice"),
+        ({"images": np.ones((50, 8, 8, 3), np.uint8)}, ValueError, r"none is above 1 of 255. Give pixels in \[0,1\]"),
         ({"labels": np.zeros(49, int)}, ValueError, r"integers \[50\]"),
-        ({"protocol": "autoattack"}, ValueError, "known protocols: validation, quick, standard"),
+        ({"labels": np.eye(10)[np.zeros(50, int)]}, ValueError, r"labels.argmax\(axis=1\)"),
+        ({"labels": np.zeros((50, 1), int)}, ValueError, r"labels\[:, 0\]"),
+        ({"labels": np.zeros(50)}, ValueError, r"labels.astype\(int\)"),
+        ({"labels": np.arange(50) % 10 + 1}, ValueError, "count from 0: use labels - 1"),
+        ({"labels": np.array(["cat"] * 50)}, ValueError, "position of each name"),
+        (
+            {"protocol": "autoattack"},
+            ValueError,
+            "known protocols: validation, quick, standard.* did you mean 'standard'?",
+        ),
+        ({"protocol": "AA"}, ValueError, "did you mean 'standard'?"),
+        ({"protocol": "pgd-20"}, ValueError, "did you mean 'quick'?"),
+        ({"protocol": "aa_ta10"}, ValueError, "did you mean 'legacy_at_bsl'?"),
         ({"protocol": "legacy_at_bsl", "threat": ltrobust.Threat("linf", 4)}, ValueError, "linf 8/255 only"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
     ],
@@ -134,3 +167,34 @@ def test_a_function_may_be_given_pixels_as_bytes():
 def test_bad_input_is_refused_with_a_reason(change, error, message):
     with pytest.raises(error, match=message):
         evaluate(**change)
+
+
+def test_a_pytorch_network_is_refused_with_what_is_needed():
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    needed = r"Needed is a function of jax.numpy .* examples/evaluate_pytorch.py"
+    with pytest.raises(ValueError, match=f"is Sequential, a PyTorch module, .*{needed}"):
+        evaluate(network)
+    for function in (network.forward, lambda images: network(torch.tensor(np.asarray(images)))):
+        with pytest.raises(ValueError, match=f"cannot be traced by JAX .*{needed}"):
+            evaluate(function)
+
+
+def test_what_the_function_itself_raises_passes_through_with_the_shape_it_was_given():
+    with pytest.raises(TypeError) as found:
+        evaluate(lambda images: images.reshape(len(images), -1) @ jnp.ones((100, 10)))
+    assert "raised by logits_fn for images float32 [3, 8, 8, 3]" in "".join(found.value.__notes__)
+
+
+def test_a_function_without_a_gradient_is_refused():
+    def foreign(images):
+        shape = jax.ShapeDtypeStruct((len(images), 10), jnp.float32)
+        return jax.pure_callback(lambda points: np.asarray(logits_fn(points)), shape, images)
+
+    with pytest.raises(ValueError, match=r"cannot be traced by JAX .*callbacks do not support JVP"):
+        evaluate(foreign)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_logits_of_half_precision_are_judged(dtype):
+    assert evaluate(lambda images: logits_fn(images).astype(dtype)).clean.mean() > 0.9
