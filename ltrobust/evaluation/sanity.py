@@ -53,7 +53,7 @@ def panel(
     """
     runs = Runs(session, protocol)
     found = [
-        _threat(runs),
+        sanity_runs.radius(runs),
         _subsets(runs),
         _validity(runs),
         _bookkeeping(runs, test_labels),
@@ -70,13 +70,6 @@ def panel(
         *(stated(identifier, "skipped", reason) for identifier, reason in _LEFT_OUT.items()),
     ]
     return tuple(sorted(found, key=lambda item: item.id))
-
-
-def _threat(runs: Runs) -> Item:
-    """P01: all of it is fixed by the threat and the protocol."""
-    threat = runs.session.driver.threat
-    text = f"{threat}, pixels in [{threat.lower:g}, {threat.upper:g}], untargeted goal, white box, fixed weights"
-    return stated("P01", "pass", text)
 
 
 def _subsets(runs: Runs) -> Item:

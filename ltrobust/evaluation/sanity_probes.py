@@ -110,14 +110,29 @@ def _exact_logits(runs: Runs, rows: np.ndarray) -> np.ndarray:
     return np.asarray(runs.session.driver.clean(_part(runs, rows)).logits)
 
 
+def _without_infinities(logits: np.ndarray) -> np.ndarray:
+    """Logits with 0 for those that are infinite, such as minus infinity for masked classes."""
+    return np.where(np.isfinite(logits), logits, 0)
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """`|first - second|`, where equal infinities are 0 apart."""
+    with np.errstate(invalid="ignore"):
+        return np.where(first == second, 0, np.abs(first - second))
+
+
 def _randomised(runs: Runs) -> Item:
     """P20: forwards of the same batch, predictions and directions of the logits compared image by image."""
     rows = runs.sample(FORWARD_IMAGES)
     logits = np.array([_exact_logits(runs, rows) for _ in range(FORWARDS)])
-    unit = logits / (np.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
+    bounded = _without_infinities(logits)
+    unit = bounded / (np.linalg.norm(bounded, axis=-1, keepdims=True) + 1e-10)
     distance = np.max([np.linalg.norm(unit - other, axis=-1).max(axis=0) for other in unit], axis=0)
     predictions = np.argmax(logits, axis=-1)
-    changed = np.any(predictions != predictions[0], axis=0) | (distance > RANDOMISED_DISTANCE)
+    infinite = np.any(
+        np.where(np.isfinite(logits), 0, logits) != np.where(np.isfinite(logits[0]), 0, logits[0]), (0, 2)
+    )
+    changed = np.any(predictions != predictions[0], axis=0) | (distance > RANDOMISED_DISTANCE) | infinite
     note = f"{FORWARDS} forwards, largest distance {np.max(distance):.1e}"
     return measured("P20", runs.per_class(rows[changed]), runs.per_class(rows), note=note)
 
@@ -139,8 +154,8 @@ def _batches(runs: Runs) -> Item:
     same, largest = np.ones(len(rows), bool), np.zeros(len(rows))
     for other in (alone, shuffled):
         same &= np.argmax(other, axis=-1) == np.argmax(reference, axis=-1)
-        scale = np.maximum(np.max(np.abs(reference), axis=-1), np.finfo(np.float32).tiny)
-        largest = np.maximum(largest, np.max(np.abs(other - reference), axis=-1) / scale)
+        scale = np.maximum(np.max(np.abs(_without_infinities(reference)), axis=-1), np.finfo(np.float32).tiny)
+        largest = np.maximum(largest, np.max(_distance(other, reference), axis=-1) / scale)
     allowed, tolerated = BATCH_DIFFERENCE
     status = np.where(same & (largest <= allowed), "pass", np.where(same & (largest <= tolerated), "warn", "fail"))
     per_class = [

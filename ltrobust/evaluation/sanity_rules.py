@@ -26,7 +26,7 @@ class Limit(NamedTuple):
 
 # Item -> required, what is checked.
 CHECKS: dict[str, tuple[bool, str]] = {
-    "P01": (True, "threat model stated"),
+    "P01": (True, "threat model stated, radius large enough to matter"),
     "P02": (True, "robust images are right when clean"),
     "P03": (True, "counted successes are valid"),
     "P04": (True, "every image of the test set has one verdict"),

@@ -1,4 +1,4 @@
-"""Items of the sanity panel that compare attacks: which attacks, on which images (P05 to P12, P18, P19, P30).
+"""Items of the sanity panel that compare attacks: which attacks, on which images (P01, P05 to P12, P18, P19, P30).
 
 What the protocol has run already is read from its verdicts. Further attacks have names that begin with `panel/`, and
 their verdicts are kept like all others. All PGD attacks here are one compiled program, that of the protocol's PGD-20;
@@ -13,10 +13,12 @@ from ltrobust.evaluation import protocols
 from ltrobust.evaluation.protocols import Attack, Pgd, Protocol
 from ltrobust.evaluation.sanity_rules import (
     EIGHT_BITS,
+    OVERALL,
     STRENGTH,
     STRENGTH_IMAGES,
     STRENGTH_PER_CLASS,
     Item,
+    grade,
     measured,
     stated,
 )
@@ -26,6 +28,8 @@ LONGER_IMAGES = 1000  # P08, at most
 CURVE_IMAGES = 500  # P10, P11, at most: one image is the 0.2 % that P10 allows
 STARTS = 5  # P09
 RADII = (1, 2, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128)  # P10, in 1/255 for linf; for l2 in 1/8 of the threat's radius
+USUAL = {"linf": 8, "l2": 128}  # P01, in 1/255: 8/255 and 0.5
+TOO_SMALL = 16  # P01: how far below a usual radius one fails
 SCALES = (0.1, 3.0, 10.0, 100.0)  # P18; scale 1 is PGD-20 itself
 MARGIN_SCALES = (1.0, 3.0, 10.0)  # P18, over the class's median clean margin
 
@@ -154,7 +158,7 @@ def _curve(runs: Runs) -> list[Item]:
     unit = 1.0 if threat.norm == "linf" else threat.radius / 8
     counts = [runs.per_class(rows[runs.clean[rows]])]
     for radius in RADII:
-        attack = Pgd(f"margin100-{radius}", "margin", 100, 1 / 4, "uniform_raw", radius=radius * unit)
+        attack = _margin100(f"{radius}", radius * unit)
         counts.append(runs.per_class(runs.right(attack, rows)))
     table, totals = np.array(counts), runs.per_class(rows)
     rises = np.max(table - np.minimum.accumulate(table, axis=0), axis=0)
@@ -170,6 +174,34 @@ def _curve(runs: Runs) -> list[Item]:
         ),
         measured("P11", table[-1], totals, note="the same sample"),
     ]
+
+
+def _margin100(name: str, radius: float) -> Pgd:
+    """Margin-PGD-100 at a radius in 1/255."""
+    return Pgd(f"margin100-{name}", "margin", 100, 1 / 4, "uniform_raw", radius=radius)
+
+
+def radius(runs: Runs) -> Item:
+    """P01: a radius at which no image breaks, while four times a usual one breaks all, is too small to mean much.
+
+    A radius in another unit than 1/255 is like that, and everything else about it looks well.
+    """
+    threat = runs.session.driver.threat
+    text = f"{threat}, pixels in [{threat.lower:g}, {threat.upper:g}], untargeted goal, white box, fixed weights"
+    large = 4 * USUAL[threat.norm]
+    if not np.any(runs.clean) or np.any(runs.robust != runs.clean) or threat.radius >= large:
+        return stated("P01", "pass", text)
+    rows = runs.sample(CURVE_IMAGES)
+    left = runs.right(_margin100(f"{large}/255", large), rows)
+    limit = OVERALL["P11"]
+    if grade(float(np.sum(left)), len(rows), limit, runs.num_classes) == "fail":
+        return stated("P01", "pass", text)
+    status = "fail" if threat.radius < USUAL[threat.norm] / TOO_SMALL else "warn"
+    note = (
+        f"the attacks break no image at this radius, but {large}/255 leaves {100 * np.sum(left) / len(rows):.2f} %; "
+        "radii are in 1/255"
+    )
+    return stated("P01", status, f"{text}; {note}")
 
 
 def _square(runs: Runs) -> Item:

@@ -11,7 +11,7 @@ import pytest
 from jax.experimental import io_callback
 
 from ltrobust.attacks.search import Search
-from ltrobust.evaluation import control, protocols, sanity, sanity_probes
+from ltrobust.evaluation import control, protocols, sanity, sanity_probes, sanity_runs
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.protocols import PGD20, Protocol, Square
@@ -433,3 +433,59 @@ def test_the_verdict_counts_required_failures_only():
     assert sanity.verdict([good, warned]) == "trustworthy, with warnings"
     assert sanity.verdict([good, stated("P30", "fail", "")]) == "trustworthy, with warnings"
     assert sanity.verdict([warned, stated("P12", "fail", "")]) == "not trustworthy"
+
+
+def test_a_radius_in_pixel_units_is_noticed():
+    """Nothing changes at 0.03/255, and 32/255 breaks everything; no other item of the panel sees that."""
+    small = Driver(
+        plain,
+        plain,
+        threat=Threat.in_255ths("linf", 8 / 255),
+        num_classes=10,
+        batch_size=100,
+        seed=0,
+        place=jax.device_put,
+        devices=1,
+    )
+    begun = session(small, network(), SHORT, EVERYTHING[::10])
+    item = sanity_runs.radius(Runs(begun, SHORT))
+    assert item.status == "fail"
+    assert "break no image at this radius, but 32/255 leaves 0.00 %; radii are in 1/255" in item.evidence
+    assert sanity.verdict([item]) == "not trustworthy"
+
+
+@pytest.mark.parametrize(("norm", "radius", "status"), [("linf", 1, "warn"), ("l2", 6, "fail"), ("l2", 12, "warn")])
+def test_other_radii_that_break_nothing(norm, radius, status):
+    small = dataclasses.replace(SHORT, attacks=(dataclasses.replace(PGD20, steps=1, step=0.0, start="none"),))
+    driven = Driver(
+        plain,
+        plain,
+        threat=Threat(norm, radius),
+        num_classes=10,
+        batch_size=100,
+        seed=0,
+        place=jax.device_put,
+        devices=1,
+    )
+    assert sanity_runs.radius(Runs(session(driven, network(), small, EVERYTHING[::10]), small)).status == status
+
+
+def test_classes_masked_by_minus_infinity_do_not_depend_on_the_batch():
+    bias = np.where(np.arange(10) < 8, 0, -np.inf).astype(np.float32)
+    rows = np.flatnonzero(LINEAR.labels < 8)[::8]
+    runs = Runs(session(driver(plain), network(bias=bias), SHORT, rows), SHORT)
+    for item in (sanity_probes._batches(runs), sanity_probes._randomised(runs)):
+        assert item.status == "pass", str(item)
+
+
+def test_infinite_logits_that_change_are_noticed(monkeypatch):
+    runs = Runs(session(driver(plain), network(), SHORT, EVERYTHING[::10]), SHORT)
+    answers = iter(range(100))
+
+    def other(runs, rows):
+        logits = np.zeros((len(rows), 10))
+        logits[:, next(answers) % 10] = -np.inf
+        return logits
+
+    monkeypatch.setattr(sanity_probes, "_exact_logits", other)
+    assert sanity_probes._randomised(runs).status == "fail"
