@@ -226,7 +226,7 @@ def get_config() -> ConfigDict:
 def _outside_teacher() -> Any:
     """Where a teacher comes from, if from elsewhere."""
     entry: Any = ConfigDict()
-    entry.path = ""  # a workdir (its student), a phase's folder of checkpoints, or a PyTorch file
+    entry.path = ""  # a workdir (its student), a phase's folder of checkpoints, or a PyTorch file, or FILE::NAME
     entry.weights = "last"  # last, selected, averaged: which of a checkpoint's
     entry.architecture = ""  # of a PyTorch file, as model.name
     entry.activation = "relu"  # of a PyTorch file: relu, silu

@@ -4,36 +4,48 @@ import importlib
 import os
 import pathlib
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what most code calls it; any other name will do
+CHOICE = "::"  # between a file and the state dict that is meant in it
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+
+
+def file_and_choice(path: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
+    """`weights.pt::model_ema` as the file and the name of the state dict in it, empty where none is named."""
+    if pathlib.Path(path).exists():
+        return pathlib.Path(path), ""
+    file, _, choice = str(path).partition(CHOICE)
+    return pathlib.Path(file), choice
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Arrays by name from a .safetensors file, or from a PyTorch file (`TORCH_SUFFIXES`) that holds a state dict.
 
+    Where a file has several state dicts, such as a network and its moving average, `FILE::NAME` names the one that is
+    meant, by its key or by what its arrays' names begin with.
+
     PyTorch files are pickles, which can run code. They are only ever loaded with weights_only=True, by PyTorch 2.6 or
-    later (earlier ones run code even so: CVE-2025-32434). Wrapping dicts (`WRAPPERS`) are opened, what lies beside the
-    state dict is dropped, and bfloat16 becomes float32.
+    later (earlier ones run code even so: CVE-2025-32434). Wrapping dicts are opened, what lies beside the one state
+    dict (an epoch, an optimizer's state) is dropped, and bfloat16 becomes float32.
 
     Raises:
         ValueError: another suffix; safetensors or torch is missing, or torch is too old; a file that is damaged or
-            holds more than weights-only loading allows; contents that are no state dict.
+            holds more than weights-only loading allows; contents that are no state dict, or several and none is named.
         OSError: the file cannot be opened.
     """
-    path = pathlib.Path(path)
+    path, choice = file_and_choice(path)
     if path.suffix == ".safetensors":
-        safetensors = _optional("safetensors")
+        safetensors = optional("safetensors")
         try:
-            return _optional("safetensors.numpy").load_file(path)
+            return dict(unwrapped(optional("safetensors.numpy").load_file(path), choice))
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no complete safetensors file ({error}); fetch or write it again") from error
     if path.suffix in TORCH_SUFFIXES:
-        return _read_torch(path)
+        return _read_torch(path, choice)
     raise ValueError(f"{path} ends in {path.suffix!r}; allowed: .safetensors, {', '.join(TORCH_SUFFIXES)}")
 
 
@@ -51,17 +63,46 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
         raise FileExistsError(f"{path} exists and is not overwritten; choose another name or move it away")
     # The library takes memory as it lies, whatever the strides.
     contiguous = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
-    content = _optional("safetensors.numpy").save(contiguous)
+    content = optional("safetensors.numpy").save(contiguous)
     with path.open("xb") as file:
         file.write(content)
 
 
-def unwrapped(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The innermost state dict."""
-    found = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]:
+    """The one state dict in a mapping, or the one that `choice` names.
+
+    Raises:
+        ValueError: there are several and none is named, or none has that name.
+    """
+    found = dict(_state_dicts(content, ""))
+    if choice:
+        if choice in found:
+            return found[choice]
+        named = {name: array for name, array in content.items() if str(name).startswith(f"{choice}.")}
+        if named and "" in found:
+            return {name.removeprefix(f"{choice}."): array for name, array in named.items()}
+        raise ValueError(f"there is no state dict {choice!r}; there are: {listed(filter(None, found)) or 'none'}")
     if len(found) > 1:
-        raise ValueError(f"there are state dicts under {', '.join(found)}; pass the one that is meant")
-    return unwrapped(content[found[0]]) if found else content
+        names = [name or "the outermost level" for name in found]
+        example = next(filter(None, found))
+        raise ValueError(
+            f"there are {len(found)} state dicts: {listed(names)}. Pass the one that is meant, or name it behind the "
+            f"file: FILE{CHOICE}{example}"
+        )
+    if found:
+        return next(iter(found.values()))
+    inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    return unwrapped(content[inner[0]]) if inner else content
+
+
+def _state_dicts(content: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping of arrays by name, under its keys joined by dots; an optimizer's are by number and do not count."""
+    arrays = [str(key) for key, value in content.items() if hasattr(value, "shape")]
+    if any("." in name for name in arrays) or (arrays and len(arrays) == len(content)):
+        yield path, content
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping):
+            yield from _state_dicts(value, f"{path}.{key}" if path else key)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -70,7 +111,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _optional(module: str) -> Any:
+def optional(module: str) -> Any:
     """An optional library, imported when it is needed."""
     try:
         return importlib.import_module(module)
@@ -78,9 +119,9 @@ def _optional(module: str) -> Any:
         raise ValueError(f"{module} is not installed; run: pip install -e '.[torch]'") from error
 
 
-def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
     """The state dict of a PyTorch file, by weights-only loading."""
-    torch = _optional("torch")
+    torch = optional("torch")
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 6):
         raise ValueError(f"torch is {torch.__version__}; expected 2.6 or later, run: pip install -e '.[torch]'")
     try:
@@ -90,7 +131,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} is damaged or holds more than tensors, and pickles are not executed here; where you trust the "
             "file, convert its state dict to .safetensors with the code that wrote it"
         ) from error
-    tensors = unwrapped(content) if isinstance(content, Mapping) else {"the whole content": content}
+    tensors = unwrapped(content, choice) if isinstance(content, Mapping) else {"the whole content": content}
     others = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
     if others:
         raise ValueError(

@@ -11,7 +11,8 @@ A block has a shortcut's arrays only where it changes the shape.
 
 Kernels are [out,in,k,l] there and [k,l,in,out] here; the linear weight is [out,in] there and [in,out] here.
 
-Names say nothing about what is computed between them. Two things must be known from the code that trained a network:
+Names say nothing about what is computed between them. These must be known from the code that trained a network, or
+compared with it (`torch_parity.check`):
 
 - Whether it normalises its input. Networks here do not; where the constants are tensors of the state dict,
   `split_normalisation` takes them out, where they are not, nothing can notice. Write images -> logits((images - mean) /
@@ -19,6 +20,7 @@ Names say nothing about what is computed between them. Two things must be known 
 - The activation of a wide network: relu in TRADES's code, SiLU in most networks of DeepMind's form.
 - In pre-activation blocks, what the shortcut convolution sees. Here, in pytorch-cifar, AT-BSL and TRADES it is
   relu(norm(x)); RobustBench's PreActBlock gives it the raw x under the same names, which is another function.
+- The images' sides. References pool 4x4 (wide: 8x8) pixels at the end, all of a 32x32 image; here all are pooled.
 """
 
 import dataclasses
@@ -33,30 +35,18 @@ import numpy as np
 from flax import traverse_util
 
 from ltrobust import models
-from ltrobust.models.torch_files import listed, unwrapped
+from ltrobust.models.torch_files import file_and_choice as file_and_choice
+from ltrobust.models.torch_files import listed
 from ltrobust.models.torch_files import read as read
 from ltrobust.models.torch_files import write as write
-from ltrobust.models.wide_resnet import parse
+from ltrobust.models.torch_names import Naming, cleaned, naming_of
+from ltrobust.models.torch_names import split_normalisation as split_normalisation
 
-PREFIXES = ("module.", "model.", "basic_net.", "0.", "1.")
-_COUNTERS = ("num_batches_tracked", "n_averaged")
-_NORMALISERS = ("mean", "std", "mu", "sigma")
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
 _Path = tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Naming:
-    """What the layers of one family are called in PyTorch."""
-
-    block: str  # a block's name, from its stage and its index in it (counted from 0)
-    layers: Mapping[str, str]
-    other_final_norms: tuple[str, ...] = ()
-    unused: str | None = None  # layers that the peers' code creates and never calls
-    first_stage: int = 1  # the number of the first stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,43 +62,12 @@ class _Slot:
         return tuple(self.shape[axis] for axis in _TO_TORCH[len(self.shape)])
 
 
-_IN_BLOCK = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2", "shortcut_conv": "shortcut.0"}
-_RESNET = _Naming(
-    "layer{stage}.{index}",
-    _IN_BLOCK | {"stem": "conv1", "stem_norm": "bn1", "shortcut_norm": "shortcut.1", "linear": "linear"},
-)
-_PREACT = _Naming(
-    "layer{stage}.{index}",
-    _IN_BLOCK | {"stem": "conv1", "final_norm": "bn", "linear": "linear"},
-    other_final_norms=("bn1", "norm"),
-)
-_WIDE = _Naming(
-    "block{stage}.layer.{index}",
-    _IN_BLOCK | {"shortcut_conv": "convShortcut", "stem": "conv1", "final_norm": "bn1", "linear": "fc"},
-    unused="sub_block1.",
-)
-_DEEPMIND = _Naming(
-    "layer.{stage}.block.{index}",
-    {
-        "conv1": "conv_0",
-        "norm1": "batchnorm_0",
-        "conv2": "conv_1",
-        "norm2": "batchnorm_1",
-        "shortcut_conv": "shortcut",
-        "stem": "init_conv",
-        "final_norm": "batchnorm",
-        "linear": "logits",
-    },
-    first_stage=0,
-)
-_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT}
-
-
 def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | None = None) -> tuple[Any, Any]:
     """Parameters and running statistics of the network `name` from a PyTorch state dict.
 
-    Before names are compared, wrapping dicts (`torch_files.WRAPPERS`) are opened and prefixes that all names share
-    (`PREFIXES`) are dropped, as often as there are any. Left out are counters (num_batches_tracked, n_averaged) and, in
+    Before names are compared, wrapping dicts are opened, and whatever stands before all names (`module.`, `_orig_mod.`,
+    `net.model.`) is dropped. Torchvision's names of a ResNet (downsample, fc) are understood, its ImageNet stem is
+    refused by its shape. Left out are counters (num_batches_tracked, n_averaged) and, in
     wide networks, sub_block1, a copy of the first stage that TRADES's class creates and its forward pass never calls.
     The last norm of a PreActResNet may also be called bn1 or norm; without one, as in pytorch-cifar's own
     PreActResNet18, the network is another one and is refused. Every other tensor is used exactly once.
@@ -122,14 +81,14 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
         params and batch_stats, nested dicts of float32 arrays as from `initialise`.
 
     Raises:
-        ValueError: another network; more than one wrapped dict; an input normalisation among the tensors; names that
+        ValueError: another network; more than one state dict; an input normalisation among the tensors; names that
             are missing or unexpected; a wrong shape; numbers that are not floating point.
 
     Names: github.com/kuangliu/pytorch-cifar, github.com/NISPLab/AT-BSL, github.com/yaodongyu/TRADES,
     github.com/google-deepmind/deepmind-research (adversarial_robustness) and github.com/RobustBench/robustbench.
     """
-    naming = _naming_of(name)
-    tensors = _cleaned(state_dict, naming)
+    naming = naming_of(name)
+    tensors = cleaned(state_dict, naming)
     bias = tensors.get(f"{naming.layers['linear']}.bias")
     classes = _length(bias, 0, otherwise=2) if num_classes is None else num_classes
     channels = _length(tensors.get(f"{naming.layers['stem']}.weight"), 1, otherwise=3)
@@ -144,31 +103,6 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
         leaves[slot.path] = jnp.array(tensor.transpose(_TO_FLAX[tensor.ndim]), jnp.float32)
     tree = traverse_util.unflatten_dict(leaves)
     return tree["params"], tree["batch_stats"]
-
-
-def split_normalisation(
-    state_dict: Mapping[str, Any],
-) -> tuple[dict[str, Any], tuple[tuple[float, ...], tuple[float, ...]] | None]:
-    """The state dict without its input normalisation, and that: mean and deviation of each channel, or None.
-
-    Raises:
-        ValueError: more than one tensor, or none, under one of the two names, or lengths that differ.
-    """
-    tensors = dict(unwrapped(state_dict))
-    found = {name: tensors.pop(name) for name in list(tensors) if str(name).split(".")[-1] in _NORMALISERS}
-    if not found:
-        return tensors, None
-    pairs = {
-        str(name).split(".")[-1]: tuple(np.ravel(np.asarray(tensor, np.float64)).tolist())
-        for name, tensor in found.items()
-    }
-    mean, std = (pairs.get(first, pairs.get(second)) for first, second in (("mean", "mu"), ("std", "sigma")))
-    if len(found) != 2 or mean is None or std is None or len(mean) != len(std):
-        raise ValueError(
-            f"the state dict normalises its input by {listed(found)}; expected one mean (or mu) and one std (or sigma) "
-            "of the same length"
-        )
-    return tensors, (mean, std)
 
 
 def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
@@ -188,7 +122,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     Raises:
         ValueError: another network; names or shapes that are not those of the network.
     """
-    _naming_of(name)
+    naming_of(name)
     leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
     classes = _length(leaves.get(("params", "linear", "bias")), 0, otherwise=2)
     channels = _length(leaves.get(("params", "stem", "kernel")), 2, otherwise=3)
@@ -204,17 +138,6 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _naming_of(name: str) -> _Naming:
-    """The names of a network's layers in PyTorch."""
-    wide = parse(name)
-    if wide is not None:
-        return _DEEPMIND if wide[2] else _WIDE
-    if name not in _NAMINGS:
-        known = ", ".join((*_NAMINGS, "wrn_28_10", "wrn_34_10", "dm_wrn_28_10"))
-        raise ValueError(f"no PyTorch names are known for {name!r}; allowed: {known} and other depths and widths")
-    return _NAMINGS[name]
-
-
 @functools.lru_cache(maxsize=8)
 def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
     """All arrays of a network, found by tracing its initialisation."""
@@ -222,10 +145,10 @@ def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
     draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
     params, batch_stats = jax.eval_shape(draw, jax.random.key(0))
     leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
-    return tuple(_Slot(path, _torch_name(_naming_of(name), path), leaf.shape) for path, leaf in leaves.items())
+    return tuple(_Slot(path, _torch_name(naming_of(name), path), leaf.shape) for path, leaf in leaves.items())
 
 
-def _torch_name(naming: _Naming, path: _Path) -> str:
+def _torch_name(naming: Naming, path: _Path) -> str:
     """("params", "stage1_block2", "norm1", "scale") -> "layer1.1.bn1.weight"."""
     *blocks, layer, leaf = path[1:]
     parts = [naming.layers[layer], _LEAVES[leaf]]
@@ -233,36 +156,6 @@ def _torch_name(naming: _Naming, path: _Path) -> str:
         stage, number = (int(digits) for digits in re.findall(r"\d+", block))
         parts.insert(0, naming.block.format(stage=naming.first_stage + stage - 1, index=number - 1))
     return ".".join(parts)
-
-
-def _cleaned(state_dict: Mapping[str, Any], naming: _Naming) -> dict[str, Any]:
-    """The tensors that the network computes with, under bare names."""
-    tensors = {str(name): tensor for name, tensor in unwrapped(state_dict).items()}
-    normalisers = [name for name in tensors if name.split(".")[-1] in _NORMALISERS]
-    if normalisers:
-        raise ValueError(
-            f"the state dict normalises its input ({listed(normalisers)}), but networks here take pixels in [0,1] as "
-            "they are; remove these tensors and write images -> logits((images - mean) / std) as the logits function"
-        )
-    tensors = {name: tensor for name, tensor in tensors.items() if name.split(".")[-1] not in _COUNTERS}
-    while prefix := next((prefix for prefix in PREFIXES if tensors and all(n.startswith(prefix) for n in tensors)), ""):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    if naming.unused:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(naming.unused)}
-    return _with_customary_final_norm(tensors, naming)
-
-
-def _with_customary_final_norm(tensors: dict[str, Any], naming: _Naming) -> dict[str, Any]:
-    """Calls the last norm what the naming calls it, where it has one of the other names."""
-    customary = naming.layers.get("final_norm", "")
-    found = [norm for norm in (customary, *naming.other_final_norms) if f"{norm}.weight" in tensors]
-    if len(found) != 1 or found == [customary]:
-        return tensors
-    other = f"{found[0]}."
-    return {
-        f"{customary}.{name.removeprefix(other)}" if name.startswith(other) else name: tensor
-        for name, tensor in tensors.items()
-    }
 
 
 def _length(array: Any, axis: int, *, otherwise: int) -> int:
@@ -286,5 +179,10 @@ def _require_names(network: str, given: Iterable[str], expected: Iterable[str]) 
 
 def _require_shape(network: str, name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raises ValueError unless both shapes are equal."""
+    if given[2:] == (7, 7):
+        raise ValueError(
+            f"{name} has shape {given}: the ImageNet stem (7x7, stride 2, max-pooling), which no network here has; "
+            f"{network} needs {expected}"
+        )
     if given != expected:
         raise ValueError(f"{name} has shape {given}; {network} needs {expected}: another network or class count")

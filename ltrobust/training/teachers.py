@@ -1,6 +1,7 @@
 """Teachers from elsewhere: the networks of `config.teachers`, from checkpoints of ours or from PyTorch files."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import models
 from ltrobust.methods import Teacher, decision_rule
-from ltrobust.models import torch_weights
+from ltrobust.models import torch_parity, torch_weights
 from ltrobust.names import nearest
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints, folder_in
@@ -49,7 +50,7 @@ def load(config: Any, names: Sequence[str], *, num_classes: int, image_shape: tu
             raise ValueError(
                 f"{key}.weights is {entry.weights!r}; {nearest(entry.weights, WEIGHTS)}known: {', '.join(WEIGHTS)}."
             )
-        if Path(entry.path).is_file():
+        if torch_weights.file_and_choice(entry.path)[0].is_file():
             found[name] = _from_file(key, entry, config.model.dtype, num_classes, image_shape)
         else:
             found[name] = from_checkpoints(
@@ -139,6 +140,9 @@ def _from_file(key: str, entry: Any, dtype: str, num_classes: int, image_shape: 
     if channels != image_shape[-1]:
         raise ValueError(f"{key} takes images of {channels} channels; here they have {image_shape[-1]}.")
     mean, std = _normalisation(key, entry, found, channels)
+    torchvision = any(".downsample." in name for name in tensors)
+    for doubt in torch_parity.doubts(entry.architecture, image_shape, torchvision=torchvision):
+        warnings.warn(f"{key}: {doubt}. Compare the clean accuracy with the published one.", stacklevel=2)
     described = {
         "from": "file",
         "path": Path(entry.path).name,

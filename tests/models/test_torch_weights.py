@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ltrobust import models
-from ltrobust.models import torch_weights
+from ltrobust.models import torch_parity, torch_weights
 from ltrobust.models.layers import Layers
 from ltrobust.models.preact_resnet import PreActBlock
 from ltrobust.models.resnet import BasicBlock
@@ -131,7 +131,21 @@ def test_imported_arrays_are_float32_copies():
 
 
 @pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "basic_net.", "1.", "module.0.", "module.model.1."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "model.",
+        "basic_net.",
+        "1.",
+        "module.0.",
+        "module.model.1.",
+        "_orig_mod.",
+        "net.",
+        "module._orig_mod.backbone.",
+    ],
+)
 def test_wrapping_dicts_and_prefixes_make_no_difference(prefix, wrapper):
     theirs: Any = {prefix + leaf: tensor for leaf, tensor in peer_weights("resnet18").items()}
     theirs = theirs if wrapper is None else {wrapper: theirs, "epoch": 3, "optimizer": {"state": {}}}
@@ -463,10 +477,11 @@ def test_missing_and_unexpected_tensors_are_listed_five_at_most():
     assert "unexpected extra0.weight, extra1.weight; allowed are exactly its 102 names;" in str(info.value)
     with pytest.raises(ValueError, match=r"missing (\S+, ){4}\S+ and 97 more; unexpected none"):
         torch_weights.from_torch({}, "resnet18")
+    headless = {f"net.{leaf}": tensor for leaf, tensor in theirs.items() if not leaf.startswith("linear.")}
     with pytest.raises(
-        ValueError, match=r"missing (\S+, ){4}\S+ and 85 more; unexpected (net\S+, ){4}\S+ and 95 more; allowed"
+        ValueError, match=r"missing (\S+, ){4}\S+ and 85 more; unexpected (net\S+, ){4}\S+ and 93 more; allowed"
     ):
-        torch_weights.from_torch({f"net.{leaf}": tensor for leaf, tensor in theirs.items()}, "preact_resnet18")
+        torch_weights.from_torch(headless, "preact_resnet18")
 
 
 def test_another_network_is_not_mistaken():
@@ -484,7 +499,7 @@ def test_wrong_shapes_and_kinds_of_numbers_are_named():
     with pytest.raises(ValueError, match=r"num_classes is 0; expected an integer of at least 2"):
         torch_weights.from_torch(theirs, "resnet18", num_classes=0)
     wide_stem = theirs | {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
-    with pytest.raises(ValueError, match=r"conv1.weight has shape \(64, 3, 7, 7\); resnet18 needs \(64, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"conv1.weight has shape \(64, 3, 7, 7\): the ImageNet stem"):
         torch_weights.from_torch(wide_stem, "resnet18")
     flat = theirs | {"linear.weight": np.zeros(5120, np.float32)}
     with pytest.raises(ValueError, match=r"linear.weight has shape \(5120,\); resnet18 needs \(10, 512\)"):
@@ -503,9 +518,112 @@ def test_an_input_normalisation_is_refused_with_its_remedy(prefix, normaliser):
         torch_weights.from_torch(theirs, "resnet18")
 
 
-def test_two_state_dicts_in_one_file_are_ambiguous():
-    with pytest.raises(ValueError, match=r"state dicts under state_dict, net; pass the one that is meant"):
-        torch_weights.from_torch({"net": {}, "state_dict": {}}, "resnet18")
+def other_weights() -> dict[str, np.ndarray]:
+    return {leaf: tensor + 1 for leaf, tensor in peer_weights("resnet18").items()}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"net": 0, "state_dict": 1, "epoch": 3}, "net, state_dict"),
+        ({"model": 0, "model_ema": 1, "optimizer": {"state": {0: {"exp_avg": np.zeros(3)}}}}, "model, model_ema"),
+        ({"model": 0, "ema": {"module": 1, "decay": 0.99}}, "model, ema.module"),
+        ({"teacher": 0, "student": 1, "rng_state": np.zeros(9, np.uint8)}, "teacher, student"),
+    ],
+)
+def test_several_state_dicts_are_refused_and_named(content, named):
+    def filled(part):
+        if isinstance(part, dict):
+            return {key: filled(value) for key, value in part.items()}
+        return {0: peer_weights("resnet18"), 1: other_weights()}.get(part, part) if isinstance(part, int) else part
+
+    content = {key: value if key == "epoch" else filled(value) for key, value in content.items()}
+    with pytest.raises(ValueError, match=rf"2 state dicts: {named}. Pass the one that is meant, or .*FILE::\w+"):
+        torch_weights.from_torch(content, "resnet18")
+
+
+def test_a_single_state_dict_is_found_under_any_name():
+    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+    content = {"best": {"weights": peer_weights("resnet18")}, "acc": np.array(0.9), "optimizer": {"param_groups": []}}
+    require_equal(torch_weights.from_torch(content, "resnet18"), expected)
+
+
+def test_two_networks_in_one_state_dict_are_refused_and_named():
+    both = {f"student.{leaf}": tensor for leaf, tensor in peer_weights("resnet18").items()}
+    both |= {f"ema.module.{leaf}": tensor for leaf, tensor in other_weights().items()}
+    with pytest.raises(ValueError, match=r"2 networks among the arrays: student, ema\.module\. .*FILE::student"):
+        torch_weights.from_torch(both, "resnet18")
+
+
+def test_the_state_dict_that_is_meant_is_named_behind_the_file(tmp_path, torch):
+    first, second = peer_weights("resnet18"), other_weights()
+    tensors = {
+        name: {leaf: torch.from_numpy(np.array(a)) for leaf, a in part.items()}
+        for name, part in zip("ab", (first, second), strict=True)
+    }
+    torch.save({"model": tensors["a"], "ema": {"module": tensors["b"]}}, tmp_path / "both.pt")
+    with pytest.raises(ValueError, match=r"2 state dicts: model, ema\.module"):
+        torch_weights.read(tmp_path / "both.pt")
+    require_equal(torch_weights.read(f"{tmp_path / 'both.pt'}::ema.module"), second)
+    with pytest.raises(ValueError, match=r"no state dict 'emma'; there are: model, ema\.module"):
+        torch_weights.read(f"{tmp_path / 'both.pt'}::emma")
+    flat = {f"{name}.{leaf}": array for name, part in (("net", first), ("avg", second)) for leaf, array in part.items()}
+    torch_weights.write(tmp_path / "flat.safetensors", flat)
+    require_equal(torch_weights.read(f"{tmp_path / 'flat.safetensors'}::avg"), second)
+
+
+def test_a_head_beside_its_backbone_is_found():
+    theirs = peer_weights("resnet18")
+    moved = {leaf if leaf.startswith("linear.") else f"backbone.{leaf}": tensor for leaf, tensor in theirs.items()}
+    require_equal(torch_weights.from_torch(moved, "resnet18"), torch_weights.from_torch(theirs, "resnet18"))
+
+
+def test_names_of_torchvision_are_understood():
+    theirs = peer_weights("resnet18")
+    named = {leaf.replace("shortcut.", "downsample.").replace("linear.", "fc."): a for leaf, a in theirs.items()}
+    assert named.keys() >= {"layer2.0.downsample.0.weight", "fc.bias"}
+    require_equal(torch_weights.from_torch(named, "resnet18"), torch_weights.from_torch(theirs, "resnet18"))
+    with pytest.raises(ValueError, match=r"unexpected fc\.weight"):
+        torch_weights.from_torch(theirs | {"fc.weight": named["fc.weight"]}, "resnet18")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [("new_mean", "new_std"), ("mu", "sigma"), ("normalize.image_mean", "normalize.image_std")]
+)
+def test_a_normalisation_is_split_off_whatever_its_name(mean, std):
+    theirs = peer_weights("resnet18")
+    constants = {mean: np.full((1, 3, 1, 1), 0.5, np.float32), std: np.full((1, 3, 1, 1), 0.25, np.float32)}
+    tensors, found = torch_weights.split_normalisation(theirs | constants)
+    assert found == ((0.5,) * 3, (0.25,) * 3)
+    assert tensors.keys() == theirs.keys()
+    with pytest.raises(ValueError, match=rf"normalises its input \({mean}, {std}\)"):
+        torch_weights.from_torch(theirs | constants, "resnet18")
+    with pytest.raises(ValueError, match=r"not of pixels in \[0,1\]; divide"):
+        torch_weights.split_normalisation(theirs | {mean: 255 * constants[mean], std: 255 * constants[std]})
+    with pytest.raises(ValueError, match="expected one mean"):
+        torch_weights.split_normalisation(theirs | constants | {"other_mean": constants[mean]})
+
+
+def test_parity_with_the_pytorch_network_is_checked(torch):
+    network = torch_network(torch, "preact_resnet18")
+    state = {leaf: tensor.numpy() for leaf, tensor in network.state_dict().items()}
+    weights = torch_weights.from_torch(state, "preact_resnet18")
+    assert torch_parity.check(network, "preact_resnet18", *weights, (32, 32, 3)) < 1e-4
+    # RobustBench's block: the shortcut convolution sees the raw x, under the same names.
+    block = network.layer2[0]
+    block.forward = lambda x: block.conv2(block.bn2(block.conv1(block.bn1(x).relu())).relu()) + block.shortcut(x)
+    with pytest.raises(
+        ValueError, match=r"differ by .* another function under the same names.*RobustBench's PreActBlock"
+    ):
+        torch_parity.check(network, "preact_resnet18", *weights, (32, 32, 3))
+
+
+def test_images_of_another_size_and_torchvision_s_stem_are_doubted():
+    assert torch_parity.doubts("resnet18", (32, 32, 3)) == []
+    assert "pools 4x4 pixels, as for 32x32 images; here all of 40x40" in torch_parity.doubts("resnet18", (40, 40, 3))[0]
+    assert "pools 8x8" in torch_parity.doubts("wrn_28_10", (64, 64, 3))[0]
+    assert "no max-pooling" in torch_parity.doubts("resnet18", (32, 32, 3), torchvision=True)[0]
+    assert "RobustBench" in torch_parity.doubts("preact_resnet18", (32, 32, 3))[0]
 
 
 def test_export_names_what_does_not_fit():

@@ -15,6 +15,9 @@ from ltrobust.models import torch_weights
 from ltrobust.training import devices, phases, teachers
 from ltrobust.training.records import read
 
+# The small files here hold networks for images of another size than those that they come from.
+pytestmark = pytest.mark.filterwarnings("ignore:.*Compare the clean accuracy")
+
 
 def short(**overrides: Any):
     """A configuration of few steps, of `at_bsl` on digits unless told otherwise."""
@@ -139,7 +142,10 @@ def from_file(path, *, shape=(8, 8, 1), classes=10, **overrides):
 
 def test_a_pytorch_file_teaches_through_its_normalisation(file):
     path, module, params, batch_stats = file
-    known = from_file(path)
+    with pytest.warns(
+        UserWarning, match="pools 8x8 pixels, as for 32x32 images; here all of 8x8 are pooled. Compare the"
+    ):
+        known = from_file(path)
     images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
     expected, _ = models.forward(module, params, batch_stats, (images - 0.25) / 0.5, bn="eval")
     np.testing.assert_allclose(known.teacher.logits(images), expected, atol=1e-5)
@@ -195,3 +201,14 @@ def test_a_command_on_a_card_names_no_folder_of_a_teacher(monkeypatch):
     words = ["main.py", "--config=a.py", "--config.teachers.clean_teacher.path=/secret", "--workdir=/secret"]
     monkeypatch.setattr("sys.argv", [*words, "--config.teachers.teacher.weights=averaged", "--config.data.dir=/secret"])
     assert cards.command() == "main.py --config=a.py --config.teachers.teacher.weights=averaged"
+
+
+def test_one_of_several_networks_in_a_file_is_named(file, tmp_path):
+    _, _, params, batch_stats = file
+    tensors = torch_weights.to_torch(params, batch_stats, "dm_wrn_10_1")
+    both = {f"{name}.{leaf}": array for name in ("model", "model_ema") for leaf, array in tensors.items()}
+    torch_weights.write(tmp_path / "both.safetensors", both)
+    with pytest.raises(ValueError, match=r"teachers.teacher: .*2 networks among the arrays: model, model_ema.*FILE::"):
+        from_file(tmp_path / "both.safetensors")
+    known = from_file(f"{tmp_path / 'both.safetensors'}::model_ema")
+    assert known.about["path"] == "both.safetensors::model_ema"
