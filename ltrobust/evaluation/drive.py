@@ -13,12 +13,12 @@ import numpy as np
 from ltrobust import processes
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
 from ltrobust.data.batches import chunks, to_unit
+from ltrobust.evaluation import padding
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge, true_probabilities
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.threat import Threat
 
-# Matrix products of fewer rows are computed in another order on the CPU, which changes last bits and so verdicts.
-_CPU_ROWS, _CPU_STEP = 64, 8
+_CPU_STEP = 8
 _DISPATCH_SECONDS = 2.0
 
 
@@ -99,12 +99,24 @@ class Driver:
     ) -> None:
         self.threat, self.num_classes, self.seed, self.place, self.devices = threat, num_classes, seed, place, devices
         self.apply, self.exact_apply = apply, exact_apply
+        self._wanted, self._least = batch_size, padding.ROWS
         self.batch_size = self._even(batch_size)
         self._judge = jax.jit(functools.partial(judge, exact_apply, num_classes, threat))
         self._begin = functools.cache(self._compile_begin)
         self._work = functools.cache(self._compile_work)
         self._refill = jax.jit(refill, donate_argnums=0)
         self._release = jax.jit(_release, donate_argnums=0)
+
+    def pad_as_needed(self, subject: Subject) -> None:
+        """Makes a batch of few images on the CPU as small as its bits allow (`padding`), where it has 64 rows else."""
+        share, least = -(-min(self._wanted, len(subject.labels)) // self.devices), padding.ROWS
+        if jax.default_backend() == "cpu" and share < least:
+            functions = (self.apply,) if self.exact_apply is self.apply else (self.apply, self.exact_apply)
+            shape = subject.images.shape[1:]
+            least = padding.rows(functions, subject.variables, shape, self.num_classes, share)
+        if least != self._least:
+            self._least = least
+            self.batch_size = self._even(share * self.devices)
 
     @property
     def smallest_batch(self) -> int:
@@ -259,8 +271,10 @@ class Driver:
         """The next larger number of lanes that divides over the devices, and that keeps bits on the CPU."""
         if jax.default_backend() != "cpu":
             return -(-images // self.devices) * self.devices
-        share = max(-(-images // self.devices), _CPU_ROWS)
-        return -(-share // _CPU_STEP) * _CPU_STEP * self.devices
+        share = -(-images // self.devices)
+        if share <= self._least:
+            return self._least * self.devices
+        return -(-max(share, padding.ROWS) // _CPU_STEP) * _CPU_STEP * self.devices
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -77,8 +77,8 @@ def make_evaluator(
       protocol: from `protocols.get`.
       threat: of every attack that has no radius of its own.
       num_classes: C, checked against the logits.
-      batch_size: images per compiled call; on the CPU at least 64 per device, in steps of 8, since smaller ones
-        change last bits. Halved when memory runs out.
+      batch_size: images per compiled call; on the CPU at least as many as keep last bits (`padding`), 64 or fewer per
+        device. Halved when memory runs out.
       seed: of the attacks' random draws.
       exact_apply: the same function in float32, where `apply` computes in less.
       place: puts a pytree of arrays with leading axis B on the devices.
@@ -113,6 +113,7 @@ def make_evaluator(
         images, labels = inputs.check_inputs(images, labels, num_classes, threat)
         ids = np.arange(len(labels)) if ids is None else inputs.check_ids(ids, len(labels))
         subject = Subject(variables, images, labels, ids)
+        driver.pad_as_needed(subject)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
         clean = driver.clean(subject, bar.advance)

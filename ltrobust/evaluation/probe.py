@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust import processes
+from ltrobust.data.batches import chunks
 from ltrobust.evaluation.drive import Driver, Subject
 
 IMAGES = 8  # the first ones
@@ -29,8 +30,6 @@ def take(driver: Driver, subject: Subject, logits: np.ndarray) -> dict[str, Any]
       `gradient_norms` [n], Euclidean.
     """
     number = min(IMAGES, len(subject.labels))
-    rows = np.resize(np.arange(number), driver.smallest_batch)
-    images = driver.place(subject.gather(rows))
     generator = np.random.RandomState(0)
     weights = generator.randn(logits.shape[1]).astype(np.float32)
     directions = generator.randn(_DIRECTIONS, *subject.images.shape[1:]).astype(np.float32)
@@ -40,9 +39,13 @@ def take(driver: Driver, subject: Subject, logits: np.ndarray) -> dict[str, Any]
         gradients = jax.grad(lambda points: jnp.sum(driver.apply(variables, points) * weights))(images)
         return jnp.einsum("bhwc,dhwc->bd", gradients, directions), jnp.sqrt(jnp.sum(gradients**2, axis=(1, 2, 3)))
 
-    projections, norms = processes.fetch(project(subject.variables, images))
+    parts = []
+    for rows, valid in chunks(np.arange(number), driver.smallest_batch):
+        found = processes.fetch(project(subject.variables, driver.place(subject.gather(rows))))
+        parts.append([np.asarray(each[:valid], float) for each in found])
+    projections, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
     return {
         "logits": np.asarray(logits[:number], float).tolist(),
-        "gradients": np.asarray(projections[:number], float).tolist(),
-        "gradient_norms": np.asarray(norms[:number], float).tolist(),
+        "gradients": projections.tolist(),
+        "gradient_norms": norms.tolist(),
     }
