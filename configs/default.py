@@ -14,7 +14,9 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.name = "digits"  # digits, cifar10, cifar100, mnist, svhn_cropped, stl10, tiny_imagenet, folder
-    config.data.dir = ""  # TFDS data directory, "" is TFDS's own default; folder: the one with train/CLASS, test/CLASS
+    config.data.dir = (
+        ""  # folder of the archive or of TFDS's records, "": TFDS's own; folder: holds train/CLASS, test/CLASS
+    )
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
     config.data.image_size = 32  # folder only: pixels of either side that images are resized to (bilinear)
     config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to

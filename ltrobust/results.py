@@ -240,7 +240,8 @@ def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndar
         "evaluated": len(ids),
         "test_balanced": bool(totals.min() == totals.max()),
         "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
-        **({"test_images_sha256": test.fingerprint} if test.fingerprint else {}),
+        "test_images_sha256": test.fingerprint,
+        "test_claim": test.claim,
         "test_notes": list(test.notes),
         **({"files": {"train": dict(splits.files), "test": dict(test.files)}} if test.files else {}),
     }

@@ -15,16 +15,18 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def prepare(name: str, features: dict, examples: list[dict], data_dir: pathlib.Path, file_format: str) -> None:
+def prepare(
+    name: str, features: dict, examples: list[dict], data_dir: pathlib.Path, file_format: str, version: str = ""
+) -> None:
     """Puts a few `test` examples where TFDS would put the real set, whose own builder needs TensorFlow."""
-    version = tfds.builder_cls(name).VERSION
+    number = tfds.core.Version(version) if version else tfds.builder_cls(name).VERSION
     with registered.skip_registration():
         Fake = type(
             name,
             (tfds.core.GeneratorBasedBuilder,),
             {
                 "name": name,
-                "VERSION": version,
+                "VERSION": number,
                 "_info": lambda self: tfds.core.DatasetInfo(
                     builder=self, features=tfds.features.FeaturesDict(features)
                 ),

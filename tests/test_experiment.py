@@ -355,7 +355,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["--config=configs/nothing.py"], "nothing.py"),
         (["--config=configs/published.py"], "published.py:NAME with one of pgd_at"),
         (["--config=configs/digits.py", "surplus"], "surplus"),
-        (["--config=configs/cifar10.py", "--config.data.dir=no/such/folder"], "tfds build cifar10"),
+        (["--config=configs/cifar10.py", "--config.data.dir=no/such/folder"], "cifar-10-binary.tar.gz"),
     ],
     ids=str,
 )

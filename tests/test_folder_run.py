@@ -46,7 +46,7 @@ def test_the_card_says_whose_images_these_are(mine):
     assert [a + b for a, b in zip(data["class_counts"], held_out, strict=True)] == COUNTS
     assert data["imbalance_ratio"] == 40 / 12
     assert data["image_shape"] == [8, 8, 1]
-    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "images"}
+    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "pixels"}
     assert len(data["test_images_sha256"]) == len(data["test_labels_sha256"]) == 64
     assert (data["test_images"], data["evaluated"]) == (15, 12)
     assert card["config"]["data"]["image_size"] == 8
@@ -107,5 +107,5 @@ def test_a_restored_network_has_the_numbers_of_the_run_and_other_images_are_refu
     changed = place / "images" / "train" / "digit 1" / "0000.png"
     Image.new("L", (8, 8), 9).save(changed)
     for call in (experiment.evaluate, experiment.train):
-        with pytest.raises(ValueError, match=r"trained on other images than those found now .*of the part 'images'"):
+        with pytest.raises(ValueError, match=r"trained on other images than those found now .*of the part 'pixels'"):
             call(config, workdir)

@@ -10,14 +10,13 @@ import os
 import pathlib
 import secrets
 import shutil
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from ltrobust import terminal
-from ltrobust.data import longtail, mosaic, pack_manifest, sources
+from ltrobust.data import identity, longtail, mosaic, pack_manifest, sources
 from ltrobust.data.pack_manifest import REMEDY, File, Manifest, Part, sha256
 
 ARRAYS = "arrays.npz"
@@ -86,14 +85,13 @@ def write(
                 "test_labels": longtail.fingerprint(test.labels),
             },
             arrays=File(ARRAYS, sha256((partial / ARRAYS).read_bytes())),
-            train=_write_images(partial, "train", images, train.notes),
-            test=_write_images(partial, "test", test.images, test.notes),
+            train=_write_images(partial, train, images),
+            test=_write_images(partial, test, test.images),
             codec=codec,
         )
         pack_manifest.write(partial, manifest)  # last: a folder without it is no pack
-        with warnings.catch_warnings(action="ignore"):  # the notes were shown when the data set was loaded
-            for split in sources.SPLITS:
-                read(partial, split, name=name)
+        for split in sources.SPLITS:
+            read(partial, split, name=name)
         _check_free(target)
         partial.rename(target)
     except BaseException:
@@ -130,9 +128,6 @@ def read(folder: str | os.PathLike[str], split: str, *, name: str) -> sources.Sp
       ValueError: a pack of another data set, a damaged file, another format, labels that are not the official ones,
         pixels that this Pillow decodes differently, or no WebP.
       FileNotFoundError: a file is missing.
-
-    Warns:
-      UserWarning: a note of the source, such as a partial copy.
     """
     folder = pathlib.Path(folder).expanduser()
     manifest = pack_manifest.read(folder)
@@ -155,13 +150,11 @@ def read(folder: str | os.PathLike[str], split: str, *, name: str) -> sources.Sp
             f"the {split} images in {folder} were packed by {manifest.codec}: {error}. Install those versions, or "
             "make the pack again."
         ) from error
-    for note in part.notes:
-        warnings.warn(f"{split} of {folder}: {note}.", UserWarning, stacklevel=3)
     labels, held = arrays[f"{split}_labels"], None
     if split == "train":
         held = sources.Held(arrays["train_positions"], labels, longtail.describe_choice(**manifest.choice))
         labels = labels[held.positions]
-    return sources.Split(name, split, images, labels, manifest.class_names, part.notes, held=held)
+    return sources.Split(name, split, images, labels, manifest.class_names, part.notes, claim=part.claim, held=held)
 
 
 def _check_free(target: pathlib.Path) -> None:
@@ -169,8 +162,9 @@ def _check_free(target: pathlib.Path) -> None:
         raise ValueError(f"{target} is not an empty folder, and nothing is overwritten. Give another folder.")
 
 
-def _write_images(folder: pathlib.Path, split: str, images: np.ndarray, notes: tuple[str, ...]) -> Part:
-    """Writes the images of a split, uint8 [N, H, W, C], into files `<split>-00.webp` and so on."""
+def _write_images(folder: pathlib.Path, source: sources.Split, images: np.ndarray) -> Part:
+    """Writes images of a split, uint8 [N, H, W, C], into files `<split>-00.webp` and so on."""
+    split = source.split
     size = mosaic.capacity(*images.shape[1:3])
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     files = []
@@ -181,7 +175,7 @@ def _write_images(folder: pathlib.Path, split: str, images: np.ndarray, notes: t
             (folder / file.name).write_bytes(content)
             files.append(file)
             progress.update(len(batch))
-    return Part(tuple(files), sha256(np.ascontiguousarray(images).data), notes)
+    return Part(tuple(files), sha256(np.ascontiguousarray(images).data), source.notes, source.claim)
 
 
 def _read_files(folder: pathlib.Path, manifest: Manifest) -> dict[str, bytes]:
@@ -207,7 +201,7 @@ def _read_arrays(folder: pathlib.Path, content: bytes, manifest: Manifest) -> di
     for split in sources.SPLITS:
         images[split] = sum(file.images for file in getattr(manifest, split).files)
         found = longtail.fingerprint(arrays[f"{split}_labels"])
-        expected = sources.LABEL_FINGERPRINTS.get((manifest.name, split), manifest.fingerprints[f"{split}_labels"])
+        expected = identity.LABELS.get((manifest.name, split), manifest.fingerprints[f"{split}_labels"])
         if found != expected:
             raise ValueError(
                 f"{folder} is not of the official {manifest.name}: its {split} labels have SHA-256 {found}, the "

@@ -23,11 +23,12 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The images of one split: files in order, SHA-256 of all pixels (uint8, C order), the source's notes."""
+    """The images of one split: files in order, SHA-256 of all pixels (uint8, C order), the source's notes and claim."""
 
     files: tuple[File, ...]
     pixels_sha256: str
     notes: tuple[str, ...]
+    claim: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             files=tuple(File(**file) for file in content[split]["files"]),
             pixels_sha256=content[split]["pixels_sha256"],
             notes=tuple(content[split]["notes"]),
+            claim=content[split].get("claim", ""),  # packs of earlier versions have none
         )
         for split in ("train", "test")
     }

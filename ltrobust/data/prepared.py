@@ -1,22 +1,20 @@
 """Data sets that TensorFlow Datasets has prepared as ArrayRecord files, read without TensorFlow.
 
-Only this module and `tiny_imagenet.py` import `tensorflow_datasets`; `sources.load` imports them when it needs them.
+Only this module imports `tensorflow_datasets`; `sources.load` imports it when it needs it.
 """
 
 import io
 import os
 import pathlib
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.constants import DATA_DIR
 
 from ltrobust import terminal
-from ltrobust.data import cache, longtail, sources, tiny_imagenet
+from ltrobust.data import archives, cache, sources
 
 # Part of a decoded copy's fingerprint: raise it when `_decode` gives other images, labels or another order.
 VERSION = 1
@@ -25,68 +23,42 @@ VERSION = 1
 _CHUNK = 500
 
 
-def load(name: str, split: str, *, data_dir: str | os.PathLike[str], cache_root: pathlib.Path | None) -> sources.Split:
+def load(name: str, split: str, *, data_dir: pathlib.Path, cache_root: pathlib.Path | None) -> sources.Split:
     """One split of a prepared data set; the other split is not opened.
 
     Args:
-      name: one of `sources.NAMES` that TFDS prepares.
+      name: one of `archives.NAMES`.
       split: `train` or `test`.
-      data_dir: local TFDS folder, by default TFDS's own (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+      data_dir: the folder that holds the folder `name` with the records.
       cache_root: where decoded images are kept, or None.
 
     Raises:
-      ValueError: data that are not the official ones, or that cannot be read.
-      FileNotFoundError: data that are not there; the message gives the command that makes them.
-
-    Warns:
-      UserWarning: a partial copy of Tiny-ImageNet.
+      ValueError: records that cannot be read.
+      FileNotFoundError: records that are not there; the message says how to get the data.
     """
-    builder = _open_builder(name, _existing_data_dir(name, data_dir), cache_root)
-    entry, origin = _cached_or_decoded(builder, split, cache_root)
-    _check_labels(entry, builder, split)
-    notes = ()
-    if name == "tiny_imagenet":
-        notes = tiny_imagenet.completeness(entry.labels, split=split, num_classes=len(entry.class_names))
-    for note in notes:
-        hint = "To prepare a complete archive instead, remove that folder first"
-        warnings.warn(f"{entry.source} in {builder.data_path}: {note}. {hint}.", UserWarning, stacklevel=3)
-    return sources.Split(name, split, entry.images, entry.labels, entry.class_names, notes, origin=origin)
+    entry, origin = _cached_or_decoded(_open_builder(name, data_dir), split, cache_root)
+    return sources.Split(name, split, entry.images, entry.labels, entry.class_names, origin=origin)
 
 
-def _existing_data_dir(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
-    path = pathlib.Path(os.fspath(data_dir) or DATA_DIR).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(f"data_dir {path} is no folder, so {name} is not there. {_how_to_make(name, path)}")
-    return path
-
-
-def _how_to_make(name: str, data_dir: pathlib.Path) -> str:
-    """The one sentence that ends every complaint about missing data."""
-    if name == "tiny_imagenet":
-        return f"{tiny_imagenet.TinyImagenet.MANUAL_DOWNLOAD_INSTRUCTIONS} Place: {data_dir}/downloads/manual/."
-    return (
-        "To make it: pip install 'ltrobust[tfds-prepare]' && "
-        f"tfds build {name} --file_format=array_record --data_dir={data_dir}"
-    )
-
-
-def _open_builder(name: str, data_dir: pathlib.Path, cache_root: pathlib.Path | None) -> tfds.core.DatasetBuilder:
+def _open_builder(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
     """A builder whose ArrayRecord files are on disk."""
+    how = archives.how_to_get(name, data_dir)
     try:
-        if name == "tiny_imagenet":
-            return tiny_imagenet.prepared(data_dir, cache_root)
-        builder = tfds.builder(name, data_dir=str(data_dir))
+        if name == "tiny_imagenet":  # TFDS has no such data set: an earlier version of this project prepared it
+            builder = tfds.builder_from_directory(str(max((data_dir / name).glob("*/dataset_info.json")).parent))
+        else:
+            builder = tfds.builder(name, data_dir=str(data_dir))
     except (ValueError, OSError):
         raise
     except Exception as error:  # TFDS lets its parsers' own errors through
-        raise ValueError(_damaged(f"{data_dir / name}", error) + _how_to_make(name, data_dir)) from error
+        raise ValueError(_damaged(f"{data_dir / name}", error) + how) from error
     if not builder.is_prepared():
-        raise FileNotFoundError(f"{builder.data_path} has no prepared {name}. {_how_to_make(name, data_dir)}")
+        raise FileNotFoundError(f"{builder.data_path} has no prepared {name}. {how}")
     file_format = getattr(builder.info.file_format, "value", None)
     if file_format != "array_record":
         raise ValueError(
-            f"{name} in {builder.data_path} is stored as {file_format}, which needs TensorFlow; "
-            f"array_record is read without. {_how_to_make(name, data_dir)} --overwrite"
+            f"{name} in {builder.data_path} is stored as {file_format}, which needs TensorFlow. Remove that folder, or "
+            f"name another data.dir. {how}"
         )
     return builder
 
@@ -96,7 +68,7 @@ def _record_files(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[os.
     known = builder.info.splits
     files = [*known[split].filepaths, builder.data_path / "dataset_info.json"] if split in known else []
     if not files or not all(file.exists() for file in files):
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
+        how = archives.how_to_get(builder.name, pathlib.Path(builder.data_path).parents[1])
         raise FileNotFoundError(f"{builder.data_path} lacks files of split {split}. Remove that folder. {how}")
     return files
 
@@ -148,7 +120,7 @@ def _read(builder: Any, records: Any, start: int, stop: int) -> list[dict[str, A
             raise ValueError("records without content")
         return examples
     except Exception as error:  # array_record raises its C++ library's messages as several types
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
+        how = archives.how_to_get(builder.name, pathlib.Path(builder.data_path).parents[1])
         raise ValueError(_damaged(f"{builder.data_path}", error) + how) from error
 
 
@@ -181,16 +153,3 @@ def _official_order(ids: list[str], split: str, source: str) -> np.ndarray:
             f"the ids of {source} are not {split}_0 to {split}_{len(ids) - 1}, each once; prepare it again."
         )
     return np.argsort(numbers)
-
-
-def _check_labels(entry: cache.Entry, builder: tfds.core.DatasetBuilder, split: str) -> None:
-    """Labels in range, and for CIFAR the official sequence."""
-    longtail.count_classes(entry.labels, len(entry.class_names))
-    expected = sources.LABEL_FINGERPRINTS.get((builder.name, split))
-    found = longtail.fingerprint(entry.labels)
-    if expected is not None and found != expected:
-        how = _how_to_make(builder.name, pathlib.Path(builder.data_path).parents[1])
-        raise ValueError(
-            f"{entry.source} in {builder.data_path} is not the official data set: its {len(entry.labels):,} "
-            f"labels have SHA-256 {found}, the official ones {expected}. Remove this copy. {how}"
-        )

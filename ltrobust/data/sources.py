@@ -1,12 +1,12 @@
 """Named data sets as uint8 images and int64 labels, in their official order.
 
-All but `digits` (bundled with scikit-learn) and `folder` (the user's own, `folder.py`) are read through TensorFlow
-Datasets from prepared ArrayRecord files, without TensorFlow (`prepared.py`). Images are decoded once and then kept
-under `cache_dir`. A pack (`pack.py`) takes the place of any data set but `folder`, and needs none of that.
+All but `digits` (bundled with scikit-learn) and `folder` (the user's own, `folder.py`) are read from their official
+archives (`archives.py`), or from ArrayRecord files that TensorFlow Datasets has prepared (`prepared.py`). Images are
+decoded once and then kept under `cache_dir`; `data_dir` is only read. A pack (`pack.py`) takes the place of any data
+set but `folder`.
 """
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 import warnings
@@ -15,19 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltrobust.data import cache, folder, pack_manifest
+from ltrobust.data import archives, folder, identity, longtail
 from ltrobust.names import nearest
 
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
-
-# SHA-256 of the label sequences in official order (docs/protocols.md): a reordered or relabelled copy fails.
-LABEL_FINGERPRINTS = {
-    ("cifar10", "train"): "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
-    ("cifar10", "test"): "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",
-    ("cifar100", "train"): "8bf4935e7c77a3096270043c6f3b221b6ecb9c63d1a08608e9af66cff17e977a",
-    ("cifar100", "test"): "80031c23f8300724c6fbc588e4bccbe41c6392041782148727bb497b0132c4ad",
-}
 
 DIGITS_TRAIN = 1000
 
@@ -58,8 +50,8 @@ class Split:
       labels: int64 [N], 0 to num_classes - 1, of these images.
       class_names: [num_classes], in label order.
       notes: what a reader of results must know about this copy, such as `partial copy: ...`; usually empty.
-      fingerprint: SHA-256 of pixels and labels of a `folder`, which has no official order whose positions could be
-        named instead; else empty.
+      fingerprint: SHA-256 of these images' pixels and labels (`identity.digest`).
+      claim: what has been compared with the official data set, for the card (`identity.identify`).
       held: None, or for the training split of a pack: which official images `images` are.
       files: of a `folder`, what was used and what was passed over (`folder.Loaded`); else empty.
       origin: where the decoded images come from on this machine, in words; may be empty.
@@ -72,6 +64,7 @@ class Split:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    claim: str = ""
     held: Held | None = None
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     origin: str = ""
@@ -122,15 +115,17 @@ def load(
 ) -> Split:
     """One split of a named data set; the other split is not opened.
 
-    Official order: by TFDS's `id` (CIFAR, Tiny-ImageNet), or TFDS's own order where there are no ids (MNIST,
-    SVHN, STL-10). `digits` are scikit-learn's 8x8 images, values 0 to 16 as `round(255 * v / 16)`; the first
-    1,000 are `train` and the other 797 `test`, because consecutive blocks come from different writers.
+    Official order: the archive's; Tiny-ImageNet by class, then file name. Records of TFDS are sorted by their `id`, or
+    kept in TFDS's own order where there are no ids (MNIST, STL-10). `digits` are scikit-learn's 8x8 images, values 0 to
+    16 as `round(255 * v / 16)`; the first 1,000 are `train` and the other 797 `test`, because consecutive blocks come
+    from different writers.
 
     Args:
       name: one of `NAMES`. Fine labels for `cifar100`; the official val as `test` for `tiny_imagenet`.
       split: `train` or `test`.
-      data_dir: local TFDS folder, by default TFDS's own (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`); for `folder`
-        the one that holds `train` and `test`; or the folder of a pack of this data set (`pack.write`).
+      data_dir: folder of the official archive or of TFDS's prepared records, which come first; by default TFDS's own
+        (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`). For `folder` the one that holds `train` and `test`. Or the folder
+        of a pack of this data set (`pack.write`).
       cache_dir: where decoded images are kept; empty for no cache.
       image_size, channels: what the images of a `folder` are converted to (`folder.load`); others stay as they are.
       skip_unreadable, cache_check: of a `folder` only (`folder.load`).
@@ -138,37 +133,82 @@ def load(
     Raises:
       ValueError: unknown name or split, arguments of the wrong type, data that are not the official ones, or a folder
         that is no data set (`folder.load`) or no sound pack of it (`pack.read`).
-      FileNotFoundError: data that are not there; the message gives the command that makes them, or what is expected.
+      FileNotFoundError: data that are not there; the message names the archive and its place, or what is expected.
 
     Warns:
-      UserWarning: a partial copy of Tiny-ImageNet; files of a folder that are passed over, or used and doubtful.
+      UserWarning: a partial copy; pixels that are not the official ones; files of a folder that are passed over or
+        doubtful.
     """
     _check_request(name, split, data_dir, cache_dir)
+    cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
+    form = {"image_size": image_size, "channels": channels}
+    form |= {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
+    found, published = _open(name, split, data_dir, cache_root, form)
+    where = f"{split} of {os.fspath(data_dir) or name}"
+    _check_labels(found, where)
+    known = identity.identify(
+        name,
+        split,
+        found.images,
+        found.labels,
+        official_labels=found.official_labels,
+        num_classes=found.num_classes,
+        published=published,
+    )
+    notes = tuple(dict.fromkeys(found.notes + known.notes))
+    for note in known.notes if name == "folder" else notes:  # a folder's own notes are warned of where they are urgent
+        warnings.warn(f"{where}: {note}.", UserWarning, stacklevel=2)
+    # A pack with a part of the images knows what was compared when it was made.
+    claim = (len(found.labels) < len(found.official_labels) and found.claim) or known.claim
+    return dataclasses.replace(found, notes=notes, fingerprint=known.fingerprint, claim=claim)
+
+
+def _open(
+    name: str, split: str, data_dir: str | os.PathLike[str], cache_root: pathlib.Path | None, form: Any
+) -> tuple[Split, bool]:
+    """A pack, digits, a folder, prepared records or an archive; and whether the archive has the published checksum.
+
+    `form` are the arguments of `folder.load` that say what becomes of the images of a folder.
+    """
     # Both are imported where they are used: they build on this module, and only `prepared` needs TFDS.
     from ltrobust.data import pack
 
     if pack.is_pack(data_dir):
-        return pack.read(data_dir, split, name=name)
+        return pack.read(data_dir, split, name=name), False
     if name == "digits":
-        return _digits(split)
-    cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
+        return _digits(split), False
     if name == "folder":
-        options = {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
-        found = folder.load(data_dir, split, image_size=image_size, channels=channels, cache_root=cache_root, **options)
+        found = folder.load(data_dir, split, cache_root=cache_root, **form)
         if found.warnings:
             place = folder.listing.printable(os.fspath(data_dir))
-            warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=2)
+            warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=3)
         entry, kept = found.entry, {"files": found.files, "origin": found.origin}
-        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, _digest(entry), **kept)
+        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, **kept), False
+    root = pathlib.Path(os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if not any(root.glob(f"{name}/*/dataset_info.json")):
+        entry, origin = archives.load(name, split, data_dir=root, cache_root=cache_root)
+        read = Split(name, split, entry.images, entry.labels, entry.class_names, origin=origin)
+        return read, archives.PUBLISHED in entry.source
     try:
         from ltrobust.data import prepared
     except ModuleNotFoundError as error:
-        where = os.fspath(data_dir) or "the default data_dir"
         raise FileNotFoundError(
-            f"{where} holds no pack of {name} ({pack_manifest.NAME}), and {error.name}, which complete data sets need, "
-            "is not installed. Give the folder of a pack, or install tensorflow-datasets and array_record."
+            f"{root / name} holds records that TFDS has prepared, and {error.name}, which reads them, is not installed."
+            " Install tensorflow-datasets and array_record, or give a folder with the official archive instead."
         ) from error
-    return prepared.load(name, split, data_dir=data_dir, cache_root=cache_root)
+    return prepared.load(name, split, data_dir=root, cache_root=cache_root), False
+
+
+def _check_labels(found: Split, where: str) -> None:
+    """Labels in range, and for CIFAR the official sequence."""
+    longtail.count_classes(found.official_labels, found.num_classes)
+    expected = identity.LABELS.get((found.name, found.split))
+    actual = longtail.fingerprint(found.official_labels)
+    if expected is not None and actual != expected:
+        raise ValueError(
+            f"{where} is not the official {found.name}: its {len(found.labels):,} labels have SHA-256 {actual}, "
+            f"the official ones {expected}. Give another copy: get {archives.LAYOUTS[found.name].files[0].url}."
+        )
 
 
 def form(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,13 +217,6 @@ def form(data: Mapping[str, Any]) -> dict[str, Any]:
     Runs from before the keys existed lack some of them.
     """
     return {key: data[key] for key in ("image_size", "channels", "skip_unreadable", "cache_check") if key in data}
-
-
-def _digest(entry: cache.Entry) -> str:
-    """SHA-256 of the images' bytes, then of the labels' as `longtail.fingerprint` takes them."""
-    digest = hashlib.sha256(entry.images.data)
-    digest.update(entry.labels.astype("<i8").tobytes())
-    return digest.hexdigest()
 
 
 def _check_request(name: object, split: object, data_dir: object, cache_dir: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ltrobust.data import longtail, sources
+from ltrobust.data import identity, longtail, sources
 
 # Below so many validation images of a class, one image moves its accuracy by more than a tenth, which is noted.
 _FEW = 10
@@ -23,8 +23,9 @@ class Splits:
       validation_images, validation_labels: carved from the same long-tailed list, possibly empty.
       class_names: C names.
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
-        set's official order; for a folder also that of the training split's pixels and labels (`images`).
+        set's official order; and `pixels`, of the images and labels of the chosen images, training part first.
       notes: about the source, for the card.
+      claim: of the source (`sources.Split`).
       files: of a folder, what was used and passed over of its training split (`folder.Loaded`); else empty.
     """
 
@@ -35,6 +36,7 @@ class Splits:
     class_names: tuple[str, ...]
     fingerprints: dict[str, str]
     notes: tuple[str, ...]
+    claim: str
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -90,19 +92,21 @@ def make_splits(
             f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
             "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
         )
+    images, validation_images = source.images[rows[carve.train]], source.images[rows[carve.validation]]
     return Splits(
-        images=source.images[rows[carve.train]],
+        images=images,
         labels=labels[train],
-        validation_images=source.images[rows[carve.validation]],
+        validation_images=validation_images,
         validation_labels=labels[validation],
         class_names=source.class_names,
         fingerprints={
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
-            **({"images": source.fingerprint} if source.fingerprint else {}),
+            "pixels": identity.digest([images, validation_images], [labels[train], labels[validation]]),
         },
         notes=source.notes + _notes_on_validation(source.class_names, labels[validation]),
+        claim=source.claim,
         files=source.files,
     )
 
@@ -148,4 +152,5 @@ def describe(splits: Splits) -> dict[str, Any]:
         "validation_counts": splits.validation_counts.tolist(),
         "fingerprints": splits.fingerprints,
         "notes": list(splits.notes),
+        "claim": splits.claim,
     }

@@ -1,140 +1,68 @@
-"""Tiny-ImageNet-200 as a TFDS builder, which TFDS itself does not have; it needs no TensorFlow.
+"""Tiny-ImageNet-200 from its official archive `tiny-imagenet-200.zip`, or from the folder extracted from it.
 
-It reads the official archive `tiny-imagenet-200.zip` (http://cs231n.stanford.edu/tiny-imagenet-200.zip, MD5
-90528d7ca1a48142e341f4ef8d21d0de) or the folder extracted from it, placed by hand: TFDS downloads only
-what it can check by size and SHA-256, and those are not recorded for this archive.
+The archive (http://cs231n.stanford.edu/tiny-imagenet-200.zip, MD5 90528d7ca1a48142e341f4ef8d21d0de) is only read.
 """
 
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
-import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image
 
+from ltrobust import terminal
 from ltrobust.data import cache
+
+# Part of a decoded copy's fingerprint: raise it when `read` gives other images, labels or another order.
+VERSION = 1
 
 ARCHIVE = "tiny-imagenet-200.zip"
 FOLDER = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
-NUM_CLASSES = 200
-# Images per class in the complete data set.
-PER_CLASS = {"train": 500, "test": 50}
 IMAGE_SIZE = (64, 64)
 
 _FETCH = f"Get {ARCHIVE} from {URL} (MD5 {MD5})"
 
 
-class TinyImagenet(tfds.core.GeneratorBasedBuilder):
-    """Tiny-ImageNet-200: 200 ImageNet classes, 64x64 pixels; features `image`, `label` and `id`.
+def read(source: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Images uint8 [N, 64, 64, 3], labels int64 [N] and class names of one split.
 
-    Split `train` is the official training part (500 images per class) and split `test` the official *val* (50
-    per class, the part that papers report); the official test part has no labels. Labels number the sorted
-    WordNet ids, which are the class names. JPEG bytes are stored as they are. `id` is
-    `<WordNet id>/<file name>`, so that sorting by it gives the official order: class, then file name. Classes
-    are read from `wnids.txt` and counts from the files, so that partial copies work too; see `completeness`.
-    """
-
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 - TFDS reads a plain dict
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"{_FETCH} and put it, or the folder {FOLDER} extracted from it, there."
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Tiny-ImageNet-200 (Stanford CS231n), 200 classes; `test` is the official val.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(*IMAGE_SIZE, 3), encoding_format="jpeg"),
-                    # Names follow from wnids.txt in `_split_generators`.
-                    "label": tfds.features.ClassLabel(),
-                    "id": tfds.features.Text(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="http://cs231n.stanford.edu/",
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        source = _first_present(pathlib.Path(dl_manager.manual_dir))
-        with _open_source(source) as tree:
-            features: Any = self.info.features
-            features["label"].names = list(_class_ids(tree))
-            listings = {"train": _train_images(tree), "test": _val_images(tree)}
-        return {split: self._generate_examples(source, listing) for split, listing in listings.items()}
-
-    def _generate_examples(self, source: pathlib.Path, listing: dict[str, str]) -> Iterator[tuple[str, dict]]:
-        with _open_source(source) as tree:
-            for path, class_id in listing.items():
-                example_id = f"{class_id}/{path.rpartition('/')[2]}"
-                image = _checked_image(tree, path)
-                yield example_id, {"image": image, "label": class_id, "id": example_id}
-
-
-def prepared(data_dir: pathlib.Path, cache_dir: pathlib.Path | None) -> TinyImagenet:
-    """The builder with its records on disk, preparing them first where that is needed (once, about a minute).
-
-    Records go to `data_dir` if it may be written, else under `cache_dir`, in a folder of their own for each
-    state of the archive. Preparing reads both splits, so that a damaged archive is noticed at once.
-
-    Raises:
-      FileNotFoundError: neither records nor archive nor folder found.
-      ValueError: a damaged archive or another layout than the official one.
-      PermissionError: nowhere to write.
-    """
-    builder = TinyImagenet(data_dir=str(data_dir), file_format="array_record")
-    if builder.is_prepared():
-        return builder
-    source = find_source(data_dir)
-    home = _home(data_dir, cache_dir, source)
-    builder = TinyImagenet(data_dir=str(home), file_format="array_record")
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(manual_dir=str(source.parent), try_download_gcs=False)
-    )
-    return builder
-
-
-def find_source(data_dir: pathlib.Path) -> pathlib.Path:
-    """The archive or the extracted folder: in TFDS's manual folder, else in `data_dir` itself.
-
-    Raises:
-      FileNotFoundError: not found; the message says what to put where.
-    """
-    manual = data_dir / "downloads" / "manual"
-    for place in (manual, data_dir):
-        with contextlib.suppress(FileNotFoundError):
-            return _first_present(place)
-    raise FileNotFoundError(
-        f"no Tiny-ImageNet in {data_dir}: neither prepared records in {data_dir / 'tiny_imagenet'} nor "
-        f"{ARCHIVE} nor a folder {FOLDER}, there or in {manual}. {_FETCH} and put it into {manual}."
-    )
-
-
-def completeness(labels: np.ndarray, *, split: str, num_classes: int) -> tuple[str, ...]:
-    """One note if a split has fewer classes or images than the official one, none if it is complete.
+    `train` is the official training part (500 images per class) and `test` the official *val* (50 per class, the part
+    that papers report); the official test part has no labels. Labels number the sorted WordNet ids, which are the class
+    names; a class is in the order of its file names. Classes are read from `wnids.txt` and counts from the files, so
+    that partial copies work too. The other split's files are checked as well, so that damage is noticed at once.
 
     Args:
-      labels: [N] integers below `num_classes`.
+      source: the archive or the folder.
       split: `train` or `test`.
-      num_classes: number of classes in the copy.
+
+    Raises:
+      ValueError: a damaged archive or another layout than the official one.
     """
-    counts = np.bincount(labels, minlength=num_classes)
-    if num_classes == NUM_CLASSES and (counts == PER_CLASS[split]).all():
-        return ()
-    return (
-        f"partial copy: {len(labels):,} of {NUM_CLASSES * PER_CLASS[split]:,} {split} images, "
-        f"{counts.min()} to {counts.max()} per class (official {PER_CLASS[split]}), "
-        f"{num_classes} of {NUM_CLASSES} classes",
-    )
+    with _open_source(source) as tree:
+        class_names = _class_ids(tree)
+        listings = {"train": _train_images(tree), "test": _val_images(tree)}
+        wanted = sorted(listings[split].items(), key=lambda entry: (entry[1], entry[0].rpartition("/")[2]))
+        for path in listings["test" if split == "train" else "train"]:
+            _check_image(tree, path, tree.read(path))
+        images = np.empty((len(wanted), *IMAGE_SIZE, 3), np.uint8)
+        with terminal.bar(f"decoding tiny_imagenet {split}, once", len(wanted), "images") as progress:
+            for position, (path, _) in enumerate(wanted):
+                images[position] = _pixels(tree, path)
+                progress.update(1)
+    numbers = {class_id: number for number, class_id in enumerate(class_names)}
+    return images, np.array([numbers[class_id] for _, class_id in wanted], np.int64), class_names
+
+
+def fingerprint(source: pathlib.Path) -> str:
+    """Fingerprint of an archive, or of a folder by all of its files; of either only a sample is read."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    return cache.fingerprint_files(files, root=source.parent, form=f"reader {VERSION}", check="sample")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,9 +142,18 @@ def _val_images(tree: _Tree) -> dict[str, str]:
     return images
 
 
-def _checked_image(tree: _Tree, path: str) -> bytes:
-    """The file's bytes, untouched, after a look at the header."""
+def _pixels(tree: _Tree, path: str) -> np.ndarray:
+    """uint8 [64, 64, 3]; grey images become RGB."""
     encoded = tree.read(path)
+    _check_image(tree, path, encoded)
+    try:
+        return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    except (OSError, SyntaxError) as error:
+        raise _wrong_layout(tree, f"{path} is damaged ({error})") from error
+
+
+def _check_image(tree: _Tree, path: str, encoded: bytes) -> None:
+    """Refuses what is no JPEG of the right size, by its header."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             kind, size = image.format, image.size
@@ -224,31 +161,3 @@ def _checked_image(tree: _Tree, path: str) -> bytes:
         raise _wrong_layout(tree, f"{path} is no image ({len(encoded)} bytes)") from error
     if kind != "JPEG" or size != IMAGE_SIZE:
         raise _wrong_layout(tree, f"{path} is a {kind} of {size[0]}x{size[1]} pixels, not a JPEG of 64x64")
-    return encoded
-
-
-def _first_present(place: pathlib.Path) -> pathlib.Path:
-    """The archive or else the folder in `place`; the archive first, because it carries checksums."""
-    for source in (place / ARCHIVE, place / FOLDER):
-        if source.exists():
-            return source
-    raise FileNotFoundError(f"neither {ARCHIVE} nor a folder {FOLDER} in {place}. {_FETCH}.")
-
-
-def _home(data_dir: pathlib.Path, cache_dir: pathlib.Path | None, source: pathlib.Path) -> pathlib.Path:
-    """Where prepared records go: `data_dir`, or a folder in the cache that belongs to this source."""
-    # A folder without any write bit is meant to stay as it is, even if root could write there.
-    if os.access(data_dir, os.W_OK) and data_dir.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        return data_dir
-    if cache_dir is None:
-        raise PermissionError(f"{data_dir} cannot be written; give a cache_dir where Tiny-ImageNet may be prepared.")
-    return cache_dir / "tfds" / _source_fingerprint(source)[:16]
-
-
-def _source_fingerprint(source: pathlib.Path) -> str:
-    """Fingerprint of an archive, or of a folder by its lists and image folders, without reading images."""
-    if source.is_file():
-        return cache.fingerprint_files([source])
-    folders = [*sorted(source.glob("train/*/images")), source / "val" / "images"]
-    lists = [source / "wnids.txt", source / "val" / "val_annotations.txt"]
-    return cache.fingerprint_files(path for path in (*lists, *folders) if path.exists())

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from configs import digits as digits_recipe
 from ltrobust import experiment
-from ltrobust.data import longtail, mosaic, pack, pack_manifest, prepared, sources, splits
+from ltrobust.data import archives, cache, identity, longtail, mosaic, pack, pack_manifest, prepared, sources, splits
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VALIDATION = {"validation_fraction": 0.05, "validation_floor": 10, "validation_cap": 0.2}
@@ -73,10 +73,9 @@ def invented(monkeypatch) -> dict[str, sources.Split]:
     for split, number in (("train", 400), ("test", 150)):
         images = random.randint(0, 256, (number, 6, 5, 3)).astype(np.uint8)
         labels = random.permutation(np.arange(number) % 4).astype(np.int64)
-        found[split] = sources.Split(
-            "svhn_cropped", split, images, labels, tuple("abcd"), (f"partial copy of {split}",)
-        )
-    monkeypatch.setattr(prepared, "load", lambda name, split, **settings: found[split])
+        found[split] = sources.Split("svhn_cropped", split, images, labels, tuple("abcd"))
+    entries = {split: cache.Entry(a.images, a.labels, a.class_names, split, "") for split, a in found.items()}
+    monkeypatch.setattr(archives, "load", lambda name, split, **settings: entries[split])
     return found
 
 
@@ -163,17 +162,21 @@ def test_grey_images_and_labels_are_those_of_the_full_data(digits):
     np.testing.assert_array_equal(train.images[rows], full["train"].images[chosen[::-1]])
 
 
+@pytest.mark.filterwarnings("ignore:.*partial copy:UserWarning")
 @pytest.mark.parametrize("imbalance_ratio", [0, 1, 25])
 def test_colour_images_and_notes_are_those_of_the_full_data(tmp_path, invented, monkeypatch, imbalance_ratio):
     monkeypatch.setattr(mosaic, "_SIDE", 64)
     folder = pack.write(
         tmp_path / "pack", name="svhn_cropped", data_dir="", cache_dir="", imbalance_ratio=imbalance_ratio
     )
-    full = make_splits(invented["train"], imbalance_ratio)
-    monkeypatch.delattr(prepared, "load")
-    with pytest.warns(UserWarning, match=re.escape(f"test of {folder}: partial copy of test.")):
-        same(sources.load("svhn_cropped", "test", data_dir=folder, cache_dir=tmp_path / "cache"), invented["test"])
-    with pytest.warns(UserWarning, match="partial copy of train"):
+    given = {split: sources.load("svhn_cropped", split, data_dir="", cache_dir="") for split in sources.SPLITS}
+    full = make_splits(given["train"], imbalance_ratio)
+    monkeypatch.delattr(archives, "load")
+    with pytest.warns(UserWarning, match=re.escape(f"test of {folder}: partial copy: 150 of 26,032 test images")):
+        test = sources.load("svhn_cropped", "test", data_dir=folder, cache_dir=tmp_path / "cache")
+    same(test, given["test"])
+    np.testing.assert_array_equal(test.images, invented["test"].images)
+    with pytest.warns(UserWarning, match="partial copy: 400 of 73,257 train images"):
         train = sources.load("svhn_cropped", "train", data_dir=folder, cache_dir=tmp_path / "cache")
     same(make_splits(train, imbalance_ratio), full)
     assert not (tmp_path / "cache").exists()
@@ -228,6 +231,7 @@ def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypa
     folder = pack.write(tmp_path / "pack", name="cifar10", imbalance_ratio=50, **data)
     full = sources.load("cifar10", "train", **data)
     monkeypatch.delattr(prepared, "load")
+    assert full.claim == sources.load("cifar10", "test", data_dir=folder).claim == identity.OFFICIAL
     packed = sources.load("cifar10", "train", data_dir=folder)
     assert packed.images.shape == (13996, 32, 32, 3)
     found = make_splits(packed, 50)
@@ -305,6 +309,8 @@ def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
     refused = {name for name, found in owners.items() if not allowed & set(map(canonicalize_name, found))} | REFUSED
     if not pack_is_there:
         digits = tmp_path
+        (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
+        (tmp_path / "mnist" / "3.0.1" / "dataset_info.json").touch()
     flags = [f"--config.{key}={value}" for key, value in settings_of_three_steps(digits).items()]
     name = "digits" if pack_is_there else "mnist"
     finished = subprocess.run(
@@ -321,7 +327,7 @@ def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
         assert finished.returncode == 0, finished.stderr
         assert (tmp_path / "run" / "results" / "validation.json").exists()
     else:
-        assert "holds no pack of mnist (pack.json), and tensorflow_datasets, which" in finished.stderr
+        assert "records that TFDS has prepared, and tensorflow_datasets, which reads them, is not" in finished.stderr
 
 
 # What is refused.
@@ -379,15 +385,6 @@ def test_damaged_packs_are_refused(copy, kind):
     name = "cifar10" if kind == "labels of another data set" else "digits"
     with pytest.raises(ValueError, match=message):
         sources.load(name, "train", data_dir=copy)
-
-
-def test_a_folder_without_a_pack_is_named_where_tfds_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ltrobust.data.prepared", None)
-    monkeypatch.delattr("ltrobust.data.prepared", raising=False)
-    with pytest.raises(
-        FileNotFoundError, match=r"nowhere holds no pack of cifar10 \(pack\.json\).*Give the folder of a pack"
-    ):
-        sources.load("cifar10", "test", data_dir=tmp_path / "nowhere")
 
 
 def test_a_check_says_what_a_pack_is_and_refuses_damaged_files(copy):

@@ -1,7 +1,6 @@
-"""The Tiny-ImageNet builder: official layout, archive or folder, partial copies, refusals that say why."""
+"""Tiny-ImageNet: official layout, archive or folder, partial copies, refusals that say why."""
 
 import io
-import os
 import pathlib
 import warnings
 import zipfile
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from prepared import prepare
 
 from ltrobust.data import sources, tiny_imagenet
 
@@ -92,17 +92,6 @@ def test_a_class_is_ordered_by_file_name(tmp_path):
     assert greys == pytest.approx([50, 60, 250, 70], abs=2)
 
 
-def test_jpeg_bytes_are_stored_untouched(tmp_path):
-    files = miniature()
-    write_archive(files, tmp_path)
-    load("train", tmp_path)
-    builder = tiny_imagenet.TinyImagenet(data_dir=str(tmp_path), file_format="array_record")
-    source = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
-    stored = {example["id"].decode(): example["image"] for example in source}
-    assert stored["n01/n01_1.JPEG"] == files["train/n01/images/n01_1.JPEG"]
-    assert len(stored) == 9
-
-
 def test_a_partial_copy_warns_with_its_counts(tmp_path):
     write_archive(miniature(), tmp_path)
     note = ("partial copy: 9 of 100,000 train images, 3 to 3 per class (official 500), 3 of 200 classes",)
@@ -112,33 +101,44 @@ def test_a_partial_copy_warns_with_its_counts(tmp_path):
         assert train.notes == note
 
 
-def test_a_complete_copy_has_no_note():
-    labels = np.repeat(np.arange(200), 50)
-    assert tiny_imagenet.completeness(labels, split="test", num_classes=200) == ()
-    (note,) = tiny_imagenet.completeness(labels[1:], split="test", num_classes=200)
-    assert "9,999 of 10,000 test images, 49 to 50 per class" in note
+def test_records_of_earlier_versions_need_no_archive(tmp_path):
+    """They lie in `data_dir`, where an earlier version of this project wrote them."""
+    files = miniature()
+    write_archive(files, tmp_path / "archive")
+    first = load("test", tmp_path / "archive")
+    lines = files["val/val_annotations.txt"].decode().splitlines()
+    names = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+    features = {
+        "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="jpeg"),
+        "label": tfds.features.ClassLabel(names=sorted(CLASSES)),
+        "id": tfds.features.Text(),
+    }
+    examples = [
+        {"image": files[f"val/images/{name}"], "label": label, "id": f"{label}/{name}"} for name, label in names.items()
+    ]
+    prepare("tiny_imagenet", features, examples, tmp_path / "records", "array_record", version="1.0.0")
+    second = load("test", tmp_path / "records")
+    np.testing.assert_array_equal(second.images, first.images)
+    np.testing.assert_array_equal(second.labels, first.labels)
+    assert second.class_names == first.class_names
 
 
-def test_prepared_records_need_no_archive(tmp_path):
-    write_archive(miniature(), tmp_path)
-    first = load("test", tmp_path)
-    (tmp_path / tiny_imagenet.ARCHIVE).unlink()
-    np.testing.assert_array_equal(load("test", tmp_path).images, first.images)
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("write", [write_archive, write_folder])
+def test_nothing_is_written_into_data_dir(tmp_path, write, cached):
+    data_dir = tmp_path / "data"
+    write(miniature(), data_dir)
+    before = sorted(data_dir.rglob("*"))
+    for split in sources.SPLITS:
+        load(split, data_dir, tmp_path / "cache" if cached else "")
+    assert sorted(data_dir.rglob("*")) == before
+    names = [path.name for path in sorted((tmp_path / "cache").glob("*"))]
+    assert [name.rpartition("-")[0] for name in names] == ["tiny_imagenet-archive-test", "tiny_imagenet-archive-train"][
+        : 2 * cached
+    ]
 
 
-def test_a_folder_without_write_bits_is_left_alone(tmp_path):
-    data_dir, cache_dir = tmp_path / "data", tmp_path / "cache"
-    write_archive(miniature(), data_dir)
-    data_dir.chmod(0o555)
-    before = sorted(path.name for path in data_dir.iterdir())
-    with pytest.raises(PermissionError, match="give a cache_dir"):
-        load("test", data_dir)
-    assert len(load("test", data_dir, cache_dir).labels) == 6
-    assert sorted(path.name for path in data_dir.iterdir()) == before
-    data_dir.chmod(0o755)
-
-
-def test_records_in_the_cache_belong_to_one_archive(tmp_path):
+def test_entries_of_the_cache_belong_to_one_archive(tmp_path):
     data_dir, cache_dir = tmp_path / "data", tmp_path / "cache"
     for extra in (0, 1):
         files = miniature()
@@ -227,10 +227,10 @@ def test_a_flipped_byte_in_an_archived_image_is_noticed(tmp_path):
 
 
 def test_nothing_there_says_what_to_put_where(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no Tiny-ImageNet in") as raised:
+    with pytest.raises(FileNotFoundError, match="neither archive nor prepared records of tiny_imagenet") as raised:
         load("train", tmp_path)
     assert "http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(raised.value)
-    assert os.fspath(tmp_path / "downloads" / "manual") in str(raised.value)
+    assert str(raised.value).endswith(f"put it into {tmp_path} as it is.")
 
 
 def test_the_real_sample_has_its_documented_counts(shared_data, tmp_path):

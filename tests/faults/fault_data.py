@@ -1,7 +1,9 @@
 """Faults of data sets on disk and of their cache."""
 
+import io
 import os
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -9,13 +11,14 @@ from collections.abc import Callable
 
 import digits_folder
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
 from absl import logging
 from injection import TINY, Place, Told, fault, raised
 from PIL import Image
 from prepared import png, prepare
 
-from ltrobust.data import sources, splits
+from ltrobust.data import identity, sources, splits
 
 LABEL = tfds.features.ClassLabel(num_classes=10)
 
@@ -30,6 +33,7 @@ def mnist(place: Place):
 
 
 def load(place: Place, data_dir) -> sources.Split:
+    warnings.filterwarnings("ignore", message=".*partial copy", category=UserWarning)  # pytest undoes it
     return sources.load("mnist", "test", data_dir=data_dir, cache_dir=place.folder / "cache à part")
 
 
@@ -95,7 +99,36 @@ def half_archive(place: Place) -> Told:
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("tiny-imagenet-200/wnids.txt", "n01\n" * 1000)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}", writes=True)
+    return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}")
+
+
+@fault("archive cut off", "the first half of a `cifar-10-binary.tar.gz`")
+def half_cifar(place: Place) -> Told:
+    file = place.folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        entry = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+        entry.size = 30730
+        archive.addfile(entry, io.BytesIO(np.random.RandomState(0).bytes(entry.size)))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder}")
+
+
+@fault("partial copy", "an `mnist` of 30 images")
+def partial_copy(place: Place) -> Told:
+    data_dir = mnist(place)
+    with pytest.warns(UserWarning, match="partial copy") as caught:
+        found = sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
+    assert found.claim == "not the complete official data"
+    return Told("goes on; the card has the note", str(caught[0].message))
+
+
+@fault("other pixels under official labels", "CIFAR-10 with one pixel changed")
+def other_pixels(place: Place) -> Told:
+    shape, labels = (10000, 2, 2, 1), np.repeat(np.arange(10), 1000)
+    found = identity.identify(
+        "cifar10", "test", np.zeros(shape, np.uint8), labels, official_labels=labels, num_classes=10
+    )
+    return Told("goes on; warned, and the card has the note", found.notes[0])
 
 
 @fault("records cut off", "the first half of an ArrayRecord file")
