@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from ltrobust import ambient, attacks, checks, models, processes
-from ltrobust.data import longtail, sources
+from ltrobust.data import identity, longtail, overlap, sources
 from ltrobust.data.splits import Splits, describe, first_of_each_class
 from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation import store as stores
@@ -62,6 +63,7 @@ def report(
         {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
     )
     ids = first_of_each_class(test.labels, config.eval.limit)
+    overlaps = find_overlaps(config, splits, test, ids) if processes.first() else {}
     evaluator_of = functools.cache(
         lambda head, rule: make_network_evaluator(
             config,
@@ -125,7 +127,7 @@ def report(
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
         },
-        "data": describe_data(config, splits, test, ids),
+        "data": describe_data(config, splits, test, ids) | {"overlap": overlaps},
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
         "protocol": describe_protocol(config, splits.num_classes),
         "selection_rule": describe_selection(networks, splits),
@@ -222,6 +224,34 @@ def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
         "headline": protocol.headline,
         "titles": {column: protocols.title(column, num_classes) for column in columns},
     }
+
+
+def find_overlaps(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+    """Compares what is trained on, validated on and evaluated (`overlap.describe`); warnings go to the log."""
+    positions = {"training": splits.positions, "validation": splits.validation_positions, "test": ids}
+    labels = {"training": splits.labels, "validation": splits.validation_labels, "test": test.labels[ids]}
+
+    def names(part: str, rows: np.ndarray) -> list[str]:
+        split = "test" if part == "test" else "train"
+        return sources.image_names(
+            test.name,
+            split,
+            positions[part][rows],
+            labels[part][rows],
+            splits.class_names,
+            data_dir=config.data.dir,
+            files=test.files if part == "test" else splits.files,
+        )
+
+    found = overlap.describe(
+        {"training": splits.images, "validation": splits.validation_images, "test": test.images[ids]},
+        labels,
+        names,
+        official=splits.claim == test.claim == identity.OFFICIAL,
+    )
+    for sentence in found["warnings"]:
+        logging.warning("%s.", sentence)
+    return found
 
 
 def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:

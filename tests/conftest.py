@@ -73,7 +73,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(f"{number:7d}  {name}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """Folder with real CIFAR-10 (`tfds`) and Tiny-ImageNet (`data`). Absent: a skip with a reason, a failure in CI."""
     if not SHARED.is_dir():

@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import os
+import shutil
 
 import digits_folder
+import pages
 import pytest
 from PIL import Image
 
@@ -69,6 +71,32 @@ def test_the_terminal_says_what_was_used_and_passed_over(mine):
     assert ["all", "72", "1", "1"] in rows
     assert [*PRINTED.split(), "5"] in rows
     assert "\x1b" not in printed
+
+
+def test_test_images_that_are_training_images_are_named_on_terminal_card_and_page(mine, tmp_path, capsys):
+    """A test split of copies: two files as they are and one encoded again, which loses a little."""
+    place, config, _ = mine
+    images = shutil.copytree(place / "images", tmp_path / "images")
+    train, test = (images / split / "digit 1" for split in ("train", "test"))
+    for number in (3, 4):
+        shutil.copy(train / f"{number:04d}.png", test / f"copy{number}.png")
+    Image.open(train / "0005.png").save(test / "encoded.jpg", quality=95)
+    config = config.copy_and_resolve_references()
+    config.data.dir, config.eval.limit = str(images), 0
+    data = json.loads(experiment.train(config, tmp_path / "run").read_text())["data"]
+    found = {(entry["of"], entry["in"]): entry for entry in data["overlap"]["pairs"]}
+    named = [name for pair in ("training", "validation") for name in found["test", pair]["named"]]
+    assert {tuple(sorted(name)) for name in named} == {
+        ("exact", "test/digit 1/copy3.png", "train/digit 1/0003.png"),
+        ("exact", "test/digit 1/copy4.png", "train/digit 1/0004.png"),
+        ("near", "test/digit 1/encoded.jpg", "train/digit 1/0005.png"),
+    }
+    printed = capsys.readouterr().out
+    text = pages.Page(report.write(tmp_path / "run", data_dir=str(images), cache_dir="").read_text()).text["summary"]
+    assert data["overlap"]["warnings"]
+    for sentence in data["overlap"]["warnings"]:
+        assert f"warning: {sentence}." in printed
+        assert f"Warning: {sentence}." in text
 
 
 def test_the_page_shows_the_same_images(mine):

@@ -89,6 +89,7 @@ WITHOUT_JAX = (
     "data/archive_formats.py",
     "data/tiny_imagenet.py",
     "data/identity.py",
+    "data/overlap.py",
     "data/pack.py",
     "data/pack_manifest.py",
     "data/mosaic.py",

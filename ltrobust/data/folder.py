@@ -94,6 +94,12 @@ def load(
     return loaded
 
 
+def file_names(data_dir: str | os.PathLike[str], split: str) -> list[str]:
+    """Names of a split's files in messages, in the order of `load`, unreadable ones included."""
+    found = listing.read(_split_folders(data_dir)[split])
+    return [listing.named(file, found.folder) for files in found.images.values() for file in files]
+
+
 def _account(found: listing.Listing, entry: cache.Entry, origin: str) -> Loaded:
     """What was used and passed over, as notes and for the card."""
     findings = {key: listing.Tally(**value) for key, value in entry.findings.items()}

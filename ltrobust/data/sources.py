@@ -10,7 +10,7 @@ import dataclasses
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -209,6 +209,33 @@ def _check_labels(found: Split, where: str) -> None:
             f"{where} is not the official {found.name}: its {len(found.labels):,} labels have SHA-256 {actual}, "
             f"the official ones {expected}. Give another copy: get {archives.LAYOUTS[found.name].files[0].url}."
         )
+
+
+def image_names(
+    name: str,
+    split: str,
+    positions: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    data_dir: str | os.PathLike[str],
+    files: Mapping[str, Any],
+) -> list[str]:
+    """What images are called in messages: files of a `folder`, else class and position.
+
+    Args:
+      name, split: as in `load`.
+      positions, labels: int64 [K], official positions in the split, and labels.
+      class_names: in label order.
+      data_dir: as in `load`.
+      files: of the split (`Split.files`). Where unreadable files were left out, positions are of no file.
+    """
+    if name == "folder" and folder.UNREADABLE not in files["passed_over"]:
+        names = folder.file_names(data_dir, split)
+        return [names[position] for position in positions]
+    return [
+        f"{split} image {position} ({class_names[label]})" for position, label in zip(positions, labels, strict=True)
+    ]
 
 
 def form(data: Mapping[str, Any]) -> dict[str, Any]:

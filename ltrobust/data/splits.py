@@ -22,6 +22,7 @@ class Splits:
       images, labels: training part, uint8 [N,H,W,C] and int64 [N].
       validation_images, validation_labels: carved from the same long-tailed list, possibly empty.
       class_names: C names.
+      positions, validation_positions: int64, of these images in the training split's official order.
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
         set's official order; and `pixels`, of the images and labels of the chosen images, training part first.
       notes: about the source, for the card.
@@ -36,8 +37,10 @@ class Splits:
     class_names: tuple[str, ...]
     fingerprints: dict[str, str]
     notes: tuple[str, ...]
-    claim: str
+    claim: str = ""
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    validation_positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def num_classes(self) -> int:
@@ -99,6 +102,8 @@ def make_splits(
         validation_images=validation_images,
         validation_labels=labels[validation],
         class_names=source.class_names,
+        positions=train,
+        validation_positions=validation,
         fingerprints={
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),

@@ -84,6 +84,10 @@ def _summary(material: Material) -> list[Element]:
     )
     return [
         paragraph(what),
+        *(
+            paragraph(f"Warning: {sentence}.", class_="missing")
+            for sentence in data.get("overlap", {}).get("warnings", ())
+        ),
         *accuracy.headline(first),
         element("h3", "To be believed?"),
         element("ul", *verdicts),
@@ -112,6 +116,7 @@ def _passport(evaluation: Evaluation) -> Element:
         "card": f"version {card['card_version']}, {card['created']}",
         "data": f"{data['name']}, profile {data['profile']}, split seed {data['split_seed']}"
         + "".join(f"; {note}" for note in (*data["notes"], *data["test_notes"])),
+        "compared with the official data": _claims(data),
         "model": f"{card['model']['name']}, {card['model']['parameters']:,} parameters",
         "threat": f"{threat['norm']}, radius {threat['radius']:g}/255, pixels in [{threat['lower']:g}, "
         f"{threat['upper']:g}]",
@@ -119,6 +124,7 @@ def _passport(evaluation: Evaluation) -> Element:
         + (f"; {card['protocol']['note']}" if card["protocol"]["note"] else ""),
         "test images": f"{data['evaluated']:,} of {data['test_images']:,} evaluated, "
         f"{'balanced' if data['test_balanced'] else 'not balanced'}",
+        "images in two parts": _overlap(data),
         "seeds": f"evaluation {card['protocol']['seed']}"
         + "".join(f", {phase} {run['seed']}" for phase, run in card["training"].items()),
         "selection": card["selection_rule"],
@@ -136,6 +142,22 @@ def _passport(evaluation: Evaluation) -> Element:
     }
     parts = [part for name, value in entries.items() for part in (element("dt", name), element("dd", value))]
     return element("dl", *parts)
+
+
+def _claims(data: Mapping[str, Any]) -> str:
+    """What was compared with the official data, of both splits."""
+    if "claim" not in data:
+        return "not recorded"
+    return f"training split: {data['claim'] or 'not recorded'}; test split: {data['test_claim']}"
+
+
+def _overlap(data: Mapping[str, Any]) -> str:
+    """Which images the parts share."""
+    found = data.get("overlap")
+    if not found:
+        return "not compared"
+    numbers = " with ".join(f"{number:,} {part}" for part, number in found["images"].items())
+    return f"compared: {numbers} images; " + ("; ".join((*found["warnings"], *found["remarks"])) or "none found")
 
 
 def _commits(card: Mapping[str, Any]) -> str:

@@ -68,6 +68,8 @@ def _legend(card: Mapping[str, Any]) -> str:
         for name, attacks in card["protocol"]["combined"]
     ]
     note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
+    overlap = card["data"].get("overlap", {})  # absent from cards of earlier versions
+    warned = "".join(f"\nwarning: {sentence}." for sentence in overlap.get("warnings", ()))
     panels = [
         f"\nsanity panel of {name}: {network['sanity_verdict']}.{_not_passed(network['sanity'])}"
         for name, network in card["networks"].items()
@@ -78,7 +80,7 @@ def _legend(card: Mapping[str, Any]) -> str:
         for name, network in card["networks"].items()
         if network.get("same_as")
     ]
-    return "; ".join(parts) + f".{note}{''.join(panels)}\nselected: {card['selection_rule']}."
+    return "; ".join(parts) + f".{note}{warned}{''.join(panels)}\nselected: {card['selection_rule']}."
 
 
 def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:

@@ -1,7 +1,9 @@
 """Faults of data sets on disk and of their cache."""
 
 import io
+import json
 import os
+import shutil
 import struct
 import tarfile
 import warnings
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import logging
-from injection import TINY, Place, Told, fault, raised
+from injection import ALONE, TINY, Place, Told, fault, raised
 from PIL import Image
 from prepared import png, prepare
 
@@ -265,6 +267,20 @@ def counted(images, used: list[int], **options) -> Told:
         found = sources_of(images, **options)
     assert found.files["used"] == used
     return Told("goes on; the terminal and the card have the counts", "; ".join(found.notes))
+
+
+@fault("test images that are training images", "a `test` folder that is a copy of `train`")
+def copied_test(place: Place) -> Told:
+    images, flags = own_images(place)
+    (images / "test").rename(place.folder / "test before")
+    shutil.copytree(images / "train", images / "test")
+    status, text = place.main(
+        *ALONE, *flags, "--config.data.imbalance_ratio=0.0", "--config.data.validation_fraction=0.0"
+    )
+    assert status == 0, text
+    card = json.loads((place.folder / "run" / "results" / "validation.json").read_text())
+    assert f"warning: {card['data']['overlap']['warnings'][-1]}." in text
+    return Told("goes on; warned, and the card and the page have the counts", card["data"]["overlap"]["warnings"][-1])
 
 
 @fault("class without training images", "data set of 3 classes, images of 2")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -190,6 +191,7 @@ def other_images(place: Place) -> Told:
     workdir, real = place.finished(), datasets.load_digits()
     target = real.target.copy()
     target[900:1000] = np.roll(target[900:1000], 1)
+    warnings.filterwarnings("ignore", message=".*other pixels", category=UserWarning)  # pytest undoes it
     place.patch.setattr(datasets, "load_digits", lambda: type(real)(images=real.images, target=target))
     return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
