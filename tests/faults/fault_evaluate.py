@@ -13,6 +13,7 @@ from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.sanity_runs import Runs
 from ltrobust.evaluation.session import Session
+from ltrobust.models import torch_weights
 
 
 def logits_fn(images: jax.Array) -> jax.Array:
@@ -90,6 +91,13 @@ refused("ids of the wrong length", "39 ids of 40 images", ids=lambda: ROWS[1:])
 refused("ids that occur twice", "all ids 0", ids=lambda: np.zeros(len(ROWS), int))
 refused("batch size 0", "`batch_size=0`", batch_size=lambda: 0)
 refused("NaN in the logits", "logits times NaN", FloatingPointError, function=lambda: lambda x: logits_fn(x) * jnp.nan)
+
+
+@fault("several networks in a PyTorch file", "`model` and `model_ema` in one file")
+def several_networks(place: Place) -> Told:
+    arrays = {"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
+    content = {"model": arrays, "model_ema": arrays, "epoch": 3}
+    return raised(ValueError, lambda: torch_weights.from_torch(content, "resnet18"))
 
 
 @fault("NaN in the logits of attacked images only", "NaN where the first pixel is not that of the clean image")
