@@ -274,9 +274,8 @@ def copied_test(place: Place) -> Told:
     images, flags = own_images(place)
     (images / "test").rename(place.folder / "test before")
     shutil.copytree(images / "train", images / "test")
-    status, text = place.main(
-        *ALONE, *flags, "--config.data.imbalance_ratio=0.0", "--config.data.validation_fraction=0.0"
-    )
+    settings = ("data.imbalance_ratio=0.0", "data.validation_fraction=0.0", "student.batch_size=6")
+    status, text = place.main(*ALONE, *flags, *(f"--config.{setting}" for setting in settings))
     assert status == 0, text
     card = json.loads((place.folder / "run" / "results" / "validation.json").read_text())
     assert f"warning: {card['data']['overlap']['warnings'][-1]}." in text
