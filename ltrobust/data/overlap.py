@@ -111,14 +111,13 @@ def _named(pairs: Pairs, names: Callable[[str, np.ndarray], Sequence[str]], of: 
 
 
 def _sentence(entry: Mapping[str, Any], number: int, others: int) -> str:
-    counts = [f"{entry['exact']:,} copies of"] * bool(entry["exact"]) + [f"{entry['near']:,} nearly equal to"] * bool(
-        entry["near"]
-    )
-    first = entry["named"][0]
+    counts = {"copies": entry["exact"], "near-duplicates": entry["near"]}
+    held = " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
     other = f", {entry['other_label']:,} of them with another label" if entry["other_label"] else ""
+    own, partner, _ = entry["named"][0]
     return (
-        f"of {number:,} {entry['of']} images {' and '.join(counts)} one of the {others:,} {entry['in']} images{other}, "
-        f"such as {first[0]} and {first[1]}"
+        f"the {number:,} {entry['of']} images hold {held} of the {others:,} {entry['in']} images{other}, such as {own} of "
+        f"{partner}"
     )
 
 

@@ -110,7 +110,7 @@ def test_the_card_has_counts_names_and_sentences():
     }
     assert found["pairs"][0]["named"][0] == ["validation 0", "training 299", "exact"]
     assert found["warnings"][1].startswith(
-        "of 52 test images 2 copies of one of the 51 validation images, 1 of them with another label, such as test 0 "
+        "the 52 test images hold 2 copies of the 51 validation images, 1 of them with another label, such as test 0 of "
     )
     assert found["repeated"] == 0
 
@@ -123,7 +123,7 @@ def test_near_duplicates_of_official_data_are_recorded_and_others_warned_of():
     for official, place in ((True, "remarks"), (False, "warnings")):
         found = overlap.describe(parts, labels, lambda part, rows: list(map(str, rows)), official=official)
         assert len(found[place]) == 1
-        assert found[place][0].startswith("of 10 test images 10 nearly equal to one of the 10 training images")
+        assert found[place][0].startswith("the 10 test images hold 10 near-duplicates of the 10 training images")
         assert len(found["warnings"]) + len(found["remarks"]) == 1
     doubled = {"training": images, "test": np.concatenate([near, near[:3]])}
     labels["test"] = np.zeros(13)
