@@ -78,11 +78,11 @@ def same_start(config: Any, splits: Splits) -> None:
     if not processes.several():
         return
     data = [splits.images, splits.labels, splits.validation_images, splits.validation_labels]
-    local = {"data": {**workdirs.plain(config)["data"], "dir": "", "cache_dir": ""}}
-    processes.check_same(
-        {"configuration": cards.digest_json({**workdirs.plain(config), **local}), "software": cards.software()},
-        "start all of them with the same version and flags.",
-    )
+    local = ("data.dir", "data.cache_dir")
+    values = {
+        f"value of {key}": value for key, value in workdirs.flatten(workdirs.plain(config)).items() if key not in local
+    }
+    processes.check_same({"software": cards.software()} | values, "start all of them with the same version and flags.")
     processes.check_same({"training or validation part": cards.digest(data)}, SAME_DATA)
 
 

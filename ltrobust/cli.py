@@ -14,6 +14,7 @@ import errno
 import os
 import pathlib
 import re
+import resource
 import signal
 import sys
 import traceback
@@ -25,6 +26,14 @@ import ltrobust
 from ltrobust import recipes, recorded
 from ltrobust.terminal import accept_all_characters
 
+# Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
+_OPEN_FILES, _ADDRESS_SPACE = 64, 2_500_000_000
+_FULL = "\nThe disk is full: free some space; the same command goes on from what is saved."
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EMFILE: "\nRaise the limit of open files with ulimit -n 4096; the same command goes on from what is saved.",
+}
 _DEFAULT = "configs/digits.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -58,6 +67,22 @@ def run() -> None:
     app.run(main, flags_parser=parse)
 
 
+def check_limits() -> None:
+    """Refuses limits on the process within which JAX ends it without a message, or the libraries with a traceback.
+
+    Raises:
+      ValueError: names the limit and the command that raises it.
+    """
+    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    if 0 <= files < _OPEN_FILES:
+        raise ValueError(f"the process may open {files} files; it needs at least {_OPEN_FILES}: ulimit -n 4096.")
+    if 0 <= space < _ADDRESS_SPACE:
+        raise ValueError(
+            f"the process may use {space / 1e9:.1f} GB of address space; it needs at least {_ADDRESS_SPACE / 1e9:.1f} "
+            "GB: ulimit -v unlimited."
+        )
+
+
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         sys.exit(f"ltrobust: not understood: {' '.join(arguments[1:])}; settings are given as --config.key=value.")
@@ -65,6 +90,10 @@ def main(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
+    try:
+        check_limits()
+    except ValueError as error:
+        sys.exit(f"ltrobust: {error}")
     import jax
 
     from ltrobust import experiment, processes
@@ -78,6 +107,7 @@ def main(arguments: list[str]) -> None:
     preemption = Preemption()
     try:
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
+        processes.check_devices()
         with preemption.listening():
             if _MODE.value != "report":
                 work = {"train": experiment.train, "evaluate": experiment.evaluate, "diagnose": experiment.diagnose}
@@ -90,8 +120,7 @@ def main(arguments: list[str]) -> None:
         processes.leave("interrupted; the same command goes on from what is saved.", 128 + signal.SIGINT)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logging.debug("where it happened", exc_info=error)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "\nThe disk is full: free some space; the same command goes on from what is saved." if full else ""
+        advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, OSError) else ""
         processes.leave(f"{error}{advice}\n(--verbosity=1 shows where)", 1)
     except Exception:
         # A mistake of this program's. Alone it may end as it likes; of several, none may wait for this one.

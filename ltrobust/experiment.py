@@ -24,7 +24,7 @@ from ltrobust.methods import TEACHER, Teacher, decision_rule
 from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
 from ltrobust.training import devices, initial, phases, teachers
-from ltrobust.training.checkpoints import Checkpoints, folder_in
+from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
 from ltrobust.training.loop import run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
@@ -160,6 +160,7 @@ def _run_phases(
         ):
             processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
             if checkpoints.latest() is not None:
+                check_phase(checkpoints.about(), folder, name)
                 checks.same_run(checkpoints.about(), config, folder)
                 checks.same_images(checkpoints.about(), splits, folder)
                 checks.same_teachers(checkpoints.about(), taught, folder)
@@ -220,6 +221,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
     checks.same_start(config, splits)
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
+        check_phase(about, folder, config.eval.checkpoint if config.eval.checkpoint in phases.NAMES else "")
         about["config"]["model"].setdefault("activation", "relu")  # written when there was no choice
         about["config"]["data"] = sources.form(config.data) | about["config"]["data"]  # when there were no folders
         found = workdirs.differences(about["config"], workdirs.plain(config), only=("model.", "data."))

@@ -5,8 +5,11 @@ decided together here; only the first one writes. With one process every functio
 """
 
 import contextlib
+import errno
 import os
 import pickle
+import re
+import socket
 import sys
 import threading
 import time
@@ -48,6 +51,8 @@ def start(
         return
     # Requests to stop are agreed on by the training loop; JAX's own service would take the signal away from it.
     jax.config.update("jax_enable_preemption_service", False)
+    if not detect and process_id == 0:
+        _check_port(address)
     given = {} if detect else {"coordinator_address": address, "num_processes": num_processes, "process_id": process_id}
     with _deadline(patience, f"the processes of the run did not meet at {'the coordinator' if detect else address}"):
         try:
@@ -63,6 +68,7 @@ def start(
             if address:
                 raise
             # A TPU outside of a Cloud TPU VM (a notebook's) is one process, which the check below confirms.
+    check_devices()
     check_started()
 
 
@@ -77,6 +83,24 @@ def check_started() -> None:
             f"the devices belong to {jax.process_count()} processes, which were not joined; give each one "
             "--coordinator=HOST:PORT --num_processes=N --process_id=K."
         )
+
+
+def check_devices() -> None:
+    """Refuses platforms that JAX does not find; call it after `start`.
+
+    Raises:
+      ValueError: names the platforms that were asked for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion, where no library of the platform is installed
+        reason = (
+            re.split(r"\n| \(set JAX_PLATFORMS", str(error))[0].rstrip(".") or "the library for it is not installed"
+        )
+        raise ValueError(
+            f"JAX finds no device for JAX_PLATFORMS={_asked()}: {reason}. "
+            "Unset JAX_PLATFORMS for the devices that are there; for a GPU, install jax[cuda13]."
+        ) from error
 
 
 def several() -> bool:
@@ -138,11 +162,12 @@ def check_same(values: Mapping[str, Any], remedy: str) -> None:
     """
     every = gather(dict(values))
     for number, found in enumerate(every):
-        for name, value in found.items():
-            if value != every[0][name]:
+        for name in every[0] | found:
+            there, here = (values.get(name, "nothing") for values in (every[0], found))
+            if here != there:
                 raise ValueError(
-                    f"process {number} of {len(every)} has another {name} than process 0: {value} instead of "
-                    f"{every[0][name]}; {remedy}"
+                    f"process {number} of {len(every)} has another {name} than process 0: {here} instead of {there}; "
+                    f"{remedy}"
                 )
 
 
@@ -171,7 +196,7 @@ def leave(message: str, status: int) -> NoReturn:
 
     They are ended by it, within `patience` seconds at the latest. Where all end for the same reason, each one says so.
     """
-    if not (jax.distributed.is_initialized() and several()):
+    if not (jax.distributed.is_initialized() and _has_devices() and several()):
         print(f"\nltrobust: {message}", file=sys.stderr)
         sys.exit(status)
     print(f"\nltrobust, process {jax.process_index()} of {jax.process_count()}: {message}", file=sys.stderr)
@@ -186,9 +211,23 @@ def leave(message: str, status: int) -> NoReturn:
     os._exit(status)
 
 
+def _has_devices() -> bool:
+    """Whether JAX could start: without devices it cannot even say how many processes there are."""
+    try:
+        check_devices()
+    except ValueError:
+        return False
+    return True
+
+
 def _platforms() -> list[str]:
     """The platforms that JAX is told to use; on a Cloud TPU it sets them itself, unless the user asks for others."""
-    return str(jax.config.jax_platforms or "").split(",")  # pyright: ignore[reportAttributeAccessIssue]
+    return _asked().split(",")
+
+
+def _asked() -> str:
+    """JAX_PLATFORMS, as JAX has it."""
+    return str(jax.config.jax_platforms or "")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_spread(leaf: Any) -> bool:
@@ -231,6 +270,19 @@ def _deadline(seconds: float, what: str) -> Iterator[None]:
         timer.cancel()
 
 
+def _check_port(address: str) -> None:
+    """Refuses a port that process 0 cannot listen on; JAX would end the process by a segmentation fault."""
+    port = int(address.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise ValueError(
+                f"the coordinator is {address}, but process 0 cannot listen on port {port} "
+                f"({os.strerror(error.errno)}); choose another port, the same for all processes."
+            ) from error
+
+
 def _check(coordinator: str, address: str, num_processes: int | None, process_id: int | None, patience: int) -> None:
     """Refuses arguments that do not fit together; see `start`."""
     if patience < 1:
@@ -257,5 +309,6 @@ def _check(coordinator: str, address: str, num_processes: int | None, process_id
         raise ValueError(
             f"--process_id is {process_id}; {num_processes} processes have the numbers 0 to {num_processes - 1}."
         )
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ValueError(f"the coordinator is {address!r}; give HOST:PORT, such as 10.0.0.2:8476.")

@@ -144,9 +144,20 @@ def check_values(config: ConfigDict) -> None:
     """Refuses values that have the type of their key and that nothing can be made of.
 
     Raises:
-      ValueError: None; a number that is not finite, or a whole one of 2^31 or more; a seed below 0.
+      ValueError: no ConfigDict; None; a value that JSON does not have; a number that is not finite, or a whole one of
+        2^31 or more; a seed below 0.
     """
-    for key, value in _flatten(config.to_dict()).items():
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"the configuration is a {type(config).__name__}; give a ConfigDict, such as ltrobust.recipes.load(NAME)."
+        )
+    for key, value in flatten(config.to_dict()).items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise ValueError(
+                f"{key} is {value!r}: {error}. Make a plain number of it by float(x) or int(x)."
+            ) from error
         if ".options." in key:
             continue  # the optimiser's own
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -165,7 +176,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], only: tuple[str, ...] = ("",)) -> list[str]:
     """Lines `key: value there -> value here` for every key that matters, under one of the prefixes `only`."""
-    flat_there, flat_here = _flatten(there), _flatten(here)
+    flat_there, flat_here = flatten(there), flatten(here)
     keys = [key for key in sorted(flat_there.keys() | flat_here.keys()) if not key.startswith(_FREE)]
     return [
         f"{key}: {flat_there.get(key, 'absent')!r} -> {flat_here.get(key, 'absent')!r}"
@@ -174,9 +185,9 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], only: tuple[s
     ]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys."""
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested mapping by dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat

@@ -3,14 +3,16 @@
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from absl import app
 
 import ltrobust
-from ltrobust import cli, experiment, recipes, recorded
+from ltrobust import cli, experiment, recipes, recorded, workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -153,15 +155,51 @@ def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_as
     config = tiny.copy_and_resolve_references().unlock()
     config.student.method, config.student.epochs, config.model.width = "at_bsl", 1, 8
     config.eval.protocol = "validation"
-    workdir = tmp_path / "run"
-    card = json.loads(experiment.train(config.lock(), workdir).read_text())
-    words = [f"--workdir={workdir}", "--mode=evaluate", "--config.eval.limit=1"]
+    folder = tmp_path / "run"
+    card = json.loads(experiment.train(config.lock(), folder).read_text())
+    words = [f"--workdir={folder}", "--mode=evaluate", "--config.eval.limit=1"]
     told = run(*words, folder=tmp_path, PYTHONIOENCODING="ascii")
     assert told.returncode == 0, told.stderr
-    again = json.loads((workdir / "results" / "validation-student.json").read_text())
+    again = json.loads((folder / "results" / "validation-student.json").read_text())
     assert again["config"]["model"] == card["config"]["model"]
     assert again["data"]["evaluated"] == 10
     assert again["command"].startswith("ltrobust --mode=evaluate")
     other = run(*words, "--config.model.width=4", folder=tmp_path)
     assert other.returncode == 1
     assert "model.width: 8 -> 4" in other.stderr
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
+def test_a_platform_that_is_not_here_is_a_sentence(tmp_path, platform):
+    told = run("--workdir=run", folder=tmp_path, JAX_PLATFORMS=platform)
+    assert told.returncode == 1
+    assert f"JAX finds no device for JAX_PLATFORMS={platform}: " in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        (resource.RLIMIT_NOFILE, 24, "may open 24 files; it needs at least 64: ulimit -n 4096."),
+        (resource.RLIMIT_AS, 10**9, "may use 1.0 GB of address space; it needs at least 2.5 GB: ulimit -v unlimited."),
+    ],
+)
+def test_limits_within_which_the_program_cannot_run_are_sentences(monkeypatch, kind, limit, message):
+    real = resource.getrlimit
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (limit, limit) if asked == kind else real(asked))
+    with pytest.raises(ValueError, match=message):
+        cli.check_limits()
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    cli.check_limits()
+
+
+def test_values_that_are_not_plain_are_named():
+    config = recipes.load("configs/digits.py").unlock()
+    config.student.optimizer.drops = (np.float32(0.5),)
+    with pytest.raises(
+        ValueError, match=r"student\.optimizer\.drops is .*float32 is not JSON serializable\. Make a plain"
+    ):
+        workdir.check_values(config)
+    with pytest.raises(ValueError, match="the configuration is a dict; give a ConfigDict"):
+        workdir.check_values({"seed": 0})

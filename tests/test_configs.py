@@ -13,7 +13,7 @@ from ltrobust import methods
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import protocols
 from ltrobust.training import devices, phases
-from ltrobust.workdir import _flatten, plain
+from ltrobust.workdir import flatten, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -36,7 +36,7 @@ def planned(config, name: str) -> phases.Phase:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_are_those_of_default(name):
-    assert set(_flatten(plain(load(name)))) == set(_flatten(plain(default.get_config())))
+    assert set(flatten(plain(load(name)))) == set(flatten(plain(default.get_config())))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +57,7 @@ def test_the_named_recipes_of_distillation(name):
     module = importlib.import_module(f"configs.{name}")
     for recipe in (*module.BASES, *(f"{base}+igdm" for base in module.BASES), *cifar10_distillation.OTHERS):
         config = module.get_config(recipe).lock()
-        assert set(_flatten(plain(config))) == set(_flatten(plain(default.get_config())))
+        assert set(flatten(plain(config))) == set(flatten(plain(default.get_config())))
         base, _, wrapper = recipe.partition("+")
         method = phases.make_method(config, "student")
         assert method.name == {"ard_2020": "ard", "fair_ard": "ard+fair_ard"}.get(recipe, recipe)
@@ -187,7 +187,7 @@ def test_the_ablation_grid_is_reachable_by_configuration(overrides):
 
     config = load("digits")
     for key, value in overrides.items():
-        config.update_from_flattened_dict({key: value})
+        config.update_fromflattened_dict({key: value})
     counts = np.array([90, 70, 60])
     labels = np.repeat(np.arange(3), counts)
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from absl import logging
 from ltrobust import experiment, report
 from ltrobust.reporting import cards, tables
 from ltrobust.reporting import page as run_page
+from ltrobust.training import teachers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -431,3 +433,21 @@ def test_an_evaluation_of_another_workdirs_checkpoint_makes_a_workdir(finished, 
     assert recorded["eval"]["checkpoint"] == str(workdir)
     assert recorded["student"] == json.loads((workdir / "config.json").read_text())["student"]
     experiment.evaluate(changed(config, **changes, seed=7), tmp_path)
+
+
+def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path):
+    config, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    saved = tmp_path / "run" / "checkpoints"
+    for old, new in (("teacher", "other"), ("student", "teacher"), ("other", "student")):
+        (saved / old).rename(saved / new)
+    before = sorted(saved.rglob("*"))
+    message = "checkpoints of the teacher phase, not of the student phase; were folders swapped"
+    for checkpoint in ("student", str(tmp_path / "run")):
+        with pytest.raises(ValueError, match=message):
+            experiment.evaluate(changed(config, **{"eval.checkpoint": checkpoint}), tmp_path / "run")
+    with pytest.raises(ValueError, match="checkpoints of the student phase, not of the teacher phase"):
+        experiment.train(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=message):
+        teachers.about_of(str(tmp_path / "run"), key="run")
+    assert sorted(saved.rglob("*")) == before

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from ltrobust import processes
+from ltrobust import checks, processes
 from ltrobust.files import hold
 from ltrobust.preemption import EXIT_STATUS
 from ltrobust.training import devices
@@ -168,6 +169,37 @@ def test_processes_that_start_from_other_things_are_refused_by_name(monkeypatch)
         processes.check_same({"software": "1", "test set": "cd"}, "copy it.")
 
 
+def test_the_key_that_differs_between_processes_is_named(monkeypatch):
+    from configs import digits
+
+    config = digits.get_config()
+    config.data.dir = "/elsewhere"  # may differ
+    other = config.copy_and_resolve_references()
+    other.student.epochs, other.data.dir = 7, "/somewhere"
+    with other.student.optimizer.options.unlocked():
+        other.student.optimizer.options.b1 = 0.9
+    asked = []
+    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "gather", lambda value: asked.append(value) or [value, value])
+    splits = types.SimpleNamespace(images=[], labels=[], validation_images=[], validation_labels=[])
+    checks.same_start(config, splits)
+    checks.same_start(other, splits)
+    mine, _, theirs, _ = asked
+    monkeypatch.setattr(processes, "gather", lambda value: [mine, theirs])
+    with pytest.raises(ValueError, match=r"value of student\.epochs than process 0: 7 instead of \d+; start all"):
+        checks.same_start(config, splits)
+    theirs["value of student.epochs"] = mine["value of student.epochs"]
+    with pytest.raises(ValueError, match=r"options\.b1 than process 0: 0\.9 instead of nothing; start all"):
+        checks.same_start(config, splits)
+
+
+def test_a_coordinators_port_that_is_in_use_is_a_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"process 0 cannot listen on port {port} \(Address already in use\)"):
+            processes.start(f"127.0.0.1:{port}", 2, 0)
+
+
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
     began = time.monotonic()
     found = subprocess.run(
@@ -195,6 +227,7 @@ def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
         (("10.0.0.2:8476", 2, -1), "--process_id is -1"),
         (("10.0.0.2:8476", 0, 0), "--num_processes is 0; give the number of processes of the run, at least 1"),
         (("10.0.0.2", 2, 1), "'10.0.0.2'; give HOST:PORT"),
+        (("10.0.0.2:84760", 2, 1), "'10.0.0.2:84760'; give HOST:PORT"),
         (("auto", 2), "--coordinator=auto finds out --num_processes itself"),
         (("", None, None, 0), "--patience is 0"),
     ],

@@ -116,8 +116,8 @@ def _sentence(entry: Mapping[str, Any], number: int, others: int) -> str:
     other = f", {entry['other_label']:,} of them with another label" if entry["other_label"] else ""
     own, partner, _ = entry["named"][0]
     return (
-        f"the {number:,} {entry['of']} images hold {held} of the {others:,} {entry['in']} images{other}, such as {own} of "
-        f"{partner}"
+        f"the {number:,} {entry['of']} images hold {held} of the {others:,} {entry['in']} images{other}, such as "
+        f"{own} of {partner}"
     )
 
 

@@ -41,9 +41,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if path.suffix == ".safetensors":
         safetensors = optional("safetensors")
         try:
-            return dict(unwrapped(optional("safetensors.numpy").load_file(path), choice))
+            content = optional("safetensors.numpy").load_file(path)
+        except (AttributeError, KeyError, TypeError) as error:  # a type that NumPy does not have, such as 8-bit floats
+            raise _no_array(path, "a tensor", error) from error
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no complete safetensors file ({error}); fetch or write it again") from error
+        return dict(unwrapped(content, choice))
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path, choice)
     raise ValueError(f"{path} ends in {path.suffix!r}; allowed: .safetensors, {', '.join(TORCH_SUFFIXES)}")
@@ -138,8 +141,17 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
             f"{path} holds values that are no tensors ({listed(others)}); expected a state dict, by itself or under "
             f"{', '.join(WRAPPERS)}"
         )
-    # NumPy has no bfloat16; float32 holds each of its values.
-    return {
-        str(name): (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
-        for name, tensor in tensors.items()
-    }
+    found = {}
+    for name, tensor in tensors.items():
+        try:
+            # NumPy has no bfloat16; float32 holds each of its values.
+            found[str(name)] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, without data (meta)
+            raise _no_array(path, str(name), error) from error
+    return found
+
+
+def _no_array(path: pathlib.Path, name: str, error: Exception) -> ValueError:
+    """What is raised for a tensor that NumPy cannot hold."""
+    reason = str(error).split("\n")[0].split(". ")[0]
+    return ValueError(f"{path}: {name} is no array of numbers ({reason}); write it as a dense float32 tensor")

@@ -34,6 +34,14 @@ def folder_in(path: epath.PathLike) -> epath.Path | None:
     return next((folder for folder in (path / "checkpoints" / "student", path) if folder.is_dir()), None)
 
 
+def check_phase(about: Mapping[str, Any], folder: epath.Path, phase: str = "") -> None:
+    """Raises a ValueError for checkpoints of another phase than `phase`, or than the folder's name in a workdir."""
+    expected = phase or (folder.name if folder.parent.name == "checkpoints" else "")
+    if expected and about["phase"] != expected:
+        there = f"checkpoints of the {about['phase']} phase, not of the {expected} phase"
+        raise ValueError(f"{folder} holds {there}; were folders swapped?")
+
+
 class Checkpoints:
     """The checkpoints of one phase: a thin, typed front of orbax's manager.
 

@@ -17,7 +17,7 @@ from ltrobust.methods import Teacher, decision_rule
 from ltrobust.models import torch_parity, torch_weights
 from ltrobust.names import nearest
 from ltrobust.training import phases
-from ltrobust.training.checkpoints import Checkpoints, folder_in
+from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
 from ltrobust.training.state import Weights
 
 WEIGHTS = ("last", "selected", "averaged")
@@ -63,7 +63,7 @@ def about_of(path: str, *, key: str) -> tuple[epath.Path, dict[str, Any]]:
     """The folder of checkpoints that a path means, and what its newest one says of itself.
 
     Raises:
-      ValueError: there is none; `key` is what the error calls it.
+      ValueError: there is none, or it is of another phase than its folder; `key` is what the error calls it.
     """
     folder = folder_in(path)
     if folder is None:
@@ -72,7 +72,9 @@ def about_of(path: str, *, key: str) -> tuple[epath.Path, dict[str, Any]]:
             "PyTorch file."
         )
     with Checkpoints(folder, read_only=True) as checkpoints:
-        return folder, checkpoints.about()
+        about = checkpoints.about()
+    check_phase(about, folder)
+    return folder, about
 
 
 def from_checkpoints(

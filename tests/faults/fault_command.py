@@ -1,6 +1,12 @@
 """Faults of the command line and of configurations: met before anything is compiled or written."""
 
-from injection import ALONE, TINY, Place, Told, fault
+import resource
+import socket
+
+import jax
+from injection import ALONE, TINY, Place, Told, fault, raised
+
+from ltrobust import processes
 
 
 def override(title: str, *settings: str) -> None:
@@ -131,3 +137,27 @@ def checkpoint_missing(place: Place) -> Told:
 @fault("nothing trained yet", "`--mode=evaluate` in an empty workdir")
 def nothing_trained(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate")
+
+
+@fault("coordinator's port in use", "another program listens on the port of `--coordinator`")
+def port_in_use(place: Place) -> Told:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        told = raised(ValueError, lambda: processes.start(f"127.0.0.1:{port}", 2, 0))
+    return Told(told.happens, told.message.replace(str(port), "PORT"))
+
+
+@fault("platform without a device", "`JAX_PLATFORMS=cuda` on a machine without a GPU")
+def no_device(place: Place) -> Told:
+    def missing():
+        raise AssertionError  # as JAX raises without the library
+
+    place.patch.setattr(jax, "devices", missing)
+    place.patch.setattr(processes, "_asked", lambda: "cuda")
+    return raised(ValueError, processes.check_devices)
+
+
+@fault("few file handles", "`ulimit -n 24`")
+def few_files(place: Place) -> Told:
+    place.patch.setattr(resource, "getrlimit", lambda kind: (24, 24))
+    return place.refused(*TINY)

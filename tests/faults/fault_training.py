@@ -313,3 +313,12 @@ def card_edited(place: Place) -> Told:
         return json.dumps(card)
 
     return page_of_cards(place, "the page is drawn without it and names it", change)
+
+
+@fault("checkpoints of the two phases swapped", "`checkpoints/teacher` and `checkpoints/student` have changed names")
+def phases_swapped(place: Place) -> Told:
+    workdir = place.finished()
+    saved = workdir / "checkpoints"
+    for old, new in (("teacher", "other"), ("student", "teacher"), ("other", "student")):
+        (saved / old).rename(saved / new)
+    return place.refused(*TINY, "--mode=evaluate", workdir=workdir)

@@ -6,6 +6,7 @@ import math
 import pathlib
 import sys
 import types
+import warnings
 from typing import Any
 
 import flax.linen as nn
@@ -465,6 +466,26 @@ def test_unknown_networks_are_named():
         torch_weights.from_torch({}, "mobilenet_v2")
     with pytest.raises(ValueError, match=message):
         torch_weights.to_torch({}, {}, "mobilenet_v2")
+
+
+def test_tensors_that_are_no_arrays_are_named(torch, tmp_path):
+    plain = torch.arange(6.0).reshape(2, 3)
+    kinds = {
+        "sparse": plain.to_sparse(),
+        "float8": plain.to(torch.float8_e4m3fn),
+        "meta": plain.to("meta"),
+        "conjugate": (plain + 1j * plain).conj(),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, that quantisation moves to another library
+        kinds["quantised"] = torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8)
+        for kind, tensor in kinds.items():
+            torch.save({"conv.weight": tensor}, tmp_path / f"{kind}.pt")
+            with pytest.raises(ValueError, match=r"conv\.weight is no array of numbers .* as a dense float32 tensor"):
+                torch_weights.read(tmp_path / f"{kind}.pt")
+    pytest.importorskip("safetensors.torch").save_file({"w": kinds["float8"]}, tmp_path / "float8.safetensors")
+    with pytest.raises(ValueError, match="is no array of numbers"):
+        torch_weights.read(tmp_path / "float8.safetensors")
 
 
 def test_missing_and_unexpected_tensors_are_listed_five_at_most():
