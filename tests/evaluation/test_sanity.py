@@ -422,7 +422,7 @@ def test_one_class_can_fail_an_item():
     assert item.status == "fail"
     assert item.per_class == ((1, "fail", "5 of 100 images"),)
     assert str(item) == (
-        "P12 fail    gradient-free attack: broken by Square only: overall 0.64 % of 1100 images (limit 0.2/1); "
+        "fail    gradient-free attack: broken by Square only (P12): overall 0.64 % of 1100 images (limit 0.2/1); "
         "class 1: 5 of 100 images (fail)"
     )
 
