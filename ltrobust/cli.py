@@ -161,7 +161,8 @@ def parse(arguments: list[str]) -> list[str]:
     except Exception as error:  # a configuration is a program: anything may be raised in it
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         shown = name.removeprefix(f"{recorded.__file__}:")
-        sys.exit(f"ltrobust: the configuration {shown} cannot be read: {kind}{error}")
+        advice = "" if shown == name else "\nTo use another configuration, give --config=FILE."
+        sys.exit(f"ltrobust: the configuration {shown} cannot be read: {kind}{error}{advice}")
     try:
         for word in rest:
             if override := re.fullmatch(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", word, re.DOTALL):

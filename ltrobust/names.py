@@ -12,14 +12,14 @@ def nearest(name: Any, known: Iterable[str], other_names: Mapping[str, str] = Ma
     Args:
       name: what was given, of any type.
       known: the names that exist.
-      other_names: what some of them are called in other programs, in lower case -> the name here.
+      other_names: what some of them are called in other programs, in lower case, with underscores -> the name here.
     """
-    given = str(name)
-    found = [other_names[given.lower()]] if given.lower() in other_names else _close(given, list(known))
-    return f"did you mean {found[0]}? " if found else ""
+    given = _plain(str(name))
+    plain = {_plain(here): here for here in known}
+    found = [other_names[given]] if given in other_names else difflib.get_close_matches(given, plain, 1)
+    return f"did you mean {plain.get(found[0], found[0])}? " if found else ""
 
 
-def _close(given: str, known: list[str]) -> list[str]:
-    """At most one name, whatever its case and its hyphens."""
-    plain = {name.lower().replace("-", "_"): name for name in known}
-    return [plain[name] for name in difflib.get_close_matches(given.lower().replace("-", "_"), plain, 1)]
+def _plain(name: str) -> str:
+    """A name without its case and its hyphens."""
+    return name.lower().replace("-", "_")

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from absl import app
 
 import ltrobust
 from ltrobust import cli, experiment, recipes, recorded, workdir
+from ltrobust.evaluation import protocols
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -81,6 +83,22 @@ def test_mistakes_in_configurations_are_sentences_from_any_folder(monkeypatch, t
     assert first in told, told
     assert last in told, told
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("AutoAttack", "did you mean standard? "),
+        ("auto-attack", "did you mean standard? "),
+        ("Quik", "did you mean quick? "),
+        ("legacy-robal", "did you mean legacy_robal? "),
+        ("weather", ""),
+        (3, ""),
+    ],
+)
+def test_the_nearest_name_is_said_where_one_is_near(name, hint):
+    with pytest.raises(ValueError, match=rf"is {name!r}; {re.escape(hint)}known protocols: validation, quick"):
+        protocols.get(name)
 
 
 def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(monkeypatch, tmp_path):
