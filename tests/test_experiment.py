@@ -51,7 +51,9 @@ def test_the_card_says_what_the_numbers_depend_on(finished):
     ]
     assert card["data"]["evaluated"] == 40
     assert card["data"]["test_balanced"]
-    assert set(card["data"]["fingerprints"]) == {"chosen", "train", "validation"}
+    assert set(card["data"]["fingerprints"]) == {"chosen", "train", "validation", "pixels"}
+    assert card["data"]["claim"] == card["data"]["test_claim"] == "official pixels and labels"
+    assert card["data"]["overlap"]["warnings"] == []
     assert card["config"]["seed"] == config.seed
     assert "dir" not in card["config"]["data"]
     for network in card["networks"].values():

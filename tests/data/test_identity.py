@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from etils import epath
 
-from ltrobust.data import identity, longtail, sources
+from ltrobust import checks
+from ltrobust.data import identity, longtail, sources, splits
 
 
 def identify(name, images, labels, **settings):
@@ -78,3 +80,21 @@ def test_own_images_have_a_digest_and_no_claim():
     found = identify("folder", images, labels)
     assert (found.claim, found.notes) == ("the user's own images", ())
     assert found.fingerprint == identity.digest([images], [labels])
+
+
+def test_checkpoints_without_a_digest_of_pixels_are_compared_by_positions():
+    made = splits.make_splits(
+        sources.load("digits", "train"),
+        imbalance_ratio=10.0,
+        profile="exp",
+        seed=0,
+        validation_fraction=0.05,
+        validation_floor=10,
+        validation_cap=0.2,
+    )
+    older = {key: value for key, value in made.fingerprints.items() if key != "pixels"}
+    checks.same_images({"data": {"fingerprints": older}}, made, epath.Path("checkpoints"))
+    for key in ("pixels", "train"):
+        other = made.fingerprints | {key: "0" * 64}
+        with pytest.raises(ValueError, match="trained on other images than those found now"):
+            checks.same_images({"data": {"fingerprints": other}}, made, epath.Path("checkpoints"))
