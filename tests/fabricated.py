@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from configs import digits
-from ltrobust import results
+from ltrobust import card_parts
 from ltrobust import workdir as workdirs
 from ltrobust.data import sources
 from ltrobust.data.splits import make_splits
@@ -48,7 +48,7 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
         verdicts = {"folder": str(folder.relative_to(workdir)), "sha256": cards.digest_file(folder / "verdicts.jsonl")}
         weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
         classifier = {"head": "linear", "class_norms": np.linspace(1, 2, splits.num_classes).round(6).tolist()}
-        described = results.describe_network(evaluation, splits.class_counts)
+        described = card_parts.describe_network(evaluation, splits.class_counts)
         networks[name] = weights | described | {"classifier": classifier, "verdicts": verdicts}
     run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
     balanced = {"class_counts": [27] * splits.num_classes, "number": 27 * splits.num_classes, "sha256": "0"}
@@ -56,10 +56,10 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     card = {
         "config": workdirs.plain(config),
         "model": {"name": "small_resnet", "parameters": 77754},
-        "data": results.describe_data(config, splits, test, ids) | {"name": train.name},
+        "data": card_parts.describe_data(config, splits, test, ids) | {"name": train.name},
         "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
-        "protocol": results.describe_protocol(config, splits.num_classes),
-        "selection_rule": results.SELECTION_RULE,
+        "protocol": card_parts.describe_protocol(config, splits.num_classes),
+        "selection_rule": card_parts.SELECTION_RULE,
         "training": {"teacher": run | {"examples": balanced}, "student": run | {"examples": everything}},
         "numerics": {
             "backend": "cpu",

@@ -46,9 +46,11 @@ ALLOWED = {
     "class_logit_offset": {"checks", "experiment", "files", "models", "results", "terminal", "training", "workdir"},
     "checks": {"data", "evaluation", "methods", "processes", "reporting", "training", "workdir"},
     "sweep": {"files", "preemption", "recipes", "reporting", "runs", "terminal", "workdir"},
+    "card_parts": {"ambient", "data", "evaluation", "training"},
     "results": {
         "ambient",
         "attacks",
+        "card_parts",
         "checks",
         "methods",
         "data",

@@ -1,0 +1,132 @@
+"""The parts of a result card, as plain values."""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from ltrobust import ambient
+from ltrobust.data import identity, longtail, overlap, sources
+from ltrobust.data.splits import Splits, describe
+from ltrobust.evaluation import metrics, protocols, sanity
+from ltrobust.evaluation.evaluation import Evaluation
+
+SELECTION_RULE = (
+    "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
+)
+
+
+def describe_selection(networks: Collection[str], splits: Splits) -> str:
+    """The card's `selection_rule`: of the selected weights, or that there are none."""
+    if any(name.endswith("/selected") for name in networks):
+        return SELECTION_RULE
+    if len(splits.validation_labels) == 0:
+        return "no weights (no validation part)"
+    return f"no weights (fewest validation images of a class: {splits.validation_counts.min()})"
+
+
+def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
+    """The card's part on one network: counts and views per column, and what verification found."""
+    columns = {}
+    for column in evaluation.columns:
+        counts = evaluation.counts(column)
+        plain = {"correct": counts.correct.tolist(), "total": counts.total.tolist()}
+        columns[column] = plain | metrics.views(counts, class_counts)
+    headline = evaluation.protocol.headline
+    worst = evaluation.final_predictions(headline)
+    rounded = metrics.count(evaluation.correct_after_rounding(headline), evaluation.labels, evaluation.num_classes)
+    confusions = {
+        name: metrics.confusion(predictions, evaluation.labels, evaluation.num_classes)
+        for name, predictions in (("clean", evaluation.predictions["clean"]), (headline, worst))
+    }
+    return {
+        "max_violation": evaluation.max_violation,
+        "refuted": evaluation.refuted,
+        "clean_tied": int(np.sum(evaluation.clean_tied)),
+        "rounded_to_8_bits": {"column": headline, "correct": rounded.correct.tolist()},
+        "confusion": {name: matrix.tolist() for name, matrix in confusions.items()},
+        "thief": metrics.thief(confusions[headline]),
+        "columns": columns,
+        "sanity": [dataclasses.asdict(item) for item in evaluation.sanity],
+        "sanity_verdict": sanity.verdict(evaluation.sanity) if evaluation.sanity else None,
+    }
+
+
+def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
+    """The card's part on the protocol: every setting, and what its columns may be called."""
+    protocol = protocols.get(config.eval.protocol)
+    columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
+    return dataclasses.asdict(protocol) | {
+        "seed": config.eval.seed,
+        "headline": protocol.headline,
+        "titles": {column: protocols.title(column, num_classes) for column in columns},
+    }
+
+
+def find_overlaps(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+    """Compares what is trained on, validated on and evaluated (`overlap.describe`); warnings go to the log."""
+    positions = {"training": splits.positions, "validation": splits.validation_positions, "test": ids}
+    labels = {"training": splits.labels, "validation": splits.validation_labels, "test": test.labels[ids]}
+
+    def names(part: str, rows: np.ndarray) -> list[str]:
+        split = "test" if part == "test" else "train"
+        return sources.image_names(
+            test.name,
+            split,
+            positions[part][rows],
+            labels[part][rows],
+            splits.class_names,
+            data_dir=config.data.dir,
+            files=test.files if part == "test" else splits.files,
+        )
+
+    found = overlap.describe(
+        {"training": splits.images, "validation": splits.validation_images, "test": test.images[ids]},
+        labels,
+        names,
+        official=splits.claim == test.claim == identity.OFFICIAL,
+    )
+    for sentence in found["warnings"]:
+        logging.warning("%s.", sentence)
+    return found
+
+
+def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+    """The card's part on the data."""
+    totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
+    chosen = splits.class_counts + np.bincount(splits.validation_labels, minlength=splits.num_classes)
+    return {
+        **describe(splits),
+        "name": config.data.name,
+        # Where all images are kept, the ratio is what the data have.
+        "imbalance_ratio": config.data.imbalance_ratio or float(chosen.max() / chosen.min()),
+        "profile": config.data.profile,
+        "split_seed": config.data.split_seed,
+        "class_names": list(splits.class_names),
+        "test_images": len(test.labels),
+        "evaluated": len(ids),
+        "test_balanced": bool(totals.min() == totals.max()),
+        "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
+        "test_images_sha256": test.fingerprint,
+        "test_claim": test.claim,
+        "test_notes": list(test.notes),
+        **({"files": {"train": dict(splits.files), "test": dict(test.files)}} if test.files else {}),
+    }
+
+
+def describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
+    """The card's part on devices and precision."""
+    return {
+        "backend": jax.default_backend(),
+        "device": mesh.devices.flat[0].device_kind,
+        "devices": int(mesh.size),
+        "processes": jax.process_count(),
+        "compute_dtype": config.model.dtype,
+        "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
+        "verdicts": "float32, highest matmul precision",
+        "ambient": ambient.describe(),
+    }
