@@ -1,7 +1,8 @@
 """The parts of a result card, as plain values."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +15,20 @@ from ltrobust.data import identity, longtail, overlap, sources
 from ltrobust.data.splits import Splits, describe
 from ltrobust.evaluation import metrics, protocols, sanity
 from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.training import phases
 
 SELECTION_RULE = (
     "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
 )
+
+
+def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's configuration: without folders of this machine, and of a folder of networks only the name."""
+    local = ("dir", "cache_dir")
+    groups = {key: {k: v for k, v in settings[key].items() if k not in local} for key in ("data", "checkpoint")}
+    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
+    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in phases.NAMES}
+    return {**settings, **of_phases, **groups, "teachers": teachers}
 
 
 def describe_selection(networks: Collection[str], splits: Splits) -> str:
@@ -130,3 +141,9 @@ def describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
         "verdicts": "float32, highest matmul precision",
         "ambient": ambient.describe(),
     }
+
+
+def describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
+    run = {key: about["config"][key] for key in ("seed", "threat")}
+    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers", "initial") if key in about}

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from ltrobust import checks, experiment, results
+from ltrobust import card_parts, checks, experiment, results
 from ltrobust import workdir as workdirs
 from ltrobust.files import hold
 from ltrobust.models import last_layer
@@ -156,7 +156,7 @@ def apply(
     name = f"{about['phase']}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
     network = results.Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**workdirs.plain(config), "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
-    training = {about["phase"]: experiment.describe_training(about)}
+    training = {about["phase"]: card_parts.describe_training(about)}
     workdirs.claim(out, config)
     with hold(out):
         card = f"{config.eval.protocol}-class_logit_offset"

@@ -14,7 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ltrobust import ambient, checks, models, processes, results
+from ltrobust import ambient, card_parts, checks, models, processes, results
 from ltrobust import diagnose as diagnoses
 from ltrobust import workdir as workdirs
 from ltrobust.data import longtail, sources
@@ -189,7 +189,7 @@ def _run_phases(
                 },
                 preemption=preemption,
             )
-            training[name] = describe_training(checkpoints.about())
+            training[name] = card_parts.describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
         if name == "teacher":
@@ -241,7 +241,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
         f"{about['phase']}/{name}": results.Network(weights, method.head, rule) for name, weights in restored.items()
     }
     name = f"{config.eval.protocol}-{about['phase']}"
-    training = {about["phase"]: describe_training(about)}
+    training = {about["phase"]: card_parts.describe_training(about)}
     here = workdirs.plain(config)
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     with processes.all_or_none():
@@ -313,9 +313,3 @@ def _named(phase: str, last: Weights, selection: Any, averaged: Weights | None) 
     if averaged is not None:
         named[f"{phase}/averaged"] = averaged
     return named
-
-
-def describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
-    run = {key: about["config"][key] for key in ("seed", "threat")}
-    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers", "initial") if key in about}

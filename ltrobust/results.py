@@ -59,6 +59,40 @@ def report(
     )
     ids = first_of_each_class(test.labels, config.eval.limit)
     overlaps = card_parts.find_overlaps(config, splits, test, ids) if processes.first() else {}
+    results = _evaluate(config, workdir, splits, networks, test, ids, mesh)
+    if not processes.first():
+        return processes.share(None)
+    card = {
+        "config": card_parts.describe_config(settings),
+        "model": {
+            "name": config.model.name,
+            "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
+        },
+        "data": card_parts.describe_data(config, splits, test, ids) | {"overlap": overlaps},
+        "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
+        "protocol": card_parts.describe_protocol(config, splits.num_classes),
+        "selection_rule": card_parts.describe_selection(networks, splits),
+        "training": training,
+        "numerics": card_parts.describe_numerics(config, mesh),
+        "networks": results,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    path = cards.write(workdir / "results", name, card)
+    last = "student/last" if "student/last" in results else next(iter(results))
+    print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
+    return processes.share(path)
+
+
+def _evaluate(
+    config: Any,
+    workdir: Path,
+    splits: Splits,
+    networks: Mapping[str, Network],
+    test: sources.Split,
+    ids: np.ndarray,
+    mesh: Mesh,
+) -> dict[str, dict[str, Any]]:
+    """Network -> the card's part on it, evaluated on the test images `ids`; empty but in process 0."""
     evaluator_of = functools.cache(
         lambda head, rule: make_network_evaluator(
             config,
@@ -108,33 +142,7 @@ def report(
         norms = models.class_norms(jax.device_get(weights.params), splits.num_classes)
         classifier = {"head": trained.head.kind, "class_norms": norms.round(6).tolist()}
         results[network] = fingerprints | described | {"classifier": classifier, "verdicts": verdicts}
-    if not processes.first():
-        return processes.share(None)
-    results = {name: results[name] for name in networks}
-    local = ("dir", "cache_dir")  # this machine's, not the run's
-    data = {key: value for key, value in settings["data"].items() if key not in local}
-    checkpoint = {key: value for key, value in settings["checkpoint"].items() if key not in local}
-    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
-    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in phases.NAMES}
-    card = {
-        "config": {**settings, **of_phases, "data": data, "checkpoint": checkpoint, "teachers": teachers},
-        "model": {
-            "name": config.model.name,
-            "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
-        },
-        "data": card_parts.describe_data(config, splits, test, ids) | {"overlap": overlaps},
-        "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
-        "protocol": card_parts.describe_protocol(config, splits.num_classes),
-        "selection_rule": card_parts.describe_selection(networks, splits),
-        "training": training,
-        "numerics": card_parts.describe_numerics(config, mesh),
-        "networks": results,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    path = cards.write(workdir / "results", name, card)
-    last = "student/last" if "student/last" in results else next(iter(results))
-    print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
-    return processes.share(path)
+    return {name: results[name] for name in networks if name in results}
 
 
 def show_source(source: sources.Split) -> None:
