@@ -75,7 +75,7 @@ def test_the_terminal_says_what_was_used_and_passed_over(mine):
 
 def test_test_images_that_are_training_images_are_named_on_terminal_card_and_page(mine, tmp_path, capsys):
     """A test split of copies: two files as they are and one encoded again, which loses a little."""
-    place, config, _ = mine
+    place, config, *_ = mine
     images = shutil.copytree(place / "images", tmp_path / "images")
     train, test = (images / split / "digit 1" for split in ("train", "test"))
     for number in (3, 4):
