@@ -16,7 +16,7 @@ from absl import logging
 from ltrobust import experiment, report
 from ltrobust.reporting import cards, tables
 from ltrobust.reporting import page as run_page
-from ltrobust.training import teachers
+from ltrobust.training import initial, teachers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -174,6 +174,7 @@ def test_a_run_that_starts_from_another_has_its_first_weights_and_statistics(fin
     ("overrides", "message"),
     [
         ({"student.initialize": "nowhere"}, "student.initialize is 'nowhere', and there is no such folder"),
+        ({"student.initialize": str(ROOT / "docs")}, "docs has no checkpoint; give a run that has trained"),
         ({"model.width": 8}, "has model.width 4; here it is 8"),
         ({"student.method": "robal"}, "whose head is not that of student.method"),
     ],
@@ -184,6 +185,14 @@ def test_first_weights_that_do_not_fit_are_refused(finished, tmp_path, overrides
     with pytest.raises(ValueError, match=message):
         experiment.train(changed(config, **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "run"),
+    [("runs/a", "a"), ("/x/runs/a/checkpoints/teacher", "a"), ("checkpoints/student", "student"), ("b/", "b")],
+)
+def test_cards_name_the_run_that_first_weights_are_of(path, run):
+    assert initial._run_of(path) == run
 
 
 def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeypatch):

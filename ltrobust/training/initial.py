@@ -69,7 +69,7 @@ def describe_schedule(phase: phases.Phase) -> str:
         told = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
     else:
         told = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
-    return f"{epochs} epochs ({phase.total_steps} steps), learning rate {told}"
+    return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {told}"
 
 
 def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits) -> Initial:
@@ -82,6 +82,8 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
             "phase's folder of checkpoints."
         )
     with Checkpoints(folder, read_only=True) as checkpoints:
+        if checkpoints.latest() is None:
+            raise ValueError(f"{key} is {path!r}, and {folder} has no checkpoint; give a run that has trained.")
         about = checkpoints.about()
         _check_model(about, config, key, folder, splits)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
@@ -97,7 +99,7 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
         )
     described = {
         "from": "checkpoint",
-        "path": Path(path).name,
+        "path": _run_of(path),
         "phase": about["phase"],
         "weights": "last",
         "step": step,
@@ -106,6 +108,12 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
         "schedule": describe_schedule(phase),
     }
     return Initial(weights, described)
+
+
+def _run_of(path: str) -> str:
+    """The name of a run's workdir, whose path may end in `checkpoints/PHASE`."""
+    *_, run, folder, phase = "", "", *Path(path).parts
+    return run if folder == "checkpoints" and run else phase
 
 
 def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.Path, splits: Splits) -> None:

@@ -42,7 +42,7 @@ def earlier(tmp_path_factory):
     config = short(**{"model.width": 3, "student.ema_decay": 0.5})
     splits, mesh = experiment.load_splits(config), devices.make_mesh(jax.devices()[:1])
     planned = {"student": phases.make_phase(config, "student", splits, mesh)}
-    experiment._run_phases(config, workdir, planned, {}, splits, mesh, None)
+    experiment._run_phases(config, workdir, planned, {}, {}, splits, mesh, None)
     return workdir
 
 
