@@ -28,7 +28,7 @@ _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 # Of every configuration: by them a `config.json` is told from other programs' files of that name.
-_GROUPS = {"data", "threat", "model", "student", "eval"}
+_KEYS = {"data", "seed", "student"}
 # Keys whose paths are recorded as absolute ones: the run may be continued from another folder.
 _PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))
 
@@ -84,7 +84,7 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
     try:
         file = workdir / "config.json"
         if file.exists():
-            if not read_json(file).keys() >= _GROUPS:
+            if not read_json(file).keys() >= _KEYS:
                 raise ValueError(f"{file} is not the configuration of a run; give another folder with --workdir=DIR.")
             return
         if not adopt and workdir.is_dir():

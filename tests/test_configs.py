@@ -149,7 +149,9 @@ def test_averaging_by_the_step_and_by_a_wrappers_rule_are_not_mixed():
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
-    with pytest.raises(ValueError, match="recipe is 'robal'; give .*published.py:NAME with one of .*robal_n"):
+    with pytest.raises(
+        ValueError, match=r"recipe is 'robal'; did you mean robal_r\? give .*published.py:NAME with one of .*robal_n"
+    ):
         published.get_config("robal")
 
 

@@ -21,7 +21,7 @@ from ltrobust.models import NAMES
 from ltrobust.training import devices, phases
 
 MESH = devices.make_mesh(jax.devices()[:1])
-LEAVES = workdir._flatten(digits.get_config().to_dict())
+LEAVES = workdir.flatten(digits.get_config().to_dict())
 
 NUMBERS = st.one_of(
     st.sampled_from([0, 1, -1, 2, 10, 255, 10**6, 2**31, 2**32, 2**63, 10**20]),
@@ -70,7 +70,7 @@ def prepare(config: ConfigDict) -> None:
     checks.settings(config)
     wanted = checks.phases_to_run(config)
     changed = any(
-        LEAVES[key] != value for key, value in workdir._flatten(config.to_dict()).items() if key.startswith("data.")
+        LEAVES[key] != value for key, value in workdir.flatten(config.to_dict()).items() if key.startswith("data.")
     )
     splits = splits_of(config) if changed else small()
     for name in wanted:

@@ -89,7 +89,7 @@ def test_the_configuration_of_a_workdir(content):
     try:
         workdir.claim(FOLDER, CONFIG)
     except ValueError as error:
-        says(error, "is damaged", "another configuration")
+        says(error, "is damaged", "another configuration", "is not the configuration of a run")
     else:
         assert json.loads(content) == workdir.plain(CONFIG)
     assert path.read_bytes() == content
