@@ -110,6 +110,7 @@ def test_the_page_shows_the_same_images(mine):
     assert "No weights were selected: a class has too few validation images." in text
 
 
+@pytest.mark.filterwarnings("ignore:train of")
 def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
     card = json.loads((mine[2] / "results" / "validation.json").read_text())
     assert list(card["networks"]) == ["student/last"]
