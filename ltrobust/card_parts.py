@@ -78,28 +78,23 @@ def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
     }
 
 
-def find_overlaps(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def find_overlaps(splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """Compares what is trained on, validated on and evaluated (`overlap.describe`); warnings go to the log."""
     positions = {"training": splits.positions, "validation": splits.validation_positions, "test": ids}
     labels = {"training": splits.labels, "validation": splits.validation_labels, "test": test.labels[ids]}
 
     def names(part: str, rows: np.ndarray) -> list[str]:
         split = "test" if part == "test" else "train"
+        files = test.names if part == "test" else splits.names
         return sources.image_names(
-            test.name,
-            split,
-            positions[part][rows],
-            labels[part][rows],
-            splits.class_names,
-            data_dir=config.data.dir,
-            files=test.files if part == "test" else splits.files,
+            split, positions[part][rows], labels[part][rows], class_names=splits.class_names, files=files
         )
 
     found = overlap.describe(
         {"training": splits.images, "validation": splits.validation_images, "test": test.images[ids]},
         labels,
         names,
-        official=splits.claim == test.claim == identity.OFFICIAL,
+        official={splits.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
     )
     for sentence in found["warnings"]:
         logging.warning("%s.", sentence)

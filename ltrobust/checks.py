@@ -12,7 +12,7 @@ from etils import epath
 
 from ltrobust import processes
 from ltrobust import workdir as workdirs
-from ltrobust.data.splits import Splits
+from ltrobust.data.splits import Splits, other_images
 from ltrobust.evaluation import protocols
 from ltrobust.methods import TEACHER
 from ltrobust.reporting import cards
@@ -100,8 +100,7 @@ def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
 def same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) -> None:
     """Refuses a checkpoint that was trained on other images than those found now."""
     there, here = about["data"]["fingerprints"], splits.fingerprints
-    shared = there.keys() & here.keys()  # checkpoints of earlier versions have no digest of pixels
-    if differing := [part for part in ("train", *sorted(shared)) if there[part] != here[part]]:
+    if differing := other_images(there, here):
         part = differing[0]
         title = "training part" if part == "train" else f"part {part!r}"
         raise ValueError(

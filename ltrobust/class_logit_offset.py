@@ -144,6 +144,8 @@ def apply(
         seed=config.seed,
     )
 
+    workdirs.claim(out, config)  # before the work, not after it
+
     def changed(factors: np.ndarray) -> Weights:
         offset = last_layer.class_logit_offset(params, jnp.asarray(factors))
         return devices.replicate(Weights(offset, known.batch_stats), mesh)
@@ -157,7 +159,6 @@ def apply(
     network = results.Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**workdirs.plain(config), "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
     training = {about["phase"]: card_parts.describe_training(about)}
-    workdirs.claim(out, config)
     with hold(out):
         card = f"{config.eval.protocol}-class_logit_offset"
         path = results.report(config, settings, out, card, splits, {name: network}, training, mesh, began)

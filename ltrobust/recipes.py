@@ -100,11 +100,11 @@ def check_override(config: Any, key: str, value: str | None) -> None:
     key = key.partition("[")[0]
     known = set(_keys(config))
     group, sign, option = key.rpartition(".optimizer.options.")
-    if sign and option not in config[group].optimizer.options:
+    if sign and group in config and option not in config[group].optimizer.options:
         raise ValueError(
             f"{key} is not set in the configuration file, so that it cannot be changed by a flag; set it there."
         )
-    if key in known or ".optimizer.options" in key:
+    if key in known or (group in config and ".optimizer.options" in key):
         return
     members = sorted(name for name in known if name.startswith(f"{key}."))
     if not members:

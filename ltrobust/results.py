@@ -58,7 +58,7 @@ def report(
         {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
     )
     ids = first_of_each_class(test.labels, config.eval.limit)
-    overlaps = card_parts.find_overlaps(config, splits, test, ids) if processes.first() else {}
+    overlaps = card_parts.find_overlaps(splits, test, ids) if processes.first() else {}
     results = _evaluate(config, workdir, splits, networks, test, ids, mesh)
     if not processes.first():
         return processes.share(None)

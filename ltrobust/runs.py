@@ -75,7 +75,9 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
                 f"{cards.CARD_VERSION}); evaluate anew with --mode=evaluate."
             )
             continue
-        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], card["data"]["fingerprints"]]
+        # Older cards have no digest of pixels; the positions are in all of them.
+        chosen = {part: card["data"]["fingerprints"].get(part) for part in ("chosen", "train", "validation")}
+        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], chosen]
         groups[cards.digest_json(shared)].append(card)
     found = []
     for group in groups.values():

@@ -29,6 +29,8 @@ _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 # Of every configuration: by them a `config.json` is told from other programs' files of that name.
 _KEYS = {"data", "seed", "student"}
+# What a run writes besides its `config.json` and `lock`.
+_WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "verdicts", "results", "report.html", "diagnosis")
 # Keys whose paths are recorded as absolute ones: the run may be continued from another folder.
 _PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))
 
@@ -78,8 +80,9 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
       adopt: whether files of others may be in the folder; they stay as they are.
 
     Raises:
-      ValueError: without `adopt`, the folder holds files and none of them is the `config.json` of a run; its
-        `config.json` is damaged or another program's; or it cannot be written.
+      ValueError: without `adopt`, the folder holds files and none of them is the `config.json` of a run; with it, it
+        holds files that a run would write to; its `config.json` is damaged or another program's; or it cannot be
+        written.
     """
     try:
         file = workdir / "config.json"
@@ -87,8 +90,8 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
             if not read_json(file).keys() >= _KEYS:
                 raise ValueError(f"{file} is not the configuration of a run; give another folder with --workdir=DIR.")
             return
-        if not adopt and workdir.is_dir():
-            _check_empty(workdir)
+        if workdir.is_dir():
+            _check_free(workdir) if adopt else _check_empty(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(file, _with_absolute_places(config), new=True)
     except OSError as error:
@@ -102,11 +105,21 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
 def _check_empty(workdir: Path) -> None:
     """Refuses a folder with anything in it but what a process left that died while it made it a workdir."""
     found = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
-    if found:
+    if found and not (workdir / "config.json").exists():  # which another process may have just made
         raise ValueError(
             f"workdir {workdir} is not empty and has no config.json of a run (it holds {found[0]}"
             f"{f' and {len(found) - 1} more' if found[1:] else ''}); give another folder with --workdir=DIR, or "
             "--adopt to use this one."
+        )
+
+
+def _check_free(workdir: Path) -> None:
+    """Refuses a folder with files of the names that a run writes to."""
+    taken = [name for name in _WRITTEN if (workdir / name).exists()]
+    if taken:
+        raise ValueError(
+            f"workdir {workdir} has no config.json of a run, and holds {', '.join(taken)}, which a run would write to; "
+            "move them away, or give another folder."
         )
 
 
@@ -119,7 +132,8 @@ def checkpoint_dir(workdir: Path, given: str) -> str:
     if not _is_relative(given):
         return given
     file = workdir / "config.json"
-    recorded = read_json(file).get("checkpoint", {}).get("dir", "") if file.exists() else ""
+    there = read_json(file) if file.exists() else {}
+    recorded = there["checkpoint"].get("dir", "") if there.keys() >= _KEYS else ""
     same = os.path.basename(os.path.normpath(recorded)) == os.path.basename(os.path.normpath(given))
     return recorded if same and os.path.isabs(recorded) and os.path.isdir(recorded) else os.path.abspath(given)
 

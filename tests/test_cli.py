@@ -58,6 +58,7 @@ MINE = "from configs import default\n\n\ndef get_config():\n    config = default
         (["--config.student.epoch=3"], "has no key student.epoch; did you mean student.epochs?"),
         (["--config.threat.raduis", "8"], "has no key threat.raduis; did you mean threat.radius?"),
         (["--noconfig.eval.keep_image"], "has no key eval.keep_image; did you mean eval.keep_images?"),
+        (["--config.weather.optimizer.options.b1=1"], "has no key weather.optimizer.options.b1"),
         (["--config.weather=fine"], "has no key weather; configs/default.py has every key that exists."),
         (["--config.student.optimizer.options.b1=0.9"], "options.b1 is not set in the configuration file"),
         (["--config=dict.py"], "dict.py cannot be read: the configuration is a dict; get_config must return"),

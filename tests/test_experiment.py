@@ -435,6 +435,14 @@ def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
     assert (other / "lock").read_text() == "mine too"
 
 
+def test_a_file_that_a_run_would_write_to_is_never_adopted(tiny, tmp_path):
+    text = '{"phase": "pretrain", "loss": 1}'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"holds metrics\.jsonl, which a run would write to"):
+        experiment.train(tiny, tmp_path, adopt=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"metrics.jsonl": text}
+
+
 def test_an_evaluation_of_another_workdirs_checkpoint_makes_a_workdir(finished, tmp_path):
     config, workdir, _ = finished
     (tmp_path / "config.json.0a1b2c3d.partial").write_text("{")  # of a process that died

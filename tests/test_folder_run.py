@@ -136,5 +136,5 @@ def test_a_restored_network_has_the_numbers_of_the_run_and_other_images_are_refu
     changed = place / "images" / "train" / "digit 1" / "0000.png"
     Image.new("L", (8, 8), 9).save(changed)
     for call in (experiment.evaluate, experiment.train):
-        with pytest.raises(ValueError, match=r"trained on other images than those found now .*of the part 'pixels'"):
+        with pytest.raises(ValueError, match=r"trained on other images than those found now .*of the part 'images'"):
             call(config, workdir)

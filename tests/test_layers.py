@@ -124,7 +124,6 @@ WITHOUT_JAX = (
     "names.py",
     "recipes.py",
     "recorded.py",
-    "terminal.py",
     "runs.py",
     "sweep.py",
     "terminal.py",

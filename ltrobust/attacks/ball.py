@@ -27,7 +27,8 @@ def check_shape(shape: tuple[int, ...]) -> None:
     """
     if len(shape) != 4:
         raise ValueError(f"images must have shape [batch, height, width, channel], got {list(shape)}.")
-    if shape[3] not in _CHANNELS and shape[1] in _CHANNELS:
+    # Squares, or sides that are no numbers of channels: [N, 1, 1, 20] may be a row of 20 numbers.
+    if shape[3] not in _CHANNELS and shape[1] in _CHANNELS and (shape[2] == shape[3] or shape[2] > max(_CHANNELS)):
         raise ValueError(
             f"images have shape {list(shape)}, channels first; [batch, height, width, channel] is needed. Use "
             "images.transpose(0, 2, 3, 1), and the same inside the network where it takes channels first."

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import pathlib
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -158,7 +159,7 @@ def _read(name: str, split: str, paths: list[pathlib.Path], data_dir: pathlib.Pa
         else:
             contents = archive_formats.unpack(paths[0], layout.folder, layout.members)
         return layout.read(contents, split)
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError, ValueError, struct.error) as error:
         where = ", ".join(map(os.fspath, paths))
         raise ValueError(
             f"{where} cannot be read as {name} ({type(error).__name__}: {error}). {how_to_get(name, data_dir)}"

@@ -36,6 +36,7 @@ class Loaded:
       files: for the card: `used`, images per class in label order; `passed_over`, reason -> files; `findings`, what is
         true of used files -> files. Files are a `count`, `classes` (name -> count) and the first few `names`.
       origin: whether images were decoded now, and where the decoded copy lies.
+      names: of the images' files, in order; empty where some were left out as unreadable, so that positions name none.
     """
 
     entry: cache.Entry
@@ -43,6 +44,7 @@ class Loaded:
     warnings: tuple[str, ...]
     files: Mapping[str, Any]
     origin: str
+    names: tuple[str, ...]
 
 
 def load(
@@ -94,12 +96,6 @@ def load(
     return loaded
 
 
-def file_names(data_dir: str | os.PathLike[str], split: str) -> list[str]:
-    """Names of a split's files in messages, in the order of `load`, unreadable ones included."""
-    found = listing.read(_split_folders(data_dir)[split])
-    return [listing.named(file, found.folder) for files in found.images.values() for file in files]
-
-
 def _account(found: listing.Listing, entry: cache.Entry, origin: str) -> Loaded:
     """What was used and passed over, as notes and for the card."""
     findings = {key: listing.Tally(**value) for key, value in entry.findings.items()}
@@ -116,7 +112,9 @@ def _account(found: listing.Listing, entry: cache.Entry, origin: str) -> Loaded:
     }
     unused = ["the folder val is not used, as there is a test"] if _is_beside_val(found.folder) else []
     warnings = tuple(line for key, line in lines.items() if key not in quiet)
-    return Loaded(entry, (*lines.values(), *unused), warnings, files, origin)
+    paths = [file for images in found.images.values() for file in images]
+    names = () if UNREADABLE in passed_over else tuple(listing.named(path, found.folder) for path in paths)
+    return Loaded(entry, (*lines.values(), *unused), warnings, files, origin, names)
 
 
 def _is_beside_val(folder: pathlib.Path) -> bool:

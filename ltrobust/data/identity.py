@@ -42,6 +42,9 @@ COUNTS = {
     ("tiny_imagenet", "test"): (50,) * 200,
 }
 OFFICIAL = "official pixels and labels"
+PUBLISHED = "read from the published archive, whose checksum was compared"
+# Of data that are known to be the official ones.
+OFFICIAL_CLAIMS = {OFFICIAL, PUBLISHED}
 _LABELS_ONLY = "labels are the official ones; pixels not compared"
 
 
@@ -64,7 +67,7 @@ def digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> str:
     """SHA-256 of the bytes of all images in C order, then of all labels as `longtail.fingerprint` takes them."""
     found = hashlib.sha256()
     for part in images:
-        found.update(np.ascontiguousarray(part).tobytes())
+        found.update(np.ascontiguousarray(part).data)
     for part in labels:
         found.update(part.astype("<i8").tobytes())
     return found.hexdigest()
@@ -97,7 +100,7 @@ def identify(
     if PIXELS.get(key) == fingerprint:
         return Identity(fingerprint, OFFICIAL, ())
     if published:
-        return Identity(fingerprint, "read from the published archive, whose checksum was compared", ())
+        return Identity(fingerprint, PUBLISHED, ())
     official = key in LABELS and longtail.fingerprint(official_labels) == LABELS[key]
     if len(images) < len(official_labels):
         part = f"{len(images):,} of {len(official_labels):,} images are here"

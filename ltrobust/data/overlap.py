@@ -17,8 +17,8 @@ CORRELATION = 0.97
 CONTRAST = 4.0
 # How many pairs are named.
 NAMED = 20
-# Images at a time: of pixels as float32, and of rows of the table of hash distances.
-_CHUNK, _ROWS = 2000, 64
+# At a time: pixels as float32, pairs whose pixels are compared, and rows of the table of hash distances.
+_PIXELS, _CHUNK, _ROWS = 1 << 24, 2000, 64
 # Of images with nearly the same hash, as many are looked at: where a thousand look alike, 20 are enough to find one.
 _CANDIDATES = 20
 
@@ -131,8 +131,9 @@ def hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     down, across = _cosines(height), _cosines(width)
     weights = np.full(channels, 1 / channels, np.float32)
     found, contrast = [], []
-    for start in range(0, len(images), _CHUNK):
-        grey = images[start : start + _CHUNK].astype(np.float32) @ weights
+    step = max(1, _PIXELS // images[0].size)
+    for start in range(0, len(images), step):
+        grey = images[start : start + step].astype(np.float32) @ weights
         frequencies = (down @ (grey @ across.T)).reshape(len(grey), -1)[:, 1:]
         above = frequencies > np.median(frequencies, axis=1, keepdims=True)
         found.append(np.packbits(np.insert(above, 63, False, axis=1), axis=1).view(np.uint64)[:, 0])

@@ -55,6 +55,7 @@ class Split:
       held: None, or for the training split of a pack: which official images `images` are.
       files: of a `folder`, what was used and what was passed over (`folder.Loaded`); else empty.
       origin: where the decoded images come from on this machine, in words; may be empty.
+      names: of a `folder`, the images' files (`folder.Loaded`); else empty.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Split:
     held: Held | None = None
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     origin: str = ""
+    names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -182,7 +184,7 @@ def _open(
         if found.warnings:
             place = folder.listing.printable(os.fspath(data_dir))
             warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=3)
-        entry, kept = found.entry, {"files": found.files, "origin": found.origin}
+        entry, kept = found.entry, {"files": found.files, "origin": found.origin, "names": found.names}
         return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, **kept), False
     root = pathlib.Path(os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     if not any(root.glob(f"{name}/*/dataset_info.json")):
@@ -212,27 +214,23 @@ def _check_labels(found: Split, where: str) -> None:
 
 
 def image_names(
-    name: str,
     split: str,
     positions: np.ndarray,
     labels: np.ndarray,
-    class_names: Sequence[str],
     *,
-    data_dir: str | os.PathLike[str],
-    files: Mapping[str, Any],
+    class_names: Sequence[str],
+    files: Sequence[str],
 ) -> list[str]:
-    """What images are called in messages: files of a `folder`, else class and position.
+    """What images are called in messages: their files, else class and position.
 
     Args:
-      name, split: as in `load`.
+      split: `train` or `test`.
       positions, labels: int64 [K], official positions in the split, and labels.
       class_names: in label order.
-      data_dir: as in `load`.
-      files: of the split (`Split.files`). Where unreadable files were left out, positions are of no file.
+      files: names of all files of the split (`Split.names`), or nothing.
     """
-    if name == "folder" and folder.UNREADABLE not in files["passed_over"]:
-        names = folder.file_names(data_dir, split)
-        return [names[position] for position in positions]
+    if files:
+        return [files[int(position)] for position in positions]
     return [
         f"{split} image {position} ({class_names[label]})" for position, label in zip(positions, labels, strict=True)
     ]

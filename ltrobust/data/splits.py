@@ -28,6 +28,7 @@ class Splits:
       notes: about the source, for the card.
       claim: of the source (`sources.Split`).
       files: of a folder, what was used and passed over of its training split (`folder.Loaded`); else empty.
+      names: of a folder, the files of its training split in official order (`sources.Split`).
     """
 
     images: np.ndarray
@@ -39,6 +40,7 @@ class Splits:
     notes: tuple[str, ...]
     claim: str = ""
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
     positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     validation_positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -109,10 +111,13 @@ def make_splits(
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
             "pixels": identity.digest([images, validation_images], [labels[train], labels[validation]]),
+            # The whole split, whose order is only the user's.
+            **({"images": source.fingerprint} if source.name == "folder" else {}),
         },
         notes=source.notes + _notes_on_validation(source.class_names, labels[validation]),
         claim=source.claim,
         files=source.files,
+        names=source.names,
     )
 
 
@@ -147,6 +152,14 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
     if limit == 0:
         return np.arange(len(labels))
     return np.sort(np.concatenate([np.flatnonzero(labels == label)[:limit] for label in np.unique(labels)]))
+
+
+def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """The parts of `Splits.fingerprints` in which two splits differ, of those that both have, the training part first.
+
+    Checkpoints and cards of earlier versions have no digest of pixels.
+    """
+    return [part for part in ("train", *sorted(there.keys() & here.keys())) if there[part] != here[part]]
 
 
 def describe(splits: Splits) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]
 
 def _state_dicts(content: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every mapping of arrays by name, under its keys joined by dots; an optimizer's are by number and do not count."""
-    arrays = [str(key) for key, value in content.items() if hasattr(value, "shape")]
+    arrays = [str(key) for key, value in content.items() if len(getattr(value, "shape", ()))]
     if any("." in name for name in arrays) or (arrays and len(arrays) == len(content)):
         yield path, content
     for key, value in content.items():

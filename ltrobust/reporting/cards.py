@@ -71,7 +71,10 @@ def command() -> str:
 
 def digest(arrays: list[np.ndarray]) -> str:
     """SHA-256 of the raw bytes of arrays, in order."""
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())  # one array's copy at a time: bfloat16 has no buffer
+    return found.hexdigest()
 
 
 def digest_json(value: Any) -> str:

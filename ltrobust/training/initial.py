@@ -13,7 +13,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import processes
-from ltrobust.data.splits import Splits
+from ltrobust.data.splits import Splits, other_images
 from ltrobust.training import phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.state import Weights
@@ -40,10 +40,12 @@ def load(
     Raises:
       ValueError: a path that does not exist, or a network of another model, head or number of classes.
     """
+    # Process 0 decides for all: the others may not see its folder, which is noticed later.
+    begun = processes.share({name: any((checkpoints / name).glob("[0-9]*")) for name in planned})
     found = {}
     for name, phase in planned.items():
         path = config[name].initialize
-        if path in phases.INITIAL or any((checkpoints / name).glob("[0-9]*")):
+        if path in phases.INITIAL or begun[name]:
             continue
         found[name] = _from_checkpoint(config, name, phase, splits)
         if processes.first():
@@ -91,7 +93,7 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
             raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {name}.method.")
         weights = checkpoints.restore_weights(teachers.template(phase.settings.module, splits.images.shape[1:]))["last"]
         step = checkpoints.latest()
-    same_images = about["data"]["fingerprints"] == splits.fingerprints
+    same_images = not other_images(about["data"]["fingerprints"], splits.fingerprints)
     if not same_images:
         logging.warning(
             "%s (%s) was trained on other images than this run's; they may be among the validation images here.",

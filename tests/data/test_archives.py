@@ -170,6 +170,13 @@ def test_files_of_another_form_are_refused(tmp_path, official, name, member, mes
         load(name, "test", tmp_path)
 
 
+def test_an_archive_that_ends_in_its_header_is_refused(tmp_path):
+    cut = gzip.compress(b"\0\0\x08\x03\0\0")
+    place("mnist", {**publish("mnist", invent("mnist")), "train-images-idx3-ubyte.gz": cut}, tmp_path)
+    with pytest.raises(ValueError, match="cannot be read as mnist"):
+        load("mnist", "train", tmp_path)
+
+
 def test_a_missing_part_and_another_form_are_named(tmp_path):
     files = publish("mnist", invent("mnist"))
     files.pop("t10k-labels-idx1-ubyte.gz")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ltrobust import models
-from ltrobust.models import torch_parity, torch_weights
+from ltrobust.models import torch_files, torch_parity, torch_weights
 from ltrobust.models.layers import Layers
 from ltrobust.models.preact_resnet import PreActBlock
 from ltrobust.models.resnet import BasicBlock
@@ -561,6 +561,11 @@ def test_several_state_dicts_are_refused_and_named(content, named):
     content = {key: value if key == "epoch" else filled(value) for key, value in content.items()}
     with pytest.raises(ValueError, match=rf"2 state dicts: {named}. Pass the one that is meant, or .*FILE::\w+"):
         torch_weights.from_torch(content, "resnet18")
+
+
+def test_single_numbers_are_no_state_dict():
+    content = {"state_dict": {"fc.weight": np.ones((2, 3))}, "metrics": {"accuracy": np.float32(0.5)}}
+    assert list(torch_files.unwrapped(content)) == ["fc.weight"]
 
 
 def test_a_single_state_dict_is_found_under_any_name():
