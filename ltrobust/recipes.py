@@ -104,7 +104,7 @@ def check_override(config: Any, key: str, value: str | None) -> None:
         raise ValueError(
             f"{key} is not set in the configuration file, so that it cannot be changed by a flag; set it there."
         )
-    if key in known or (group in config and ".optimizer.options" in key):
+    if key in known or (".optimizer.options" in key and key.partition(".")[0] in config):
         return
     members = sorted(name for name in known if name.startswith(f"{key}."))
     if not members:

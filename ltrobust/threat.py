@@ -19,8 +19,9 @@ class Threat:
     (8/255): `Threat.in_pixels` does.
 
     Raises:
-      ValueError: unknown norm; a radius that is negative or not finite; or one above 0 that is only plausible in pixel
-        units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes it).
+      ValueError: unknown norm; a radius that is no number, negative or not finite; one above 0 that is only plausible
+        in pixel units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes it); or one for `linf` that is
+        more than the range of pixels.
     """
 
     norm: str = "linf"
@@ -45,7 +46,8 @@ class Threat:
             raise ValueError(
                 f"threat norm is {self.norm!r}; {nearest(self.norm, NORMS)}known norms: {', '.join(NORMS)}."
             )
-        if not (math.isfinite(self.radius) and self.radius >= 0):
+        number = isinstance(self.radius, int | float) or hasattr(self.radius, "__float__")  # also NumPy's
+        if not (number and math.isfinite(self.radius) and self.radius >= 0):
             raise ValueError(f"threat radius is {self.radius!r}/255; it must be finite and at least 0.")
         if 0 < self.radius < _LEAST[self.norm] and not any_radius:
             raise ValueError(
@@ -55,6 +57,11 @@ class Threat:
             )
         if not self.lower < self.upper:
             raise ValueError(f"pixel bounds are [{self.lower}, {self.upper}]; the lower must be smaller.")
+        if self.norm == "linf" and self.epsilon > self.upper - self.lower:
+            raise ValueError(
+                f"threat radius is {self.radius:g}/255 = {self.epsilon:.4g} in pixel units, more than the whole range "
+                f"[{self.lower}, {self.upper}]; give at most {255 * (self.upper - self.lower):g}/255."
+            )
 
     @property
     def epsilon(self) -> float:

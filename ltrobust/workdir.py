@@ -115,7 +115,8 @@ def _check_empty(workdir: Path) -> None:
 
 def _check_free(workdir: Path) -> None:
     """Refuses a folder with files of the names that a run writes to."""
-    taken = [name for name in _WRITTEN if (workdir / name).exists()]
+    lock = [] if is_lock(workdir / "lock") else ["lock"]
+    taken = [name for name in (*_WRITTEN, *lock) if (workdir / name).exists()]
     if taken:
         raise ValueError(
             f"workdir {workdir} has no config.json of a run, and holds {', '.join(taken)}, which a run would write to; "

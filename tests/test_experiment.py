@@ -430,8 +430,9 @@ def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
     other = tmp_path / "with a lock"
     other.mkdir()
     (other / "lock").write_text("mine too")
-    with pytest.raises(ValueError, match="lock is not a lock of ltrobust"):
+    with pytest.raises(ValueError, match="holds lock, which a run would write to"):
         experiment.train(config, other, adopt=True)
+    assert not (other / "config.json").exists()
     assert (other / "lock").read_text() == "mine too"
 
 

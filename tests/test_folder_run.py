@@ -48,7 +48,7 @@ def test_the_card_says_whose_images_these_are(mine):
     assert [a + b for a, b in zip(data["class_counts"], held_out, strict=True)] == COUNTS
     assert data["imbalance_ratio"] == 40 / 12
     assert data["image_shape"] == [8, 8, 1]
-    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "pixels"}
+    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "pixels", "images"}
     assert len(data["test_images_sha256"]) == len(data["test_labels_sha256"]) == 64
     assert (data["test_images"], data["evaluated"]) == (15, 12)
     assert card["config"]["data"]["image_size"] == 8

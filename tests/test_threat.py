@@ -9,6 +9,21 @@ from ltrobust import methods
 from ltrobust.threat import Threat, pixels
 
 
+def test_a_radius_beyond_the_range_of_pixels_is_refused():
+    """`in_pixels("linf", 8)` means 8/255; a ball of the whole range breaks everything without a word."""
+    for make in (
+        lambda: Threat("linf", 300),
+        lambda: Threat.in_pixels("linf", 8),
+        lambda: Threat.in_255ths("linf", 256),
+    ):
+        with pytest.raises(ValueError, match=r"more than the whole range \[0\.0, 1\.0\]; give at most 255/255"):
+            make()
+    assert Threat("linf", 255).epsilon == 1
+    assert Threat("linf", 300, lower=-1.0).radius == 300
+    with pytest.raises(ValueError, match="radius is '8'/255; it must be finite"):
+        Threat("linf", "8")  # pyright: ignore[reportArgumentType]
+
+
 def test_eight_255ths_is_not_0_031():
     assert Threat(radius=8).epsilon == 8 / 255 == pixels(8)
     assert np.float32(Threat().epsilon) == np.float32(0.03137255)

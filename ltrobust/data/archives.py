@@ -105,6 +105,8 @@ def find(name: str, data_dir: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       FileNotFoundError: not all of them are there.
     """
+    if data_dir.is_file():
+        raise FileNotFoundError(f"data_dir {data_dir} is a file; give the folder that holds it: {data_dir.parent}.")
     if not data_dir.is_dir():
         raise FileNotFoundError(
             f"data_dir {data_dir} is no folder, so {name} is not there. {how_to_get(name, data_dir)}"

@@ -215,6 +215,8 @@ def evaluate(
         for each image, or a function that JAX cannot trace and differentiate; a store of another evaluation.
       FloatingPointError: NaN logits, or an attack outside of its ball.
     """
+    if not isinstance(threat, Threat):
+        raise ValueError(f"threat is {threat!r}; give a Threat, such as ltrobust.Threat('linf', 8) for linf 8/255.")
     images = np.asarray(images)
     ball.check_shape(images.shape)
     inputs.check_numbers(batch_size, seed)

@@ -225,6 +225,8 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
     path = folder / "passport.json"
     if not path.exists():
         # A process that died while it wrote the passport of a new store leaves a part of it.
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"verdict store {folder} is a file; give a folder.")
         others = [found for found in (folder.iterdir() if folder.exists() else ()) if not is_partial(found, path.name)]
         if others and not path.exists():
             raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")

@@ -40,8 +40,12 @@ def summarise(evaluation: "Evaluation") -> str:
         untold = [
             f"{item.check} ({item.id})" for item in evaluation.sanity if item.required and item.status == "skipped"
         ]
-        skipped = f" (required, but skipped: {', '.join(untold)})" if untold else ""
-        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{skipped}", *map(str, evaluation.sanity)]
+        failed = [f"{item.check} ({item.id})" for item in evaluation.sanity if item.required and item.status == "fail"]
+        reasons = [
+            f"{what}: {', '.join(items)}" for what, items in (("failed", failed), ("not checked", untold)) if items
+        ]
+        told = f" ({'; '.join(reasons)})" if reasons else ""
+        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{told}", *map(str, evaluation.sanity)]
     return "\n".join(lines)
 
 

@@ -31,7 +31,11 @@ FORMAT = 2
 def folder_in(path: epath.PathLike) -> epath.Path | None:
     """The folder of checkpoints that a path means: a workdir's student's, or itself; None where there is neither."""
     path = epath.Path(path)
-    return next((folder for folder in (path / "checkpoints" / "student", path) if folder.is_dir()), None)
+    places = [path / "checkpoints" / "student", path]
+    if (path / "config.json").is_file() and "student" in (run := json.loads((path / "config.json").read_text())):
+        external = run["checkpoint"]["dir"]  # another place for the checkpoints, if it is not empty
+        places[1:1] = [epath.Path(external) / "student"] if external else []
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
 def check_phase(about: Mapping[str, Any], folder: epath.Path, phase: str = "") -> None:

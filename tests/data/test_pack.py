@@ -75,7 +75,7 @@ def invented(monkeypatch) -> dict[str, sources.Split]:
         labels = random.permutation(np.arange(number) % 4).astype(np.int64)
         found[split] = sources.Split("svhn_cropped", split, images, labels, tuple("abcd"))
     entries = {split: cache.Entry(a.images, a.labels, a.class_names, split, "") for split, a in found.items()}
-    monkeypatch.setattr(archives, "load", lambda name, split, **settings: entries[split])
+    monkeypatch.setattr(archives, "load", lambda name, split, **settings: (entries[split], ""))
     return found
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import json
 import pathlib
 import re
 import resource
@@ -14,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from ltrobust.training import checkpoints as module
 from ltrobust.training import checksums
-from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection, select
 
 # Incompressible, and large enough that a limit on the size of files spares everything else that a test writes.
@@ -80,6 +82,18 @@ def written(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def copy(written, tmp_path) -> pathlib.Path:
     return pathlib.Path(shutil.copytree(written, tmp_path / "student"))
+
+
+def test_a_workdir_names_where_else_its_checkpoints_lie(tmp_path):
+    workdir, external = tmp_path / "run", tmp_path / "disk" / "student"
+    workdir.mkdir()
+    external.mkdir(parents=True)
+    assert folder_in(workdir) == epath.Path(workdir)
+    recorded = {"student": {}, "checkpoint": {"dir": str(external.parent)}}
+    (workdir / "config.json").write_text(json.dumps(recorded))
+    assert folder_in(workdir) == epath.Path(external)
+    (workdir / "checkpoints" / "student").mkdir(parents=True)
+    assert folder_in(workdir) == epath.Path(workdir / "checkpoints" / "student")
 
 
 def test_every_file_of_every_item_has_its_checksum(written):
