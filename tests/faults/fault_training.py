@@ -18,6 +18,7 @@ from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
 from ltrobust import runs
+from ltrobust import workdir as workdirs
 from ltrobust.files import hold
 from ltrobust.training import loop
 from ltrobust.training.records import Records
@@ -141,8 +142,13 @@ def out_of_memory(place: Place) -> Told:
 
 @fault("disk full while recording", "`metrics.jsonl` is a link to `/dev/full`")
 def disk_full(place: Place) -> Told:
-    (place.folder / "run").mkdir()
-    (place.folder / "run" / "metrics.jsonl").symlink_to("/dev/full")
+    claim = workdirs.claim
+
+    def claim_and_fill(workdir, config, **options):
+        claim(workdir, config, **options)
+        (workdir / "metrics.jsonl").symlink_to("/dev/full")
+
+    place.patch.setattr(workdirs, "claim", claim_and_fill)
     status, text = run_without_looking(place)
     return Told(f"exit status {status}", last_words(text))
 
@@ -151,7 +157,7 @@ def run_without_looking(place: Place) -> tuple[int, str]:
     """`main` where a file of the folder cannot be read."""
     with place.patch.context() as patch:
         inner = dataclasses.replace(place, folder=place.folder / "nothing", patch=patch)
-        return inner.main(*ALONE, "--adopt", workdir=place.folder / "run")
+        return inner.main(*ALONE, workdir=place.folder / "run")
 
 
 @fault("second writer on a workdir", "another holder of the folder's lock")
