@@ -14,6 +14,9 @@ def nearest(name: Any, known: Iterable[str], other_names: Mapping[str, str] = Ma
       known: the names that exist.
       other_names: what some of them are called in other programs, in lower case, with underscores -> the name here.
     """
+    known = list(known)
+    if name in known:
+        return ""  # it is not the name that is wrong
     given = _plain(str(name))
     plain = {_plain(here): here for here in known}
     found = [other_names[given]] if given in other_names else difflib.get_close_matches(given, plain, 1)

@@ -44,7 +44,7 @@ def claim(workdir: Path, config: ConfigDict, *, adopt: bool = False) -> None:
     enter(workdir, plain(config), adopt=adopt)
     found = differences(read_json(workdir / "config.json"), plain(config))
     if found:
-        elsewhere = plain(config)["checkpoint"]["dir"]
+        elsewhere = plain(config).get("checkpoint", {}).get("dir", "")
         student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
         raise ValueError(
             f"workdir {workdir} holds a run of another configuration:\n"
@@ -134,7 +134,8 @@ def checkpoint_dir(workdir: Path, given: str) -> str:
         return given
     file = workdir / "config.json"
     there = read_json(file) if file.exists() else {}
-    recorded = there["checkpoint"].get("dir", "") if there.keys() >= _KEYS else ""
+    checkpoint = there.get("checkpoint", {}) if there.keys() >= _KEYS else {}  # else another program's file
+    recorded = checkpoint.get("dir", "")
     same = os.path.basename(os.path.normpath(recorded)) == os.path.basename(os.path.normpath(given))
     return recorded if same and os.path.isabs(recorded) and os.path.isdir(recorded) else os.path.abspath(given)
 

@@ -33,7 +33,7 @@ def folder_in(path: epath.PathLike) -> epath.Path | None:
     path = epath.Path(path)
     places = [path / "checkpoints" / "student", path]
     if (path / "config.json").is_file() and "student" in (run := json.loads((path / "config.json").read_text())):
-        external = run["checkpoint"]["dir"]  # another place for the checkpoints, if it is not empty
+        external = run.get("checkpoint", {}).get("dir", "")  # another place for the checkpoints, if it is not empty
         places[1:1] = [epath.Path(external) / "student"] if external else []
     return next((folder for folder in places if folder.is_dir()), None)
 

@@ -388,7 +388,7 @@ def test_initialisation_depends_on_the_key_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "resnet19"}, r"'resnet19'; known models: resnet18, .*small_resnet"),
+        ({"name": "resnet19"}, r"'resnet19'; did you mean resnet18\? known models: resnet18, .*small_resnet"),
         ({"dtype": "float16"}, r"'float16'; allowed: float32, bfloat16"),
         ({"num_classes": 1}, r"num_classes is 1; expected an integer of at least 2"),
         ({"width": 0}, r"width is 0; expected an integer of at least 1"),
