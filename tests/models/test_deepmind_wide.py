@@ -115,5 +115,5 @@ def test_activations_belong_to_wide_networks():
         models.create("resnet18", num_classes=3, activation="silu")
     with pytest.raises(ValueError, match=r"activation of wrn_28_10 is 'gelu'"):
         models.create("wrn_28_10", num_classes=3, activation="gelu")
-    with pytest.raises(ValueError, match=r"model is 'wrn_29_10'; mean wrn_28_10\? known models: .*depths D = 6 n \+ 4"):
+    with pytest.raises(ValueError, match=r"did you mean wrn_28_10\? known models: .*depths D = 6 n \+ 4"):
         models.create("wrn_29_10", num_classes=3)
