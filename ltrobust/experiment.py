@@ -128,7 +128,7 @@ def _run_phases(
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
     """Every phase in order; its networks by name, and the card's part on how they were trained.
 
-    `known` are the teachers from elsewhere; the teacher phase's last weights join them. `starts` are first weights.
+    `known` are external teachers; the teacher phase's last weights join them. `starts` are first weights.
     """
     evaluator_of = functools.cache(
         lambda head, rule: results.make_network_evaluator(

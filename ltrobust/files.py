@@ -64,7 +64,7 @@ def write_text(path: Path, text: str, *, new: bool = False) -> None:
     """
     if new and (path.exists() or path.is_symlink()):
         raise FileExistsError(f"{path} exists; nothing is overwritten.")
-    # Another process may write the same file: each one has a temporary file of its own.
+    # Another process may write the same file: each one has its own temporary file.
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:

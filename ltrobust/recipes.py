@@ -92,7 +92,7 @@ def check_override(config: Any, key: str, value: str | None) -> None:
     Args:
       config: the configuration that the key is of.
       key: dotted.
-      value: as it was given; None where it is a word of its own.
+      value: as it was given; None where it is a separate word.
 
     Raises:
       ValueError: says which key is meant.

@@ -5,7 +5,7 @@ import time
 
 from tqdm import tqdm
 
-_MINUTES = 10  # between two plain lines of work that goes on
+_MINUTES = 10  # between two plain lines of long work
 
 
 class Lines:

@@ -27,7 +27,7 @@ from ltrobust.files import is_lock, is_partial, read_json, write_json
 _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
-# Of every configuration: by them a `config.json` is told from other programs' files of that name.
+# Of every configuration: they distinguish a `config.json` from other programs' files of that name.
 _KEYS = {"data", "seed", "student"}
 # What a run writes besides its `config.json` and `lock`.
 _WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "verdicts", "results", "report.html", "diagnosis")

@@ -38,7 +38,7 @@ REQUIRED = (
     "networks",
     "seconds",
 )
-# Of a network's part: views of its counts, and where its verdicts lie, whose file has a digest of its own.
+# Of a network's part: views of its counts, and where its verdicts lie, whose file has a separate digest.
 _NOT_COUNTS = ("columns", "thief", "verdicts")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
