@@ -77,13 +77,12 @@ def same_start(config: Any, splits: Splits) -> None:
     """Refuses processes of other settings, programs or images than the first one's."""
     if not processes.several():
         return
-    data = [splits.images, splits.labels, splits.validation_images, splits.validation_labels]
     local = ("data.dir", "data.cache_dir")
     values = {
         f"value of {key}": value for key, value in workdirs.flatten(workdirs.plain(config)).items() if key not in local
     }
     processes.check_same({"software": cards.software()} | values, "start all of them with the same version and flags.")
-    processes.check_same({"training or validation part": cards.digest(data)}, SAME_DATA)
+    processes.check_same({"training or validation part": splits.fingerprints["pixels"]}, SAME_DATA)
 
 
 def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:

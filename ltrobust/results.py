@@ -54,9 +54,7 @@ def report(
         data = config.data
         test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
     show_source(test)
-    processes.check_same(
-        {"test set": cards.digest([test.images, test.labels])} if processes.several() else {}, checks.SAME_DATA
-    )
+    processes.check_same({"test set": test.fingerprint}, checks.SAME_DATA)
     ids = first_of_each_class(test.labels, config.eval.limit)
     overlaps = card_parts.find_overlaps(splits, test, ids) if processes.first() else {}
     results = _evaluate(config, workdir, splits, networks, test, ids, mesh)

@@ -34,28 +34,41 @@ class Pairs(NamedTuple):
     exact: np.ndarray
 
 
+class _Part(NamedTuple):
+    """Images uint8 [N, H, W, C] with what is compared of them: digests [N]; `codes` and `contrast` of `hashes`, [N]."""
+
+    images: np.ndarray
+    digests: list[bytes]
+    codes: np.ndarray
+    contrast: np.ndarray
+
+
 def find(first: np.ndarray, second: np.ndarray) -> Pairs:
-    """Which images of `second` are in `first`. About 2.5 ns for each pair of images, on one core.
+    """Pairs of images of `second` that are in `first`. About 2.5 ns for each pair of images, on one core.
 
     Args:
       first, second: uint8 [N, H, W, C] and [M, H, W, C].
     """
-    if not (len(first) and len(second)):
-        return Pairs(*(np.zeros(0, dtype) for dtype in (np.int64, np.int64, bool)))
+    return _find(_prepare(first), _prepare(second))
+
+
+def _prepare(images: np.ndarray) -> _Part:
+    """Digests and hashes of a part, once for all of its comparisons."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
+    return _Part(images, digests, *hashes(images))
+
+
+def _find(first: _Part, second: _Part) -> Pairs:
+    """`find` of parts that were prepared."""
     known: dict[bytes, int] = {}
-    for position, key in enumerate(_digests(first)):
+    for position, key in enumerate(first.digests):
         known.setdefault(key, position)
-    partners = np.array([known.get(key, -1) for key in _digests(second)])
+    partners = np.array([known.get(key, -1) for key in second.digests], np.int64)
     exact = partners >= 0
     rest = np.flatnonzero(~exact)
-    partners[rest] = _nearest(first, second[rest])
+    partners[rest] = _nearest(first, second, rest)
     found = np.flatnonzero(partners >= 0)
     return Pairs(partners[found], found, exact[found])
-
-
-def repeated(images: np.ndarray) -> int:
-    """How many images are exact copies of an earlier one."""
-    return len(images) - len(set(_digests(images)))
 
 
 def describe(
@@ -78,9 +91,10 @@ def describe(
       of the last part; `warnings` and `remarks`, sentences.
     """
     parts, entries = list(images), []
+    prepared = {part: _prepare(images[part]) for part in parts}
     found: dict[str, Any] = {"warnings": [], "remarks": []}
     for of, in_ in [(of, in_) for position, of in enumerate(parts) for in_ in parts[:position]]:
-        pairs = find(images[in_], images[of])
+        pairs = _find(prepared[in_], prepared[of])
         entry = {
             "of": of,
             "in": in_,
@@ -95,7 +109,7 @@ def describe(
                 _sentence(entry, len(images[of]), len(images[in_]))
             )
     last = parts[-1]
-    if again := repeated(images[last]):
+    if again := len(images[last]) - len(set(prepared[last].digests)):
         found["warnings"].append(f"{again:,} {last} images are copies of other {last} images and count again")
     return {"images": {part: len(images[part]) for part in parts}, "pairs": entries, "repeated": again, **found}
 
@@ -127,6 +141,8 @@ def hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A bit says whether one of the 63 lowest frequencies (8x8 cosine transform of the grey image, without the mean) is
     above the image's median.
     """
+    if not len(images):
+        return np.zeros(0, np.uint64), np.zeros(0, np.float32)
     height, width, channels = images.shape[1:]
     down, across = _cosines(height), _cosines(width)
     weights = np.full(channels, 1 / channels, np.float32)
@@ -146,26 +162,21 @@ def _cosines(size: int) -> np.ndarray:
     return np.cos(np.pi * np.arange(8)[:, None] * (2 * np.arange(size) + 1) / (2 * size)).astype(np.float32)
 
 
-def _digests(images: np.ndarray) -> list[bytes]:
-    return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
-
-
-def _nearest(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The near-duplicate in `first` of each image of `second`, int64 [M]; -1: none."""
-    best = np.full(len(second), -1)
-    if not len(second):
-        return best
-    (codes, contrast), (others, other_contrast) = hashes(first), hashes(second)
-    candidates, rows = np.flatnonzero(contrast >= CONTRAST), np.flatnonzero(other_contrast >= CONTRAST)
-    codes = codes[candidates]
+def _nearest(first: _Part, second: _Part, rest: np.ndarray) -> np.ndarray:
+    """The near-duplicate in `first` of each image of `second` at the positions `rest`, int64 [len(rest)]; -1: none."""
+    best = np.full(len(rest), -1)
+    candidates = np.flatnonzero(first.contrast >= CONTRAST)
+    rows = np.flatnonzero(second.contrast[rest] >= CONTRAST)
+    codes = first.codes[candidates]
     for start in range(0, len(rows), _ROWS):
         block = rows[start : start + _ROWS]
-        apart = np.bitwise_count(others[block, None] ^ codes[None])
+        apart = np.bitwise_count(second.codes[rest[block], None] ^ codes[None])
         row, column = _closest(apart)
         highest = np.full(len(block), CORRELATION)
         for i in range(0, len(row), _CHUNK):
             r, c = row[i : i + _CHUNK], column[i : i + _CHUNK]
-            alike = (_centred(second[block[r]]) * _centred(first[candidates[c]])).sum(axis=1)
+            own, others = second.images[rest[block[r]]], first.images[candidates[c]]
+            alike = (_centred(own) * _centred(others)).sum(axis=1)
             for k in np.flatnonzero(alike >= CORRELATION):
                 if alike[k] >= highest[r[k]]:
                     highest[r[k]], best[block[r[k]]] = alike[k], candidates[c[k]]
