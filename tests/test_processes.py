@@ -181,7 +181,7 @@ def test_the_key_that_differs_between_processes_is_named(monkeypatch):
     asked = []
     monkeypatch.setattr(processes, "several", lambda: True)
     monkeypatch.setattr(processes, "gather", lambda value: asked.append(value) or [value, value])
-    splits = types.SimpleNamespace(images=[], labels=[], validation_images=[], validation_labels=[])
+    splits = types.SimpleNamespace(fingerprints={"pixels": "0"})
     checks.same_start(config, splits)
     checks.same_start(other, splits)
     mine, _, theirs, _ = asked
