@@ -97,6 +97,8 @@ def test_progress_is_checked_after_the_published_windows(linear, steps, checks):
     assert bool(lanes.state.finished.all())
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_a_trajectory_from_a_recorded_start_is_the_reference_s(shared_data, name):
     images, labels, logits, record = golden.load(shared_data, name)
@@ -119,6 +121,8 @@ def test_a_trajectory_from_a_recorded_start_is_the_reference_s(shared_data, name
     assert gap.max() <= 2 * threat.epsilon
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_a_trajectory_differs_from_the_reference_s_only_where_rounding_decides_it(shared_data, name):
     # How many do depends on the processor and on JAX's version: rounding turns the sign of a gradient near 0 here and
@@ -130,6 +134,8 @@ def test_a_trajectory_differs_from_the_reference_s_only_where_rounding_decides_i
     assert sum(row[-1] == "equal" for row in rows) >= len(rows) // 4
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_verdicts_are_those_of_the_reference(shared_data, name):
     images, labels, logits, record = golden.load(shared_data, name)

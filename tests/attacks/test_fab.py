@@ -245,6 +245,8 @@ def test_a_constant_network_is_searched_to_the_end_and_yields_nothing():
         assert np.all(np.asarray(found.evaluations) == (CLASSES - 1) * 11)
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_verdicts_are_those_of_the_public_code(shared_data, name):
     images, labels, logits_fn, record = golden.load(shared_data, name)

@@ -271,6 +271,8 @@ def test_a_quantised_network_that_gives_no_gradient_is_broken_as_often_as_by_the
     assert 100 - 100 * np.asarray(found.state.claimed).mean() == pytest.approx(87.3, abs=1.5)
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name):
     images, labels, logits_fn, record = golden.load(shared_data, name)

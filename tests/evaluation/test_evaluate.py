@@ -116,16 +116,16 @@ def test_a_single_image_and_uint8_pixels(linear):
     assert len(evaluator(batch_size=64)(weights, pixels[:1], labels[:1]).correct("worst")) == 1
 
 
-def test_eight_devices_give_the_same_verdicts(linear, quick):
+def test_several_devices_give_the_same_verdicts(linear, quick):
     from ltrobust.training import devices
 
     where = devices.sharding(devices.make_mesh(), devices.divided())
     weights, images, labels = linear
     rows = np.arange(0, 1000, 13)
-    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=8)(
+    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=len(jax.devices()))(
         weights, images[rows], labels[rows], ids=rows
     )
-    assert len(jax.devices()) == 8
+    assert len(jax.devices()) > 1
     for column, predictions in found.predictions.items():
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 

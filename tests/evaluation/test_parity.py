@@ -12,6 +12,8 @@ from ltrobust.evaluation import evaluate, protocols
 from ltrobust.training import devices
 
 IMAGES = 96
+# Of which so many are evaluated six times.
+REPEATED = 40
 # `standard` with fewer iterations and queries, which every batch size can be tried with.
 SHORT = protocols.Protocol(
     "short",
@@ -49,24 +51,28 @@ def differing(one, other, order):
     return int(np.any(verdicts, axis=0).sum()), int(np.any(paths, axis=0).sum())
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_no_verdict_depends_on_batch_size_order_or_devices(shared_data, name):
-    rows = np.arange(IMAGES)
+    rows = np.arange(REPEATED)
     straight, _ = run(shared_data, name, rows)
-    shuffled = np.random.RandomState(0).permutation(IMAGES)
+    shuffled = np.random.RandomState(0).permutation(REPEATED)
     found = {
         "batch size 7": (run(shared_data, name, rows, batch_size=7)[0], rows),
-        "batch size 500": (run(shared_data, name, rows, batch_size=500)[0], rows),
+        "batch size 100": (run(shared_data, name, rows, batch_size=100)[0], rows),
         "shuffled": (run(shared_data, name, shuffled)[0], shuffled),
         "half of the images": (run(shared_data, name, rows[::2])[0], rows[::2]),
-        "8 devices": (run(shared_data, name, rows, mesh=devices.make_mesh())[0], rows),
+        "several devices": (run(shared_data, name, rows, mesh=devices.make_mesh())[0], rows),
     }
     counts = {case: differing(straight, other, order) for case, (other, order) in found.items()}
     print(f"{name}: images whose verdicts, and whose paths, differ: {counts}")
-    assert len(jax.devices()) == 8
+    assert len(jax.devices()) > 1
     assert all(count == (0, 0) for count in counts.values()), counts
 
 
+@pytest.mark.golden
+@pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_the_four_attacks_in_order_decide_as_the_public_autoattack(shared_data, name):
     standard = protocols.get("standard")
