@@ -10,12 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs import default
-from ltrobust import models, processes
+from ltrobust import models
 from ltrobust.data import batches, longtail
 from ltrobust.data.splits import Splits
 from ltrobust.methods import CLEAN_TEACHER, TEACHER, Teacher
-from ltrobust.training import devices, phases, steps
-from ltrobust.training.state import TrainState, create_state
+from ltrobust.training import devices, phases, placement, steps
+from ltrobust.training.state import TrainState
 
 CLASSES = 10
 
@@ -93,21 +93,10 @@ def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) ->
     mesh = devices.make_mesh(jax.devices()[:1]) if mesh is None else mesh
     splits = drawn_splits(config, max(512, steps_at_once * config.student.batch_size))
     phase = phases.make_phase(config, "student", splits, mesh)
-    params, batch_stats = models.initialise(phase.settings.module, phase.init_key, splits.images.shape[1:])
-    counts = jnp.asarray(phase.class_counts, jnp.float32)
-    state = create_state(
-        params,
-        batch_stats,
-        optimizer=phase.settings.optimizer,
-        method=phase.settings.method,
-        class_counts=counts,
-        averaging=phase.settings.ema_decay > 0,
-    )
-    data = batches.Resident(splits.images, splits.labels.astype(np.int32))
-    inputs = steps.Inputs(data, counts, _teachers(config, phase), phase.step_key)
-    rows = batches.order(phase.schedule, phase.order_key, 0, steps_at_once, phase.examples_of)
-    order = processes.put(rows, devices.sharding(mesh, devices.divided(1)))
-    return Training(phase, mesh, devices.replicate(inputs, mesh), devices.replicate(state, mesh), order)
+    state, _ = placement.first_state(phase, splits, mesh)
+    inputs = placement.make_inputs(phase, splits, mesh, _teachers(config, phase))
+    order = placement.make_order(phase, 0, steps_at_once, mesh, capacity=steps_at_once)
+    return Training(phase, mesh, inputs, state, order)
 
 
 def _teachers(config: Any, phase: phases.Phase) -> Mapping[str, Teacher]:

@@ -20,24 +20,16 @@ from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
-from ltrobust.models import initialise
 from ltrobust.preemption import Preempted, Preemption
-from ltrobust.training import devices, steps
+from ltrobust.training import placement, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase
 from ltrobust.training.progress import Progress
 from ltrobust.training.records import Records
-from ltrobust.training.state import (
-    Selection,
-    TrainState,
-    Weights,
-    create_selection,
-    create_state,
-    select,
-)
+from ltrobust.training.state import Selection, TrainState, Weights, select
 
-# Rows of the order array that a compiled stretch takes; shorter stretches are padded.
-_CAPACITY = 1024
+# Steps in the longest stretch: the rows of the order array that the compiled program takes.
+CAPACITY = 1024
 
 
 def run_phase(
@@ -74,8 +66,8 @@ def run_phase(
     """
     preemption = preemption or Preemption()
     with _advice_on_memory(phase, mesh):
-        inputs = _make_inputs(phase, splits, teachers, mesh)
-        state, selection = _start(phase, splits, initial, mesh)
+        inputs = placement.make_inputs(phase, splits, mesh, teachers)
+        state, selection = placement.first_state(phase, splits, mesh, initial)
     if checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     if int(state.step) == phase.total_steps:
@@ -94,8 +86,8 @@ def run_phase(
         ) as progress,
     ):
         while (done := int(state.step)) < phase.total_steps:
-            epoch, count, ends_epoch = phase.stretch(done, min(longest, _CAPACITY))
-            order = _order(phase, done, count, mesh)
+            epoch, count, ends_epoch = phase.stretch(done, min(longest, CAPACITY))
+            order = placement.make_order(phase, done, count, mesh, CAPACITY)
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
@@ -155,35 +147,6 @@ def _save_and_stop(
         f"stopped by {request}: {phase.name} saved at step {int(state.step)} of {phase.total_steps}; the same command "
         "goes on from there."
     )
-
-
-def _make_inputs(phase: Phase, splits: Splits, teachers: Mapping[str, Teacher], mesh: Mesh) -> steps.Inputs:
-    """The phase's constants, on every device."""
-    data = batches.Resident(splits.images, phase.labels.astype(np.int32))
-    counts = jnp.asarray(phase.class_counts, jnp.float32)
-    return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
-
-
-def _start(phase: Phase, splits: Splits, initial: Weights | None, mesh: Mesh) -> tuple[TrainState, Selection]:
-    """State and selection before the first step, on every device."""
-    if initial is None:
-        initial = Weights(*initialise(phase.settings.module, phase.init_key, splits.images.shape[1:]))
-    state = create_state(
-        initial.params,
-        initial.batch_stats,
-        optimizer=phase.settings.optimizer,
-        method=phase.settings.method,
-        class_counts=jnp.asarray(phase.class_counts, jnp.float32),
-        averaging=phase.settings.ema_decay > 0 or phase.settings.method.averaging is not None,
-    )
-    return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
-
-
-def _order(phase: Phase, first: int, count: int, mesh: Mesh) -> jax.Array:
-    """The stretch's rows, padded to the one compiled length and divided over the devices."""
-    rows = batches.order(phase.schedule, phase.order_key, first, count, phase.examples_of)
-    padded = np.concatenate([rows, np.zeros((_CAPACITY - count, rows.shape[1]), rows.dtype)])
-    return processes.put(padded, devices.sharding(mesh, devices.divided(1)))
 
 
 def _end_epoch(

@@ -16,38 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from toy_states import EMPTY, SIZE, TEMPLATE, state_at, weights
 
 from ltrobust.training import checkpoints as module
 from ltrobust.training import checksums
 from ltrobust.training.checkpoints import Checkpoints, folder_in
-from ltrobust.training.state import Selection, TrainState, Weights, create_selection, select
-
-# Incompressible, and large enough that a limit on the size of files spares everything else that a test writes.
-SIZE = 400_000
-
-
-def weights(seed: int) -> Weights:
-    generator = np.random.RandomState(seed)
-    return Weights(
-        {"kernel": jnp.asarray(generator.randn(SIZE), jnp.float32), "bias": jnp.full(3, seed, jnp.float32)},
-        {"mean": jnp.full(3, -seed, jnp.float32)},
-    )
-
-
-def state_at(step: int) -> TrainState:
-    return TrainState(
-        step=jnp.int32(step),
-        weights=weights(step),
-        opt_state=(jnp.full(3, 10 * step, jnp.float32),),
-        averaged=weights(step + 1),
-        method_state={"scale": jnp.full(10, step, jnp.float32)},
-        sums={"loss": jnp.float32(step)},
-        bad_step=jnp.int32(-1),
-    )
-
-
-TEMPLATE = state_at(0)
-EMPTY = create_selection(TEMPLATE.weights)
+from ltrobust.training.state import Selection, TrainState, Weights, select
 
 
 def write(folder: pathlib.Path, *steps: int, selection: Selection = EMPTY, keep: int = 2) -> None:

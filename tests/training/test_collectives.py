@@ -2,13 +2,12 @@
 
 import collectives
 import flops
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import prepared
+from one_phase import mesh_of, prepared
 
-from ltrobust.training import devices, loop, steps
+from ltrobust.training import devices
 
 HLO = """\
 HloModule jit_stretch
@@ -54,12 +53,10 @@ def test_a_step_on_eight_devices_sums_gradients_and_statistics_and_nothing_else(
         tiny.model.sync_batch_norm = synchronised
     mesh = devices.make_mesh()
     assert mesh.size == 8
-    phase, _, state, inputs = prepared(tiny, "student", mesh)
-    stretch = steps.compile_stretch(phase.settings, mesh)
-    order = loop._order(phase, 0, 1, mesh)
-    program = stretch.lower(state, inputs, order, jnp.int32(1), jnp.int32(1)).compile()
+    given = prepared(tiny, "student", mesh)
+    program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
     found = collectives.read(program.as_text())
-    method, weights = phase.settings.method, state.weights
+    method, weights = given.phase.settings.method, given.state.weights
     expected = collectives.expected(
         weights.params,
         weights.batch_stats,
@@ -77,9 +74,7 @@ def test_a_step_on_eight_devices_sums_gradients_and_statistics_and_nothing_else(
 
 
 def test_the_expectation_counts_gradients_once_and_statistics_by_pass(tiny):
-    mesh = devices.make_mesh(jax.devices()[:1])
-    phase, *_ = prepared(tiny, "student", mesh)
-    method = phase.settings.method
+    method = prepared(tiny, "student", mesh_of(1)).phase.settings.method
     norm = {"scale": np.zeros(3), "bias": np.zeros(3)}
     params = {"stem": {"kernel": np.zeros((3, 3))}, "block": {"norm2": norm, "shortcut_norm": norm}}
     statistics = {"mean": np.zeros(7), "var": np.zeros(7)}

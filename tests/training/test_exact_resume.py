@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_steps import class_wise
+from toy_methods import class_wise, counting
 
 from ltrobust import experiment, methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
-from ltrobust.methods import Method, Teacher
+from ltrobust.methods import Teacher
 from ltrobust.models import forward, initialise
 from ltrobust.models.layers import Layers
 from ltrobust.models.resnet import ResNet
@@ -23,25 +23,6 @@ from ltrobust.threat import Threat
 from ltrobust.training import checksums, devices, loop, phases, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
-
-
-def counting(method: Method) -> Method:
-    """A toy whose own state changes in every step: how often each class was seen, and the loss as a moving average."""
-
-    def initial(params, class_counts):
-        return {"seen": jnp.zeros_like(class_counts), "mean": jnp.float32(0)}
-
-    def loss(learner, batch, adv):
-        value, outcome = method.loss(learner, batch, adv)
-        seen = jax.nn.one_hot(batch.labels, learner.class_counts.shape[0]).sum(axis=0)
-        state = {
-            "seen": learner.method_state["seen"] + seen,
-            "mean": 0.9 * learner.method_state["mean"] + 0.1 * jax.lax.stop_gradient(value),
-        }
-        return value, dataclasses.replace(outcome, method_state=state)
-
-    return dataclasses.replace(method, initial_state=initial, loss=loss)
-
 
 # Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
 NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))

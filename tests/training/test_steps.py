@@ -7,42 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from one_phase import assert_close, mesh_of, prepared
+from toy_methods import class_wise
 
 from ltrobust import experiment, methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
-from ltrobust.methods import Method, Teacher
-from ltrobust.models import forward, initialise
-from ltrobust.training import devices, loop, phases, steps
+from ltrobust.methods import Method
+from ltrobust.models import forward
+from ltrobust.training import devices, loop, phases
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
+from ltrobust.training.state import TrainState
 
 
-def prepared(config: Any, name: str, mesh, method: Method | None = None):
-    """Phase, inputs and first state of one phase."""
-    splits = experiment.load_splits(config)
-    phase = phases.make_phase(config, name, splits, mesh)
-    if method is not None:
-        phase = dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, method=method))
-    module = phases.make_module(config, splits.num_classes, head=phase.settings.method.head)
-    state, _ = loop._start(phase, splits, None, mesh)
-    others = initialise(module, jax.random.key(3), splits.images.shape[1:])
-    teachers = {
-        "teacher": Teacher(module, state.weights.params, state.weights.batch_stats),
-        "clean_teacher": Teacher(module, *others),
-    }
-    return phase, splits, state, loop._make_inputs(phase, splits, teachers, mesh)
-
-
-def trained(config: Any, name: str, mesh, count: int = 3, method: Method | None = None):
-    phase, _, state, inputs = prepared(config, name, mesh, method)
-    stretch = steps.compile_stretch(phase.settings, mesh)
-    order = loop._order(phase, 0, count, mesh)
-    return stretch(state, inputs, order, jnp.int32(count), jnp.int32(1))
-
-
-def assert_close(first: Any, second: Any, tolerance: float):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance), first, second)
+def trained(config: Any, name: str, mesh: Mesh, count: int = 1, method: Method | None = None) -> TrainState:
+    return prepared(config, name, mesh, method).run(count)
 
 
 @pytest.mark.parametrize("name", ["teacher", "student"])
@@ -50,7 +31,7 @@ def test_eight_devices_train_like_one(tiny, name):
     # Sign gradients amplify rounding, so few attack steps and few updates are compared.
     with tiny.unlocked():
         tiny[name].attack.steps = 1
-    one = trained(tiny, name, devices.make_mesh(jax.devices()[:1]), count=2)
+    one = trained(tiny, name, mesh_of(1), count=2)
     eight = trained(tiny, name, devices.make_mesh(), count=2)
     assert_close(one.weights, eight.weights, 2e-4)
     assert_close(one.sums, eight.sums, 2e-3)
@@ -62,7 +43,7 @@ def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
         tiny.student.method = method
         tiny.student.attack.steps = 0  # the quantities belong to the loss
         tiny.methods.taet.clean_fraction = 0.0
-    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=1)
+    one = trained(tiny, "student", mesh_of(1), count=1)
     eight = trained(tiny, "student", devices.make_mesh(), count=1)
     assert_close(one.weights, eight.weights, 2e-4)
     assert_close(one.sums, eight.sums, 2e-3)
@@ -74,7 +55,7 @@ def test_the_state_of_methods_is_that_of_the_whole_batch(tiny):
         tiny.student.method = "mtard"
         tiny.student.wrappers = ("fair_ard",)
         tiny.student.attack.steps = 1
-    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=2)
+    one = trained(tiny, "student", mesh_of(1), count=2)
     eight = trained(tiny, "student", devices.make_mesh(), count=2)
     assert_close(one.weights, eight.weights, 2e-4)
     assert_close(one.method_state, eight.method_state, 2e-3)
@@ -87,7 +68,7 @@ def test_the_state_of_methods_is_that_of_the_whole_batch(tiny):
 def test_without_synchronised_statistics_devices_differ_from_one(tiny):
     with tiny.unlocked():
         tiny.model.sync_batch_norm = False
-    one = trained(tiny, "student", devices.make_mesh(jax.devices()[:1]), count=1)
+    one = trained(tiny, "student", mesh_of(1), count=1)
     eight = trained(tiny, "student", devices.make_mesh(), count=1)
     difference = jax.tree.map(lambda a, b: float(jnp.abs(a - jax.device_get(b)).max()), one.weights, eight.weights)
     assert max(jax.tree.leaves(difference)) > 1e-3
@@ -95,23 +76,20 @@ def test_without_synchronised_statistics_devices_differ_from_one(tiny):
 
 
 def test_one_stretch_is_the_same_bits_as_many(tiny):
-    mesh = devices.make_mesh(jax.devices()[:1])
-    phase, _, state, inputs = prepared(tiny, "student", mesh)
-    stretch = steps.compile_stretch(phase.settings, mesh)
-    whole = stretch(devices.replicate(state, mesh), inputs, loop._order(phase, 0, 5, mesh), jnp.int32(5), jnp.int32(1))
+    given = prepared(tiny, "student", mesh_of(1))
+    stretch, state = given.compile(), given.state
+    copy = devices.replicate(state, given.mesh)
+    whole = stretch(copy, given.inputs, given.order(0, 5), jnp.int32(5), jnp.int32(1))
     for first, count in ((0, 1), (1, 3), (4, 1)):
-        order = loop._order(phase, first, count, mesh)
-        state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(1))
+        state = stretch(state, given.inputs, given.order(first, count), jnp.int32(count), jnp.int32(1))
     jax.tree.map(np.testing.assert_array_equal, whole, state)
 
 
 def test_a_stretch_stops_at_the_first_loss_that_is_not_finite(tiny):
-    mesh = devices.make_mesh(jax.devices()[:1])
-    phase, _, state, inputs = prepared(tiny, "student", mesh)
-    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights.params)
-    state = dataclasses.replace(state, weights=dataclasses.replace(state.weights, params=broken))
-    order = loop._order(phase, 0, 4, mesh)
-    state = steps.compile_stretch(phase.settings, mesh)(state, inputs, order, jnp.int32(4), jnp.int32(1))
+    given = prepared(tiny, "student", mesh_of(1))
+    weights = given.state.weights
+    broken = dataclasses.replace(weights, params=jax.tree.map(lambda leaf: leaf * jnp.nan, weights.params))
+    state = given._replace(state=dataclasses.replace(given.state, weights=broken)).run(4)
     assert int(state.bad_step) == 0
     assert int(state.step) == 1
 
@@ -119,18 +97,16 @@ def test_a_stretch_stops_at_the_first_loss_that_is_not_finite(tiny):
 def test_averaged_weights_follow_the_formula(tiny):
     with tiny.unlocked():
         tiny.student.ema_decay = 0.9
-    mesh = devices.make_mesh(jax.devices()[:1])
-    phase, _, state, inputs = prepared(tiny, "student", mesh)
-    before = jax.device_get(state.weights)
-    order = loop._order(phase, 0, 1, mesh)
-    after = steps.compile_stretch(phase.settings, mesh)(state, inputs, order, jnp.int32(1), jnp.int32(1))
+    given = prepared(tiny, "student", mesh_of(1))
+    before = jax.device_get(given.state.weights)
+    after = given.run(1)
     expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, before, jax.device_get(after.weights))
     assert after.averaged is not None
     assert_close(after.averaged, expected, 1e-6)
 
 
 def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
-    mesh = devices.make_mesh(jax.devices()[:1])
+    mesh = mesh_of(1)
     base = phases.make_method(tiny, "teacher")
     plain = trained(tiny, "teacher", mesh, count=1, method=base)
     nothing = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.0))
@@ -149,43 +125,16 @@ def test_a_perturbation_is_taken_back_after_the_update(tiny):
         tiny.methods.awp.gamma = 0.05
         tiny.methods.awp.direction = "optimizer"
         tiny.methods.robust_lt.ramp = 0.0
-    mesh = devices.make_mesh(jax.devices()[:1])
+    mesh = mesh_of(1)
     assert phases.make_method(tiny, "student").name == "at_bsl+awp+robust_lt"
-    _, _, state, _ = prepared(tiny, "student", mesh)
-    before = jax.device_get(state.weights.params)
-    after = trained(tiny, "student", mesh, count=1)
+    given = prepared(tiny, "student", mesh)
+    before = jax.device_get(given.state.weights.params)
+    after = given.run(1)
     assert_close(before, after.weights.params, 1e-6)
 
 
-def class_wise(method: Method) -> Method:
-    """A toy of the class-wise family: its own state, radii by class, numbers observed on validation, an epoch's end."""
-    threat = method.inner.threat
-
-    def radii(learner, labels):
-        radius = learner.method_state["scale"][labels] * threat.epsilon
-        return radius, radius / 4
-
-    def observe(learner, batch):
-        correct = jnp.argmax(learner.forward(batch.images, bn="eval")[0], axis=-1) == batch.labels
-        return {"ones": jnp.where(correct, 1.0, 1.0), "label": batch.labels.astype(jnp.float32), "radius": batch.radius}
-
-    def end_epoch(learner, observed):
-        assert set(observed) == {"ones", "label", "radius", "clean", "robust"}
-        return {
-            "scale": jnp.asarray(observed["radius"] / threat.epsilon / 2, jnp.float32),
-            "epochs": learner.method_state["epochs"] + 1,
-            "label": jnp.asarray(observed["label"], jnp.float32),
-        }
-
-    def initial(params, class_counts):
-        nothing = jnp.zeros_like(class_counts)
-        return {"scale": jnp.ones_like(class_counts), "epochs": jnp.int32(0), "label": nothing}
-
-    return dataclasses.replace(method, initial_state=initial, radii=radii, observe=observe, end_epoch=end_epoch)
-
-
 def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tmp_path):
-    mesh = devices.make_mesh(jax.devices()[:1])
+    mesh = mesh_of(1)
     method = class_wise(phases.make_method(tiny, "student"))
     ends = []
 
@@ -196,7 +145,7 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tm
     class_wise_end = method.end_epoch
     # The first epoch's weights are copied; the second one's half count.
     method = dataclasses.replace(method, end_epoch=end_epoch, averaging=lambda state: (state["epochs"] - 1) / 2)
-    phase, splits, state, inputs = prepared(tiny, "student", mesh, method)
+    phase, splits, _, _, inputs = prepared(tiny, "student", mesh, method)
     module = phase.settings.module
     evaluator = make_evaluator(
         lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],

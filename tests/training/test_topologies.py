@@ -7,16 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_checkpoints import EMPTY, TEMPLATE, state_at, weights
-from test_steps import assert_close, prepared
+from one_phase import Prepared, assert_close, mesh_of, prepared
+from toy_states import EMPTY, TEMPLATE, state_at, weights
 
-from ltrobust.training import devices, loop, steps
+from ltrobust.training import devices
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import TrainState, create_selection, select
-
-
-def mesh_of(count: int):
-    return devices.make_mesh(jax.devices()[:count])
 
 
 def assert_exactly_there(restored: Any, saved: Any, count: int) -> None:
@@ -48,12 +44,14 @@ def test_training_goes_on_from_1_to_8_to_1_devices(tiny, tmp_path):
     # Sign gradients amplify rounding, so few attack steps and few updates are compared.
     with tiny.unlocked():
         tiny.student.attack.steps = 1
-    phases_on = {count: compiled(tiny, mesh_of(count)) for count in (1, 8)}
+    on = {count: prepared(tiny, "student", mesh_of(count)) for count in (1, 8)}
+    stretches = {count: given.compile() for count, given in on.items()}
+    template = jax.device_get(on[1].state)
     alone, chain = tmp_path / "alone", tmp_path / "chain"
     saved = None
     for first, count in enumerate((1, 8, 1)):
-        expected, _ = advance(*phases_on[1], alone, first)
-        state, restored = advance(*phases_on[count], chain, first)
+        expected, _ = advance(on[1], stretches[1], template, alone, first)
+        state, restored = advance(on[count], stretches[count], template, chain, first)
         if saved is not None:
             assert_exactly_there(restored, saved, count)
         saved = jax.device_get(state)
@@ -62,19 +60,15 @@ def test_training_goes_on_from_1_to_8_to_1_devices(tiny, tmp_path):
         assert_close(expected.sums, saved.sums, 2e-3)
 
 
-def compiled(config: Any, mesh: Any) -> tuple[Any, ...]:
-    """A student's phase on the mesh: what `advance` needs."""
-    phase, _, state, inputs = prepared(config, "student", mesh)
-    return phase, mesh, jax.device_get(state), inputs, steps.compile_stretch(phase.settings, mesh)
-
-
-def advance(phase, mesh, template, inputs, stretch, folder: pathlib.Path, done: int) -> tuple[TrainState, TrainState]:
+def advance(
+    given: Prepared, stretch: Any, template: Any, folder: pathlib.Path, done: int
+) -> tuple[TrainState, TrainState]:
     """Restores the checkpoint of step `done`, trains one step, and saves: the state after, and as restored."""
-    state, selection = devices.replicate((template, create_selection(template.weights)), mesh)
+    state, selection = devices.replicate((template, create_selection(template.weights)), given.mesh)
     with Checkpoints(folder) as checkpoints:
         if done:
             state, selection = checkpoints.restore(state, selection)
         restored = jax.tree.map(jnp.copy, state)  # the step takes the state's buffers
-        state = stretch(state, inputs, loop._order(phase, done, 1, mesh), jnp.int32(1), jnp.int32(1))
+        state = stretch(state, given.inputs, given.order(done, 1), jnp.int32(1), jnp.int32(1))
         checkpoints.save(state, selection, {})
     return state, restored

@@ -1,0 +1,54 @@
+"""What the steps of a phase are given, on its devices: constant inputs, the first state, and rows in their order."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ltrobust import processes
+from ltrobust.data import batches
+from ltrobust.data.splits import Splits
+from ltrobust.methods import Teacher
+from ltrobust.models import initialise
+from ltrobust.training import devices, steps
+from ltrobust.training.phases import Phase
+from ltrobust.training.state import Selection, TrainState, Weights, create_selection, create_state
+
+
+def make_inputs(
+    phase: Phase, splits: Splits, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
+) -> steps.Inputs:
+    """The phase's constants, on every device. `teachers` are frozen networks by the names that the method asks for."""
+    data = batches.Resident(splits.images, phase.labels.astype(np.int32))
+    counts = jnp.asarray(phase.class_counts, jnp.float32)
+    return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
+
+
+def first_state(
+    phase: Phase, splits: Splits, mesh: Mesh, initial: Weights | None = None
+) -> tuple[TrainState, Selection]:
+    """State and selection before the first step, on every device. `initial` are first weights; None draws them."""
+    if initial is None:
+        initial = Weights(*initialise(phase.settings.module, phase.init_key, splits.images.shape[1:]))
+    state = create_state(
+        initial.params,
+        initial.batch_stats,
+        optimizer=phase.settings.optimizer,
+        method=phase.settings.method,
+        class_counts=jnp.asarray(phase.class_counts, jnp.float32),
+        averaging=phase.settings.ema_decay > 0 or phase.settings.method.averaging is not None,
+    )
+    return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
+
+
+def make_order(phase: Phase, first: int, count: int, mesh: Mesh, capacity: int) -> jax.Array:
+    """Rows of the training part for `count` steps from step `first`, int32 [capacity, B] divided over the devices.
+
+    Rows from `count` on are padding: programs are compiled for one length, `capacity`, and take `count` beside it.
+    """
+    rows = batches.order(phase.schedule, phase.order_key, first, count, phase.examples_of)
+    padded = np.concatenate([rows, np.zeros((capacity - count, rows.shape[1]), rows.dtype)])
+    return processes.put(padded, devices.sharding(mesh, devices.divided(1)))

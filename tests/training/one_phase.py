@@ -1,0 +1,72 @@
+"""One phase with drawn teachers, and its first steps: what tests of the training step begin with."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ltrobust import experiment
+from ltrobust.data.splits import Splits
+from ltrobust.methods import Method, Teacher
+from ltrobust.models import initialise
+from ltrobust.training import devices, phases, placement, steps
+from ltrobust.training.phases import Phase
+from ltrobust.training.state import TrainState
+
+# One program for all stretches of these tests.
+CAPACITY = 8
+
+
+class Prepared(NamedTuple):
+    """A phase before its first step, everything on the devices of `mesh`."""
+
+    phase: Phase
+    splits: Splits
+    mesh: Mesh
+    state: TrainState
+    inputs: steps.Inputs
+
+    def order(self, first: int, count: int) -> jax.Array:
+        """Rows of `count` steps from step `first`."""
+        return placement.make_order(self.phase, first, count, self.mesh, CAPACITY)
+
+    def compile(self) -> Any:
+        """The phase's program of several steps."""
+        return steps.compile_stretch(self.phase.settings, self.mesh)
+
+    def run(self, count: int) -> TrainState:
+        """The state after the first `count` steps. Takes the buffers of `state`."""
+        return self.compile()(self.state, self.inputs, self.order(0, count), jnp.int32(count), jnp.int32(1))
+
+
+def mesh_of(count: int) -> Mesh:
+    """The first `count` devices."""
+    return devices.make_mesh(jax.devices()[:count])
+
+
+def prepared(config: Any, name: str, mesh: Mesh, method: Method | None = None) -> Prepared:
+    """The phase `name` of a configuration, with two drawn teachers of its make. `method` replaces its own."""
+    splits = experiment.load_splits(config)
+    phase = phases.make_phase(config, name, splits, mesh)
+    if method is not None:
+        phase = phase_with(phase, method=method)
+    module = phases.make_module(config, splits.num_classes, head=phase.settings.method.head)
+    state, _ = placement.first_state(phase, splits, mesh)
+    others = initialise(module, jax.random.key(3), splits.images.shape[1:])
+    teachers = {
+        "teacher": Teacher(module, state.weights.params, state.weights.batch_stats),
+        "clean_teacher": Teacher(module, *others),
+    }
+    return Prepared(phase, splits, mesh, state, placement.make_inputs(phase, splits, mesh, teachers))
+
+
+def phase_with(phase: Phase, **settings: Any) -> Phase:
+    """The phase with other settings of its steps, such as its method or module."""
+    return dataclasses.replace(phase, settings=dataclasses.replace(phase.settings, **settings))
+
+
+def assert_close(first: Any, second: Any, tolerance: float) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance), first, second)
