@@ -25,7 +25,7 @@ from ltrobust.preemption import Preempted, Preemption
 from ltrobust.reporting import cards
 from ltrobust.training import devices, initial, phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
-from ltrobust.training.loop import run_phase
+from ltrobust.training.loop import Services, run_phase
 from ltrobust.training.records import Records
 from ltrobust.training.state import Weights
 
@@ -124,7 +124,7 @@ def _run_phases(
     starts: Mapping[str, initial.Initial],
     splits: Splits,
     mesh: Mesh,
-    preemption: Preemption | None,
+    preemption: Preemption,
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
     """Every phase in order; its networks by name, and the card's part on how they were trained.
 
@@ -165,17 +165,10 @@ def _run_phases(
                 checks.same_images(checkpoints.about(), splits, folder)
                 checks.same_teachers(checkpoints.about(), taught, folder)
                 began_from = checkpoints.about().get("initial")
-            state, selection = run_phase(
-                phase,
-                splits,
-                mesh=mesh,
-                teachers=needed,
-                initial=warm,
+            services = Services(
                 checkpoints=checkpoints,
                 checkpoint_minutes=config.checkpoint.minutes,
-                evaluator=evaluator_of(head, phase.rule),
-                records=records,
-                about={
+                metadata={
                     **about,
                     "phase": name,
                     "steps": phase.total_steps,
@@ -187,8 +180,11 @@ def _run_phases(
                         "sha256": longtail.fingerprint(examples),
                     },
                 },
+                evaluator=evaluator_of(head, phase.rule),
+                record=records.write,
                 preemption=preemption,
             )
+            state, selection = run_phase(phase, splits, mesh=mesh, teachers=needed, initial=warm, services=services)
             training[name] = card_parts.describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}

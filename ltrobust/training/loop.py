@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +26,31 @@ from ltrobust.training import placement, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase
 from ltrobust.training.progress import Progress
-from ltrobust.training.records import Records
 from ltrobust.training.state import Selection, TrainState, Weights, select
 
 # Steps in the longest stretch: the rows of the order array that the compiled program takes.
 CAPACITY = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Services:
+    """What a phase uses beside what it computes with. A service that is left out is not used.
+
+    Attributes:
+      checkpoints: where training saves its state, and from whose newest checkpoint it resumes.
+      checkpoint_minutes: time between checkpoints; the last step has one in any case.
+      metadata: JSON values that go into every checkpoint.
+      evaluator: validation's, `(Weights, images, labels) -> Evaluation`. Nothing is selected without it.
+      record: called with the record of each epoch, before the checkpoint of that epoch.
+      preemption: asked after each stretch.
+    """
+
+    checkpoints: Checkpoints | None = None
+    checkpoint_minutes: float = 10.0
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    evaluator: Evaluator | None = None
+    record: Callable[[Mapping[str, Any]], None] = lambda record: None
+    preemption: Preemption = dataclasses.field(default_factory=Preemption)
 
 
 def run_phase(
@@ -37,42 +58,43 @@ def run_phase(
     splits: Splits,
     *,
     mesh: Mesh,
-    teachers: Mapping[str, Teacher],
-    initial: Weights | None,
-    checkpoints: Checkpoints,
-    checkpoint_minutes: float,
-    evaluator: Evaluator,
-    records: Records,
-    about: Mapping[str, Any],
-    preemption: Preemption | None = None,
+    teachers: Mapping[str, Teacher] = MappingProxyType({}),
+    initial: Weights | None = None,
+    services: Services | None = None,
+    compile_stretch: Callable[[steps.StepSettings, Mesh], Callable[..., TrainState]] = steps.compile_stretch,
+    capacity: int = CAPACITY,
 ) -> tuple[TrainState, Selection]:
     """Trains one phase to its end, from the newest checkpoint if there is one.
 
     Args:
       teachers: frozen networks by the names that the method asks for.
       initial: weights to start from, or None to draw them.
-      evaluator: validation's, `(Weights, images, labels) -> Evaluation`.
-      about: goes into every checkpoint.
-      preemption: asked after each stretch.
+      services: checkpoints, validation, records and requests to stop; None uses none of them.
+      compile_stretch: makes the program of several steps, see `steps.compile_stretch`. Tests give another one.
+      capacity: most steps in one stretch. It changes no result.
 
     Returns:
       The last state and the selection. A finished phase returns at once.
 
     Raises:
+      ValueError: the method learns from validation, and there is no evaluator.
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
       OSError: the last checkpoint could not be written. One in between that could not is said and made up for later.
       MemoryError: a step does not fit on the devices; says what makes it smaller.
       Preempted: somebody asked to stop; a checkpoint has been written.
     """
-    preemption = preemption or Preemption()
+    services = services or Services()
+    checkpoints, preemption = services.checkpoints, services.preemption
+    if phase.settings.method.end_epoch is not None and services.evaluator is None:
+        raise ValueError(f"method {phase.settings.method.name!r} learns from validation; give the phase an evaluator.")
     with _advice_on_memory(phase, mesh):
         inputs = placement.make_inputs(phase, splits, mesh, teachers)
         state, selection = placement.first_state(phase, splits, mesh, initial)
-    if checkpoints.latest() is not None:
+    if checkpoints is not None and checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     if int(state.step) == phase.total_steps:
         return state, selection
-    stretch = steps.compile_stretch(phase.settings, mesh)
+    stretch = compile_stretch(phase.settings, mesh)
     longest, saved = 1, time.monotonic()
     epoch_began = saved
     with (
@@ -86,26 +108,29 @@ def run_phase(
         ) as progress,
     ):
         while (done := int(state.step)) < phase.total_steps:
-            epoch, count, ends_epoch = phase.stretch(done, min(longest, CAPACITY))
-            order = placement.make_order(phase, done, count, mesh, CAPACITY)
+            epoch, count, ends_epoch = phase.stretch(done, min(longest, capacity))
+            order = placement.make_order(phase, done, count, mesh, capacity)
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
             if bad_step >= 0:
                 raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
             if ends_epoch:
-                state, selection, record = _end_epoch(phase, state, selection, inputs, epoch + 1, splits, evaluator)
-                records.write({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
+                state, selection, record = _end_epoch(
+                    phase, state, selection, inputs, epoch + 1, splits, services.evaluator
+                )
+                services.record({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
                 progress.show(f"epoch {epoch + 1}, {_one_line(record)}")
                 epoch_began = time.monotonic()
-            due = time.monotonic() - saved >= 60 * checkpoint_minutes
+            due = time.monotonic() - saved >= 60 * services.checkpoint_minutes
             longest, due, request = _agree(progress.longest, due, preemption.requested)
-            if done + count == phase.total_steps or due:
-                checkpoints.save(state, selection, about)
+            if checkpoints is not None and (done + count == phase.total_steps or due):
+                checkpoints.save(state, selection, services.metadata)
                 saved = time.monotonic()
             if request:
-                _save_and_stop(phase, state, selection, about, checkpoints, request)
-    checkpoints.wait()
+                _save_and_stop(phase, state, selection, services, request)
+    if checkpoints is not None:
+        checkpoints.wait()
     return state, selection
 
 
@@ -132,21 +157,14 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
         ) from error
 
 
-def _save_and_stop(
-    phase: Phase,
-    state: TrainState,
-    selection: Selection,
-    about: Mapping[str, Any],
-    checkpoints: Checkpoints,
-    request: str,
-) -> None:
+def _save_and_stop(phase: Phase, state: TrainState, selection: Selection, services: Services, request: str) -> NoReturn:
     """Writes a checkpoint of this very step, waits for it, and raises."""
-    checkpoints.save(state, selection, about)
-    checkpoints.wait()
-    raise Preempted(
-        f"stopped by {request}: {phase.name} saved at step {int(state.step)} of {phase.total_steps}; the same command "
-        "goes on from there."
-    )
+    where = f"step {int(state.step)} of {phase.total_steps}"
+    if services.checkpoints is None:
+        raise Preempted(f"stopped by {request}: {phase.name} ends at {where}, and has no checkpoints to save it to.")
+    services.checkpoints.save(state, selection, services.metadata)
+    services.checkpoints.wait()
+    raise Preempted(f"stopped by {request}: {phase.name} saved at {where}; the same command goes on from there.")
 
 
 def _end_epoch(
@@ -156,7 +174,7 @@ def _end_epoch(
     inputs: steps.Inputs,
     epoch: int,
     splits: Splits,
-    evaluator: Evaluator,
+    evaluator: Evaluator | None,
 ) -> tuple[TrainState, Selection, dict[str, Any]]:
     """Validates, selects, lets the method update its state, and empties the sums. `epoch` counts from 1."""
     method = phase.settings.method
@@ -170,7 +188,7 @@ def _end_epoch(
         "train": {name: value / sums["examples"] for name, value in sums.items() if name != "examples"},
     }
     due = epoch % phase.validate_every == 0 or step == phase.total_steps or method.end_epoch is not None
-    if due and len(splits.validation_labels):
+    if due and evaluator is not None and len(splits.validation_labels):
         evaluation = evaluator(state.weights, splits.validation_images, splits.validation_labels)
         record["validation"] = _views(evaluation, splits.class_counts)
         if phase.selects:
@@ -239,13 +257,13 @@ def _one_line(record: Mapping[str, Any]) -> str:
     return line
 
 
-def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints) -> str:
+def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints | None) -> str:
     """What happened, where the last good state is, and what to try."""
-    checkpoints.settle()
-    good = checkpoints.latest()
-    where = (
-        f"the last good checkpoint is {checkpoints.folder / str(good)}" if good is not None else "nothing was saved yet"
-    )
+    where = "nothing was saved yet"
+    if checkpoints is not None:
+        checkpoints.settle()
+        if (good := checkpoints.latest()) is not None:
+            where = f"the last good checkpoint is {checkpoints.folder / str(good)}"
     return (
         f"{phase.name}: loss or update is not finite at step {bad_step} of {phase.total_steps} "
         f"(epoch {phase.schedule.epoch_of(bad_step) + 1}); {where}. "

@@ -1,6 +1,7 @@
 """Faults while a run trains, and between two starts of it."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
-from ltrobust import runs
+from ltrobust import experiment, runs
 from ltrobust import workdir as workdirs
 from ltrobust.files import hold
 from ltrobust.training import loop
@@ -90,23 +91,24 @@ import conftest
 import jax
 from absl import app
 from ltrobust import cli
-from ltrobust.training import devices, loop
-real, make_mesh, done = loop.Records.write, devices.make_mesh, []
+from ltrobust.training import devices
+from ltrobust.training.records import Records
+real, make_mesh, done = Records.write, devices.make_mesh, []
 devices.make_mesh = lambda given=None: make_mesh(given or jax.devices()[:1])
 def write(self, record):
     real(self, record)
     if record["epoch"] == 2:
-        with self._file.open("a") as lines:
+        with open({lines!r}, "a") as lines:
             lines.write('{{"epoch": 3, "pha')
         os.kill(os.getpid(), signal.SIGKILL)
-loop.Records.write = write
+Records.write = write
 app.run(cli.main, flags_parser=cli.parse)
 """
 
 
 @fault("SIGKILL", "in the middle of a line of `metrics.jsonl`, before the epoch's checkpoint")
 def sigkill(place: Place) -> Told:
-    code = KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)])
+    code = KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)], lines=str(place.folder / "run" / "metrics.jsonl"))
     words = [sys.executable, "-W", "ignore", "-c", code, *ALONE, f"--workdir={place.folder / 'run'}"]
     died = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=300)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
@@ -136,7 +138,7 @@ def out_of_memory(place: Place) -> Told:
 
         return stretch
 
-    place.patch.setattr(loop.steps, "compile_stretch", compile_stretch)
+    place.patch.setattr(experiment, "run_phase", functools.partial(loop.run_phase, compile_stretch=compile_stretch))
     return place.refused(*ALONE, writes=True)
 
 

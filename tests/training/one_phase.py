@@ -12,11 +12,15 @@ from ltrobust import experiment
 from ltrobust.data.splits import Splits
 from ltrobust.methods import Method, Teacher
 from ltrobust.models import initialise
+from ltrobust.models.layers import Layers
+from ltrobust.models.resnet import ResNet
 from ltrobust.training import devices, phases, placement, steps
 from ltrobust.training.phases import Phase
 from ltrobust.training.state import TrainState
 
-# One program for all stretches of these tests.
+# Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
+NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
+# Rows of the order array: the most steps of one stretch.
 CAPACITY = 8
 
 

@@ -1,6 +1,5 @@
 """A phase that was stopped after any step and goes on in fresh objects ends with the same bits, for every state."""
 
-import dataclasses
 import errno
 import functools
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from one_phase import NETWORK, mesh_of, phase_with
 from toy_methods import class_wise, counting
 
 from ltrobust import experiment, methods
@@ -16,16 +16,12 @@ from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.methods import Teacher
 from ltrobust.models import forward, initialise
-from ltrobust.models.layers import Layers
-from ltrobust.models.resnet import ResNet
 from ltrobust.preemption import Preempted, Preemption
 from ltrobust.threat import Threat
-from ltrobust.training import checksums, devices, loop, phases, steps
+from ltrobust.training import checksums, loop, phases, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
 
-# Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
-NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
 WRAPPED = {"plain_epochs": 1, "average_after": 0, "threshold": 0.0}
 TOYS = {
     "class_wise": class_wise,
@@ -55,52 +51,43 @@ def validation(threat: Threat) -> Evaluator:
 
 
 @pytest.fixture(params=["self_distillation", *WITH_STATE, *TOYS])
-def run(request, tiny, monkeypatch):
+def run(request, tiny):
     """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a stretch, or is asked to stop."""
     base = request.param if request.param in methods.REGISTRY else "pgd_at"
     with tiny.unlocked():
         tiny.student.method = base
         tiny.student.ema_decay = 0.9
         tiny.student.attack.steps = 1
-    mesh = devices.make_mesh(jax.devices()[:1])
+    mesh = mesh_of(1)
     method = phases.make_method(tiny, "student")
     method = TOYS[request.param](method) if request.param in TOYS else method
     splits = experiment.load_splits(tiny)
     phase = phases.make_phase(tiny, "student", splits, mesh)
     decay = 0.0 if method.averaging else phase.settings.ema_decay
-    settings = dataclasses.replace(phase.settings, module=NETWORK, method=method, ema_decay=decay)
-    phase = dataclasses.replace(phase, settings=settings)
+    phase = phase_with(phase, module=NETWORK, method=method, ema_decay=decay)
     teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), splits.images.shape[1:]))
-    evaluator = validation(phases.make_threat(tiny))
-    compiled = functools.cache(steps.compile_stretch)
-    monkeypatch.setattr(loop, "_CAPACITY", 1)
+    stretch = steps.compile_stretch(phase.settings, mesh)
 
     def train(folder, stop_after: int = 0, minutes: float = 10.0):
         preemption, left = Preemption(), stop_after
 
-        def compile_stretch(settings, mesh):
-            def stretch(*arguments):
-                nonlocal left
-                left -= 1
-                preemption.requested = "SIGTERM" if left == 0 else None
-                return compiled(settings, mesh)(*arguments)
+        def counted(*arguments):
+            nonlocal left
+            left -= 1
+            preemption.requested = "SIGTERM" if left == 0 else None
+            return stretch(*arguments)
 
-            return stretch
-
-        monkeypatch.setattr(loop.steps, "compile_stretch", compile_stretch)
         with Checkpoints(folder / "checkpoints") as checkpoints, Records(folder) as records:
             return loop.run_phase(
                 phase,
                 splits,
                 mesh=mesh,
                 teachers=dict.fromkeys(method.teachers, teacher),
-                initial=None,
-                checkpoints=checkpoints,
-                checkpoint_minutes=minutes,
-                evaluator=evaluator,
-                records=records,
-                about={},
-                preemption=preemption,
+                services=loop.Services(
+                    checkpoints, minutes, {}, validation(phases.make_threat(tiny)), records.write, preemption
+                ),
+                compile_stretch=lambda settings, mesh: counted,
+                capacity=1,
             )
 
     train.phase = phase

@@ -1,5 +1,7 @@
 """Interrupted runs end as uninterrupted ones, bit for bit; runs are never mixed up. Killed ones: tests/kill."""
 
+import contextlib
+import functools
 import json
 import pathlib
 import shutil
@@ -7,7 +9,7 @@ import shutil
 import pytest
 
 from ltrobust import experiment
-from ltrobust.training import loop
+from ltrobust.training import loop, steps
 
 
 def fingerprints(workdir: pathlib.Path) -> dict:
@@ -20,12 +22,20 @@ class Interruption(Exception):
     pass
 
 
+@contextlib.contextmanager
+def with_loop(**arguments):
+    """Runs of `experiment` call the loop with these arguments besides."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "run_phase", functools.partial(loop.run_phase, **arguments))
+        yield
+
+
 @pytest.mark.parametrize("stretches", [2, 5, 9, 14, 17])
-def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, monkeypatch, stretches, uninterrupted):
-    real, done = loop.steps.compile_stretch, 0
+def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, stretches, uninterrupted):
+    done = 0
 
     def compile_stretch(settings, mesh):
-        stretch = real(settings, mesh)
+        stretch = steps.compile_stretch(settings, mesh)
 
         def counted(*arguments):
             nonlocal done
@@ -36,12 +46,9 @@ def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, 
 
         return counted
 
-    monkeypatch.setattr(loop.steps, "compile_stretch", compile_stretch)
     # One step a stretch, so that stops fall inside epochs.
-    monkeypatch.setattr(loop, "_CAPACITY", 1)
-    with pytest.raises(Interruption):
+    with with_loop(compile_stretch=compile_stretch, capacity=1), pytest.raises(Interruption):
         experiment.train(tiny, tmp_path)
-    monkeypatch.setattr(loop.steps, "compile_stretch", real)
     experiment.train(tiny, tmp_path)
     assert fingerprints(tmp_path) == uninterrupted
 
@@ -54,10 +61,10 @@ def uninterrupted(tiny, tmp_path_factory):
     return fingerprints(workdir)
 
 
-def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path, monkeypatch):
+def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
     first = experiment.train(tiny, tmp_path)
-    monkeypatch.setattr(loop.steps, "compile_stretch", lambda *arguments: pytest.fail("a finished phase was run again"))
-    second = experiment.train(tiny, tmp_path)
+    with with_loop(compile_stretch=lambda *arguments: pytest.fail("a finished phase was run again")):
+        second = experiment.train(tiny, tmp_path)
     assert (first.name, second.name) == ("quick.json", "quick-2.json")
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
 

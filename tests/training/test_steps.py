@@ -17,8 +17,6 @@ from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.methods import Method
 from ltrobust.models import forward
 from ltrobust.training import devices, loop, phases
-from ltrobust.training.checkpoints import Checkpoints
-from ltrobust.training.records import Records, read
 from ltrobust.training.state import TrainState
 
 
@@ -133,7 +131,7 @@ def test_a_perturbation_is_taken_back_after_the_update(tiny):
     assert_close(before, after.weights.params, 1e-6)
 
 
-def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tmp_path):
+def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     mesh = mesh_of(1)
     method = class_wise(phases.make_method(tiny, "student"))
     ends = []
@@ -154,26 +152,16 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny, tm
         num_classes=10,
         batch_size=64,
     )
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        state, selection = loop.run_phase(
-            phase,
-            splits,
-            mesh=mesh,
-            teachers=inputs.teachers,
-            initial=None,
-            checkpoints=checkpoints,
-            checkpoint_minutes=10,
-            evaluator=evaluator,
-            records=Records(tmp_path),
-            about={},
-        )
+    records = []
+    services = loop.Services(evaluator=evaluator, record=records.append)
+    state, selection = loop.run_phase(phase, splits, mesh=mesh, teachers=inputs.teachers, services=services)
     assert int(state.method_state["epochs"]) == 2
     mean = jax.tree.map(lambda first, second: (first + second) / 2, *ends)
     jax.tree.map(np.testing.assert_allclose, (state.averaged.params, state.averaged.batch_stats), mean)
     np.testing.assert_allclose(state.method_state["scale"], 0.25, rtol=1e-5)
     np.testing.assert_allclose(state.method_state["label"], np.arange(10))
     assert int(selection.epoch) > 0
-    assert [record["epoch"] for record in read(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert [record["epoch"] for record in records] == [1, 2]
 
 
 def _outcome(**changes):

@@ -38,11 +38,10 @@ def short(**overrides: Any):
 def earlier(tmp_path_factory):
     """The workdir of a run of another width, with averaged weights, that was not evaluated."""
     workdir = tmp_path_factory.mktemp("earlier") / "robust-run"
-    workdir.mkdir()
-    config = short(**{"model.width": 3, "student.ema_decay": 0.5})
-    splits, mesh = experiment.load_splits(config), devices.make_mesh(jax.devices()[:1])
-    planned = {"student": phases.make_phase(config, "student", splits, mesh)}
-    experiment._run_phases(config, workdir, planned, {}, {}, splits, mesh, None)
+    one = devices.make_mesh(jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "make_mesh", lambda: one)
+        experiment.fit(short(**{"model.width": 3, "student.ema_decay": 0.5}), workdir)
     return workdir
 
 
