@@ -54,7 +54,7 @@ _ADOPT = flags.DEFINE_bool(
 )
 _VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
 _OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT, _VERSION)
-_FLAGS = ("config", *(flag.name for flag in _OWN))
+FLAGS = ("config", *(flag.name for flag in _OWN))
 
 
 def run() -> None:
@@ -62,7 +62,7 @@ def run() -> None:
     accept_all_characters()
     program = sys.modules["__main__"]
     program.__doc__ = program.__doc__ or __doc__  # what absl prints for --help ...
-    for name in _FLAGS:  # ... with the flags that it counts as the program's own
+    for name in FLAGS:  # ... with the flags that it counts as the program's own
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     app.run(main, flags_parser=parse)
 

@@ -156,7 +156,7 @@ def run(sweep: Sweep, out: Path) -> dict[str, str]:
                 states[cell.name] = "failed"
                 print(f"{title}: {error}", flush=True)
                 continue
-            if _at_work(folder):
+            if at_work(folder):
                 states[cell.name] = "elsewhere"
                 print(f"{title}: another process is at it", flush=True)
                 continue
@@ -176,7 +176,7 @@ def _left(sweep: Sweep, out: Path, number: int, began: float, worked: int) -> st
     return f"; {open_cells} left, about {minutes:.0f} minutes"
 
 
-def _at_work(folder: Path) -> bool:
+def at_work(folder: Path) -> bool:
     """Whether another process holds the run's folder."""
     if not is_lock(folder / "lock"):
         return False
@@ -204,7 +204,7 @@ def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
     if status == EXIT_STATUS:
         raise Preempted(f"{cell.name} was asked to stop; the same command goes on from what is saved.")
     if status or not card_of(folder, sweep.protocol):
-        if _at_work(folder):  # began between the question and the run
+        if at_work(folder):  # began between the question and the run
             return "elsewhere"
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+# Names of ten classes, five of which break a page that does not escape them.
+HOSTILE = ["<script>alert(1)</script>", "\"&amp;'", "</style>", "http://example.org", "-->", *"56789"]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

@@ -11,7 +11,6 @@ import pytest
 from ltrobust import compare, report, runs
 from ltrobust.evaluation import store
 
-HOSTILE = ["<script>alert(1)</script>", "\"&amp;'", "</style>", "http://example.org", "-->", *"56789"]
 SKILLS = {"plain": 0.6, "better": 0.8}
 
 
@@ -23,7 +22,7 @@ def made(tmp_path_factory):
         first = folder / f"{method}-seed0"
         first.mkdir()
         networks = {"student/last": skill} | ({"teacher/last": 0.5} if method == "plain" else {})
-        fabricated.write_run(first, names=HOSTILE, keep_images=method == "plain", skills=networks)
+        fabricated.write_run(first, names=pages.HOSTILE, keep_images=method == "plain", skills=networks)
         for seed in (1, 2):
             copy = folder / f"{method}-seed{seed}"
             shutil.copytree(first, copy)
@@ -69,7 +68,7 @@ def test_the_page_is_the_numbers_and_stands_alone(compared):
     numbers, page = compared
     drawn = pages.check_alone(page)
     assert len(drawn) == 1 + 2 * 2
-    assert all(name in page.text["pair1"] for name in HOSTILE[:5])
+    assert all(name in page.text["pair1"] for name in pages.HOSTILE[:5])
     pair = numbers["comparisons"][0]
     overall = pair["result"]["overall"]
     counted = next(row for row in page.rows["pair1"] if row[0] == "all images" and len(row) == 5)
@@ -211,7 +210,6 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage):
-    runs._warn.cache_clear()
     fabricated.write_run(tmp_path)
     other = fabricated.write_run(tmp_path, protocol="standard")
     other.write_text(DAMAGE[damage](other.read_text()))

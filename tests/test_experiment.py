@@ -192,7 +192,7 @@ def test_first_weights_that_do_not_fit_are_refused(finished, tmp_path, overrides
     [("runs/a", "a"), ("/x/runs/a/checkpoints/teacher", "a"), ("checkpoints/student", "student"), ("b/", "b")],
 )
 def test_cards_name_the_run_that_first_weights_are_of(path, run):
-    assert initial._run_of(path) == run
+    assert initial.run_of(path) == run
 
 
 def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeypatch):

@@ -39,14 +39,14 @@ def test_cards_written_at_once_all_have_a_name_and_their_content(tmp_path, links
 
 
 def test_a_name_that_another_process_takes_at_the_last_moment_is_left_to_it(tmp_path, links, monkeypatch):
-    real = files._rename_to_new
+    real = os.link
 
     def late(partial, path):
         if path.name == "quick.json":
             path.write_text("theirs")
         real(partial, path)
 
-    monkeypatch.setattr(files, "_rename_to_new", late)
+    monkeypatch.setattr(os, "link", late)
     assert files.write_new_json(tmp_path / "quick.json", {}).name == "quick-2.json"
     assert (tmp_path / "quick.json").read_text() == "theirs"
     with pytest.raises(FileExistsError, match=r"quick\.json exists; nothing is overwritten"):

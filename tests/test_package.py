@@ -40,9 +40,9 @@ def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
     for words in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "theirs"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     monkeypatch.setattr(cards, "__file__", str(installed))
-    assert cards._commit() == "unknown"
+    assert cards.commit() == "unknown"
     subprocess.run(["git", "add", "environment"], cwd=tmp_path, check=True)
-    assert len(cards._commit().removesuffix("+changes")) == 40
+    assert len(cards.commit().removesuffix("+changes")) == 40
 
 
 def test_the_command_is_main_py_from_anywhere(tmp_path):
@@ -65,7 +65,7 @@ def test_help_names_the_commands_own_flags(tmp_path):
         [*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert told.stdout.startswith(cli.__doc__ or "-")
-    for name in cli._FLAGS:
+    for name in cli.FLAGS:
         assert re.search(rf"\n  --(\[no\])?{name}: ", told.stdout), name
 
 

@@ -259,14 +259,17 @@ def test_a_tpu_is_joined_to_its_slice_and_a_tpu_without_a_slice_is_one_process(m
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(processes, "_platforms", lambda: ["tpu", "cpu"])
-    service = jax.config.jax_enable_preemption_service
-    processes.start(patience=7)
-    assert calls[0]["heartbeat_timeout_seconds"] == 7
-    assert "coordinator_address" not in calls[0]
-    with pytest.raises(ValueError, match="should be defined"):
-        processes.start("auto")
-    jax.config.update("jax_enable_preemption_service", service)
+    before = {name: getattr(jax.config, name) for name in ("jax_platforms", "jax_enable_preemption_service")}
+    jax.config.update("jax_platforms", "tpu,cpu")
+    try:
+        processes.start(patience=7)
+        assert calls[0]["heartbeat_timeout_seconds"] == 7
+        assert "coordinator_address" not in calls[0]
+        with pytest.raises(ValueError, match="should be defined"):
+            processes.start("auto")
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def test_with_one_process_values_pass_unchanged():

@@ -154,7 +154,7 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
 
 def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, monkeypatch, capsys):
     answers = {"fails-seed0": [True, False]}  # free when asked first, taken when its run could not begin
-    monkeypatch.setattr(sweep, "_at_work", lambda folder: (answers.get(folder.name) or [False]).pop())
+    monkeypatch.setattr(sweep, "at_work", lambda folder: (answers.get(folder.name) or [False]).pop())
     with pytest.raises(SystemExit):
         go()
     printed = capsys.readouterr().out

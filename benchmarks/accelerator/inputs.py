@@ -105,10 +105,10 @@ def collect_wheels(out: Path) -> list[Path]:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()]
             raise ValueError(f"pip could not download {', '.join(wanted)}: {lines[-1] if lines else 'no message'}")
-        return [_python_only(wheel, out) for wheel in sorted(Path(folder).glob("*.whl"))]
+        return [python_only(wheel, out) for wheel in sorted(Path(folder).glob("*.whl"))]
 
 
-def _python_only(wheel: Path, out: Path) -> Path:
+def python_only(wheel: Path, out: Path) -> Path:
     """Copies a pure wheel without its data files: examples may be many times the size of the code."""
     if not wheel.name.endswith("-none-any.whl"):
         raise ValueError(

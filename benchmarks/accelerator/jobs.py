@@ -145,14 +145,14 @@ def _counts(data: str, validation_fraction: float) -> tuple[int, int]:
 
 
 @functools.cache
-def _floors() -> dict[str, Any]:
+def floors() -> dict[str, Any]:
     """`benchmarks/results/floors.json`."""
     return json.loads((ROOT / "benchmarks" / "results" / "floors.json").read_text())
 
 
 def training_work(run: Run, data: str) -> float:
     """FLOPs of a run's phases: steps times images times those of one image in a step."""
-    per_image = _floors()["networks"][run.value("model.name")]["step_flops"]
+    per_image = floors()["networks"][run.value("model.name")]["step_flops"]
     fraction = run.value("data.validation_fraction")
 
     def phase(name: str) -> float:
@@ -173,7 +173,7 @@ def evaluation_work(run: Run, data: str) -> float:
     AutoAttack's 1,000 steps of APGD (2 passes each), 900 of FAB (3) and 5,000 queries of Square. The sanity panel's
     attacks are about 750 passes for each image.
     """
-    forward = _floors()["networks"][run.value("model.name")]["forward_flops"]
+    forward = floors()["networks"][run.value("model.name")]["forward_flops"]
     networks = 2 if run.value("student.method") == "self_distillation" else 1
     quick = QUICK_IMAGES * (2 + 0.5 * 3 * 40)
     classes = _TRAINING_CLASSES[data][0]

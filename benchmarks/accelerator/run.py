@@ -20,8 +20,10 @@ from benchmarks.accelerator.part import FAILED, slug
 from ltrobust.files import hold
 from ltrobust.preemption import EXIT_STATUS
 
-# What a job is given to save its work when the time is up, and how often the runner says what it does.
-_GRACE, _HEARTBEAT = 20.0, 20.0
+# Seconds that a job is given to save its work when the time is up.
+GRACE = 20.0
+# Seconds between the lines that say what the runner does.
+_HEARTBEAT = 20.0
 # The process of a job; its name and flags follow.
 COMMAND = (sys.executable, "-m", "benchmarks.accelerator", "part")
 # Exit status of a job that was stopped and can be resumed.
@@ -277,7 +279,7 @@ def stop(process: subprocess.Popen) -> None:
     """Asks a process to save and stop, and ends it if it does not."""
     process.terminate()
     try:
-        process.wait(_GRACE)
+        process.wait(GRACE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -53,10 +53,10 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     table = speed.plain(rows)
     (context.folder / f"{part.name}.md").write_text(table)
     print(table, flush=True)
-    return {"rows": len(rows), "left_out": left_out} | _rate(rows)
+    return {"rows": len(rows), "left_out": left_out} | rate(rows)
 
 
-def _rate(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def rate(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """TFLOP/s of our AT-BSL step in bfloat16 at the recipe's batch, which the queue plans with."""
     wanted = {"method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
     for row in rows:
@@ -71,20 +71,20 @@ Measured = tuple[argparse.Namespace, list[dict[str, Any]], list[str]]
 def steps(context: Context) -> Measured:
     """The recipe's step, batch 128, in bfloat16, against PyTorch as released and tuned."""
     words = [f"--methods={METHODS}", "--batches=128", "--dtypes=bfloat16", "--torch_dtypes=bfloat16"]
-    return _steps(context, words + ["--against=torch"] * _has("torch"))
+    return training_steps(context, words + ["--against=torch"] * _has("torch"))
 
 
 def precisions(context: Context) -> Measured:
     """The same step in float32 and TensorFloat-32."""
-    return _steps(context, [f"--methods={METHODS}", "--batches=128", "--dtypes=tf32,float32"])
+    return training_steps(context, [f"--methods={METHODS}", "--batches=128", "--dtypes=tf32,float32"])
 
 
 def larger_batches(context: Context) -> Measured:
     """The step in bfloat16 at larger batches."""
-    return _steps(context, [f"--methods={METHODS}", "--batches=512,1024", "--dtypes=bfloat16"])
+    return training_steps(context, [f"--methods={METHODS}", "--batches=512,1024", "--dtypes=bfloat16"])
 
 
-def _steps(context: Context, words: Sequence[str]) -> Measured:
+def training_steps(context: Context, words: Sequence[str]) -> Measured:
     """Training steps, a network, method and batch after another, as long as there is time for one more."""
     given = train_step.flags().parse_args(
         ["--networks=resnet18", "--steps=5", "--lean", "--repeats=5", *words, *(_DRY if context.dry else ())]

@@ -182,7 +182,7 @@ def _randaugment_table(height: int, width: int) -> Operation:
     rows = [
         operation
         for name in RANDAUGMENT_OPERATIONS
-        for operation in _both_signs(name, RANDAUGMENT_LEVEL, RANDAUGMENT_TOP_LEVEL, height, width)
+        for operation in both_signs(name, RANDAUGMENT_LEVEL, RANDAUGMENT_TOP_LEVEL, height, width)
     ]
     return jax.tree.map(lambda *fields: np.stack(fields), *rows)
 
@@ -195,13 +195,13 @@ def _autoaugment_table(height: int, width: int) -> Operation:
         operation
         for pair in AUTOAUGMENT_PAIRS
         for name, _, level in pair
-        for operation in (*_both_signs(name, level, AUTOAUGMENT_TOP_LEVEL, height, width), left_out)
+        for operation in (*both_signs(name, level, AUTOAUGMENT_TOP_LEVEL, height, width), left_out)
     ]
     shape = (len(AUTOAUGMENT_PAIRS), 2, 3)
     return jax.tree.map(lambda *fields: np.stack(fields).reshape(*shape, *fields[0].shape), *rows)
 
 
-def _both_signs(name: str, level: int, top_level: int, height: int, width: int) -> tuple[Operation, Operation]:
+def both_signs(name: str, level: int, top_level: int, height: int, width: int) -> tuple[Operation, Operation]:
     """The operation with sign + and with sign -; the same twice where it has no sign."""
     magnitude = magnitude_at_level(name, level, top_level, height=height, width=width)
     opposite = magnitude if name in ("posterize", "solarize") else -magnitude

@@ -10,9 +10,9 @@ import PIL
 from PIL import Image, features
 
 # Largest side of a grid in pixels. CIFAR images take 1,602 bytes each in grids of this size, 1,644 with twice the side.
-_SIDE = 1024
+SIDE = 1024
 # Method 6 takes 6 times as long for 0.05 % fewer bytes.
-_WEBP = {"lossless": True, "quality": 100, "method": 5}
+WEBP = {"lossless": True, "quality": 100, "method": 5}
 
 
 def codec() -> str:
@@ -28,7 +28,7 @@ def codec() -> str:
 
 def capacity(height: int, width: int) -> int:
     """How many images of this size `encode` should be given at once."""
-    return max(1, _SIDE // width) * max(1, _SIDE // height)
+    return max(1, SIDE // width) * max(1, SIDE // height)
 
 
 def encode(images: np.ndarray) -> bytes:
@@ -43,14 +43,14 @@ def encode(images: np.ndarray) -> bytes:
     number, height, width, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(f"images have {channels} channels; a pack holds grey (1) or RGB (3) images. Convert them.")
-    columns = min(number, max(1, _SIDE // width))
+    columns = min(number, max(1, SIDE // width))
     rows = -(-number // columns)
     cells = np.zeros((rows * columns, height, width, channels), np.uint8)
     cells[:number] = images
     grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     grid = grid.reshape(rows * height, columns * width, channels)
     file = io.BytesIO()
-    Image.fromarray(np.repeat(grid, 3 // channels, axis=-1)).save(file, "WEBP", **_WEBP)
+    Image.fromarray(np.repeat(grid, 3 // channels, axis=-1)).save(file, "WEBP", **WEBP)
     return file.getvalue()
 
 

@@ -20,7 +20,7 @@ NAMED = 20
 # At a time: pixels as float32, pairs whose pixels are compared, and rows of the table of hash distances.
 _PIXELS, _CHUNK, _ROWS = 1 << 24, 2000, 64
 # Of images with nearly the same hash, as many are looked at: where a thousand look alike, 20 are enough to find one.
-_CANDIDATES = 20
+CANDIDATES = 20
 
 
 class Pairs(NamedTuple):
@@ -176,7 +176,7 @@ def _nearest(first: _Part, second: _Part, rest: np.ndarray) -> np.ndarray:
         for i in range(0, len(row), _CHUNK):
             r, c = row[i : i + _CHUNK], column[i : i + _CHUNK]
             own, others = second.images[rest[block[r]]], first.images[candidates[c]]
-            alike = (_centred(own) * _centred(others)).sum(axis=1)
+            alike = (centred(own) * centred(others)).sum(axis=1)
             for k in np.flatnonzero(alike >= CORRELATION):
                 if alike[k] >= highest[r[k]]:
                     highest[r[k]], best[block[r[k]]] = alike[k], candidates[c[k]]
@@ -186,14 +186,14 @@ def _nearest(first: _Part, second: _Part, rest: np.ndarray) -> np.ndarray:
 def _closest(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of distances up to `BITS`; the smallest of each row where there are very many."""
     row, column = np.nonzero(apart <= BITS)
-    if len(row) <= _CANDIDATES * len(apart) or apart.shape[1] <= _CANDIDATES:
+    if len(row) <= CANDIDATES * len(apart) or apart.shape[1] <= CANDIDATES:
         return row, column
-    column = np.argpartition(apart, _CANDIDATES, axis=1)[:, :_CANDIDATES]
+    column = np.argpartition(apart, CANDIDATES, axis=1)[:, :CANDIDATES]
     row, rank = np.nonzero(np.take_along_axis(apart, column, axis=1) <= BITS)
     return row, column[row, rank]
 
 
-def _centred(images: np.ndarray) -> np.ndarray:
+def centred(images: np.ndarray) -> np.ndarray:
     """float32 [N, H*W*C] of mean 0 and length 1."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)

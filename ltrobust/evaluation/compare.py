@@ -156,11 +156,11 @@ def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     counts = _outcomes(first, second, labels, 1).sum(axis=0)
     share = counts / counts.sum()
     names = ("both", "only_first", "only_second", "neither")
-    return {"images": int(counts.sum()), **dict(zip(names, share.tolist(), strict=True)), "kappa": _kappa(counts)}
+    return {"images": int(counts.sum()), **dict(zip(names, share.tolist(), strict=True)), "kappa": cohens_kappa(counts)}
 
 
-def _kappa(counts: np.ndarray) -> dict[str, float | None]:
-    """Cohen's kappa of outcomes [4]."""
+def cohens_kappa(counts: np.ndarray) -> dict[str, float | None]:
+    """Cohen's kappa of the numbers `[both, only_first, only_second, neither]`, with its interval, see `agreement`."""
     n = counts.sum()
     table = counts.reshape(2, 2) / n
     rows, columns = table.sum(axis=1), table.sum(axis=0)

@@ -30,7 +30,7 @@ _FEW = (2, 4, 8, 16, 32)
 _OUTPUTS, _DEPTH = 16, 8  # a product with at most so many outputs and a multiple of so many terms needs 2 rows
 _POSITIONS = 256
 _ELEMENTS = 4096
-_EXPENSIVE = 2e9  # multiplications and additions of ROWS rows, above which fewer are worth a trace
+EXPENSIVE = 2e9  # multiplications and additions of ROWS rows, above which fewer are worth a trace
 
 
 def rows(
@@ -39,6 +39,8 @@ def rows(
     image_shape: tuple[int, ...],
     num_classes: int,
     wanted: int,
+    *,
+    expensive: float = EXPENSIVE,
 ) -> int:
     """The fewest rows, at least `wanted`, with the bits of a batch of 64 or more; 64 where it is not worth a look.
 
@@ -48,12 +50,13 @@ def rows(
       image_shape: height, width and channels.
       num_classes: logits, over which losses sum.
       wanted: images that there are.
+      expensive: multiplications and additions of 64 rows, from which on fewer rows are worth a trace.
     """
     candidates = [number for number in _FEW if number >= wanted]
     if not candidates:
         return ROWS
     large = _operations(functions, variables, image_shape, ROWS)
-    if sum(map(_cost, large)) < _EXPENSIVE:
+    if sum(map(_cost, large)) < expensive:
         return ROWS
     for number in candidates:
         if not _same_side(number * num_classes, ROWS * num_classes):

@@ -55,17 +55,17 @@ def panel(
     found = [
         sanity_runs.radius(runs),
         _subsets(runs),
-        _validity(runs),
-        _bookkeeping(runs, test_labels),
+        validity(runs),
+        bookkeeping(runs, test_labels),
         *sanity_runs.items(runs),
         _kinds(runs),
         *sanity_probes.items(runs),
         _probabilities(runs),
-        _ties(runs),
+        ties(runs),
         _classes(runs),
         _trace(runs),
-        _dead_classes(runs),
-        _selection(selected_on),
+        dead_classes(runs),
+        selection(selected_on),
         control.item(),
         *(stated(identifier, "skipped", reason) for identifier, reason in _LEFT_OUT.items()),
     ]
@@ -80,7 +80,7 @@ def _subsets(runs: Runs) -> Item:
     return measured("P02", runs.per_class(stray), runs.per_class(runs.labels >= 0), note=note)
 
 
-def _validity(runs: Runs) -> Item:
+def validity(runs: Runs) -> Item:
     """P03: each counted success is in ball and bounds and not right; claims that verification refuted are told."""
     invalid = np.zeros(len(runs.labels), bool)
     largest, refuted = 0.0, 0
@@ -94,7 +94,7 @@ def _validity(runs: Runs) -> Item:
     return measured("P03", runs.per_class(invalid), runs.per_class(runs.labels >= 0), note=note)
 
 
-def _bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
+def bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
     """P04: ids are unique, each attack judged exactly the images it had to, and the test set is complete."""
     session, ids = runs.session, runs.session.subject.ids
     unjudged = np.zeros(len(ids), bool)
@@ -134,7 +134,7 @@ def _probabilities(runs: Runs) -> Item:
     return stated("P22", "fail" if probabilities(logits) else "pass", evidence)
 
 
-def _ties(runs: Runs) -> Item:
+def ties(runs: Runs) -> Item:
     """P23: on clean images between any classes, on adversarial ones between the label and another."""
     highest = np.sort(np.asarray(runs.session.clean.logits), axis=1)[:, -2:]
     clean = highest[:, 0] == highest[:, 1]
@@ -165,7 +165,7 @@ def _trace(runs: Runs) -> Item:
     return stated("P25", status, "; ".join(parts) or "none")
 
 
-def _dead_classes(runs: Runs) -> Item:
+def dead_classes(runs: Runs) -> Item:
     """P27: classes with images that are never predicted, and one class that takes most predictions."""
     predicted = np.bincount(runs.session.predictions["clean"], minlength=runs.num_classes)
     share, most = float(np.max(predicted)) / len(runs.labels), int(np.argmax(predicted))
@@ -176,7 +176,7 @@ def _dead_classes(runs: Runs) -> Item:
     return stated("P27", "fail" if collapsed else "pass", evidence, per_class)
 
 
-def _selection(selected_on: str | None) -> Item:
+def selection(selected_on: str | None) -> Item:
     """P31: as the caller tells."""
     if selected_on is None:
         return stated("P31", "skipped", "not told by what the network was selected")

@@ -46,7 +46,7 @@ def items(runs: Runs) -> list[Item]:
     """P17, P20, P21, P28, P29."""
     program = _gradient_program(runs)
     clean, started = _probe(runs, program, 0.0), _probe(runs, program, runs.session.driver.threat.epsilon)
-    return [_zero_gradients(runs, started), _randomised(runs), _batches(runs), _repeated(runs), _precision(runs, clean)]
+    return [_zero_gradients(runs, started), randomised(runs), batches(runs), _repeated(runs), precision(runs, clean)]
 
 
 def _losses(num_classes: int) -> dict[str, Callable[[jax.Array, jax.Array], jax.Array]]:
@@ -105,7 +105,7 @@ def _part(runs: Runs, rows: np.ndarray) -> Subject:
     return Subject(whole.variables, whole.images[rows], whole.labels[rows], whole.ids[rows])
 
 
-def _exact_logits(runs: Runs, rows: np.ndarray) -> np.ndarray:
+def exact_logits(runs: Runs, rows: np.ndarray) -> np.ndarray:
     """Logits [len(rows), K] of the exact network, in batches of these images in this order."""
     return np.asarray(runs.session.driver.clean(_part(runs, rows)).logits)
 
@@ -121,10 +121,10 @@ def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.where(first == second, 0, np.abs(first - second))
 
 
-def _randomised(runs: Runs) -> Item:
+def randomised(runs: Runs, logits_of: Callable[[Runs, np.ndarray], np.ndarray] = exact_logits) -> Item:
     """P20: forwards of the same batch, predictions and directions of the logits compared image by image."""
     rows = runs.sample(FORWARD_IMAGES)
-    logits = np.array([_exact_logits(runs, rows) for _ in range(FORWARDS)])
+    logits = np.array([logits_of(runs, rows) for _ in range(FORWARDS)])
     bounded = _without_infinities(logits)
     unit = bounded / (np.linalg.norm(bounded, axis=-1, keepdims=True) + 1e-10)
     distance = np.max([np.linalg.norm(unit - other, axis=-1).max(axis=0) for other in unit], axis=0)
@@ -137,7 +137,7 @@ def _randomised(runs: Runs) -> Item:
     return measured("P20", runs.per_class(rows[changed]), runs.per_class(rows), note=note)
 
 
-def _batches(runs: Runs) -> Item:
+def batches(runs: Runs) -> Item:
     """P21: an image in its batch, alone, and among others in another order; relative to its largest logit."""
     rows = runs.sample(BATCH_IMAGES)
     subject, reference = runs.session.subject, np.asarray(runs.session.clean.logits)[rows]
@@ -150,7 +150,7 @@ def _batches(runs: Runs) -> Item:
     alone = np.concatenate([exact(subject.variables, subject.gather(rows[[k]])) for k in range(len(rows))])
     order = np.random.RandomState(1).permutation(len(rows))
     shuffled = np.empty_like(reference)
-    shuffled[order] = _exact_logits(runs, rows[order])
+    shuffled[order] = exact_logits(runs, rows[order])
     same, largest = np.ones(len(rows), bool), np.zeros(len(rows))
     for other in (alone, shuffled):
         same &= np.argmax(other, axis=-1) == np.argmax(reference, axis=-1)
@@ -191,7 +191,7 @@ def _repeated(runs: Runs) -> Item:
     return measured("P28", runs.per_class(changed), runs.per_class(rows), note=note)
 
 
-def _precision(runs: Runs, clean: Probe) -> Item:
+def precision(runs: Runs, clean: Probe) -> Item:
     """P29: clean predictions that differ between search and exact network, and robust images that a claim was made of.
 
     A refuted claim changes nothing where the search went on and found a point that the exact network confirms.

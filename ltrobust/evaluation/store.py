@@ -60,7 +60,7 @@ class Store:
                 record["adversarial_at"] = self._images.tell()
                 self._images.write(np.ascontiguousarray(images[position], "<f4").tobytes())
             self.verdicts.setdefault(attack, {})[int(record["image"])] = record
-            lines.append(_line(record))
+            lines.append(encode(record))
         if self._images is not None:
             self._images.flush()
         self._lines.write(b"".join(lines))
@@ -206,7 +206,7 @@ def parse(content: bytes) -> tuple[dict[str, dict[int, dict[str, Any]]], int]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """What `_line` was given; a ValueError for a line that is not whole."""
+    """What `encode` was given; a ValueError for a line that is not whole."""
     content, _, end = line.rpartition(b',"crc":')
     content += b"}"
     if end != b'"%08x"}' % zlib.crc32(content):
@@ -214,7 +214,7 @@ def _record(line: bytes) -> dict[str, Any]:
     return json.loads(content)
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
+def encode(record: Mapping[str, Any]) -> bytes:
     """A record as it is written: one line of JSON that ends with the checksum of what stands before."""
     content = json.dumps(without_nan(record), separators=(",", ":"))
     return f'{content[:-1]},"crc":"{zlib.crc32(content.encode()):08x}"}}\n'.encode()

@@ -240,8 +240,8 @@ def frl(
 
         boundary = excess(clean - robust)
         return {
-            "clean": _limited(state["clean"] + now * excess(1 - clean), limit),
-            "boundary": _limited(state["boundary"] + 2 * now * boundary, limit),
+            "clean": limited(state["clean"] + now * excess(1 - clean), limit),
+            "boundary": limited(state["boundary"] + 2 * now * boundary, limit),
             "margin": state["margin"] + (margin_rate * boundary if remargin else 0.0),
         }
 
@@ -267,7 +267,7 @@ def class_shares(multipliers: jax.Array) -> jax.Array:
     return 1 / len(multipliers) + multipliers - jnp.mean(multipliers)
 
 
-def _limited(multipliers: jax.Array, limit: float) -> jax.Array:
+def limited(multipliers: jax.Array, limit: float) -> jax.Array:
     """At least 0, and scaled to the sum `limit` where they exceed it."""
     positive = jnp.maximum(multipliers, 0)
     return positive * jnp.minimum(1.0, limit / jnp.maximum(jnp.sum(positive), 1e-30))

@@ -30,7 +30,7 @@ _TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # D
 _KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # K
 _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))  # O
 _MIRRORED = (3, 1, 2, 0)  # the rows of K for a kernel in reverse order
-_CACHE = 8_400_000  # bytes that transformed tiles and products together may take
+CACHE = 8_400_000  # bytes that transformed tiles and products together may take
 _CHANNELS, _TILES = 32, 64  # fewer than these, the transformations cost more than the products that they save
 _GRADIENT_CHANNELS = 64  # the same for the kernel gradient
 _DTYPES = (jnp.float32, jnp.float64)
@@ -72,7 +72,7 @@ def convolve(
         return parts.reshape(-1, height, width, outputs)
 
     held = 4 * height * width * sum(kernel.shape[2:]) * images.dtype.itemsize
-    together = _together(len(images), held, _CACHE)
+    together = _together(len(images), held, CACHE)
     if together == len(images):
         return some(images)
     return jnp.moveaxis(lax.map(some, _groups(images, together)), 0, 1).reshape(-1, height, width, outputs)
@@ -91,7 +91,7 @@ def kernel_gradient(images: jax.Array, cotangent: jax.Array, padding: Sequence[t
     channels, (_, height, width, outputs) = images.shape[-1], cotangent.shape
     held = 4 * height * width * (channels + outputs) * images.dtype.itemsize
     # Each group puts out 16 products: a group of images that hold less than those would spend its time on them.
-    together = _together(len(images), held, max(_CACHE, 16 * channels * outputs * images.dtype.itemsize))
+    together = _together(len(images), held, max(CACHE, 16 * channels * outputs * images.dtype.itemsize))
     if together == len(images):
         return some((images, cotangent))
     return jnp.sum(lax.map(some, (_groups(images, together), _groups(cotangent, together))), axis=0)

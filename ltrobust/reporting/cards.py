@@ -51,7 +51,7 @@ def software() -> dict[str, str]:
     """
     versions = {name: _version(name) for name in _PACKAGES}
     # The running code's own, which installed metadata may not be: a checkout has none, or those of another day.
-    own = {"python": sys.version.split()[0], "commit": _commit(), "ltrobust": ltrobust.__version__}
+    own = {"python": sys.version.split()[0], "commit": commit(), "ltrobust": ltrobust.__version__}
     return own | versions
 
 
@@ -149,7 +149,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the checkout that this file is in, `+changes` if it was edited.
 
     Outside of a checkout it is what the environment variable `LTROBUST_COMMIT` says, for copies of a working tree that
@@ -158,10 +158,10 @@ def _commit() -> str:
     try:
         # An environment inside of somebody's repository is no checkout of this project.
         _git("ls-files", "--error-unmatch", Path(__file__).name)
-        commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+        head, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("LTROBUST_COMMIT") or "unknown"
-    return commit + ("+changes" if changed else "")
+    return head + ("+changes" if changed else "")
 
 
 def _git(*words: str) -> str:

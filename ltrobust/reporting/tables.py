@@ -22,7 +22,7 @@ def render(card: Mapping[str, Any]) -> str:
         [
             name if column == columns[0] else "",
             names[column],
-            *(_percent(network["columns"][column][view]) for view in _VIEWS),
+            *(percent(network["columns"][column][view]) for view in _VIEWS),
         ]
         for name, network in networks.items()
         for column in columns
@@ -39,7 +39,7 @@ def render_classes(card: Mapping[str, Any], network: str) -> str:
         [
             names[index],
             str(counts[index]),
-            *(_percent(column["per_class"][index]) for column in columns.values()),
+            *(percent(column["per_class"][index]) for column in columns.values()),
         ]
         for index in _shown(len(names))
     ]
@@ -90,7 +90,7 @@ def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
     return "".join(f"\n  {words[item['status']]}: {item['check']} ({item['id']}): {item['evidence']}" for item in found)
 
 
-def _percent(estimate: Mapping[str, Any]) -> str:
+def percent(estimate: Mapping[str, Any]) -> str:
     """`34.12 [33.2, 35.1]`, or a dash where there is no value. Bounds, because intervals are not symmetric."""
     if estimate["value"] is None or estimate["value"] != estimate["value"]:
         return "-"

@@ -101,7 +101,7 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
         )
     described = {
         "from": "checkpoint",
-        "path": _run_of(path),
+        "path": run_of(path),
         "phase": about["phase"],
         "weights": "last",
         "step": step,
@@ -112,7 +112,7 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
     return Initial(weights, described)
 
 
-def _run_of(path: str) -> str:
+def run_of(path: str) -> str:
     """The name of a run's workdir, whose path may end in `checkpoints/PHASE`."""
     *_, run, folder, phase = "", "", *Path(path).parts
     return run if folder == "checkpoints" and run else phase

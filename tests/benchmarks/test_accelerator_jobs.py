@@ -56,7 +56,7 @@ def test_work_is_that_of_the_phases_which_the_configuration_makes(job, run):
     splits = splits_of(config, *((100, 500) if job.packs == ("cifar100",) else (10, 5000)))
     names = ["student"] if config.student.method != "self_distillation" else ["teacher", "student"]
     mesh = devices.make_mesh(devices.make_mesh().devices.flat[:1])
-    per_image = jobs._floors()["networks"][config.model.name]["step_flops"]
+    per_image = jobs.floors()["networks"][config.model.name]["step_flops"]
     work = 0.0
     for name in names:
         phase = phases.make_phase(config, name, splits, mesh)

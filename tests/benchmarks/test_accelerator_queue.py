@@ -320,7 +320,7 @@ def child(given, monkeypatch):
 
     def set_kind(kind: str) -> argparse.Namespace:
         monkeypatch.setattr(run, "COMMAND", (sys.executable, "-c", CHILD, kind))
-        monkeypatch.setattr(run, "_GRACE", 0.5)
+        monkeypatch.setattr(run, "GRACE", 0.5)
         return given
 
     return set_kind
@@ -492,13 +492,13 @@ def test_a_wheel_is_kept_without_its_data_and_compiled_ones_are_refused(tmp_path
             file.writestr(name, name)
     out = tmp_path / "out"
     out.mkdir()
-    kept = inputs._python_only(wheel, out)
+    kept = inputs.python_only(wheel, out)
     with zipfile.ZipFile(kept) as file:
         assert sorted(file.namelist()) == ["some-1.0.dist-info/METADATA", "some/code.py"]
     kept.write_text("mine")
-    assert inputs._python_only(wheel, out).read_text() == "mine"
+    assert inputs.python_only(wheel, out).read_text() == "mine"
     with pytest.raises(ValueError, match="compiled code"):
-        inputs._python_only(tmp_path / "some-1.0-cp312-cp312-linux_x86_64.whl", out)
+        inputs.python_only(tmp_path / "some-1.0-cp312-cp312-linux_x86_64.whl", out)
 
 
 @contextlib.contextmanager

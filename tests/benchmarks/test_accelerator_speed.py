@@ -31,8 +31,8 @@ def row(**changes) -> dict:
 
 def test_the_rate_is_that_of_our_step_of_at_bsl_in_bfloat16_at_the_recipe_s_batch():
     others = [row(batch=512), row(dtype="tf32"), row(form="torch tuned"), row(method="self_distillation")]
-    assert speed._rate([*others, row(gflop_per_second=measure.spread([1e5, 2e5, 3e5]))]) == {"at_bsl_tflops": 200.0}
-    assert speed._rate(others) == {}
+    assert speed.rate([*others, row(gflop_per_second=measure.spread([1e5, 2e5, 3e5]))]) == {"at_bsl_tflops": 200.0}
+    assert speed.rate(others) == {}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ WORDS = ["--methods=at_bsl,self_distillation", "--batches=512,1024", "--dtypes=b
 
 def test_every_case_is_measured_as_long_as_there_is_time(compared):
     context = Context(dry=False)
-    _, rows, left_out = speed._steps(context, WORDS)
+    _, rows, left_out = speed.training_steps(context, WORDS)
     assert [(method, batch) for method, batch, _ in compared] == [
         ("at_bsl", 512),
         ("self_distillation", 512),
@@ -71,7 +71,7 @@ def test_cases_for_which_no_time_is_left_are_named(monkeypatch):
         return [row(method=method, batch=batch)]
 
     monkeypatch.setattr(speed.train_step, "compare", compare)
-    _, rows, left_out = speed._steps(context, WORDS)
+    _, rows, left_out = speed.training_steps(context, WORDS)
     assert len(rows) == 2
     assert left_out == ["at_bsl, batch 1024: 10 s left", "self_distillation, batch 1024: 10 s left"]
 
@@ -83,7 +83,9 @@ def test_our_rows_survive_a_pytorch_that_fails(monkeypatch, capsys):
         return [row(method=method, batch=batch)]
 
     monkeypatch.setattr(speed.train_step, "compare", compare)
-    _, rows, left_out = speed._steps(Context(dry=False), ["--methods=at_bsl", "--batches=128", "--against=torch"])
+    _, rows, left_out = speed.training_steps(
+        Context(dry=False), ["--methods=at_bsl", "--batches=128", "--against=torch"]
+    )
     assert len(rows) == 1
     reason = "ImportError: libcublas.so.12: cannot open shared object file"
     assert left_out == [f"at_bsl, batch 128 against PyTorch: {reason}"]
@@ -97,7 +99,7 @@ def test_a_batch_that_does_not_fit_leaves_the_rows_of_the_others(monkeypatch):
         return [row(method=method, batch=batch)]
 
     monkeypatch.setattr(speed.train_step, "compare", compare)
-    _, rows, left_out = speed._steps(Context(dry=False), WORDS)
+    _, rows, left_out = speed.training_steps(Context(dry=False), WORDS)
     assert [found["batch"] for found in rows] == [512, 512]
     assert len(left_out) == 2
 

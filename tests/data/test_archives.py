@@ -128,11 +128,11 @@ def test_the_second_load_is_from_the_cache_and_another_archive_is_read_again(tmp
     data = invent("mnist")
     place("mnist", publish("mnist", data), tmp_path / "data")
     first = load("mnist", "train", tmp_path / "data", tmp_path / "cache")
-    read = archives._read
-    monkeypatch.setattr(archives, "_read", None)
-    second = load("mnist", "train", tmp_path / "data", tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        unread = dataclasses.replace(archives.LAYOUTS["mnist"], read=None)
+        patch.setitem(archives.LAYOUTS, "mnist", unread)
+        second = load("mnist", "train", tmp_path / "data", tmp_path / "cache")
     np.testing.assert_array_equal(first.images, second.images)
-    monkeypatch.setattr(archives, "_read", read)
     monkeypatch.setattr(logging, "warning", lambda *_: None)
     images, labels = data["train"]
     place("mnist", publish("mnist", {**data, "train": (255 - images, labels)}), tmp_path / "data")

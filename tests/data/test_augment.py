@@ -260,7 +260,7 @@ def test_every_table_row_is_what_pillow_does_at_that_level():
         {(9, name, level) for pair in AUTOAUGMENT_PAIRS for name, _, level in pair}
     ):
         magnitude = magnitude_at_level(name, level, top_level, height=32, width=32)
-        rows = augment_module._both_signs(name, level, top_level, 32, 32)
+        rows = augment_module.both_signs(name, level, top_level, 32, 32)
         for row, (_, value) in zip(rows, signed(name, magnitude), strict=True):
             difference = np.asarray(apply_to_each(image[None], row))[0].astype(int) - pillow(name, value, image)
             assert difference.min() >= 0, (name, value)

@@ -74,11 +74,11 @@ def test_one_scene_over_and_over_is_found_without_comparing_every_pair(monkeypat
     scene = random.randint(0, 256, (1, 32, 32, 3))
     images = np.clip(scene + random.randint(-3, 4, (400, 32, 32, 3)), 0, 255).astype(np.uint8)
     compared = []
-    centred = overlap._centred
-    monkeypatch.setattr(overlap, "_centred", lambda found: compared.append(len(found)) or centred(found))
+    centred = overlap.centred
+    monkeypatch.setattr(overlap, "centred", lambda found: compared.append(len(found)) or centred(found))
     pairs = overlap.find(images[:300], images[300:])
     assert len(pairs.second) == 100
-    assert sum(compared) <= 2 * 100 * overlap._CANDIDATES
+    assert sum(compared) <= 2 * 100 * overlap.CANDIDATES
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 1), (8, 8, 1), (28, 28, 1), (96, 96, 3)])

@@ -55,7 +55,7 @@ def write_digits(folder: pathlib.Path, imbalance_ratio: float = 10, **settings) 
 def digits(tmp_path_factory) -> pathlib.Path:
     """A pack of the digits at ratio 10, in several files for each split."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mosaic, "_SIDE", 128)
+        patch.setattr(mosaic, "SIDE", 128)
         return write_digits(tmp_path_factory.mktemp("packs") / "digits")
 
 
@@ -106,7 +106,7 @@ def make_splits(source: sources.Split, imbalance_ratio: float, profile="exp", se
 )
 def test_a_grid_gives_back_every_image_exactly(number, size, channels, levels, side, seed):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mosaic, "_SIDE", side)
+        patch.setattr(mosaic, "SIDE", side)
         number = min(number, mosaic.capacity(*size))
         images = np.random.RandomState(seed).randint(0, levels, (number, *size, channels)).astype(np.uint8)
         content = mosaic.encode(images)
@@ -116,7 +116,7 @@ def test_a_grid_gives_back_every_image_exactly(number, size, channels, levels, s
 
 
 def test_a_grid_is_filled_row_by_row(monkeypatch):
-    monkeypatch.setattr(mosaic, "_SIDE", 20)
+    monkeypatch.setattr(mosaic, "SIDE", 20)
     images = np.random.RandomState(0).randint(0, 256, (5, 4, 6, 3)).astype(np.uint8)
     grid = np.asarray(Image.open(io.BytesIO(mosaic.encode(images))))
     assert grid.shape == (8, 18, 3)
@@ -131,7 +131,7 @@ def test_images_with_other_channels_are_refused():
 
 
 def test_writing_twice_gives_the_same_bytes(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(mosaic, "_SIDE", 128)
+    monkeypatch.setattr(mosaic, "SIDE", 128)
     again = contents(write_digits(tmp_path / "again"))
     assert again == contents(digits)
     assert {"pack.json", "arrays.npz", "train-00.webp", "train-01.webp", "test-03.webp"} <= set(again)
@@ -165,7 +165,7 @@ def test_grey_images_and_labels_are_those_of_the_full_data(digits):
 @pytest.mark.filterwarnings("ignore:.*partial copy:UserWarning")
 @pytest.mark.parametrize("imbalance_ratio", [0, 1, 25])
 def test_colour_images_and_notes_are_those_of_the_full_data(tmp_path, invented, monkeypatch, imbalance_ratio):
-    monkeypatch.setattr(mosaic, "_SIDE", 64)
+    monkeypatch.setattr(mosaic, "SIDE", 64)
     folder = pack.write(
         tmp_path / "pack", name="svhn_cropped", data_dir="", cache_dir="", imbalance_ratio=imbalance_ratio
     )
@@ -226,7 +226,7 @@ def test_a_pack_can_be_made_from_a_pack(digits, tmp_path):
 
 
 def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(mosaic, "_WEBP", {"lossless": True, "quality": 0, "method": 0})
+    monkeypatch.setattr(mosaic, "WEBP", {"lossless": True, "quality": 0, "method": 0})
     data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path / "cache"}
     folder = pack.write(tmp_path / "pack", name="cifar10", imbalance_ratio=50, **data)
     full = sources.load("cifar10", "train", **data)

@@ -68,7 +68,7 @@ def test_kappa_is_the_textbooks_and_its_interval_that_of_many_draws(table):
     assert found["kappa"]["value"] == pytest.approx((both + neither - expected) / (1 - expected))
     if min(table) >= 5:
         draws = np.random.RandomState(0).multinomial(sum(table), np.array(table) / sum(table), size=4000)
-        drawn = [compare._kappa(draw)["value"] for draw in draws]
+        drawn = [compare.cohens_kappa(draw)["value"] for draw in draws]
         half = (found["kappa"]["high"] - found["kappa"]["low"]) / 2
         assert half == pytest.approx(1.96 * np.std(drawn), rel=0.08)
 

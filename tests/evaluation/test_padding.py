@@ -52,12 +52,12 @@ def test_rows_that_a_network_needs(side, classes, wanted, rows):
     assert padding.rows((network,), weights_for(classes), (side, side, 3), classes, wanted) == rows
 
 
-def test_small_outputs_and_unknown_operations_need_more(monkeypatch):
-    monkeypatch.setattr(padding, "_EXPENSIVE", 0)
-    needed = {side: padding.rows((network,), weights_for(10), (side, side, 3), 10, 1) for side in (8, 16, 32)}
+def test_small_outputs_and_unknown_operations_need_more():
+    rows = functools.partial(padding.rows, expensive=0.0)
+    needed = {side: rows((network,), weights_for(10), (side, side, 3), 10, 1) for side in (8, 16, 32)}
     assert needed == {8: 16, 16: 4, 32: 2}
     attention = lambda weights, images: jnp.einsum("bhwc,bhvc->bwv", images, images)[:, 0]  # noqa: E731
-    assert padding.rows((attention,), None, (16, 16, 3), 16, 1) == 64
+    assert rows((attention,), None, (16, 16, 3), 16, 1) == 64
 
 
 def test_two_large_images_have_the_bits_that_they_have_among_seventy():

@@ -10,33 +10,12 @@ import jax
 import numpy as np
 import pytest
 from linear import apply, exactly_robust, fixture
+from short_protocol import ROWS, SHORT, run
 
 import ltrobust
 from ltrobust.evaluation import evaluate, protocols, store
+from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
-
-ROWS = np.arange(0, 1000, 5)
-# One attack of each kind, short, with the order and survivors of `standard`.
-SHORT = protocols.Protocol(
-    "short",
-    (
-        protocols.PGD20,
-        protocols.Apgd("apgd-ce", "ce", steps=30),
-        protocols.Apgd("apgd-t", "targeted_dlr", steps=30, targets=9, after=("apgd-ce",)),
-        protocols.Fab("fab-t", steps=20, after=("apgd-ce", "apgd-t")),
-        protocols.Square("square", queries=200, after=("apgd-ce", "apgd-t", "fab-t")),
-    ),
-    combined=(("autoattack", ("apgd-ce", "apgd-t", "fab-t", "square")),),
-)
-
-
-def run(folder=None, batch_size=64, seed=0, **options):
-    """The short protocol on every fifth image of the linear fixture."""
-    weights, images, labels = fixture()
-    evaluator = evaluate.make_evaluator(
-        apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=batch_size, seed=seed, **options
-    )
-    return evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +43,14 @@ def test_the_store_holds_every_verdict_of_the_evaluation(whole):
 
 
 def test_a_second_call_repeats_nothing(whole, monkeypatch):
-    from ltrobust.evaluation.drive import Driver
-
     evaluation, folder = whole
     before = (folder / "verdicts.jsonl").read_bytes()
-    monkeypatch.setattr(Driver, "_drive", lambda self, subject, attack, rows, logits: pytest.fail(attack.name))
+
+    def attack(self, subject, attack, rows, logits):
+        assert not len(rows), attack.name
+        return iter(())
+
+    monkeypatch.setattr(Driver, "attack", attack)
     again = run(folder)
     assert (folder / "verdicts.jsonl").read_bytes() == before
     for column, predictions in evaluation.predictions.items():
@@ -83,17 +65,18 @@ import os, signal, sys
 sys.path[:0] = {paths!r}
 import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
 append = Store.append
 def dying(self, attack, records, images=None):
     append(self, attack, records, images)
     if attack == sys.argv[2]:
-        self._lines.write(b'{{"attack":"' + attack.encode() + b'","ima')
-        self._lines.flush()
+        with open(os.path.join(sys.argv[1], "verdicts.jsonl"), "ab") as lines:
+            lines.write(b'{{"attack":"' + attack.encode() + b'","ima')
         os.kill(os.getpid(), signal.SIGKILL)
 Store.append = dying
-import test_store
-test_store.run(sys.argv[1])
+import short_protocol
+short_protocol.run(sys.argv[1])
 """
 
 
@@ -182,30 +165,23 @@ def test_adversarial_images_are_kept_where_asked_for(tmp_path):
         store.read_adversarial(tmp_path / "kept", {"image": 3}, (8, 8, 3))
 
 
-def test_running_out_of_memory_halves_the_batch_and_changes_nothing(whole, monkeypatch, capsys):
-    from ltrobust.evaluation.drive import Driver
-
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing(whole, capsys):
     evaluation, _ = whole
-    dispatch = Driver._dispatch
 
-    def narrow(self, advance, subject, lanes, settings, owners, limit, more):
-        if len(owners) > 64:
+    def narrow(weights, points):
+        if len(points) > 64:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return dispatch(self, advance, subject, lanes, settings, owners, limit, more)
+        return apply(weights, points)
 
-    monkeypatch.setattr(Driver, "_dispatch", narrow)
-    found = run(batch_size=256)
+    found = run(batch_size=256, function=narrow, exact_apply=apply)
     assert "going on with 64 images per batch" in capsys.readouterr().out
     for column, predictions in evaluation.predictions.items():
         np.testing.assert_array_equal(predictions, found.predictions[column])
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch):
-    from ltrobust.evaluation.drive import Driver
-
-    def broken(self, *arguments):
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def broken(weights, points):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(Driver, "_dispatch", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        run()
+        run(function=broken, exact_apply=apply)

@@ -37,10 +37,10 @@ def refused(title: str, how: str, error: type[Exception] = ValueError, **changes
     inject.__module__ = __name__
 
 
-def make_driver(batch_size: int) -> Driver:
+def make_driver(batch_size: int, function=apply) -> Driver:
     return Driver(
-        apply,
-        apply,
+        function,
+        function,
         threat=ltrobust.Threat(),
         num_classes=10,
         batch_size=batch_size,
@@ -118,15 +118,12 @@ def nan_under_attack(place: Place) -> Told:
     "device out of memory in the clean pass", "batches of more than 64 images raise the runtime's RESOURCE_EXHAUSTED"
 )
 def out_of_memory(place: Place) -> Told:
-    driver = make_driver(256)
-    real = driver._judge
-
-    def narrow(variables, points, *rest):
+    def narrow(variables, points):
         if len(points) > 64:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return real(variables, points, *rest)
+        return apply(variables, points)
 
-    driver._judge = narrow
+    driver = make_driver(256, narrow)
     printed = []
     place.patch.setattr("builtins.print", lambda *words: printed.append(" ".join(words)))
     rows = np.arange(0, 1000, 3)
@@ -137,12 +134,10 @@ def out_of_memory(place: Place) -> Told:
 
 @fault("device without memory for the smallest batch", "every batch raises the runtime's RESOURCE_EXHAUSTED")
 def no_memory(place: Place) -> Told:
-    driver = make_driver(64)
-
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-    driver._judge = fail
+    driver = make_driver(64, fail)
     return raised(MemoryError, lambda: clean(driver, ROWS))
 
 
@@ -153,6 +148,6 @@ def dead_network(place: Place) -> Told:
     session = Session(driver, subject, driver.clean(subject), None, Progress("", len(ROWS)))
     session.run(protocols.PGD20)
     runs = Runs(session, SHORT)
-    items = (*sanity_probes.items(runs), sanity._ties(runs), sanity._dead_classes(runs))
+    items = (*sanity_probes.items(runs), sanity.ties(runs), sanity.dead_classes(runs))
     failed = [item for item in items if item.status == "fail"]
     return Told(sanity.verdict(items), "; ".join(str(item).partition(";")[0] for item in failed))

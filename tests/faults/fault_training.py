@@ -18,7 +18,7 @@ from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
-from ltrobust import experiment, runs
+from ltrobust import experiment
 from ltrobust import workdir as workdirs
 from ltrobust.files import hold
 from ltrobust.training import loop
@@ -298,7 +298,6 @@ def page_of_cards(place: Place, happens: str, change) -> Told:
     """The report of a finished run that has a second card, changed by `change`, beside its own."""
     warned = []
     place.patch.setattr(logging, "warning", lambda text, *values: warned.append(text % values))
-    runs._warn.cache_clear()
     workdir = place.finished()
     (path,) = (workdir / "results").glob("*.json")
     (workdir / "results" / "copy.json").write_text(change(path.read_text()))

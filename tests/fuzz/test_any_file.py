@@ -20,7 +20,7 @@ VERDICTS = [
     {"attack": "pgd20", "image": number, "prediction": number % 10, "margin": number / 7, "tied": False}
     for number in range(12)
 ]
-LINES = b"".join(store._line(record) for record in VERDICTS)
+LINES = b"".join(store.encode(record) for record in VERDICTS)
 METRICS = [{"phase": phase, "epoch": epoch, "train": {"loss": epoch / 3}} for phase in "ab" for epoch in (1, 2, 3)]
 METRIC_LINES = b"".join(json.dumps(record, sort_keys=True).encode() + b"\n" for record in METRICS)
 CONFIG = ConfigDict({"seed": 0, "data": {"name": "digits", "imbalance_ratio": 10.0}, "student": {"drops": (0.5, 0.75)}})

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_label_augmentation import KERNEL, learner
+from affine import KERNEL, learner
 from toy import lookup, on_one_device, passes, toy_batch, toy_learner
 
 from ltrobust import methods

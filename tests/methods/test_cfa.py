@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_class_wise import BATCH, CE, ROWS, stepped
+from six_images import BATCH, CE, ROWS, stepped
 from toy import INNER, toy_batch, toy_learner, toy_loss
 
 from ltrobust import methods

@@ -8,22 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import optimize
-from toy import INNER, on_devices, on_one_device, toy_batch, toy_learner
+from six_images import BATCH, CE, ROWS, stepped
+from toy import INNER, on_one_device, toy_batch, toy_learner
 
 from ltrobust import methods
-from ltrobust.attacks import objectives
 from ltrobust.methods.class_wise import entropic_distribution, worst_distribution
 
 LOSSES = np.array([0.2, 0.5, 0.8, 1.0, 1.1, 1.3, 1.6, 1.9, 2.2, 2.4])
-BATCH = methods.Batch(
-    jnp.array([-1.0, 0, 1, 1, 0, -1]).reshape(6, 1, 1, 1),
-    jnp.array([0, 0, 1, 1, 2, 0]),
-    jax.random.split(jax.random.key(0), 6),
-    *[jnp.zeros(6)] * 2,
-)
-# Cross-entropies of the toy network's three rows, as BATCH shows them.
-ROWS = np.array([[2.5, 0.5, 0.2], [2.0, 1.0, 0.0], [0.5, 1.5, 0.0]])[[0, 1, 2, 2, 1, 0]]
-CE = np.asarray(objectives.cross_entropy(jnp.asarray(ROWS, jnp.float32), BATCH.labels))
 
 
 solve = jax.jit(worst_distribution)
@@ -100,17 +91,6 @@ def test_equal_losses_share_equally_and_what_is_not_counted_gets_nothing():
     some = exactly(np.array([1.0, 50, 2, 2.5, -3]), counted, rho=0.3)
     np.testing.assert_allclose(some[counted], exactly(np.array([1.0, 2, 2.5]), rho=0.3), atol=1e-12)
     assert (some[~counted] == 0).all()
-
-
-def stepped(method, state=None, *, epoch=1, devices=1, **changes):
-    """Mean loss over devices and the outcome on BATCH, as x' and as x, of the toy network."""
-    learner = dataclasses.replace(toy_learner(epoch, 10), **changes)
-    state = method.initial_state(learner.params, learner.class_counts) if state is None else state
-    learner = dataclasses.replace(learner, method_state=state)
-    share = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), BATCH)
-    run = jax.jit(lambda learner, share: on_devices(lambda batch: method.loss(learner, batch, batch.images), share))
-    values, outcomes = run(learner, share)
-    return jnp.mean(values), jax.tree.map(lambda leaf: leaf[0], outcomes)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

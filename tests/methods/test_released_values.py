@@ -24,7 +24,7 @@ from ltrobust.methods import Batch, Learner, Teacher
 from ltrobust.methods.fair_ard import class_weights
 from ltrobust.methods.igdm import indirect_gradient_matching
 from ltrobust.methods.reat import attack_weights
-from ltrobust.methods.trades_by_class import _limited
+from ltrobust.methods.trades_by_class import limited
 from ltrobust.threat import Threat
 
 VALUES = dict(np.load(pathlib.Path(__file__).parent / "released_values.npz"))
@@ -186,7 +186,7 @@ def test_class_weights_and_radii_are_the_released_ones():
     kappa = jnp.asarray(VALUES["fair_ard/kappa"])
     close(class_weights(kappa, jnp.ones(10)), VALUES["fair_ard/weights"])
     for name in ("clean", "boundary"):
-        close(_limited(jnp.asarray(VALUES[f"frl/raw_{name}"]), 0.5), VALUES[f"frl/{name}"])
+        close(limited(jnp.asarray(VALUES[f"frl/raw_{name}"]), 0.5), VALUES[f"frl/{name}"])
     method = methods.wrap(methods.create("pgd_at", INNER), "robust_lt")
     own = dataclasses.replace(learner(31), epochs=jnp.float32(100))
     assert method.radii is not None

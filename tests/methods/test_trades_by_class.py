@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_class_wise import BATCH, ROWS, stepped
+from six_images import BATCH, ROWS, stepped
 from toy import INNER, toy_learner
 
 from ltrobust import methods

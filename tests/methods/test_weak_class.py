@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_class_wise import BATCH, CE, stepped
+from six_images import BATCH, CE, stepped
 from toy import INNER, assert_same, passes, toy_batch, toy_learner, toy_loss
 
 from ltrobust import methods

@@ -32,7 +32,7 @@ def double():
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("cache", [0, 300_000, 10**9], ids=["one by one", "some", "all at once"])
 def test_values_and_both_gradients_are_those_of_the_direct_sum(monkeypatch, double, padding, cache):
-    monkeypatch.setattr(winograd, "_CACHE", cache)
+    monkeypatch.setattr(winograd, "CACHE", cache)
     jax.clear_caches()
     images, kernel = drawn(2 * jax.local_device_count(), 8, 64, 80)
     assert winograd.gradient_pays(images, kernel, (1, 1), (8, 8))
@@ -54,7 +54,7 @@ def test_the_mirrored_form_is_the_image_gradient(double):
 
 def test_a_batch_that_is_divided_over_devices_stays_so(monkeypatch):
     """Where a whole program is divided by its compiler, as evaluation is, a loop over images must not gather them."""
-    monkeypatch.setattr(winograd, "_CACHE", 0)
+    monkeypatch.setattr(winograd, "CACHE", 0)
     jax.clear_caches()
     count = jax.device_count()
     assert count > 1, "tests force several devices"

@@ -6,7 +6,7 @@ import shutil
 import fabricated
 import pages
 import pytest
-from test_page import HOSTILE, Page
+from pages import HOSTILE, Page
 
 from ltrobust import diagnose, report
 

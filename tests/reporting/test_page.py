@@ -10,7 +10,7 @@ import fabricated
 import numpy as np
 import pages
 import pytest
-from pages import Page
+from pages import HOSTILE, Page
 from PIL import Image
 
 from ltrobust import compare, report
@@ -21,7 +21,6 @@ from ltrobust.reporting import cards, tables
 SECTIONS = ["summary", "classes", "tail", "confusion", "comparison", "teacher", "pictures", "effort", "radius"]
 SECTIONS += ["training", "sanity", "cost"]
 PHASES = ("teacher", "student")
-HOSTILE = ["<script>alert(1)</script>", "\"&amp;'", "</style>", "http://example.org", "-->", *"56789"]
 
 
 def draw(workdir):
@@ -158,7 +157,7 @@ def test_verdicts_without_probabilities_are_read_and_said_so(run, tmp_path):
             lines = copy / network["verdicts"]["folder"] / "verdicts.jsonl"
             records = [json.loads(line) for line in lines.read_text().splitlines()]
             plain = [{k: v for k, v in r.items() if k not in ("probability", "crc")} for r in records]
-            lines.write_bytes(b"".join(map(store._line, plain)))
+            lines.write_bytes(b"".join(map(store.encode, plain)))
             network["verdicts"]["sha256"] = cards.digest_file(lines)
         path.write_text(json.dumps(old))
     page = draw(copy)

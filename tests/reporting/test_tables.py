@@ -34,13 +34,13 @@ def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
 
 def test_a_wilson_interval_is_printed_as_it_is_and_not_as_half_of_its_width():
     estimate = metrics.wilson(0, 50)
-    shown = tables._percent({"value": estimate.value, "low": estimate.low, "high": estimate.high})
+    shown = tables.percent({"value": estimate.value, "low": estimate.low, "high": estimate.high})
     assert shown == "0.00 [0.0, 7.1]"
     estimate = metrics.wilson(20, 20)
     assert (
-        tables._percent({"value": estimate.value, "low": estimate.low, "high": estimate.high}) == "100.00 [83.9, 100.0]"
+        tables.percent({"value": estimate.value, "low": estimate.low, "high": estimate.high}) == "100.00 [83.9, 100.0]"
     )
-    assert tables._percent({"value": None, "low": None, "high": None}) == "-"
+    assert tables.percent({"value": None, "low": None, "high": None}) == "-"
 
 
 def test_an_evaluation_s_summary_prints_bounds_too():

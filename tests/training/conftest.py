@@ -9,7 +9,7 @@ from configs import digits
 
 @pytest.fixture
 def tiny() -> Any:
-    """A locked configuration of both phases that trains 11 and 12 steps."""
+    """A locked configuration of both phases that trains 9 and 14 steps."""
     config = digits.get_config()
     config.data.imbalance_ratio = 4.0
     config.model.width = 4

@@ -19,11 +19,12 @@ from ltrobust.training.state import Selection, TrainState
 
 @pytest.fixture
 def phase(tiny):
-    """`(phase, splits)` of 12 steps in 3 epochs."""
+    """`(phase, splits)` of 14 steps in 2 epochs."""
     with tiny.unlocked():
-        tiny.teacher.attack.steps = 1
+        tiny.student.method = "pgd_at"
+        tiny.student.attack.steps = 1
     splits = experiment.load_splits(tiny)
-    return phase_with(phases.make_phase(tiny, "teacher", splits, mesh_of(1)), module=NETWORK), splits
+    return phase_with(phases.make_phase(tiny, "student", splits, mesh_of(1)), module=NETWORK), splits
 
 
 class CountingSteps:
@@ -40,7 +41,7 @@ class CountingSteps:
     def stretch(self, state: TrainState, inputs: Any, order: Any, count: Any, epoch: Any) -> TrainState:
         self.calls.append((int(state.step), int(count), int(epoch)))
         self.rows.extend(np.asarray(order)[: int(count)])
-        sums = {**state.sums, "examples": state.sums["examples"] + count}
+        sums = {**state.sums, "examples": state.sums["examples"] + jnp.float32(count)}
         bad = jnp.int32(self.bad_step if 0 <= self.bad_step < int(state.step + count) else -1)
         return dataclasses.replace(state, step=state.step + count, sums=sums, bad_step=bad)
 
@@ -70,7 +71,7 @@ class Memory:
 def test_a_phase_trains_with_nothing_but_images_and_devices(phase):
     phase, splits = phase
     state, selection = loop.run_phase(phase, splits, mesh=mesh_of(1))
-    assert int(state.step) == phase.total_steps == 12
+    assert int(state.step) == phase.total_steps == 14
     assert int(selection.epoch) == 0
     # The selection still holds the first weights.
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.weights.params, selection.weights.params)
@@ -83,9 +84,9 @@ def test_stretches_end_with_their_epoch_and_visit_every_row_in_order(phase, capa
     loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=steps, capacity=capacity)
     ends = [first + count for first, count, _ in steps.calls]
     assert [first for first, _, _ in steps.calls] == [0, *ends[:-1]]
-    assert max(count for _, count, _ in steps.calls) == min(capacity, 4)
-    assert [epoch for first, _, epoch in steps.calls] == [first // 4 + 1 for first, _, _ in steps.calls]
-    assert {4, 8, 12} <= set(ends)
+    assert max(count for _, count, _ in steps.calls) == min(capacity, 7)
+    assert [epoch for first, _, epoch in steps.calls] == [first // 7 + 1 for first, _, _ in steps.calls]
+    assert {7, 14} <= set(ends)
     whole = batches.order(phase.schedule, phase.order_key, 0, phase.total_steps, phase.examples_of)
     np.testing.assert_array_equal(steps.rows, whole)
 
@@ -100,18 +101,18 @@ def test_an_epoch_is_recorded_before_its_checkpoint_and_the_last_one_is_waited_f
     )
     loop.run_phase(phase, splits, mesh=mesh_of(1), services=services, compile_stretch=CountingSteps(), capacity=2)
     expected = []
-    for step in (1, 2, 4, 6, 8, 10, 12):
-        expected += [f"recorded {step // 4}"] * (step % 4 == 0) + [f"saved {step} {{'of': 'test'}}"]
+    for step in (1, 2, 4, 6, 7, 9, 11, 13, 14):
+        expected += [f"recorded {step // 7}"] * (step % 7 == 0) + [f"saved {step} {{'of': 'test'}}"]
     assert memory.events == [*expected, "waited"]
     # Where the newest checkpoint is that of the last step, no step is asked for.
     again = loop.run_phase(phase, splits, mesh=mesh_of(1), services=services, compile_stretch=None)
-    assert int(again[0].step) == 12
+    assert int(again[0].step) == 14
 
 
 def test_between_checkpoints_nothing_is_saved(phase):
     (phase, splits), memory = phase, Memory()
     loop.run_phase(phase, splits, mesh=mesh_of(1), services=loop.Services(memory), compile_stretch=CountingSteps())
-    assert memory.events == ["saved 12 {}", "waited"]
+    assert memory.events == ["saved 14 {}", "waited"]
 
 
 def test_a_request_to_stop_is_followed_after_the_stretch(phase):
@@ -121,20 +122,20 @@ def test_a_request_to_stop_is_followed_after_the_stretch(phase):
     run = lambda **services: loop.run_phase(  # noqa: E731
         phase, splits, mesh=mesh_of(1), services=loop.Services(**services), compile_stretch=steps
     )
-    with pytest.raises(Preempted, match=r"stopped by SIGTERM: teacher saved at step 1 of 12; the same command goes on"):
+    with pytest.raises(Preempted, match=r"stopped by SIGTERM: student saved at step 1 of 14; the same command goes on"):
         run(checkpoints=memory, preemption=preemption)
     assert memory.events == ["saved 1 {}", "waited"]
-    with pytest.raises(Preempted, match=r"stopped by SIGTERM: teacher ends at step 1 of 12, and has no checkpoints"):
+    with pytest.raises(Preempted, match=r"stopped by SIGTERM: student ends at step 1 of 14, and has no checkpoints"):
         run(preemption=preemption)
     # It resumes from what it saved.
-    assert int(run(checkpoints=memory)[0].step) == 12
+    assert int(run(checkpoints=memory)[0].step) == 14
     assert [first for first, _, _ in steps.calls][:3] == [0, 0, 1]
 
 
 def test_a_step_that_is_not_finite_ends_the_phase_also_without_checkpoints(phase):
     phase, splits = phase
-    with pytest.raises(FloatingPointError, match=r"not finite at step 5 of 12 \(epoch 2\); nothing was saved yet"):
-        loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=CountingSteps(bad_step=5))
+    with pytest.raises(FloatingPointError, match=r"not finite at step 8 of 14 \(epoch 2\); nothing was saved yet"):
+        loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=CountingSteps(bad_step=8))
 
 
 def test_a_method_that_learns_from_validation_needs_an_evaluator(phase):
