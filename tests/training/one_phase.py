@@ -51,18 +51,27 @@ def mesh_of(count: int) -> Mesh:
     return devices.make_mesh(jax.devices()[:count])
 
 
-def prepared(config: Any, name: str, mesh: Mesh, method: Method | None = None) -> Prepared:
-    """The phase `name` of a configuration, with two drawn teachers of its make. `method` replaces its own."""
+def prepared(
+    config: Any, name: str, mesh: Mesh, method: Method | None = None, *, whole_network: bool = False
+) -> Prepared:
+    """The phase `name` of a configuration, with two drawn teachers of its make. `method` replaces its own.
+
+    Its network has one block of the configured one, which is compiled in a fraction of the time, or is `whole_network`.
+    """
     splits = experiment.load_splits(config)
     phase = phases.make_phase(config, name, splits, mesh)
-    if method is not None:
-        phase = phase_with(phase, method=method)
-    module = phases.make_module(config, splits.num_classes, head=phase.settings.method.head)
+    method = method or phase.settings.method
+    module = phase.settings.module
+    assert isinstance(module, ResNet)
+    if not whole_network:
+        module = module.clone(widths=module.widths[:1], strides=(1,))
+    phase = phase_with(phase, method=method, module=module)
     state, _ = placement.first_state(phase, splits, mesh)
-    others = initialise(module, jax.random.key(3), splits.images.shape[1:])
+    teacher = module.clone(layers=dataclasses.replace(module.layers, sync_axis=None))
+    others = initialise(teacher, jax.random.key(3), splits.images.shape[1:])
     teachers = {
-        "teacher": Teacher(module, state.weights.params, state.weights.batch_stats),
-        "clean_teacher": Teacher(module, *others),
+        "teacher": Teacher(teacher, state.weights.params, state.weights.batch_stats),
+        "clean_teacher": Teacher(teacher, *others),
     }
     return Prepared(phase, splits, mesh, state, placement.make_inputs(phase, splits, mesh, teachers))
 

@@ -53,7 +53,7 @@ def test_a_step_on_eight_devices_sums_gradients_and_statistics_and_nothing_else(
         tiny.model.sync_batch_norm = synchronised
     mesh = devices.make_mesh()
     assert mesh.size == 8
-    given = prepared(tiny, "student", mesh)
+    given = prepared(tiny, "student", mesh, whole_network=True)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
     found = collectives.read(program.as_text())
     method, weights = given.phase.settings.method, given.state.weights

@@ -40,16 +40,16 @@ def test_state_selection_and_weights_are_restored_exactly_on_other_devices(tmp_p
     assert_exactly_there(found, expected, here)
 
 
-def test_training_goes_on_from_1_to_8_to_1_devices(tiny, tmp_path):
+def test_training_goes_on_from_1_to_2_to_1_devices(tiny, tmp_path):
     # Sign gradients amplify rounding, so few attack steps and few updates are compared.
     with tiny.unlocked():
         tiny.student.attack.steps = 1
-    on = {count: prepared(tiny, "student", mesh_of(count)) for count in (1, 8)}
+    on = {count: prepared(tiny, "student", mesh_of(count)) for count in (1, 2)}
     stretches = {count: given.compile() for count, given in on.items()}
     template = jax.device_get(on[1].state)
     alone, chain = tmp_path / "alone", tmp_path / "chain"
     saved = None
-    for first, count in enumerate((1, 8, 1)):
+    for first, count in enumerate((1, 2, 1)):
         expected, _ = advance(on[1], stretches[1], template, alone, first)
         state, restored = advance(on[count], stretches[count], template, chain, first)
         if saved is not None:
