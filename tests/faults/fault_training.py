@@ -296,9 +296,8 @@ def checkpoints_elsewhere(place: Place) -> Told:
 
 def page_of_cards(place: Place, happens: str, change) -> Told:
     """The report of a finished run that has a second card, changed by `change`, beside its own."""
-    warned = []
+    workdir, warned = place.finished(), []
     place.patch.setattr(logging, "warning", lambda text, *values: warned.append(text % values))
-    workdir = place.finished()
     (path,) = (workdir / "results").glob("*.json")
     (workdir / "results" / "copy.json").write_text(change(path.read_text()))
     status, text = place.main(*TINY, "--mode=report", workdir=workdir)
