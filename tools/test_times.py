@@ -117,14 +117,18 @@ def tables(lines: list[dict], slowest: int = 40) -> str:
             sums[key(line["case"])].update({name: line[name] for name in COLUMNS})
             cases[key(line["case"])].add(line["case"])
         order = sorted(sums, key=lambda name: -sums[name]["seconds"])[:limit]
-        parts.append("\n".join([
-            f"| {title} | cases | {' | '.join(COLUMNS)} |",
-            "|---|---:|" + "---:|" * len(COLUMNS),
-            *(
-                f"| {name} | {len(cases[name])} | {' | '.join(f'{sums[name][column]:.1f}' for column in COLUMNS)} |"
-                for name in order
-            ),
-        ]))
+        parts.append(
+            "\n".join(
+                [
+                    f"| {title} | cases | {' | '.join(COLUMNS)} |",
+                    "|---|---:|" + "---:|" * len(COLUMNS),
+                    *(
+                        f"| {name} | {len(cases[name])} | {' | '.join(f'{sums[name][column]:.1f}' for column in COLUMNS)} |"
+                        for name in order
+                    ),
+                ]
+            )
+        )
     total = sum(line["seconds"] for line in lines)
     number = len({line["case"] for line in lines})
     return "\n\n".join([f"{number} cases, {total:.0f} s of wall-clock time summed over the workers.", *parts]) + "\n"

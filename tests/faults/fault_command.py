@@ -42,10 +42,10 @@ override("eval.limit below 0", "eval.limit=-1")
 override("radius at which a protocol does not exist", "eval.protocol=legacy_at_bsl")
 
 
-@fault("batch not divisible by the devices", "`--config.student.batch_size=60` on 8 devices")
+@fault("batch not divisible by the devices", "`--config.student.batch_size=62` on 4 devices")
 def batch_not_divisible(place: Place) -> Told:
     place.patch.undo()
-    return place.refused(*TINY, "--config.student.batch_size=60")
+    return place.refused(*TINY, "--config.student.batch_size=62")
 
 
 @fault("group of keys given a value", "`--config.student.optimizer=3`")

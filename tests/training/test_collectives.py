@@ -47,12 +47,12 @@ def test_collectives_are_read_with_their_loops_and_sizes():
 
 # The configurations of tests in test_steps.py, so that the programs are there already.
 @pytest.mark.parametrize(("synchronised", "attack_steps"), [(True, 1), (False, 2)])
-def test_a_step_on_eight_devices_sums_gradients_and_statistics_and_nothing_else(tiny, synchronised, attack_steps):
+def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_else(tiny, synchronised, attack_steps):
     with tiny.unlocked():
         tiny.student.attack.steps = attack_steps
         tiny.model.sync_batch_norm = synchronised
     mesh = devices.make_mesh()
-    assert mesh.size == 8
+    assert mesh.size > 1
     given = prepared(tiny, "student", mesh, whole_network=True)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
     found = collectives.read(program.as_text())

@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,20 @@ from ltrobust.training import loop, steps
 
 def fingerprints(workdir: pathlib.Path) -> dict:
     """Hashes of every network's parameters and statistics, and every count, from the card."""
-    card = json.loads((workdir / "results" / "quick.json").read_text())
+    card = json.loads((workdir / "results" / "validation.json").read_text())
     return card["networks"]
 
 
 class Interruption(Exception):
     pass
+
+
+@pytest.fixture
+def tiny(tiny: Any) -> Any:
+    """Evaluated by one attack."""
+    with tiny.unlocked():
+        tiny.eval.protocol = "validation"
+    return tiny
 
 
 @contextlib.contextmanager
@@ -30,7 +39,7 @@ def with_loop(**arguments):
         yield
 
 
-@pytest.mark.parametrize("stretches", [2, 5, 9, 14, 17])
+@pytest.mark.parametrize("stretches", [2, 9, 14])
 def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, stretches, uninterrupted):
     done = 0
 
@@ -65,7 +74,7 @@ def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
     first = experiment.train(tiny, tmp_path)
     with with_loop(compile_stretch=lambda *arguments: pytest.fail("a finished phase was run again")):
         second = experiment.train(tiny, tmp_path)
-    assert (first.name, second.name) == ("quick.json", "quick-2.json")
+    assert (first.name, second.name) == ("validation.json", "validation-2.json")
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
 
 
@@ -74,7 +83,7 @@ def test_with_damaged_checkpoints_in_both_phases_the_card_is_the_same(
 ):
     workdir = tmp_path / "damaged"
     shutil.copytree(tmp_path_factory.getbasetemp() / "uninterrupted", workdir)
-    (workdir / "results" / "quick.json").unlink()
+    (workdir / "results" / "validation.json").unlink()
     for phase in ("teacher", "student"):
         newest = max((workdir / "checkpoints" / phase).glob("[0-9]*"), key=lambda folder: int(folder.name))
         file = max((newest / "weights").rglob("*"), key=lambda path: path.stat().st_size)
