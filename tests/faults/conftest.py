@@ -27,7 +27,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture
 def rows(request) -> dict[str, str] | None:
-    """Where rows are collected to be written, or None where they are compared."""
+    """Where rows are collected to be written, or None where no page is written."""
     return request.config.stash[ROWS] if request.config.getoption("--write-faults", False) else None
 
 

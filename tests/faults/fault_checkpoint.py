@@ -10,6 +10,9 @@ from injection import ALONE, TINY, Place, Told, fault, last_words, run_main, unh
 
 from ltrobust.training import checksums
 
+STUDENT = "DIR/run/checkpoints/student"
+FULL = ("No space left on device", "N MB were free", "about N MB")
+
 
 def newest(workdir: pathlib.Path) -> pathlib.Path:
     folders = (workdir / "checkpoints" / "student").iterdir()
@@ -24,7 +27,12 @@ def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Told:
     return Told("the one before is used, and nothing is deleted", line)
 
 
-@fault("checkpoint cut off", "the largest file of arrays in the newest checkpoint ends in its middle; evaluation")
+@fault(
+    "checkpoint cut off",
+    "the largest file of arrays in the newest checkpoint ends in its middle; evaluation",
+    value=(f"{STUDENT}/14", "weights/ocdbt.process_0/d/FILE", "SHA-256"),
+    remedy=(f"{STUDENT}/7 is used instead", "kept as 14"),
+)
 def cut_off(place: Place) -> Told:
     workdir = place.finished()
     file = largest(newest(workdir) / "weights" / "ocdbt.process_0" / "d")
@@ -32,7 +40,12 @@ def cut_off(place: Place) -> Told:
     return sound_run(place, workdir, "--mode=evaluate")
 
 
-@fault("checkpoint with a flipped bit", "in the middle of the same file; evaluation")
+@fault(
+    "checkpoint with a flipped bit",
+    "in the middle of the same file; evaluation",
+    value=(f"{STUDENT}/14", "weights/ocdbt.process_0/d/FILE", "SHA-256"),
+    remedy=(f"{STUDENT}/7 is used instead", "kept as 14"),
+)
 def flipped(place: Place) -> Told:
     workdir = place.finished()
     file = largest(newest(workdir) / "weights" / "ocdbt.process_0" / "d")
@@ -42,7 +55,12 @@ def flipped(place: Place) -> Told:
     return sound_run(place, workdir, "--mode=evaluate")
 
 
-@fault("checkpoint without its metadata", "`about/metadata` of the newest checkpoint is moved away; training goes on")
+@fault(
+    "checkpoint without its metadata",
+    "`about/metadata` of the newest checkpoint is moved away; training goes on",
+    value=(f"{STUDENT}/14", "about/metadata is missing"),
+    remedy=(f"{STUDENT}/7 is used instead", "kept as 14.damaged"),
+)
 def without_metadata(place: Place) -> Told:
     workdir = place.finished()
     (newest(workdir) / "about" / "metadata").rename(place.folder / "metadata")
@@ -55,7 +73,12 @@ def without_metadata(place: Place) -> Told:
     return Told("the steps since the one before are trained again, and nothing is deleted", line)
 
 
-@fault("all checkpoints damaged", "`SHA256SUMS` of each is moved away")
+@fault(
+    "all checkpoints damaged",
+    "`SHA256SUMS` of each is moved away",
+    value=(STUDENT, "14: SHA256SUMS", "1: SHA256SUMS"),
+    remedy=("undamaged copy", "move that folder away"),
+)
 def all_damaged(place: Place) -> Told:
     workdir = place.finished()
     for number, file in enumerate((workdir / "checkpoints" / "student").glob("*/SHA256SUMS")):
@@ -63,7 +86,13 @@ def all_damaged(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
 
-@fault("checkpoint of a newer version", "`format` 99")
+@fault(
+    "checkpoint of a newer version",
+    "`format` 99",
+    value=(f"{STUDENT}/14", "format 99"),
+    allowed="up to 2",
+    remedy="install the version",
+)
 def newer(place: Place) -> Told:
     workdir = place.finished()
     (file,) = (newest(workdir) / "about").glob("metadata")
@@ -72,17 +101,28 @@ def newer(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
 
-@fault("disk full while saving", "writing raises ENOSPC, at every checkpoint")
+@fault(
+    "disk full while saving",
+    "writing raises ENOSPC, at every checkpoint",
+    value=(f"{STUDENT}/14", *FULL),
+    remedy=("Free space", "checkpoint.keep", "same command again"),
+)
 def disk_full(place: Place) -> Told:
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     place.patch.setattr(ocp.CheckpointManager, "save", full)
     status, text = place.main(*ALONE)
-    return Told(f"said at each; training goes on until the last one; exit status {status}", free(last_words(text)))
+    assert status == 1, text
+    return Told("said at each; training goes on until the last one; exit status 1", free(last_words(text)))
 
 
-@fault("disk full for a while", "writing raises ENOSPC, at the first checkpoint only")
+@fault(
+    "disk full for a while",
+    "writing raises ENOSPC, at the first checkpoint only",
+    value=(f"{STUDENT}/1", *FULL),
+    remedy=("Free space", "checkpoint.keep", "Training goes on"),
+)
 def disk_full_once(place: Place) -> Told:
     save, calls = ocp.CheckpointManager.save, []
 

@@ -4,97 +4,248 @@ import resource
 import socket
 
 import jax
-from injection import ALONE, TINY, Place, Told, fault, raised
+from injection import ALONE, TINY, Place, Texts, Told, fault, raised
 
 from ltrobust import processes
 
 
-def override(title: str, *settings: str) -> None:
+def override(title: str, *settings: str, value: Texts, remedy: Texts, allowed: Texts = "") -> None:
     """A row for values on the command line that are refused before a workdir is made."""
     how = ", ".join(f"`--config.{setting}`" for setting in settings)
 
-    @fault(title, how)
+    @fault(title, how, value=value, allowed=allowed, remedy=remedy)
     def inject(place: Place) -> Told:
         return place.refused(*TINY, *(f"--config.{setting}" for setting in settings))
 
     inject.__module__ = __name__
 
 
-override("unknown key", "student.epoch=3")
-override("type error in an override", "student.epochs=three")
-override("unknown data set", "data.name=cifar11")
-override("unknown model", "model.name=resnet19")
-override("unknown method", "student.method=at-bsl")
-override("unknown wrapper", "student.wrappers=('freeze',)")
-override("unknown protocol", "eval.protocol=autoattack")
-override("unknown attack start", "student.attack.start=middle")
-override("unknown optimiser", "student.optimizer.name=adamm")
-override("teacher that needs a teacher", "teacher.method=self_distillation")
-override("teacher from elsewhere that is not there", "student.method=ard", "teachers.teacher.path=nowhere")
-override("method without its second teacher", "student.method=mtard")
-override("wrapper named twice", "student.wrappers=('awp','awp')")
-override("wrapper that cannot be combined", "student.method=at_bsl", "student.wrappers=('robust_lt','fair_ard')")
-override("unknown variant", "student.method=trades", "methods.trades.variant=paper")
-override("imbalance ratio that leaves a class empty", "data.imbalance_ratio=1000")
-override("validation part asked for and empty", "data.validation_cap=0.001")
-override("batch larger than the training part", "student.batch_size=100000")
-override("eval.limit below 0", "eval.limit=-1")
-override("radius at which a protocol does not exist", "eval.protocol=legacy_at_bsl")
+override("unknown key", "student.epoch=3", value="student.epoch", allowed="configs/default.py", remedy="student.epochs")
+override(
+    "type error in an override",
+    "student.epochs=three",
+    value=("student.epochs=three", "'three'"),
+    allowed="int()",
+    remedy="",
+)
+override(
+    "unknown data set",
+    "data.name=cifar11",
+    value="'cifar11'",
+    allowed=("tiny_imagenet", "folder"),
+    remedy="did you mean cifar10",
+)
+override(
+    "unknown model",
+    "model.name=resnet19",
+    value=("teacher", "'resnet19'"),
+    allowed=("small_resnet", "wrn_D_W"),
+    remedy="did you mean resnet18",
+)
+override(
+    "unknown method",
+    "student.method=at-bsl",
+    value=("student", "'at-bsl'"),
+    allowed=("pgd_at", "self_distillation"),
+    remedy="did you mean at_bsl",
+)
+override(
+    "unknown wrapper", "student.wrappers=('freeze',)", value=("student", "'freeze'"), allowed=("awp", "cfa"), remedy=""
+)
+override(
+    "unknown protocol",
+    "eval.protocol=autoattack",
+    value="'autoattack'",
+    allowed=("quick", "legacy_taet/b1"),
+    remedy="did you mean standard",
+)
+override(
+    "unknown attack start",
+    "student.attack.start=middle",
+    value=("student", "'middle'"),
+    allowed=("uniform", "gauss"),
+    remedy="",
+)
+override(
+    "unknown optimiser",
+    "student.optimizer.name=adamm",
+    value=("student", "'adamm'"),
+    allowed=("optax", "sgd", "adamw"),
+    remedy="did you mean adam",
+)
+override(
+    "teacher that needs a teacher",
+    "teacher.method=self_distillation",
+    value=("teacher.method", "'self_distillation'"),
+    remedy="pgd_at",
+)
+override(
+    "teacher from elsewhere that is not there",
+    "student.method=ard",
+    "teachers.teacher.path=nowhere",
+    value=("student.initialize", "'teacher'", "teachers.teacher.path"),
+    remedy=("'scratch'", "path empty"),
+)
+override(
+    "method without its second teacher",
+    "student.method=mtard",
+    value=("student.method", "mtard"),
+    remedy="teachers.clean_teacher.path",
+)
+override("wrapper named twice", "student.wrappers=('awp','awp')", value=("student", "pgd_at+awp"), remedy="once")
+override(
+    "wrapper that cannot be combined",
+    "student.method=at_bsl",
+    "student.wrappers=('robust_lt','fair_ard')",
+    value=("student", "fair_ard", "at_bsl+robust_lt"),
+    allowed="mean over examples",
+    remedy=("ard", "mtard"),
+)
+override(
+    "unknown variant",
+    "student.method=trades",
+    "methods.trades.variant=paper",
+    value=("student", "trades.variant", "'paper'"),
+    allowed=("as_described", "as_released"),
+    remedy="",
+)
+override(
+    "imbalance ratio that leaves a class empty",
+    "data.imbalance_ratio=1000",
+    value=("1000.0", "class 6"),
+    allowed="at most 99",
+    remedy="lower the ratio",
+)
+override(
+    "validation part asked for and empty",
+    "data.validation_cap=0.001",
+    value=("data.validation_fraction", "data.validation_cap 0.001"),
+    remedy=("raise the cap", "fraction to 0"),
+)
+override(
+    "batch larger than the training part",
+    "student.batch_size=100000",
+    value=("student", "100000"),
+    allowed=("458 images", "[1, 458]"),
+    remedy="choose a size",
+)
+override("eval.limit below 0", "eval.limit=-1", value="eval.limit is -1", allowed="at least 1 and 0", remedy="")
+override(
+    "radius at which a protocol does not exist",
+    "eval.protocol=legacy_at_bsl",
+    value=("'legacy_at_bsl'", "linf 32/255"),
+    allowed="linf 8/255",
+    remedy=("give that radius", "standard"),
+)
 
 
-@fault("batch not divisible by the devices", "`--config.student.batch_size=62` on 4 devices")
+@fault(
+    "batch not divisible by the devices",
+    "`--config.student.batch_size=62` on 4 devices",
+    value=("student.batch_size", "62"),
+    allowed="4 devices",
+    remedy="multiple of 4",
+)
 def batch_not_divisible(place: Place) -> Told:
     place.patch.undo()
     return place.refused(*TINY, "--config.student.batch_size=62")
 
 
-@fault("group of keys given a value", "`--config.student.optimizer=3`")
+@fault(
+    "group of keys given a value",
+    "`--config.student.optimizer=3`",
+    value=("student.optimizer", "3"),
+    remedy="student.optimizer.name",
+)
 def group(place: Place) -> Told:
     return place.refused("--config=configs/digits.py", "--config.student.optimizer=3")
 
 
-@fault("word that is no flag", "`main.py ... surplus`")
+@fault("word that is no flag", "`main.py ... surplus`", value="surplus", remedy="--config.key=value")
 def surplus(place: Place) -> Told:
     return place.refused(*TINY, "surplus")
 
 
-@fault("unknown mode", "`--mode=test`")
+@fault(
+    "unknown mode", "`--mode=test`", value="--mode=test", allowed=("train", "evaluate", "diagnose", "report"), remedy=""
+)
 def unknown_mode(place: Place) -> Told:
     return place.refused(*TINY, "--mode=test")
 
 
-@fault("configuration file missing", "`--config=configs/nothing.py`")
+@fault(
+    "configuration file missing",
+    "`--config=configs/nothing.py`",
+    value="'configs/nothing.py'",
+    allowed=("digits", "published"),
+    remedy=("configs/NAME.py", "path of your own"),
+)
 def config_missing(place: Place) -> Told:
     return place.refused("--config=configs/nothing.py")
 
 
-@fault("misspelt configuration", "`--config=foldr.py`")
+@fault(
+    "misspelt configuration",
+    "`--config=foldr.py`",
+    value="'foldr.py'",
+    allowed=("digits", "published"),
+    remedy="did you mean folder",
+)
 def config_misnamed(place: Place) -> Told:
     return place.refused("--config=foldr.py")
 
 
-@fault("misspelt recipe", "`--config=configs/published.py:robl_n`")
+@fault(
+    "misspelt recipe",
+    "`--config=configs/published.py:robl_n`",
+    value=("configs/published.py:robl_n", "'robl_n'"),
+    allowed=("trades", "robust_lt_robal"),
+    remedy="did you mean robal_n",
+)
 def recipe_misspelt(place: Place) -> Told:
     return place.refused("--config=configs/published.py:robl_n")
 
 
-@fault("recipe of a file that has none", "`--config=configs/digits.py:small`")
+@fault(
+    "recipe of a file that has none",
+    "`--config=configs/digits.py:small`",
+    value="configs/digits.py:small",
+    allowed="no recipes",
+    remedy="give configs/digits.py",
+)
 def no_recipes(place: Place) -> Told:
     return place.refused("--config=configs/digits.py:small")
 
 
-@fault("model named in place of its group of keys", "`--config.model=small_resnet`")
+@fault(
+    "model named in place of its group of keys",
+    "`--config.model=small_resnet`",
+    value=("model", "small_resnet"),
+    remedy="model.name",
+)
 def model_as_group(place: Place) -> Told:
     return place.refused("--config=configs/digits.py", "--config.model=small_resnet")
 
 
-@fault("configuration that is a dict", "`get_config` returns `{'seed': 0}`")
+@fault(
+    "configuration that is a dict",
+    "`get_config` returns `{'seed': 0}`",
+    value=("DIR/dict.py", "a dict"),
+    allowed="ConfigDict",
+    remedy="configs.default.get_config()",
+)
 def config_dict(place: Place) -> Told:
     (place.folder / "dict.py").write_text("def get_config():\n    return {'seed': 0}\n")
     return place.refused(f"--config={place.folder / 'dict.py'}")
 
 
-@fault("NumPy number in a configuration", "`config.threat.radius = np.float32(8)`")
+@fault(
+    "NumPy number in a configuration",
+    "`config.threat.radius = np.float32(8)`",
+    value=("DIR/mine.py", "'radius'", "numpy.float32"),
+    allowed="plain number",
+    remedy=("float(x)", "int(x)"),
+)
 def config_numpy(place: Place) -> Told:
     lines = ("import numpy as np", "from configs import default", "", "def get_config():")
     lines += ("    config = default.get_config()", "    config.threat.radius = np.float32(8)", "    return config", "")
@@ -102,7 +253,12 @@ def config_numpy(place: Place) -> Told:
     return place.refused(f"--config={place.folder / 'mine.py'}")
 
 
-@fault("misspelt key in a configuration file", "`config.threat.raduis = 8.0`")
+@fault(
+    "misspelt key in a configuration file",
+    "`config.threat.raduis = 8.0`",
+    value=("DIR/mine.py", "threat.raduis"),
+    remedy="threat.radius",
+)
 def config_misspelt(place: Place) -> Told:
     lines = ("from configs import default", "", "def get_config():", "    config = default.get_config()")
     (place.folder / "mine.py").write_text(
@@ -111,35 +267,67 @@ def config_misspelt(place: Place) -> Told:
     return place.refused(f"--config={place.folder / 'mine.py'}")
 
 
-@fault("configuration file that is no program", "`--config=FILE` with the text `config = (`")
+@fault(
+    "configuration file that is no program",
+    "`--config=FILE` with the text `config = (`",
+    value=("DIR/broken.py", "SyntaxError", "line 1"),
+    remedy="",
+)
 def config_broken(place: Place) -> Told:
     (place.folder / "broken.py").write_text("config = (")
     return place.refused(f"--config={place.folder / 'broken.py'}")
 
 
-@fault("configuration that raises", "`--config=FILE` whose `get_config` divides by 0")
+@fault(
+    "configuration that raises",
+    "`--config=FILE` whose `get_config` divides by 0",
+    value=("DIR/raises.py", "ZeroDivisionError"),
+    remedy="",
+)
 def config_raises(place: Place) -> Told:
     (place.folder / "raises.py").write_text("def get_config():\n    return 1 / 0\n")
     return place.refused(f"--config={place.folder / 'raises.py'}")
 
 
-@fault("read-only workdir", "the workdir lies under a file, and is no folder")
+@fault(
+    "read-only workdir",
+    "the workdir lies under a file, and is no folder",
+    value=("workdir DIR/file/run", "Not a directory"),
+    remedy="--workdir=DIR",
+)
 def workdir_under_a_file(place: Place) -> Told:
     (place.folder / "file").write_text("")
     return place.refused(*ALONE, workdir=place.folder / "file" / "run")
 
 
-@fault("checkpoint that does not exist", "`--mode=evaluate --config.eval.checkpoint=DIR/nowhere`")
+@fault(
+    "checkpoint that does not exist",
+    "`--mode=evaluate --config.eval.checkpoint=DIR/nowhere`",
+    value=("eval.checkpoint", "'DIR/nowhere'"),
+    allowed=("student", "teacher", "a workdir"),
+    remedy="--workdir=DIR",
+)
 def checkpoint_missing(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate", f"--config.eval.checkpoint={place.folder / 'nowhere'}")
 
 
-@fault("nothing trained yet", "`--mode=evaluate` in an empty workdir")
+@fault(
+    "nothing trained yet",
+    "`--mode=evaluate` in an empty workdir",
+    value=("eval.checkpoint", "DIR/run/checkpoints/student"),
+    allowed=("teacher", "a workdir", "folder of checkpoints"),
+    remedy="--workdir=DIR",
+)
 def nothing_trained(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate")
 
 
-@fault("coordinator's port in use", "another program listens on the port of `--coordinator`")
+@fault(
+    "coordinator's port in use",
+    "another program listens on the port of `--coordinator`",
+    value=("127.0.0.1:PORT", "process 0", "Address already in use"),
+    remedy="another port",
+)
 def port_in_use(place: Place) -> Told:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -147,7 +335,13 @@ def port_in_use(place: Place) -> Told:
     return Told(told.happens, told.message.replace(str(port), "PORT"))
 
 
-@fault("platform without a device", "`JAX_PLATFORMS=cuda` on a machine without a GPU")
+@fault(
+    "platform without a device",
+    "`JAX_PLATFORMS=cuda` on a machine without a GPU",
+    value="JAX_PLATFORMS=cuda",
+    allowed="devices that are there",
+    remedy=("Unset JAX_PLATFORMS", "jax[cuda13]"),
+)
 def no_device(place: Place) -> Told:
     def missing():
         raise AssertionError  # as JAX raises without the library
@@ -161,7 +355,7 @@ def no_device(place: Place) -> Told:
         jax.config.update("jax_platforms", before)
 
 
-@fault("few file handles", "`ulimit -n 24`")
+@fault("few file handles", "`ulimit -n 24`", value="24 files", allowed="at least 64", remedy="ulimit -n 4096")
 def few_files(place: Place) -> Told:
     place.patch.setattr(resource, "getrlimit", lambda kind: (24, 24))
     return place.refused(*TINY)

@@ -16,13 +16,23 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import logging
-from injection import ALONE, TINY, Place, Told, fault, raised
+from injection import ALONE, TINY, Place, Told, fault
 from PIL import Image
 from prepared import png, prepare
 
 from ltrobust.data import identity, sources, splits
 
 LABEL = tfds.features.ClassLabel(num_classes=10)
+# Remedies that several messages have.
+CIFAR10 = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+MNIST = (
+    "Remove that folder",
+    "t10k-labels-idx1-ubyte.gz",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "into DIR/données 1",
+)
+LAYOUT = ("train/CLASS/IMAGE", "test/CLASS/IMAGE")
+SKIP = ("remove them", "--config.data.skip_unreadable=True")
 
 
 def mnist(place: Place):
@@ -53,29 +63,44 @@ def loaded_again(place: Place, damage: Callable) -> str:
     return "; ".join(lines).replace(file.name, "FILE")
 
 
-@fault("data directory missing", "`--config.data.name=cifar10 --config.data.dir=DIR/nowhere`")
+@fault(
+    "data directory missing",
+    "`--config.data.name=cifar10 --config.data.dir=DIR/nowhere`",
+    value=("DIR/nowhere is no folder", "cifar10"),
+    remedy=(CIFAR10, "SHA-256 SHA", "into DIR/nowhere"),
+)
 def no_data_dir(place: Place) -> Told:
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder / 'nowhere'}")
 
 
-@fault("data not prepared", "`--config.data.name=cifar10 --config.data.dir=DIR`, an empty folder")
+@fault(
+    "data not prepared",
+    "`--config.data.name=cifar10 --config.data.dir=DIR`, an empty folder",
+    value=("DIR has neither archive", "cifar10"),
+    remedy=(CIFAR10, "SHA-256 SHA", "into DIR"),
+)
 def no_data(place: Place) -> Told:
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder}")
 
 
-@fault("cache missing", "the decoded copy is moved away between two starts")
+@fault("cache missing", "the decoded copy is moved away between two starts", value="", remedy="")
 def cache_missing(place: Place) -> Told:
     warned = loaded_again(place, lambda file: file.rename(place.folder / "gone"))
     return Told("decoded again: the same images", warned)
 
 
-@fault("cache damaged", "cut in the middle")
+@fault("cache damaged", "cut in the middle", value=("DIR/cache à part/FILE", "BadZipFile"), remedy="decoding again")
 def cache_cut(place: Place) -> Told:
     warned = loaded_again(place, lambda file: file.write_bytes(file.read_bytes()[:5000]))
     return Told("decoded again: the same images", warned)
 
 
-@fault("cache with a wrong checksum", "one pixel changed, in a valid archive")
+@fault(
+    "cache with a wrong checksum",
+    "one pixel changed, in a valid archive",
+    value=("DIR/cache à part/FILE", "checksum"),
+    remedy="decoding again",
+)
 def cache_checksum(place: Place) -> Told:
     def damage(file):
         with np.load(file) as archive:
@@ -86,16 +111,28 @@ def cache_checksum(place: Place) -> Told:
     return Told("decoded again: the same images", loaded_again(place, damage))
 
 
-@fault("data set with a wrong checksum", "CIFAR-10 records with other labels")
+@fault(
+    "data set with a wrong checksum",
+    "CIFAR-10 records with other labels",
+    value=("test of DIR", "cifar10", "20 labels have SHA-256 SHA"),
+    allowed="official ones SHA",
+    remedy=("another copy", CIFAR10),
+)
 def relabelled(place: Place) -> Told:
     features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL, "id": tfds.features.Text()}
     image = png(np.zeros((32, 32, 3), np.uint8))
     examples = [{"image": image, "label": index % 10, "id": f"test_{index:05d}"} for index in range(20)]
     prepare("cifar10", features, examples, place.folder, "array_record")
-    return raised(ValueError, lambda: sources.load("cifar10", "test", data_dir=place.folder, cache_dir=""))
+    return place.raised(ValueError, lambda: sources.load("cifar10", "test", data_dir=place.folder, cache_dir=""))
 
 
-@fault("half-downloaded archive", "the first half of a `tiny-imagenet-200.zip`")
+@fault(
+    "half-downloaded archive",
+    "the first half of a `tiny-imagenet-200.zip`",
+    value=("DIR/tiny-imagenet-200.zip", "not a zip file"),
+    allowed="90528d7ca1a48142e341f4ef8d21d0de",
+    remedy="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+)
 def half_archive(place: Place) -> Told:
     file = place.folder / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(file, "w") as archive:
@@ -104,7 +141,13 @@ def half_archive(place: Place) -> Told:
     return place.refused(*TINY, "--config.data.name=tiny_imagenet", f"--config.data.dir={place.folder}")
 
 
-@fault("archive cut off", "the first half of a `cifar-10-binary.tar.gz`")
+@fault(
+    "archive cut off",
+    "the first half of a `cifar-10-binary.tar.gz`",
+    value=("DIR/cifar-10-binary.tar.gz", "cifar10", "EOFError"),
+    allowed="SHA-256 SHA",
+    remedy=(CIFAR10, "into DIR"),
+)
 def half_cifar(place: Place) -> Told:
     file = place.folder / "cifar-10-binary.tar.gz"
     with tarfile.open(file, "w:gz") as archive:
@@ -115,7 +158,13 @@ def half_cifar(place: Place) -> Told:
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder}")
 
 
-@fault("partial copy", "an `mnist` of 30 images")
+@fault(
+    "partial copy",
+    "an `mnist` of 30 images",
+    value=("DIR/données 1", "30 of 10,000 test images", "3 to 3 per class"),
+    allowed="892 to 1135",
+    remedy="",
+)
 def partial_copy(place: Place) -> Told:
     data_dir = mnist(place)
     with pytest.warns(UserWarning, match="partial copy") as caught:
@@ -124,7 +173,13 @@ def partial_copy(place: Place) -> Told:
     return Told("goes on; the card has the note", str(caught[0].message))
 
 
-@fault("other pixels under official labels", "CIFAR-10 with one pixel changed")
+@fault(
+    "other pixels under official labels",
+    "CIFAR-10 with one pixel changed",
+    value="3e1e84abf668",
+    allowed="official e54a434ec350",
+    remedy="not those of the official data",
+)
 def other_pixels(place: Place) -> Told:
     shape, labels = (10000, 2, 2, 1), np.repeat(np.arange(10), 1000)
     found = identity.identify(
@@ -133,20 +188,30 @@ def other_pixels(place: Place) -> Told:
     return Told("goes on; warned, and the card has the note", found.notes[0])
 
 
-@fault("records cut off", "the first half of an ArrayRecord file")
+@fault(
+    "records cut off",
+    "the first half of an ArrayRecord file",
+    value=("DIR/données 1/mnist/3.0.1", "ValueError"),
+    remedy=MNIST,
+)
 def half_records(place: Place) -> Told:
     data_dir = mnist(place)
     (file,) = data_dir.glob("mnist/*/*test.array_record*")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    return raised(ValueError, lambda: load(place, data_dir))
+    return place.raised(ValueError, lambda: load(place, data_dir))
 
 
-@fault("dataset_info.json cut off", "the first half of the file")
+@fault(
+    "dataset_info.json cut off",
+    "the first half of the file",
+    value=("DIR/données 1/mnist", "Failed to load JSON"),
+    remedy=MNIST,
+)
 def half_info(place: Place) -> Told:
     data_dir = mnist(place)
     (file,) = data_dir.glob("mnist/*/dataset_info.json")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    return raised(ValueError, lambda: load(place, data_dir))
+    return place.raised(ValueError, lambda: load(place, data_dir))
 
 
 def own_images(place: Place):
@@ -155,21 +220,39 @@ def own_images(place: Place):
     return images, [f"--config.data.{key}" for key in ("name=folder", f"dir={images}", "image_size=8", "cache_dir=")]
 
 
-@fault("folder without a test split", "`--config.data.name=folder`, whose folders are `train` and `holdout`")
+@fault(
+    "folder without a test split",
+    "`--config.data.name=folder`, whose folders are `train` and `holdout`",
+    value=("data.dir DIR/own", "DIR/own/holdout"),
+    allowed="test or val",
+    remedy=LAYOUT,
+)
 def no_test_split(place: Place) -> Told:
     images, flags = own_images(place)
     (images / "test").rename(images / "holdout")
     return place.refused(*TINY, *flags)
 
 
-@fault("folder whose splits have other classes", "a directory in `test` has another name than in `train`")
+@fault(
+    "folder whose splits have other classes",
+    "a directory in `test` has another name than in `train`",
+    value=("DIR/own/train: digit 1", "DIR/own/test: one"),
+    allowed="same classes",
+    remedy=LAYOUT,
+)
 def other_classes(place: Place) -> Told:
     images, flags = own_images(place)
     (images / "test" / "digit 1").rename(images / "test" / "one")
     return place.refused(*TINY, *flags)
 
 
-@fault("class directory without images", "all files of a class have the suffix `.txt`")
+@fault(
+    "class directory without images",
+    "all files of a class have the suffix `.txt`",
+    value=("digit 1", "DIR/own/train/digit 1", "3 passed over"),
+    allowed=(".jpg", ".png"),
+    remedy=("put some there", "remove the class"),
+)
 def no_images(place: Place) -> Told:
     images, flags = own_images(place)
     for file in (images / "train" / "digit 1").iterdir():
@@ -177,7 +260,12 @@ def no_images(place: Place) -> Told:
     return place.refused(*TINY, *flags)
 
 
-@fault("image file cut off", "the first 50 bytes of a PNG file in a class directory")
+@fault(
+    "image file cut off",
+    "the first 50 bytes of a PNG file in a class directory",
+    value=("1 of 6 images", "DIR/own/train", "train/digit 0/0001.png", "truncated"),
+    remedy=SKIP,
+)
 def half_image(place: Place) -> Told:
     images, flags = own_images(place)
     file = images / "train" / "digit 0" / "0001.png"
@@ -185,7 +273,13 @@ def half_image(place: Place) -> Told:
     return place.refused(*TINY, *flags)
 
 
-@fault("image with 16 bits per channel", "an RGB PNG file with values 0 to 191 of 65535")
+@fault(
+    "image with 16 bits per channel",
+    "an RGB PNG file with values 0 to 191 of 65535",
+    value=("1 of 6 images", "DIR/own/train", "train/digit 0/0001.png", "16 bits"),
+    allowed="only 8 bits",
+    remedy=("convert the file", *SKIP),
+)
 def deep_image(place: Place) -> Told:
     images, flags = own_images(place)
     rows = b"".join(
@@ -200,7 +294,12 @@ def deep_image(place: Place) -> Told:
     return place.refused(*TINY, *flags)
 
 
-@fault("picture in the transparency only", "an RGBA PNG file of one colour, whose alpha channel varies")
+@fault(
+    "picture in the transparency only",
+    "an RGBA PNG file of one colour, whose alpha channel varies",
+    value=("1 of 6 images", "train/digit 0/0001.png", "transparency"),
+    remedy=("on a background", *SKIP),
+)
 def alpha_only(place: Place) -> Told:
     images, flags = own_images(place)
     pixels = np.zeros((8, 8, 4), np.uint8)
@@ -209,7 +308,12 @@ def alpha_only(place: Place) -> Told:
     return place.refused(*TINY, *flags)
 
 
-@fault("images that decode to one colour", "four of six images are black")
+@fault(
+    "images that decode to one colour",
+    "four of six images are black",
+    value=("4 of 6 images", "DIR/own/train", "[0, 0, 0]"),
+    remedy="8-bit RGB or grey",
+)
 def black_images(place: Place) -> Told:
     images, flags = own_images(place)
     for number in range(4):
@@ -217,7 +321,12 @@ def black_images(place: Place) -> Told:
     return place.refused(*TINY, *flags)
 
 
-@fault("image files left out", "one is cut off, one is empty, with `--config.data.skip_unreadable=True`")
+@fault(
+    "image files left out",
+    "one is cut off, one is empty, with `--config.data.skip_unreadable=True`",
+    value=("2 files", "train/digit 0/0001.png", "truncated", "train/digit 1/0002.png", "empty file"),
+    remedy="passed over",
+)
 def skipped_images(place: Place) -> Told:
     images, _ = own_images(place)
     file = images / "train" / "digit 0" / "0001.png"
@@ -226,7 +335,12 @@ def skipped_images(place: Place) -> Told:
     return counted(images, [2, 2], skip_unreadable=True)
 
 
-@fault("links in a folder", "one leads nowhere, one to a folder above it, one to a folder of three images")
+@fault(
+    "links in a folder",
+    "one leads nowhere, one to a folder above it, one to a folder of three images",
+    value=("dangling link: train/digit 0/gone.png", "folder above: train/digit 0/up"),
+    remedy="passed over",
+)
 def links(place: Place) -> Told:
     images, _ = own_images(place)
     (images / "train" / "digit 0").rename(place.folder / "elsewhere")
@@ -239,6 +353,13 @@ def links(place: Place) -> Told:
 @fault(
     "what other programs leave in a folder",
     "`.ipynb_checkpoints/x.png`, `@eaDir/x.png` and `Thumbs.db` in a class directory",
+    value=(
+        "hidden: train/digit 0/.ipynb_checkpoints/x.png",
+        "2 files",
+        "train/digit 0/@eaDir/x.png",
+        "train/digit 0/Thumbs.db",
+    ),
+    remedy="passed over",
 )
 def left_behind(place: Place) -> Told:
     images, _ = own_images(place)
@@ -249,7 +370,12 @@ def left_behind(place: Place) -> Told:
     return counted(images, [3, 3])
 
 
-@fault("class name that is no text", "bytes that are no UTF-8, and a control character")
+@fault(
+    "class name that is no text",
+    "bytes that are no UTF-8, and a control character",
+    value="caf\\xe9 \\x1b[31m",
+    remedy="",
+)
 def odd_name(place: Place) -> Told:
     images, _ = own_images(place)
     for part in ("train", "test"):
@@ -269,7 +395,13 @@ def counted(images, used: list[int], **options) -> Told:
     return Told("goes on; the terminal and the card have the counts", "; ".join(found.notes))
 
 
-@fault("test images that are training images", "a `test` folder that is a copy of `train`")
+@fault(
+    "test images that are training images",
+    "a `test` folder that is a copy of `train`",
+    value=("4 test images", "4 copies", "test/digit 0/0000.png of train/digit 0/0000.png"),
+    allowed="6 training images",
+    remedy="",
+)
 def copied_test(place: Place) -> Told:
     images, flags = own_images(place)
     (images / "test").rename(place.folder / "test before")
@@ -282,14 +414,25 @@ def copied_test(place: Place) -> Told:
     return Told("goes on; warned, and the card and the page have the counts", card["data"]["overlap"]["warnings"][-1])
 
 
-@fault("class without training images", "data set of 3 classes, images of 2")
+@fault(
+    "class without training images",
+    "data set of 3 classes, images of 2",
+    value=("digits", "class 1 (b)"),
+    allowed="every class needs some",
+    remedy="",
+)
 def empty_class(place: Place) -> Told:
     labels = np.repeat([0, 2], 20)
     source = sources.Split("digits", "train", np.zeros((40, 8, 8, 1), np.uint8), labels, ("a", "b", "c"))
-    return raised(ValueError, lambda: split(source))
+    return place.raised(ValueError, lambda: split(source))
 
 
-@fault("validation part without some classes", "10, 8 and 4 images, of which `validation_cap` 0.2 spares 2, 1 and 0")
+@fault(
+    "validation part without some classes",
+    "10, 8 and 4 images, of which `validation_cap` 0.2 spares 2, 1 and 0",
+    value=("1 of 3 classes", ": c;"),
+    remedy="raise data.validation_cap",
+)
 def small_validation(place: Place) -> Told:
     lines = []
     place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))

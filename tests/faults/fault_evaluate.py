@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from fault_store import ROWS, SHORT
-from injection import Place, Told, fault, raised
+from injection import Place, Texts, Told, fault, raised
 from linear import apply, fixture
 
 import ltrobust
@@ -14,6 +14,8 @@ from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.sanity_runs import Runs
 from ltrobust.evaluation.session import Session
 from ltrobust.models import torch_weights
+
+NHWC = "[batch, height, width, channel]"
 
 
 def logits_fn(images: jax.Array) -> jax.Array:
@@ -27,10 +29,19 @@ def call(function=logits_fn, **changes):
     return ltrobust.evaluate(function, **given)
 
 
-def refused(title: str, how: str, error: type[Exception] = ValueError, **changes) -> None:
+def refused(
+    title: str,
+    how: str,
+    error: type[Exception] = ValueError,
+    *,
+    value: Texts,
+    remedy: Texts,
+    allowed: Texts = "",
+    **changes,
+) -> None:
     """A row for arguments that are refused."""
 
-    @fault(title, how)
+    @fault(title, how, value=value, allowed=allowed, remedy=remedy)
     def inject(place: Place) -> Told:
         return raised(error, lambda: call(**{key: make() for key, make in changes.items()}))
 
@@ -69,38 +80,193 @@ refused(
     "labels outside of the logits' classes",
     "labels up to 9, logits of 5 classes",
     function=lambda: lambda x: logits_fn(x)[:, :5],
+    value="[0, 9]",
+    allowed=("5 classes", "0 to 4"),
+    remedy="Every label needs a logit",
 )
-refused("labels below 0", "a label -1", labels=lambda: np.full(len(ROWS), -1))
-refused("labels of the wrong length", "39 labels of 40 images", labels=lambda: fixture()[2][ROWS][1:])
-refused("labels as floats", "labels of type float32", labels=lambda: fixture()[2][ROWS].astype(np.float32))
-refused("one-hot labels", "labels of shape [40, 10]", labels=lambda: np.eye(10, dtype=int)[fixture()[2][ROWS]])
-refused("pixels from 0 to 255 as floats", "images times 255", images=lambda: images() * np.float32(255))
-refused("images as float64", "images of type float64", images=lambda: images().astype(float))
-refused("images as float64, from 0 to 255", "images times 255", images=lambda: 255 * images().astype(float))
-refused("images with channels first", "[40, 3, 8, 8]", images=lambda: images().transpose(0, 3, 1, 2))
-refused("normalised images", "images minus 0.5", images=lambda: images() - np.float32(0.5))
-refused("images divided by 255 twice", "images over 255", images=lambda: images() / np.float32(255))
-refused("a NumPy function", "`np.asarray` in it", function=lambda: lambda x: np.asarray(x).reshape(len(x), -1)[:, :10])
-refused("a protocol of another name", "`protocol='autoattack'`", protocol=lambda: "autoattack")
-refused("images without a channel axis", "images of shape [40, 8, 8]", images=lambda: images()[..., 0])
-refused("NaN in the data", "one pixel is NaN", images=with_nan)
-refused("no images", "arrays of length 0", images=lambda: images()[:0], labels=lambda: fixture()[2][:0])
-refused("logits of one class", "a function to [B, 1]", function=lambda: lambda x: logits_fn(x)[:, :1])
-refused("no logits", "a function to predictions [B]", function=lambda: lambda x: jnp.argmax(logits_fn(x), axis=1))
-refused("ids of the wrong length", "39 ids of 40 images", ids=lambda: ROWS[1:])
-refused("ids that occur twice", "all ids 0", ids=lambda: np.zeros(len(ROWS), int))
-refused("batch size 0", "`batch_size=0`", batch_size=lambda: 0)
-refused("NaN in the logits", "logits times NaN", FloatingPointError, function=lambda: lambda x: logits_fn(x) * jnp.nan)
+refused(
+    "labels below 0",
+    "a label -1",
+    labels=lambda: np.full(len(ROWS), -1),
+    value="[-1, -1]",
+    allowed=("10 classes", "0 to 9"),
+    remedy="Every label needs a logit",
+)
+refused(
+    "labels of the wrong length",
+    "39 labels of 40 images",
+    labels=lambda: fixture()[2][ROWS][1:],
+    value="int64 [39]",
+    allowed="integers [40]",
+    remedy="one class for each image",
+)
+refused(
+    "labels as floats",
+    "labels of type float32",
+    labels=lambda: fixture()[2][ROWS].astype(np.float32),
+    value="float32 [40]",
+    allowed="integers [40]",
+    remedy="labels.astype(int)",
+)
+refused(
+    "one-hot labels",
+    "labels of shape [40, 10]",
+    labels=lambda: np.eye(10, dtype=int)[fixture()[2][ROWS]],
+    value="int64 [40, 10]",
+    allowed="integers [40]",
+    remedy="labels.argmax(axis=1)",
+)
+refused(
+    "pixels from 0 to 255 as floats",
+    "images times 255",
+    images=lambda: images() * np.float32(255),
+    value="[8.650837898254395, 227.3316192626953]",
+    allowed="[0.0, 1.0]",
+    remedy="by 255",
+)
+refused(
+    "images as float64",
+    "images of type float64",
+    images=lambda: images().astype(float),
+    value="float64 [40, 8, 8, 3]",
+    allowed=("float32", NHWC),
+    remedy="images.astype('float32')",
+)
+refused(
+    "images as float64, from 0 to 255",
+    "images times 255",
+    images=lambda: 255 * images().astype(float),
+    value="float64 [40, 8, 8, 3]",
+    allowed=("float32", NHWC),
+    remedy="images.astype('float32') / 255",
+)
+refused(
+    "images with channels first",
+    "[40, 3, 8, 8]",
+    images=lambda: images().transpose(0, 3, 1, 2),
+    value=("[40, 3, 8, 8]", "channels first"),
+    allowed=NHWC,
+    remedy=("images.transpose(0, 2, 3, 1)", "inside the network"),
+)
+refused(
+    "normalised images",
+    "images minus 0.5",
+    images=lambda: images() - np.float32(0.5),
+    value="[-0.4660751521587372, 0.39149653911590576]",
+    allowed="[0.0, 1.0]",
+    remedy="normalisation inside",
+)
+refused(
+    "images divided by 255 twice",
+    "images over 255",
+    images=lambda: images() / np.float32(255),
+    value="[0.000133, 0.0035]",
+    allowed="[0,1]",
+    remedy="divided by 255 twice",
+)
+refused(
+    "a NumPy function",
+    "`np.asarray` in it",
+    function=lambda: lambda x: np.asarray(x).reshape(len(x), -1)[:, :10],
+    value=("logits_fn", "TracerArrayConversionError"),
+    allowed=("jax.numpy", "[B,H,W,C]", "[B,K]"),
+    remedy="examples/evaluate_pytorch.py",
+)
+refused(
+    "a protocol of another name",
+    "`protocol='autoattack'`",
+    protocol=lambda: "autoattack",
+    value="'autoattack'",
+    allowed=("quick", "legacy_taet/b1"),
+    remedy="did you mean standard",
+)
+refused(
+    "images without a channel axis",
+    "images of shape [40, 8, 8]",
+    images=lambda: images()[..., 0],
+    value="[40, 8, 8]",
+    allowed=NHWC,
+    remedy="",
+)
+refused(
+    "NaN in the data",
+    "one pixel is NaN",
+    images=with_nan,
+    value="[nan, nan]",
+    allowed="[0.0, 1.0]",
+    remedy="Leave out what is not finite",
+)
+refused(
+    "no images",
+    "arrays of length 0",
+    images=lambda: images()[:0],
+    labels=lambda: fixture()[2][:0],
+    value="0 images",
+    allowed="at least 1",
+    remedy="",
+)
+refused(
+    "logits of one class",
+    "a function to [B, 1]",
+    function=lambda: lambda x: logits_fn(x)[:, :1],
+    value="1 class(es)",
+    allowed="at least 2",
+    remedy="",
+)
+refused(
+    "no logits",
+    "a function to predictions [B]",
+    function=lambda: lambda x: jnp.argmax(logits_fn(x), axis=1),
+    value=("logits_fn", "[3]", "[3, 8, 8, 3]"),
+    allowed="[batch, classes]",
+    remedy="two logits",
+)
+refused(
+    "ids of the wrong length",
+    "39 ids of 40 images",
+    ids=lambda: ROWS[1:],
+    value="int64 [39]",
+    allowed="integers [40]",
+    remedy="one for each image",
+)
+refused(
+    "ids that occur twice",
+    "all ids 0",
+    ids=lambda: np.zeros(len(ROWS), int),
+    value="id 0 occurs twice",
+    remedy="an id of its own",
+)
+refused(
+    "batch size 0", "`batch_size=0`", batch_size=lambda: 0, value="batch_size is 0", allowed="at least 1", remedy=""
+)
+refused(
+    "NaN in the logits",
+    "logits times NaN",
+    FloatingPointError,
+    function=lambda: lambda x: logits_fn(x) * jnp.nan,
+    value="NaN logits",
+    remedy=("weights", "input normalisation"),
+)
 
 
-@fault("several networks in a PyTorch file", "`model` and `model_ema` in one file")
+@fault(
+    "several networks in a PyTorch file",
+    "`model` and `model_ema` in one file",
+    value=("2 state dicts", "model, model_ema"),
+    remedy="FILE::model",
+)
 def several_networks(place: Place) -> Told:
     arrays = {"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
     content = {"model": arrays, "model_ema": arrays, "epoch": 3}
     return raised(ValueError, lambda: torch_weights.from_torch(content, "resnet18"))
 
 
-@fault("NaN in the logits of attacked images only", "NaN where the first pixel is not that of the clean image")
+@fault(
+    "NaN in the logits of attacked images only",
+    "NaN where the first pixel is not that of the clean image",
+    value="NaN logits",
+    remedy=("weights", "input normalisation"),
+)
 def nan_under_attack(place: Place) -> Told:
     first = jnp.asarray(images()[:, 0, 0, 0])
 
@@ -115,7 +281,10 @@ def nan_under_attack(place: Place) -> Told:
 
 
 @fault(
-    "device out of memory in the clean pass", "batches of more than 64 images raise the runtime's RESOURCE_EXHAUSTED"
+    "device out of memory in the clean pass",
+    "batches of more than 64 images raise the runtime's RESOURCE_EXHAUSTED",
+    value="out of memory",
+    remedy=("128 images", "64 images"),
 )
 def out_of_memory(place: Place) -> Told:
     def narrow(variables, points):
@@ -132,7 +301,12 @@ def out_of_memory(place: Place) -> Told:
     return Told("the batch is halved until it fits; verdicts do not depend on it", "; ".join(printed))
 
 
-@fault("device without memory for the smallest batch", "every batch raises the runtime's RESOURCE_EXHAUSTED")
+@fault(
+    "device without memory for the smallest batch",
+    "every batch raises the runtime's RESOURCE_EXHAUSTED",
+    value="64 images",
+    remedy=("end other programs", "model.dtype=bfloat16", "larger device"),
+)
 def no_memory(place: Place) -> Told:
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
@@ -141,7 +315,12 @@ def no_memory(place: Place) -> Told:
     return raised(MemoryError, lambda: clean(driver, ROWS))
 
 
-@fault("dead network", "all logits 0, under PGD-20 and the checks of the sanity panel that look at the network alone")
+@fault(
+    "dead network",
+    "all logits 0, under PGD-20 and the checks of the sanity panel that look at the network alone",
+    value=("P17", "cross-entropy 100.00 %", "P23", "100.00 % of 40 images", "P27", "9 classes never predicted"),
+    remedy="",
+)
 def dead_network(place: Place) -> Told:
     weights, images, labels = fixture()
     driver, subject = make_driver(64), Subject(0 * weights, images[ROWS], labels[ROWS], ROWS)
@@ -150,4 +329,6 @@ def dead_network(place: Place) -> Told:
     runs = Runs(session, SHORT)
     items = (*sanity_probes.items(runs), sanity.ties(runs), sanity.dead_classes(runs))
     failed = [item for item in items if item.status == "fail"]
-    return Told(sanity.verdict(items), "; ".join(str(item).partition(";")[0] for item in failed))
+    verdict = sanity.verdict(items)
+    assert verdict == "not trustworthy"
+    return Told(verdict, "; ".join(str(item).partition(";")[0] for item in failed))

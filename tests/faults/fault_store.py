@@ -13,6 +13,7 @@ from ltrobust import compare
 from ltrobust.evaluation import evaluate, protocols, store
 from ltrobust.files import hold
 
+BUSY = ("wait for it", "another folder")  # what to do about another process
 ROWS = np.arange(0, 1000, 25)
 SHORT = protocols.Protocol("short", (protocols.PGD20,))
 _PROGRAMS = evaluate.make_evaluator(apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64)
@@ -40,12 +41,22 @@ def goes_on(place: Place, damage) -> Told:
     return Told("those images are attacked again: the same verdicts", opened.notes[0])
 
 
-@fault("verdict store cut off", "in the middle of a record")
+@fault(
+    "verdict store cut off",
+    "in the middle of a record",
+    value=("DIR/store/verdicts.jsonl", "1 incomplete or damaged"),
+    remedy="attacked again",
+)
 def cut(place: Place) -> Told:
     return goes_on(place, lambda content: content[: content.rindex(b"\n", 0, -2) + 30])
 
 
-@fault("verdict changed by a damaged disk", "another digit in one `prediction`")
+@fault(
+    "verdict changed by a damaged disk",
+    "another digit in one `prediction`",
+    value=("DIR/store/verdicts.jsonl", "1 incomplete or damaged"),
+    remedy="attacked again",
+)
 def flipped(place: Place) -> Told:
     def damage(content: bytes) -> bytes:
         at = content.rindex(b'"prediction":') + len(b'"prediction":')
@@ -54,13 +65,23 @@ def flipped(place: Place) -> Told:
     return goes_on(place, damage)
 
 
-@fault("verdict store of another network", "weights 1 % larger")
+@fault(
+    "verdict store of another network",
+    "weights 1 % larger",
+    value=("DIR/store", "network.logits", "8.614", "8.7"),
+    remedy="another folder",
+)
 def another_network(place: Place) -> Told:
     run(place.folder / "store")
-    return raised(ValueError, lambda: run(place.folder / "store", 1.01))
+    return place.raised(ValueError, lambda: run(place.folder / "store", 1.01))
 
 
-@fault("verdict store of a network with the same answers", "its gradients are another network's")
+@fault(
+    "verdict store of a network with the same answers",
+    "its gradients are another network's",
+    value=("DIR/store", "network.gradients", "-> [0, 0", "network.gradient_norms", "-> [0"),
+    remedy="another folder",
+)
 def other_gradients(place: Place) -> Told:
     weights, images, labels = fixture()
     settings = {"protocol": SHORT, "threat": ltrobust.Threat(), "num_classes": 10, "batch_size": 64}
@@ -71,10 +92,15 @@ def other_gradients(place: Place) -> Told:
         call = functools.partial(evaluate.make_evaluator(network, **settings), weights, images[ROWS], labels[ROWS])
         if gradients:
             call(store=place.folder / "store")
-    return raised(ValueError, lambda: call(store=place.folder / "store"))
+    return place.raised(ValueError, lambda: call(store=place.folder / "store"))
 
 
-@fault("verdict store of a network with another answer", "one clean prediction in it is another class")
+@fault(
+    "verdict store of a network with another answer",
+    "one clean prediction in it is another class",
+    value=("DIR/store", "1 of 40", "image 0", "class 7", "class 0"),
+    remedy="another folder",
+)
 def other_answer(place: Place) -> Told:
     run(place.folder / "store")
     opened = store.Store(place.folder / "store", store.read(place.folder / "store")[0])
@@ -83,10 +109,16 @@ def other_answer(place: Place) -> Told:
     file.write_bytes(file.read_bytes().split(b"\n", 1)[1])
     opened.append("clean", [record | {"prediction": 7}])
     opened.close()
-    return raised(ValueError, lambda: run(place.folder / "store"))
+    return place.raised(ValueError, lambda: run(place.folder / "store"))
 
 
-@fault("JAX draws otherwise", "`JAX_DEFAULT_PRNG_IMPL=rbg`")
+@fault(
+    "JAX draws otherwise",
+    "`JAX_DEFAULT_PRNG_IMPL=rbg`",
+    value=("setting jax_default_prng_impl", "'rbg'"),
+    allowed="'threefry2x32'",
+    remedy=("JAX_DEFAULT_PRNG_IMPL", "jax.config.update"),
+)
 def other_generator(place: Place) -> Told:
     with jax.default_prng_impl("rbg"):
         return raised(
@@ -97,45 +129,76 @@ def other_generator(place: Place) -> Told:
         )
 
 
-@fault("verdict store whose passport is damaged", "cut in the middle")
+@fault(
+    "verdict store whose passport is damaged",
+    "cut in the middle",
+    value=("DIR/store/passport.json", "damaged"),
+    remedy=("copy of it", "another folder"),
+)
 def passport_damaged(place: Place) -> Told:
     run(place.folder / "store")
     file = place.folder / "store" / "passport.json"
     file.write_bytes(file.read_bytes()[:200])
-    return raised(ValueError, lambda: run(place.folder / "store"))
+    return place.raised(ValueError, lambda: run(place.folder / "store"))
 
 
-@fault("verdict store of another version", "`format` 1 in its passport")
+@fault(
+    "verdict store of another version",
+    "`format` 1 in its passport",
+    value=("DIR/store", "format 1"),
+    allowed="reads 3",
+    remedy=("evaluate again", "version that wrote it"),
+)
 def older_store(place: Place) -> Told:
     run(place.folder / "store")
     file = place.folder / "store" / "passport.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-    return raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "other"))
+    return place.raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "other"))
 
 
-@fault("second writer on a verdict store", "another holder of the folder's lock")
+@fault(
+    "second writer on a verdict store",
+    "another holder of the folder's lock",
+    value=("DIR/store", "process N on HOST"),
+    remedy=BUSY,
+)
 def second_writer(place: Place) -> Told:
     run(place.folder / "store")
     with hold(place.folder / "store"):
-        return raised(ValueError, lambda: run(place.folder / "store"))
+        return place.raised(ValueError, lambda: run(place.folder / "store"))
 
 
-@fault("folder that is no verdict store", "a folder with another file in it")
+@fault(
+    "folder that is no verdict store",
+    "a folder with another file in it",
+    value=("DIR/store", "neither empty nor a verdict store"),
+    remedy="another folder",
+)
 def no_store(place: Place) -> Told:
     (place.folder / "store").mkdir()
     (place.folder / "store" / "thesis.txt").write_text("years of work")
-    told = raised(ValueError, lambda: run(place.folder / "store"))
+    told = place.raised(ValueError, lambda: run(place.folder / "store"))
     assert (place.folder / "store" / "thesis.txt").read_text() == "years of work"
     return told
 
 
-@fault("verdict store that cannot be written", "its folder lies under a file")
+@fault(
+    "verdict store that cannot be written",
+    "its folder lies under a file",
+    value=("verdict store DIR/file/store", "Not a directory"),
+    remedy="another folder",
+)
 def read_only_store(place: Place) -> Told:
     (place.folder / "file").write_text("")
-    return raised(ValueError, lambda: run(place.folder / "file" / "store"))
+    return place.raised(ValueError, lambda: run(place.folder / "file" / "store"))
 
 
-@fault("second writer on the verdicts of a run", "`--mode=evaluate` while another process evaluates the same network")
+@fault(
+    "second writer on the verdicts of a run",
+    "`--mode=evaluate` while another process evaluates the same network",
+    value=("DIR/run/verdicts/STORE", "process N on HOST"),
+    remedy=BUSY,
+)
 def second_evaluation(place: Place) -> Told:
     workdir = place.finished()
     folder = next((workdir / "verdicts").glob("validation-student-last-*"))

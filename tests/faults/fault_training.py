@@ -24,6 +24,8 @@ from ltrobust.files import hold
 from ltrobust.training import loop
 from ltrobust.training.records import Records
 
+STUDENT = "DIR/run/checkpoints/student"
+BUSY = ("wait for it", "another folder")  # what to do about another process
 WHOLE = "the same command ends with the same weights as a run that was never stopped"
 
 
@@ -65,23 +67,26 @@ def goes_on(place: Place) -> str:
     return WHOLE
 
 
-@fault("SIGTERM", "sent while an epoch trains")
+@fault("SIGTERM", "sent while an epoch trains", value=("SIGTERM", "student", "step 7 of 14"), remedy="same command")
 def sigterm(place: Place) -> Told:
     status, text = stopped(place, signal.SIGTERM)
-    return Told(f"exit status {status} after the current stretch", last_words(text))
+    assert status == 75, text
+    return Told("exit status 75 after the current stretch", last_words(text))
 
 
-@fault("SIGINT once", "sent while an epoch trains")
+@fault("SIGINT once", "sent while an epoch trains", value=("SIGINT", "student", "step 7 of 14"), remedy="same command")
 def sigint(place: Place) -> Told:
     status, text = stopped(place, signal.SIGINT)
+    assert status == 75, text
     assert list((place.folder / "run" / "checkpoints" / "student").glob("[0-9]*"))
-    return Told(f"exit status {status} after the current stretch", last_words(text))
+    return Told("exit status 75 after the current stretch", last_words(text))
 
 
-@fault("SIGINT twice", "sent while an epoch trains")
+@fault("SIGINT twice", "sent while an epoch trains", value="interrupted", remedy="same command")
 def sigint_twice(place: Place) -> Told:
     status, text = stopped(place, signal.SIGINT, signal.SIGINT)
-    return Told(f"exit status {status} at once", last_words(text))
+    assert status == 130, text
+    return Told("exit status 130 at once", last_words(text))
 
 
 KILLED = """
@@ -106,7 +111,7 @@ app.run(cli.main, flags_parser=cli.parse)
 """
 
 
-@fault("SIGKILL", "in the middle of a line of `metrics.jsonl`, before the epoch's checkpoint")
+@fault("SIGKILL", "in the middle of a line of `metrics.jsonl`, before the epoch's checkpoint", value="", remedy="")
 def sigkill(place: Place) -> Told:
     code = KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)], lines=str(place.folder / "run" / "metrics.jsonl"))
     words = [sys.executable, "-W", "ignore", "-c", code, *ALONE, f"--workdir={place.folder / 'run'}"]
@@ -116,7 +121,7 @@ def sigkill(place: Place) -> Told:
     return Told(f"no message; {goes_on(place)}; the broken line is ended and passed over", "")
 
 
-@fault("clock set back", "by a day, between a SIGTERM and the second start")
+@fault("clock set back", "by a day, between a SIGTERM and the second start", value="", remedy="")
 def clock_set_back(place: Place) -> Told:
     status, text = stopped(place, signal.SIGTERM)
     assert status == 75, text
@@ -125,12 +130,22 @@ def clock_set_back(place: Place) -> Told:
     return Told(f"nothing: {goes_on(place)}", "")
 
 
-@fault("loss that is not finite", "`--config.student.optimizer.learning_rate=1e30`")
+@fault(
+    "loss that is not finite",
+    "`--config.student.optimizer.learning_rate=1e30`",
+    value=("student", "not finite", "step 0 of 14", "nothing was saved"),
+    remedy=("Lower student.optimizer.learning_rate", "student.optimizer.warmup_epochs", "new workdir"),
+)
 def diverged(place: Place) -> Told:
     return place.refused(*ALONE, "--config.student.optimizer.learning_rate=1e30", writes=True)
 
 
-@fault("device out of memory while training", "the compiled step raises the runtime's RESOURCE_EXHAUSTED")
+@fault(
+    "device out of memory while training",
+    "the compiled step raises the runtime's RESOURCE_EXHAUSTED",
+    value=("student", "1 device(s)", "(64)"),
+    remedy=("more devices", "new workdir", "lower student.batch_size", "model.dtype=bfloat16"),
+)
 def out_of_memory(place: Place) -> Told:
     def compile_stretch(settings, mesh):
         def stretch(*arguments):
@@ -142,7 +157,12 @@ def out_of_memory(place: Place) -> Told:
     return place.refused(*ALONE, writes=True)
 
 
-@fault("disk full while recording", "`metrics.jsonl` is a link to `/dev/full`")
+@fault(
+    "disk full while recording",
+    "`metrics.jsonl` is a link to `/dev/full`",
+    value=("student's epoch 1", "DIR/run", "No space left on device"),
+    remedy=("free space", "same command"),
+)
 def disk_full(place: Place) -> Told:
     claim = workdirs.claim
 
@@ -152,7 +172,8 @@ def disk_full(place: Place) -> Told:
 
     place.patch.setattr(workdirs, "claim", claim_and_fill)
     status, text = run_without_looking(place)
-    return Told(f"exit status {status}", last_words(text))
+    assert status == 1, text
+    return Told("exit status 1", last_words(text))
 
 
 def run_without_looking(place: Place) -> tuple[int, str]:
@@ -162,26 +183,46 @@ def run_without_looking(place: Place) -> tuple[int, str]:
         return inner.main(*ALONE, workdir=place.folder / "run")
 
 
-@fault("second writer on a workdir", "another holder of the folder's lock")
+@fault(
+    "second writer on a workdir",
+    "another holder of the folder's lock",
+    value=("DIR/run", "process N on HOST"),
+    remedy=BUSY,
+)
 def second_writer(place: Place) -> Told:
     workdir = place.finished()
     with hold(workdir):
         return place.refused(*TINY, workdir=workdir)
 
 
-@fault("other configuration in the same workdir", "`--config.seed=7` in the workdir of seed 0")
+@fault(
+    "other configuration in the same workdir",
+    "`--config.seed=7` in the workdir of seed 0",
+    value=("DIR/run", "seed: 0 -> 7"),
+    remedy=("--workdir=DIR", "values on the left"),
+)
 def other_configuration(place: Place) -> Told:
     return place.refused(*TINY, "--config.seed=7", workdir=place.finished())
 
 
-@fault("config.json damaged", "cut in the middle")
+@fault(
+    "config.json damaged",
+    "cut in the middle",
+    value=("DIR/run/config.json", "damaged"),
+    remedy=("copy of it", "another folder"),
+)
 def config_damaged(place: Place) -> Told:
     file = place.finished() / "config.json"
     file.write_bytes(file.read_bytes()[:100])
     return place.refused(*TINY)
 
 
-@fault("read-only workdir of an earlier run", "opening the folder's `lock` raises PermissionError")
+@fault(
+    "read-only workdir of an earlier run",
+    "opening the folder's `lock` raises PermissionError",
+    value=("DIR/run cannot be written", "Permission denied"),
+    remedy=("another folder", "writable"),
+)
 def read_only(place: Place) -> Told:
     workdir, real = place.finished(), pathlib.Path.open
 
@@ -194,7 +235,12 @@ def read_only(place: Place) -> Told:
     return place.refused(*TINY)
 
 
-@fault("checkpoint trained on other images", "the data set's last 100 training images have other labels now")
+@fault(
+    "checkpoint trained on other images",
+    "the data set's last 100 training images have other labels now",
+    value=(STUDENT, "59129f92b48b", "6f6734bef5a0"),
+    remedy="copy of the data set that it was trained on",
+)
 def other_images(place: Place) -> Told:
     workdir, real = place.finished(), datasets.load_digits()
     target = real.target.copy()
@@ -204,19 +250,34 @@ def other_images(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate", workdir=workdir)
 
 
-@fault("checkpoint of another network", "`--mode=evaluate --config.model.width=8` on a network of width 4")
+@fault(
+    "checkpoint of another network",
+    "`--mode=evaluate --config.model.width=8` on a network of width 4",
+    value=(STUDENT, "model.width: 4 -> 8"),
+    remedy="configuration that made it",
+)
 def other_network(place: Place) -> Told:
     return place.refused(*TINY, "--mode=evaluate", "--config.model.width=8", workdir=place.finished())
 
 
-@fault("teacher's checkpoints gone", "the folder is moved away before the student's run is started again")
+@fault(
+    "teacher's checkpoints gone",
+    "the folder is moved away before the student's run is started again",
+    value=(STUDENT, "DIR/run/checkpoints/teacher is gone"),
+    remedy=("Put it back", "--mode=evaluate", "another workdir"),
+)
 def teacher_gone(place: Place) -> Told:
     workdir = place.finished()
     (workdir / "checkpoints" / "teacher").rename(place.folder / "teacher")
     return place.refused(*TINY, workdir=workdir)
 
 
-@fault("workdir moved", "and evaluated from the new place, whose name has a space and letters beyond ASCII")
+@fault(
+    "workdir moved",
+    "and evaluated from the new place, whose name has a space and letters beyond ASCII",
+    value="",
+    remedy="",
+)
 def moved(place: Place) -> Told:
     (place.folder / "alt").mkdir()
     before = place.finished("alt/vorher")
@@ -232,7 +293,7 @@ def moved(place: Place) -> Told:
     return Told("nothing: the same numbers, from the verdicts that are there", "")
 
 
-@fault("eval.limit above the number of test images", "`--config.eval.limit=1000000`")
+@fault("eval.limit above the number of test images", "`--config.eval.limit=1000000`", value="", remedy="")
 def limit_too_large(place: Place) -> Told:
     workdir = place.finished()
     status, text = place.main(*TINY, "--mode=evaluate", "--config.eval.limit=1000000", workdir=workdir)
@@ -242,7 +303,13 @@ def limit_too_large(place: Place) -> Told:
     return Told("all images are evaluated, and the card says how many", "")
 
 
-@fault("few validation images of a class", "a digit with 4 of them, and `--config.student.selection_floor=10`")
+@fault(
+    "few validation images of a class",
+    "a digit with 4 of them, and `--config.student.selection_floor=10`",
+    value=("student", "rarest class: 4"),
+    allowed="student.selection_floor: 10",
+    remedy="",
+)
 def few_validation_images(place: Place) -> Told:
     lines = []
     place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
@@ -254,18 +321,41 @@ def few_validation_images(place: Place) -> Told:
     return Told("exit status 0; last weights only, the card says so", line)
 
 
-@fault("longer run in the same workdir", "`--config.student.epochs=4` in the workdir of a run of 2")
+@fault(
+    "longer run in the same workdir",
+    "`--config.student.epochs=4` in the workdir of a run of 2",
+    value=("DIR/run", "student.epochs: 2 -> 4"),
+    remedy=(
+        "--workdir=DIR",
+        "values on the left",
+        "--workdir=NEW",
+        "--config.student.initialize=DIR/run",
+        "--config.teachers.teacher.path=DIR/run/checkpoints/teacher",
+    ),
+)
 def longer_run(place: Place) -> Told:
     place.finished()
     return place.refused(*TINY, "--config.student.epochs=4")
 
 
-@fault("first weights that are not there", "`--config.student.initialize=nowhere`")
+@fault(
+    "first weights that are not there",
+    "`--config.student.initialize=nowhere`",
+    value=("student.initialize", "'nowhere'"),
+    allowed=("scratch", "teacher", "a workdir", "folder of checkpoints"),
+    remedy="",
+)
 def no_first_weights(place: Place) -> Told:
     return place.refused(*ALONE, "--config.student.initialize=nowhere")
 
 
-@fault("workdir with files of somebody else", "a folder that holds `notes.txt` and `results.csv`")
+@fault(
+    "workdir with files of somebody else",
+    "a folder that holds `notes.txt` and `results.csv`",
+    value=("DIR/run", "notes.txt and 1 more"),
+    allowed="config.json",
+    remedy=("--workdir=DIR", "--adopt"),
+)
 def foreign_folder(place: Place) -> Told:
     (place.folder / "run").mkdir()
     for name in ("notes.txt", "results.csv"):
@@ -273,7 +363,13 @@ def foreign_folder(place: Place) -> Told:
     return place.refused(*ALONE)
 
 
-@fault("file called `lock` that is not ours", "in a folder that is used with `--adopt`")
+@fault(
+    "file called `lock` that is not ours",
+    "in a folder that is used with `--adopt`",
+    value=("DIR/run", "lock"),
+    allowed="config.json",
+    remedy=("move them away", "another folder"),
+)
 def foreign_lock(place: Place) -> Told:
     (place.folder / "run").mkdir()
     (place.folder / "run" / "lock").write_text("mine")
@@ -282,14 +378,25 @@ def foreign_lock(place: Place) -> Told:
     return told
 
 
-@fault("config.json of another program", 'a folder whose `config.json` holds `{"layers": 12}`')
+@fault(
+    "config.json of another program",
+    'a folder whose `config.json` holds `{"layers": 12}`',
+    value="DIR/run/config.json",
+    allowed="configuration of a run",
+    remedy="--workdir=DIR",
+)
 def foreign_configuration(place: Place) -> Told:
     (place.folder / "run").mkdir()
     (place.folder / "run" / "config.json").write_text('{"layers": 12}')
     return place.refused(*ALONE)
 
 
-@fault("finished run without its checkpoints", "`--config.checkpoint.dir=DIR/nowhere` in a finished run's workdir")
+@fault(
+    "finished run without its checkpoints",
+    "`--config.checkpoint.dir=DIR/nowhere` in a finished run's workdir",
+    value=("DIR/run", "finished student phase", "DIR/nowhere/student"),
+    remedy=("checkpoint.dir", "another workdir"),
+)
 def checkpoints_elsewhere(place: Place) -> Told:
     return place.refused(*TINY, f"--config.checkpoint.dir={place.folder / 'nowhere'}", workdir=place.finished())
 
@@ -306,12 +413,22 @@ def page_of_cards(place: Place, happens: str, change) -> Told:
     return Told(happens, line)
 
 
-@fault("card cut off", "a second card of a finished run ends in its middle; `--mode=report`")
+@fault(
+    "card cut off",
+    "a second card of a finished run ends in its middle; `--mode=report`",
+    value=("copy.json is passed over", "DIR/run/results/copy.json", "damaged"),
+    remedy=("copy of it", "another folder"),
+)
 def card_cut_off(place: Place) -> Told:
     return page_of_cards(place, "the page is drawn without it and names it", lambda text: text[: len(text) // 2])
 
 
-@fault("card edited by hand", "one image less counts as right in a second card; `--mode=report`")
+@fault(
+    "card edited by hand",
+    "one image less counts as right in a second card; `--mode=report`",
+    value=("copy.json is passed over", "DIR/run/results/copy.json", "counts"),
+    remedy=("Evaluate anew", "put back a copy"),
+)
 def card_edited(place: Place) -> Told:
     def change(text: str) -> str:
         card = json.loads(text)
@@ -321,7 +438,13 @@ def card_edited(place: Place) -> Told:
     return page_of_cards(place, "the page is drawn without it and names it", change)
 
 
-@fault("checkpoints of the two phases swapped", "`checkpoints/teacher` and `checkpoints/student` have changed names")
+@fault(
+    "checkpoints of the two phases swapped",
+    "`checkpoints/teacher` and `checkpoints/student` have changed names",
+    value=(STUDENT, "teacher phase"),
+    allowed="student phase",
+    remedy="swapped",
+)
 def phases_swapped(place: Place) -> Told:
     workdir = place.finished()
     saved = workdir / "checkpoints"

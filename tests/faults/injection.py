@@ -1,4 +1,4 @@
-"""What a fault is, how what it does is recorded, and the page that is made of the records (docs/faults.md)."""
+"""What a fault is, which facts its message must hold, and the page that is made of the messages (docs/faults.md)."""
 
 import contextlib
 import dataclasses
@@ -45,23 +45,54 @@ class Told:
     message: str
 
 
+# One text, or several; each a few words of a message, which may otherwise be worded as one likes.
+Texts = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What the message of a fault must hold: the value that is wrong, what is allowed instead, and what to do.
+
+    Empty where the message has no such thing. A fact is written as `plain` leaves the message (`DIR`, `SHA`, ...).
+    """
+
+    value: Texts
+    allowed: Texts
+    remedy: Texts
+
+    def missing(self, text: str) -> list[str]:
+        """The facts that a text lacks. A fact is found as whole words, and no two facts in the same place."""
+        lacking = []
+        for texts in (self.value, self.allowed, self.remedy):
+            for fact in filter(None, (texts,) if isinstance(texts, str) else texts):
+                # `student.epoch` is not in `student.epochs`.
+                begin, end = r"(?<!\w)" * bool(re.match(r"\w", fact)), r"(?!\w)" * bool(re.search(r"\w\Z", fact))
+                text, times = re.subn(begin + re.escape(fact) + end, "\0", text, count=1)
+                lacking += [] if times else [fact]
+        return lacking
+
+
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One row: a title, how the fault is made, and the function that makes it and tells what came of it."""
+    """One row: a title, how the fault is made, the function that makes it, and the facts that it must be told with.
+
+    The function itself asserts the exit status or the exception, and that nothing was deleted.
+    """
 
     title: str
     how: str
     inject: Callable[["Place"], Told]
+    facts: Facts
 
 
 FAULTS: list[Fault] = []
 
 
-def fault(title: str, how: str) -> Callable:
-    """Registers a function from a `Place` to what was `Told` there."""
+def fault(title: str, how: str, *, value: Texts, remedy: Texts, allowed: Texts = "") -> Callable:
+    """Registers a function from a `Place` to what was `Told` there, with the facts that must be in it."""
 
     def register(inject: Callable[["Place"], Told]) -> Callable[["Place"], Told]:
-        FAULTS.append(Fault(title, how, inject))
+        FAULTS.append(Fault(title, how, inject, Facts(value, allowed, remedy)))
         return inject
 
     return register
@@ -92,6 +123,14 @@ class Place:
         assert status == 1, (status, text)
         assert writes or sorted(self.folder.rglob("*")) == before
         return Told("exit status 1" + ("" if writes else ", nothing is written"), last_words(text))
+
+    def raised(self, error: type[Exception], call: Callable[[], Any]) -> Told:
+        """What a call says that must raise exactly this exception, and must not change the folder, but for its lock."""
+        before = sorted(path for path in self.folder.rglob("*") if path.name != "lock")
+        with unharmed(self.folder):
+            told = raised(error, call)
+        assert sorted(path for path in self.folder.rglob("*") if path.name != "lock") == before
+        return told
 
     def finished(self, name: str = "run") -> pathlib.Path:
         """A copy of the finished run's workdir."""
@@ -148,31 +187,35 @@ def last_words(text: str) -> str:
 
 
 def raised(error: type[Exception], call: Callable[[], Any]) -> Told:
-    """What a call that must raise says."""
+    """What a call says that must raise exactly this exception."""
     with pytest.raises(error) as found:
         call()
+    assert type(found.value) is error
     return Told(error.__name__, str(found.value))
 
 
-def render(told: Told, folder: pathlib.Path) -> tuple[str, str]:
-    """The last two cells of a row, the same on every machine."""
-    text = told.message.replace(str(folder), "DIR").replace(str(ROOT), ".")
+def plain(message: str, folder: pathlib.Path) -> str:
+    """A message on one line, the same on every machine."""
+    text = message.replace(str(folder), "DIR").replace(str(ROOT), ".")
     for pattern, replacement in (
         (r"process \d+ on [^)]*", "process N on HOST"),
         (r"\b[0-9a-f]{64}\b", "SHA"),
         (r"/[0-9a-f]{32}\b", "/FILE"),  # orbax draws its files' names
-        (r"(known( \w+)?: )[^.;]*", r"\1..."),  # lists that grow
         (r"\s+", " "),
     ):
         text = re.sub(pattern, replacement, text)
-    text = text.strip().replace("|", "\\|")
-    return told.happens, text if len(text) <= LONGEST else text[:LONGEST].rpartition(" ")[0] + " ..."
+    return text.strip()
 
 
-def row(fault: Fault, cells: tuple[str, str]) -> str:
-    """A line of the table."""
-    happens, message = cells
-    return f"| {fault.title} | {fault.how} | {happens} | {f'`{message}`' if message else ''} |"
+def shortened(text: str) -> str:
+    """A plain message as the page has it: without lists that grow, and not too long."""
+    text = re.sub(r"(known( \w+)?: )[^.;]*", r"\1...", text).replace("|", "\\|")
+    return text if len(text) <= LONGEST else text[:LONGEST].rpartition(" ")[0] + " ..."
+
+
+def row(fault: Fault, happens: str, text: str) -> str:
+    """A line of the table, for a plain message."""
+    return f"| {fault.title} | {fault.how} | {happens} | {f'`{shortened(text)}`' if text else ''} |"
 
 
 def page_rows() -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Every fault of docs/faults.md is injected; the page says what happens then.
+"""Every fault of docs/faults.md is injected, and its message must hold the facts that are written beside the fault.
 
-`python -m pytest tests/faults --write-faults` writes the page anew.
+`python -m pytest tests/faults --write-faults` writes the page anew; its wording is not compared here.
 """
 
 import fault_checkpoint
@@ -20,16 +20,28 @@ injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__)) 
 
 
 @pytest.mark.parametrize("fault", injection.FAULTS, ids=lambda fault: fault.title)
-def test_the_page_says_what_happens(fault, place, rows):
-    line = injection.row(fault, injection.render(fault.inject(place), place.folder))
-    assert str(place.folder) not in line
+def test_the_user_is_told_the_facts(fault, place, rows):
+    told = fault.inject(place)
+    text = injection.plain(told.message, place.folder)
+    assert str(place.folder) not in text
+    assert bool(text) == bool(fault.facts.value), "a message must name the value that is wrong"
+    assert fault.facts.missing(text) == [], text
     if rows is not None:
-        rows[fault.title] = line
-    else:
-        assert injection.page_rows().get(fault.title) == line
+        rows[fault.title] = injection.row(fault, told.happens, text)
 
 
 def test_the_page_has_these_rows_and_no_others(rows):
     titles = [fault.title for fault in injection.FAULTS]
     assert len(set(titles)) == len(titles)
     assert rows is not None or list(injection.page_rows()) == titles
+
+
+def test_a_message_without_its_value_or_its_remedy_is_noticed():
+    facts = injection.Facts(value="student.epoch", allowed=("[1, 9]", "9"), remedy="student.epochs")
+    whole = "there is no student.epoch; did you mean student.epochs? It lies in [1, 9], below 9."
+    assert facts.missing(whole) == []
+    assert facts.missing("there is no such key; did you mean student.epochs? It lies in [1, 9], below 9.") == [
+        "student.epoch"
+    ]
+    assert facts.missing("there is no student.epoch. It lies in [1, 9], below 9.") == ["student.epochs"]
+    assert facts.missing(whole.replace(", below 9", "")) == ["9"]
