@@ -46,12 +46,6 @@ def test_a_new_key_is_refused(name):
         config.student.epochz = 1
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_docstring_is_a_contract(name):
-    text = importlib.import_module(f"configs.{name}").__doc__
-    assert name == "default" or f"python main.py --config=configs/{name}.py" in text
-
-
 @pytest.mark.parametrize("name", ["cifar10_distillation", "cifar100_distillation"])
 def test_the_named_recipes_of_distillation(name):
     module = importlib.import_module(f"configs.{name}")

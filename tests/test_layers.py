@@ -149,7 +149,9 @@ def test_rooms_import_only_what_they_may():
         room = relative.parts[0].removesuffix(".py")
         used = {name.split(".")[1] for name in imports(file) if name.startswith("ltrobust.")}
         assert used <= ALLOWED[room], f"{relative} imports {used - ALLOWED[room]}"
-        assert not any(name.split(".")[0] in ("configs", "tensorflow", "main") for name in imports(file)), relative
+        assert not any(
+            name.split(".")[0] in ("benchmarks", "configs", "main", "tensorflow", "tools") for name in imports(file)
+        ), relative
 
 
 def test_some_files_run_without_jax():

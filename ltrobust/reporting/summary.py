@@ -1,6 +1,7 @@
-"""Tables for README and docs, made from committed cards alone, between markers that a test checks. No JAX.
+"""Tables for README and docs, made from committed cards alone, between markers. No JAX.
 
 python -m ltrobust.reporting.summary        rewrites the tables in README.md and docs/
+python -m tools.check_pages                 names the pages that are older than the cards
 """
 
 import collections

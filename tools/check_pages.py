@@ -1,0 +1,162 @@
+"""Checks that this repository's own pages and committed files are up to date.
+
+    python -m tools.check_pages
+
+Prints what is out of date, with the command or the change that mends it, and ends with exit status 1 if anything is.
+What the generators compute is tested in tests/; this only compares what is committed with what they give now.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ltrobust
+from benchmarks import published_rows
+from ltrobust.reporting import cards, speed, summary
+from tools import design_page, links, study_page
+
+ROOT = Path(__file__).resolve().parents[1]
+# The scripts there import each other by their bare names. Last, so that none of them hides another module.
+sys.path.append(str(ROOT / "benchmarks"))
+
+
+class Stale(NamedTuple):
+    """A page or file that is out of date.
+
+    Attributes:
+      path: relative to the root.
+      fault: what is wrong.
+      mend: the command to run, or what to change.
+    """
+
+    path: str
+    fault: str
+    mend: str
+
+
+def tables(root: Path) -> Iterator[Stale]:
+    """Tables between markers must be what the committed cards and measurements give."""
+    blocks = [(page, "results", block, "ltrobust.reporting.summary") for page, block in summary.PAGES.items()]
+    blocks.append((speed.PERFORMANCE, "results", speed.tables, "ltrobust.reporting.speed"))
+    blocks.append((speed.README, speed.PARAGRAPH, speed.short, "ltrobust.reporting.speed"))
+    for page, marker, block, module in blocks:
+        text = (root / page).read_text()
+        if summary.inserted(text, block(root), marker) != text:
+            yield Stale(
+                page, f"the tables between `{marker}` markers are older than their sources", f"python -m {module}"
+            )
+
+
+def published(root: Path) -> Iterator[Stale]:
+    """The table of published numbers must be that of benchmarks/published_rows.py."""
+    page = "docs/reproducing.md"
+    text = (root / page).read_text()
+    if summary.inserted(text, published_rows.table(), published_rows.MARKERS) != text:
+        command = f"python benchmarks/published_rows.py --write={page}"
+        yield Stale(page, "the table of published numbers is older than benchmarks/published_rows.py", command)
+
+
+def arithmetic(root: Path) -> Iterator[Stale]:
+    """The committed FLOPs and bytes must be those of the networks and methods as they are."""
+    floors = importlib.import_module("floors")
+    path = root / "benchmarks" / "results" / "floors.json"
+    if json.loads(path.read_text()) != json.loads(json.dumps(floors.floors())):
+        command = "python benchmarks/floors.py --overwrite, then python -m ltrobust.reporting.speed"
+        yield Stale(str(path.relative_to(root)), "the arithmetic is not that of the code", command)
+
+
+def committed_cards(root: Path) -> Iterator[Stale]:
+    """Cards must have all fields, weights from a clean commit, and all test images; a sweep's may have some of them."""
+    others = {summary.AGREEMENT, summary.DIAGNOSIS}
+    for path in sorted((root / "results").rglob("*.json")):
+        found, name = json.loads(path.read_text()), str(path.relative_to(root))
+        kept = not others.isdisjoint(path.parts)
+        runs = {"it": found} if kept else found.get("training", {})
+        for run, values in runs.items():
+            if len(values["software"]["commit"]) != 40:
+                yield Stale(name, f"{run} is from an edited checkout", "run it again from a commit")
+        missing = set() if kept else set(cards.REQUIRED) - set(found)
+        if missing:
+            yield Stale(name, f"the card lacks {', '.join(sorted(missing))}", "evaluate again")
+        elif not kept and summary.SWEEPS not in path.parts:
+            data = found["data"]
+            if data["evaluated"] != data["test_images"]:
+                fault = f"the card is of {data['evaluated']} of {data['test_images']} test images"
+                yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
+
+
+def study(root: Path) -> Iterator[Stale]:
+    """The short tables of docs/study.md, written by hand, must be those of the committed cards."""
+    written = study_page.written(root)
+    for row, cells in study_page.expected(root).items():
+        if written.get(row) != cells:
+            yield Stale(study_page.PAGE, f"the row `{row}` is not that of the cards", f"write | {' | '.join(cells)} |")
+
+
+def notebook(root: Path) -> Iterator[Stale]:
+    """The tutorial is kept without outputs, and its cells have distinct ids."""
+    page = "examples/tutorial.ipynb"
+    cells = json.loads((root / page).read_text())["cells"]
+    if any(cell["outputs"] or cell["execution_count"] is not None for cell in cells if cell["cell_type"] == "code"):
+        yield Stale(page, "cells have outputs", f"jupyter nbconvert --clear-output --inplace {page}")
+    if len({cell["id"] for cell in cells}) != len(cells):
+        yield Stale(page, "two cells have one id", "give one of them another id")
+
+
+def version(root: Path) -> Iterator[Stale]:
+    """CITATION.cff and CHANGELOG.md must name the version of the package."""
+    for page, line in (("CITATION.cff", "version: "), ("CHANGELOG.md", "## ")):
+        if f"\n{line}{ltrobust.__version__}" not in (root / page).read_text():
+            yield Stale(
+                page, f"it does not name version {ltrobust.__version__}", f"add a line `{line}{ltrobust.__version__}`"
+            )
+
+
+def configurations(root: Path) -> Iterator[Stale]:
+    """Every configuration's docstring must name the command that runs it."""
+    for path in sorted((root / "configs").glob("*.py")):
+        command = f"python main.py --config=configs/{path.name}"
+        if path.stem != "default" and command not in path.read_text().split('"""')[1]:
+            yield Stale(f"configs/{path.name}", "the docstring does not name its command", f"write `{command}` into it")
+
+
+def design(root: Path) -> Iterator[Stale]:
+    """docs/design.md must name every file of the package, and have the layers of tests/test_layers.py."""
+    for fault, mend in design_page.faults(root):
+        yield Stale(design_page.PAGE, fault, mend)
+
+
+def targets(root: Path) -> Iterator[Stale]:
+    """Links and paths in pages must lead to something."""
+    for page, target in links.dead(root):
+        yield Stale(page, f"`{target}` leads nowhere", "name the file or heading that is meant")
+
+
+CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
+    tables,
+    published,
+    arithmetic,
+    committed_cards,
+    study,
+    notebook,
+    version,
+    configurations,
+    design,
+    targets,
+)
+
+
+def main(root: Path = ROOT) -> int:
+    """Prints a line for each page that is out of date; returns the exit status."""
+    found = [stale for check in CHECKS for stale in check(root)]
+    for stale in found:
+        print(f"{stale.path}: {stale.fault}.\n  {stale.mend}")
+    print(f"{len(found)} out of date." if found else "All pages are up to date.")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
