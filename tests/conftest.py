@@ -8,20 +8,20 @@ import itertools
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 # Compiled programs are shared by all tests, workers and the processes that they start, and kept for the next session.
 # A program's key holds its code and every option and version that it was compiled with.
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-KEPT = 2_000_000_000  # bytes
-COMPILED = ROOT / ".pytest_cache" / "d" / "compiled"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "compiled")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Compiling takes most of the time, and the programs run for milliseconds. Without optimisation and with XLA's older
-# emitter it takes a quarter of that. Whoever sets these variables decides: .ci/run repeats the tests marked `golden` with
-# both of them as users have them.
+# Compiling takes most of the time, and most programs run for milliseconds. Without optimisation and with XLA's older
+# emitter compiling takes a quarter of the time. Tests marked `optimized` run long enough to pay for optimisation. The
+# environment decides, so .ci/run repeats the tests marked `golden` with both settings as users have them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
@@ -36,6 +36,10 @@ hypothesis.settings.register_profile("ltrobust", deadline=None, derandomize=True
 hypothesis.settings.load_profile("ltrobust")
 # By hand: other inputs in every run, and 10 times as many.
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1000)
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COMPILED = ROOT / ".pytest_cache" / "d" / "compiled"
+KEPT = 2_000_000_000  # bytes
 
 # Last, so that no module of a benchmark hides another one.
 sys.path.append(str(ROOT / "benchmarks"))
@@ -52,6 +56,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     for path, size in zip(newest_first, sizes, strict=True):
         if size > KEPT:
             path.unlink()
+
+
+# Fixtures that train or evaluate once for several tests.
+WHOLE_RUNS = {"finished", "uninterrupted", "together", "whole", "sound"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a whole run is slow, whichever of them comes first and waits for it."""
+    for item in items:
+        if WHOLE_RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Turns XLA's optimisation on in tests marked `optimized` or `golden`."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    if any(request.node.get_closest_marker(name) for name in ("optimized", "golden")):
+        jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.hookimpl(tryfirst=True)

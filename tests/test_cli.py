@@ -169,6 +169,7 @@ def test_the_package_is_a_program_and_has_a_version(tmp_path):
     assert (told.returncode, told.stdout) == (0, f"ltrobust {ltrobust.__version__}\n")
 
 
+@pytest.mark.slow
 def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_ascii(tiny, tmp_path):
     """With other values where flags say so; a training key that differs is refused as before."""
     config = tiny.copy_and_resolve_references().unlock()
@@ -188,6 +189,7 @@ def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_as
     assert "model.width: 8 -> 4" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
 def test_a_platform_that_is_not_here_is_a_sentence(tmp_path, platform):
     told = run("--workdir=run", folder=tmp_path, JAX_PLATFORMS=platform)

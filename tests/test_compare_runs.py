@@ -208,6 +208,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage):
     fabricated.write_run(tmp_path)

@@ -48,6 +48,7 @@ def mistaken(shared_data, tmp_path):
     return tmp_path / "weights.safetensors", test.labels[rows]
 
 
+@pytest.mark.slow
 def test_a_pytorch_checkpoint_is_evaluated_with_its_normalisation(mistaken, shared_data, tmp_path):
     weights, labels = mistaken
     found = run(
@@ -71,6 +72,7 @@ def test_a_pytorch_checkpoint_is_evaluated_with_its_normalisation(mistaken, shar
     assert predictions == ((labels + 1) % 10).tolist()
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_in_one_line(shared_data, tmp_path):
     found = run(
         "evaluate_pytorch.py",

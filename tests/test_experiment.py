@@ -38,6 +38,7 @@ def finished(tmp_path_factory):
     return config.lock(), workdir, experiment.train(config, workdir)
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_numbers_depend_on(finished):
     config, _, path = finished
     card = json.loads(path.read_text())
@@ -132,6 +133,7 @@ def test_a_workdir_of_another_configuration_is_refused_with_the_difference(finis
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weights(finished, tmp_path, capsys):
     config, workdir, path = finished
     taught = f"--config.teachers.teacher.path={shlex.quote(f'{workdir}/checkpoints/teacher')}"
@@ -162,6 +164,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     assert again["training"]["student"]["initial"] == start
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_from_another_has_its_first_weights_and_statistics(finished, tmp_path):
     config, workdir, path = finished
     still = {"student.initialize": str(workdir), "student.method": "at_bsl", "student.steps": 1}
@@ -195,6 +198,7 @@ def test_cards_name_the_run_that_first_weights_are_of(path, run):
     assert initial.run_of(path) == run
 
 
+@pytest.mark.slow
 def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeypatch):
     config, workdir, _ = finished
     lines = []
@@ -205,12 +209,14 @@ def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeyp
     assert any("trained on other images than this run's" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_evaluation_settings_may_change_between_starts(finished):
     config, workdir, _ = finished
     path = experiment.evaluate(changed(config, **{"eval.limit": 2, "eval.batch_size": 8}), workdir)
     assert json.loads(path.read_text())["data"]["evaluated"] == 20
 
 
+@pytest.mark.slow
 def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys):
     config, workdir, _ = finished
     path = experiment.diagnose(changed(config, **{"eval.limit": 2}), workdir)
@@ -226,6 +232,7 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
     assert f"diagnosis: {path}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
     config, workdir, path = finished
     elsewhere = {"checkpoint.dir": str(workdir / "checkpoints")}
@@ -316,6 +323,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
         experiment.train(tiny, tmp_path / "file" / "run")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
     config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match=r"teacher: loss or update is not finite at step 0 of 9.*nothing was"):
@@ -328,12 +336,14 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp
         experiment.train(config, tmp_path / "later")
 
 
+@pytest.mark.slow
 def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
     config = changed(tiny, **{"data.validation_fraction": 0.0, "student.method": "at_bsl"})
     card = json.loads(experiment.train(config, tmp_path).read_text())
     assert list(card["networks"]) == ["student/last"]
 
 
+@pytest.mark.slow
 def test_a_methods_own_head_and_rule_are_used_by_training_validation_and_evaluation(tiny, tmp_path):
     # A rule that takes everything for the rarest class shows wherever it is applied.
     settings = {"student.method": "robal", "methods.robal.tau_p": 100.0, "student.epochs": 1}
@@ -359,6 +369,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -380,6 +391,7 @@ def test_the_command_line_explains_mistakes_in_one_line(arguments, message, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_relative_checkpoint_dir_is_the_same_place_from_every_folder(tiny, tmp_path, monkeypatch):
     config = changed(tiny, **{"checkpoint.dir": "saved", "student.epochs": 1, "student.method": "at_bsl"})
     for folder in ("first", "second"):
@@ -421,6 +433,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tiny, finished, 
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
+@pytest.mark.slow
 def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     config = changed(tiny, **{"student.epochs": 1, "student.method": "at_bsl"})
@@ -444,6 +457,7 @@ def test_a_file_that_a_run_would_write_to_is_never_adopted(tiny, tmp_path):
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"metrics.jsonl": text}
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_another_workdirs_checkpoint_makes_a_workdir(finished, tmp_path):
     config, workdir, _ = finished
     (tmp_path / "config.json.0a1b2c3d.partial").write_text("{")  # of a process that died

@@ -61,6 +61,7 @@ def test_one_file_written_by_several_at_once_is_one_of_theirs(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_a_page_that_was_drawn_without_a_card_of_the_meantime_is_drawn_again(tmp_path, monkeypatch):
     fabricated.write_run(tmp_path)
     real = report.gather

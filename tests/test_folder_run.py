@@ -40,6 +40,7 @@ def mine(tmp_path_factory):
     return place, config, place / "run", printed.getvalue()
 
 
+@pytest.mark.slow
 def test_the_card_says_whose_images_these_are(mine):
     card = json.loads((mine[2] / "results" / "validation.json").read_text())
     data = card["data"]
@@ -73,6 +74,7 @@ def test_the_terminal_says_what_was_used_and_passed_over(mine):
     assert "\x1b" not in printed
 
 
+@pytest.mark.slow
 def test_test_images_that_are_training_images_are_named_on_terminal_card_and_page(mine, tmp_path, capsys):
     """A test split of copies: two files as they are and one encoded again, which loses a little."""
     place, config, *_ = mine
@@ -110,6 +112,7 @@ def test_the_page_shows_the_same_images(mine):
     assert "No weights were selected: a class has too few validation images." in text
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:train of")
 def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
     card = json.loads((mine[2] / "results" / "validation.json").read_text())
@@ -128,6 +131,7 @@ def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
     assert "selected: highest running mean" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:train of")
 def test_a_restored_network_has_the_numbers_of_the_run_and_other_images_are_refused(mine):
     place, config, workdir, _ = mine

@@ -43,6 +43,7 @@ def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
     assert len(cards.commit().removesuffix("+changes")) == 40
 
 
+@pytest.mark.slow
 def test_the_command_is_main_py_from_anywhere(tmp_path):
     """Also where there is no `configs`: the same words find what comes with the package."""
     assert PROJECT["project"]["scripts"] == {"ltrobust": "ltrobust.cli:run"}

@@ -50,6 +50,7 @@ def wait_for(path, seconds=120):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
     whole = finish(tmp_path / "whole")
     workdir = tmp_path / "stopped"
@@ -74,6 +75,7 @@ def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
     assert "ltrobust: no report: ValueError" in max(tmp_path.glob("stopped.*.log")).read_text()
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):
     workdir = tmp_path / "shared"
     process, log = start(workdir)

@@ -122,12 +122,14 @@ def together(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_write_once(together):
     card = json.loads((together / "results" / "validation.json").read_text())
     assert (card["numerics"]["processes"], card["numerics"]["devices"]) == (2, 2)
     assert len(outcome(together)["records"]) == SETTINGS["teacher.epochs"] + SETTINGS["student.epochs"]
 
 
+@pytest.mark.slow
 def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bits_of_two(together, tmp_path):
     workdir = tmp_path / "run"
     for number, mark in ((1, "metrics.jsonl"), (2, "checkpoints/student")):
@@ -141,6 +143,7 @@ def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bi
     assert outcome(workdir) == outcome(together)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
     run = Run(tmp_path / "run", 2)
     run.wait_for(tmp_path / "run" / "checkpoints" / "teacher")
@@ -154,6 +157,7 @@ def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
     assert "process 0 of 2" in text or "another task died" in text
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_process_is_told_by_all(tmp_path):
     with hold(tmp_path):
         run = Run(tmp_path, 2)
@@ -200,6 +204,7 @@ def test_a_coordinators_port_that_is_in_use_is_a_sentence():
             processes.start(f"127.0.0.1:{port}", 2, 0)
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
     began = time.monotonic()
     found = subprocess.run(

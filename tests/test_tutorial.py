@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CELLS = json.loads((ROOT / "examples" / "tutorial.ipynb").read_text())["cells"]
 CODE = [cell for cell in CELLS if cell["cell_type"] == "code"]
 
 
+@pytest.mark.slow
 def test_the_cells_run_as_they_are(tmp_path):
     program = "\n\n".join("".join(cell["source"]) for cell in CODE)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path / "home")}

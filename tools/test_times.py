@@ -14,7 +14,7 @@ import pathlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 
 import jax.monitoring
 import pytest
@@ -29,10 +29,10 @@ COLUMNS = ("seconds", *STAGES.values(), "children")
 _intervals: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
 
 
-def _record(event: str, duration: float, **_) -> None:
+def _record(event: str, duration_secs: float, **_: str | int) -> None:
     if event in STAGES:
         now = time.perf_counter()
-        _intervals[STAGES[event]].append((now - duration, now))
+        _intervals[STAGES[event]].append((now - duration_secs, now))
 
 
 def union(intervals: list[tuple[float, float]]) -> float:
@@ -49,13 +49,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--times"):
+    path = config.getoption("--times")
+    if path:
         jax.monitoring.register_event_duration_secs_listener(_record)
         if not hasattr(config, "workerinput"):
-            pathlib.Path(config.getoption("--times")).write_text("")
+            pathlib.Path(path).write_text("")
 
 
-def _measured(item: pytest.Item, stage: str) -> Iterator[None]:
+def _measured(item: pytest.Item, stage: str) -> Generator[None, object, object]:
     _intervals.clear()
     start, children = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     result = yield
@@ -68,17 +69,17 @@ def _measured(item: pytest.Item, stage: str) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     return (yield from _measured(item, "setup"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return (yield from _measured(item, "call"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     return (yield from _measured(item, "teardown"))
 
 
@@ -103,35 +104,32 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.pluginmanager.register(_Writer(path))
 
 
-def tables(lines: list[dict], slowest: int = 40) -> str:
-    """Markdown tables of seconds by folder, by file and of the slowest cases."""
-    parts = []
-    for title, key, limit in (
-        ("Folder", lambda case: "/".join(case.split("::")[0].split("/")[:2]), 100),
-        ("File", lambda case: case.split("::")[0], slowest),
-        ("Case", lambda case: case.split("tests/", 1)[1], slowest),
-    ):
-        sums: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-        cases: dict[str, set] = collections.defaultdict(set)
-        for line in lines:
-            sums[key(line["case"])].update({name: line[name] for name in COLUMNS})
-            cases[key(line["case"])].add(line["case"])
-        order = sorted(sums, key=lambda name: -sums[name]["seconds"])[:limit]
-        parts.append(
-            "\n".join(
-                [
-                    f"| {title} | cases | {' | '.join(COLUMNS)} |",
-                    "|---|---:|" + "---:|" * len(COLUMNS),
-                    *(
-                        f"| {name} | {len(cases[name])} | {' | '.join(f'{sums[name][column]:.1f}' for column in COLUMNS)} |"
-                        for name in order
-                    ),
-                ]
-            )
-        )
+def table(title: str, name_of: Callable[[str], str], lines: list[dict], rows: int) -> str:
+    """A Markdown table of seconds, summed over the cases that `name_of` gives one name; the slowest names first."""
+    sums: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
+    cases: dict[str, set[str]] = collections.defaultdict(set)
+    for line in lines:
+        name = name_of(line["case"])
+        sums[name].update({column: line[column] for column in COLUMNS})
+        cases[name].add(line["case"])
+    text = [[title, "cases", *COLUMNS], ["---", *["---:"] * (1 + len(COLUMNS))]]
+    for name in sorted(sums, key=lambda name: -sums[name]["seconds"])[:rows]:
+        text.append([name, str(len(cases[name])), *(f"{sums[name][column]:.1f}" for column in COLUMNS)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in text)
+
+
+def tables(lines: list[dict], rows: int = 40) -> str:
+    """Tables by folder, by file and by case, at most `rows` of files and cases."""
     total = sum(line["seconds"] for line in lines)
     number = len({line["case"] for line in lines})
-    return "\n\n".join([f"{number} cases, {total:.0f} s of wall-clock time summed over the workers.", *parts]) + "\n"
+    return "\n\n".join(
+        [
+            f"{number} cases, {total:.0f} s of wall-clock time summed over the workers.",
+            table("folder", lambda case: "/".join(case.split("::")[0].split("/")[:2]), lines, len(lines)),
+            table("file", lambda case: case.split("::")[0], lines, rows),
+            table("case", lambda case: case.removeprefix("tests/"), lines, rows),
+        ]
+    )
 
 
 if __name__ == "__main__":

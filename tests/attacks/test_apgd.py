@@ -38,6 +38,8 @@ def exactly_robust(linear, radius: float) -> np.ndarray:
     return linear.distances("linf") > radius
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 def test_targeted_attacks_are_exact_on_the_linear_model_image_by_image(linear):
     attack = attacker(linear.logits)
     targeted = apgd.settings(loss="targeted_dlr", radius=EIGHT.epsilon, num_classes=10, runs=9)
@@ -53,6 +55,7 @@ def test_targeted_attacks_are_exact_on_the_linear_model_image_by_image(linear):
     assert not np.any(exact & ~robust)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "exact", "entropy"),
     [(2, 0.845, 0.845), (3, 0.82, 0.8233), (4, 0.8325, 0.8350), (7, 0.6557, 0.6686)],

@@ -102,6 +102,8 @@ def test_the_projection_is_the_exact_one(seed, norm, sign, share, scale):
     assert moved.max() <= 1 + 1e-7
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_distances_on_the_linear_model(linear, norm):
     part = linear.rows(slice(0, 1000, 3))

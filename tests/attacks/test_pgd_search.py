@@ -150,6 +150,7 @@ def test_every_class_may_have_a_scale_of_its_own(linear):
         np.testing.assert_array_equal(mixed[linear.labels == label], alone[linear.labels == label])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "start", "loss", "decay"),
     [
@@ -179,6 +180,7 @@ def test_a_linear_model_gives_the_closed_form_optimum(linear, loss):
     np.testing.assert_allclose(points, best, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(linear):
     linear = linear.rows(np.linspace(0, 999, 64).astype(int))
     settings = pgd.settings(loss="ce", radius=8 / 255, steps=5, step_size=2 / 255, num_classes=10, decay=1.0)

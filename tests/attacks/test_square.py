@@ -123,6 +123,7 @@ def test_linf_proposals_change_one_square_by_one_sign_per_channel():
     assert seen == (set(range(SHAPE[0] - 1)), set(range(SHAPE[1] - 1)))
 
 
+@pytest.mark.slow
 def test_l2_proposals_are_the_published_update():
     size, radius, side = (11, 11, 3), 0.8, 5
     image = jax.random.uniform(jax.random.key(3), size)
@@ -161,6 +162,7 @@ def test_l2_proposals_are_the_published_update():
     assert len(set(seen)) == 12
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.integers(0, 10**6), st.sampled_from(["linf", "l2"]), st.floats(0, 200), st.integers(1, 40), st.floats(0.01, 1)
@@ -243,6 +245,8 @@ def test_scaling_and_shifting_all_logits_changes_nothing():
     np.testing.assert_array_equal(plain.evaluations, large.evaluations)
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("norm", "radius", "least"), [("linf", 8 / 255, 0.3), ("linf", 16 / 255, 0.93), ("l2", 1.0, 0.7)]
 )
@@ -258,6 +262,7 @@ def test_on_the_linear_model_nothing_robust_is_broken_and_much_of_the_rest_is(li
     assert claimed[~robust].mean() >= least
 
 
+@pytest.mark.slow
 def test_a_quantised_network_that_gives_no_gradient_is_broken_as_often_as_by_the_public_code(linear):
     part = linear.rows(slice(0, 1000, 2))
     chosen = square.settings(radius=8 / 255, image_shape=(8, 8, 3))

@@ -219,6 +219,7 @@ def test_the_claim_of_a_published_archive_needs_its_checksum(tmp_path, official,
     assert other.fingerprint != found.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*partial copy:UserWarning")
 def test_a_run_starts_from_archives_alone(tmp_path):
     """The documented route: the downloaded files in `data.dir`, nothing else; the card says what they are."""

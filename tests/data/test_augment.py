@@ -105,6 +105,7 @@ def candidates(image: np.ndarray, names_and_magnitudes: list[tuple[str, float]])
 # Independence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_an_image_depends_on_its_own_key_and_pixels_only(policy):
     images, keys = noise(12), keys_for(12)
@@ -197,6 +198,7 @@ def assert_distribution(drawn: np.ndarray, probabilities: dict[bytes, float]) ->
     assert abs(chi_square - len(frequent)) < 5 * (2 * len(frequent)) ** 0.5
 
 
+@pytest.mark.slow
 def test_randaugment_draws_operations_and_signs_uniformly():
     image, count = noise(1, 12, 12)[0], 6000
     choices = [
@@ -214,6 +216,7 @@ def test_randaugment_draws_operations_and_signs_uniformly():
     assert_distribution(np.asarray(drawn), probabilities)
 
 
+@pytest.mark.slow
 def test_autoaugment_draws_pairs_members_and_signs_as_written():
     image, count = noise(1, 12, 12)[0], 6000
     probabilities = collections.defaultdict(float)

@@ -67,6 +67,7 @@ def test_the_seed_zero_subset_is_the_peers_subset(setting: tuple[int, int, int])
     assert (len(ranks), longtail.fingerprint(ranks)) == RANKS[setting]
 
 
+@pytest.mark.slow
 def test_the_positions_in_real_cifar10_are_the_recorded_ones(shared_data, tmp_path):
     source = sources.load("cifar10", "train", data_dir=str(shared_data / "tfds"), cache_dir=str(tmp_path))
     for ratio, expected in CIFAR10_POSITIONS.items():

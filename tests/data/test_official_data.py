@@ -47,6 +47,7 @@ def test_cifar100_in_another_order_has_no_official_claim(monkeypatch):
     assert first.fingerprint != second.fingerprint
 
 
+@pytest.mark.slow
 def test_real_cifar10_is_official_and_one_changed_pixel_is_noticed(shared_data, tmp_path):
     data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path}
     for split in sources.SPLITS:

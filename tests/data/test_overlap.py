@@ -36,6 +36,7 @@ def noisy(image: np.ndarray) -> np.ndarray:
     return np.clip(image + np.random.RandomState(0).normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [jpeg, scaled, brighter, noisy])
 def test_changed_copies_are_found(cifar10, change):
     images = cifar10["test"].images[:500]
@@ -45,6 +46,7 @@ def test_changed_copies_are_found(cifar10, change):
     assert pairs.exact.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_real_cifar10_has_no_copies_and_a_dozen_near_duplicates(cifar10):
     train, test = cifar10["train"], cifar10["test"]
     pairs = overlap.find(train.images, test.images)

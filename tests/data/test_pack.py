@@ -225,6 +225,7 @@ def test_a_pack_can_be_made_from_a_pack(digits, tmp_path):
     assert not (tmp_path / "large").exists()
 
 
+@pytest.mark.slow
 def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypatch):
     monkeypatch.setattr(mosaic, "WEBP", {"lossless": True, "quality": 0, "method": 0})
     data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path / "cache"}
@@ -262,6 +263,7 @@ def settings_of_three_steps(folder: pathlib.Path | str) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_three_training_steps_equal_those_from_the_full_data(digits, tmp_path):
     cards = []
     for name, folder in (("full", ""), ("pack", digits)):
@@ -301,6 +303,7 @@ cli.run()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack_is_there", [True, False])
 def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
     """Without the pack the same run asks for TFDS, which shows that imports are refused."""

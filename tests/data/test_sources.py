@@ -107,6 +107,7 @@ def test_real_cifar10_images_follow_the_labels(shared_data):
         assert loaded.labels[position] == records[index]["label"]
 
 
+@pytest.mark.slow
 def test_real_cifar10_train_has_the_official_label_sequence(shared_data):
     train = sources.load("cifar10", "train", data_dir=shared_data / "tfds", cache_dir="")
     assert train.images.shape == (50000, 32, 32, 3)

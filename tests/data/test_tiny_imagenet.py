@@ -233,6 +233,7 @@ def test_nothing_there_says_what_to_put_where(tmp_path):
     assert str(raised.value).endswith(f"put it into {tmp_path} as it is.")
 
 
+@pytest.mark.slow
 def test_the_real_sample_has_its_documented_counts(shared_data, tmp_path):
     (tmp_path / tiny_imagenet.ARCHIVE).symlink_to(shared_data / "data" / tiny_imagenet.ARCHIVE)
     train = load("train", tmp_path, tmp_path / "cache")

@@ -236,6 +236,7 @@ def test_comparisons_are_refused(arguments, problem):
         compare(*arguments)
 
 
+@pytest.mark.slow
 def test_error_rates_where_both_models_are_equally_good():
     generator = np.random.RandomState(0)
     pairs, labels = 400, np.repeat(np.arange(5), [200, 120, 80, 60, 40])

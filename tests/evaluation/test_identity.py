@@ -162,6 +162,7 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.slow
 def test_the_attacks_are_those_of_their_version():
     found = run(apply, None, EVERY)
     outcomes = {
@@ -188,6 +189,7 @@ def test_a_setting_under_which_seeds_mean_less_is_refused_with_its_name(flag, va
         jax.config.update(flag, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variable", "value"), [("JAX_ENABLE_X64", "1"), ("JAX_DEFAULT_PRNG_IMPL", "unsafe_rbg")])
 def test_a_run_under_such_a_setting_ends_at_once_with_one_line(tmp_path, variable, value):
     command = [sys.executable, "-c", "from ltrobust import cli; cli.run()", "--config=configs/digits.py"]

@@ -52,6 +52,7 @@ def table(result, column):
     return np.stack([counts.correct, counts.total], axis=1)
 
 
+@pytest.mark.slow
 def test_permuted_classes_permute_the_table(images, labels, radius):
     """Class numbers are names: another order gives the same rows in the other order, and the same summaries."""
     order = np.random.RandomState(0).permutation(10)  # new class k is old class order[k]
@@ -89,6 +90,7 @@ def test_copies_of_images_change_no_accuracy(images, labels, radius):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_no_larger_radius_makes_an_image_robust_again():
     """On a linear network, where an attack of more steps than it needs ends in a corner of the ball.
 

@@ -47,6 +47,7 @@ def test_the_progress_line_shows_attack_bounds_and_time_left(capsys, monkeypatch
     assert "img/s" in shown
 
 
+@pytest.mark.slow
 def test_without_a_terminal_each_pass_is_one_plain_line_with_its_time(capsys):
     labels = np.where(np.arange(50) % 4, 0, fixture()[2][ROWS])
     found = evaluate(labels=labels, progress=True)
@@ -69,6 +70,7 @@ def test_the_clean_pass_counts_what_is_wrong(monkeypatch):
     assert seen[0][1] > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["pgd", "apgd-ce", "apgd-t", "fab-t", "square"])
 def test_euclidean_attacks_break_no_image_that_is_robust_and_find_the_others(attack, monkeypatch):
     attacks = {

@@ -145,6 +145,7 @@ def sound() -> dict[str, Item]:
     return panel(driver(plain, seed=1), network(), standard(300), selected_on="validation", test_labels=LINEAR.labels)
 
 
+@pytest.mark.slow
 def test_a_sound_network_passes_everything(sound):
     skipped = {identifier for identifier, item in sound.items() if item.status == "skipped"}
     assert skipped == {"P13", "P14", "P15", "P26", "P30", "P33", "P34"}
@@ -170,6 +171,7 @@ def test_the_recorded_numbers_of_the_sound_network(sound):
 # Logits of another scale
 
 
+@pytest.mark.slow
 def test_saturated_logits(sound):
     found = panel(driver(plain, seed=1), network(1e4), standard(300))
     assert found["P18"].status == "fail"
@@ -182,6 +184,7 @@ def test_saturated_logits(sound):
     assert sanity.verdict(found.values()) == "not trustworthy"
 
 
+@pytest.mark.slow
 def test_flat_logits(sound):
     found = panel(driver(plain, seed=1), network(0.1), standard(300))
     assert found["P18"].status == "fail"
@@ -189,6 +192,7 @@ def test_flat_logits(sound):
     assert found["P12"].status == found["P17"].status == "pass"
 
 
+@pytest.mark.slow
 def test_constant_logits(sound):
     found = panel(driver(plain, seed=1), network(0.0), standard(300))
     for identifier in ("P17", "P23", "P27"):
@@ -198,6 +202,7 @@ def test_constant_logits(sound):
 # Masked gradients
 
 
+@pytest.mark.slow
 def test_quantised_input():
     variables = Masked(np.float32(1), np.float32(0), np.bool_(True))
     found = panel(driver(masked, 256), variables, standard(5000), EVERYTHING[::4])
@@ -208,6 +213,7 @@ def test_quantised_input():
     assert found["P20"].status == found["P22"].status == "pass"
 
 
+@pytest.mark.slow
 def test_gradients_masked_in_one_class():
     variables = Masked(np.float32(1), np.float32(0), np.bool_(False))
     found = panel(driver(masked, 256), variables, standard(5000))
@@ -219,6 +225,7 @@ def test_gradients_masked_in_one_class():
     assert found["P25"].status == "warn"
 
 
+@pytest.mark.slow
 def test_logits_saturated_in_one_class():
     variables = Masked(np.float32(0), np.float32(1e4), np.bool_(False))
     found = panel(driver(masked, 256), variables, standard(5000))
@@ -232,12 +239,14 @@ def test_logits_saturated_in_one_class():
 # Outputs and randomness
 
 
+@pytest.mark.slow
 def test_probabilities_are_not_logits():
     found = panel(driver(probabilities, 256), LINEAR.weights, GRADIENT_FREE, EVERYTHING[::4])
     assert found["P22"].status == "fail"
     assert found["P12"].status == "pass"
 
 
+@pytest.mark.slow
 def test_randomised_network():
     found = panel(driver(noisy, 128), LINEAR.weights, SHORT, EVERYTHING[::8])
     assert found["P20"].status == "fail"
@@ -264,6 +273,7 @@ def test_collapse(sound):
     assert "clean accuracy 10.00" in found["P02"].evidence
 
 
+@pytest.mark.slow
 def test_two_equal_classes(sound):
     weights = LINEAR.weights.copy()
     weights[7] = weights[3]
@@ -276,6 +286,7 @@ def test_two_equal_classes(sound):
 # Bookkeeping, selection, stubs
 
 
+@pytest.mark.slow
 def test_missing_images(sound):
     found = panel(driver(plain, seed=1), network(), SHORT, EVERYTHING[16:], test_labels=LINEAR.labels)
     assert found["P04"].status == "fail"
@@ -457,6 +468,7 @@ def test_a_radius_in_pixel_units_is_noticed():
     assert sanity.verdict([item]) == "not trustworthy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "radius", "status"), [("linf", 1, "warn"), ("l2", 6, "fail"), ("l2", 12, "warn")])
 def test_other_radii_that_break_nothing(norm, radius, status):
     small = dataclasses.replace(SHORT, attacks=(dataclasses.replace(PGD20, steps=1, step=0.0, start="none"),))

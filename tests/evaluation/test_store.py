@@ -25,6 +25,7 @@ def whole(tmp_path_factory):
     return run(folder), folder
 
 
+@pytest.mark.slow
 def test_the_store_holds_every_verdict_of_the_evaluation(whole):
     evaluation, folder = whole
     passport, verdicts = store.read(folder)
@@ -80,6 +81,7 @@ short_protocol.run(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_killed_in_every_attack_and_resumed_it_ends_with_the_same_verdicts(whole, tmp_path, capsys):
     evaluation, _ = whole
     here = pathlib.Path(__file__).resolve().parent
@@ -147,6 +149,7 @@ def test_a_store_whose_passport_was_half_written_is_begun_again(tmp_path):
     assert store.read(tmp_path) == ({"format": store.FORMAT, "seed": 0}, {})
 
 
+@pytest.mark.slow
 def test_adversarial_images_are_kept_where_asked_for(tmp_path):
     evaluation = run(tmp_path / "kept", keep_images=True)
     weights, images, labels = fixture()
@@ -165,6 +168,7 @@ def test_adversarial_images_are_kept_where_asked_for(tmp_path):
         store.read_adversarial(tmp_path / "kept", {"image": 3}, (8, 8, 3))
 
 
+@pytest.mark.slow
 def test_running_out_of_memory_halves_the_batch_and_changes_nothing(whole, capsys):
     evaluation, _ = whole
 

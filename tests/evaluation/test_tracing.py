@@ -105,6 +105,7 @@ def test_only_what_the_images_reach_counts():
     assert found == ({}, {}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small_resnet", "resnet18", "preact_resnet18", "mobilenet_v2"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_networks_of_this_project_have_nothing_to_hide(name, dtype):

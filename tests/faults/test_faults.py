@@ -19,6 +19,7 @@ MODULES = [
 injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__))  # the order of the page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", injection.FAULTS, ids=lambda fault: fault.title)
 def test_the_user_is_told_the_facts(fault, place, rows):
     told = fault.inject(place)

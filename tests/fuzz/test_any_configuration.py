@@ -5,6 +5,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 from absl import flags
 from budget import tries
 from hypothesis import given
@@ -92,6 +93,7 @@ def check_message(error: Exception, settings: dict[str, object]) -> None:
     assert named or "batch size is" in text, f"{settings} is refused without naming the key: {text}"
 
 
+@pytest.mark.slow
 @tries(120)
 @given(overrides())
 def test_values_that_are_assigned(settings):
@@ -107,6 +109,7 @@ def test_values_that_are_assigned(settings):
         check_message(error, settings)
 
 
+@pytest.mark.slow
 @tries(80)
 @given(overrides(), st.booleans())
 def test_values_on_the_command_line(settings, typo):

@@ -3,6 +3,7 @@
 import os
 
 import harness
+import pytest
 
 # One epoch of each phase, few images.
 CONFIG = [
@@ -14,6 +15,7 @@ CONFIG = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path):
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
     harness.finish(tmp_path / "whole", CONFIG, cache)

@@ -36,6 +36,7 @@ def test_radii_of_the_published_accuracies_and_steps_that_stay():
     np.testing.assert_allclose(255 * step_size, 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_regularisation_of_the_published_accuracies():
     seen = []
 

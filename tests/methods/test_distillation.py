@@ -249,6 +249,7 @@ def affine_batch(method, learner):
     return methods.with_radii(method, learner, methods.Batch(images, labels, keys, nothing, nothing))
 
 
+@pytest.mark.slow
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn_or_to_attack():
     learner = affine_learner(own_teacher=True)
     method = methods.wrap(methods.create("adaad", INNER), "igdm")
@@ -327,6 +328,7 @@ def test_the_weight_rule_of_mtard():
     np.testing.assert_allclose(outcome.method_state["first"], distances, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_teachers_are_balanced_over_the_whole_batch():
     method = methods.create("b_mtard", INNER)
     learner = affine_learner()

@@ -21,6 +21,7 @@ def test_with_patience_for_all_steps_it_is_pgd_at_bit_for_bit(network):
         jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["as_described", "as_released"])
 @pytest.mark.parametrize("patience", [0, 2])
 def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, patience, variant):

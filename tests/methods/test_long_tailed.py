@@ -278,6 +278,7 @@ def test_taet_begins_with_clean_training_and_no_attack(variant):
     assert float(toy_loss(method, toy_learner(epoch=3, epochs=5))[0]) < 0.3
 
 
+@pytest.mark.slow
 def test_taet_as_released_attacks_with_the_statistics_of_its_pass_on_the_images(network):
     learner = real_learner(network, epoch=jnp.int32(3))
     described, released = (methods.create("taet", INNER, variant=v) for v in ("as_described", "as_released"))

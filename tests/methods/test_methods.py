@@ -90,6 +90,7 @@ def test_train_mode_passes_are_exactly_the_named_ones_in_order(case):
     np.testing.assert_array_equal(outcome.batch_stats["seen"], passes(PASSES[case]))
 
 
+@pytest.mark.slow
 def test_without_distillation_the_student_is_at_bsl_bit_for_bit(network):
     learner = real_learner(network)
     student = methods.create("self_distillation", INNER, alpha=0.0, beta=0.0)
@@ -106,6 +107,7 @@ def test_equal_counts_reduce_at_bsl_to_pgd_at(network):
     assert_same(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_trades_without_its_kl_is_standard_training(network):
     learner = real_learner(network)
     standard = methods.create("pgd_at", dataclasses.replace(INNER, threat=Threat(radius=0)))
@@ -151,6 +153,7 @@ def test_every_inner_maximisation_raises_its_own_objective_within_the_radius(net
     assert value(adv) > value(batch.images)
 
 
+@pytest.mark.slow
 def test_the_teacher_gets_no_gradient_and_the_x_minus_delta_pass_does(network):
     learner = real_learner(network)
     method = methods.create("self_distillation", INNER, alpha=1.0, beta=1.0, ramp="none")
@@ -181,6 +184,7 @@ def test_matching_a_network_with_itself_costs_nothing_and_is_blind_to_offsets():
     np.testing.assert_allclose(moved, indirect_gradient_matching(difference, other), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_perturbation_gradient_matching_is_zero(network):
     learner = real_learner(network)
     still = dataclasses.replace(INNER, threat=Threat(radius=0))

@@ -113,6 +113,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradient_are_those_of_the_released_code(name):
     base, settings, wrappers, epoch, given, points = CASES[name]
@@ -140,6 +141,7 @@ def test_igdm_is_the_term_of_its_authors_code():
     )
 
 
+@pytest.mark.slow
 def test_mtard_weighs_the_second_batch_by_the_first():
     method, half = methods.create("mtard", INNER), len(LABELS) // 2
 

@@ -52,6 +52,7 @@ def test_dafa_as_released_takes_from_both_of_a_tie():
     np.testing.assert_allclose(class_distances(tied, np.ones(2), variant="as_released"), 0.75)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_dafa_collects_in_the_last_epoch_of_the_warm_up_and_weighs_after_it(devices):
     method = methods.create("dafa", INNER, warmup_fraction=0.3, floor=0.0)

@@ -74,6 +74,7 @@ def deepmind(torch: Any, activation: str) -> Any:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["silu", "relu"])
 def test_a_network_of_that_form_gives_the_same_logits_behind_its_normalisation(torch, activation):
     network = deepmind(torch, activation)

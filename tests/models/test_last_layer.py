@@ -39,6 +39,7 @@ def test_the_network_answers_with_the_offset_and_outputs_beyond_the_classes_stay
     np.testing.assert_array_equal(params["linear"]["bias"], before)
 
 
+@pytest.mark.slow
 def test_a_common_factor_changes_no_prediction_no_loss_and_no_gradient(network):
     module, params, batch_stats = network
 

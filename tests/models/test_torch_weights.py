@@ -111,6 +111,7 @@ def test_there_and_back_changes_no_bit(name):
     require_equal(torch_weights.from_torch(back, name), (params, batch_stats))
 
 
+@pytest.mark.slow
 def test_fresh_parameters_survive_export_and_import():
     module = models.create("preact_resnet18", num_classes=4)
     params, batch_stats = models.initialise(module, jax.random.key(0), (16, 16, 1))
@@ -224,6 +225,7 @@ def test_stem_and_linear_layer_equal_numpy():
     np.testing.assert_allclose(logits, features @ theirs["linear.weight"].T + theirs["linear.bias"], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mine", "block", "shortcut", "width"),
     [
@@ -333,6 +335,8 @@ def logits_of_both(torch: Any, network: Any, name: str, params: Any, batch_stats
     return theirs, mine
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_imported_networks_have_the_logits_that_pytorch_computes(torch, name):
     network = torch_network(torch, name)
@@ -630,6 +634,7 @@ def test_a_normalisation_is_split_off_whatever_its_name(mean, std):
         torch_weights.split_normalisation(theirs | constants | {"other_mean": constants[mean]})
 
 
+@pytest.mark.slow
 def test_parity_with_the_pytorch_network_is_checked(torch):
     network = torch_network(torch, "preact_resnet18")
     state = {leaf: tensor.numpy() for leaf, tensor in network.state_dict().items()}

@@ -29,6 +29,8 @@ def double():
         yield
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("padding", PADDINGS, ids=str)
 @pytest.mark.parametrize("cache", [0, 300_000, 10**9], ids=["one by one", "some", "all at once"])
 def test_values_and_both_gradients_are_those_of_the_direct_sum(monkeypatch, double, padding, cache):
@@ -44,6 +46,7 @@ def test_values_and_both_gradients_are_those_of_the_direct_sum(monkeypatch, doub
         np.testing.assert_allclose(mine, reference, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_the_mirrored_form_is_the_image_gradient(double):
     images, kernel = drawn(4, 8, 32, 32)
     value, pull = jax.vjp(lambda x: direct(x, kernel, ((1, 1), (1, 1))), images)
@@ -52,6 +55,7 @@ def test_the_mirrored_form_is_the_image_gradient(double):
     np.testing.assert_allclose(found, pull(cotangent)[0], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_divided_over_devices_stays_so(monkeypatch):
     """Where a whole program is divided by its compiler, as evaluation is, a loop over images must not gather them."""
     monkeypatch.setattr(winograd, "CACHE", 0)
@@ -77,6 +81,7 @@ def test_an_image_does_not_depend_on_the_others(double):
     assert jnp.isnan(other[1:]).all()
 
 
+@pytest.mark.slow
 def test_second_order_gradients_are_those_of_the_direct_sum(double):
     images, kernel = drawn(4, 8, 64, 64)
 
@@ -88,6 +93,7 @@ def test_second_order_gradients_are_those_of_the_direct_sum(double):
     np.testing.assert_allclose(mine, penalty(lambda x, w: direct(x, w, ((1, 1), (1, 1)))), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", ["images", "kernel"])
 @pytest.mark.parametrize(("side", "channels"), [(32, 64), (8, 256), (4, 512)])
 def test_its_error_in_float32_is_that_of_a_direct_sum(side, channels, of):

@@ -35,6 +35,7 @@ def done(tmp_path_factory):
     return workdir, json.loads(card.read_text()), json.loads(path.with_suffix(".json").read_text()), path
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_cards(done):
     _, card, found, _ = done
     assert [model["name"] for model in found["models"]] == ["student/last", "teacher/last"]

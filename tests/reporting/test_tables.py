@@ -43,6 +43,7 @@ def test_a_wilson_interval_is_printed_as_it_is_and_not_as_half_of_its_width():
     assert tables.percent({"value": None, "low": None, "high": None}) == "-"
 
 
+@pytest.mark.slow
 def test_an_evaluation_s_summary_prints_bounds_too():
     images = np.zeros((20, 2, 2, 1), np.float32)
     labels = np.repeat([0, 1], 10)

@@ -53,6 +53,7 @@ def test_what_does_not_fit_is_refused_by_name(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_read(tiny, tmp_path, monkeypatch, capsys):
     with tiny.unlocked():
         tiny.student.method, tiny.student.epochs, tiny.eval.limit = "pgd_at", 1, 2

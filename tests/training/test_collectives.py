@@ -46,6 +46,7 @@ def test_collectives_are_read_with_their_loops_and_sizes():
 
 
 # The configurations of tests in test_steps.py, so that the programs are there already.
+@pytest.mark.slow
 @pytest.mark.parametrize(("synchronised", "attack_steps"), [(True, 1), (False, 2)])
 def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_else(tiny, synchronised, attack_steps):
     with tiny.unlocked():

@@ -104,6 +104,7 @@ def learning_curve(folder) -> list[dict[str, Any]]:
     return [{**record, "seconds": None} for record in read(folder / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     whole.mkdir(), stopped.mkdir()
@@ -123,6 +124,7 @@ def test_stopped_inside_an_epoch_and_at_its_end_it_ends_with_the_same_bits(run, 
         assert_same(checkpoints.restore(state, selection), (state, selection))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["counting"], indirect=True)
 def test_saves_that_fail_on_the_way_change_nothing(run, tmp_path, monkeypatch, capsys):
     whole, failing = tmp_path / "whole", tmp_path / "failing"

@@ -26,6 +26,7 @@ def trained(
     return prepared(config, name, mesh, method, **network).run(count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_several_devices_train_like_one(tiny, name):
     # Sign gradients amplify rounding, so few attack steps and few updates are compared.
@@ -37,6 +38,7 @@ def test_several_devices_train_like_one(tiny, name):
     assert_close(one.sums, several.sums, 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["reat", "taet"])
 def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
     with tiny.unlocked():
@@ -50,6 +52,7 @@ def test_class_quantities_are_those_of_the_whole_batch(tiny, method):
     jax.tree.map(np.testing.assert_array_equal, one.method_state, jax.device_get(two.method_state))
 
 
+@pytest.mark.slow
 def test_the_state_of_methods_is_that_of_the_whole_batch(tiny):
     with tiny.unlocked():
         tiny.student.method = "mtard"
@@ -65,6 +68,7 @@ def test_the_state_of_methods_is_that_of_the_whole_batch(tiny):
     assert float(one.method_state["method"]["clean_weight"]) != 0.5
 
 
+@pytest.mark.slow
 def test_without_synchronised_statistics_devices_differ_from_one(tiny):
     with tiny.unlocked():
         tiny.model.sync_batch_norm = False
@@ -75,6 +79,7 @@ def test_without_synchronised_statistics_devices_differ_from_one(tiny):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(several.weights))
 
 
+@pytest.mark.slow
 def test_one_stretch_is_the_same_bits_as_many(tiny):
     given = prepared(tiny, "student", mesh_of(1))
     stretch, state = given.compile(), given.state
@@ -85,6 +90,7 @@ def test_one_stretch_is_the_same_bits_as_many(tiny):
     jax.tree.map(np.testing.assert_array_equal, whole, state)
 
 
+@pytest.mark.slow
 def test_a_stretch_stops_at_the_first_loss_that_is_not_finite(tiny):
     given = prepared(tiny, "student", mesh_of(1))
     weights = given.state.weights
@@ -94,6 +100,7 @@ def test_a_stretch_stops_at_the_first_loss_that_is_not_finite(tiny):
     assert int(state.step) == 1
 
 
+@pytest.mark.slow
 def test_averaged_weights_follow_the_formula(tiny):
     with tiny.unlocked():
         tiny.student.ema_decay = 0.9
@@ -105,6 +112,7 @@ def test_averaged_weights_follow_the_formula(tiny):
     assert_close(after.averaged, expected, 1e-6)
 
 
+@pytest.mark.slow
 def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
     mesh = mesh_of(1)
     base = phases.make_method(tiny, "teacher")
@@ -116,6 +124,7 @@ def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
     assert max(jax.tree.leaves(difference)) > 1e-5
 
 
+@pytest.mark.slow
 def test_a_perturbation_is_taken_back_after_the_update(tiny):
     with tiny.unlocked():
         tiny.student.optimizer.learning_rate = 1e-12
@@ -133,6 +142,7 @@ def test_a_perturbation_is_taken_back_after_the_update(tiny):
     assert_close(before, after.weights.params, 1e-6)
 
 
+@pytest.mark.slow
 def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     mesh = mesh_of(1)
     method = class_wise(phases.make_method(tiny, "student"))

@@ -48,6 +48,7 @@ def earlier(tmp_path_factory):
 TAUGHT = {"student.method": "ard", "student.wrappers": ("igdm",)}
 
 
+@pytest.mark.slow
 def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
     one = devices.make_mesh(jax.devices()[:1])  # which compiles faster than eight
     monkeypatch.setattr(devices, "make_mesh", lambda: one)
@@ -98,6 +99,7 @@ def test_teachers_that_cannot_be_had_are_refused_before_anything_is_written(earl
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "shape", "message"),
     [
@@ -139,6 +141,7 @@ def from_file(path, *, shape=(8, 8, 1), classes=10, **overrides):
     return teachers.load(config, ["teacher"], num_classes=classes, image_shape=shape)["teacher"]
 
 
+@pytest.mark.slow
 def test_a_pytorch_file_teaches_through_its_normalisation(file):
     path, module, params, batch_stats = file
     with pytest.warns(

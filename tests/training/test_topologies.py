@@ -40,6 +40,7 @@ def test_state_selection_and_weights_are_restored_exactly_on_other_devices(tmp_p
     assert_exactly_there(found, expected, here)
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_1_to_2_to_1_devices(tiny, tmp_path):
     # Sign gradients amplify rounding, so few attack steps and few updates are compared.
     with tiny.unlocked():

@@ -41,6 +41,7 @@ def both(request):
     return before, weights, after, torch.from_numpy(np.array((start - images).transpose(0, 3, 1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "dtype"), FORMS, ids=str)
 def test_one_step_gives_the_same_loss_and_the_same_network(both, form, dtype):
     before, weights, after, noise = both
