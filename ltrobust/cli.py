@@ -6,6 +6,7 @@ ltrobust --mode=evaluate --workdir=DIR [--config.key=value ...]
 
 A configuration that does not lie here is looked for among those that come with the package (ltrobust/recipes.py).
 Without --config, evaluate, diagnose and report use the one that the workdir's config.json records.
+A method or a network of your own: --code=FILE.py loads the file that registers it (docs/extending.md).
 Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
 (docs/tpu.md).
 """
@@ -23,7 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 import ltrobust
-from ltrobust import recipes, recorded
+from ltrobust import recipes, recorded, registry
 from ltrobust.terminal import accept_all_characters
 
 # Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
@@ -52,8 +53,11 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "diagnose", "re
 _ADOPT = flags.DEFINE_bool(
     "adopt", False, "Use a workdir that is neither empty nor a run's; its files stay as they are."
 )
+_CODE = flags.DEFINE_multi_string(
+    "code", [], "Python file, or module by name, to import first: it registers methods and networks. May be repeated."
+)
 _VERSION = flags.DEFINE_bool("version", False, "Print the version and end.")
-_OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT, _VERSION)
+_OWN = (_WORKDIR, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _PATIENCE, _MODE, _ADOPT, _CODE, _VERSION)
 FLAGS = ("config", *(flag.name for flag in _OWN))
 
 
@@ -90,10 +94,6 @@ def main(arguments: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
     # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
-    try:
-        check_limits()
-    except ValueError as error:
-        sys.exit(f"ltrobust: {error}")
     import jax
 
     from ltrobust import experiment, processes
@@ -150,7 +150,12 @@ def parse(arguments: list[str]) -> list[str]:
     if {"--version", "-version"} & set(arguments[1:]):
         print(f"ltrobust {ltrobust.__version__}")
         sys.exit(0)
+    try:
+        check_limits()
+    except ValueError as error:
+        sys.exit(f"ltrobust: {error}")
     recipes.importable()
+    _load_code(_taken(arguments[1:], "code")[0])
     given, rest = _taken(arguments[1:], "config")
     name = given[-1] if given else _default(rest)
     # The flags' own messages on configurations hold tracebacks: what is wrong with one is found before.
@@ -170,6 +175,16 @@ def parse(arguments: list[str]) -> list[str]:
     except ValueError as error:
         sys.exit(f"ltrobust: {error}")
     return app.parse_flags_with_usage([*arguments[:1], f"--config={recipes.find(name)}", *rest])
+
+
+def _load_code(names: list[str]) -> None:
+    """Imports the user's own files; a mistake in one is told in one line."""
+    for name in names:
+        try:
+            registry.load_code(name)
+        except Exception as error:  # a file is a program: anything may be raised in it
+            kind = "" if isinstance(error, ValueError) else f"{name} cannot be loaded: {type(error).__name__}: "
+            sys.exit(f"ltrobust: {kind}{error}")
 
 
 def _taken(arguments: list[str], flag: str) -> tuple[list[str], list[str]]:

@@ -7,14 +7,17 @@ way they go by the same names, such as `configs/folder.py` or `configs/published
 import ast
 import inspect
 import runpy
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from ltrobust import registry
 from ltrobust.names import nearest
+
+# Group of keys -> what its own groups are settings of.
+_REGISTERED = {"methods": "method", "model": "network"}
 
 
 def root() -> Path:
@@ -24,9 +27,9 @@ def root() -> Path:
 
 
 def importable() -> None:
-    """Lets configurations import `configs.default`, after whatever else goes by that name on the path."""
-    if (folder := str(root())) not in sys.path:
-        sys.path.append(folder)
+    """Lets configurations import `configs.default`, and modules of the current folder."""
+    registry.search(root())
+    registry.search(Path.cwd())
 
 
 def find(name: str) -> str:
@@ -38,6 +41,8 @@ def find(name: str) -> str:
 
 def load(name: str) -> ConfigDict:
     """A configuration as the command would have it, locked: known keys may be set, others not.
+
+    The file may import modules of its own folder, such as one that registers a method.
 
     Args:
       name: a path, or one that comes with the package, such as `configs/folder.py`; `:RECIPE` behind it where the file
@@ -57,6 +62,8 @@ def load(name: str) -> ConfigDict:
             f"there is no configuration {file!r}; {nearest(Path(file).stem, known)}known configurations: "
             f"{', '.join(known)}; give configs/NAME.py of one, or the path of your own."
         )
+    if root() not in Path(path).resolve().parents:  # a user's own file
+        registry.search(Path(path).parent)
     get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
         raise ValueError(f"{file} is no configuration; it must define get_config.")
@@ -140,6 +147,13 @@ def check_keys(config: Any) -> None:
     known = set(_keys(default()))
     found = set(_keys(config))
     for key in sorted(found - known):
+        group, _, rest = key.partition(".")
+        name = rest.partition(".")[0]
+        if group in _REGISTERED and "." in rest and not any(other.startswith(f"{group}.{name}.") for other in known):
+            raise ValueError(
+                f"the configuration has settings of the {_REGISTERED[group]} {name}, which is not registered; load the "
+                "file that registers it by --code=FILE.py."
+            )
         hint = nearest(key, known) or "configs/default.py has every key that exists."
         raise ValueError(f"the configuration has an unknown key {key}; {hint.strip()}")
     for key in sorted(known - found):

@@ -7,16 +7,19 @@ from ml_collections import ConfigDict
 
 from ltrobust import recipes
 from ltrobust.files import read_json
+from ltrobust.workdir import used
 
 
 def get_config(path: str) -> ConfigDict:
     """The configuration in a workdir's `config.json`; a key that it lacks has the value of `configs/default.py`.
 
+    Settings of methods and networks that are not registered now are left out if the run does not use them.
+
     Raises:
       ValueError: the file is damaged, or holds a value of another type than its key has.
     """
     config = recipes.default()
-    _update(config, read_json(Path(path)))
+    _update(config, used(read_json(Path(path)), config.to_dict()))
     return config
 
 

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +191,48 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], only: tuple[str, ...] = ("",)) -> list[str]:
-    """Lines `key: value there -> value here` for every key that matters, under one of the prefixes `only`."""
-    flat_there, flat_here = flatten(there), flatten(here)
+    """Lines `key: value there -> value here` for every key that matters, under one of the prefixes `only`.
+
+    Settings of a method or network that is registered on one side only do not matter if neither side uses it: a package
+    that was installed in the meantime must not end a run.
+    """
+    flat_there, flat_here = flatten(used(there, here)), flatten(used(here, there))
     keys = [key for key in sorted(flat_there.keys() | flat_here.keys()) if not key.startswith(_FREE)]
     return [
         f"{key}: {flat_there.get(key, 'absent')!r} -> {flat_here.get(key, 'absent')!r}"
         for key in keys
         if key.startswith(only) and flat_there.get(key, "absent") != flat_here.get(key, "absent")
     ]
+
+
+def used(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without settings of methods and networks that neither side uses and `other` does not list."""
+    names = [*_names(config), *_names(other)]
+    result = dict(config)
+    for group in ("methods", "model"):
+        if isinstance(config.get(group), Mapping):
+            listed = _group(other, group)
+            result[group] = {
+                key: value
+                for key, value in config[group].items()
+                if not isinstance(value, Mapping) or key in listed or key in names
+            }
+    return result
+
+
+def _names(config: Mapping[str, Any]) -> Iterator[Any]:
+    """The network, methods and wrappers that a configuration names; files may hold anything."""
+    yield _group(config, "model").get("name")
+    for phase in (_group(config, "teacher"), _group(config, "student")):
+        yield phase.get("method")
+        wrappers = phase.get("wrappers")
+        yield from wrappers if isinstance(wrappers, list | tuple) else ()
+
+
+def _group(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The keys of a group; empty if there is no such group."""
+    group = config.get(name)
+    return group if isinstance(group, Mapping) else {}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

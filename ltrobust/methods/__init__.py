@@ -1,16 +1,18 @@
 """What the learner minimises: one file per family, one registry.
 
-To add a method: a function `inner, **settings -> Method` in its family's file, one line in `REGISTRY`, and its
-settings under `methods.<name>` in `configs/default.py`. A wrapper is a function `method, **settings -> Method`, with a
-line in `WRAPPERS` and settings in the same place.
+A method is a function `inner, **settings -> Method` (`methods.contract`), a wrapper a function
+`method, **settings -> Method`. Its keyword arguments, their defaults and the `Args` of its docstring are the keys
+`config.methods.NAME.SETTING`, their values and their meaning; nothing else lists them. A method of this package is
+written in its family's file and entered in `REGISTRY` or `WRAPPERS`. Other code uses `register`; an installed package
+may offer functions in the entry point group `ltrobust.methods` instead (docs/extending.md).
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ltrobust.methods.adversarial import mart, pgd_at, trades
+from ltrobust import registry
+from ltrobust.methods.adversarial import attack_cross_entropy, mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
 from ltrobust.methods.bat import bat
 from ltrobust.methods.cfa import cfa
@@ -25,6 +27,7 @@ from ltrobust.methods.contract import (
     Method,
     Outcome,
     Teacher,
+    attack_on,
     decision_rule,
     with_radii,
 )
@@ -78,13 +81,57 @@ WRAPPERS: dict[str, Callable[..., Method]] = {
 }
 
 
+GROUP = "ltrobust.methods"  # of entry points
+_BUILT_IN = (*REGISTRY, *WRAPPERS)
+
+
+def register(function: registry.Registered) -> registry.Registered:
+    """Makes a method or a wrapper known under the function's name; a decorator.
+
+    The name of the first parameter says which of both it is: `inner` (an `InnerAttack`) is a method's, `method` (a
+    `Method`) is a wrapper's. All others are settings, `config.methods.NAME.SETTING`.
+
+    Raises:
+      ValueError: another first parameter; a setting without a default, or with one that a configuration cannot hold; a
+        name of a built-in method or wrapper, or one that another file has registered.
+    """
+    _register(function, function.__name__)
+    return function
+
+
+def _register(function: Callable[..., Method], name: str) -> None:
+    """The same, under any name."""
+    first = next(iter(registry.parameters(function, "method")), "")
+    kinds = {"inner": ("method", REGISTRY, WRAPPERS), "method": ("wrapper", WRAPPERS, REGISTRY)}
+    if first not in kinds:
+        raise ValueError(
+            f"the first parameter of {name} is called {first!r}; call it inner for a method, or method for a wrapper."
+        )
+    kind, known, others = kinds[first]
+    registry.defaults(function, kind, without=(first,))
+    # Both kinds share `config.methods`, and one name there has one meaning.
+    registry.add(known, kind, name, function, reserved=(*_BUILT_IN, *others))
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """`config.methods`: the settings, with their defaults, of every method and wrapper that has any."""
+    registry.add_installed(GROUP, (*REGISTRY, *WRAPPERS), _register)
+    found = {
+        name: registry.defaults(function, "method", without=list(registry.parameters(function, "method"))[:1])
+        for name, function in (REGISTRY | WRAPPERS).items()
+    }
+    return {name: settings for name, settings in found.items() if settings}
+
+
 def create(name: str, inner: InnerAttack, **settings: Any) -> Method:
     """The method of that name.
 
     Raises:
-      ValueError: unknown name (lists the known ones), or a setting that the method does not have or accept.
+      ValueError: unknown name (lists the known ones), a setting that the method does not have or accept, or a function
+        that returns something else.
     """
-    return _checked("method", REGISTRY, name, settings)(inner, **settings)
+    method = _find("method", REGISTRY, name, settings)(inner, **settings)
+    return dataclasses.replace(_checked(method, name), name=name)
 
 
 def wrap(method: Method, name: str, **settings: Any) -> Method:
@@ -96,23 +143,30 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
     """
     if name in method.name.split("+")[1:]:
         raise ValueError(f"{method.name} is in the wrapper {name} already; name each wrapper once.")
-    wrapped = _checked("wrapper", WRAPPERS, name, settings)(method, **settings)
-    return dataclasses.replace(wrapped, name=f"{method.name}+{name}")
+    wrapped = _find("wrapper", WRAPPERS, name, settings)(method, **settings)
+    return dataclasses.replace(_checked(wrapped, name), name=f"{method.name}+{name}")
 
 
-def _checked(kind: str, registry: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
+def _find(kind: str, known: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
     """The function of that name, once it is known to take these settings."""
-    if not isinstance(name, str) or name not in registry:
-        hint = nearest(name, registry)
-        raise ValueError(f"{kind} is {name!r}; {hint}known {kind}s: {', '.join(registry) or 'none'}.")
-    known = list(inspect.signature(registry[name]).parameters)[1:]
-    unknown = sorted(set(settings) - set(known))
+    registry.add_installed(GROUP, (*REGISTRY, *WRAPPERS), _register)
+    if not isinstance(name, str) or name not in known:
+        raise registry.unknown(kind, name, known, GROUP)
+    names = list(registry.parameters(known[name], kind))[1:]
+    unknown = sorted(set(settings) - set(names))
     if unknown:
         raise ValueError(
-            f"{kind} {name} has no setting {', '.join(unknown)}; {nearest(unknown[0], known)}its settings: "
-            f"{', '.join(known) or 'none'}."
+            f"{kind} {name} has no setting {', '.join(unknown)}; {nearest(unknown[0], names)}its settings: "
+            f"{', '.join(names) or 'none'}."
         )
-    return registry[name]
+    return known[name]
+
+
+def _checked(method: Any, name: str) -> Method:
+    """Refuses what a registered function may return by mistake."""
+    if not isinstance(method, Method):
+        raise ValueError(f"{name} returned {type(method).__name__}; return an ltrobust.methods.Method.")
+    return method
 
 
 __all__ = [
@@ -127,8 +181,12 @@ __all__ = [
     "Method",
     "Outcome",
     "Teacher",
+    "attack_cross_entropy",
+    "attack_on",
     "create",
     "decision_rule",
+    "defaults",
+    "register",
     "with_radii",
     "wrap",
 ]

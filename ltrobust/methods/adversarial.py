@@ -66,6 +66,10 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
     In the attack p(x) is constant; in the loss both branches are differentiated. Train-mode passes: x, x'
     (`as_described`), or x, x', x with the third as the KL's target (`as_released`).
 
+    Args:
+      beta: weight of the KL.
+      variant: `as_described`: train-mode passes x, x'; `as_released`: x, x', x.
+
     Raises:
       ValueError: negative beta, unknown variant, or a start at which the KL has no gradient.
     """
@@ -123,6 +127,10 @@ def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described"
     Wang et al., ICLR 2020. BCE is `boosted_cross_entropy`. Nothing is detached: gradients flow through p(x) as target
     and as weight. Train-mode passes: x, x'. `as_released` adds the public code's guards against zeros: 1.0001 in BCE,
     `p(x') + 1e-12` in the KL, 1.0000001 in the weight.
+
+    Args:
+      beta: weight of the weighted KL.
+      variant: `as_described`, or `as_released`: with the public code's guards against zeros.
 
     Raises:
       ValueError: negative beta or unknown variant.

@@ -33,9 +33,9 @@ def mtard(
     Train-mode passes: x', x.
 
     Args:
-      rate: in [0, 1].
+      rate: at which the loss weights follow the losses, in [0, 1].
       rate_drops: fractions of the phase after which the rate is a tenth, as in the learning rate's `drops`.
-      kl_scale: of both KLs.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
 
     Raises:
       ValueError: a setting outside of the above.
@@ -62,8 +62,10 @@ def b_mtard(
     add up to 1 that is MTARD's rule.
 
     Args:
-      rate, rate_drops, kl_scale: as for `mtard`; the drops hold for `heat_rate` too.
-      heat_rate: q, at least 0.
+      rate: at which the loss weights follow the losses, in [0, 1].
+      heat_rate: q, by which the teachers' temperatures move in a step, at least 0.
+      rate_drops: fractions of the phase after which both rates are a tenth.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
 
     Raises:
       ValueError: a setting outside of the above.

@@ -34,15 +34,15 @@ def cfa(
     devices; which epochs were averaged. Averaging reads the validation part's accuracy under PGD-20.
 
     Args:
-      margins: whether radii differ.
-      margin_base: l_1.
-      regularization: whether beta_c differ.
-      regularization_base: l_2.
-      normalized: whether the loss is divided by `1 + beta_c`.
+      margins: whether radii differ by class.
+      margin_base: l_1 of the radii `(l_1 + t_c) eps`; 0.3 with trades, 0.7 with fat.
+      regularization: whether the weight of the regularisation differs by class (trades).
+      regularization_base: l_2 of `(l_2 + t_c) beta`.
+      normalized: whether each image's loss is divided by `1 + beta_c` (trades).
       plain_epochs: first epochs at eps and beta; epoch 1, which has none before it, always is one.
       kept: of the averaged weights at an epoch that is taken in; 0: no averaging.
-      threshold: an epoch is taken in if every class's robust accuracy is at least this. The first one is copied; until
-        then, the averaged weights are the last ones.
+      threshold: an epoch is taken in if every class's robust validation accuracy is at least this. The first one is
+        copied; until then, the averaged weights are the last ones.
       average_after: epochs before any is taken in.
 
     Raises:

@@ -25,9 +25,9 @@ def chi2_class_dro(inner: InnerAttack, *, rho: float = 0.2, average: float = -1.
     the whole batches that held it, starting at the first, and whether there was one; other classes get p = 0.
 
     Args:
-      rho: radius of the ball of distributions; 0 is the mean of the class losses.
-      average: what of the average is kept at a step, below 1; below 0: 0.9 for up to 10 classes, 0.99 for more. 0: p
-        from the batch's class means L_c alone, over the classes that it holds, and `L = sum_c p_c L_c`.
+      rho: radius of the ball of class distributions; 0: the uniform one, the mean of the class losses.
+      average: what of the average class losses is kept at a step, below 1; below 0: 0.9 for up to 10 classes, 0.99
+        for more. 0: p from the batch's class means L_c alone, over the classes that it holds, and `L = sum_c p_c L_c`.
 
     Raises:
       ValueError: negative rho, an average of 1 or more, or, from `check`, an average of 0 with 100 classes or more.
@@ -118,9 +118,9 @@ def faal(
     Train-mode passes: x', x.
 
     Args:
-      base: pgd_at, trades.
-      radius: r; 0 is the base itself.
-      beta: weight of the KL.
+      base: the loss whose classes are weighted: pgd_at, trades.
+      radius: of the class distribution from the uniform one, in nats (r); 0 is the base itself.
+      beta: weight of the KL, with base trades.
       count_factor: whether p follows `k_c m_c`, as a sum over images does, or `m_c`.
 
     Raises:

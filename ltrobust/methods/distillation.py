@@ -57,6 +57,11 @@ def ard(inner: InnerAttack, *, teacher_weight: float = 1.0, temperature: float =
     reached by settings: T = 30, `kl_scale` 1 / C, start `uniform_raw`, and `attack.bn` `batch_frozen` for an attack in
     train mode (theirs also updates the running statistics).
 
+    Args:
+      teacher_weight: w of the KL; the rest is the cross-entropy on clean images.
+      temperature: T of the KL.
+      kl_scale: multiplies the KL; public code has other scales (docs/methods.md).
+
     Raises:
       ValueError: a weight outside [0, 1], a temperature that is not positive, or a negative scale.
     """
@@ -82,6 +87,10 @@ def rslad(inner: InnerAttack, *, adv_weight: float = 5 / 6, kl_scale: float = 0.
 
     Zi et al., ICCV 2021. The teacher's answer on the clean image is the only label, in the attack too. Train-mode
     passes: x', x.
+
+    Args:
+      adv_weight: w of the KL on adversarial images; the rest is on clean ones.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
 
     Raises:
       ValueError: a weight outside [0, 1], or a negative scale.
@@ -114,6 +123,12 @@ def adaad(
     Huang et al., CVPR 2023. The attack looks for the points where student and teacher disagree; `inner_objective` `ce`
     is the cheap form, CE on the student alone. Train-mode passes: x, x', or x', x with `passes` `adv_clean`, the order
     in which IGDM's paper adds x - d.
+
+    Args:
+      adv_weight: w of the KL on adversarial images; the rest is on clean ones.
+      inner_objective: of the attack: `teacher_kl` (through both networks) or `ce` (the cheap form).
+      passes: order of the train-mode passes: `clean_adv` or `adv_clean`.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
 
     Raises:
       ValueError: a weight outside [0, 1], a negative scale, unknown passes or inner objective.

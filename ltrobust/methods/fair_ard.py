@@ -40,8 +40,8 @@ def fair_ard(
     class of the current epoch over all devices, and its number; new weights are formed at the first step of an epoch.
 
     Args:
-      exponent: p, at least 0; 0 gives the method itself.
-      lower, upper: bounds of the weights.
+      exponent: how strongly hard classes count (p), at least 0; 0 gives the method itself.
+      lower, upper: bounds of the class weights.
       variant: `as_described` divides a class's count by its images; `as_released` by N / C, as if all had as many.
 
     Raises:

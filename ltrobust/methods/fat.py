@@ -19,8 +19,9 @@ def fat(inner: InnerAttack, *, patience: int = 3, variant: str = "as_described")
     on x'.
 
     Args:
-      patience: tau; 0 stops at the first misclassified iterate, as many as the attack has steps is PGD-AT.
-      variant: `as_described`, or `as_released` by CFA: an image that has made such steps stays for good.
+      patience: steps of the attack from misclassified iterates (tau); 0 stops at the first misclassified iterate, as
+        many as the attack has steps is PGD-AT.
+      variant: `as_described`, or `as_released` by CFA: an image that has made so many such steps stays for good.
 
     Raises:
       ValueError: negative patience, or an unknown variant.

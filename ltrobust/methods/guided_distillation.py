@@ -40,6 +40,12 @@ def iad(
     ARD. Train-mode passes: x', x (`as_described`), or x', x', x and, with the second term, x once more (`as_released`:
     the same values, further updates of the running statistics).
 
+    Args:
+      own_from: epochs before the student's own answer counts.
+      guide_power: of the teacher's probability of the true class, in A.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      variant: `as_described`: train-mode passes x', x; `as_released`: x', x', x and late x again.
+
     Raises:
       ValueError: negative `own_from`, power or scale, or an unknown variant.
     """
@@ -76,6 +82,12 @@ def iad2(
           + 1/4 KL(p_n(x') || p(x'))
 
     For the first `own_from` epochs A = 1. Train-mode passes: x', x; `as_released`: x' alone in these epochs.
+
+    Args:
+      own_from: epochs before the student's own answer counts.
+      guide_power: of the teacher's probability of the true class, in A.
+      kl_scale: multiplies the KLs; public code has other scales (docs/methods.md).
+      variant: `as_described`: train-mode passes x', x; `as_released`: early x' alone.
 
     Raises:
       ValueError: negative `own_from`, power or scale, or an unknown variant.
@@ -114,6 +126,13 @@ def adaiad(
     Huang et al., CVPR 2023. The temperature is on the first term only; the second begins after `own_from` epochs.
     Train-mode passes: x, x' (`as_described`), or x, x', x and, with the second term, x once more (`as_released`: the
     same values, further updates of the running statistics).
+
+    Args:
+      own_from: epochs before the student's own answer counts.
+      guide_power: of the teacher's probability of the true class, in A.
+      temperature: T of the teacher's KL.
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      variant: `as_described`: train-mode passes x, x'; `as_released`: x, x', x and late x again.
 
     Raises:
       ValueError: negative `own_from`, power or scale, a temperature that is not positive, or an unknown variant.

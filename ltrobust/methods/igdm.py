@@ -79,7 +79,8 @@ def igdm(
 
     Args:
       alpha: weight of the term, at least 0.
-      ramp_epochs: E; 0 for the length of the phase (the paper's), 200 or 300 for the released scripts' whatever it is.
+      ramp_epochs: E, over which the weight rises; 0 for the length of the phase (the paper's), 200 or 300 for the
+        released scripts' whatever it is.
       minus_bn: BatchNorm mode of the x - d pass, `train` or `batch_frozen`.
       clip_minus: whether x - d is cut to the pixel bounds; the authors' code does not.
 

@@ -64,10 +64,15 @@ def robal(
     Train-mode passes: x, x'. `as_released`: x', x, x, x', the first two for the running statistics alone.
 
     Args:
-      margin, scale, tau_b, tau_m: m, s and the two temperatures of u.
+      margin: m.
+      scale: s of the label loss.
+      tau_b: weight of `log(n_c / N)` in the label loss.
+      tau_m: weight of `log(n_c / n_min)` in the margins.
       beta: weight of the KL.
       floor: added to the length of each class's weights.
-      test_scale, tau_p: of the rule at test time.
+      test_scale: of the cosines at test time.
+      tau_p: weight of `log(n_c / N)`, subtracted at test time; 0: nothing.
+      variant: `as_described`: train-mode passes x, x'; `as_released`: x', x, x, x'.
 
     Raises:
       ValueError: a scale that is not positive, a negative setting, or unknown variant.
@@ -123,8 +128,11 @@ def taet(
     others and before the attack, which reads them; absent classes count as L_c = 0.
 
     Args:
-      clean_fraction: length of stage 1, a fraction of the phase; 40 of 100 epochs are published.
-      mean_weight, variance_weight, share_weight: a_1, a_2, a_3 of `equalization`.
+      clean_fraction: length of stage 1, clean training, a fraction of the phase; 40 of 100 epochs are published.
+      mean_weight: of the mean of the class losses (a_1 of `equalization`).
+      variance_weight: of their variance (a_2).
+      share_weight: of the sum of their squared shares (a_3).
+      variant: `as_described`, or `as_released`: absent classes count as loss 0, and a pass on x comes first.
 
     Raises:
       ValueError: a fraction outside [0, 1], a negative weight, or unknown variant.

@@ -19,6 +19,9 @@ def reat(inner: InnerAttack, *, variant: str = "as_described") -> Method:
     anchor. The attack's normalisation sum_i w_{y_i} is left out: it changes no direction. Nor do the weights, unless
     the attack runs in `batch_frozen` mode, where images are coupled.
 
+    Args:
+      variant: `as_described`: pairwise tail term; `as_released`: one divergence per anchor.
+
     Raises:
       ValueError: unknown variant.
     """

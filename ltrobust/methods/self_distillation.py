@@ -51,13 +51,17 @@ def self_distillation(
     enters the label loss only (and the attack only where `inner_objective` is `bsl`).
 
     Args:
-      alpha, beta, label_weight: weights of the three terms, at least 0.
+      alpha: weight of the logit KL, at least 0.
+      beta: weight of indirect gradient matching (IGDM), at least 0.
+      label_weight: weight of the label loss, at least 0.
       label_loss: `bsl` (balanced softmax) or `ce`.
-      temperature: T > 0 of the logit term.
-      teacher_input: `adv` (x') or `clean` (x, as ARD does), for the logit term.
-      inner_objective: `ce`, `bsl`, or `teacher_kl`: KL(p_t(x') || p(x')) differentiated through both networks.
-      ramp: `linear` (epoch / epochs) or `none` (1), for the IGDM term.
-      minus_bn: BatchNorm mode of the x - d pass.
+      temperature: T > 0 of the logit KL.
+      teacher_input: what the teacher sees in the logit KL: `adv` (x') or `clean` (x, as in ARD).
+      inner_objective: of the attack: `ce`, `bsl`, or `teacher_kl`: KL(p_t(x') || p(x')) differentiated through both
+        networks.
+      ramp: of beta: `linear` (epoch / epochs) or `none` (1).
+      clean_forward: whether a pass on x updates the running statistics, if beta > 0.
+      minus_bn: BatchNorm mode of the x - d pass, `train` or `batch_frozen`.
       clip_minus: whether x - d is cut to the pixel bounds (the authors' IGDM code does not).
 
     Raises:

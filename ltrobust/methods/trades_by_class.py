@@ -31,9 +31,9 @@ def dafa(
 
     Args:
       beta: weight of the KL.
-      warmup_fraction: length of the warm-up, a fraction of the phase (rounded down, at least one epoch).
-      scale: l of the weights.
-      floor: least weight.
+      warmup_fraction: length of the warm-up with TRADES, a fraction of the phase (rounded down, at least one epoch).
+      scale: of what a class's weight moves (l of the weights); 1.5 on CIFAR-100.
+      floor: least weight of a class.
       variant: `as_released` lowers both classes' weights where P_ii = P_jj.
 
     Raises:
@@ -120,7 +120,7 @@ def wat(inner: InnerAttack, *, beta: float = 6.0, rate: float = 0.1, normalized:
 
     Args:
       beta: weight of the KL.
-      rate: eta; 0 keeps all weights at `C / (C + 1)`.
+      rate: at which weights follow the sums of the validation losses (eta); 0 keeps all weights at `C / (C + 1)`.
       normalized: divides L by `mean_c w_c + w_{C+1}`, which is about 2.
 
     Raises:
@@ -189,14 +189,16 @@ def frl(
     `remargin` radii are `clip(exp(2 psi_c), 0.98, 3) eps` and steps a quarter of the largest one. Sums are over the
     whole batch. Train-mode passes: x, x', x, the third for the KL's target. State: phi and psi, 0 at first.
 
+    The defaults are FRL's without remargin; with it, slack is 0.07.
+
     Args:
       beta: weight of the KL.
-      slack: tau, what a class may lie above the mean.
-      rate: of phi for the clean error; twice that for the other.
+      slack: what a class's error may lie above the mean of classes (tau).
+      rate: of the multipliers phi of the clean error; twice that for the other.
       halve_every: epochs after which the rate halves.
       limit: bound on the sum of each phi, below 1, so that no share is negative.
-      remargin: whether psi moves.
-      margin_rate: of psi.
+      remargin: whether radii change too (psi moves).
+      margin_rate: of the radii's exponents psi.
       variant: with `as_released` the rate halves one update earlier, before the epoch instead of after it.
 
     Raises:

@@ -24,7 +24,7 @@ def weak_class_reweight(
 
     Args:
       kappa: what is added to the weakest class's weight of 1; 0 is the method itself.
-      kept: of the average at an epoch; it starts at the first one.
+      kept: of the averaged class accuracies at an epoch; the average starts at the first one.
       plain_fraction: first epochs with w = 1, a fraction of the phase; epoch 1, which has no accuracy yet, always is
         one.
 

@@ -21,7 +21,7 @@ def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, directi
     the method's whole loss at x', whose running statistics are discarded. x' belongs to the weights before.
 
     Args:
-      gamma: length of v relative to w, at least 0.
+      gamma: length of the perturbation v relative to the weights w, at least 0.
       warmup_epochs: first epochs without a perturbation.
       direction: `gradient`, or `optimizer`: g is what the optimiser would add to w for the negative gradient, momentum
         and weight decay included (RobustLT's variant).
@@ -57,7 +57,7 @@ def robust_lt(method: Method, *, spread: float = 0.3, ramp: float = 0.8) -> Meth
     radius. In epoch 1 the radius is 0, if there is a ramp.
 
     Args:
-      spread: 0 for equal radii, 1 for a radius of 0 of the most frequent class.
+      spread: of the radii over the classes; 0 for equal radii, 1 for a radius of 0 of the most frequent class.
       ramp: fraction of the phase over which radii grow, 0 for none.
 
     Raises:
