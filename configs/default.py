@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ltrobust import methods
+from ltrobust import methods, models
 
 
 def get_config() -> ConfigDict:
@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     config.model.activation = "relu"  # relu, silu; wide residual networks only
     config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
     config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
+    config.model.update(models.defaults())  # settings of registered networks, if there are any
 
     # A phase trains the teacher only if the student's settings ask for one.
     config.teacher = _phase()

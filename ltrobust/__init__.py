@@ -7,16 +7,21 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ltrobust import methods, models
     from ltrobust.evaluation.evaluate import evaluate
     from ltrobust.evaluation.evaluation import Evaluation
     from ltrobust.threat import Threat
 
-__all__ = ["Evaluation", "Threat", "__version__", "evaluate"]
+__all__ = ["Evaluation", "Threat", "__version__", "evaluate", "methods", "models"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported on demand."""
+    if name in ("methods", "models"):
+        import importlib
+
+        return importlib.import_module(f"ltrobust.{name}")
     if name == "evaluate":
         from ltrobust.evaluation.evaluate import evaluate
 

@@ -137,10 +137,17 @@ def _evaluate(
             continue
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
         described = card_parts.describe_network(evaluation, splits.class_counts)
-        norms = models.class_norms(jax.device_get(weights.params), splits.num_classes)
-        classifier = {"head": trained.head.kind, "class_norms": norms.round(6).tolist()}
-        results[network] = fingerprints | described | {"classifier": classifier, "verdicts": verdicts}
+        results[network] = fingerprints | described | _describe_classifier(trained, splits) | {"verdicts": verdicts}
     return {name: results[name] for name in networks if name in results}
+
+
+def _describe_classifier(network: Network, splits: Splits) -> dict[str, Any]:
+    """The card's part on the last layer; empty for a network in which it cannot be told from other layers."""
+    outputs = splits.num_classes + network.head.extra
+    norms = models.class_norms(jax.device_get(network.weights.params), splits.num_classes, outputs)
+    if norms is None:
+        return {}
+    return {"classifier": {"head": network.head.kind, "class_norms": norms.round(6).tolist()}}
 
 
 def show_source(source: sources.Split) -> None:
@@ -173,7 +180,7 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
         "format": stores.FORMAT,
         "attacks": attacks.VERSION,
         "ambient": ambient.describe(),
-        "model": config.model.to_dict(),
+        "model": phases.describe_model(config.model),
         "network": dict(fingerprints),
     }
     protocol = config.eval.protocol.replace("/", "-")

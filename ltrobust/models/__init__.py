@@ -2,19 +2,27 @@
 
 No network here subtracts a mean or divides by a deviation: an attack's radius means the same for all of them.
 
-Every network sows its pooled features, float32 [B,F]. They cost nothing unless asked for, by `forward_features`.
+Every network here sows its pooled features, float32 [B,F]. They cost nothing unless asked for, by `forward_features`.
+Networks of other people are registered (`register`) or named as `package.module:CLASS`; `models.external` says what
+they must be like.
 """
 
 import functools
 import math
 import numbers
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltrobust import registry
+from ltrobust.models import external
+from ltrobust.models.external import REGISTERED
 from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18
@@ -32,6 +40,8 @@ NAMES: tuple[str, ...] = (
     "mobilenet_v2",
     "small_resnet",
 )
+# Names of `config.model`'s keys, which settings of registered networks lie beside.
+_RESERVED = (*NAMES, "name", "width", "depth", "stem_stride", "activation", "dtype", "sync_batch_norm")
 DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -46,12 +56,13 @@ def create(
     stem_stride: int = 1,
     head: Head = Head(),  # noqa: B008 - frozen
     activation: str = "relu",
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
     """Builds the network `name`; it holds no parameters, see `initialise`.
 
     Args:
-        name: one of `NAMES`, or a wide residual network of any depth D = 6 n + 4 and widening W, `wrn_D_W` in TRADES's
-            form and `dm_wrn_D_W` in DeepMind's.
+        name: one of `NAMES`; a wide residual network of any depth D = 6 n + 4 and widening W, `wrn_D_W` in TRADES's
+            form and `dm_wrn_D_W` in DeepMind's; a registered network; or `package.module:CLASS`.
         num_classes: number of logits, at least 2.
         dtype: what convolutions compute in, "float32" or "bfloat16". Parameters, running statistics, pooled
             features, the linear layer and the logits are float32 in both.
@@ -62,15 +73,19 @@ def create(
         stem_stride: stride of the first convolution of small_resnet; other networks ignore it.
         head: how pooled features become logits.
         activation: "relu" or "silu", of wide residual networks; the others have relu only.
+        options: settings of a registered network.
 
     Raises:
         ValueError: unknown name, dtype or activation, an activation that the network does not have, num_classes below
-            2, or width, depth or stem_stride below 1.
+            2, or width, depth or stem_stride below 1; a registered network that lacks a field which is needed.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     _require_at_least(2, num_classes=num_classes)
     _require_at_least(1, width=width, depth=depth, stem_stride=stem_stride)
+    if name not in NAMES and (network := _external(name)) is not None:
+        fields = {"dtype": dtype, "axis_name": sync_axis, "head": head, "options": options}
+        return external.build(network, name, num_classes=num_classes, **fields)
     wide = parse(name)
     if activation not in ACTIVATIONS or (activation != "relu" and wide is None):
         raise ValueError(
@@ -90,10 +105,42 @@ def create(
             return MobileNetV2(num_classes, layers)
         case "small_resnet":
             return small_resnet(num_classes, layers, width=width, depth=depth, stem_stride=stem_stride)
-    raise ValueError(
-        f"model is {name!r}; {nearest(name, NAMES)}known models: {', '.join(NAMES)}; and wrn_D_W, dm_wrn_D_W "
-        "for depths D = 6 n + 4"
-    )
+    also = "; and wrn_D_W, dm_wrn_D_W for depths D = 6 n + 4, and package.module:CLASS"
+    raise registry.unknown("model", name, (*NAMES, *REGISTERED), external.GROUP, also=also)
+
+
+def register(network: registry.Registered) -> registry.Registered:
+    """Makes a class, or a function that builds a module, known under its name; a decorator.
+
+    `config.model.name` may then be that name. Its fields or arguments become `config.model.NAME.FIELD`, except for
+    those that the package sets (`models.external`).
+
+    Raises:
+      ValueError: a field without a default that the package does not set; a name of a built-in network or of a key, or
+        one that another file has registered.
+    """
+    _register(network, network.__name__)
+    return network
+
+
+def _register(network: Callable[..., nn.Module], name: str) -> None:
+    """The same, under any name."""
+    external.add(network, name, _RESERVED if parse(name) is None else (name,))
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Registered network -> its settings with their defaults, for those that have any: `config.model.NAME`."""
+    registry.add_installed(external.GROUP, REGISTERED, _register)
+    found = {name: external.settings(network) for name, network in REGISTERED.items()}
+    return {name: settings for name, settings in found.items() if settings}
+
+
+def _external(name: str) -> Callable[..., nn.Module] | nn.Module | None:
+    """The class, function or module of a network that is not of this package; None for other names."""
+    if isinstance(name, str) and ":" in name:
+        return external.find(name)
+    registry.add_installed(external.GROUP, REGISTERED, _register)
+    return REGISTERED.get(name)
 
 
 def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
@@ -109,7 +156,7 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, i
         image_shape: height, width and channels of one image.
 
     Returns:
-        params and batch_stats, nested dicts of float32 arrays.
+        params and batch_stats, nested dicts of float32 arrays; batch_stats is empty without BatchNorm.
 
     Raises:
         ValueError: image_shape is not three positive integers.
@@ -117,14 +164,14 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, i
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(f"image_shape is {image_shape}; expected height, width and channels, each at least 1")
     variables = _draw(module, key, tuple(image_shape))
-    return variables["params"], variables["batch_stats"]
+    return variables["params"], variables.get("batch_stats", {})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
     """All variables of a module; compiled once per module, since most of its time is compilation."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return module.lazy_init(key, images, use_running_average=True)
+    return module.lazy_init(key, images, **external.mode(module, train=False))
 
 
 def forward(
@@ -139,7 +186,7 @@ def forward(
     | "batch_frozen" | the batch's statistics | unchanged |
 
     Args:
-        module: from `create`.
+        module: from `create`, or any that keeps the contract of `models.external`.
         params: from `initialise`.
         batch_stats: from `initialise` or an earlier call.
         images: float [B,H,W,C] in [0,1].
@@ -149,42 +196,72 @@ def forward(
         float32 logits [B, num_classes] and running statistics.
 
     Raises:
-        ValueError: unknown mode; images not of rank 4, not floating point, or of another channel count than
-            the params.
+        ValueError: unknown mode; images not of rank 4, not floating point, or of another shape than the network was
+            initialised for.
     """
-    _check_pass(params, images, bn)
-    variables = {"params": params, "batch_stats": batch_stats}
-    if bn == "eval":
-        return cast(jax.Array, module.apply(variables, images, use_running_average=True)), batch_stats
-    logits, updates = module.apply(variables, images, use_running_average=False, mutable=["batch_stats"])
-    return logits, updates["batch_stats"] if bn == "train" else batch_stats
+    logits, updates = _apply(module, params, batch_stats, images, bn, [] if bn == "eval" else ["batch_stats"])
+    return logits, updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 
 
 def forward_features(
     module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """As `forward`, with the pooled features, float32 [B, F], between logits and running statistics."""
-    _check_pass(params, images, bn)
-    variables = {"params": params, "batch_stats": batch_stats}
-    logits, updates = module.apply(
-        variables, images, use_running_average=bn == "eval", mutable=["batch_stats", "intermediates"]
-    )
-    (features,) = updates["intermediates"]["features"]
-    return cast(jax.Array, logits), cast(jax.Array, features), updates["batch_stats"] if bn == "train" else batch_stats
-
-
-def class_norms(params: Any, num_classes: int) -> np.ndarray:
-    """Lengths of the classifier's rows, one per class: `||W_c||` of its weights without bias, float64 [num_classes].
-
-    Outputs beyond the classes are left out.
+    """As `forward`, with the pooled features, float32 [B, F], between logits and running statistics.
 
     Raises:
-        ValueError: params without a head of `layers.HEADS`.
+        ValueError: as `forward`; or a network that offers no features.
     """
-    found = [params[head]["kernel"] for head in HEADS if head in params]
+    logits, updates = _apply(module, params, batch_stats, images, bn, ["batch_stats", "intermediates"])
+    sown = updates.get("intermediates", {})
+    found = sown.get("features") or sown.get("head", {}).get("features")
     if not found:
-        raise ValueError(f"params have no classifier: one of {', '.join(HEADS)} is expected among {', '.join(params)}")
-    return np.linalg.norm(np.asarray(found[0], np.float64), axis=0)[:num_classes]
+        raise ValueError(
+            f"the method reads features, and {type(module).__name__} offers none; end the network with "
+            "self.head(features) (docs/extending.md), or use another method."
+        )
+    return logits, found[-1], updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
+
+
+def _apply(
+    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, bn: BatchNormMode, mutable: list[str]
+) -> tuple[jax.Array, Any]:
+    """Float32 logits of a pass, and the collections that it changed."""
+    _check_pass(module, params, images, bn)
+    variables = {"params": params, "batch_stats": batch_stats}
+    try:
+        result = module.apply(variables, images, mutable=mutable or False, **external.mode(module, train=bn != "eval"))
+    except flax.errors.ScopeParamShapeError as error:
+        raise ValueError(
+            f"images have shape {images.shape}; the network was initialised for another one. "
+            f"{str(error).partition(' (https')[0]}"
+        ) from error
+    logits, updates = result if mutable else (result, {})
+    return cast(jax.Array, logits).astype(jnp.float32), updates
+
+
+def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np.ndarray | None:
+    """Lengths of the classifier's rows, one per class: `||W_c||` of its weights without bias, float64 [num_classes].
+
+    The classifier is the layer `linear` or `cosine`, the same of a field `head`, or else the only dense layer with as
+    many outputs as the network. Outputs beyond the classes are left out.
+
+    Args:
+        outputs: of the network; default: num_classes.
+
+    Returns:
+        None where there is no such layer, or more than one.
+    """
+    for tree in (params, params.get("head", {})):
+        if kernels := [tree[head]["kernel"] for head in HEADS if "kernel" in tree.get(head, {})]:
+            break
+    else:
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        shape = (outputs or num_classes,)
+        named = [leaf for path, leaf in leaves if getattr(path[-1], "key", "") == "kernel"]
+        kernels = [kernel for kernel in named if kernel.ndim == 2 and kernel.shape[1:] == shape]
+        if len(kernels) != 1:
+            return None
+    return np.linalg.norm(np.asarray(kernels[0], np.float64), axis=0)[:num_classes]
 
 
 def count_parameters(params: Any) -> int:
@@ -199,13 +276,15 @@ def _require_at_least(minimum: int, **values: int) -> None:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {minimum}")
 
 
-def _check_pass(params: Any, images: jax.Array, bn: str) -> None:
+def _check_pass(module: nn.Module, params: Any, images: jax.Array, bn: str) -> None:
     """Raises ValueError for an unknown mode, or where images cannot be what the network was initialised for."""
     modes = get_args(BatchNormMode)
     if bn not in modes:
         raise ValueError(f"bn is {bn!r}; allowed: {', '.join(modes)}")
-    channels = params["stem"]["kernel"].shape[2]
-    if images.ndim != 4 or images.shape[-1] != channels:
-        raise ValueError(f"images have shape {images.shape}; expected [batch, height, width, {channels}]")
+    # Networks of this package call their first convolution `stem`; of others nothing is known.
+    channels = params["stem"]["kernel"].shape[2] if external.is_built_in(module) else None
+    if images.ndim != 4 or channels not in (None, images.shape[-1]):
+        wanted = channels or "channels"
+        raise ValueError(f"images have shape {images.shape}; expected [batch, height, width, {wanted}]")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images are {images.dtype}; expected floats in [0,1] (uint8 pixels divided by 255)")

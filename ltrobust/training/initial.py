@@ -125,7 +125,7 @@ def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.
         raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {splits.num_classes}.")
     free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
     there = {"activation": "relu", **about["config"]["model"]}
-    for setting, here in config.model.items():
+    for setting, here in phases.describe_model(config.model).items():
         if setting not in free and there.get(setting) != here:
             raise ValueError(
                 f"{key} ({folder}) has model.{setting} {there.get(setting)!r}; here it is {here!r}. Give the value of "

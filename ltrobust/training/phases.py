@@ -5,6 +5,7 @@ Both are the same loop with other values of the same keys.
 
 import contextlib
 import dataclasses
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from ltrobust import methods, models
 from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
 from ltrobust.data.splits import Splits
+from ltrobust.models import external
 from ltrobust.names import nearest
 from ltrobust.threat import Threat
 from ltrobust.training import devices, optimizers
@@ -119,7 +121,14 @@ def make_module(
         stem_stride=config.model.stem_stride,
         head=head,
         activation=config.model.get("activation", "relu"),
+        options=config.model.get(config.model.name, {}),
     )
+
+
+def describe_model(model: Any) -> dict[str, Any]:
+    """The keys of `config.model` that the network depends on, as JSON; not those of other registered networks."""
+    plain = json.loads(json.dumps(model.to_dict()))
+    return {key: value for key, value in plain.items() if not isinstance(value, dict) or key == model.name}
 
 
 def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
@@ -173,6 +182,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
         sync_batch_norm=bool(config.model.sync_batch_norm),
     )
     _check_augmentation(settings, splits)
+    _check_network(settings, splits, mesh)
     if settings.method.end_epoch is not None and len(splits.validation_labels) == 0:
         raise ValueError(
             f"{name}: {settings.method.name} updates its state by validation, but there is no validation part; "
@@ -238,6 +248,17 @@ def _check_augmentation(settings: StepSettings, splits: Splits) -> None:
     images = jax.ShapeDtypeStruct((1, *splits.images.shape[1:]), np.uint8)
     policy = {"policy": settings.augmentation, "crop_padding": settings.crop_padding, "flip": settings.flip}
     jax.eval_shape(lambda pixels: augment(pixels, jax.random.split(jax.random.key(0), 1), **policy), images)
+
+
+def _check_network(settings: StepSettings, splits: Splits, mesh: Mesh) -> None:
+    """Traces a network that is not of this package, which refuses what cannot be trained."""
+    if not external.is_built_in(settings.module):
+        external.check(
+            settings.module,
+            splits.images.shape[1:],
+            outputs=splits.num_classes + settings.method.head.extra,
+            synchronised=settings.sync_batch_norm and mesh.size > 1,
+        )
 
 
 def _duration(name: str, phase: Any, schedule: batches.Schedule) -> tuple[int, int]:

@@ -1,0 +1,258 @@
+"""Networks of other people: any Flax linen module that maps images to logits.
+
+The contract, which `check` holds a module to before it is trained:
+
+* `__call__(images)` maps float32 [B,H,W,C] in [0,1] to logits [B, num_classes]. Layers may have any names.
+* A module whose training pass differs from its evaluation (BatchNorm) takes one of the arguments in `MODES`, a boolean.
+* Variables are parameters (`params`) and running statistics (`batch_stats`); there are no others.
+* A pass draws no random numbers: methods repeat passes, and attacks differentiate them. Dropout must stay off.
+
+The package sets those of these fields (of a class) or arguments (of a function) that are there:
+
+* `num_classes`: the number of outputs;
+* `dtype`: what to compute in, as `model.dtype` says;
+* `axis_name`: for `nn.BatchNorm`, so that several devices normalise by the statistics of the whole batch;
+* `head`: the last layer, a module from features [B,F] to outputs. A network with this field works with methods that
+  change the head (RoBal's cosine) or read the features (REAT).
+
+All others are settings, `config.model.NAME.SETTING`, if a configuration can hold their defaults.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import flax.errors
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ltrobust import registry
+from ltrobust.models.layers import Head, Layers
+
+GROUP = "ltrobust.models"  # of entry points
+# Argument of `__call__` -> its value in a training pass.
+MODES = {"train": True, "training": True, "use_running_average": False, "deterministic": False}
+REGISTERED: dict[str, Callable[..., nn.Module]] = {}
+_SET_HERE = ("num_classes", "dtype", "axis_name", "head")
+_OF_FLAX = ("parent", "name")
+
+
+class HeadLayer(nn.Module):
+    """The last layer that a method asks for: features [B,F] -> outputs [B, num_classes + extra], both float32.
+
+    The features are sown as ("intermediates", "features").
+    """
+
+    num_classes: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        features = features.astype(jnp.float32)
+        self.sow("intermediates", "features", features)
+        return self.layers.logits(features, self.num_classes)
+
+
+def add(network: Callable[..., nn.Module], name: str, reserved: tuple[str, ...]) -> None:
+    """Registers a class or function under a name; `reserved` are the names of built-in networks and of keys.
+
+    Raises:
+      ValueError: as `registry.add`, or a field without a default that the package does not set.
+    """
+    settings(network)
+    registry.add(REGISTERED, "network", name, network, reserved)
+
+
+def settings(network: Callable[..., nn.Module]) -> dict[str, Any]:
+    """Setting -> default of a class or function. Defaults that a configuration cannot hold are no settings."""
+    others = [
+        name
+        for name, parameter in registry.parameters(network, "network").items()
+        if parameter.default is not parameter.empty and not registry.is_plain(parameter.default)
+    ]
+    return registry.defaults(network, "network", without=(*_SET_HERE, *_OF_FLAX, *others))
+
+
+def find(name: str) -> Callable[..., nn.Module] | nn.Module:
+    """The class, function or module that `package.module:NAME` means.
+
+    Raises:
+      ValueError: it cannot be imported, or needs arguments that nothing sets.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"model {name!r} cannot be imported: {error}. Give package.module:CLASS of a module that Python finds from "
+            "here."
+        ) from error
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
+        raise ValueError(f"model {name!r} is {found!r}; give a class of flax.linen.Module.")
+    network = cast(Callable[..., nn.Module], found)
+    settings(network)
+    return network
+
+
+def build(
+    network: Callable[..., nn.Module] | nn.Module,
+    name: str,
+    *,
+    num_classes: int,
+    dtype: str,
+    axis_name: str | None,
+    head: Head,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """The network with what the package sets, and with its settings (`options`); of a module, the fields are set."""
+    if isinstance(network, nn.Module):
+        fields = {field.name for field in dataclasses.fields(network)}  # pyright: ignore - flax makes it a dataclass
+        return network.clone(**_given(fields, type(network).__name__, num_classes, dtype, axis_name, head))
+    given = _given(registry.parameters(network, "network"), name, num_classes, dtype, axis_name, head)
+    known = settings(network)
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"model {name} has no setting {unknown[0]}; its settings: {', '.join(known) or 'none'}.")
+    # JSON, in which checkpoints keep configurations, has lists for tuples; modules must be hashable.
+    module = network(**given, **{key: _tuples(value) for key, value in options.items()})
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"model {name} is a {type(module).__name__}; give a flax.linen.Module.")
+    return module
+
+
+def _tuples(value: Any) -> Any:
+    """The value with tuples for lists, at any depth."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _given(known: Any, name: str, num_classes: int, dtype: str, axis_name: str | None, head: Head) -> dict[str, Any]:
+    """The values of the fields in `known` that the package sets.
+
+    Raises:
+      ValueError: what is asked for needs a field that is not there.
+    """
+    if dtype != "float32" and "dtype" not in known:
+        raise ValueError(f"model.dtype is {dtype!r}, and {name} has no field dtype; give float32, or add the field.")
+    if head != Head() and "head" not in known and (head.kind != "linear" or "num_classes" not in known):
+        wanted = "a head of cosines" if head.kind == "cosine" else f"{head.extra} output(s) beyond the classes"
+        raise ValueError(
+            f"the method asks for {wanted}, and {name} has no field head that takes it; "
+            "end the network with self.head(features) (docs/extending.md), or use another method."
+        )
+    layers = Layers(jnp.float32, head=head)
+    values = {
+        "num_classes": num_classes + head.extra,
+        "dtype": jnp.dtype(dtype).type,
+        "axis_name": axis_name,
+        "head": HeadLayer(num_classes, layers),
+    }
+    return {key: value for key, value in values.items() if key in known}
+
+
+@functools.cache
+def _modes(kind: type[nn.Module]) -> dict[str, bool]:
+    """The arguments of a class's `__call__` that choose the mode, with their values in a training pass."""
+    parameters = inspect.signature(kind.__call__).parameters
+    return {name: value for name, value in MODES.items() if name in parameters}
+
+
+def mode(module: nn.Module, *, train: bool) -> dict[str, Any]:
+    """The keyword arguments of a training or evaluation pass."""
+    return {name: value == train for name, value in _modes(type(module)).items()}
+
+
+def is_built_in(module: nn.Module) -> bool:
+    """Whether a module is of this package, and so keeps the contract."""
+    return type(module).__module__.startswith("ltrobust.models.")
+
+
+def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, synchronised: bool) -> None:
+    """Refuses a network that does not keep the contract of this file. Shapes are traced; nothing is computed.
+
+    Args:
+      image_shape: height, width and channels of one image.
+      outputs: logits of an image.
+      synchronised: whether batch statistics are to be those of several devices' images.
+
+    Raises:
+      ValueError: says what is missing.
+    """
+    name = type(module).__name__
+    try:
+        hash(module)
+    except TypeError as error:
+        raise ValueError(f"network {name} has a field that cannot be hashed; use tuples instead of lists.") from error
+    _check_arguments(module, name)
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    variables = dict(jax.eval_shape(lambda key: module.lazy_init(key, images, **mode(module, train=False)), key))
+    variables.pop("intermediates", None)
+    if others := sorted(set(variables) - {"params", "batch_stats"}):
+        raise ValueError(
+            f"network {name} has variables {others[0]!r}; only params and batch_stats are kept in training."
+        )
+    stateful = bool(variables.get("batch_stats"))
+    if stateful and not _modes(type(module)):
+        raise ValueError(
+            f"network {name} has running statistics, and its __call__ has no argument for the mode; add train: bool."
+        )
+    if stateful and synchronised and not getattr(module, "axis_name", None):
+        raise ValueError(
+            f"network {name} has no field axis_name for its BatchNorm, so several devices cannot share statistics; "
+            "add it, or give model.sync_batch_norm=False."
+        )
+    # The axis exists inside of the training step only.
+    module = module.clone(axis_name=None) if hasattr(module, "axis_name") else module
+    for train in (False, True):
+        _check_logits(name, _outputs(module, variables, images, train=train), outputs)
+
+
+def _check_arguments(module: nn.Module, name: str) -> None:
+    """Refuses a `__call__` that needs more than images and the mode."""
+    _, _, *others = [*inspect.signature(type(module).__call__).parameters.values(), None, None]
+    for parameter in [other for other in others if other is not None]:
+        free = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        if not free and parameter.name not in MODES:
+            raise ValueError(
+                f"network {name} needs the argument {parameter.name}; __call__ takes images, and one of "
+                f"{', '.join(MODES)}."
+            )
+
+
+def _outputs(module: nn.Module, variables: dict[str, Any], images: Any, *, train: bool) -> Any:
+    """Shapes of what one pass returns."""
+    name = type(module).__name__
+    kept = ["batch_stats"] if train else False
+
+    def run(variables: Any, images: Any) -> Any:
+        result = module.apply(variables, images, mutable=kept, **mode(module, train=train))
+        return result[0] if train else result
+
+    try:
+        return jax.eval_shape(run, variables, images)
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"network {name} draws random numbers in {'a training' if train else 'an evaluation'} pass, as dropout "
+            "does; methods pass no key. Leave them out."
+        ) from error
+    except flax.errors.ModifyScopeVariableError as error:
+        raise ValueError(f"network {name} changes variables in an evaluation pass: {error}") from error
+
+
+def _check_logits(name: str, logits: Any, outputs: int) -> None:
+    """Refuses a result that is no array [B, outputs] of floats."""
+    if not isinstance(logits, jax.ShapeDtypeStruct):
+        raise ValueError(f"network {name} returns a {type(logits).__name__}; return the logits alone.")
+    if logits.shape != (2, outputs) or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(
+            f"network {name} returns {logits.dtype} of shape {logits.shape} for 2 images; expected floats of shape "
+            f"(2, {outputs}). A field num_classes is set to that number."
+        )
