@@ -1,4 +1,4 @@
-"""Every key that exists, with its unit and meaning. Other configs state differences only.
+"""Every key that exists, with its unit and meaning. Other configs state differences only. `ltrobust config` lists them.
 
 The values are the long-tailed CIFAR-10 recipe at full scale (docs/reproducing.md), except that the data are `digits`.
 """
@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
     config.teachers.clean_teacher = _outside_teacher()  # naturally trained: mtard, b_mtard, iad2
 
     # Settings of each method and wrapper that has any; both phases share them. They are the keyword arguments of the
-    # functions in ltrobust/methods, which say what each of them means.
+    # functions in ltrobust/methods, which say what each of them means: `ltrobust config methods`.
     config.methods = ConfigDict(methods.defaults())
 
     config.eval = ConfigDict()

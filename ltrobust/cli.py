@@ -7,6 +7,7 @@ ltrobust --mode=evaluate --workdir=DIR [--config.key=value ...]
 A configuration that does not lie here is looked for among those that come with the package (ltrobust/recipes.py).
 Without --config, evaluate, diagnose and report use the one that the workdir's config.json records.
 A method or a network of your own: --code=FILE.py loads the file that registers it (docs/extending.md).
+ltrobust config [NAME] [--code=FILE.py] lists every key with its meaning: of a configuration, or under a key.
 Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
 (docs/tpu.md).
 """
@@ -19,6 +20,7 @@ import resource
 import signal
 import sys
 import traceback
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -156,6 +158,8 @@ def parse(arguments: list[str]) -> list[str]:
         sys.exit(f"ltrobust: {error}")
     recipes.importable()
     _load_code(_taken(arguments[1:], "code")[0])
+    if arguments[1:2] == ["config"]:
+        _list_keys(_taken(arguments[2:], "code")[1])
     given, rest = _taken(arguments[1:], "config")
     name = given[-1] if given else _default(rest)
     # The flags' own messages on configurations hold tracebacks: what is wrong with one is found before.
@@ -185,6 +189,19 @@ def _load_code(names: list[str]) -> None:
         except Exception as error:  # a file is a program: anything may be raised in it
             kind = "" if isinstance(error, ValueError) else f"{name} cannot be loaded: {type(error).__name__}: "
             sys.exit(f"ltrobust: {kind}{error}")
+
+
+def _list_keys(names: list[str]) -> NoReturn:
+    """Prints the keys of a configuration, or those under a key, and ends."""
+    if len(names) > 1 or any(name.startswith("-") for name in names):
+        sys.exit(f"ltrobust: config takes one name and --code=FILE.py; it cannot take {' '.join(names)}.")
+    from ltrobust import config_listing  # with JAX, so after the limits are checked
+
+    try:
+        print(config_listing.render(*names))
+    except (ValueError, OSError) as error:
+        sys.exit(f"ltrobust: {error}")
+    sys.exit(0)
 
 
 def _taken(arguments: list[str], flag: str) -> tuple[list[str], list[str]]:

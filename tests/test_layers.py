@@ -34,9 +34,11 @@ ALLOWED = {
     "names": set(),
     "terminal": set(),
     "registry": {"names"},
+    "config_listing": {"methods", "models", "names", "recipes", "workdir"},
     "recipes": {"names", "registry"},
     "recorded": {"files", "recipes", "workdir"},
     "cli": {
+        "config_listing",
         "experiment",
         "preemption",
         "processes",
