@@ -1,5 +1,7 @@
 """The examples run as the README says."""
 
+import ast
+import json
 import os
 import pathlib
 import subprocess
@@ -83,3 +85,34 @@ def test_a_mistake_is_told_in_one_line(shared_data, tmp_path):
     assert found.returncode == 1
     assert "ltrobust:" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_networks_and_a_method_of_ones_own_are_one_file(tmp_path):
+    """The file is a program, and `--code` loads it for a later command on one of its runs."""
+    found = run("own_network_and_method.py", str(tmp_path), home=tmp_path)
+    assert found.returncode == 0, found.stderr
+    for network in ("PlainNet", "NormNet"):
+        card = json.loads((tmp_path / network / "results" / "quick.json").read_text())
+        assert card["model"]["name"] == network
+        assert card["config"]["methods"]["focal_at"] == {"gamma": 1.0}
+        assert card["data"]["evaluated"] == 100
+        assert list(card["training"]) == ["student"]
+    script = EXAMPLES / "own_network_and_method.py"
+    again = ["../main.py", "--mode=evaluate", f"--workdir={tmp_path / 'NormNet'}", "--config.eval.protocol=validation"]
+    told = run(*again, home=tmp_path)
+    assert told.returncode == 1
+    assert "settings of the method focal_at, which is not registered; load the file" in told.stderr
+    assert "Traceback" not in told.stderr
+    found = run(*again, f"--code={script}", home=tmp_path)
+    assert found.returncode == 0, found.stderr
+    restored = json.loads((tmp_path / "NormNet" / "results" / "validation-student.json").read_text())
+    trained = card["networks"]["student/last"]
+    assert restored["networks"]["student/last"]["params_sha256"] == trained["params_sha256"]
+
+
+def test_the_example_is_short():
+    text = (EXAMPLES / "own_network_and_method.py").read_text()
+    driver = text[text.index("def main(") :].strip().splitlines()
+    assert len(driver) <= 25
+    classes = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)]
+    assert all(node.end_lineno - node.lineno < 20 for node in classes)

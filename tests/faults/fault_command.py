@@ -2,6 +2,7 @@
 
 import resource
 import socket
+import sys
 
 import jax
 from injection import ALONE, TINY, Place, Texts, Told, fault, raised
@@ -41,6 +42,13 @@ override(
     value=("teacher", "'resnet19'"),
     allowed=("small_resnet", "wrn_D_W"),
     remedy="did you mean resnet18",
+)
+override(
+    "network that cannot be imported",
+    "model.name=nowhere:Net",
+    value=("teacher", "'nowhere:Net'"),
+    allowed="package.module:CLASS",
+    remedy="that Python finds",
 )
 override(
     "unknown method",
@@ -182,6 +190,50 @@ def unknown_mode(place: Place) -> Told:
 )
 def config_missing(place: Place) -> Told:
     return place.refused("--config=configs/nothing.py")
+
+
+@fault(
+    "file of one's own methods missing",
+    "`--code=methods.py`",
+    value="'methods.py'",
+    allowed="FILE.py",
+    remedy="name of a module",
+)
+def code_missing(place: Place) -> Told:
+    return place.refused("--code=methods.py")
+
+
+@fault(
+    "own method whose setting has no default",
+    "`def my_at(inner, *, gamma)` in `--code=my_at.py`",
+    value=("gamma", "my_at"),
+    remedy="give it one",
+)
+def code_broken(place: Place) -> Told:
+    file = place.folder / "my_at.py"
+    file.write_text("from ltrobust import methods\n\n\n@methods.register\ndef my_at(inner, *, gamma): ...\n")
+    place.patch.setattr(sys, "dont_write_bytecode", True)
+    place.patch.setattr(sys, "path", list(sys.path))
+    return place.refused(f"--code={file}")
+
+
+@fault(
+    "own network with dropout",
+    "`nn.Dropout` in a network of `--code=my_net.py`",
+    value=("student", "Drops"),
+    allowed="no key",
+    remedy="Leave them out",
+)
+def dropout(place: Place) -> Told:
+    file = place.folder / "my_net.py"
+    file.write_text(
+        "import flax.linen as nn\n\n\nclass Drops(nn.Module):\n    num_classes: int\n\n    @nn.compact\n"
+        "    def __call__(self, images, train):\n        x = images.reshape(len(images), -1)\n"
+        "        return nn.Dense(self.num_classes)(nn.Dropout(0.5, deterministic=not train)(x))\n"
+    )
+    place.patch.setattr(sys, "dont_write_bytecode", True)
+    place.patch.setattr(sys, "path", list(sys.path))
+    return place.refused(*ALONE, f"--code={file}", "--config.model.name=my_net:Drops")
 
 
 @fault(

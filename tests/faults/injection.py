@@ -143,7 +143,7 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
     patch.setattr(sys, "argv", words)
     for name in [name for name in flags.FLAGS if name.startswith("config.")]:
         delattr(flags.FLAGS, name)
-    for name in ("config", "workdir", "mode", "adopt"):
+    for name in ("config", "workdir", "mode", "adopt", "code"):
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()
     printed, status = io.StringIO(), 0
