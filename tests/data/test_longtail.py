@@ -209,6 +209,72 @@ def test_errors_name_the_value_and_the_remedy(call, message):
         call()
 
 
+@pytest.mark.parametrize("ratio", [-1, 0.99, np.inf, np.nan])
+def test_ratios_that_no_subset_has_are_refused(ratio):
+    with pytest.raises(ValueError, match="imbalance ratio is"):
+        longtail.class_counts(np.full(3, 9), imbalance_ratio=ratio)
+
+
+@pytest.mark.parametrize("profile", longtail.PROFILES)
+def test_ratio_0_keeps_everything_whatever_the_profile(profile):
+    available = np.array([7, 30, 1, 12])
+    assert longtail.class_counts(available, imbalance_ratio=0, profile=profile).tolist() == available.tolist()
+    labels = np.repeat(np.arange(4), available)
+    assert sorted(longtail.choose(labels, imbalance_ratio=0, profile=profile)) == list(range(50))
+
+
+@pytest.mark.parametrize("available", [[9], []])
+def test_a_profile_needs_two_classes(available):
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        longtail.class_counts(np.array(available), imbalance_ratio=1)
+
+
+@pytest.mark.parametrize(("labels", "classes"), [([-1, 0], None), ([0, 3], 3), ([0, 4], 3), ([], None), ([], 3)])
+def test_labels_that_are_no_classes_are_refused(labels, classes):
+    with pytest.raises(ValueError, match="labels"):
+        longtail.count_classes(np.array(labels, int), classes)
+    assert longtail.count_classes(np.array([2, 0, 2]), 4).tolist() == [1, 0, 2, 0]
+
+
+def test_bounds_of_the_validation_part():
+    """Fraction and cap lie in [0, 1), the floor in [0, inf): just outside is refused, the ends are not."""
+    labels = sorted_labels(2, 9)
+    for name in ("fraction", "cap"):
+        for value in (-0.01, 1.0, 1.01):
+            with pytest.raises(ValueError, match=rf"validation_{name}={value}"):
+                longtail.carve_validation(labels, **{name: value})
+        for value in (0.0, 0.99):
+            assert len(longtail.carve_validation(labels, **{name: value}).train) > 0
+    with pytest.raises(ValueError, match="validation_floor=-1"):
+        longtail.carve_validation(labels, floor=-1)
+    # A fraction of exactly 0 carves nothing, however high the floor; anything above it obeys the floor.
+    assert len(longtail.carve_validation(labels, fraction=0, floor=3, cap=0.9).validation) == 0
+    assert len(longtail.carve_validation(labels, fraction=1e-6, floor=3, cap=0.9).validation) == 6
+
+
+def test_a_balanced_subset_has_between_one_image_per_class_and_as_many_as_all_classes_together():
+    counts = np.array([5, 1, 3])
+    assert longtail.balanced_count(counts, count=1) == longtail.balanced_count(counts, gamma=1) == 1
+    assert longtail.balanced_count(counts, count=9) == longtail.balanced_count(counts, gamma=9) == 9
+    for asked in ({"count": 10}, {"gamma": 9.1}, {"gamma": np.inf}):
+        with pytest.raises(ValueError, match="all classes together have 9"):
+            longtail.balanced_count(counts, **asked)
+    for asked in ({"count": -1}, {"gamma": -0.1}, {"gamma": np.nan}):
+        with pytest.raises(ValueError, match="give one of them"):
+            longtail.balanced_count(counts, **asked)
+    assert len(longtail.balanced_subset(sorted_labels(3, 4), count=4, seed=0, up_sample=False)) == 12
+
+
+def test_other_numbers_of_the_classes_carve_the_same_images():
+    """No draw and no profile is in it, unlike in `choose`: there the counts descend with the class number."""
+    labels = np.random.RandomState(0).permutation(np.repeat(np.arange(4), [60, 9, 30, 17]))
+    renamed = np.array([2, 0, 3, 1])[labels]
+    for part, other in zip(longtail.carve_validation(labels), longtail.carve_validation(renamed), strict=True):
+        np.testing.assert_array_equal(np.sort(other), np.sort(part))
+    counts = [longtail.class_counts(longtail.count_classes(y), imbalance_ratio=3).tolist() for y in (labels, renamed)]
+    assert all(one == sorted(one, reverse=True) for one in counts)
+
+
 @pytest.mark.parametrize(
     ("ratio", "counts"),
     [
