@@ -6,7 +6,8 @@
 
 Each mutant is one change by cosmic-ray, made in a copy of the checkout. The tests of the matching folder run on it,
 those of the changed file first, up to the first failure. A mutant survives if all of them pass. `--again` runs the
-survivors of an earlier run once more. One line of JSON is written for each mutant.
+survivors of an earlier run once more. One line of JSON is written for each mutant, and the same command continues.
+With `--own` only the tests of the changed file run, which is quick: run the survivors `--again` without it.
 
 Tests that need the real data sets are skipped in the copy, so the score is a lower bound.
 """
@@ -111,15 +112,18 @@ def _annotates(node: Any) -> bool:
     return kind == "funcdef" and str(getattr(siblings[siblings.index(node) - 1], "value", "")) == "->"
 
 
-def command(target: str, file: str) -> list[str]:
+def command(file: str, options: argparse.Namespace) -> list[str]:
     """Pytest on the target's tests, those of one file first."""
     path = pathlib.Path(file)
-    own = pathlib.Path("tests", *path.parts[1:-1], f"test_{_TESTED_BY.get(path.stem, path.stem)}.py")
-    tests = [str(test) for test in (own, *TARGETS[target][1]) if (ROOT / test).exists()]
-    return [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+    own = pathlib.Path("tests", *path.parts[1:-1]).joinpath(f"test_{_TESTED_BY.get(path.stem, path.stem)}*.py")
+    first = sorted(test.relative_to(ROOT).as_posix() for test in ROOT.glob(own.as_posix()))
+    rest = [test for test in TARGETS[options.target][1] if (ROOT / test).exists()]
+    tests = first if options.own and first else [*first, *rest]
+    flags = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", *shlex.split(options.pytest)]
+    return [sys.executable, "-m", "pytest", *flags, *tests]
 
 
-def judge(copy: pathlib.Path, target: str, mutant: Mutant | None, options: argparse.Namespace) -> dict[str, Any]:
+def judge(copy: pathlib.Path, mutant: Mutant | None, options: argparse.Namespace) -> dict[str, Any]:
     """Runs the tests in the copy, mutated or (None) as it is."""
     file = mutant.file if mutant else ""
     record: dict[str, Any] = dict(mutant._asdict()) if mutant else {}
@@ -131,34 +135,36 @@ def judge(copy: pathlib.Path, target: str, mutant: Mutant | None, options: argpa
         (copy / file).write_text(mutated)
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     began = time.monotonic()
-    process = subprocess.Popen(
-        [*shlex.split(options.prefix), *command(target, file)],
-        cwd=copy,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    # Inside of the prefix, which may wait for its turn.
+    limited = ["timeout", "--kill-after=5", str(options.timeout), *command(file, options)]
     try:
-        output = process.communicate(timeout=options.timeout)[0]
-        outcome = {0: "survived", 1: "killed", 2: "killed"}.get(process.returncode, f"status {process.returncode}")
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        output, outcome = process.communicate()[0], "timeout"
+        done = subprocess.run(
+            [*shlex.split(options.prefix), *limited], cwd=copy, env=environment, capture_output=True, text=True
+        )
     finally:
         if mutant:
             (copy / file).write_text(source)
-    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    names = {0: "survived", 1: "killed", 2: "killed", 124: "timeout", 137: "timeout"}
+    outcome = names.get(done.returncode, f"status {done.returncode}")
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     seconds = round(time.monotonic() - began, 1)
     return record | {"outcome": outcome, "seconds": seconds, "by": failed[0][:200] if failed else ""}
+
+
+def judged(file: str, *outcomes: str) -> list[Mutant]:
+    """The mutants of a file of results, those with one of the outcomes if any is given."""
+    records = map(json.loads, pathlib.Path(file).read_text().splitlines()) if pathlib.Path(file).exists() else ()
+    return [
+        Mutant(record["file"], record["operator"], record["occurrence"])
+        for record in records
+        if not outcomes or record["outcome"] in outcomes
+    ]
 
 
 def chosen(options: argparse.Namespace) -> list[Mutant]:
     """The sample, or the survivors of an earlier run."""
     if options.again:
-        records = map(json.loads, pathlib.Path(options.again).read_text().splitlines())
-        return [Mutant(r["file"], r["operator"], r["occurrence"]) for r in records if r["outcome"] == "survived"]
+        return judged(options.again, "survived")
     considered, number = mutants(TARGETS[options.target][0])
     print(f"{options.target}: {number} mutants exist, {len(considered)} are considered", flush=True)
     return random.Random(options.seed).sample(considered, min(options.sample, len(considered)))
@@ -176,23 +182,28 @@ def main() -> None:
     parser.add_argument(
         "--timeout", type=float, default=600, help="seconds per mutant; one that takes longer is killed"
     )
+    parser.add_argument("--own", action="store_true", help="only the tests of the changed file")
+    parser.add_argument("--pytest", default="", help="more arguments of pytest, such as `--deselect=...`")
+    parser.add_argument("--unchecked", action="store_true", help="do not run the tests without a mutation first")
     parser.add_argument("--prefix", default="", help="command in front of pytest, such as `nice`")
     options = parser.parse_args()
-    todo = chosen(options)
+    done = judged(options.out)
+    todo = [mutant for mutant in chosen(options) if mutant not in done]
     with tempfile.TemporaryDirectory() as folder:
         copies = [pathlib.Path(folder, str(number), "main") for number in range(options.workers)]
         for copy in copies:
             shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*cache"))
-        whole = judge(copies[0], options.target, None, options)
-        print(f"without a mutation: {whole['outcome']} after {whole['seconds']} s", flush=True)
-        if whole["outcome"] != "survived":
-            raise SystemExit(f"the tests fail without a mutation: {whole['by']}")
+        if not options.unchecked:
+            whole = judge(copies[0], None, options)
+            print(f"without a mutation: {whole['outcome']} after {whole['seconds']} s", flush=True)
+            if whole["outcome"] != "survived":
+                raise SystemExit(f"the tests fail without a mutation: {whole['by']}")
         free = list(copies)
 
         def work(mutant: Mutant) -> dict[str, Any]:
             copy = free.pop()
             try:
-                return judge(copy, options.target, mutant, options)
+                return judge(copy, mutant, options)
             finally:
                 free.append(copy)
 
