@@ -29,7 +29,7 @@ METHODS = ("at_bsl", "self_distillation")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What both implementations are told. Lengths are in pixel units; `ramp` is epoch over epochs."""
+    """What both implementations are told. Lengths are in pixel units, of `norm`; `ramp` is epoch over epochs."""
 
     method: str
     class_counts: Any
@@ -40,6 +40,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     ramp: float = 1.0
+    norm: str = "linf"
 
 
 class Step:
@@ -110,12 +111,21 @@ class Step:
             with self._precision():
                 value = self.ascent(points, labels)
             (gradient,) = torch.autograd.grad(value, [points])
-            moved = points.detach() + self.recipe.step_size * gradient.sign()
-            moved = torch.minimum(torch.maximum(moved, images - self.recipe.radius), images + self.recipe.radius)
-            points = moved.clamp(0.0, 1.0)
+            direction = gradient.sign() if self.recipe.norm == "linf" else gradient / lengths(gradient)
+            points = self._project(points.detach() + self.recipe.step_size * direction, images)
         if self.tuned:
             self.network.requires_grad_(True)
         return points.detach()
+
+    def _project(self, points: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Into the ball around the images, then into the pixel bounds."""
+        radius = self.recipe.radius
+        if self.recipe.norm == "linf":
+            points = torch.minimum(torch.maximum(points, images - radius), images + radius)
+        else:
+            change = points - images
+            points = images + change * (radius / lengths(change)).clamp(max=1.0)
+        return points.clamp(0.0, 1.0)
 
     def _precision(self) -> Any:
         """Autocast to bfloat16, where that is the type."""
@@ -141,6 +151,11 @@ class Step:
         difference = logits - self.network(minus).to(self.kept)
         teachers = self.teacher(adversarial).to(self.kept) - self.teacher(minus).to(self.kept)
         return value + self.recipe.ramp * divergence(teachers, difference)
+
+
+def lengths(change: torch.Tensor) -> torch.Tensor:
+    """Euclidean length of each example's change, [B,1,1,1], never 0: it divides."""
+    return torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
 
 
 def divergence(target: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -176,6 +191,7 @@ def moved(
         step_size=inner.step_size / 255,
         attack_steps=inner.steps,
         ramp=1 / phase.settings.epochs,
+        norm=inner.threat.norm,
     )
     pixels, labels = training.first_batch()
 
