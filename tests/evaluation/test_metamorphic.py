@@ -1,4 +1,7 @@
-"""What may not change a measurement: names of classes, copies of images; and in which direction a radius may."""
+"""What may not change a measurement, and in which direction a radius may.
+
+Names of classes, copies of images, a constant added to all logits, and in how many parts a test set is evaluated.
+"""
 
 import itertools
 
@@ -88,6 +91,30 @@ def test_copies_of_images_change_no_accuracy(images, labels, radius):
         np.testing.assert_array_equal(table(twice, column), 2 * table(once, column))
         first, second = np.split(twice.correct(column), 2)
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_constant_added_to_all_logits_changes_nothing(images, labels):
+    before = measured(network, images, labels, radius=1.0)
+    after = measured(lambda x: network(x) + 4, images, labels, radius=1.0)
+    assert 0 < before.robust.sum() < len(images)
+    for column, predictions in before.predictions.items():
+        np.testing.assert_array_equal(after.predictions[column], predictions)
+    for attack, record in before.records.items():
+        np.testing.assert_allclose(after.records[attack]["margin"], record["margin"], atol=1e-3)
+
+
+def test_parts_of_a_test_set_add_up_to_the_whole(images, labels):
+    """Draws are keyed by ids, so two evaluations of the halves are one evaluation of the whole, image by image."""
+    whole = measured(network, images, labels, radius=1.0)
+    ids, half = np.arange(len(images)), len(images) // 2
+    parts = [
+        measured(network, images[rows], labels[rows], radius=1.0, ids=ids[rows])
+        for rows in (slice(0, half), slice(half, None))
+    ]
+    for column in whole.columns:
+        np.testing.assert_array_equal(table(parts[0], column) + table(parts[1], column), table(whole, column))
+        joined = np.concatenate([part.correct(column) for part in parts])
+        np.testing.assert_array_equal(joined, whole.correct(column))
 
 
 @pytest.mark.slow
