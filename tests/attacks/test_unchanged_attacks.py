@@ -1,0 +1,91 @@
+"""What may not change an attack: a constant added to all logits; and a scale of them, where the loss has none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltrobust.attacks import apgd, deepfool, fab, pgd, search, square
+from ltrobust.threat import Threat
+
+RADII = {"linf": 0.03, "l2": 0.5}  # at which some images are broken and some are not
+
+
+def linf(loss: str):
+    return lambda: (apgd.APGD, "linf", apgd.settings(loss=loss, radius=RADII["linf"], num_classes=10, steps=10))
+
+
+def nearest(norm: str):
+    return lambda: (fab.FAB, norm, fab.settings(radius=RADII[norm], num_classes=10, norm=norm, steps=3, runs=2))
+
+
+def squares(norm: str):
+    chosen = {"radius": RADII[norm], "image_shape": (8, 8, 3), "norm": norm, "queries": 40}
+    return lambda: (square.SQUARE, norm, square.settings(**chosen))
+
+
+def steps(loss: str, norm: str = "linf"):
+    chosen = {"radius": RADII[norm], "steps": 5, "step_size": RADII[norm] / 3, "num_classes": 10, "kappa": 1e3}
+    return lambda: (pgd.search("uniform"), norm, pgd.settings(loss=loss, **chosen))
+
+
+# The loss of each is as many times as large where the logits are, or as large: its steps are the same.
+WITHOUT_A_SCALE = {
+    "pgd-margin": steps("margin"),
+    "pgd-margin-l2": steps("margin", "l2"),
+    "apgd-difference": linf("difference"),
+    "apgd-dlr": linf("dlr"),
+    "apgd-targeted_dlr": linf("targeted_dlr"),
+    "fab": nearest("linf"),
+    "fab-l2": nearest("l2"),
+    "square": squares("linf"),
+    "square-l2": squares("l2"),
+    "deepfool": lambda: (deepfool.DEEPFOOL, "l2", deepfool.settings(steps=2)),
+}
+WITH_A_SCALE = {"pgd-ce": steps("ce"), "apgd-ce": linf("ce")}
+
+
+def after(name: str, linear, change) -> search.Lanes:
+    """Lanes after the attack on a network with curvature, whose logits are changed."""
+    attack, norm, settings = (WITHOUT_A_SCALE | WITH_A_SCALE)[name]()
+    images = jnp.asarray(linear.images)
+
+    def logits(images):
+        return change(4 * jnp.tanh(linear.logits(images) / 4))
+
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(images)))
+    labels = jnp.asarray(linear.labels)
+    return search.run(attack, logits, images, labels, keys, settings=settings, threat=Threat(norm, 255 * RADII[norm]))
+
+
+@pytest.fixture(scope="module")
+def part(linear):
+    return linear.rows(slice(0, 1000, 16))
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_SCALE)
+def test_twice_the_logits_give_the_same_images_bit_for_bit(part, name):
+    """A power of two, so that every number on the way is exactly twice the other."""
+    once, twice = after(name, part, lambda z: z), after(name, part, lambda z: 2 * z)
+    np.testing.assert_array_equal(twice.state.candidate, once.state.candidate)
+    np.testing.assert_array_equal(twice.state.point, once.state.point)
+    np.testing.assert_array_equal(twice.state.claimed, once.state.claimed)
+    np.testing.assert_array_equal(twice.evaluations, once.evaluations)
+    assert np.any(np.asarray(once.state.point) != part.images)
+
+
+@pytest.mark.parametrize("name", WITH_A_SCALE)
+def test_twice_the_logits_are_another_cross_entropy(part, name):
+    once, twice = after(name, part, lambda z: z), after(name, part, lambda z: 2 * z)
+    assert np.any(np.asarray(twice.state.point) != np.asarray(once.state.point))
+
+
+@pytest.mark.parametrize("name", ["pgd-ce", "pgd-margin", "apgd-ce", "apgd-targeted_dlr", "fab", "square", "deepfool"])
+def test_a_constant_added_to_all_logits_changes_no_verdict(part, name):
+    once, moved = after(name, part, lambda z: z), after(name, part, lambda z: z + 2)
+    np.testing.assert_array_equal(moved.state.claimed, once.state.claimed)
+    # Rounding may turn the sign of a gradient near 0, in single pixels.
+    same = np.abs(np.asarray(moved.state.candidate) - np.asarray(once.state.candidate)) < 1e-4
+    assert same.mean() > 0.999
