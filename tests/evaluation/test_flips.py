@@ -110,3 +110,5 @@ def test_one_seed_in_favour_does_not_make_a_method_better():
     assert {"balanced", "head_third", "worst"} <= set(found["views"])
     assert [entry["class"] for entry in found["per_class"]] == [0, 1, 2]
     assert found["columns"]["clean"] == found["views"]["overall"]
+    with pytest.raises(ValueError, match="needs at least 2"):
+        seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0]["overall"]}])

@@ -91,6 +91,13 @@ def test_few_classes_have_a_tail(classes, thirds):
     assert [groups[name].tolist() for name in ("head_third", "medium_third", "tail_third")] == thirds
 
 
+@pytest.mark.parametrize("classes", [3, 6, 10])
+def test_equally_frequent_classes_are_grouped_as_if_the_counts_descended(classes):
+    equal, descending = metrics.groups(np.full(classes, 50)), metrics.groups(np.arange(classes, 0, -1))
+    for name in ("head_third", "medium_third", "tail_third", "tail_rare80", "rarest1"):
+        assert equal[name].tolist() == descending[name].tolist(), name
+
+
 def test_groups_follow_the_classes_wherever_they_are_numbered():
     counts = class_counts(np.full(10, 5000), imbalance_ratio=50)
     shuffled = np.random.RandomState(0).permutation(10)
