@@ -38,6 +38,7 @@ def bend(linear):
     return lambda images: jnp.tanh(linear.logits(images) / 4) + jnp.sin(linear.logits(images[:, ::-1]))
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("loss", "start", "norm"),
     [
