@@ -3,7 +3,7 @@
     python benchmarks/convolution.py [--batch=64] [--networks=small_resnet,resnet18]
 
 First single layers inside a loop, as attacks run them: the pass itself and both gradients. Then whole networks: an
-iteration of PGD and a training pass. `chosen` is the rule of `models/convolution.py`: patches where the output is
+iteration of PGD and a training pass. `chosen` is the rule of `models/cpu/convolution.py`: patches where the output is
 smaller than the kernel, two columns at once where there are few outputs, Winograd's form where there are many channels,
 direct otherwise.
 """
@@ -20,7 +20,7 @@ import measure
 from ltrobust import models
 from ltrobust.attacks import objectives
 from ltrobust.attacks.pgd import pgd
-from ltrobust.models import convolution, winograd
+from ltrobust.models.cpu import convolution, winograd
 from ltrobust.threat import Threat
 
 # Side of the image, channels in and out, side of the kernel, stride.

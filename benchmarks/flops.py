@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust import models
-from ltrobust.models import winograd
+from ltrobust.models.cpu import winograd
 
 
 @dataclasses.dataclass(frozen=True)

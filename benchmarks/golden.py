@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltrobust.models.convolution import convolve
+from ltrobust.models.cpu.convolution import convolve
 
 NAMES = ("cnn_a", "conv_small")
 _PADDING = {"cnn_a": 1, "conv_small": 0}

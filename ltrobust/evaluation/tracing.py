@@ -36,7 +36,7 @@ _SOUND = {
     *("sigmoid", "hard_sigmoid", "softmax", "log_softmax", "clip"),
 }
 _OF_JAX = pathlib.Path(jax.__file__).parent
-_OWN_CONVOLUTION = "ltrobust.models.convolution"
+_OWN_CONVOLUTION = "ltrobust.models.cpu.convolution"
 _OF_CONVOLUTION = {
     *("conv_general_dilated", "dot_general", "add", "sub", "mul", "neg", "scan", "jit"),
     *("pad", "concatenate", "reshape", "slice", "squeeze", "stack", "transpose", "broadcast_in_dim"),

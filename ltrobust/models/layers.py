@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ltrobust.models.convolution import convolve
+from ltrobust.models.cpu.convolution import convolve
 from ltrobust.names import nearest
 
 HEADS = ("linear", "cosine")

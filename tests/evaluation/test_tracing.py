@@ -8,7 +8,7 @@ from jax.experimental import io_callback
 
 from ltrobust.evaluation.tracing import trace
 from ltrobust.models import create, forward, initialise
-from ltrobust.models.convolution import convolve
+from ltrobust.models.cpu.convolution import convolve
 
 SHAPE = (8, 8, 3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ltrobust.models.convolution import convolve
+from ltrobust.models.cpu.convolution import convolve
 
 CASES = [(size, kernel, stride) for size in (7, 8) for kernel in (1, 3, 4) for stride in (1, 2, 3)]
 PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (2, 1))]

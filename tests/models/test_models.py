@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ltrobust import models
-from ltrobust.models import winograd
+from ltrobust.models.cpu import winograd
 from ltrobust.models.layers import Layers, normal_fan_out, uniform_fan_in
 from ltrobust.models.mobilenet_v2 import InvertedResidual
 from ltrobust.models.preact_resnet import PreActResNet

@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltrobust.models import winograd
-from ltrobust.models.convolution import convolve
+from ltrobust.models.cpu import winograd
+from ltrobust.models.cpu.convolution import convolve
 
 PADDINGS = [((1, 1), (1, 1)), ((0, 0), (0, 0)), ((2, 0), (0, 2))]
 

@@ -7,7 +7,7 @@ training steps are loops. So on the CPU both gradients are written here as ordin
 explicit transpositions: the same sums, the same speed in a loop as outside. A convolution whose output is smaller than
 its kernel falls back to naive code everywhere: there, patches are laid side by side and one matrix product is made of
 it. A convolution with few outputs leaves most of a vector unit idle: there, two neighbouring columns are computed as
-outputs of one wider kernel. A 3x3 convolution with many channels has a form with fewer products: `models/winograd.py`.
+outputs of one wider kernel. A 3x3 convolution with many channels has a form with fewer products: `winograd.py`.
 Accelerators keep JAX's own rule, which their compilers recognise.
 """
 
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ltrobust.models import winograd
+from ltrobust.models.cpu import winograd
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], tuple[int, int]]

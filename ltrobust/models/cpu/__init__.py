@@ -1,0 +1,1 @@
+"""Forms of convolutions that are fast on the CPU; a network that is made for that platform has them."""
