@@ -19,7 +19,7 @@ import measure
 
 from ltrobust import models
 from ltrobust.attacks import objectives
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.models.cpu import convolution, winograd
 from ltrobust.threat import Threat
 

@@ -22,7 +22,8 @@ sys.path[:0] = [str(ROOT)]
 import golden  # noqa: E402
 
 import ltrobust  # noqa: E402
-from ltrobust.attacks import apgd, search  # noqa: E402
+from ltrobust.attacks import search  # noqa: E402
+from ltrobust.attacks.algorithms import apgd  # noqa: E402
 from ltrobust.evaluation import evaluate, protocols  # noqa: E402
 from ltrobust.reporting import cards, tables  # noqa: E402
 

@@ -28,7 +28,7 @@ from configs import cifar10_cpu, digits
 from configs.sweeps import cifar10_cpu as sweep
 from ltrobust import experiment, models
 from ltrobust.attacks import objectives
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.data import batches, sources
 from ltrobust.data.splits import first_of_each_class
 from ltrobust.files import read_json

@@ -6,8 +6,8 @@ names of its own here: `aa_ta10` (torchattacks: 10 iterations) and `aa2_031` (Ro
 
 import dataclasses
 
-from ltrobust.evaluation.attack_kinds import MOST_TARGETS, Apgd, Attack, CwL2, DeepFool, Fab, Pgd, Square
-from ltrobust.evaluation.attack_kinds import radius_of as radius_of
+from ltrobust.attacks.kinds import MOST_TARGETS, Apgd, Attack, CwL2, DeepFool, Fab, Pgd, Square
+from ltrobust.attacks.kinds import radius_of as radius_of
 from ltrobust.names import nearest
 from ltrobust.threat import Threat
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from ltrobust import models
 from ltrobust.attacks import ball
-from ltrobust.attacks.pgd import pgd, pgd_with_tally
+from ltrobust.attacks.algorithms.pgd import pgd, pgd_with_tally
 from ltrobust.threat import Threat, pixels
 
 PyTree = Any

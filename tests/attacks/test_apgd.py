@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltrobust.attacks import apgd, objectives, search
+from ltrobust.attacks import objectives, search
+from ltrobust.attacks.algorithms import apgd
 from ltrobust.threat import Threat
 
 EIGHT = Threat("linf", 8)

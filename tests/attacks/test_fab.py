@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltrobust.attacks import ball, fab, search
+from ltrobust.attacks import ball, search
+from ltrobust.attacks.algorithms import fab
 from ltrobust.threat import Threat
 
 SHAPE = (4, 5, 3)

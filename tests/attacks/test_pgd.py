@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltrobust.attacks import ball, objectives
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.threat import Threat
 
 SHAPE = (4, 5, 3)

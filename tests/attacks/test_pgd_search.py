@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.attacks import ball, objectives, pgd, search
+from ltrobust.attacks import ball, objectives, search
+from ltrobust.attacks.algorithms import pgd
 from ltrobust.threat import Threat
 
 LINF = Threat("linf", 8)

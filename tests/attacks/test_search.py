@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.attacks import apgd, pgd, search
+from ltrobust.attacks import search
+from ltrobust.attacks.algorithms import apgd, pgd
 from ltrobust.threat import Threat
 
 THREAT = Threat("linf", 8)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltrobust.attacks import ball, search, square
+from ltrobust.attacks import ball, search
+from ltrobust.attacks.algorithms import square
 from ltrobust.threat import Threat
 
 SHAPE = (6, 7, 3)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.attacks import cw_l2, deepfool, search
+from ltrobust.attacks import search
+from ltrobust.attacks.algorithms import cw_l2, deepfool
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.threat import Threat

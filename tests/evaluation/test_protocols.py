@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltrobust.attacks.apgd import LOSSES as APGD_LOSSES
+from ltrobust.attacks.algorithms.apgd import LOSSES as APGD_LOSSES
 from ltrobust.evaluation import protocols
 from ltrobust.threat import Threat
 from tools import freeze_protocols

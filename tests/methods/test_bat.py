@@ -11,7 +11,7 @@ from toy import lookup, on_one_device, passes, toy_batch, toy_learner
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.attacks.pgd import pgd
+from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.threat import Threat
 
 INNER = methods.InnerAttack(Threat(radius=60), steps=4, step_size=24, start="uniform")

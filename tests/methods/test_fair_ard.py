@@ -9,7 +9,7 @@ import pytest
 from toy import toy_learner
 
 from ltrobust import methods
-from ltrobust.attacks.pgd import pgd, pgd_with_tally
+from ltrobust.attacks.algorithms.pgd import pgd, pgd_with_tally
 from ltrobust.methods import Batch, InnerAttack
 from ltrobust.methods.fair_ard import class_weights
 from ltrobust.threat import Threat

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from ltrobust.attacks import apgd, cw_l2, deepfool, fab, pgd, square
+from ltrobust.attacks.algorithms import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.attacks.search import Search
 from ltrobust.threat import Threat, pixels
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import ball, objectives
-from ltrobust.attacks.apgd import target_order
+from ltrobust.attacks.algorithms.apgd import target_order
 from ltrobust.attacks.search import Answer, Problem, Search
 from ltrobust.threat import NORMS, Threat
 

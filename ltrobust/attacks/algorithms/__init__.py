@@ -1,0 +1,1 @@
+"""Attacks, one file each: what one does between two answers of the network."""
