@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust import ambient, attacks, processes
 from ltrobust.attacks import ball
+from ltrobust.attacks.inputs import count_classes
 from ltrobust.data import longtail
 from ltrobust.evaluation import inputs, probe, protocols, sanity
 from ltrobust.evaluation.drive import Driver, Subject
@@ -222,7 +223,7 @@ def evaluate(
     inputs.check_numbers(batch_size, seed)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
-    num_classes = inputs.count_classes(logits_fn, images.shape[1:])
+    num_classes = count_classes(logits_fn, images.shape[1:])
     # Divided over all devices; on a CPU `jax.config.update("jax_num_cpu_devices", 2)` makes two of two cores.
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
     evaluator = make_evaluator(

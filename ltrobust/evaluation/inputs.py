@@ -1,73 +1,12 @@
-"""What an evaluation refuses before it begins: functions, images, labels, ids and numbers of a wrong kind."""
+"""What an evaluation refuses before it begins: images, labels, ids and numbers of a wrong kind."""
 
-import traceback
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.attacks import ball
+from ltrobust.attacks.inputs import check_labels
 from ltrobust.threat import Threat
-
-_TRACED = 3  # images in the trace of a function: no 1, which could come from anywhere
-_NEEDED = (
-    "Needed is a function of jax.numpy from images [B,H,W,C] to logits [B,K]; for PyTorch weights see "
-    "examples/evaluate_pytorch.py."
-)
-
-
-def count_classes(logits_fn: Callable[[jax.Array], jax.Array], image_shape: tuple[int, ...]) -> int:
-    """How many logits the function gives; it is traced with its gradient, not run.
-
-    Raises:
-      ValueError: it is no function that JAX can trace and differentiate (a PyTorch module, a NumPy function), or gives
-        no floating point [batch, classes]. What the function itself raises passes through.
-    """
-    if any(base.__module__.partition(".")[0] == "torch" for base in type(logits_fn).__mro__):
-        raise ValueError(
-            f"logits_fn is {type(logits_fn).__name__}, a PyTorch module, which JAX cannot trace. {_NEEDED}"
-        )
-    if not callable(logits_fn):
-        raise ValueError(f"logits_fn is {type(logits_fn).__name__}, which cannot be called. {_NEEDED}")
-    images = jax.ShapeDtypeStruct((_TRACED, *image_shape), jnp.float32)
-    logits = _traced(logits_fn, images)
-    if not isinstance(logits, jax.ShapeDtypeStruct):
-        raise ValueError(f"logits_fn gives {_kind(logits)}; return the array of logits [batch, classes] alone.")
-    if logits.ndim != 2 or logits.shape[0] != _TRACED:
-        raise ValueError(
-            f"logits_fn gives {list(logits.shape)} for images {list(images.shape)}; it must give an array "
-            "[batch, classes], a row for each image. Two classes need two logits."
-        )
-    if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise ValueError(f"logits_fn gives {logits.dtype}; return logits, not classes: attacks need their gradient.")
-    _traced(jax.grad(lambda points: jnp.sum(logits_fn(points).astype(jnp.float32))), images)
-    return logits.shape[1]
-
-
-def _traced(function: Callable, images: jax.ShapeDtypeStruct) -> Any:
-    """Shapes of what it gives; errors that come of code without JAX say what is needed."""
-    try:
-        return jax.eval_shape(function, images)
-    except Exception as error:
-        text = str(error).strip().partition("\n")[0]
-        foreign = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in text or "not support JVP" in text
-        frames = traceback.walk_tb(error.__traceback__)
-        if foreign or any(frame.f_globals.get("__name__", "").startswith("torch.") for frame, _ in frames):
-            raise ValueError(
-                f"logits_fn cannot be traced by JAX ({type(error).__name__}: {text[:160]}). NumPy and PyTorch code has "
-                f"no gradient here. {_NEEDED}"
-            ) from error
-        error.add_note(f"raised by logits_fn for images float32 {list(images.shape)}, [batch, height, width, channel]")
-        raise
-
-
-def _kind(logits: Any) -> str:
-    """`a tuple of 2`, `a dict with logits, features`."""
-    if isinstance(logits, dict):
-        return f"a dict with {', '.join(map(str, logits))}"
-    return f"a {type(logits).__name__}" + (f" of {len(logits)}" if isinstance(logits, tuple | list) else "")
 
 
 def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
@@ -84,37 +23,8 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
         ball.check_images(images, threat)
     elif images.size and images.max() == 1:
         raise ValueError("images are uint8, but none is above 1 of 255. Give pixels in [0,1] as float32.")
-    _check_labels(labels, len(images), num_classes)
+    check_labels(labels, len(images), num_classes)
     return images, labels.astype(np.int64)
-
-
-def _check_labels(labels: np.ndarray, number: int, num_classes: int) -> None:
-    """Refuses what is not one class for each image."""
-    if labels.shape != (number,) or labels.dtype.kind not in "iu" or labels.size == 0:
-        if labels.shape == (number, num_classes) and num_classes > 1:
-            advice = " One-hot labels become classes by labels.argmax(axis=1)."
-        elif labels.shape == (number, 1):
-            advice = " Use labels[:, 0]."
-        elif labels.shape == (number,) and labels.dtype.kind == "f":
-            advice = " Use labels.astype(int)."
-        elif labels.shape == (number,) and labels.dtype.kind in "USO":
-            advice = " Give the position of each name in the order of the logits."
-        else:
-            advice = ""
-        raise ValueError(
-            f"labels must be integers [{number}], one class for each image, got {labels.dtype} {list(labels.shape)}."
-            f"{advice}"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        counted_from_1 = labels.min() > 0 and labels.max() == num_classes
-        raise ValueError(
-            f"labels lie in [{labels.min()}, {labels.max()}]; {num_classes} classes allow 0 to {num_classes - 1}. "
-            + (
-                "Labels count from 0: use labels - 1."
-                if counted_from_1
-                else "Every label needs a logit of the network."
-            )
-        )
 
 
 def check_numbers(batch_size: Any, seed: Any) -> None:
