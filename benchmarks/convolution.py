@@ -53,7 +53,8 @@ def rule(form: str) -> Iterator[None]:
             patched.enter_context(mock.patch.object(convolution, "_FEW_OUTPUTS", 0))
             patched.enter_context(mock.patch.object(winograd, "pays", return_value=False))
         patched.enter_context(mock.patch.object(convolution, "convolve", taken))
-        patched.enter_context(mock.patch("ltrobust.models.layers.convolve", taken))
+        patched.enter_context(mock.patch("ltrobust.models.convolve", taken))
+        jax.clear_caches()  # of traces of the other forms
         yield
 
 

@@ -96,7 +96,8 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None, adopt: 
         planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
         checks.warn_of_no_selection(config, planned, splits)
     used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
-    known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=splits.images.shape[1:])
+    shape, platform = splits.images.shape[1:], devices.platform(mesh)
+    known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=shape, platform=platform)
     starts = initial.load(config, planned, checkpoint_folder(config, workdir), splits)
     checks.same_start(config, splits)
     with contextlib.ExitStack() as held:
@@ -189,7 +190,7 @@ def _run_phases(
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
         if name == "teacher":
-            frozen = phases.make_module(config, splits.num_classes, head=head)
+            frozen = phases.make_module(config, splits.num_classes, head=head, platform=devices.platform(mesh))
             teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
             about_it = {"from": "teacher phase", "weights": "last", "method": phase.settings.method.name}
             known = {TEACHER: teachers.Known(teacher, about_it), **known}
@@ -229,7 +230,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
             )
         checks.same_images(about, splits, folder)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
-        module = phases.make_module(config, splits.num_classes, head=method.head)
+        module = phases.make_module(config, splits.num_classes, head=method.head, platform=devices.platform(mesh))
         template = Weights(*models.initialise(module, jax.random.key(0), splits.images.shape[1:]))
         restored = checkpoints.restore_weights(devices.replicate(template, mesh))
     rule = decision_rule(method, np.array(about["examples"]["class_counts"]))

@@ -201,7 +201,7 @@ def make_network_evaluator(
     """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
 
     def applier(exact: bool):
-        module = phases.make_module(config, num_classes, head=head, exact=exact)
+        module = phases.make_module(config, num_classes, head=head, exact=exact, platform=devices.platform(mesh))
 
         def apply(weights: Weights, images: jax.Array) -> jax.Array:
             return rule(models.forward(module, weights.params, weights.batch_stats, images, bn="eval")[0])

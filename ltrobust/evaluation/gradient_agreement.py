@@ -109,7 +109,7 @@ def agreement(
 def remainder(network: Logits, images: jax.Array, change: jax.Array) -> jax.Array:
     """`|| z(x+u) - z(x) - J u || / || z(x+u) ||` of each image, [B].
 
-    J u comes from two reverse passes: convolutions on the CPU have no forward rule (`models/cpu/convolution.py`).
+    J u comes from two reverse passes, which networks with a custom reverse rule have too.
     """
     logits, pull = jax.vjp(network, images)
     _, push = jax.vjp(lambda cotangent: pull(cotangent)[0], jnp.zeros_like(logits))

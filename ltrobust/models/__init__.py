@@ -23,6 +23,7 @@ import numpy as np
 from ltrobust import registry
 from ltrobust.models import external
 from ltrobust.models.external import REGISTERED
+from ltrobust.models.cpu.convolution import convolve
 from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18
@@ -57,6 +58,7 @@ def create(
     head: Head = Head(),  # noqa: B008 - frozen
     activation: str = "relu",
     options: Mapping[str, Any] = MappingProxyType({}),
+    platform: str | None = None,
 ) -> nn.Module:
     """Builds the network `name`; it holds no parameters, see `initialise`.
 
@@ -74,6 +76,9 @@ def create(
         head: how pooled features become logits.
         activation: "relu" or "silu", of wide residual networks; the others have relu only.
         options: settings of a registered network.
+        platform: for which programs with this network are compiled, such as "cpu", "gpu" or "tpu"; None for JAX's
+            default. For "cpu" convolutions have forms that are fast there (`models/cpu/`), for others JAX's own. Either
+            network is the same function, up to rounding, on every platform.
 
     Raises:
         ValueError: unknown name, dtype or activation, an activation that the network does not have, num_classes below
@@ -92,7 +97,14 @@ def create(
             f"activation of {name} is {activation!r}; {nearest(activation, ACTIVATIONS)}known: "
             f"{', '.join(ACTIVATIONS)}, all but relu for wide residual networks only."
         )
-    layers = Layers(DTYPES[dtype], sync_axis, head=head, activation=activation)
+    platform = jax.default_backend() if platform is None else platform
+    layers = Layers(
+        DTYPES[dtype],
+        sync_axis,
+        head=head,
+        activation=activation,
+        convolve=convolve if platform.lower() == "cpu" else jax.lax.conv_general_dilated,
+    )
     if wide is not None:
         depth, widen, deepmind = wide
         return wide_resnet(num_classes, layers, depth=depth, widen=widen, far_padding=deepmind)

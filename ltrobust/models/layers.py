@@ -17,7 +17,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ltrobust.models.cpu.convolution import convolve
 from ltrobust.names import nearest
 
 HEADS = ("linear", "cosine")
@@ -85,6 +84,7 @@ class Layers:
         activation: one of `ACTIVATIONS`, for the networks that ask.
         far_padding: whether strided convolutions larger than 1 are padded on the far sides only, as "SAME" does on
             sides of even length.
+        convolve: computes the convolutions, with the arguments of `jax.lax.conv_general_dilated`.
     """
 
     dtype: Any
@@ -94,6 +94,7 @@ class Layers:
     head: Head = Head()
     activation: str = "relu"
     far_padding: bool = False
+    convolve: Callable[..., jax.Array] = jax.lax.conv_general_dilated
 
     def activate(self, x: jax.Array) -> jax.Array:
         """The network's nonlinearity."""
@@ -111,7 +112,7 @@ class Layers:
             use_bias=False,
             dtype=self.dtype,
             kernel_init=self.conv_init,
-            conv_general_dilated=convolve,
+            conv_general_dilated=self.convolve,
             name=name,
         )
 

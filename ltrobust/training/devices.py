@@ -22,6 +22,11 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
 
 
+def platform(mesh: Mesh) -> str:
+    """What a program on this mesh is compiled for, such as `cpu`, `gpu` or `tpu`."""
+    return mesh.devices.flat[0].platform
+
+
 def divided(dimension: int = 0) -> PartitionSpec:
     """The specification of an array whose given dimension is divided over the devices."""
     return PartitionSpec(*([None] * dimension), AXIS)

@@ -104,9 +104,15 @@ def _make_method(config: Any, phase: Any) -> methods.Method:
 
 
 def make_module(
-    config: Any, num_classes: int, *, head: models.Head, mesh: Mesh | None = None, exact: bool = False
+    config: Any,
+    num_classes: int,
+    *,
+    head: models.Head,
+    mesh: Mesh | None = None,
+    exact: bool = False,
+    platform: str | None = None,
 ) -> nn.Module:
-    """The network with its method's head.
+    """The network with its method's head, for programs that are compiled for `platform` (`models.create`).
 
     With a mesh, its train-mode statistics are those of the whole batch if the configuration says so.
     """
@@ -122,6 +128,7 @@ def make_module(
         head=head,
         activation=config.model.get("activation", "relu"),
         options=config.model.get(config.model.name, {}),
+        platform=platform,
     )
 
 
@@ -131,17 +138,19 @@ def describe_model(model: Any) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if not isinstance(value, dict) or key == model.name}
 
 
-def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
+def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, *, platform: str | None = None) -> Phase:
     """Everything about a phase that its configuration fixes.
+
+    Its programs are compiled for `platform`, by default that of the mesh.
 
     Raises:
       ValueError: any setting that makes no sense, named.
     """
     with _told_of(name):
-        return _make_phase(config, name, splits, mesh)
+        return _make_phase(config, name, splits, mesh, platform or devices.platform(mesh))
 
 
-def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
+def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: str) -> Phase:
     """The same, without the phase's name in what it raises."""
     phase = config[name]
     devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
@@ -171,7 +180,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh) -> Phase:
     method = make_method(config, name)
     method.check(class_counts)
     settings = StepSettings(
-        module=make_module(config, splits.num_classes, head=method.head, mesh=mesh),
+        module=make_module(config, splits.num_classes, head=method.head, mesh=mesh, platform=platform),
         method=method,
         optimizer=_make_optimizer(phase.optimizer, learning_rate),
         epochs=epochs,

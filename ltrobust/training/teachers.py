@@ -36,8 +36,17 @@ def outside(config: Any) -> list[str]:
     return [name for name, entry in config.teachers.items() if entry.path]
 
 
-def load(config: Any, names: Sequence[str], *, num_classes: int, image_shape: tuple[int, ...]) -> dict[str, Known]:
+def load(
+    config: Any,
+    names: Sequence[str],
+    *,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    platform: str | None = None,
+) -> dict[str, Known]:
     """The named teachers, checked against the classes and the images that they are to teach.
+
+    They are for programs that are compiled for `platform` (`models.create`).
 
     Raises:
       ValueError: a path that does not exist, weights that are unknown or not there, another number of classes, another
@@ -51,10 +60,15 @@ def load(config: Any, names: Sequence[str], *, num_classes: int, image_shape: tu
                 f"{key}.weights is {entry.weights!r}; {nearest(entry.weights, WEIGHTS)}known: {', '.join(WEIGHTS)}."
             )
         if torch_weights.file_and_choice(entry.path)[0].is_file():
-            found[name] = _from_file(key, entry, config.model.dtype, num_classes, image_shape)
+            found[name] = _from_file(key, entry, config.model.dtype, num_classes, image_shape, platform)
         else:
             found[name] = from_checkpoints(
-                entry.path, entry.weights, key=key, num_classes=num_classes, image_shape=image_shape
+                entry.path,
+                entry.weights,
+                key=key,
+                num_classes=num_classes,
+                image_shape=image_shape,
+                platform=platform,
             )
     return found
 
@@ -78,7 +92,14 @@ def about_of(path: str, *, key: str) -> tuple[epath.Path, dict[str, Any]]:
 
 
 def from_checkpoints(
-    path: str, weights: str, *, key: str, num_classes: int, image_shape: tuple[int, ...], exact: bool = False
+    path: str,
+    weights: str,
+    *,
+    key: str,
+    num_classes: int,
+    image_shape: tuple[int, ...],
+    exact: bool = False,
+    platform: str | None = None,
 ) -> Known:
     """The network of a workdir (its student) or of a phase's folder of checkpoints, as it was configured there.
 
@@ -89,6 +110,7 @@ def from_checkpoints(
       num_classes: of the data it is meant for.
       image_shape: height, width and channels of those data.
       exact: whether it computes in float32, whatever its configuration says.
+      platform: for which its programs are compiled (`models.create`).
 
     Raises:
       ValueError: as for `load`.
@@ -102,7 +124,7 @@ def from_checkpoints(
         raise ValueError(f"{key} ({folder}) was trained on images of shape {there}; here they are {here}.")
     config: Any = ConfigDict(about["config"])
     method = phases.make_method(config, about["phase"])
-    module = phases.make_module(config, len(counts), head=method.head, exact=exact)
+    module = phases.make_module(config, len(counts), head=method.head, exact=exact, platform=platform)
     with Checkpoints(folder, read_only=True) as checkpoints:
         restored = checkpoints.restore_weights(template(module, image_shape))
         step = checkpoints.latest()
@@ -128,11 +150,15 @@ def template(module: Any, image_shape: tuple[int, ...]) -> Weights:
     return Weights(*jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
 
 
-def _from_file(key: str, entry: Any, dtype: str, num_classes: int, image_shape: tuple[int, ...]) -> Known:
+def _from_file(
+    key: str, entry: Any, dtype: str, num_classes: int, image_shape: tuple[int, ...], platform: str | None
+) -> Known:
     """The network of a PyTorch file, whose architecture the configuration names."""
     if not entry.architecture:
         raise ValueError(f"{key}.architecture is empty; name the network that {Path(entry.path).name} holds.")
-    module = models.create(entry.architecture, num_classes=num_classes, dtype=dtype, activation=entry.activation)
+    module = models.create(
+        entry.architecture, num_classes=num_classes, dtype=dtype, activation=entry.activation, platform=platform
+    )
     tensors, found = torch_weights.split_normalisation(torch_weights.read(entry.path))
     try:
         params, batch_stats = torch_weights.from_torch(tensors, entry.architecture, num_classes=num_classes)

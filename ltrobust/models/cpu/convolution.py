@@ -1,4 +1,4 @@
-"""A convolution whose gradients stay fast inside loops on the CPU.
+"""A convolution that is fast on the CPU, also inside loops, with gradients to match.
 
 XLA's CPU compiler brings convolutions into the layout of its fast kernels only in the outermost computation, not in the
 bodies of loops. There, the gradients that JAX derives, which swap the roles of batch and channel, fall back to naive
@@ -8,10 +8,11 @@ explicit transpositions: the same sums, the same speed in a loop as outside. A c
 its kernel falls back to naive code everywhere: there, patches are laid side by side and one matrix product is made of
 it. A convolution with few outputs leaves most of a vector unit idle: there, two neighbouring columns are computed as
 outputs of one wider kernel. A 3x3 convolution with many channels has a form with fewer products: `winograd.py`.
-Accelerators keep JAX's own rule, which their compilers recognise.
+
+`jax.custom_vjp` would take these gradients, but it rules out forward-mode differentiation. A primitive takes them as
+the transposes of a function that is linear in images and in kernel, and JAX derives the rest.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 from ltrobust.models.cpu import winograd
 
+PRIMITIVE = core.Primitive("cpu_convolution")
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 _Strides = tuple[int, int]
@@ -41,10 +45,9 @@ def convolve(
 ) -> jax.Array:
     """Two-dimensional convolution [B,H,W,c] * [k,l,c,o] -> [B,H',W',o]; takes the place of `conv_general_dilated`.
 
-    On the CPU an ungrouped convolution without dilation supports reverse-mode differentiation only (of any order).
+    Grouped and dilated ones are JAX's own. For programs that are compiled for the CPU.
     """
-    plain = feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1)
-    if jax.default_backend() == "cpu" and plain:
+    if feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1):
         strides, pads = tuple(window_strides), tuple((int(low), int(high)) for low, high in padding)
         sides = _output_sides(images, kernel, strides, pads)
         if any(side < k for side, k in zip(sides, kernel.shape[:2], strict=True)):
@@ -86,9 +89,12 @@ def _multiply_patches(
     return (patches @ kernel.reshape(-1, outputs)).reshape(-1, rows, columns, outputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: _Padding) -> jax.Array:
-    return _direct(images, kernel, strides, padding)
+    """Binds the primitive."""
+    # Traced here, because settings such as the matmul precision count where a function is called. The lowering comes
+    # later, and does not see them.
+    form = jax.jit(_direct, static_argnums=(2, 3)).trace(images, kernel, strides, padding).jaxpr
+    return PRIMITIVE.bind(images, kernel, strides=strides, padding=padding, form=form)
 
 
 def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Sequence[tuple[int, int]]) -> jax.Array:
@@ -107,30 +113,35 @@ def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Se
     return found.reshape(*found.shape[:2], columns, outputs)
 
 
-def _forward(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: _Padding):
-    return _convolve(images, kernel, strides, padding), (images, kernel)
+def _image_rule(cotangent: jax.Array, images: Any, kernel: jax.Array, **options: Any) -> jax.Array:
+    """The transpose with respect to the images."""
+    axes = _axes(images.aval.shape, kernel.shape, cotangent.shape, options)
+    return _image_gradient(axes, kernel, cotangent)
 
 
-def _backward(strides: _Strides, padding: _Padding, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
-    """Gradients with respect to images and kernel; the one that nobody uses is never computed.
-
-    With n inputs, k kernel taps, o outputs and stride s along one axis, the dilated cotangent is (o - 1) s + 1 long.
-    """
-    images, kernel = saved
-    axes = list(zip(images.shape[1:3], kernel.shape[:2], cotangent.shape[1:3], strides, padding, strict=True))
-    image_gradient = _image_gradient(axes, kernel, cotangent)
-    if winograd.gradient_pays(images, kernel, strides, cotangent.shape[1:3]):
-        return image_gradient, winograd.kernel_gradient(images, cotangent, padding)
-    kernel_pads = [(low, k + (o - 1) * s - n - low) for n, k, o, s, (low, _) in axes]
+def _kernel_rule(cotangent: jax.Array, images: jax.Array, kernel: Any, **options: Any) -> jax.Array:
+    """The transpose with respect to the kernel."""
+    shape, strides, padding = kernel.aval, options["strides"], options["padding"]
+    if winograd.gradient_pays(images, shape, strides, cotangent.shape[1:3]):
+        return winograd.kernel_gradient(images, cotangent, padding)
+    axes = _axes(images.shape, shape.shape, cotangent.shape, options)
     kernel_gradient = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
-        kernel_pads,
+        [(low, k + (o - 1) * s - n - low) for n, k, o, s, (low, _) in axes],
         rhs_dilation=strides,
         dimension_numbers=_LAYOUT,
     )
-    return image_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+    return kernel_gradient.transpose(1, 2, 0, 3)
+
+
+def _axes(images: Sequence[int], kernel: Sequence[int], outputs: Sequence[int], options: Any) -> list[tuple[Any, ...]]:
+    """Of height and width: n inputs, k kernel taps, o outputs, stride s and padding.
+
+    The dilated cotangent is (o - 1) s + 1 long.
+    """
+    return list(zip(images[1:3], kernel[:2], outputs[1:3], options["strides"], options["padding"], strict=True))
 
 
 def _image_gradient(axes: list[tuple[Any, ...]], kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -171,4 +182,28 @@ def _residues(
     return found[:, top : top + rows, left : left + columns]
 
 
-_convolve.defvjp(_forward, _backward)
+def _compute(images: jax.Array, kernel: jax.Array, *, form: Any, **_: Any) -> jax.Array:
+    """What the primitive computes."""
+    (found,) = core.jaxpr_as_fun(form)(images, kernel)
+    return found
+
+
+def _batch(arguments: Sequence[jax.Array], axes: Sequence[int | None], **options: Any) -> tuple[jax.Array, int]:
+    """Under `vmap`: more images side by side; different kernels one after another."""
+    strides, padding = options["strides"], options["padding"]
+    images, kernel = (
+        one if axis is None else jnp.moveaxis(one, axis, 0) for one, axis in zip(arguments, axes, strict=True)
+    )
+    if axes[0] is None:
+        return lax.map(lambda one: _convolve(images, one, strides, padding), kernel), 0
+    if axes[1] is None:
+        found = _convolve(images.reshape(-1, *images.shape[2:]), kernel, strides, padding)
+        return found.reshape(*images.shape[:2], *found.shape[1:]), 0
+    return lax.map(lambda both: _convolve(both[0], both[1], strides, padding), (images, kernel)), 0
+
+
+PRIMITIVE.def_impl(jax.jit(_compute, static_argnames=("strides", "padding", "form")))
+PRIMITIVE.def_abstract_eval(lambda *_, form, **__: form.out_avals[0])
+mlir.register_lowering(PRIMITIVE, mlir.lower_fun(_compute, multiple_results=False))
+ad.defbilinear(PRIMITIVE, _image_rule, _kernel_rule)
+batching.primitive_batchers[PRIMITIVE] = _batch
