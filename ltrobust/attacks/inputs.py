@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 _TRACED = 3  # images in the trace of a function: no 1, which could come from anywhere
 _NEEDED = (
@@ -67,8 +68,16 @@ def _kind(logits: Any) -> str:
     return f"a {type(logits).__name__}" + (f" of {len(logits)}" if isinstance(logits, tuple | list) else "")
 
 
-def check_labels(labels: np.ndarray, number: int, num_classes: int) -> None:
-    """Refuses what is not one class for each image."""
+def check_labels(labels: jax.Array | np.ndarray, number: int, num_classes: int) -> None:
+    """Refuses what is not one class for each image.
+
+    The values can be seen, and are checked, only outside of a traced function.
+
+    Raises:
+      ValueError: labels of a wrong type, shape or range, or fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"the network has {num_classes} class(es); an attack needs at least 2.")
     if labels.shape != (number,) or labels.dtype.kind not in "iu" or labels.size == 0:
         if labels.shape == (number, num_classes) and num_classes > 1:
             advice = " One-hot labels become classes by labels.argmax(axis=1)."
@@ -84,6 +93,8 @@ def check_labels(labels: np.ndarray, number: int, num_classes: int) -> None:
             f"labels must be integers [{number}], one class for each image, got {labels.dtype} {list(labels.shape)}."
             f"{advice}"
         )
+    if isinstance(labels, Tracer):
+        return
     if labels.min() < 0 or labels.max() >= num_classes:
         counted_from_1 = labels.min() > 0 and labels.max() == num_classes
         raise ValueError(
@@ -94,3 +105,38 @@ def check_labels(labels: np.ndarray, number: int, num_classes: int) -> None:
                 else "Every label needs a logit of the network."
             )
         )
+
+
+def ids_of(ids: Any, number: int) -> jax.Array | np.ndarray:
+    """The images' ids, by which draws are addressed; positions where none are given.
+
+    Raises:
+      ValueError: not one integer in [0, 2^32) for each image.
+    """
+    if ids is None:
+        return np.arange(number, dtype=np.uint32)
+    ids = ids if isinstance(ids, jax.Array) else np.asarray(ids)
+    if ids.shape != (number,) or ids.dtype.kind not in "iu":
+        raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
+    if not isinstance(ids, Tracer) and (ids.min() < 0 or ids.max() >= 1 << 32):
+        raise ValueError(
+            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
+        )
+    return ids.astype(np.uint32)
+
+
+def root_of(key: Any) -> jax.Array:
+    """The key from which all draws are addressed, from a seed or a key.
+
+    Raises:
+      ValueError: neither of them.
+    """
+    if isinstance(key, jax.Array):
+        if key.dtype == jnp.uint32 and key.ndim == 1:  # of jax.random.PRNGKey
+            return jax.random.wrap_key_data(key)
+        if key.ndim or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            raise ValueError(f"key is an array {key.dtype} {list(key.shape)}; give a seed, or a key of jax.random.key.")
+        return key
+    if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < 1 << 31:
+        raise ValueError(f"key is {key!r}; give a seed from 0 to 2^31 - 1, or a key of jax.random.key.")
+    return jax.random.key(int(key))

@@ -7,11 +7,13 @@ no image's path depends on who its neighbours are. `run` is the simple driver: o
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ltrobust.attacks import ball
 from ltrobust.threat import Threat
@@ -143,8 +145,8 @@ def work(
 def run(
     search: Search,
     logits_fn: LogitsFn,
-    images: jax.Array,
-    labels: jax.Array,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
     keys: jax.Array,
     *,
     settings: Any,
@@ -170,14 +172,30 @@ def run(
     """
     ball.check_images(images, threat)
 
+    # Settings are arguments, and not constants of the program, as in evaluation: a compiler that knows their values
+    # computes in other roundings.
     @jax.jit
-    def whole(images: jax.Array, labels: jax.Array, keys: jax.Array) -> Lanes:
+    def whole(images: jax.Array, labels: jax.Array, keys: jax.Array, settings: Any) -> Lanes:
+        settings = jax.lax.optimization_barrier(settings)
         problem = Problem(images, labels.astype(jnp.int32), logits_fn(images), keys)
         lanes = begin(search, problem, settings, threat, jnp.ones(len(labels), bool))
         lanes = lanes._replace(state=prepare(lanes.state))
         return work(search, logits_fn, lanes, settings, threat, evaluations=1 << 30, rest_on_claims=rest_on_claims)
 
-    return whole(images, labels, keys)
+    return whole(images, labels, keys, settings)
+
+
+def draws(seed: int, name: str) -> jax.Array:
+    """The key from which all draws of an attack of that name are addressed: `fold_in(key(seed), crc32(name))`.
+
+    Attacks whose names differ only behind an `@` start alike.
+    """
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.partition("@")[0].encode()))
+
+
+def keys_of(root: jax.Array, ids: jax.Array | np.ndarray) -> jax.Array:
+    """The typed keys [B] of images by their ids, uint32 [B]: an image's draws do not depend on its batch."""
+    return jax.vmap(lambda identity: jax.random.fold_in(root, identity))(ids)
 
 
 def refill(old: Lanes, new: Lanes, replaced: jax.Array) -> Lanes:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 from ltrobust import processes
-from ltrobust.attacks.search import Lanes, Problem, Search, begin, refill, work
+from ltrobust.attacks.search import Lanes, Problem, Search, begin, draws, keys_of, refill, work
 from ltrobust.data.batches import chunks, to_unit
 from ltrobust.evaluation import padding
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge, true_probabilities
@@ -177,9 +176,7 @@ class Driver:
         """The same at one batch size."""
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=None))
-        # Attacks whose names differ only behind an `@` start alike.
-        name = attack.name.partition("@")[0]
-        root = jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(name.encode()))
+        root = draws(self.seed, attack.name)
         radius = np.float32(radius_of(attack, self.threat))
         # Lanes for an even number of rounds; then the row of each lane's image, -1 for none, and its refuted claims.
         width = self._even(-(-len(rows) // -(-len(rows) // self.batch_size)))
@@ -246,8 +243,7 @@ class Driver:
         """`(images, labels, logits, ids, root, settings, occupied) -> Lanes`."""
 
         def start(images, labels, logits, ids, root, settings, occupied) -> Lanes:
-            keys = jax.vmap(lambda identity: jax.random.fold_in(root, identity))(ids)
-            return begin(search, Problem(images, labels, logits, keys), settings, self.threat, occupied)
+            return begin(search, Problem(images, labels, logits, keys_of(root, ids)), settings, self.threat, occupied)
 
         return jax.jit(start)
 

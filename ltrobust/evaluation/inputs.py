@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ltrobust.attacks import ball
-from ltrobust.attacks.inputs import check_labels
+from ltrobust.attacks.inputs import check_labels, ids_of
 from ltrobust.threat import Threat
 
 
@@ -16,8 +16,6 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
       ValueError: images or labels of a wrong type, shape or range, or fewer than two classes.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    if num_classes < 2:
-        raise ValueError(f"the network has {num_classes} class(es); an attack needs at least 2.")
     ball.check_shape(images.shape)
     if images.dtype != np.uint8:
         ball.check_images(images, threat)
@@ -45,13 +43,7 @@ def check_ids(ids: Any, number: int) -> np.ndarray:
     Raises:
       ValueError: not one integer in [0, 2^32) for each image, or one that occurs twice.
     """
-    ids = np.asarray(ids)
-    if ids.shape != (number,) or ids.dtype.kind not in "iu":
-        raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
-    if ids.min() < 0 or ids.max() >= 1 << 32:
-        raise ValueError(
-            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
-        )
+    ids = np.asarray(ids_of(np.asarray(ids), number))
     values, counts = np.unique(ids, return_counts=True)
     if len(values) < number:
         raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")

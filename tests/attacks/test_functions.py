@@ -1,0 +1,278 @@
+"""`ltrobust.attacks`: one form, the protocols' attacks, exact balls, closed forms, and images that do not meet."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import ltrobust as lt
+from ltrobust.attacks import ball, inputs
+from ltrobust.evaluation import protocols
+from ltrobust.evaluation.drive import Driver, Subject
+
+THREATS = {"linf": lt.Threat("linf", 8), "l2": lt.Threat("l2", 128)}
+ATTACKS = [name for name in lt.attacks.__all__ if name != "draws"]
+# One of each search besides PGD, of which all others are settings; the last two have no radius.
+SEARCHES, FREE = ("apgd", "apgd_t", "fab", "square"), ("cw_l2", "deepfool")
+# Short runs; the others keep their defaults.
+SHORT = {
+    "pgd": {"steps": 5},
+    "mim": {"steps": 5},
+    "cw": {"steps": 5},
+    "lsa": {"steps": 5},
+    "temperature_pgd": {"steps": 5},
+    "apgd": {"steps": 12},
+    "apgd_t": {"steps": 8, "targets": 3},
+    "fab": {"steps": 8, "targets": 3},
+    "square": {"queries": 40},
+    "cw_l2": {"steps": 20},
+    "deepfool": {"steps": 5},
+}
+# Function -> attack of a protocol, and settings that the function does not have by default.
+SAME = {
+    "fgsm": ("quick", "fgsm", {}),
+    "pgd": ("quick", "pgd20", {}),
+    "cw": ("quick", "cw20_k50", {}),
+    "lsa": ("quick", "lsa20", {}),
+    "mim": ("diagnose", "mim20", {}),
+    "temperature_pgd": ("diagnose", "pgd20@5", {"scale": 5.0}),
+    "apgd": ("standard", "apgd-ce", {}),
+    "apgd_t": ("standard", "apgd-t", {}),
+    "fab": ("standard", "fab-t", {}),
+    "square": ("standard", "square", {}),
+    "cw_l2": ("legacy_taet/b1", "cw_l2", {}),
+    "deepfool": ("legacy_taet/b1", "deepfool", {}),
+}
+
+
+def linf(name):
+    """A radius at which few steps break some of the fixture's images, and not all."""
+    return lt.Threat("linf", 32 if name == "square" else 8)
+
+
+def attack(name, linear, threat, *, key=3, **settings):
+    """The attack on all images of a linear network, as an array."""
+    function = getattr(lt.attacks, name)
+    given = {"key": key, **SHORT.get(name, {}), **settings}
+    return np.asarray(function(linear.logits, linear.images, linear.labels, threat, **given))
+
+
+def predicted(linear, images):
+    return np.asarray(jnp.argmax(linear.logits(jnp.asarray(images)), axis=1))
+
+
+def binary(number=32, side=4):
+    """A linear network of two classes, its weights [D], and images away from the bounds."""
+    keys = jax.random.split(jax.random.key(0), 2)
+    weights = jax.random.normal(keys[0], (side * side,))
+    images = jax.random.uniform(keys[1], (number, side, side, 1), minval=0.3, maxval=0.7)
+
+    def logits(points):
+        score = (points.reshape(len(points), -1) - 0.5) @ weights
+        return jnp.stack([score, -score], axis=1)
+
+    return logits, np.asarray(weights), np.asarray(images), np.asarray(jnp.argmax(logits(images), axis=1))
+
+
+def test_all_attacks_have_one_form():
+    for name in ATTACKS:
+        function = getattr(lt.attacks, name)
+        parameters = inspect.signature(function).parameters
+        assert list(parameters)[:4] == ["logits_fn", "images", "labels", "threat"], name
+        assert list(parameters)[4] == "key", name
+        assert list(parameters)[-1] == "ids", name
+        assert all(one.kind is one.KEYWORD_ONLY for one in list(parameters.values())[4:]), name
+        assert function.__doc__.count("\n") >= 3, name
+    assert set(SAME) == set(ATTACKS), "every attack is compared with that of a protocol"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_function_finds_what_the_attack_of_the_protocol_finds(linear, name):
+    protocol, column, settings = SAME[name]
+    some, threat, seed = linear.rows(slice(0, 640, 10)), linf(name), 5
+    (kind,) = [one for one in protocols.get(protocol).attacks if one.name == column]
+    kind = dataclasses.replace(kind, **SHORT.get(name, {}))
+    apply = lambda variables, points: some.logits(points)  # noqa: E731
+    options = {"num_classes": 10, "batch_size": 64, "place": jax.device_put, "devices": 1}
+    driver = Driver(apply, apply, threat=threat, seed=seed, **options)
+    rows = np.arange(64)
+    subject = Subject((), some.images, some.labels, ids=7 * rows)
+    logits = np.asarray(driver.clean(subject).logits)
+    found = attack(name, some, threat, key=lt.attacks.draws(seed, column), ids=7 * rows, **settings)
+    seen = 0
+    for verdicts in driver.attack(subject, kind, rows, logits):
+        np.testing.assert_array_equal(found[verdicts.rows], verdicts.images)
+        seen += len(verdicts.rows)
+    assert seen == 64
+    assert np.any(found != some.images)
+
+
+@pytest.mark.parametrize("norm", THREATS)
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "mim", *SEARCHES])
+def test_results_are_in_ball_and_bounds(linear, name, norm):
+    threat, some = THREATS[norm], linear.rows(slice(0, 64))
+    images = np.round(some.images)  # on the bounds, where a ball is cut
+    labels = predicted(some, images)
+    found = attack(name, some._replace(images=images, labels=labels), threat)
+    assert (found.dtype, found.shape) == (np.float32, images.shape)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    excess = ball.violation(jnp.asarray(found), jnp.asarray(images), threat.epsilon, threat)
+    np.testing.assert_array_less(excess, 1e-6)
+    if norm == "linf":
+        radius = np.float32(threat.epsilon)
+        assert np.all((found >= images - radius) & (found <= images + radius))
+
+
+def test_one_step_on_a_linear_network_is_the_closed_form():
+    logits, weights, images, labels = binary()
+    away = np.where(labels == 0, -1, 1)[:, None] * weights
+    found = lt.attacks.fgsm(logits, images, labels, THREATS["linf"])
+    expected = images + np.float32(8 / 255) * np.sign(away).reshape(images.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    found = lt.attacks.fgsm(logits, images, labels, THREATS["l2"])
+    expected = images + 128 / 255 * (away / np.linalg.norm(weights)).reshape(images.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["apgd", "apgd_t", "fab", "pgd", "cw"])
+@pytest.mark.parametrize("norm", THREATS)
+def test_on_a_linear_network_attacks_break_the_images_within_reach(linear, name, norm):
+    threat, some = THREATS[norm], linear.rows(slice(0, 1000, 8))
+    distances = some.distances(norm)
+    settings = {"steps": 40} | ({"targets": 9} if name in ("apgd_t", "fab") else {})
+    broken = predicted(some, attack(name, some, threat, **settings)) != some.labels
+    assert not np.any(broken & (distances > threat.epsilon + 1e-6))
+    assert np.mean(broken[distances < 0.95 * threat.epsilon]) > 0.97
+
+
+def test_attacks_without_a_radius_step_over_the_boundary_at_its_distance():
+    logits, weights, images, labels = binary()
+    margins = np.abs((images.reshape(len(images), -1) - 0.5) @ weights)
+    distances = margins / np.linalg.norm(weights)
+    assert distances.max() > 8 / 255
+    found = np.asarray(lt.attacks.deepfool(logits, images, labels, THREATS["linf"]))
+    moved = np.linalg.norm((found - images).reshape(len(images), -1), axis=1)
+    np.testing.assert_allclose(moved, 1.02 * distances, rtol=1e-3)
+    assert np.all(np.argmax(logits(found), axis=1) != labels)
+    found = np.asarray(lt.attacks.cw_l2(logits, images, labels, THREATS["linf"], steps=200))
+    moved = np.linalg.norm((found - images).reshape(len(images), -1), axis=1)
+    assert np.all(np.argmax(logits(found), axis=1) != labels)
+    assert np.all(moved >= distances - 1e-6)
+    assert np.median(moved / distances) < 2
+    other = lt.attacks.cw_l2(logits, images, labels, THREATS["l2"], steps=200)
+    np.testing.assert_array_equal(found, other)
+
+
+@pytest.mark.parametrize("name", ["pgd", *SEARCHES, *FREE])
+def test_an_image_does_not_depend_on_its_batch(linear, name):
+    rows = np.random.RandomState(0).permutation(128)[:64]
+    whole = attack(name, linear.rows(slice(0, 128)), linf(name))
+    part = attack(name, linear.rows(slice(0, 128)).rows(rows), linf(name), ids=rows)
+    np.testing.assert_array_equal(part, whole[rows])
+    assert np.any(part != linear.images[rows])
+
+
+def test_seeds_and_keys_of_both_kinds_address_draws_alike():
+    expected = jax.random.key_data(jax.random.key(4))
+    for key in (4, np.int64(4), jax.random.key(4), jax.random.PRNGKey(4)):
+        np.testing.assert_array_equal(jax.random.key_data(inputs.root_of(key)), expected)
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
+def test_key_and_id_decide_the_draws(linear, name):
+    some = linear.rows(slice(0, 64))
+    first = attack(name, some, linf(name), key=4)
+    assert np.any(attack(name, some, linf(name), key=5) != first)
+    assert np.any(attack(name, some, linf(name), key=4, ids=np.arange(64) + 1) != first)
+
+
+@pytest.mark.parametrize("name", ["pgd", "fab"])
+def test_a_call_may_be_compiled_with_everything_traced(linear, name):
+    some, threat = linear.rows(slice(0, 64)), THREATS["linf"]
+    function = getattr(lt.attacks, name)
+
+    @jax.jit
+    def compiled(weights, images, labels, key, ids):
+        logits_fn = some._replace(weights=weights).logits
+        return function(logits_fn, images, labels, threat, key=key, ids=ids, **SHORT[name])
+
+    found = compiled(some.weights, some.images, some.labels, jax.random.key(3), jnp.arange(64))
+    np.testing.assert_allclose(found, attack(name, some, threat), atol=1e-6)
+
+
+def test_no_gradient_comes_through(linear):
+    some = linear.rows(slice(0, 8))
+    total = lambda images: jnp.sum(lt.attacks.pgd(some.logits, images, some.labels, THREATS["linf"], key=0, steps=2))  # noqa: E731
+    assert not np.any(jax.grad(total)(jnp.asarray(some.images)))
+
+
+def test_two_classes_are_enough_for_all_losses_but_dlr():
+    logits, _, images, labels = binary(4)
+    for name in ("apgd", "apgd_t", "fab"):
+        found = getattr(lt.attacks, name)(logits, images, labels, lt.Threat("linf", 32), key=0, steps=8)
+        assert np.any(np.argmax(logits(found), axis=1) != labels)
+    with pytest.raises(ValueError, match="'dlr' needs at least 3 classes, there are 2"):
+        lt.attacks.apgd(logits, images, labels, THREATS["linf"], key=0, loss="dlr")
+
+
+IMAGES, LABELS = np.zeros((2, 4, 4, 1), np.float32), np.array([0, 1])
+
+
+def two(images):
+    flat = jnp.mean(images, axis=(1, 2, 3))
+    return jnp.stack([flat, -flat], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": IMAGES.astype(np.uint8)}, r"images must be float32 .* use images.astype\('float32'\) / 255"),
+        ({"images": np.full_like(IMAGES, 2.0)}, r"images lie in \[2.0, 2.0\]"),
+        ({"images": np.zeros((2, 3, 8, 8), np.float32)}, "channels first"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "there are 0 images"),
+        ({"labels": np.array([0, 2])}, r"labels lie in \[0, 2\]; 2 classes allow 0 to 1"),
+        ({"labels": np.eye(2)}, r"labels must be integers \[2\].* labels.argmax"),
+        ({"threat": "linf"}, "threat is 'linf'; give a Threat"),
+        ({"logits_fn": lambda images: np.asarray(images)}, "cannot be traced by JAX"),
+        ({"logits_fn": lambda images: two(images)[:, :1]}, r"1 class\(es\); an attack needs at least 2"),
+        ({"key": -1}, r"key is -1; give a seed from 0 to 2\^31 - 1"),
+        ({"key": 0.5}, "key is 0.5"),
+        ({"key": jnp.zeros(3)}, r"key is an array float32 \[3\]"),
+        ({"ids": np.array([0.5, 1])}, r"ids must be integers \[2\]"),
+        ({"ids": np.array([0, -1])}, r"ids lie in \[-1, 0\]"),
+        ({"steps": 0}, "PGD steps is 0"),
+        ({"step": 0}, "step is 0; it is a fraction of the radius"),
+        ({"start": "centre"}, "attack start is 'centre'"),
+        ({"loss": "hinge"}, "PGD loss is 'hinge'"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(changes, message):
+    given = {"logits_fn": two, "images": IMAGES, "labels": LABELS, "threat": THREATS["linf"], "key": 0} | changes
+    with pytest.raises(ValueError, match=message):
+        lt.attacks.pgd(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("mim", {"decay": -1}, "MIM decay is -1"),
+        ("apgd", {"loss": "targeted_dlr"}, "APGD loss is 'targeted_dlr'; known: ce, dlr"),
+        ("apgd_t", {"targets": 0}, "targets is 0"),
+        ("fab", {"targets": 0}, "targets is 0"),
+        ("square", {"queries": 0}, "queries 0"),
+        ("cw_l2", {"c": 0}, "CW-L2 has c 0"),
+        ("deepfool", {"overshoot": -1}, "overshoot -1"),
+    ],
+)
+def test_settings_out_of_range_are_named(name, settings, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(lt.attacks, name)(two, IMAGES, LABELS, THREATS["linf"], key=0, **settings)
+
+
+def test_ids_default_to_positions():
+    np.testing.assert_array_equal(inputs.ids_of(None, 3), [0, 1, 2])
