@@ -1,37 +1,41 @@
 """Long-tailed adversarial robustness: training that resists attack on every class, measurement that can be believed.
 
-`ltrobust.evaluate` and `ltrobust.Threat` are imported when first used: tables and cards need no JAX.
+The public names are listed by `dir(ltrobust)` and imported when first used: tables and cards need no JAX.
 `ltrobust.__version__` is also what the distribution is called; every room may read it.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ltrobust import methods, models
+    from ltrobust import attacks, data, methods, models
+    from ltrobust.data.dataset import Dataset
     from ltrobust.evaluation.evaluate import evaluate
     from ltrobust.evaluation.evaluation import Evaluation
     from ltrobust.threat import Threat
 
-__all__ = ["Evaluation", "Threat", "__version__", "evaluate", "methods", "models"]
+__all__ = ["Dataset", "Evaluation", "Threat", "__version__", "attacks", "data", "evaluate", "methods", "models"]
 __version__ = "0.1.0"
+
+# Where each public name comes from; the name of a module alone is a module.
+_PUBLIC = {
+    "Dataset": "ltrobust.data.dataset",
+    "Evaluation": "ltrobust.evaluation.evaluation",
+    "Threat": "ltrobust.threat",
+    "evaluate": "ltrobust.evaluation.evaluate",
+}
+_MODULES = ("attacks", "data", "methods", "models")
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported on demand."""
-    if name in ("methods", "models"):
-        import importlib
-
+    if name in _MODULES:
         return importlib.import_module(f"ltrobust.{name}")
-    if name == "evaluate":
-        from ltrobust.evaluation.evaluate import evaluate
-
-        return evaluate
-    if name == "Evaluation":
-        from ltrobust.evaluation.evaluation import Evaluation
-
-        return Evaluation
-    if name == "Threat":
-        from ltrobust.threat import Threat
-
-        return Threat
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'ltrobust' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted(__all__)
