@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.attacks import apgd, ball, cw_l2, deepfool, fab, pgd, square
+from ltrobust.attacks import ball
+from ltrobust.attacks.algorithms import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.evaluation import protocols
 from ltrobust.files import write_json
 from ltrobust.threat import Threat

@@ -29,14 +29,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from cosmic_ray import plugins
-from cosmic_ray.ast import ast_nodes, get_ast
-from cosmic_ray.mutating import mutate_code
+from cosmic_ray import plugins  # pyright: ignore[reportMissingImports] - installed by hand
+from cosmic_ray.ast import ast_nodes, get_ast  # pyright: ignore[reportMissingImports] - installed by hand
+from cosmic_ray.mutating import mutate_code  # pyright: ignore[reportMissingImports] - installed by hand
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Name -> the source files, and the tests that are to notice.
 TARGETS = {
-    "attacks": (("ltrobust/attacks/*.py",), ("tests/attacks",)),
+    "attacks": (("ltrobust/attacks/*.py", "ltrobust/attacks/algorithms/*.py"), ("tests/attacks",)),
     "judge": (
         ("ltrobust/evaluation/judge.py",),
         ("tests/evaluation/test_judge.py", "tests/evaluation/test_evaluate.py", "tests/evaluation/test_public.py"),

@@ -22,8 +22,8 @@ import numpy as np
 
 from ltrobust import registry
 from ltrobust.models import external
-from ltrobust.models.external import REGISTERED
 from ltrobust.models.cpu.convolution import convolve
+from ltrobust.models.external import REGISTERED
 from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
 from ltrobust.models.mobilenet_v2 import MobileNetV2
 from ltrobust.models.preact_resnet import preact_resnet18

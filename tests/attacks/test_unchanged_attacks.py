@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.attacks import apgd, deepfool, fab, pgd, search, square
+from ltrobust.attacks import search
+from ltrobust.attacks.algorithms import apgd, deepfool, fab, pgd, square
 from ltrobust.threat import Threat
 
 RADII = {"linf": 0.03, "l2": 0.5}  # at which some images are broken and some are not
