@@ -249,7 +249,7 @@ def two(images):
         ({"start": "centre"}, "attack start is 'centre'"),
         ({"loss": "hinge"}, "PGD loss is 'hinge'"),
     ],
-    ids=str,
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,  # workers need the same names
 )
 def test_mistakes_are_named(changes, message):
     given = {"logits_fn": two, "images": IMAGES, "labels": LABELS, "threat": THREATS["linf"], "key": 0} | changes
