@@ -23,7 +23,7 @@ Registered = TypeVar("Registered", bound=Callable[..., Any])
 # Types of values that a configuration and its command-line flags can hold.
 _PLAIN = (bool, int, float, str)
 # Entry point group -> name -> why what is offered under it cannot be used.
-_FAILED: dict[str, dict[str, str]] = collections.defaultdict(dict)
+BROKEN: dict[str, dict[str, str]] = collections.defaultdict(dict)
 
 
 def add(known: dict[str, Any], kind: str, name: str, thing: Callable[..., Any], reserved: Collection[str]) -> None:
@@ -115,26 +115,26 @@ def add_installed(group: str, known: Collection[str], register: Callable[[Any, s
 
     What cannot be loaded or registered is passed over with a warning: a run that does not use it must not stop for it.
     """
-    for name, point in _entry_points(group).items():
-        if name in known or name in _FAILED[group]:
+    for name, point in installed_entry_points(group).items():
+        if name in known or name in BROKEN[group]:
             continue
         try:
             register(point.load(), name)
         except Exception as error:
             package = point.dist.name if point.dist else "an unknown package"
-            _FAILED[group][name] = f"{name} of the installed package {package}: {type(error).__name__}: {error}"
-            logging.warning("%s: passed over is %s", group, _FAILED[group][name])
+            BROKEN[group][name] = f"{name} of the installed package {package}: {type(error).__name__}: {error}"
+            logging.warning("%s: passed over is %s", group, BROKEN[group][name])
 
 
 @functools.cache
-def _entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
+def installed_entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     """The entry points of a group by name; found once in a process."""
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
 def unknown(kind: str, name: Any, known: Collection[str], group: str, *, also: str = "") -> ValueError:
     """The error for a name that stands for nothing: lists the known ones, and says how others are added."""
-    if broken := _FAILED[group].get(str(name)):
+    if broken := BROKEN[group].get(str(name)):
         return ValueError(f"{kind} {name!r} cannot be loaded: {broken}")
     return ValueError(
         f"{kind} is {name!r}; {nearest(name, known)}known {kind}s: {', '.join(known)}{also}. "

@@ -8,7 +8,6 @@ import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -27,6 +26,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 
+WITHOUT_OPTIMISATION = jax.config.read("jax_disable_most_optimizations")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # Tests that divide work over devices ask for a mesh of all of them; everything else runs on the first.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -69,14 +69,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(autouse=True)
-def _optimized(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Turns XLA's optimisation on in tests marked `optimized` or `golden`."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    if any(request.node.get_closest_marker(name) for name in ("optimized", "golden")):
-        jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Turns XLA's optimisation on for tests marked `optimized` or `golden` and their fixtures, and off for others."""
+    disabled = WITHOUT_OPTIMISATION and not any(item.get_closest_marker(name) for name in ("optimized", "golden"))
+    if disabled != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", disabled)
+        if not disabled:
+            # JAX would go on using what an earlier test compiled without it.
+            jax.clear_caches()
 
 
 @pytest.hookimpl(tryfirst=True)

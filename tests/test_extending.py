@@ -53,8 +53,8 @@ def _as_before(monkeypatch):
     for table, content in zip(tables, before, strict=True):
         table.clear()
         table.update(content)
-    registry._entry_points.cache_clear()
-    registry._FAILED.clear()
+    registry.installed_entry_points.cache_clear()
+    registry.BROKEN.clear()
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):
             del sys.modules[name]
@@ -278,7 +278,7 @@ def package(tmp_path, monkeypatch):
         write(site / "my_package-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
         write(site / "my_package-1.0.dist-info" / "entry_points.txt", entries)
         monkeypatch.syspath_prepend(str(site))
-        registry._entry_points.cache_clear()
+        registry.installed_entry_points.cache_clear()
 
     return install
 

@@ -237,7 +237,7 @@ def forward_features(
 def _apply(
     module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, bn: BatchNormMode, mutable: list[str]
 ) -> tuple[jax.Array, Any]:
-    """Float32 logits of a pass, and the collections that it changed."""
+    """Logits of a pass, at least float32, and the collections that it changed."""
     _check_pass(module, params, images, bn)
     variables = {"params": params, "batch_stats": batch_stats}
     try:
@@ -248,7 +248,9 @@ def _apply(
             f"{str(error).partition(' (https')[0]}"
         ) from error
     logits, updates = result if mutable else (result, {})
-    return cast(jax.Array, logits).astype(jnp.float32), updates
+    logits = cast(jax.Array, logits)
+    # Losses and verdicts need float32. What is computed in float64 stays so: finite differences need it.
+    return logits.astype(jnp.float32) if jnp.finfo(logits.dtype).bits < 32 else logits, updates
 
 
 def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np.ndarray | None:

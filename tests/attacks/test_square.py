@@ -14,6 +14,9 @@ from ltrobust.attacks import ball, search
 from ltrobust.attacks.algorithms import square
 from ltrobust.threat import Threat
 
+# Bits of two programs are compared, and thousands of queries made.
+pytestmark = pytest.mark.optimized
+
 SHAPE = (6, 7, 3)
 WEIGHTS = np.random.RandomState(4).randn(5, *SHAPE).astype(np.float32)
 

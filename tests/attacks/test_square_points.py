@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.attacks import search, square
+from ltrobust.attacks import search
+from ltrobust.attacks.algorithms import square
 from ltrobust.threat import Threat
 
 

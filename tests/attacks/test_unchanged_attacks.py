@@ -11,6 +11,9 @@ from ltrobust.attacks import search
 from ltrobust.attacks.algorithms import apgd, deepfool, fab, pgd, square
 from ltrobust.threat import Threat
 
+# Bits of two programs are compared.
+pytestmark = pytest.mark.optimized
+
 RADII = {"linf": 0.03, "l2": 0.5}  # at which some images are broken and some are not
 
 

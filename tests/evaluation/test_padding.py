@@ -60,6 +60,7 @@ def test_small_outputs_and_unknown_operations_need_more():
     assert rows((attention,), None, (16, 16, 3), 16, 1) == 64
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_two_large_images_have_the_bits_that_they_have_among_seventy():
     weights = weights_for(10)

@@ -21,6 +21,9 @@ from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
 from ltrobust.threat import Threat
 
+# A thousand images and thousands of queries.
+pytestmark = pytest.mark.optimized
+
 LINEAR = control.linear()
 EVERYTHING = np.arange(1000)
 

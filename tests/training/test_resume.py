@@ -39,6 +39,7 @@ def with_loop(**arguments):
         yield
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("stretches", [2, 9, 14])
 def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, stretches, uninterrupted):
@@ -71,6 +72,7 @@ def uninterrupted(tiny, tmp_path_factory):
     return fingerprints(workdir)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
     first = experiment.train(tiny, tmp_path)
@@ -80,6 +82,7 @@ def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_with_damaged_checkpoints_in_both_phases_the_card_is_the_same(
     tiny, tmp_path, tmp_path_factory, uninterrupted, capsys
