@@ -16,6 +16,7 @@ from absl import logging
 from jax.tree_util import Partial
 from ml_collections import ConfigDict
 
+from ltrobust import registry
 from ltrobust.data import batches, sources
 from ltrobust.data.splits import first_of_each_class
 from ltrobust.evaluation.gradient_agreement import Agreement, agreement
@@ -90,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"--{role}", required=True, help="a workdir (its student) or a phase's folder of checkpoints"
         )
         parser.add_argument(f"--{role}-weights", default="last", choices=teachers.WEIGHTS)
+    parser.add_argument("--code", action="append", default=[], help="file or module of your own, as for `ltrobust`")
     parser.add_argument("--images", type=int, default=1000, help="at most so many, as many of each class")
     parser.add_argument("--data-dir", help="of the data set; default: the student's configuration's")
     parser.add_argument("--seed", type=int, default=0, help="of the changes for the linearity remainder")
@@ -101,6 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if target is not None and target.exists():
             raise ValueError(f"{target} exists; nothing is overwritten.")
+        for name in given.pop("code"):
+            registry.load_code(name)
         found, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
     except (ValueError, OSError) as error:
         sys.exit(f"ltrobust: {error}")

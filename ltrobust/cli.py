@@ -158,8 +158,9 @@ def parse(arguments: list[str]) -> list[str]:
         sys.exit(f"ltrobust: {error}")
     recipes.importable()
     _load_code(_taken(arguments[1:], "code")[0])
-    if arguments[1:2] == ["config"]:
-        _list_keys(_taken(arguments[2:], "code")[1])
+    words = _taken(arguments[1:], "code")[1]
+    if words[:1] == ["config"]:
+        _list_keys(words[1:])
     given, rest = _taken(arguments[1:], "config")
     name = given[-1] if given else _default(rest)
     # The flags' own messages on configurations hold tracebacks: what is wrong with one is found before.
@@ -199,8 +200,9 @@ def _list_keys(names: list[str]) -> NoReturn:
 
     try:
         print(config_listing.render(*names))
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
+    except Exception as error:  # a configuration is a program: anything may be raised in it
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        sys.exit(f"ltrobust: {kind}{error}")
     sys.exit(0)
 
 

@@ -45,7 +45,7 @@ def _file(name: str, keys: dict[str, Any]) -> str:
     if stem in recipes.shipped():
         return f"configs/{stem}.py{sign}{recipe}"
     if not stem.endswith(".py"):
-        groups = {key.rsplit(".", count)[0] for key in keys for count in range(key.count(".") + 1)}
+        groups = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
         raise ValueError(
             f"{name!r} is neither a key nor a configuration; {nearest(name, [*groups, *recipes.shipped()])}"
             f"configurations: {', '.join(recipes.shipped())}; groups of keys: "

@@ -24,6 +24,8 @@ Registered = TypeVar("Registered", bound=Callable[..., Any])
 _PLAIN = (bool, int, float, str)
 # Entry point group -> name -> why what is offered under it cannot be used.
 BROKEN: dict[str, dict[str, str]] = collections.defaultdict(dict)
+# Entry point group -> the names that were registered from it.
+ADDED: dict[str, set[str]] = collections.defaultdict(set)
 
 
 def add(known: dict[str, Any], kind: str, name: str, thing: Callable[..., Any], reserved: Collection[str]) -> None:
@@ -114,22 +116,38 @@ def add_installed(group: str, known: Collection[str], register: Callable[[Any, s
     """Registers what installed packages offer in an entry point group, by `register(object, name)`.
 
     What cannot be loaded or registered is passed over with a warning: a run that does not use it must not stop for it.
+    So is a taken name, and one that two packages offer: which of them a run gets must not be a matter of chance.
     """
-    for name, point in installed_entry_points(group).items():
-        if name in known or name in BROKEN[group]:
+    for name, points in installed_entry_points(group).items():
+        if name in ADDED[group] or name in BROKEN[group]:
             continue
-        try:
-            register(point.load(), name)
-        except Exception as error:
-            package = point.dist.name if point.dist else "an unknown package"
-            BROKEN[group][name] = f"{name} of the installed package {package}: {type(error).__name__}: {error}"
+        packages = " and ".join(sorted(point.dist.name if point.dist else "an unknown package" for point in points))
+        reason = ""
+        if len(points) > 1:
+            reason = "more than one package offers it"
+        elif name in known:
+            reason = "the name is taken"
+        else:
+            try:
+                register(points[0].load(), name)
+                ADDED[group].add(name)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+        if reason:
+            BROKEN[group][name] = f"{name} of the installed package {packages}: {reason}"
             logging.warning("%s: passed over is %s", group, BROKEN[group][name])
 
 
 @functools.cache
-def installed_entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
-    """The entry points of a group by name; found once in a process."""
-    return {point.name: point for point in importlib.metadata.entry_points(group=group)}
+def installed_entry_points(group: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
+    """The entry points of a group by name, all different ones of a name; found once in a process."""
+    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for point in importlib.metadata.entry_points(group=group):
+        same = found.setdefault(point.name, [])
+        # An editable installation may be listed twice.
+        if not any(other.value == point.value and other.dist == point.dist for other in same):
+            same.append(point)
+    return found
 
 
 def unknown(kind: str, name: Any, known: Collection[str], group: str, *, also: str = "") -> ValueError:
@@ -150,6 +168,8 @@ def load_code(name: str) -> None:
     Raises:
       ValueError: there is no such file or module, or another module of that name is imported already.
     """
+    if not name:
+        raise ValueError("--code is empty; give FILE.py or the name of a module.")
     path = Path(name)
     if path.suffix != ".py":
         try:

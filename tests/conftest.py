@@ -55,7 +55,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     sizes = itertools.accumulate(path.stat().st_size for path in newest_first)
     for path, size in zip(newest_first, sizes, strict=True):
         if size > KEPT:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 # Fixtures that train or evaluate once for several tests.

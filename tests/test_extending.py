@@ -55,6 +55,7 @@ def _as_before(monkeypatch):
         table.update(content)
     registry.installed_entry_points.cache_clear()
     registry.BROKEN.clear()
+    registry.ADDED.clear()
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):
             del sys.modules[name]
@@ -271,12 +272,13 @@ def test_settings_of_others_end_no_run(used):
 def package(tmp_path, monkeypatch):
     """A function that installs a package with these entry points on the path."""
 
-    def install(entries: str) -> None:
-        site = tmp_path / "site"
+    def install(entries: str, name: str = "my-package") -> None:
+        site = tmp_path / name
+        folder = f"{name.replace('-', '_')}-1.0.dist-info"
         source = (ROOT / "tests" / "own.py").read_text()
         write(site / "my_package.py", source)
-        write(site / "my_package-1.0.dist-info" / "METADATA", "Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-        write(site / "my_package-1.0.dist-info" / "entry_points.txt", entries)
+        write(site / folder / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        write(site / folder / "entry_points.txt", entries)
         monkeypatch.syspath_prepend(str(site))
         registry.installed_entry_points.cache_clear()
 
@@ -318,6 +320,7 @@ def test_what_a_package_cannot_give_is_passed_over_until_it_is_asked_for(package
     assert [text.split(": ")[0:3:2] for text in warned] == [
         ["ltrobust.methods", "AttributeError"],
         ["ltrobust.methods", "ValueError"],
+        ["ltrobust.methods", "the name is taken"],
     ]
     with pytest.raises(
         ValueError, match=r"method 'gone' cannot be loaded: gone of the installed package my-package: Attr"
@@ -325,6 +328,21 @@ def test_what_a_package_cannot_give_is_passed_over_until_it_is_asked_for(package
         methods.create("gone", INNER)
     assert methods.create("pgd_at", INNER).metrics == ()
     assert methods.REGISTRY["pgd_at"].__module__ == "ltrobust.methods.adversarial"
+
+
+def test_a_name_that_two_packages_offer_is_nobodys(package, monkeypatch):
+    """Which of them a run gets would be a matter of the order of installation."""
+    warned = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: warned.append(text % values))
+    package("[ltrobust.methods]\nhalf = my_package:half_at\n")
+    package("[ltrobust.methods]\nhalf = my_package:half_at\n", "my-other")
+    assert "half" not in recipes.default().methods
+    assert warned == [
+        "ltrobust.methods: passed over is half of the installed package my-other and my-package: more than one package "
+        "offers it"
+    ]
+    with pytest.raises(ValueError, match="method 'half' cannot be loaded: half of the installed package my-other"):
+        methods.create("half", INNER)
 
 
 # The list of keys

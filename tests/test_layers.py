@@ -54,7 +54,7 @@ ALLOWED = {
     "runs": {"data", "evaluation", "files", "names", "reporting"},
     "compare": {"data", "evaluation", "files", "reporting", "runs", "terminal"},
     "diagnose": {"data", "evaluation", "files", "names", "reporting", "runs", "terminal"},
-    "agreement": {"data", "evaluation", "files", "methods", "reporting", "terminal", "training"},
+    "agreement": {"data", "evaluation", "files", "methods", "registry", "reporting", "terminal", "training"},
     "class_logit_offset": {
         "card_parts",
         "checks",

@@ -115,7 +115,7 @@ def _annotates(node: Any) -> bool:
 def command(file: str, options: argparse.Namespace) -> list[str]:
     """Pytest on the target's tests, those of one file first."""
     path = pathlib.Path(file)
-    own = pathlib.Path("tests", *path.parts[1:-1]).joinpath(f"test_{_TESTED_BY.get(path.stem, path.stem)}*.py")
+    own = pathlib.Path("tests", path.parts[1]).joinpath(f"test_{_TESTED_BY.get(path.stem, path.stem)}*.py")
     first = sorted(test.relative_to(ROOT).as_posix() for test in ROOT.glob(own.as_posix()))
     rest = [test for test in TARGETS[options.target][1] if (ROOT / test).exists()]
     tests = first if options.own and first else [*first, *rest]
