@@ -2,14 +2,15 @@
 
 The attacks are functions of one form:
 
-    adversarial = ATTACK(logits_fn, images, labels, threat, key=0, ...)
+    adversarial = ATTACK(logits_fn, images, labels, threat, *, key, ...)
 
     logits_fn: float32 [B,H,W,C] -> logits [B,K], each image for itself (BatchNorm in evaluation mode). What the network
         needs besides, such as an input normalisation, belongs inside.
     images: float32 [B,H,W,C] within the threat's bounds, [0,1] unless it says otherwise.
     labels: integers [B], the true classes.
     threat: norm, radius and bounds. The two attacks without a radius, `cw_l2` and `deepfool`, use the bounds alone.
-    key: a seed, from 0 to 2^31 - 1, or a key of JAX. Attacks without random draws ignore it.
+    key: a seed, from 0 to 2^31 - 1, or a key of JAX. `fgsm`, `fab`, `cw_l2` and `deepfool`, which by default draw
+        nothing, have 0 by default; the other attacks need one.
     ids: integers [B] from 0 to 2^32 - 1, by which an image's draws are addressed; default: positions. An image's draws
         depend on the key and its id, and nothing in its path depends on the other images. So its result does not depend
         on the batch, beyond the last bits that `logits_fn` itself may give in batches of other sizes.
