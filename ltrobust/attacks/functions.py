@@ -11,22 +11,20 @@ from ltrobust.attacks import ball, inputs, kinds
 from ltrobust.attacks import search as searches
 from ltrobust.attacks.algorithms import cw_l2 as _cw_l2
 from ltrobust.attacks.algorithms import deepfool as _deepfool
+from ltrobust.attacks.inputs import Ids, Images, Key, Labels
 from ltrobust.attacks.search import LogitsFn, Search
 from ltrobust.threat import Threat
-
-Images = jax.Array | np.ndarray
-Key = int | jax.Array
 
 
 def fgsm(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key = 0,
     start: str = "none",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Fast gradient sign: `project(x + radius * direction(grad CE(z(x), y)))`, one step (Goodfellow et al., ICLR 2015).
 
@@ -39,7 +37,7 @@ def fgsm(
 def pgd(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
@@ -47,7 +45,7 @@ def pgd(
     step: float = 1 / 4,
     start: str = "uniform_raw",
     loss: str = "ce",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Projected gradient ascent, the last iterate (Madry et al., ICLR 2018).
 
@@ -66,7 +64,7 @@ def pgd(
 def mim(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
@@ -74,7 +72,7 @@ def mim(
     step: float = 1 / 4,
     decay: float = 1.0,
     start: str = "uniform_raw",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """PGD with momentum (Dong et al., CVPR 2018): the direction is that of `v <- decay v + grad CE / mean|grad CE|`.
 
@@ -88,7 +86,7 @@ def mim(
 def cw(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
@@ -96,7 +94,7 @@ def cw(
     step: float = 1 / 4,
     kappa: float = 50.0,
     start: str = "uniform_raw",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """PGD on Carlini and Wagner's margin within a ball, `max_{j != y} z_j - z_y`, up to `kappa` in logits.
 
@@ -109,7 +107,7 @@ def cw(
 def lsa(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
@@ -117,7 +115,7 @@ def lsa(
     step: float = 1 / 4,
     scale: float | tuple[float, ...] = 10.0,
     start: str = "uniform_raw",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Logit-scaled PGD on `CE(scale * z(x), y)`, against gradients that vanish where a network is sure.
 
@@ -129,7 +127,7 @@ def lsa(
 def temperature_pgd(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
@@ -137,7 +135,7 @@ def temperature_pgd(
     step: float = 1 / 4,
     scale: float = 10.0,
     start: str = "uniform_raw",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Temperature-PGD on `logsumexp_{j != y}(scale z_j) - scale z_y` (Tian et al., KDD 2021).
 
@@ -151,13 +149,13 @@ def temperature_pgd(
 def apgd(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
     steps: int = 100,
     loss: str = "ce",
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Auto-PGD, untargeted: ascent with momentum, whose step size halves itself (Croce and Hein, ICML 2020).
 
@@ -172,13 +170,13 @@ def apgd(
 def apgd_t(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
     steps: int = 100,
     targets: int = kinds.MOST_TARGETS,
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Auto-PGD on the targeted DLR loss, one run of `steps` for each target (Croce and Hein, ICML 2020).
 
@@ -193,13 +191,13 @@ def apgd_t(
 def fab(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key = 0,
     steps: int = 100,
     targets: int = kinds.MOST_TARGETS,
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """FAB-T: steps onto linearised boundaries, target after target (Croce and Hein, ICML 2020).
 
@@ -213,12 +211,12 @@ def fab(
 def square(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key,
     queries: int = 5000,
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Random search over squares that shrink, without gradients (Andriushchenko et al., ECCV 2020).
 
@@ -231,7 +229,7 @@ def square(
 def cw_l2(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key = 0,
@@ -239,7 +237,7 @@ def cw_l2(
     c: float = 10.0,
     kappa: float = 0.0,
     rate: float = 0.01,
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """Carlini and Wagner's L2 attack, without a radius (IEEE S&P 2017, as torchattacks runs it).
 
@@ -254,13 +252,13 @@ def cw_l2(
 def deepfool(
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     *,
     key: Key = 0,
     steps: int = 50,
     overshoot: float = 0.02,
-    ids: Images | None = None,
+    ids: Ids | None = None,
 ) -> jax.Array:
     """DeepFool, without a radius: steps onto the nearest linearised boundary (Moosavi-Dezfooli et al., CVPR 2016).
 
@@ -283,10 +281,10 @@ def _run(
     build: Callable[[Threat, int, tuple[int, ...]], tuple[Search, dict[str, Any]]],
     logits_fn: LogitsFn,
     images: Images,
-    labels: Images,
+    labels: Labels,
     threat: Threat,
     key: Key,
-    ids: Images | None,
+    ids: Ids | None,
 ) -> jax.Array:
     """One batch of the search that `build` gives, until all of its images are done."""
     if not isinstance(threat, Threat):

@@ -9,6 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+Images = jax.Array | np.ndarray
+Labels = jax.Array | np.ndarray
+Ids = jax.Array | np.ndarray
+Key = int | jax.Array
+
 _TRACED = 3  # images in the trace of a function: no 1, which could come from anywhere
 _NEEDED = (
     "Needed is a function of jax.numpy from images [B,H,W,C] to logits [B,K]; for PyTorch weights see "
@@ -68,7 +73,7 @@ def _kind(logits: Any) -> str:
     return f"a {type(logits).__name__}" + (f" of {len(logits)}" if isinstance(logits, tuple | list) else "")
 
 
-def check_labels(labels: jax.Array | np.ndarray, number: int, num_classes: int) -> None:
+def check_labels(labels: Labels, number: int, num_classes: int) -> None:
     """Refuses what is not one class for each image.
 
     The values can be seen, and are checked, only outside of a traced function.
