@@ -100,6 +100,7 @@ def check_labels(labels: Labels, number: int, num_classes: int) -> None:
         )
     if isinstance(labels, Tracer):
         return
+    labels = np.asarray(labels)  # under an outer trace jnp would trace even a concrete array
     if labels.min() < 0 or labels.max() >= num_classes:
         counted_from_1 = labels.min() > 0 and labels.max() == num_classes
         raise ValueError(
@@ -123,10 +124,12 @@ def ids_of(ids: Any, number: int) -> jax.Array | np.ndarray:
     ids = ids if isinstance(ids, jax.Array) else np.asarray(ids)
     if ids.shape != (number,) or ids.dtype.kind not in "iu":
         raise ValueError(f"ids must be integers [{number}], one for each image, got {ids.dtype} {list(ids.shape)}.")
-    if not isinstance(ids, Tracer) and (ids.min() < 0 or ids.max() >= 1 << 32):
-        raise ValueError(
-            f"ids lie in [{ids.min()}, {ids.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
-        )
+    if not isinstance(ids, Tracer):
+        seen = np.asarray(ids)  # JAX cannot compare its int32 and uint32 with 2^32
+        if seen.min() < 0 or seen.max() >= 1 << 32:
+            raise ValueError(
+                f"ids lie in [{seen.min()}, {seen.max()}]; positions in the test set are allowed, 0 to 2^32 - 1."
+            )
     return ids.astype(np.uint32)
 
 
@@ -138,7 +141,12 @@ def root_of(key: Any) -> jax.Array:
     """
     if isinstance(key, jax.Array):
         if key.dtype == jnp.uint32 and key.ndim == 1:  # of jax.random.PRNGKey
-            return jax.random.wrap_key_data(key)
+            try:
+                return jax.random.wrap_key_data(key)
+            except TypeError as error:  # which length is right depends on the generator
+                raise ValueError(
+                    f"key is an array uint32 {list(key.shape)}, no raw key; give a seed, or a key of jax.random.key."
+                ) from error
         if key.ndim or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             raise ValueError(f"key is an array {key.dtype} {list(key.shape)}; give a seed, or a key of jax.random.key.")
         return key

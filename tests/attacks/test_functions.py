@@ -244,6 +244,7 @@ def two(images):
         ({"key": jnp.zeros(3)}, r"key is an array float32 \[3\]"),
         ({"ids": np.array([0.5, 1])}, r"ids must be integers \[2\]"),
         ({"ids": np.array([0, -1])}, r"ids lie in \[-1, 0\]"),
+        ({"key": jnp.zeros(3, jnp.uint32)}, r"key is an array uint32 \[3\], no raw key; give a seed"),
         ({"steps": 0}, "PGD steps is 0"),
         ({"step": 0}, "step is 0; it is a fraction of the radius"),
         ({"start": "centre"}, "attack start is 'centre'"),
@@ -276,3 +277,24 @@ def test_settings_out_of_range_are_named(name, settings, message):
 
 def test_ids_default_to_positions():
     np.testing.assert_array_equal(inputs.ids_of(None, 3), [0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_ids_may_be_an_array_of_jax(dtype):
+    ids = inputs.ids_of(jnp.arange(3, dtype=dtype), 3)
+    assert ids.dtype == np.uint32
+    np.testing.assert_array_equal(ids, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"ids must be integers \[2\]"):
+        inputs.ids_of(jnp.arange(3, dtype=dtype), 2)
+
+
+def test_ids_of_jax_below_0_are_named():
+    with pytest.raises(ValueError, match=r"ids lie in \[-1, 1\]; .* 0 to 2\^32 - 1"):
+        inputs.ids_of(jnp.arange(3) - 1, 3)
+
+
+def test_a_traced_call_may_hold_concrete_labels_and_ids(linear):
+    some = linear.rows(slice(0, 2))
+    labels, ids, given = jnp.asarray(some.labels), jnp.arange(2), {"key": 3, "steps": 1}
+    found = jax.jit(lambda x: lt.attacks.pgd(some.logits, x, labels, THREATS["linf"], ids=ids, **given))(some.images)
+    assert np.any(found != some.images)
