@@ -78,8 +78,7 @@ def mim(
 
     `decay` is at least 0, and 0 is plain PGD. The other settings are those of `pgd`.
     """
-    if decay < 0:
-        raise ValueError(f"MIM decay is {decay}; it must be at least 0.")
+    inputs.check_number("decay", decay, zero=True)
     return _pgd("ce", logits_fn, images, labels, threat, key, ids, steps=steps, step=step, start=start, decay=decay)
 
 
@@ -101,6 +100,7 @@ def cw(
     What papers on adversarial training call CW (Carlini and Wagner, IEEE S&P 2017, is the loss's source). The other
     settings are those of `pgd`. For the attack without a radius see `cw_l2`.
     """
+    inputs.check_number("kappa", kappa, zero=True)
     return _pgd("margin", logits_fn, images, labels, threat, key, ids, steps=steps, step=step, start=start, kappa=kappa)
 
 
@@ -164,6 +164,7 @@ def apgd(
     """
     if loss not in ("ce", "dlr"):
         raise ValueError(f"APGD loss is {loss!r}; known: ce, dlr. Targeted losses are those of apgd_t.")
+    inputs.check_whole("steps", steps)
     return _run(kinds.Apgd("apgd", loss, steps=steps).build, logits_fn, images, labels, threat, key, ids)
 
 
@@ -183,7 +184,8 @@ def apgd_t(
     Targets are the `targets` classes of highest logit at the image, the true one left out; as many as there are, if
     there are fewer. With fewer than 4 classes the loss is the difference of two logits. Returns what `apgd` does.
     """
-    _check_targets(targets)
+    inputs.check_whole("steps", steps)
+    inputs.check_whole("targets", targets)
     kind = kinds.Apgd("apgd_t", "targeted_dlr", steps=steps, targets=targets)
     return _run(kind.build, logits_fn, images, labels, threat, key, ids)
 
@@ -204,7 +206,8 @@ def fab(
     Returns the first misclassified point within the radius, and the image itself where there was none. Targets are
     chosen as in `apgd_t`. It makes no random draws.
     """
-    _check_targets(targets)
+    inputs.check_whole("steps", steps)
+    inputs.check_whole("targets", targets)
     return _run(kinds.Fab("fab", steps=steps, targets=targets).build, logits_fn, images, labels, threat, key, ids)
 
 
@@ -223,6 +226,7 @@ def square(
     Returns the first misclassified proposal, and the image itself where there was none. `queries` is the number of
     proposals for each image; the schedule of sides is AutoAttack's, that of 10,000 queries, cut off.
     """
+    inputs.check_whole("queries", queries)
     return _run(kinds.Square("square", queries=queries).build, logits_fn, images, labels, threat, key, ids)
 
 
@@ -245,6 +249,10 @@ def cw_l2(
     units. Returns the misclassified iterate nearest to the image, **however far it is**, and the image itself where
     there was none. Norm and radius of the threat are not used, its bounds are. It makes no random draws.
     """
+    inputs.check_whole("steps", steps)
+    inputs.check_number("c", c, zero=False)
+    inputs.check_number("kappa", kappa, zero=True)
+    inputs.check_number("rate", rate, zero=False)
     settings = _cw_l2.settings(c=c, kappa=kappa, rate=rate, steps=steps)
     return _run(lambda *_: (_cw_l2.CW_L2, settings), logits_fn, images, labels, threat, key, ids)
 
@@ -266,14 +274,17 @@ def deepfool(
     gradients. Returns the last point, **however far it is**, misclassified or not. Norm and radius of the threat are
     not used, its bounds are. It makes no random draws.
     """
+    inputs.check_whole("steps", steps)
+    inputs.check_number("overshoot", overshoot, zero=True)
     settings = _deepfool.settings(steps=steps, overshoot=overshoot)
     return _run(lambda *_: (_deepfool.DEEPFOOL, settings), logits_fn, images, labels, threat, key, ids)
 
 
 def _pgd(loss: str, *arguments: Any, step: float, **settings: Any) -> jax.Array:
     """One of the attacks that are PGD."""
-    if not step > 0:
-        raise ValueError(f"step is {step}; it is a fraction of the radius and must be positive.")
+    inputs.check_whole("steps", settings["steps"])
+    inputs.check_number("step", step, zero=False)
+    inputs.check_scale(settings.get("scale", 1.0))
     return _run(kinds.Pgd("pgd", loss, step=step, **settings).build, *arguments)
 
 
@@ -306,9 +317,3 @@ def _run(
         threat=threat,
     )
     return jax.lax.stop_gradient(lanes.state.candidate)
-
-
-def _check_targets(targets: int) -> None:
-    """Refuses fewer than one target."""
-    if targets < 1:
-        raise ValueError(f"targets is {targets}; an attack aims at 1 or more.")

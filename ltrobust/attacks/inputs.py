@@ -1,5 +1,6 @@
-"""What attacks and evaluations refuse before they begin: functions and labels of a wrong kind."""
+"""What attacks and evaluations refuse before they begin: functions, labels and settings of a wrong kind."""
 
+import numbers
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ Labels = jax.Array | np.ndarray
 Ids = jax.Array | np.ndarray
 Key = int | jax.Array
 
+_LARGEST = float(np.finfo(np.float32).max)
 _TRACED = 3  # images in the trace of a function: no 1, which could come from anywhere
 _NEEDED = (
     "Needed is a function of jax.numpy from images [B,H,W,C] to logits [B,K]; for PyTorch weights see "
@@ -153,3 +155,51 @@ def root_of(key: Any) -> jax.Array:
     if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < 1 << 31:
         raise ValueError(f"key is {key!r}; give a seed from 0 to 2^31 - 1, or a key of jax.random.key.")
     return jax.random.key(int(key))
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Refuses a setting that does not count something: steps, queries, targets.
+
+    Raises:
+      ValueError: no integer from 1 to 2^31 - 1; truth values and floats that are whole are none.
+    """
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value < 1 << 31:
+        raise ValueError(f"{name} is {value!r}; give an integer from 1 to 2^31 - 1.")
+
+
+def check_number(name: str, value: Any, *, zero: bool) -> None:
+    """Refuses a setting that is not a positive number, or 0 where `zero` allows it. What is traced cannot be seen.
+
+    Raises:
+      ValueError: no number, or in float32 a negative one, one that is not finite, or a 0 that is not allowed.
+    """
+    value = _plain(value)
+    if isinstance(value, Tracer):
+        return
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _LARGEST or (np.float32(value) == 0 and not zero):
+        raise ValueError(
+            f"{name} is {value!r}; give a finite number {'of at least' if zero else 'above'} 0 in float32."
+        )
+
+
+def check_scale(scale: Any) -> None:
+    """Refuses factors of logits, one or a sequence, that are not positive numbers. Their count is not looked at.
+
+    Raises:
+      ValueError: as of `check_number`, which names the position in a sequence.
+    """
+    scale = np.asarray(scale) if isinstance(scale, jax.Array) and not isinstance(scale, Tracer) else scale
+    if isinstance(scale, tuple | list) or (isinstance(scale, np.ndarray) and scale.ndim == 1):
+        for position, one in enumerate(scale):
+            check_number(f"scale[{position}]", one, zero=False)
+    else:
+        check_number("scale", scale, zero=False)
+
+
+def _plain(value: Any) -> Any:
+    """Python's number for one of NumPy or JAX; anything else as it is."""
+    if isinstance(value, Tracer) or not isinstance(value, np.generic | np.ndarray | jax.Array) or value.ndim:
+        return value
+    return value.item()

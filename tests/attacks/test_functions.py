@@ -245,8 +245,8 @@ def two(images):
         ({"ids": np.array([0.5, 1])}, r"ids must be integers \[2\]"),
         ({"ids": np.array([0, -1])}, r"ids lie in \[-1, 0\]"),
         ({"key": jnp.zeros(3, jnp.uint32)}, r"key is an array uint32 \[3\], no raw key; give a seed"),
-        ({"steps": 0}, "PGD steps is 0"),
-        ({"step": 0}, "step is 0; it is a fraction of the radius"),
+        ({"steps": 0}, r"steps is 0; give an integer from 1 to 2\^31 - 1"),
+        ({"step": 0}, "step is 0; give a finite number above 0"),
         ({"start": "centre"}, "attack start is 'centre'"),
         ({"loss": "hinge"}, "PGD loss is 'hinge'"),
     ],
@@ -258,21 +258,56 @@ def test_mistakes_are_named(changes, message):
         lt.attacks.pgd(**given)
 
 
+NAN, INF = float("nan"), float("inf")
+# Setting -> functions that have it, and values out of its range.
+STEPPED = ["pgd", "mim", "cw", "lsa", "temperature_pgd"]
+NO_COUNT = [0, -1, 2.9, 2.0, True, "5", None, 2**31]
+NOT_POSITIVE, NEGATIVE = [0, 1e-50, -1.0, NAN, INF, 1e39, True, "5"], [-1.0, NAN, INF, np.float32(-1)]
+BAD = [
+    *[("steps", [*STEPPED, "apgd", "apgd_t", "fab", *FREE], value) for value in NO_COUNT],
+    *[("targets", ["apgd_t", "fab"], value) for value in [2.5, *NO_COUNT]],
+    *[("queries", ["square"], value) for value in [10.5, *NO_COUNT]],
+    *[("step", STEPPED, value) for value in NOT_POSITIVE],
+    *[("scale", ["lsa", "temperature_pgd"], value) for value in NOT_POSITIVE],
+    *[(name, ["cw_l2"], value) for name in ("c", "rate") for value in NOT_POSITIVE],
+    *[("decay", ["mim"], value) for value in NEGATIVE],
+    *[("kappa", ["cw", "cw_l2"], value) for value in NEGATIVE],
+    *[("overshoot", ["deepfool"], value) for value in NEGATIVE],
+]
+
+
+@pytest.mark.parametrize(("setting", "names", "value"), BAD, ids=[f"{setting}={value!r}" for setting, _, value in BAD])
+def test_settings_out_of_range_are_named(setting, names, value):
+    for name in names:
+        with pytest.raises(ValueError, match=rf"^{setting} is .*; give (an integer from 1 to|a finite number) "):
+            getattr(lt.attacks, name)(two, IMAGES, LABELS, THREATS["linf"], key=0, **{setting: value})
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("mim", {"decay": -1}, "MIM decay is -1"),
         ("apgd", {"loss": "targeted_dlr"}, "APGD loss is 'targeted_dlr'; known: ce, dlr"),
-        ("apgd_t", {"targets": 0}, "targets is 0"),
-        ("fab", {"targets": 0}, "targets is 0"),
-        ("square", {"queries": 0}, "queries 0"),
-        ("cw_l2", {"c": 0}, "CW-L2 has c 0"),
-        ("deepfool", {"overshoot": -1}, "overshoot -1"),
+        ("lsa", {"scale": (1.0, 0)}, r"scale\[1\] is 0; give a finite number above 0"),
+        ("lsa", {"scale": np.array([NAN, 1])}, r"scale\[0\] is nan; give a finite number above 0"),
+        ("temperature_pgd", {"scale": (1.0, -1.0)}, r"scale\[1\] is -1.0; give a finite number above 0"),
+        ("lsa", {"scale": (1.0, 2.0, 3.0)}, r"PGD scale has shape \[3\]; give one number, or 2, one for each class"),
+        ("temperature_pgd", {"scale": ()}, r"PGD scale has shape \[0\]; give one number, or 2"),
     ],
+    ids=["loss", "scale-zero", "scale-nan", "scale-negative", "scale-three", "scale-none"],
 )
-def test_settings_out_of_range_are_named(name, settings, message):
+def test_other_settings_are_named(name, settings, message):
     with pytest.raises(ValueError, match=message):
         getattr(lt.attacks, name)(two, IMAGES, LABELS, THREATS["linf"], key=0, **settings)
+
+
+def test_numbers_of_numpy_and_jax_are_settings():
+    for count in (2, np.int64(2), np.array(2), jnp.int32(2)):
+        inputs.check_whole("steps", count)
+    for number in (0, 0.0, 1, np.float32(1), np.float16(1), np.array(1.0), jnp.float32(1), jnp.bfloat16(1)):
+        inputs.check_number("kappa", number, zero=True)
+    for scale in (1, (1.0, 2), [1.0], np.ones(2), jnp.ones(2), np.array(1.0)):
+        inputs.check_scale(scale)
+    jax.jit(lambda scale, scales: (inputs.check_scale(scale), inputs.check_scale(scales)))(1.0, jnp.ones(2))
 
 
 def test_ids_default_to_positions():

@@ -139,18 +139,23 @@ def settings(
       decay: of the momentum, 0 for none (MIM, Dong et al. 2018: the gradient enters over its mean absolute value).
 
     Raises:
-      ValueError: unknown loss, or fewer than one step.
+      ValueError: unknown loss, fewer than one step, or scales that are neither one nor K.
     """
     if loss not in LOSSES:
         raise ValueError(f"PGD loss is {loss!r}; known losses: {', '.join(LOSSES)}.")
     if steps < 1:
         raise ValueError(f"PGD steps is {steps}; an attack makes at least 1.")
+    scale = jnp.asarray(scale, jnp.float32)
+    if scale.shape not in ((), (1,), (num_classes,)):
+        raise ValueError(
+            f"PGD scale has shape {list(scale.shape)}; give one number, or {num_classes}, one for each class."
+        )
     return {
         "radius": jnp.float32(radius),
         "loss": jnp.int32(LOSSES.index(loss)),
         "steps": jnp.int32(steps),
         "step_size": jnp.float32(step_size),
-        "scale": jnp.broadcast_to(jnp.asarray(scale, jnp.float32), (num_classes,)),
+        "scale": jnp.broadcast_to(scale, (num_classes,)),
         "kappa": jnp.float32(kappa),
         "decay": jnp.float32(decay),
     }
