@@ -221,15 +221,22 @@ def forward_features(
     """As `forward`, with the pooled features, float32 [B, F], between logits and running statistics.
 
     Raises:
-        ValueError: as `forward`; or a network that offers no features.
+        ValueError: as `forward`; or a network that offers no features, or others than [B, F].
     """
     logits, updates = _apply(module, params, batch_stats, images, bn, ["batch_stats", "intermediates"])
     sown = updates.get("intermediates", {})
-    found = sown.get("features") or sown.get("head", {}).get("features")
+    # What the head was given comes first: a network of other people may sow anything under the same name.
+    trees = [tree for tree in (sown.get("head"), sown) if isinstance(tree, Mapping)]
+    found = next((tree["features"] for tree in trees if isinstance(tree.get("features"), tuple)), None)
     if not found:
         raise ValueError(
             f"the method reads features, and {type(module).__name__} offers none; end the network with "
             "self.head(features) (docs/extending.md), or use another method."
+        )
+    if np.ndim(found[-1]) != 2:
+        raise ValueError(
+            f"the method reads features [B, F], and {type(module).__name__} sows some of shape {np.shape(found[-1])}; "
+            "end the network with self.head(features) (docs/extending.md)."
         )
     return logits, found[-1], updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 
@@ -256,8 +263,8 @@ def _apply(
 def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np.ndarray | None:
     """Lengths of the classifier's rows, one per class: `||W_c||` of its weights without bias, float64 [num_classes].
 
-    The classifier is the layer `linear` or `cosine`, the same of a field `head`, or else the only dense layer with as
-    many outputs as the network. Outputs beyond the classes are left out.
+    The classifier is the layer `linear` or `cosine`, the same of a field `head`, or else the only dense layer; in each
+    case one with as many outputs as the network. Outputs beyond the classes are left out.
 
     Args:
         outputs: of the network; default: num_classes.
@@ -265,17 +272,16 @@ def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np
     Returns:
         None where there is no such layer, or more than one.
     """
-    for tree in (params, params.get("head", {})):
-        if kernels := [tree[head]["kernel"] for head in HEADS if "kernel" in tree.get(head, {})]:
-            break
-    else:
-        leaves = jax.tree_util.tree_leaves_with_path(params)
-        shape = (outputs or num_classes,)
-        named = [leaf for path, leaf in leaves if getattr(path[-1], "key", "") == "kernel"]
-        kernels = [kernel for kernel in named if kernel.ndim == 2 and kernel.shape[1:] == shape]
-        if len(kernels) != 1:
-            return None
-    return np.linalg.norm(np.asarray(kernels[0], np.float64), axis=0)[:num_classes]
+    dense = {
+        tuple(getattr(key, "key", None) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if getattr(path[-1], "key", None) == "kernel" and leaf.ndim == 2 and leaf.shape[1] == (outputs or num_classes)
+    }
+    named = [(*inside, head, "kernel") for inside in ((), ("head",)) for head in HEADS]
+    found = [dense[path] for path in named if path in dense][:1] or list(dense.values())
+    if len(found) != 1:
+        return None
+    return np.linalg.norm(np.asarray(found[0], np.float64), axis=0)[:num_classes]
 
 
 def count_parameters(params: Any) -> int:

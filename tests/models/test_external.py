@@ -292,6 +292,27 @@ def test_features_that_a_network_does_not_offer_are_named():
         models.forward_features(module, params, stats, jnp.ones((2, *IMAGES)), bn="train")
 
 
+class Sows(own.Normed):
+    """Sows what it likes under the name of the features."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        self.sow("intermediates", "features", images)
+        x = jnp.mean(images, axis=(1, 2))
+        return nn.Dense(3)(x) if self.head is None else self.head(2 * x)
+
+
+def test_features_are_those_of_the_head_and_have_two_axes():
+    images = jax.random.uniform(jax.random.key(1), (2, *IMAGES))
+    module = built(Sows)
+    params, stats = models.initialise(module, jax.random.key(0), IMAGES)
+    _, features, _ = models.forward_features(module, params, stats, images, bn="train")
+    np.testing.assert_allclose(features, 2 * images.mean(axis=(1, 2)), rtol=1e-6)
+    params, stats = models.initialise(Sows(), jax.random.key(0), IMAGES)
+    with pytest.raises(ValueError, match=r"features \[B, F\], and Sows sows some of shape \(2, 8, 8, 1\); end the"):
+        models.forward_features(Sows(), params, stats, images, bn="train")
+
+
 def test_rows_of_the_classifier_are_found_where_there_is_one():
     for network in (own.Plain, own.Normed):
         params, _ = models.initialise(built(network), jax.random.key(0), IMAGES)
@@ -300,6 +321,12 @@ def test_rows_of_the_classifier_are_found_where_there_is_one():
     two = {"a": {"kernel": np.ones((2, 3))}, "b": {"kernel": np.ones((2, 3))}}
     assert models.class_norms(two, 3) is None
     np.testing.assert_allclose(models.class_norms({"a": {"kernel": np.ones((4, 3))}}, 2, 3), [2, 2])
+    hidden = {"linear": {"kernel": np.ones((9, 8))}, "head": np.ones(3)}
+    assert models.class_norms(hidden, 3) is None
+    np.testing.assert_allclose(models.class_norms(hidden | {"out": {"kernel": np.ones((4, 3))}}, 3), [2, 2, 2])
+    convolution = {"linear": {"kernel": np.ones((1, 1, 4, 3))}, "cosine": np.ones(3)}
+    assert models.class_norms(convolution, 3) is None
+    assert models.class_norms({"head": {"linear": {"kernel": {"kernel": np.ones((2, 8))}}}}, 3) is None
 
 
 def test_images_of_another_shape_are_refused():

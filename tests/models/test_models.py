@@ -84,7 +84,7 @@ def test_parameter_counts_are_the_published_ones(name, num_classes, size, parame
 @pytest.mark.parametrize("head", ["linear", "cosine"])
 def test_class_norms_are_the_lengths_of_the_classes_rows(head):
     kernel = jnp.array([[3.0, 0.0, 1.0, 9.0], [4.0, 2.0, 0.0, 9.0]])  # the last output is of no class
-    np.testing.assert_allclose(models.class_norms({"stem": {}, head: {"kernel": kernel}}, 3), [5, 2, 1])
+    np.testing.assert_allclose(models.class_norms({"stem": {}, head: {"kernel": kernel}}, 3, 4), [5, 2, 1])
     assert models.class_norms({"stem": {}}, 3) is None
 
 
