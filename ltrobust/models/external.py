@@ -86,10 +86,10 @@ def find(name: str) -> Callable[..., nn.Module] | nn.Module:
     module, _, attribute = name.partition(":")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module may do anything while it is imported
         raise ValueError(
-            f"model {name!r} cannot be imported: {error}. Give package.module:CLASS of a module that Python finds from "
-            "here."
+            f"model {name!r} cannot be imported: {_reason(error)}. Give package.module:CLASS of a module that Python "
+            "finds from here."
         ) from error
     if isinstance(found, nn.Module):
         return found
@@ -167,7 +167,7 @@ def mode(module: nn.Module, *, train: bool) -> dict[str, Any]:
 
 
 def is_built_in(module: nn.Module) -> bool:
-    """Whether a module is of this package, and so keeps the contract."""
+    """Whether a module's class is of this package, whoever built it; its first convolution is called `stem`."""
     return type(module).__module__.startswith("ltrobust.models.")
 
 
@@ -180,7 +180,7 @@ def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, sync
       synchronised: whether batch statistics are to be those of several devices' images.
 
     Raises:
-      ValueError: says what is missing.
+      ValueError: says what is missing, or why the network cannot be called.
     """
     name = type(module).__name__
     try:
@@ -189,8 +189,7 @@ def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, sync
         raise ValueError(f"network {name} has a field that cannot be hashed; use tuples instead of lists.") from error
     _check_arguments(module, name)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = dict(jax.eval_shape(lambda key: module.lazy_init(key, images, **mode(module, train=False)), key))
+    variables = _variables(module, images)
     variables.pop("intermediates", None)
     if others := sorted(set(variables) - {"params", "batch_stats"}):
         raise ValueError(
@@ -201,21 +200,42 @@ def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, sync
         raise ValueError(
             f"network {name} has running statistics, and its __call__ has no argument for the mode; add train: bool."
         )
-    if stateful and synchronised and not getattr(module, "axis_name", None):
-        raise ValueError(
-            f"network {name} has no field axis_name for its BatchNorm, so several devices cannot share statistics; "
-            "add it, or give model.sync_batch_norm=False."
-        )
-    # The axis exists inside of the training step only.
-    module = module.clone(axis_name=None) if hasattr(module, "axis_name") else module
+    if stateful and synchronised:
+        _check_axis(module, name)
+    module = _without_axis(module)
     for train in (False, True):
         _check_logits(name, _outputs(module, variables, images, train=train), outputs)
 
 
+def _check_axis(module: nn.Module, name: str) -> None:
+    """Refuses a network whose batch statistics would stay those of one device."""
+    layers = getattr(module, "layers", None)
+    if isinstance(layers, Layers):  # a network of this package, from a function of the user
+        if not layers.sync_axis:
+            raise ValueError(
+                f"network {name} was built without sync_axis, so several devices cannot share statistics; take an "
+                "argument axis_name and pass it on as sync_axis, or give model.sync_batch_norm=False."
+            )
+    elif not getattr(module, "axis_name", None):
+        raise ValueError(
+            f"network {name} has no field axis_name for its BatchNorm, so several devices cannot share statistics; "
+            "add it, or give model.sync_batch_norm=False."
+        )
+
+
+def _without_axis(module: nn.Module) -> nn.Module:
+    """The network for a pass outside of the training step, where the axis does not exist."""
+    changes: dict[str, Any] = {"axis_name": None} if hasattr(module, "axis_name") else {}
+    layers = getattr(module, "layers", None)
+    if isinstance(layers, Layers):
+        changes["layers"] = dataclasses.replace(layers, sync_axis=None)
+    return module.clone(**changes) if changes else module
+
+
 def _check_arguments(module: nn.Module, name: str) -> None:
-    """Refuses a `__call__` that needs more than images and the mode."""
-    _, _, *others = [*inspect.signature(type(module).__call__).parameters.values(), None, None]
-    for parameter in [other for other in others if other is not None]:
+    """Refuses a `__call__` that needs more than images and the mode, or cannot be given them."""
+    signature = inspect.signature(type(module).__call__)
+    for parameter in list(signature.parameters.values())[2:]:  # after self and images
         free = parameter.default is not parameter.empty or parameter.kind in (
             parameter.VAR_POSITIONAL,
             parameter.VAR_KEYWORD,
@@ -225,6 +245,33 @@ def _check_arguments(module: nn.Module, name: str) -> None:
                 f"network {name} needs the argument {parameter.name}; __call__ takes images, and one of "
                 f"{', '.join(MODES)}."
             )
+    given = mode(module, train=False)
+    try:
+        signature.bind(module, None, **given)
+    except TypeError as error:
+        call = ", ".join(["images", *(f"{argument}={value}" for argument, value in given.items())])
+        raise ValueError(f"network {name} cannot be called as network({call}): {error}.") from error
+
+
+def _variables(module: nn.Module, images: Any) -> dict[str, Any]:
+    """Shapes of the network's variables."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    try:
+        return dict(jax.eval_shape(lambda key: module.lazy_init(key, images, **mode(module, train=False)), key))
+    except Exception as error:  # the network's own code
+        raise _not_called(module, images, error) from error
+
+
+def _not_called(module: nn.Module, images: Any, error: Exception) -> ValueError:
+    """What is raised for an error inside of the network's `__call__`."""
+    name = type(module).__name__
+    return ValueError(f"network {name} cannot be called on images {list(images.shape)}: {_reason(error)}.")
+
+
+def _reason(error: Exception) -> str:
+    """The kind of an error and the first line of its message."""
+    lines = str(error).partition(" (https")[0].strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]]).removesuffix(".")
 
 
 def _outputs(module: nn.Module, variables: dict[str, Any], images: Any, *, train: bool) -> Any:
@@ -245,6 +292,8 @@ def _outputs(module: nn.Module, variables: dict[str, Any], images: Any, *, train
         ) from error
     except flax.errors.ModifyScopeVariableError as error:
         raise ValueError(f"network {name} changes variables in an evaluation pass: {error}") from error
+    except Exception as error:  # the network's own code
+        raise _not_called(module, images, error) from error
 
 
 def _check_logits(name: str, logits: Any, outputs: int) -> None:

@@ -191,7 +191,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: st
         sync_batch_norm=bool(config.model.sync_batch_norm),
     )
     _check_augmentation(settings, splits)
-    _check_network(settings, splits, mesh)
+    _check_network(config.model.name, settings, splits, mesh)
     if settings.method.end_epoch is not None and len(splits.validation_labels) == 0:
         raise ValueError(
             f"{name}: {settings.method.name} updates its state by validation, but there is no validation part; "
@@ -259,9 +259,12 @@ def _check_augmentation(settings: StepSettings, splits: Splits) -> None:
     jax.eval_shape(lambda pixels: augment(pixels, jax.random.split(jax.random.key(0), 1), **policy), images)
 
 
-def _check_network(settings: StepSettings, splits: Splits, mesh: Mesh) -> None:
-    """Traces a network that is not of this package, which refuses what cannot be trained."""
-    if not external.is_built_in(settings.module):
+def _check_network(name: str, settings: StepSettings, splits: Splits, mesh: Mesh) -> None:
+    """Traces a network that is not of this package, which refuses what cannot be trained.
+
+    The name decides: a function of the user may return a class of this package with other outputs or another axis.
+    """
+    if name not in models.NAMES and models.parse(name) is None:
         external.check(
             settings.module,
             splits.images.shape[1:],

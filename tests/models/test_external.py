@@ -1,5 +1,6 @@
 """Networks of other people: what is called and how, what is refused, what methods may ask of them."""
 
+import contextlib
 from typing import Any
 
 import flax.linen as nn
@@ -10,9 +11,12 @@ import own
 import pytest
 from flax import nnx
 
+from configs import digits
 from ltrobust import models
+from ltrobust.data.splits import Splits
 from ltrobust.models import external
 from ltrobust.models.layers import Head
+from ltrobust.training import devices, phases
 
 IMAGES = (8, 8, 1)
 
@@ -108,9 +112,9 @@ def test_a_network_is_named_by_its_module(name, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere.at_all:Net", "model 'nowhere.at_all:Net' cannot be imported: No module named 'nowhere'"),
-        ("own:Nothing", "cannot be imported: module 'own' has no attribute 'Nothing'. Give package.module:CLASS"),
-        ("own:", "cannot be imported: module 'own' has no attribute ''"),
+        ("nowhere.at_all:Net", "model 'nowhere.at_all:Net' cannot be imported: Module.*: No module named 'nowhere'"),
+        ("own:Nothing", "imported: Attr.*: module 'own' has no attribute 'Nothing'. Give package.module:CLASS"),
+        ("own:", "cannot be imported: AttributeError: module 'own' has no attribute ''"),
         ("math:pi", "model 'math:pi' is 3.14.*; give a class of flax.linen.Module"),
         ("pathlib:Path", "give a class of flax.linen.Module"),
     ],
@@ -118,6 +122,21 @@ def test_a_network_is_named_by_its_module(name, monkeypatch):
 def test_names_that_are_no_network_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
         models.create(name, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def broken(:", r"SyntaxError: invalid syntax \(my_broken.py, line 1\). Give package.module:CLASS"),
+        ("undefined", "NameError: name 'undefined' is not defined. Give"),
+        ("assert False", "cannot be imported: AssertionError. Give"),
+    ],
+)
+def test_whatever_goes_wrong_in_the_import_is_said(code, message, tmp_path, monkeypatch):
+    (tmp_path / "my_broken.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        models.create("my_broken:Net", num_classes=3)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wrn_10_2", "dtype"])
@@ -218,6 +237,40 @@ class Alone(Base):
         return self.logits(nn.BatchNorm(use_running_average=not train)(images))
 
 
+class NoImages(Base):
+    def __call__(self):
+        return jnp.zeros((2, 3))
+
+
+class ByKeyword(Base):
+    @nn.compact
+    def __call__(self, *, images):
+        return self.logits(images)
+
+
+class ByPosition(Base):
+    @nn.compact
+    def __call__(self, images, train, /):
+        return self.logits(images)
+
+
+class NoCall(Base):
+    pass
+
+
+class TooLarge(Base):
+    @nn.compact
+    def __call__(self, images):
+        return self.logits(images.reshape(len(images), 3, -1))
+
+
+class Asserts(Base):
+    @nn.compact
+    def __call__(self, images, train):
+        assert not train
+        return self.logits(images)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [
@@ -228,6 +281,12 @@ class Alone(Base):
         (Demanding(3), "network Demanding needs the argument mask; __call__ takes images, and one of train, training"),
         (Listed(3, [1]), "network Listed has a field that cannot be hashed; use tuples instead of lists"),
         (Wide(), r"network Wide returns float32 of shape \(2, 7\) for 2 images; expected floats of shape \(2, 3\)"),
+        (NoImages(3), r"network NoImages cannot be called as network\(images\): too many positional arguments"),
+        (ByKeyword(3), r"network ByKeyword cannot be called as network\(images\): too many positional arguments"),
+        (ByPosition(3), r"network ByPosition cannot be called as network\(images, train=False\): .*'train'"),
+        (NoCall(3), r"network NoCall cannot be called on images \[2, 8, 8, 1\]: \w+: .*__call__"),
+        (TooLarge(3), r"network TooLarge cannot be called on images \[2, 8, 8, 1\]: TypeError: cannot reshape"),
+        (Asserts(3), r"network Asserts cannot be called on images \[2, 8, 8, 1\]: AssertionError"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -242,6 +301,48 @@ def test_several_devices_need_an_axis_for_their_statistics():
         check(Alone(3), synchronised=True)
     check(built(own.Normed, axis_name="devices"), synchronised=True)
     check(built(own.Plain, axis_name="devices"), synchronised=True)
+
+
+def seven(axis_name=None):
+    return models.create("small_resnet", num_classes=7, width=2, sync_axis=axis_name)
+
+
+def alone(num_classes):
+    return models.create("small_resnet", num_classes=num_classes, width=2)
+
+
+def shared(num_classes, axis_name=None):
+    return models.create("small_resnet", num_classes=num_classes, width=2, sync_axis=axis_name)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+@pytest.mark.parametrize(
+    ("network", "count", "message"),
+    [
+        (seven, 1, r"network ResNet returns float32 of shape \(2, 7\) for 2 images; expected floats of shape \(2, 3\)"),
+        (alone, 1, None),
+        (alone, 2, "network ResNet was built without sync_axis, so several devices cannot share statistics; take an"),
+        (shared, 2, None),
+    ],
+)
+def test_a_function_that_returns_a_network_of_the_package_is_checked_too(
+    network, count, message, registered, monkeypatch
+):
+    config = digits.get_config()
+    if registered:
+        models.register(network)
+    else:
+        monkeypatch.setattr(own, network.__name__, network, raising=False)
+    config.model.name = network.__name__ if registered else f"own:{network.__name__}"
+    labels = np.repeat(np.arange(3), [90, 70, 60])
+    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    mesh = devices.make_mesh(jax.devices()[:count])
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        phases.make_phase(config, "teacher", splits, mesh)
+    if message and count > 1:
+        config.model.sync_batch_norm = False
+        phases.make_phase(config, "teacher", splits, mesh)
 
 
 def test_what_needs_a_field_says_so():
