@@ -1,6 +1,5 @@
 """What attacks and evaluations refuse before they begin: functions, labels and settings of a wrong kind."""
 
-import numbers
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -164,7 +163,7 @@ def check_whole(name: str, value: Any) -> None:
       ValueError: no integer from 1 to 2^31 - 1; truth values and floats that are whole are none.
     """
     value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= int(value) < 1 << 31:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
         raise ValueError(f"{name} is {value!r}; give an integer from 1 to 2^31 - 1.")
 
 
@@ -177,8 +176,8 @@ def check_number(name: str, value: Any, *, zero: bool) -> None:
     value = _plain(value)
     if isinstance(value, Tracer):
         return
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) <= _LARGEST or (np.float32(value) == 0 and not zero):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= _LARGEST or (np.float32(value) == 0 and not zero):
         raise ValueError(
             f"{name} is {value!r}; give a finite number {'of at least' if zero else 'above'} 0 in float32."
         )
