@@ -63,6 +63,7 @@ def test_the_card_says_whose_images_these_are(mine):
     assert "1 file passed over, dangling link: train/digit 1/gone.png" in data["notes"]
 
 
+@pytest.mark.slow
 def test_the_terminal_says_what_was_used_and_passed_over(mine):
     printed = mine[3]
     assert "train of folder: 72 images in 3 classes; decoded now, copy in " in printed

@@ -77,6 +77,7 @@ def go(*more):
     sweep.main(["sweep.py", "--out=out", *more])
 
 
+@pytest.mark.slow
 def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys):
     with pytest.raises(SystemExit) as ended:
         go()
@@ -97,6 +98,7 @@ def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys
     assert all("method=trades" in call for call in again)
 
 
+@pytest.mark.slow
 def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
     with pytest.raises(SystemExit):
         go()
@@ -113,6 +115,7 @@ def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
     assert "| after | " in table.split("by class")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
@@ -142,6 +145,7 @@ def test_a_run_of_another_configuration_is_no_finished_cell(workplace, capsys, o
     assert card.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
     (workplace / "out" / "plain-seed1").mkdir(parents=True)
     with hold(workplace / "out" / "plain-seed1"), pytest.raises(SystemExit):
@@ -152,6 +156,7 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
     assert len((workplace / "calls").read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, monkeypatch, capsys):
     answers = {"fails-seed0": [True, False]}  # free when asked first, taken when its run could not begin
     monkeypatch.setattr(sweep, "at_work", lambda folder: (answers.get(folder.name) or [False]).pop())

@@ -138,6 +138,7 @@ def test_one_step_on_a_linear_network_is_the_closed_form():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apgd", "apgd_t", "fab", "pgd", "cw"])
 @pytest.mark.parametrize("norm", THREATS)
 def test_on_a_linear_network_attacks_break_the_images_within_reach(linear, name, norm):

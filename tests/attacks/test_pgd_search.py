@@ -39,6 +39,7 @@ def bend(linear):
     return lambda images: jnp.tanh(linear.logits(images) / 4) + jnp.sin(linear.logits(images[:, ::-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("loss", "start", "norm"),

@@ -12,7 +12,7 @@ from ltrobust.attacks.algorithms import apgd, deepfool, fab, pgd, square
 from ltrobust.threat import Threat
 
 # Bits of two programs are compared.
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 RADII = {"linf": 0.03, "l2": 0.5}  # at which some images are broken and some are not
 

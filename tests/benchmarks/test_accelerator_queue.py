@@ -326,6 +326,7 @@ def child(given, monkeypatch):
     return set_kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["slow", "deaf"])
 def test_a_job_is_stopped_when_the_time_is_up_even_if_it_does_not_listen(child, kind, capsys, monkeypatch):
     monkeypatch.setattr(jobs, "every", lambda: (jobs.Job("first", "", "check", (jobs.Part("short", 1.0),)),))

@@ -257,6 +257,7 @@ def test_randomised_network():
     assert found["P22"].status == "pass"
 
 
+@pytest.mark.slow
 def test_batch_statistics():
     begun = session(driver(batch_normalised, 256), LINEAR.weights, SHORT, EVERYTHING[::4])
     found = {item.id: item for item in sanity_probes.items(Runs(begun, SHORT))}

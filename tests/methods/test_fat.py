@@ -14,6 +14,7 @@ from ltrobust.attacks import ball, objectives
 LONG = dataclasses.replace(INNER, steps=6, step_size=4.0, start="uniform")
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_with_patience_for_all_steps_it_is_pgd_at_bit_for_bit(network):
     learner = real_learner(network)

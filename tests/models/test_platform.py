@@ -71,6 +71,7 @@ def test_the_platform_of_a_network_is_that_of_jax_unless_it_is_given():
     assert jax.default_backend() == "cpu"
 
 
+@pytest.mark.slow
 def test_networks_for_different_platforms_are_one_function():
     here, there = network("cpu"), network("tpu")
     variables = models.initialise(here[0], jax.random.key(0), (16, 16, 3))
@@ -132,6 +133,7 @@ def test_a_chunk_of_training_steps_is_lowered_for_the_platform_that_was_named(no
     assert counts[1]["dot_general"] < 16
 
 
+@pytest.mark.slow
 def test_forward_mode_gives_the_derivative_of_reverse_mode():
     module, _, forward = network("cpu")
     variables = models.initialise(module, jax.random.key(0), (16, 16, 3))
@@ -144,6 +146,7 @@ def test_forward_mode_gives_the_derivative_of_reverse_mode():
         np.testing.assert_allclose(jnp.sum(gradient * change, axis=(1, 2, 3)), moved[:, row], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_jacobians_by_forward_and_by_reverse_mode_agree():
     module = models.create("small_resnet", num_classes=3, width=4, platform="cpu")
     params, stats = models.initialise(module, jax.random.key(0), (8, 8, 1))

@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import training
 
 from ltrobust.training import steps
@@ -47,6 +48,7 @@ def reordered(path, leaf):
     return leaf[..., ORDER] if "linear" in jax.tree_util.keystr(path) else leaf
 
 
+@pytest.mark.slow
 def test_other_numbers_of_classes_reorder_the_outputs_and_change_nothing_else():
     run, other = prepared(), renamed(prepared())
     program = steps.compile_stretch(run.phase.settings, run.mesh).lower(

@@ -81,6 +81,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
         agreement.main([f"--student={earlier}", "--teacher=nowhere", "--images=20"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -149,6 +149,7 @@ def distance(first: dict[str, Any], second: dict[str, Any]) -> float:
     return max(float((value.double() - second[name].double()).abs().max()) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_an_epoch_gives_the_same_losses_and_the_same_network(both):
     assert len(both.rows) == UPDATES
     assert len(np.unique(both.rows)) == both.rows.size
