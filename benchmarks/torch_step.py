@@ -29,7 +29,7 @@ METHODS = ("at_bsl", "self_distillation")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What both implementations are told. Lengths are in pixel units, of `norm`; `ramp` is epoch over epochs."""
+    """Settings of both implementations. Lengths are in pixel units, of `norm`; `ramp` is epoch over epochs."""
 
     method: str
     class_counts: Any

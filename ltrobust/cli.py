@@ -183,7 +183,7 @@ def parse(arguments: list[str]) -> list[str]:
 
 
 def _load_code(names: list[str]) -> None:
-    """Imports the user's own files; a mistake in one is told in one line."""
+    """Imports the user's own files; a mistake in one is reported in one line."""
     for name in names:
         try:
             registry.load_code(name)

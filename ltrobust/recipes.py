@@ -42,7 +42,7 @@ def find(name: str) -> str:
 def load(name: str) -> ConfigDict:
     """A configuration as the command would have it, locked: known keys may be set, others not.
 
-    The file may import modules of its own folder, such as one that registers a method.
+    The file may import modules of the same folder, such as one that registers a method.
 
     Args:
       name: a path, or one that comes with the package, such as `configs/folder.py`; `:RECIPE` behind it where the file

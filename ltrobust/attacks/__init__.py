@@ -22,7 +22,7 @@ fractions of the radius: 1/4 is 2/255 at 8/255.
 The attacks are those of evaluation: with `key=draws(seed, NAME)` and its settings, a function returns what the attack
 NAME of a protocol finds. `ltrobust.evaluate` says whether an image counts as robust; it verifies each point.
 
-Outside of `jax.jit` every call compiles a program of its own. In a loop over batches put the call inside:
+Outside of `jax.jit` every call compiles a separate program. In a loop over batches put the call inside:
 
     attack = jax.jit(lambda params, images, labels: pgd(lambda x: apply(params, x), images, labels, threat, key=0))
 
