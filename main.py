@@ -7,7 +7,7 @@ Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --pro
 (docs/tpu.md).
 """
 
-from ltrobust import cli
+from ltrobust.commands import main
 
 if __name__ == "__main__":
-    cli.run()
+    main.run()

@@ -12,7 +12,7 @@ import flops
 import measure
 
 from ltrobust import models
-from ltrobust.files import write_json
+from ltrobust.runtime.files import write_json
 
 PATH = measure.ROOT / "benchmarks" / "results" / "floors.json"
 NETWORKS = {

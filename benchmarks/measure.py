@@ -27,8 +27,9 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
-from ltrobust.files import write_json  # noqa: E402
-from ltrobust.reporting import cards, speed  # noqa: E402
+from ltrobust.analysis import cards  # noqa: E402
+from ltrobust.runtime.files import write_json  # noqa: E402
+from tools import speed  # noqa: E402
 
 PEAK = "matrix product"
 # How it is computed: the type of arrays, and what JAX makes of products of float32. Processors without TensorFloat-32

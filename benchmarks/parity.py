@@ -22,10 +22,11 @@ sys.path[:0] = [str(ROOT)]
 import golden  # noqa: E402
 
 import ltrobust  # noqa: E402
+from ltrobust.analysis import cards  # noqa: E402
 from ltrobust.attacks import search  # noqa: E402
 from ltrobust.attacks.algorithms import apgd  # noqa: E402
 from ltrobust.evaluation import evaluate, protocols  # noqa: E402
-from ltrobust.reporting import cards, tables  # noqa: E402
+from ltrobust.report import tables  # noqa: E402
 
 CHANGES = 8  # draws of a change that moves logits as far as two implementations differ
 ALONE = {

@@ -31,11 +31,11 @@ from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.data import batches, sources
 from ltrobust.data.splits import first_of_each_class
-from ltrobust.files import read_json
-from ltrobust.reporting import summary
+from ltrobust.runtime.files import read_json
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import Weights
+from tools import summary
 
 CONFIGS = {"digits": (digits, {}), "cifar10_cpu": (cifar10_cpu, sweep.SHORT)}
 DTYPES = ("float32", "bfloat16")

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 # Methods that IGDM's paper starts from, with its weight of the term for ResNet-18 and the LTD teacher.
 BASES = {"pgd_at": 60.0, "trades": 20.0, "ard": 5.0, "iad": 50.0, "rslad": 0.9, "adaad": 5.0}

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 # The first epoch at a new rate, counted from 1, is the one after the fraction.
 EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}

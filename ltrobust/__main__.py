@@ -2,9 +2,9 @@
 
 import sys
 
-from ltrobust import cli
+from ltrobust.commands import main
 
 if __name__ == "__main__":
-    __doc__ = cli.__doc__  # what --help prints
+    __doc__ = main.__doc__  # what --help prints
     sys.argv[0] = "ltrobust"  # what cards and messages call the program
-    cli.run()
+    main.run()

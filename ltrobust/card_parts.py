@@ -10,11 +10,13 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from ltrobust import ambient
+from ltrobust.analysis import metrics
 from ltrobust.data import identity, longtail, overlap, sources
 from ltrobust.data.splits import Splits, describe
-from ltrobust.evaluation import metrics, protocols, sanity
+from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.runtime import ambient
+from ltrobust.sanity import panel
 from ltrobust.training import phases
 
 SELECTION_RULE = (
@@ -63,7 +65,7 @@ def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[s
         "thief": metrics.thief(confusions[headline]),
         "columns": columns,
         "sanity": [dataclasses.asdict(item) for item in evaluation.sanity],
-        "sanity_verdict": sanity.verdict(evaluation.sanity) if evaluation.sanity else None,
+        "sanity_verdict": panel.verdict(evaluation.sanity) if evaluation.sanity else None,
     }
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from ltrobust import processes
-from ltrobust import workdir as workdirs
+from ltrobust.analysis import cards
 from ltrobust.data.splits import Splits, other_images
 from ltrobust.evaluation import protocols
 from ltrobust.methods import TEACHER
-from ltrobust.reporting import cards
+from ltrobust.runtime import processes
+from ltrobust.runtime import workdir as workdirs
 from ltrobust.training import phases, records, teachers
 
 SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."

@@ -14,15 +14,16 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from ltrobust import ambient, card_parts, checks, models, processes, results
-from ltrobust import diagnose as diagnoses
-from ltrobust import workdir as workdirs
+from ltrobust import card_parts, checks, models, results
+from ltrobust.analysis import cards
+from ltrobust.commands import diagnose as diagnoses
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, describe, make_splits
-from ltrobust.files import hold
 from ltrobust.methods import TEACHER, Teacher, decision_rule
-from ltrobust.preemption import Preempted, Preemption
-from ltrobust.reporting import cards
+from ltrobust.runtime import ambient, processes
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import devices, initial, phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
 from ltrobust.training.loop import Services, run_phase

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ltrobust import registry
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 # Group of keys -> what its own groups are settings of.
 _REGISTERED = {"methods": "method", "model": "network"}

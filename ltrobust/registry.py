@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from absl import logging
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 # What a decorator is put on and returns: a function or a class.
 Registered = TypeVar("Registered", bound=Callable[..., Any])

@@ -11,14 +11,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import ambient, attacks, card_parts, checks, models, processes
+from ltrobust import attacks, card_parts, checks, models
+from ltrobust.analysis import cards
 from ltrobust.data import longtail, sources
 from ltrobust.data.splits import Splits, first_of_each_class
-from ltrobust.evaluation import protocols, sanity
+from ltrobust.evaluation import protocols
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.methods import DecisionRule, Teacher
-from ltrobust.reporting import cards, inventory, tables
+from ltrobust.report import inventory, tables
+from ltrobust.runtime import ambient, processes
+from ltrobust.sanity import panel
 from ltrobust.training import devices, phases
 from ltrobust.training.state import Weights
 
@@ -176,7 +179,7 @@ def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labe
         "keep_images": config.eval.keep_images,
         "labels": longtail.fingerprint(labels),
         "limit": config.eval.limit,
-        "sanity": sanity.VERSION,
+        "sanity": panel.VERSION,
         "format": stores.FORMAT,
         "attacks": attacks.VERSION,
         "ambient": ambient.describe(),

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 NORMS = ("linf", "l2")
 # Radii below these, in 1/255, are what one writes who means pixel units: 8/255 and 0.3 for linf, 0.5 and 3 for l2.

@@ -6,16 +6,16 @@ import numpy as np
 
 from configs import digits
 from ltrobust import card_parts
-from ltrobust import workdir as workdirs
+from ltrobust.analysis import cards
 from ltrobust.data import sources
 from ltrobust.data.splits import make_splits
 from ltrobust.evaluation import evaluate, protocols
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.evaluation.sanity import Item
 from ltrobust.evaluation.session import FIELDS
 from ltrobust.evaluation.store import Store
-from ltrobust.reporting import cards
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.sanity.panel import Item
 from ltrobust.threat import Threat
 from ltrobust.training.records import Records
 

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from ltrobust.evaluation import control
+from ltrobust.sanity import control
 
 apply = control.apply
 fixture = functools.cache(control.linear)

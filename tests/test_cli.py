@@ -13,8 +13,10 @@ import pytest
 from absl import app
 
 import ltrobust
-from ltrobust import cli, experiment, recipes, recorded, workdir
+from ltrobust import experiment, recipes
+from ltrobust.commands import main, recorded
 from ltrobust.evaluation import protocols
+from ltrobust.runtime import workdir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -24,14 +26,14 @@ def refused(monkeypatch, *words):
     """The message of a command that ends before flags are parsed."""
     monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: pytest.fail(f"parsed: {words}"))
     with pytest.raises(SystemExit) as ended:
-        cli.parse(["ltrobust", *words])
+        main.parse(["ltrobust", *words])
     return str(ended.value.code)
 
 
 def parsed(monkeypatch, *words):
     """The words that are parsed as flags."""
     monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: words)
-    return cli.parse(["ltrobust", *words])
+    return main.parse(["ltrobust", *words])
 
 
 MINE = "from configs import default\n\n\ndef get_config():\n    config = default.get_config()\n"
@@ -210,9 +212,9 @@ def test_limits_within_which_the_program_cannot_run_are_sentences(monkeypatch, k
     real = resource.getrlimit
     monkeypatch.setattr(resource, "getrlimit", lambda asked: (limit, limit) if asked == kind else real(asked))
     with pytest.raises(ValueError, match=message):
-        cli.check_limits()
+        main.check_limits()
     monkeypatch.setattr(resource, "getrlimit", lambda asked: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    cli.check_limits()
+    main.check_limits()
 
 
 def test_values_that_are_not_plain_are_named():

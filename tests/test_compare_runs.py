@@ -8,7 +8,8 @@ import numpy as np
 import pages
 import pytest
 
-from ltrobust import compare, report, runs
+from ltrobust.analysis import runs
+from ltrobust.commands import compare, report
 from ltrobust.evaluation import store
 
 SKILLS = {"plain": 0.6, "better": 0.8}

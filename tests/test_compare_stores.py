@@ -7,7 +7,7 @@ import pytest
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust import compare
+from ltrobust.commands import compare
 from ltrobust.evaluation import evaluate, protocols
 
 ROWS = np.arange(0, 1000, 10)
@@ -61,7 +61,8 @@ def test_every_column_can_be_rebuilt_from_the_store(stores, column):
 
 
 def test_probabilities_are_the_softmax_of_the_judged_points(stores):
-    from ltrobust.evaluation import confidence, store
+    from ltrobust.analysis import confidence
+    from ltrobust.evaluation import store
 
     folder, plain, _ = stores
     weights, images, labels = fixture()

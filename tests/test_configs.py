@@ -13,8 +13,8 @@ from configs import cifar10_distillation, default, published
 from ltrobust import methods
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation import protocols
+from ltrobust.runtime.workdir import flatten, plain
 from ltrobust.training import devices, phases
-from ltrobust.workdir import flatten, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))

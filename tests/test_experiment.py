@@ -13,9 +13,11 @@ import pages
 import pytest
 from absl import logging
 
-from ltrobust import experiment, report
-from ltrobust.reporting import cards, tables
-from ltrobust.reporting import page as run_page
+from ltrobust import experiment
+from ltrobust.analysis import cards
+from ltrobust.commands import report
+from ltrobust.report import page as run_page
+from ltrobust.report import tables
 from ltrobust.training import initial, teachers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -10,7 +10,10 @@ import own
 import pytest
 from absl import app, logging
 
-from ltrobust import cli, config_listing, methods, models, recipes, recorded, registry, sweep, workdir
+from ltrobust import methods, models, recipes, registry
+from ltrobust.commands import config as config_listing
+from ltrobust.commands import main, recorded, sweep
+from ltrobust.runtime import workdir
 from ltrobust.training import phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -71,7 +74,7 @@ def parse(monkeypatch, *words: str) -> list[str]:
     """The words that the command gives to the flags, or the message with which it ends."""
     monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: words)
     try:
-        return cli.parse(["ltrobust", *words])
+        return main.parse(["ltrobust", *words])
     except SystemExit as end:
         return [str(end.code)]
 

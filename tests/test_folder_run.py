@@ -11,7 +11,8 @@ import pages
 import pytest
 from PIL import Image
 
-from ltrobust import experiment, recipes, report
+from ltrobust import experiment, recipes
+from ltrobust.commands import report
 
 ODD = b"two \x1b[31m\xe9"  # moves the terminal's colour, and is no UTF-8
 PRINTED = r"two \x1b[31m\xe9"

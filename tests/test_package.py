@@ -10,9 +10,11 @@ import tomllib
 import pytest
 
 import ltrobust
-from ltrobust import cli, recipes
-from ltrobust.reporting import cards
+from ltrobust import recipes
+from ltrobust.analysis import cards
+from ltrobust.commands import main
 
+START = "import sys; sys.argv[0] = 'ltrobust'; from ltrobust.commands import main; main.run()"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
@@ -46,8 +48,12 @@ def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_command_is_main_py_from_anywhere(tmp_path):
     """Also where there is no `configs`: the same words find what comes with the package."""
-    assert PROJECT["project"]["scripts"] == {"ltrobust": "ltrobust.cli:run"}
-    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'ltrobust'; from ltrobust import cli; cli.run()"]
+    assert PROJECT["project"]["scripts"] == {"ltrobust": "ltrobust.commands.main:run"}
+    command = [
+        sys.executable,
+        "-c",
+        START,
+    ]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     for words, program in ((command, "ltrobust"), ([sys.executable, str(ROOT / "main.py")], "main.py")):
         words = [*words, "--config", "configs/folder.py", f"--config.data.dir={tmp_path}/nowhere", "--config.seed=1"]
@@ -58,13 +64,17 @@ def test_the_command_is_main_py_from_anywhere(tmp_path):
 
 
 def test_help_names_the_commands_own_flags(tmp_path):
-    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'ltrobust'; from ltrobust import cli; cli.run()"]
+    command = [
+        sys.executable,
+        "-c",
+        START,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     told = subprocess.run(
         [*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
-    assert told.stdout.startswith(cli.__doc__ or "-")
-    for name in cli.FLAGS:
+    assert told.stdout.startswith(main.__doc__ or "-")
+    for name in main.FLAGS:
         assert re.search(rf"\n  --(\[no\])?{name}: ", told.stdout), name
 
 
@@ -102,7 +112,7 @@ def test_keys_of_a_configuration_are_those_of_default_in_python_and_on_the_comma
         recipes.load(str(file))
     if "to_dict" in lines:
         return  # the flags need a ConfigDict before they can be asked
-    command = [sys.executable, "-c", "from ltrobust import cli; cli.run()", f"--config={file}"]
+    command = [sys.executable, "-c", "from ltrobust.commands import main; main.run()", f"--config={file}"]
     told = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
     )

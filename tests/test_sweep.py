@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from ltrobust import checks, sweep
-from ltrobust.files import hold
-from ltrobust.preemption import EXIT_STATUS
+from ltrobust import checks
+from ltrobust.commands import sweep
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.preemption import EXIT_STATUS
 from ltrobust.training import phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -169,7 +170,7 @@ def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, mon
 
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
-    command = [sys.executable, "-m", "ltrobust.sweep", "sweep.py", "--out=out"]
+    command = [sys.executable, "-m", "ltrobust.commands.sweep", "sweep.py", "--out=out"]
     calls = workplace / "calls"
     with subprocess.Popen(command, cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         end = time.monotonic() + 60

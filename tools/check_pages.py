@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ltrobust
-from benchmarks import published_rows
-from ltrobust.reporting import cards, speed, summary
-from tools import design_page, links, study_page
+from ltrobust.analysis import cards
+from tools import design_page, links, published_rows, speed, study_page, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -39,9 +38,9 @@ class Stale(NamedTuple):
 
 def tables(root: Path) -> Iterator[Stale]:
     """Tables between markers must be what the committed cards and measurements give."""
-    blocks = [(page, "results", block, "ltrobust.reporting.summary") for page, block in summary.PAGES.items()]
-    blocks.append((speed.PERFORMANCE, "results", speed.tables, "ltrobust.reporting.speed"))
-    blocks.append((speed.README, speed.PARAGRAPH, speed.short, "ltrobust.reporting.speed"))
+    blocks = [(page, "results", block, "tools.summary") for page, block in summary.PAGES.items()]
+    blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
+    blocks.append((speed.README, speed.PARAGRAPH, speed.short, "tools.speed"))
     for page, marker, block, module in blocks:
         text = (root / page).read_text()
         if summary.inserted(text, block(root), marker) != text:
@@ -51,12 +50,12 @@ def tables(root: Path) -> Iterator[Stale]:
 
 
 def published(root: Path) -> Iterator[Stale]:
-    """The table of published numbers must be that of benchmarks/published_rows.py."""
+    """The table of published numbers must be that of tools/published_rows.py."""
     page = "docs/reproducing.md"
     text = (root / page).read_text()
     if summary.inserted(text, published_rows.table(), published_rows.MARKERS) != text:
-        command = f"python benchmarks/published_rows.py --write={page}"
-        yield Stale(page, "the table of published numbers is older than benchmarks/published_rows.py", command)
+        command = f"python -m tools.published_rows --write={page}"
+        yield Stale(page, "the table of published numbers is older than tools/published_rows.py", command)
 
 
 def arithmetic(root: Path) -> Iterator[Stale]:
@@ -64,7 +63,7 @@ def arithmetic(root: Path) -> Iterator[Stale]:
     floors = importlib.import_module("floors")
     path = root / "benchmarks" / "results" / "floors.json"
     if json.loads(path.read_text()) != json.loads(json.dumps(floors.floors())):
-        command = "python benchmarks/floors.py --overwrite, then python -m ltrobust.reporting.speed"
+        command = "python benchmarks/floors.py --overwrite, then python -m tools.speed"
         yield Stale(str(path.relative_to(root)), "the arithmetic is not that of the code", command)
 
 

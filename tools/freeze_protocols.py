@@ -15,7 +15,7 @@ import numpy as np
 from ltrobust.attacks import ball
 from ltrobust.attacks.algorithms import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.evaluation import protocols
-from ltrobust.files import write_json
+from ltrobust.runtime.files import write_json
 from ltrobust.threat import Threat
 
 FROZEN = Path(__file__).resolve().parents[1] / "tests" / "evaluation" / "protocols.json"

@@ -43,11 +43,11 @@ TARGETS = {
     ),
     "longtail": (("ltrobust/data/longtail.py",), ("tests/data/test_longtail.py", "tests/fuzz/test_any_subset.py")),
     "intervals": (
-        ("ltrobust/evaluation/metrics.py", "ltrobust/evaluation/compare.py", "ltrobust/evaluation/seeds.py"),
+        ("ltrobust/analysis/metrics.py", "ltrobust/analysis/compare.py", "ltrobust/analysis/seeds.py"),
         (
-            "tests/evaluation/test_metrics.py",
-            "tests/evaluation/test_compare.py",
-            "tests/evaluation/test_flips.py",
+            "tests/analysis/test_metrics.py",
+            "tests/analysis/test_compare.py",
+            "tests/analysis/test_flips.py",
             "tests/fuzz/test_any_verdicts.py",
         ),
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.reporting.numbers import t_interval
+from ltrobust.report.numbers import t_interval
 
 PAGE = "docs/study.md"
 SWEEP = Path("results") / "sweeps" / "imbalance_cifar10_cpu"

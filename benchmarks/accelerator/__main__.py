@@ -132,7 +132,7 @@ def do_run(given: argparse.Namespace) -> int:
 def do_part(given: argparse.Namespace) -> int:
     """Does parts of one job."""
     from benchmarks.accelerator import part
-    from ltrobust.preemption import EXIT_STATUS, Preempted
+    from ltrobust.runtime.preemption import EXIT_STATUS, Preempted
 
     try:
         return part.main(given)

@@ -79,7 +79,7 @@ def main(given: argparse.Namespace) -> int:
     import jax
 
     from benchmarks.accelerator.clock import Clock
-    from ltrobust.preemption import Preempted, Preemption
+    from ltrobust.runtime.preemption import Preempted, Preemption
 
     job, deadline = jobs.get(given.job), time.monotonic() + given.seconds
     about = {
@@ -229,7 +229,7 @@ def read(archive: Path) -> dict[str, bytes]:
 
 def _software() -> dict[str, str]:
     """Versions, PyTorch's too where it took part."""
-    from ltrobust.reporting import cards
+    from ltrobust.analysis import cards
 
     torch = sys.modules.get("torch")
     return cards.software() | ({"torch": str(torch.__version__)} if torch else {})

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.accelerator import ROOT, filing, inputs, jobs, provenance
 from benchmarks.accelerator.part import FAILED, slug
-from ltrobust.files import hold
-from ltrobust.preemption import EXIT_STATUS
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.preemption import EXIT_STATUS
 
 # Seconds that a job is given to save its work when the time is up.
 GRACE = 20.0

@@ -16,8 +16,8 @@ import train_step
 from benchmarks.accelerator import dry
 from benchmarks.accelerator.jobs import Part
 from benchmarks.accelerator.part import Context
-from ltrobust.files import write_json
-from ltrobust.reporting import speed
+from ltrobust.runtime.files import write_json
+from tools import speed
 
 METHODS = "at_bsl,self_distillation"
 # One thread, because PyTorch's threads wait for one another at full load, which takes minutes beside other work.

@@ -13,7 +13,7 @@ from benchmarks.accelerator.jobs import Part, Run
 from benchmarks.accelerator.part import Context
 from ltrobust import experiment, recipes
 from ltrobust.evaluation import store
-from ltrobust.files import read_json
+from ltrobust.runtime.files import read_json
 from ltrobust.training.state import Weights
 
 # What makes a run a toy: same phases, methods and protocols.

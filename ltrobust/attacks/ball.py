@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 from ltrobust.threat import NORMS, Threat
 
 _CHANNELS = (1, 3, 4)

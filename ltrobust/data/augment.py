@@ -12,7 +12,7 @@ import numpy as np
 
 from ltrobust.data import image_operations
 from ltrobust.data.image_operations import Operation
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 POLICIES = ("none", "base", "randaugment", "autoaugment")
 

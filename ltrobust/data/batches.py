@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 REMAINDERS = ("drop", "carry")
 

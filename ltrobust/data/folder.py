@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import PIL
 
-from ltrobust import terminal
 from ltrobust.data import cache, listing, pixels
+from ltrobust.runtime import terminal
 
 # Keys of an entry's findings besides `pixels.FINDINGS`.
 UNREADABLE = "unreadable"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 PROFILES = ("exp", "step")
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust import terminal
 from ltrobust.data import identity, longtail, mosaic, pack_manifest, sources
 from ltrobust.data.pack_manifest import REMEDY, File, Manifest, Part, sha256
+from ltrobust.runtime import terminal
 
 ARRAYS = "arrays.npz"
 _ARRAYS = ("train_positions", "train_labels", "test_labels")

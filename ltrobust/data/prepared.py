@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ltrobust import terminal
 from ltrobust.data import archives, cache, sources
+from ltrobust.runtime import terminal
 
 # Part of a decoded copy's fingerprint: raise it when `_decode` gives other images, labels or another order.
 VERSION = 1

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ltrobust.data import archives, folder, identity, longtail
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")

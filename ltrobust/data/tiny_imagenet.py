@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from ltrobust import terminal
 from ltrobust.data import cache
+from ltrobust.runtime import terminal
 
 # Part of a decoded copy's fingerprint: raise it when `read` gives other images, labels or another order.
 VERSION = 1

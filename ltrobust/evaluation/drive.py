@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ltrobust import processes
 from ltrobust.attacks.search import Lanes, Problem, Search, begin, draws, keys_of, refill, work
 from ltrobust.data.batches import chunks, to_unit
 from ltrobust.evaluation import padding
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge, true_probabilities
 from ltrobust.evaluation.protocols import Attack, radius_of
+from ltrobust.runtime import processes
 from ltrobust.threat import Threat
 
 _CPU_STEP = 8

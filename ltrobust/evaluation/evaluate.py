@@ -15,18 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltrobust import ambient, attacks, processes
+from ltrobust import attacks
 from ltrobust.attacks import ball
 from ltrobust.attacks.inputs import count_classes
 from ltrobust.data import longtail
-from ltrobust.evaluation import inputs, probe, protocols, sanity
+from ltrobust.evaluation import inputs, probe, protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.progress import Progress
-from ltrobust.evaluation.sanity_rules import probabilities
 from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
+from ltrobust.runtime import ambient, processes
+from ltrobust.sanity import panel
+from ltrobust.sanity.rules import probabilities
 from ltrobust.threat import Threat
 
 # Reported through `jax.monitoring`: seconds of each evaluation.
@@ -136,7 +138,7 @@ def make_evaluator(
                 session.run(attack)
             items = ()
             if protocol.sanity:
-                items = sanity.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)
+                items = panel.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)
         jax.monitoring.record_event_duration_secs(EVALUATION_EVENT, time.monotonic() - began)
         return Evaluation(
             labels=labels,
@@ -174,7 +176,7 @@ def describe(
             "labels_sha256": longtail.fingerprint(subject.labels),
             "ids_sha256": longtail.fingerprint(subject.ids),
         },
-        "sanity": sanity.VERSION if protocol.sanity else None,
+        "sanity": panel.VERSION if protocol.sanity else None,
         "attacks": attacks.VERSION,
         "ambient": ambient.describe(),
         "network": dict(network),

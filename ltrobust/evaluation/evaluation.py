@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from ltrobust.evaluation import metrics, protocols
-from ltrobust.evaluation.sanity import Item
+from ltrobust.analysis import metrics
+from ltrobust.evaluation import protocols
 from ltrobust.evaluation.summary import summarise
+from ltrobust.sanity.panel import Item
 from ltrobust.threat import Threat
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltrobust import processes
 from ltrobust.data.batches import chunks
 from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.runtime import processes
 
 IMAGES = 8  # the first ones
 _DIRECTIONS = 8

@@ -2,8 +2,8 @@
 
 from tqdm import tqdm
 
-from ltrobust import terminal
-from ltrobust.terminal import Lines
+from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Lines
 
 
 class Progress:

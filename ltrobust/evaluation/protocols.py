@@ -8,7 +8,7 @@ import dataclasses
 
 from ltrobust.attacks.kinds import MOST_TARGETS, Apgd, Attack, CwL2, DeepFool, Fab, Pgd, Square
 from ltrobust.attacks.kinds import radius_of as radius_of
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 from ltrobust.threat import Threat
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust import processes
 from ltrobust.evaluation import identity
 from ltrobust.evaluation.drive import Driver, Subject, Verdicts
 from ltrobust.evaluation.judge import Judgement, true_probabilities
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store
+from ltrobust.runtime import processes
 
 # Field of a record -> its value where an attack did not see the image.
 FIELDS: dict[str, Any] = {

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ltrobust.evaluation import identity
-from ltrobust.files import end_line, hold, is_partial, read_json, without_nan, write_json
-from ltrobust.names import nearest
+from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
+from ltrobust.runtime.names import nearest
 
 FORMAT = 3
 

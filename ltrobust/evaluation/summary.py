@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrobust.evaluation import metrics, protocols
-from ltrobust.evaluation.sanity_rules import verdict
+from ltrobust.analysis import metrics
+from ltrobust.evaluation import protocols
+from ltrobust.sanity.rules import verdict
 
 if TYPE_CHECKING:
     from ltrobust.evaluation.evaluation import Evaluation

@@ -43,7 +43,7 @@ from ltrobust.methods.self_distillation import self_distillation
 from ltrobust.methods.trades_by_class import dafa, frl, wat
 from ltrobust.methods.weak_class import weak_class_reweight
 from ltrobust.methods.wrappers import awp, robust_lt
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 REGISTRY: dict[str, Callable[..., Method]] = {
     "pgd_at": pgd_at,

@@ -1,6 +1,6 @@
 """What methods check about their settings before anything is compiled."""
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 # Where a paper and its released code differ: `as_described` follows the paper, `as_released` the code.
 VARIANTS = ("as_described", "as_released")

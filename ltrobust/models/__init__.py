@@ -30,7 +30,7 @@ from ltrobust.models.preact_resnet import preact_resnet18
 from ltrobust.models.resnet import resnet18
 from ltrobust.models.small_resnet import small_resnet
 from ltrobust.models.wide_resnet import parse, wide_resnet
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 BatchNormMode = Literal["eval", "train", "batch_frozen"]
 NAMES: tuple[str, ...] = (

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 HEADS = ("linear", "cosine")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "silu": nn.silu}

@@ -21,7 +21,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ltrobust import processes
+from ltrobust.runtime import processes
 from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 

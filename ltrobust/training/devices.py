@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ltrobust import processes
+from ltrobust.runtime import processes
 
 AXIS = "devices"
 REPLICATED = PartitionSpec()

@@ -12,8 +12,8 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust import processes
 from ltrobust.data.splits import Splits, other_images
+from ltrobust.runtime import processes
 from ltrobust.training import phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.state import Weights

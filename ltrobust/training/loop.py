@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import processes
+from ltrobust.analysis import metrics
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
-from ltrobust.evaluation import metrics
 from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
-from ltrobust.preemption import Preempted, Preemption
+from ltrobust.runtime import processes
+from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import placement, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase

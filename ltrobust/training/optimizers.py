@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 
 _COMMON = ("sgd", "adam", "adamw", "lamb")
 SCHEDULES = ("drops", "cosine", "constant")

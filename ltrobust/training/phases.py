@@ -21,7 +21,7 @@ from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
 from ltrobust.data.splits import Splits
 from ltrobust.models import external
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 from ltrobust.threat import Threat
 from ltrobust.training import devices, optimizers
 from ltrobust.training.steps import StepSettings

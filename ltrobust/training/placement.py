@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import processes
 from ltrobust.data import batches
 from ltrobust.data.splits import Splits
 from ltrobust.methods import Teacher
 from ltrobust.models import initialise
+from ltrobust.runtime import processes
 from ltrobust.training import devices, steps
 from ltrobust.training.phases import Phase
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection, create_state

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
-from ltrobust import terminal
-from ltrobust.terminal import Lines
+from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Lines
 
 # Reported through `jax.monitoring`: seconds of each dispatch of training steps.
 STEPS_EVENT = "/ltrobust/steps"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ltrobust.files import end_line, without_nan
+from ltrobust.runtime.files import end_line, without_nan
 
 
 class Records:

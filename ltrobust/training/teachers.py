@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from ltrobust import models
 from ltrobust.methods import Teacher, decision_rule
 from ltrobust.models import torch_parity, torch_weights
-from ltrobust.names import nearest
+from ltrobust.runtime.names import nearest
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
 from ltrobust.training.state import Weights

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust.evaluation import control
+from ltrobust.sanity import control
 
 
 class Linear(NamedTuple):

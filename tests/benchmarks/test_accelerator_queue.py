@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks.accelerator import ROOT, filing, inputs, jobs, part, provenance, run
 from benchmarks.accelerator.clock import Clock, divide
-from ltrobust.files import hold
-from ltrobust.preemption import EXIT_STATUS
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.preemption import EXIT_STATUS
 
 TOY = (
     jobs.Job("first", "the first", "check", (jobs.Part("short", 10.0), jobs.Part("long", 100.0, work=1e15))),

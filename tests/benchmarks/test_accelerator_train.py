@@ -8,7 +8,7 @@ from fabricated import write_run
 from benchmarks.accelerator import dry, train
 from ltrobust import models
 from ltrobust.evaluation import protocols
-from ltrobust.files import read_json
+from ltrobust.runtime.files import read_json
 from ltrobust.training.state import Weights
 
 

@@ -298,8 +298,8 @@ from importlib.machinery import PathFinder
 
 find = PathFinder.find_spec
 PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in REFUSED else find(name, *rest)
-from ltrobust import cli
-cli.run()
+from ltrobust.commands import main
+main.run()
 """
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust import ambient, attacks
+from ltrobust import attacks
 from ltrobust.evaluation import evaluate, identity, protocols, store
+from ltrobust.runtime import ambient
 
 ROWS = np.arange(0, 1000, 20)
 QUICK = protocols.Protocol("pgd", (protocols.PGD20,))
@@ -192,7 +193,7 @@ def test_a_setting_under_which_seeds_mean_less_is_refused_with_its_name(flag, va
 @pytest.mark.slow
 @pytest.mark.parametrize(("variable", "value"), [("JAX_ENABLE_X64", "1"), ("JAX_DEFAULT_PRNG_IMPL", "unsafe_rbg")])
 def test_a_run_under_such_a_setting_ends_at_once_with_one_line(tmp_path, variable, value):
-    command = [sys.executable, "-c", "from ltrobust import cli; cli.run()", "--config=configs/digits.py"]
+    command = [sys.executable, "-c", "from ltrobust.commands import main; main.run()", "--config=configs/digits.py"]
     done = subprocess.run(
         [*command, f"--workdir={tmp_path / 'run'}"],
         env=os.environ | {variable: value},

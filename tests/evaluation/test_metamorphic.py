@@ -13,7 +13,7 @@ import pytest
 
 import ltrobust
 from ltrobust import Threat
-from ltrobust.evaluation import metrics
+from ltrobust.analysis import metrics
 
 ROWS = np.arange(0, 1000, 17)
 FIRST, SECOND = (0.4 * jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(192, 24), (24, 10)]))

@@ -9,9 +9,9 @@ import pytest
 from linear import apply, exactly_robust, fixture
 
 import ltrobust
-from ltrobust import terminal
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.progress import Progress
+from ltrobust.runtime import terminal
 
 ROWS = np.arange(0, 1000, 20)
 

@@ -7,7 +7,7 @@ import sys
 import jax
 from injection import ALONE, TINY, Place, Texts, Told, fault, raised
 
-from ltrobust import processes
+from ltrobust.runtime import processes
 
 
 def override(title: str, *settings: str, value: Texts, remedy: Texts, allowed: Texts = "") -> None:

@@ -8,12 +8,13 @@ from injection import Place, Texts, Told, fault, raised
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust.evaluation import protocols, sanity, sanity_probes
+from ltrobust.evaluation import protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.progress import Progress
-from ltrobust.evaluation.sanity_runs import Runs
 from ltrobust.evaluation.session import Session
 from ltrobust.models import torch_weights
+from ltrobust.sanity import panel, probes
+from ltrobust.sanity.runs import Runs
 
 NHWC = "[batch, height, width, channel]"
 
@@ -327,8 +328,8 @@ def dead_network(place: Place) -> Told:
     session = Session(driver, subject, driver.clean(subject), None, Progress("", len(ROWS)))
     session.run(protocols.PGD20)
     runs = Runs(session, SHORT)
-    items = (*sanity_probes.items(runs), sanity.ties(runs), sanity.dead_classes(runs))
+    items = (*probes.items(runs), panel.ties(runs), panel.dead_classes(runs))
     failed = [item for item in items if item.status == "fail"]
-    verdict = sanity.verdict(items)
+    verdict = panel.verdict(items)
     assert verdict == "not trustworthy"
     return Told(verdict, "; ".join(str(item).partition(";")[0] for item in failed))

@@ -9,9 +9,9 @@ from injection import TINY, Place, Told, fault, raised
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust import compare
+from ltrobust.commands import compare
 from ltrobust.evaluation import evaluate, protocols, store
-from ltrobust.files import hold
+from ltrobust.runtime.files import hold
 
 BUSY = ("wait for it", "another folder")  # what to do about another process
 ROWS = np.arange(0, 1000, 25)

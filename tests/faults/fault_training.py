@@ -19,8 +19,8 @@ from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
 from ltrobust import experiment
-from ltrobust import workdir as workdirs
-from ltrobust.files import hold
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import hold
 from ltrobust.training import loop
 from ltrobust.training.records import Records
 
@@ -95,7 +95,7 @@ sys.path[:0] = {paths!r}
 import conftest
 import jax
 from absl import app
-from ltrobust import cli
+from ltrobust.commands import main
 from ltrobust.training import devices
 from ltrobust.training.records import Records
 real, make_mesh, done = Records.write, devices.make_mesh, []
@@ -107,7 +107,7 @@ def write(self, record):
             lines.write('{{"epoch": 3, "pha')
         os.kill(os.getpid(), signal.SIGKILL)
 Records.write = write
-app.run(cli.main, flags_parser=cli.parse)
+app.run(main.main, flags_parser=main.parse)
 """
 
 

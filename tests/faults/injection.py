@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from absl import flags, logging
 
-from ltrobust import cli as command
+from ltrobust.commands import main as command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_flags
 
 from configs import digits
-from ltrobust import checks, experiment, workdir
+from ltrobust import checks, experiment
 from ltrobust.data.sources import load
 from ltrobust.data.splits import Splits
 from ltrobust.evaluation.protocols import PROTOCOLS
 from ltrobust.methods import REGISTRY
 from ltrobust.models import NAMES
+from ltrobust.runtime import workdir
 from ltrobust.training import devices, phases
 
 MESH = devices.make_mesh(jax.devices()[:1])

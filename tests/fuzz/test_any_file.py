@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from ltrobust import workdir
 from ltrobust.data import cache, pack, sources
 from ltrobust.evaluation import store
+from ltrobust.runtime import workdir
 from ltrobust.training import records
 
 VERDICTS = [

@@ -9,8 +9,8 @@ from budget import says, tries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltrobust.evaluation import compare, metrics
-from ltrobust.files import without_nan
+from ltrobust.analysis import compare, metrics
+from ltrobust.runtime.files import without_nan
 
 
 @st.composite

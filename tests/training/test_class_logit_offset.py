@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust import class_logit_offset, experiment
+from ltrobust import experiment
+from ltrobust.analysis import cards
+from ltrobust.commands import class_logit_offset
 from ltrobust.data import sources
 from ltrobust.models import last_layer
-from ltrobust.reporting import cards
 from ltrobust.training import teachers
 
 

@@ -16,7 +16,7 @@ from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.methods import Teacher
 from ltrobust.models import forward, initialise
-from ltrobust.preemption import Preempted, Preemption
+from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.threat import Threat
 from ltrobust.training import checksums, loop, phases, steps
 from ltrobust.training.checkpoints import Checkpoints

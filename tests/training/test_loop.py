@@ -12,7 +12,7 @@ from toy_methods import class_wise
 
 from ltrobust import experiment
 from ltrobust.data import batches
-from ltrobust.preemption import Preempted, Preemption
+from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import loop, phases
 from ltrobust.training.state import Selection, TrainState
 

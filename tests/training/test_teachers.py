@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from configs import digits
-from ltrobust import agreement, checks, experiment, models, results
+from ltrobust import checks, experiment, models, results
+from ltrobust.commands import agree as agreement
 from ltrobust.models import torch_weights
 from ltrobust.training import devices, phases, teachers
 from ltrobust.training.records import read
@@ -200,7 +201,7 @@ def test_both_kinds_of_teacher_serve_at_once(earlier, file):
 
 
 def test_a_command_on_a_card_names_no_folder_of_a_teacher(monkeypatch):
-    cards = importlib.import_module("ltrobust.reporting.cards")
+    cards = importlib.import_module("ltrobust.analysis.cards")
     words = ["main.py", "--config=a.py", "--config.teachers.clean_teacher.path=/secret", "--workdir=/secret"]
     monkeypatch.setattr("sys.argv", [*words, "--config.teachers.teacher.weights=averaged", "--config.data.dir=/secret"])
     assert cards.command() == "main.py --config=a.py --config.teachers.teacher.weights=averaged"

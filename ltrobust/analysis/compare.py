@@ -1,0 +1,298 @@
+"""Two models on the same images: paired differences, their intervals and tests. NumPy and SciPy only.
+
+Always preferred to holding two separate intervals side by side: images that both models resist, or neither, say nothing
+about a difference and drop out. `b` counts images that only the first model gets right, `c` those that only the second
+does. Accuracies are fractions in [0, 1], differences are first minus second, intervals are 95 %.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ltrobust.analysis import metrics
+
+_BOOTSTRAP_DRAWS = 2000
+# Columns of a table of outcomes [C, 4].
+_BOTH, _ONLY_FIRST, _ONLY_SECOND, _NEITHER = range(4)
+_SWAPPED = [_BOTH, _ONLY_SECOND, _ONLY_FIRST, _NEITHER]
+
+
+class McNemar(NamedTuple):
+    """Two-sided p-values of "both models are right equally often", in [0, 1]."""
+
+    p: float
+    mid_p: float
+
+
+def mcnemar(b: int, c: int) -> McNemar:
+    """McNemar's exact test and its mid-p variant, from the numbers of images that only one model gets right.
+
+    With `k = min(b, c)` and `X ~ Binomial(b + c, 1/2)`: `p = min(1, 2 P(X <= k))` and `mid_p = 2 P(X <= k) - P(X = k)`;
+    both are 1 for `b == c`. The exact p never rejects more often than promised; mid-p is less conservative.
+    Source: McNemar 1947; mid-p as in Fagerland, Lydersen and Laake 2013 (doi:10.1186/1471-2288-13-91).
+
+    Raises:
+      ValueError: a count is negative.
+    """
+    if b < 0 or c < 0:
+        raise ValueError(f"b = {b}, c = {c}: counts of images are 0 or more; pass counts, not differences.")
+    if b == c:
+        return McNemar(1.0, 1.0)
+    up_to, below = (float(value) for value in stats.binom.cdf([min(b, c), min(b, c) - 1], b + c, 0.5))
+    return McNemar(min(1.0, 2 * up_to), min(1.0, up_to + below))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction of a family of p-values, float64 [M]; NaN is no member and stays NaN.
+
+    The i-th smallest of m (i from 0) becomes `max_{j <= i} min(1, (m - j) p_j)`: rejecting at 0.05 then keeps the
+    chance of any false rejection in the family below 0.05, however the tests depend on each other.
+    Source: Holm 1979.
+
+    Raises:
+      ValueError: not one-dimensional, or a value outside of [0, 1].
+    """
+    p = np.asarray(p, np.float64)
+    if p.ndim != 1:
+        raise ValueError(f"p-values of shape {list(p.shape)}: one axis is needed; correct one family at a time.")
+    members = np.flatnonzero(~np.isnan(p))
+    outside = p[members][(p[members] < 0) | (p[members] > 1)]
+    if len(outside):
+        raise ValueError(f"{outside[0]} is no p-value: they lie in [0, 1]; pass NaN for a test that was not made.")
+    ascending = members[np.argsort(p[members], kind="stable")]
+    corrected = np.full(p.shape, np.nan)
+    steps = np.arange(len(members), 0, -1)
+    corrected[ascending] = np.minimum(1.0, np.maximum.accumulate(steps * p[ascending]))
+    return corrected
+
+
+def compare(
+    first: np.ndarray,
+    second: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    training_counts: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Paired comparison of two models' verdicts on the same images, as plain values that JSON can hold.
+
+    The result does not depend on the order of the images, and swapping the models changes signs and nothing else.
+
+    Args:
+      first: whether the first model is (still) right, bool [N].
+      second: the same for the second model, in the same order of images, bool [N].
+      labels: true classes, integers [N] in [0, num_classes).
+      num_classes: C.
+      training_counts: training images per class [C]; asks for the groups of `metrics.groups`.
+
+    Returns:
+      images: N.
+      overall: both accuracies (`first`, `second`), `difference = (b - c) / n` with the normal interval (`low`, `high`)
+        of `SE = sqrt((b + c) - (b - c)^2 / n) / n`, and McNemar's test (`b`, `c`, `p`, `mid_p`).
+      balanced, and each group that has test images under its name: the same for means over the group's `classes`
+        classes with images; the interval is the paired bootstrap's, and `pooled` is McNemar's test over all `images`
+        of the group, which weighs classes by their images.
+      worst: each model's worst class (`first_class`, `second_class`) and the difference of their accuracies. The worst
+        class is chosen anew for each model in each bootstrap draw; a minimum is biased low, so the interval need not
+        hold the value.
+      per_class: one entry per class: `class`, `images`, the same as overall of its images, and `p_holm`, corrected over
+        the classes with images. Values are None for a class without images.
+      classes_without_images: left out of everything else.
+
+    The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
+    of percentiles.
+
+    Raises:
+      ValueError: no images, lengths that differ, verdicts that are not bool, labels that are not integers in
+        [0, num_classes), or training counts of another number of classes.
+    """
+    _check(first, second, labels, num_classes, training_counts)
+    table = _outcomes(first, second, labels, num_classes)
+    present = np.flatnonzero(table.sum(axis=1))
+    seen = table[present]
+    drawn = _resample(seen)
+    result: dict[str, Any] = {
+        "images": len(labels),
+        "overall": _overall(seen.sum(axis=0)),
+        "balanced": _group(seen, drawn, np.arange(len(present))),
+    }
+    for name, members in ({} if training_counts is None else metrics.groups(training_counts)).items():
+        chosen = np.flatnonzero(np.isin(present, members))
+        if len(chosen):
+            result[name] = _group(seen, drawn, chosen)
+    result["worst"] = _worst(seen, drawn, present)
+    result["per_class"] = _per_class(table)
+    result["classes_without_images"] = np.flatnonzero(table.sum(axis=1) == 0).tolist()
+    return result
+
+
+def overall(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """`compare`'s view `overall` alone: both accuracies, their difference with its interval, McNemar's test.
+
+    Raises:
+      ValueError: as `compare`.
+    """
+    labels = np.zeros(len(first), np.int64)
+    _check(first, second, labels, 1, None)
+    return _overall(_outcomes(first, second, labels, 1).sum(axis=0))
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """How far two models are right on the same images: shares and Cohen's kappa with its 95 % interval.
+
+    With shares `p_ij` of the four outcomes and margins `p_i.`, `p_.j`: `kappa = (p_o - p_e) / (1 - p_e)`, where
+    `p_o = sum_i p_ii` and `p_e = sum_i p_i. p_.i`; 1 is full agreement, 0 what chance gives. The interval is normal, of
+    the standard error of Fleiss, Cohen and Everitt 1969 (doi:10.1037/h0028106), equation 13. Kappa and its interval are
+    None where one outcome has all images, and so no agreement is beyond chance.
+
+    Returns:
+      images, the shares `both`, `only_first`, `only_second` and `neither`, and `kappa` with `value`, `low`, `high`.
+
+    Raises:
+      ValueError: as `compare`.
+    """
+    labels = np.zeros(len(first), np.int64)
+    _check(first, second, labels, 1, None)
+    counts = _outcomes(first, second, labels, 1).sum(axis=0)
+    share = counts / counts.sum()
+    names = ("both", "only_first", "only_second", "neither")
+    return {"images": int(counts.sum()), **dict(zip(names, share.tolist(), strict=True)), "kappa": cohens_kappa(counts)}
+
+
+def cohens_kappa(counts: np.ndarray) -> dict[str, float | None]:
+    """Cohen's kappa of the numbers `[both, only_first, only_second, neither]`, with its interval, see `agreement`."""
+    n = counts.sum()
+    table = counts.reshape(2, 2) / n
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    observed, expected = float(np.trace(table)), float(rows @ columns)
+    if 1 - expected < 1e-12:
+        return dict.fromkeys(("value", "low", "high"))
+    kappa = (observed - expected) / (1 - expected)
+    agree = np.diag(table) @ (1 - (rows + columns) * (1 - kappa)) ** 2
+    # A cell's row and column change places: p_.i + p_j. of the formula.
+    crossed = (columns[:, None] + rows[None, :]) ** 2 * table
+    disagree = (1 - kappa) ** 2 * (crossed.sum() - np.trace(crossed))
+    variance = (agree + disagree - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
+    half = metrics.Z * max(0.0, float(variance)) ** 0.5
+    return {"value": kappa, "low": max(-1.0, kappa - half), "high": min(1.0, kappa + half)}
+
+
+def _check(first: Any, second: Any, labels: Any, num_classes: int, training_counts: Any) -> None:
+    """Refuses what cannot be compared."""
+    for name, verdicts in (("first", first), ("second", second)):
+        if np.ndim(verdicts) != 1 or np.asarray(verdicts).dtype != np.bool_:
+            raise ValueError(
+                f"{name} is {np.asarray(verdicts).dtype} {list(np.shape(verdicts))}: verdicts are bool [N]; "
+                "compare predictions with the labels before."
+            )
+    if not len(first) == len(second) == np.size(labels):
+        raise ValueError(
+            f"{len(first)} and {len(second)} verdicts for {np.size(labels)} labels: a paired comparison needs one of "
+            "each per image; evaluate both models on the same images."
+        )
+    if len(first) == 0:
+        raise ValueError("0 images: a comparison needs at least 1; evaluate both models on some.")
+    metrics.check_classes("labels", labels, num_classes)
+    if training_counts is not None:
+        metrics.check_training_counts(training_counts, num_classes)
+
+
+def _outcomes(first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Images per class and outcome (both right, only the first, only the second, neither), int64 [C, 4]."""
+    outcome = 2 * ~np.asarray(first) + 1 * ~np.asarray(second)
+    return np.bincount(4 * np.asarray(labels, np.int64) + outcome, minlength=4 * num_classes).reshape(num_classes, 4)
+
+
+def _accuracies(table: np.ndarray) -> np.ndarray:
+    """Accuracies of both models per class, [..., C, 2], from outcomes [..., C, 4] of classes with images."""
+    right = np.stack([table[..., _BOTH] + table[..., _ONLY_FIRST], table[..., _BOTH] + table[..., _ONLY_SECOND]], -1)
+    return right / table.sum(axis=-1, keepdims=True)
+
+
+def _resample(table: np.ndarray) -> np.ndarray:
+    """Accuracies of both models in each bootstrap draw, [2000, C, 2].
+
+    Resampled positions matter only through the outcomes at them, so a draw is multinomial per class. Half of the draws
+    are made with the models swapped and swapped back: the interval of the swapped comparison is then the exact mirror.
+    """
+    half = _BOOTSTRAP_DRAWS // 2
+    return np.concatenate([_accuracies(_draw(table, half)), _accuracies(_draw(table[:, _SWAPPED], half))[..., ::-1]])
+
+
+def _draw(table: np.ndarray, number: int) -> np.ndarray:
+    """Multinomial redraws of each class's outcomes, int64 [number, C, 4]; always the same ones for a table."""
+    generator = np.random.RandomState(0)
+    return np.stack([generator.multinomial(row.sum(), row / row.sum(), size=number) for row in table], axis=1)
+
+
+def _interval(differences: np.ndarray) -> dict[str, float]:
+    """The percentile interval of bootstrap draws."""
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
+
+
+def _test(outcomes: np.ndarray) -> dict[str, Any]:
+    """McNemar's test of outcomes [4]."""
+    b, c = int(outcomes[_ONLY_FIRST]), int(outcomes[_ONLY_SECOND])
+    return {"b": b, "c": c} | mcnemar(b, c)._asdict()
+
+
+def _values(outcomes: np.ndarray) -> dict[str, float]:
+    """Both accuracies and their difference from outcomes [4] of at least one image."""
+    first, second = _accuracies(outcomes)
+    b, c, n = outcomes[_ONLY_FIRST], outcomes[_ONLY_SECOND], outcomes.sum()
+    return {"first": float(first), "second": float(second), "difference": float((b - c) / n)}
+
+
+def _overall(outcomes: np.ndarray) -> dict[str, Any]:
+    """All images pooled, with the normal interval of the difference."""
+    values, test, n = _values(outcomes), _test(outcomes), int(outcomes.sum())
+    b, c, difference = test["b"], test["c"], values["difference"]
+    half = metrics.Z * max(0.0, (b + c) - (b - c) ** 2 / n) ** 0.5 / n
+    return values | {"low": max(-1.0, difference - half), "high": min(1.0, difference + half)} | test
+
+
+def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+    """Means over the chosen rows of a table of classes with images, and McNemar's test of their pooled images."""
+    first, second = _accuracies(table[chosen]).mean(axis=0)
+    differences = (drawn[:, chosen, 0] - drawn[:, chosen, 1]).mean(axis=1)
+    pooled = table[chosen].sum(axis=0)
+    return {
+        "first": float(first),
+        "second": float(second),
+        "difference": float(first - second),
+        **_interval(differences),
+        "classes": len(chosen),
+        "images": int(pooled.sum()),
+        "pooled": _test(pooled),
+    }
+
+
+def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> dict[str, Any]:
+    """Each model's worst class; `present` are the classes behind the table's rows."""
+    accuracies = _accuracies(table)
+    first, second = accuracies.min(axis=0)
+    first_class, second_class = present[accuracies.argmin(axis=0)]
+    lowest = drawn.min(axis=1)
+    return {
+        "first": float(first),
+        "second": float(second),
+        "difference": float(first - second),
+        **_interval(lowest[:, 0] - lowest[:, 1]),
+        "first_class": int(first_class),
+        "second_class": int(second_class),
+    }
+
+
+def _per_class(table: np.ndarray) -> list[dict[str, Any]]:
+    """Every class for itself, p-values raw and corrected."""
+    absent = dict.fromkeys(("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm"))
+    views = [_overall(outcomes) if outcomes.any() else None for outcomes in table]
+    corrected = holm(np.array([view["p"] if view else np.nan for view in views]))
+    found = []
+    for index, (outcomes, view) in enumerate(zip(table, views, strict=True)):
+        entry = {"class": index, "images": int(outcomes.sum())} | absent
+        if view:
+            entry |= view | {"p_holm": float(corrected[index])}
+        found.append(entry)
+    return found

@@ -1,0 +1,66 @@
+"""How sure a network is of the true class, clean and under attack, from its verdicts. NumPy only."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ltrobust.analysis import metrics
+from ltrobust.evaluation import store
+
+_MISSING = (
+    "these verdicts were written before probabilities were recorded; --mode=evaluate with another --config.eval.seed "
+    "makes new ones beside them."
+)
+
+
+def true_probabilities(
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax's probability of each image's true class, float64 [N] by ascending id: clean, and lowest under attack.
+
+    The lowest is over the clean image and the points that the column's attacks were judged at. An image that is wrong
+    when clean is not attacked and keeps its clean value. So the second array bounds the lowest probability in the ball
+    from above.
+
+    Args:
+      passport, verdicts: from `store.read`.
+      column: None for the protocol's headline.
+
+    Raises:
+      ValueError: no such column, or verdicts without probabilities.
+    """
+    ids = sorted(verdicts["clean"])
+    clean = [_probability(verdicts["clean"][image]) for image in ids]
+    seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
+    attacked = [
+        min(before, *(_probability(known[image]) for known in seen if image in known), before)
+        for image, before in zip(ids, clean, strict=True)
+    ]
+    return np.array(clean, np.float64), np.array(attacked, np.float64)
+
+
+def _probability(record: Mapping[str, Any]) -> float:
+    """A verdict's probability of the true class; a ValueError where it has none."""
+    found = record.get("probability")
+    if found is None:
+        raise ValueError(_MISSING)
+    return float(found)
+
+
+def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[metrics.Estimate]:
+    """Mean of values [N] over each group's positions, with the normal interval of `SE = sd / sqrt(n)`, inside [0, 1].
+
+    NaN for an empty group; of one value the interval is all of [0, 1].
+    """
+    found = []
+    for positions in groups:
+        chosen = values[positions]
+        if not len(chosen):
+            found.append(metrics.Estimate(math.nan, math.nan, math.nan))
+            continue
+        mean = float(chosen.mean())
+        half = metrics.Z * float(chosen.std(ddof=1)) / math.sqrt(len(chosen)) if len(chosen) > 1 else 1.0
+        found.append(metrics.Estimate(mean, max(0.0, mean - half), min(1.0, mean + half)))
+    return found

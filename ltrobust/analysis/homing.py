@@ -1,0 +1,105 @@
+"""Where attacked images go: asymmetry of the confusion, favourite targets, images that every attack sends alike.
+
+NumPy only; intervals of shares are Wilson's. A favourite is chosen by the images it is counted on, so its share is
+biased up, the more so the fewer images were broken.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ltrobust.analysis import metrics, spread
+
+
+def asymmetry(confusion: np.ndarray) -> np.ndarray:
+    """`||M - M^T|| / ||M||` (Frobenius) of confusions [..., C, C], row = true class; M has rows that sum to 1.
+
+    0: classes take as many of each other's images as they lose; sqrt(2) is the most.
+    """
+    confusion = np.asarray(confusion, float)
+    totals = confusion.sum(axis=-1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros_like(confusion), where=totals > 0)
+    difference = np.linalg.norm(shares - np.swapaxes(shares, -1, -2), axis=(-2, -1))
+    length = np.linalg.norm(shares, axis=(-2, -1))
+    return np.divide(difference, length, out=np.full(np.shape(length), np.nan), where=length > 0)
+
+
+def asymmetry_estimate(confusion: np.ndarray) -> dict[str, float]:
+    """`asymmetry` of counts [C, C] with a bootstrap interval: each row drawn anew, as many images as it has."""
+    generator = np.random.RandomState(0)
+    squares, shares = np.zeros(spread.DRAWS), {}
+    for true, row in enumerate(confusion):
+        taken = np.flatnonzero(row)
+        if len(taken):
+            drawn = generator.multinomial(row.sum(), row[taken] / row.sum(), size=spread.DRAWS) / row.sum()
+            squares += np.sum(drawn**2, axis=1)
+            shares |= {(true, int(other)): drawn[:, place] for place, other in enumerate(taken)}
+    # ||M - M^T||^2 = 2 ||M||^2 - 2 <M, M^T>, and most cells of many classes are empty.
+    mirrored = [share * shares[other, true] for (true, other), share in shares.items() if (other, true) in shares]
+    differences = np.maximum(0.0, 2 * (squares - np.sum(mirrored, axis=0)))
+    return spread.estimate(asymmetry(confusion), np.sqrt(differences / squares))
+
+
+def favourites(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, num_classes: int) -> dict[str, Any]:
+    """How many of the images that an attack broke go to their class's favourite target.
+
+    Broken are images that are right when clean and wrong when attacked; the favourite is the most frequent prediction
+    of a class's broken images, ties to the lower class.
+
+    Args:
+      labels, clean, attacked: true classes and both predictions, integers [N] in [0, num_classes).
+      num_classes: C.
+
+    Returns:
+      classes: per class `broken` images, `target` (None if none), and `share` that goes there, with its interval.
+      share: the same of all broken images, each to its own class's favourite.
+      even: the share if all other classes were alike, 1 / (C - 1).
+    """
+    broken = (clean == labels) & (attacked != labels)
+    moved = metrics.confusion(attacked[broken], labels[broken], num_classes)
+    taken, totals = moved.max(axis=1), moved.sum(axis=1)
+    classes = [
+        {
+            "broken": int(total),
+            "target": int(row.argmax()) if total else None,
+            "share": metrics.wilson(most, total)._asdict(),
+        }
+        for row, most, total in zip(moved, taken, totals, strict=True)
+    ]
+    whole = metrics.wilson(taken.sum(), totals.sum())._asdict()
+    return {"classes": classes, "share": whole, "even": 1 / (num_classes - 1)}
+
+
+def homing(
+    labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, superclass: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Images that at least two attacks break, and whether all attacks that break one send it to the same place.
+
+    Args:
+      labels, clean: true classes and predictions, integers [N].
+      attacked: predictions under each of A attacks that saw every image that is right when clean, integers [A, N].
+      superclass: of each class, integers [C].
+
+    Returns:
+      images: those that at least two attacks break.
+      one_class: the share of them whose every successful attack lands in one and the same class.
+      one_superclass, own_superclass: the share whose successful attacks land in the classes of one superclass, and in
+        those of the image's own one; only with `superclass`.
+    """
+    wrong = attacked != labels
+    chosen = (clean == labels) & (wrong.sum(axis=0) >= 2)
+    wrong, attacked, labels = wrong[:, chosen], attacked[:, chosen], labels[chosen]
+    number = len(labels)
+    found = {"images": number, "one_class": metrics.wilson(_alike(attacked, wrong).sum(), number)._asdict()}
+    if superclass is not None:
+        groups, own = superclass[attacked], superclass[labels]
+        inside = np.all((groups == own) | ~wrong, axis=0)
+        found["one_superclass"] = metrics.wilson(_alike(groups, wrong).sum(), number)._asdict()
+        found["own_superclass"] = metrics.wilson(inside.sum(), number)._asdict()
+    return found
+
+
+def _alike(places: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Whether all counted entries of a column are equal, [A, N] -> bool [N]."""
+    first = np.take_along_axis(places, counted.argmax(axis=0)[None], axis=0)
+    return np.all((places == first) | ~counted, axis=0)

@@ -1,0 +1,273 @@
+"""What a run has to show: its evaluations, weightiest first, and the verdict stores that its cards name. No JAX."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from ltrobust.analysis import cards, metrics
+from ltrobust.data import sources
+from ltrobust.evaluation import store
+from ltrobust.report.material import GROUPS, Evaluation, in_order
+from ltrobust.runtime.files import without_nan
+from ltrobust.runtime.names import nearest
+
+# The seed of the attacks may differ: it is part of what two evaluations of one network differ in.
+SAME = ("protocol", "threat", "num_classes", "images")
+OWN_PAGE = "diagnose"  # a protocol whose evaluations are shown elsewhere, see `diagnose.py`
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One evaluated network: its store, what the store belongs to, and the card that names it, if one does.
+
+    Attributes:
+      folder: of the verdict store.
+      passport: the store's.
+      network: its name in the run, `student/last`; empty for a bare store.
+      sha256: of the verdicts that the card was made from.
+      card: of the run, None for a bare store.
+    """
+
+    folder: Path
+    passport: Mapping[str, Any]
+    network: str = ""
+    sha256: str | None = None
+    card: Mapping[str, Any] | None = None
+
+    def verdicts(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """All verdicts of the store.
+
+        Raises:
+          ValueError: they are not those that the card was made from.
+        """
+        if self.sha256 is not None and cards.digest_file(self.folder / "verdicts.jsonl") != self.sha256:
+            raise ValueError(f"{self.folder} holds other verdicts than its run's card was made from; evaluate anew.")
+        return store.read(self.folder)[1]
+
+
+class Model(NamedTuple):
+    """An evaluated network with its name in print and its verdicts."""
+
+    name: str
+    of: Candidate
+    verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]]
+
+
+def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
+    """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
+    groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    for path in sorted((workdir / "results").glob("*.json")):
+        try:
+            card = read_card(path)
+        except (ValueError, OSError) as error:
+            missing["summary"].append(f"Not shown: {error}")
+            _warn(f"{path.name} is passed over: {error}")
+            continue
+        if card.get("card_version") != cards.CARD_VERSION:
+            missing["summary"].append(
+                f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
+                f"{cards.CARD_VERSION}); evaluate anew with --mode=evaluate."
+            )
+            continue
+        # Older cards have no digest of pixels; the positions are in all of them.
+        chosen = {part: card["data"]["fingerprints"].get(part) for part in ("chosen", "train", "validation")}
+        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], chosen]
+        groups[cards.digest_json(shared)].append(card)
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda card: card["created"])
+        networks = {name: network for card in group for name, network in card["networks"].items()}
+        training = {phase: run for card in group for phase, run in card["training"].items()}
+        named = {name: networks[name] for name in in_order(list(networks))}
+        members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
+        groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
+        found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
+    return sorted(found, key=_weight, reverse=True)
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A card whose views are derived from its counts, whatever the file says of them.
+
+    Raises:
+      ValueError: as `cards.read`, or counts that no evaluation can have.
+    """
+    card = cards.read(path)
+    if card["card_version"] != cards.CARD_VERSION:
+        return card
+    try:
+        class_counts = np.array(card["data"]["class_counts"])
+        for network in card["networks"].values():
+            network["columns"] = {name: _derived(column, class_counts) for name, column in network["columns"].items()}
+            if (headline := card["protocol"]["headline"]) in network.get("confusion", {}):
+                network["thief"] = without_nan(metrics.thief(np.array(network["confusion"][headline])))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
+    return card
+
+
+def _derived(column: Mapping[str, Any], class_counts: np.ndarray) -> dict[str, Any]:
+    """A column's counts with all views of them."""
+    correct, total = np.array(column["correct"]), np.array(column["total"])
+    if not (correct.shape == total.shape and np.all((correct >= 0) & (correct <= total)) and total.sum() > 0):
+        raise ValueError(f"{correct.tolist()} of {total.tolist()} images are right")
+    counts = {"correct": column["correct"], "total": column["total"]}
+    return counts | without_nan(metrics.views(metrics.ClassCounts(correct, total), class_counts))
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Says something once: cards are read several times."""
+    logging.warning("%s", text)
+
+
+def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
+    """What is shown before what: images, no page of its own, attacks, the threat of the training, date."""
+    card = evaluation.card
+    trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
+    own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
+    main = card["protocol"]["name"] != OWN_PAGE
+    return card["data"]["evaluated"], main, len(card["protocol"]["attacks"]), own, card["created"]
+
+
+def read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
+    """Passport and verdicts of the store that a card names.
+
+    Raises:
+      ValueError: it is not there, or holds other verdicts than the card was made from.
+    """
+    folder = workdir / network["verdicts"]["folder"]
+    if not folder.is_dir():
+        raise ValueError(f"{network['verdicts']['folder']} is not there any more; evaluate anew with --mode=evaluate.")
+    passport, verdicts = store.read(folder)
+    if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
+        raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
+    return passport, verdicts
+
+
+def evaluated_images(
+    card: Mapping[str, Any], passport: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
+) -> np.ndarray:
+    """All test images of a card's data set, uint8 [N,H,W,C].
+
+    Args:
+      card: of the run.
+      passport: of the store that `ids` are from.
+      ids: the images that were evaluated.
+      data_dir, cache_dir: where images lie, as in the configuration's `data`.
+
+    Raises:
+      ValueError, OSError: the data cannot be read here (see `data.sources.load`), or are others than were evaluated.
+    """
+    form = sources.form(card["config"]["data"])
+    test = sources.load(card["data"]["name"], "test", data_dir=data_dir, cache_dir=cache_dir, **form)
+    if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != passport["images"]["sha256"]:
+        raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
+    return test.images
+
+
+def candidates(argument: str) -> list[Candidate]:
+    """The evaluations of the network that an argument names, weightiest first.
+
+    Args:
+      argument: folder of a verdict store; a workdir, for its student's last weights (or its last network); or
+        `WORKDIR:NETWORK` with a network of the run's cards, `teacher` or `student` for the last weights.
+
+    Raises:
+      ValueError: no such folder, nothing evaluated in it, no such network, or a card whose store is not there.
+    """
+    folder, _, wanted = (argument, "", "") if Path(argument).is_dir() else argument.rpartition(":")
+    workdir = Path(folder)
+    if not folder or not workdir.is_dir():
+        raise ValueError(f"{argument} is not a folder; give a verdict store, a workdir, or WORKDIR:NETWORK.")
+    if (workdir / "passport.json").exists():
+        if wanted:
+            raise ValueError(f"{folder} is a verdict store, which has one network; leave {':' + wanted!r} out.")
+        return [Candidate(workdir, store.read_passport(workdir))]
+    missing: dict[str, list[str]] = collections.defaultdict(list)
+    found = evaluations(workdir, missing)
+    if not found:
+        why = "; ".join(missing["summary"]) or "let the run come to its end, or evaluate it with --mode=evaluate."
+        raise ValueError(f"{folder} is not a verdict store, and as a workdir it holds no result card: {why}")
+    chosen = []
+    for evaluation in found:
+        name = (wanted if "/" in wanted else f"{wanted}/last") if wanted else evaluation.main
+        if name in evaluation.networks:
+            chosen.append(_candidate(workdir, evaluation, name))
+    if not chosen:
+        known = dict.fromkeys(name for evaluation in found for name in evaluation.networks)
+        raise ValueError(
+            f"{folder} has no evaluated network {wanted!r}; {nearest(wanted, known)}it has {', '.join(known)}."
+        )
+    return chosen
+
+
+def _candidate(workdir: Path, evaluation: Evaluation, name: str) -> Candidate:
+    """A run's network with its store."""
+    verdicts = evaluation.networks[name]["verdicts"]
+    folder = workdir / verdicts["folder"]
+    return Candidate(folder, store.read_passport(folder), name, verdicts["sha256"], evaluation.card)
+
+
+def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:
+    """The networks that arguments name, at the weightiest evaluation that all of them have.
+
+    Args:
+      arguments: see `candidates`.
+      first: a protocol whose evaluations come before all others.
+
+    Raises:
+      ValueError: an argument that names nothing or occurs twice; networks that were never evaluated on the same images
+        under the same protocol and threat (names what differs).
+    """
+    twice = [argument for argument, number in collections.Counter(arguments).items() if number > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice; a network does not differ from itself.")
+    found = [
+        sorted(candidates(argument), key=lambda candidate: candidate.passport["protocol"]["name"] != first)
+        for argument in arguments
+    ]
+    for wanted in found[0]:
+        alike = [next((c for c in others if not _differing(wanted, c)), None) for others in found]
+        chosen = [candidate for candidate in alike if candidate is not None]
+        if len(chosen) == len(arguments):
+            _check_different(arguments, chosen)
+            names = _names(arguments)
+            return [Model(name, c, c.verdicts()) for name, c in zip(names, chosen, strict=True)]
+    reference = found[0][0]
+    for argument, others in zip(arguments, found, strict=True):
+        if all(_differing(wanted, c) for wanted in found[0] for c in others):
+            raise ValueError(
+                f"{arguments[0]} and {argument} differ in {', '.join(_differing(reference, others[0]))}; only "
+                "evaluations of the same images under the same protocol and threat can be compared image by image."
+            )
+    raise ValueError(f"no evaluation is common to all of {', '.join(arguments)}; evaluate them alike.")
+
+
+def _check_different(arguments: Sequence[str], chosen: Sequence[Candidate]) -> None:
+    """Refuses two arguments that name one evaluation."""
+    seen: dict[Path, str] = {}
+    for argument, candidate in zip(arguments, chosen, strict=True):
+        folder = candidate.folder.resolve()
+        if folder in seen:
+            raise ValueError(f"{seen[folder]} is given twice, once as {argument}; give every network once.")
+        seen[folder] = argument
+
+
+def _differing(one: Candidate, other: Candidate) -> list[str]:
+    """What keeps two evaluations from being compared."""
+    return [key for key in SAME if one.passport[key] != other.passport[key]]
+
+
+def _names(arguments: Sequence[str]) -> list[str]:
+    """Arguments without the folders around them, as long as they differ then."""
+    found = []
+    for argument in arguments:
+        folder, _, network = (argument, "", "") if Path(argument).is_dir() else argument.rpartition(":")
+        found.append(Path(folder).resolve().name + (f":{network}" if network else ""))
+    return found if len(set(found)) == len(found) else list(arguments)

@@ -1,0 +1,124 @@
+"""How alike a student and a teacher answer to small changes of an image.
+
+    python -m ltrobust.agreement --student=WORKDIR --teacher=WORKDIR [--images=N] [--json=FILE]
+
+Both may be a workdir (its student) or a phase's folder of checkpoints. Images are the first of each class of the test
+set that the student's configuration names; the radius is that configuration's.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from jax.tree_util import Partial
+from ml_collections import ConfigDict
+
+from ltrobust import registry
+from ltrobust.analysis import cards
+from ltrobust.analysis.gradient_agreement import Agreement, agreement
+from ltrobust.data import batches, sources
+from ltrobust.data.splits import first_of_each_class
+from ltrobust.methods import Teacher
+from ltrobust.runtime.files import write_json
+from ltrobust.runtime.terminal import accept_all_characters
+from ltrobust.training import phases, teachers
+
+_TITLES = {
+    "distance": "L2 distance of input gradients",
+    "cosine": "cosine of input gradients",
+    "student_remainder": "linearity remainder, student",
+    "teacher_remainder": "linearity remainder, teacher",
+}
+
+
+def compare_networks(
+    student: str,
+    teacher: str,
+    *,
+    student_weights: str = "last",
+    teacher_weights: str = "last",
+    images: int = 1000,
+    data_dir: str | None = None,
+    seed: int = 0,
+) -> tuple[Agreement, dict[str, Any]]:
+    """The agreement of two of our networks on test images, and what was compared.
+
+    Args:
+      student, teacher: workdirs or folders of checkpoints.
+      student_weights, teacher_weights: `last`, `selected` or `averaged`.
+      images: how many at most; as many of each class.
+      data_dir: of the data set; None for the one in the student's configuration.
+      seed: of the changes for the linearity remainder.
+
+    Raises:
+      ValueError: a path that does not exist, weights that are not there, networks of other classes or images, or fewer
+        images than classes.
+    """
+    config: Any = ConfigDict(teachers.about_of(student, key="student")[1]["config"])
+    data = config.data
+    folder = data.dir if data_dir is None else data_dir
+    test = sources.load(data.name, "test", data_dir=folder, cache_dir=data.cache_dir, **sources.form(data))
+    each = images // test.num_classes
+    if each < 1:
+        raise ValueError(f"--images is {images}; give at least one for each of the {test.num_classes} classes.")
+    ids = first_of_each_class(test.labels, each)
+    shape = test.images.shape[1:]
+    mine, theirs = (
+        teachers.from_checkpoints(path, weights, key=key, num_classes=test.num_classes, image_shape=shape, exact=True)
+        for key, path, weights in (("student", student, student_weights), ("teacher", teacher, teacher_weights))
+    )
+    found = agreement(
+        Partial(Teacher.logits, mine.teacher),
+        Partial(Teacher.logits, theirs.teacher),
+        batches.to_unit(test.images[ids]),
+        test.labels[ids],
+        epsilon=phases.make_threat(config).epsilon,
+        seed=seed,
+    )
+    about = {"student": mine.about, "teacher": theirs.about, "data": data.name, "images": len(ids), "seed": seed}
+    return found, about | {"software": cards.software(), "device": jax.devices()[0].device_kind}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints means and their 95 % intervals over images."""
+    accept_all_characters()
+    parser = argparse.ArgumentParser(prog="python -m ltrobust.agreement", description=(__doc__ or "").split("\n")[0])
+    for role in ("student", "teacher"):
+        parser.add_argument(
+            f"--{role}", required=True, help="a workdir (its student) or a phase's folder of checkpoints"
+        )
+        parser.add_argument(f"--{role}-weights", default="last", choices=teachers.WEIGHTS)
+    parser.add_argument("--code", action="append", default=[], help="file or module of your own, as for `ltrobust`")
+    parser.add_argument("--images", type=int, default=1000, help="at most so many, as many of each class")
+    parser.add_argument("--data-dir", help="of the data set; default: the student's configuration's")
+    parser.add_argument("--seed", type=int, default=0, help="of the changes for the linearity remainder")
+    parser.add_argument("--json", type=Path, help="where to write the numbers too; must not exist")
+    given = vars(parser.parse_args(arguments))
+    # Orbax warns of every read-only opening; what matters of it comes as an exception.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    target = given.pop("json")
+    try:
+        if target is not None and target.exists():
+            raise ValueError(f"{target} exists; nothing is overwritten.")
+        for name in given.pop("code"):
+            registry.load_code(name)
+        found, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
+    except (ValueError, OSError) as error:
+        sys.exit(f"ltrobust: {error}")
+    means = found.means()
+    for role in ("student", "teacher"):
+        print(
+            f"{role}: {about[role]['path']}, {about[role]['phase']}/{about[role]['weights']}, {about[role]['method']}"
+        )
+    print(f"{about['images']} test images of {about['data']}")
+    for name, estimate in means.items():
+        print(f"{_TITLES[name]:32s} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]")
+    if target is not None:
+        write_json(target, about | {name: estimate._asdict() for name, estimate in means.items()}, new=True)
+
+
+if __name__ == "__main__":
+    main()

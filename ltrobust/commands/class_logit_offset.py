@@ -1,0 +1,193 @@
+"""Raises the logit of a finished network's weakest class, fitted on its validation part, and evaluates the result.
+
+    python -m ltrobust.class_logit_offset --run=WORKDIR --out=DIR [--norm-equalise=TAU] [--protocol=NAME]
+
+The run may be a workdir (its student) or a phase's folder of checkpoints. The offset is log s of the class that is
+weakest on the validation part; s is chosen there, each candidate under an attack on the changed network. After that,
+and only then, the test images are read: the card and the verdicts of the changed network lie in the new folder.
+"""
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from ltrobust import card_parts, checks, experiment, results
+from ltrobust.models import last_layer
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.terminal import accept_all_characters
+from ltrobust.training import devices, phases, teachers
+from ltrobust.training.state import Weights
+
+FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)
+MOST_LOSS = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Offset:
+    """What was chosen on the validation part, and between what.
+
+    Attributes:
+      weakest: the class with the lowest robust accuracy of the unchanged network.
+      factor: s of it; 1 for all others.
+      tried: (s, mean, worst) robust accuracy over classes for each candidate.
+    """
+
+    weakest: int
+    factor: float
+    tried: tuple[tuple[float, float, float], ...]
+
+    def factors(self, num_classes: int) -> np.ndarray:
+        """s, float32 [C]."""
+        return _factors(self.weakest, self.factor, num_classes)
+
+
+def fit(
+    robust_accuracy: Callable[[np.ndarray], np.ndarray],
+    num_classes: int,
+    *,
+    factors: Sequence[float] = FACTORS,
+    most_loss: float = MOST_LOSS,
+) -> Offset:
+    """The s of the weakest class with the highest mean plus worst robust accuracy, the smallest of equals.
+
+    Candidates whose mean is more than `most_loss` below that of s = 1, which always is one, are left out.
+
+    Args:
+      robust_accuracy: s [C] -> robust accuracy [C] on the validation part of the network with offsets log s; NaN for a
+        class without images there.
+      num_classes: C.
+      factors: candidates, at least 1.
+      most_loss: of the mean, a fraction.
+
+    Raises:
+      ValueError: a candidate below 1, negative loss, or no class with validation images.
+    """
+    if min(factors) < 1 or not most_loss >= 0:
+        raise ValueError(f"factors are {list(factors)} and most_loss is {most_loss}; at least 1 and 0 are needed.")
+    plain = robust_accuracy(np.ones(num_classes, np.float32))
+    if np.all(np.isnan(plain)):
+        raise ValueError("no class has a validation image, so there is no weakest one; train with a validation part.")
+    weakest = int(np.nanargmin(plain))
+    tried = [(1.0, float(np.nanmean(plain)), float(np.nanmin(plain)))]
+    for factor in sorted(set(factors) - {1.0}):
+        found = robust_accuracy(_factors(weakest, factor, num_classes))
+        tried.append((factor, float(np.nanmean(found)), float(np.nanmin(found))))
+    allowed = [trial for trial in tried if trial[1] >= tried[0][1] - most_loss]
+    best = max(allowed, key=lambda trial: trial[1] + trial[2])  # the first of equals
+    return Offset(weakest, best[0], tuple(tried))
+
+
+def _factors(weakest: int, factor: float, num_classes: int) -> np.ndarray:
+    """1 for all classes but one."""
+    values = np.ones(num_classes, np.float32)
+    values[weakest] = factor
+    return values
+
+
+def apply(
+    run: str,
+    out: Path,
+    *,
+    weights: str = "last",
+    tau: float = 0.0,
+    protocol: str | None = None,
+    data_dir: str | None = None,
+) -> tuple[Offset, Path]:
+    """Fits the offset for a finished network, evaluates the changed one and writes its card into `out`.
+
+    Args:
+      run: a workdir or a folder of checkpoints.
+      out: folder of the card and the verdicts; the same call goes on with an evaluation that was interrupted.
+      weights: `last`, `selected` or `averaged`.
+      tau: of `norm_equalise`, which comes before the offset is fitted; 0: none.
+      protocol: of the evaluation; None for the run's.
+      data_dir: of the data set; None for the run's.
+
+    Raises:
+      ValueError: a path that does not exist, weights that are not there, other images than the run was trained on, no
+        validation part, a head without a linear layer, or an `out` that is neither empty nor of this run.
+    """
+    began = time.monotonic()
+    folder, about = teachers.about_of(run, key="run")
+    config: Any = ConfigDict(about["config"])
+    config.eval.protocol = protocol or config.eval.protocol
+    config.data.dir = config.data.dir if data_dir is None else data_dir
+    checks.settings(config)
+    splits = experiment.load_splits(config)
+    checks.same_images(about, splits, folder)
+    if not len(splits.validation_labels):
+        raise ValueError(f"{folder} was trained without a validation part, on which the offset is fitted.")
+    classes, mesh = splits.num_classes, devices.make_mesh()
+    known = teachers.from_checkpoints(
+        run, weights, key="run", num_classes=classes, image_shape=splits.images.shape[1:]
+    ).teacher
+    params = last_layer.norm_equalise(known.params, tau=tau, num_classes=classes) if tau else known.params
+    head = phases.make_method(config, about["phase"]).head
+    evaluator = results.make_network_evaluator(
+        config,
+        classes,
+        mesh,
+        head=head,
+        rule=known.rule,
+        protocol="validation",
+        images=len(splits.validation_labels),
+        seed=config.seed,
+    )
+
+    workdirs.claim(out, config)  # before the work, not after it
+
+    def changed(factors: np.ndarray) -> Weights:
+        offset = last_layer.class_logit_offset(params, jnp.asarray(factors))
+        return devices.replicate(Weights(offset, known.batch_stats), mesh)
+
+    def robust_accuracy(factors: np.ndarray) -> np.ndarray:
+        evaluation = evaluator(changed(factors), splits.validation_images, splits.validation_labels)
+        return evaluation.counts("pgd20").accuracy
+
+    offset = fit(robust_accuracy, classes)
+    name = f"{about['phase']}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
+    network = results.Network(changed(offset.factors(classes)), head, known.rule)
+    settings = {**workdirs.plain(config), "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
+    training = {about["phase"]: card_parts.describe_training(about)}
+    with hold(out):
+        card = f"{config.eval.protocol}-class_logit_offset"
+        path = results.report(config, settings, out, card, splits, {name: network}, training, mesh, began)
+    return offset, path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fits, evaluates, and prints what was tried."""
+    accept_all_characters()
+    parser = argparse.ArgumentParser(
+        prog="python -m ltrobust.class_logit_offset", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--run", required=True, help="a workdir (its student) or a phase's folder of checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the card and the verdicts")
+    parser.add_argument("--weights", default="last", choices=teachers.WEIGHTS)
+    parser.add_argument("--norm-equalise", type=float, default=0.0, metavar="TAU", help="0: not; 1: equal lengths")
+    parser.add_argument("--protocol", help="of the evaluation; default: the run's")
+    parser.add_argument("--data-dir", help="of the data set; default: the run's")
+    given = vars(parser.parse_args(arguments))
+    # Orbax warns of every read-only opening; what matters of it comes as an exception.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    try:
+        offset, _ = apply(given.pop("run"), given.pop("out"), tau=given.pop("norm_equalise"), **given)
+    except (ValueError, OSError) as error:
+        sys.exit(f"ltrobust: {error}")
+    print(f"weakest class on the validation part: {offset.weakest}; s = {offset.factor:g}")
+    for factor, mean, worst in offset.tried:
+        print(f"  s = {factor:<5g} validation PGD-20 over classes: mean {mean:6.1%}, worst {worst:6.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Every key of a configuration with its value and its meaning, as text.
+
+Meanings are read where the keys are defined: the comments of `configs/default.py`, and the `Args` in the docstrings of
+methods, wrappers and registered networks.
+"""
+
+import ast
+import inspect
+import io
+import itertools
+import re
+import textwrap
+import tokenize
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ltrobust import methods, models, recipes
+from ltrobust.runtime.names import nearest
+from ltrobust.runtime.workdir import flatten
+
+
+def render(name: str = "") -> str:
+    """Lines `key = value  # meaning`, one for each key.
+
+    Args:
+      name: a configuration (`digits`, `configs/published.py:robal_n`, or a file), whose values are listed; or a key or
+        the beginning of several (`methods.trades`, `student.attack`), listed with the values of `configs/default.py`.
+        Empty: all keys.
+
+    Raises:
+      ValueError: neither a configuration nor a key; or the configuration cannot be read.
+    """
+    keys = flatten(recipes.default().to_dict())
+    chosen = {key: value for key, value in keys.items() if not name or f"{key}.".startswith(f"{name}.")}
+    if not chosen:
+        chosen = flatten(recipes.load(_file(name, keys)).to_dict())
+    known = meanings()
+    return "\n".join(_line(key, value, known.get(key, "")) for key, value in sorted(chosen.items()))
+
+
+def _file(name: str, keys: dict[str, Any]) -> str:
+    """The configuration file that a name means."""
+    stem, sign, recipe = name.partition(":")
+    if stem in recipes.shipped():
+        return f"configs/{stem}.py{sign}{recipe}"
+    if not stem.endswith(".py"):
+        groups = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
+        raise ValueError(
+            f"{name!r} is neither a key nor a configuration; {nearest(name, [*groups, *recipes.shipped()])}"
+            f"configurations: {', '.join(recipes.shipped())}; groups of keys: "
+            f"{', '.join(sorted(group for group in groups if '.' not in group))}."
+        )
+    return name
+
+
+def _line(key: str, value: Any, meaning: str) -> str:
+    """One key in the form of an assignment."""
+    return f"{key} = {value!r}" + (f"  # {meaning}" if meaning else "")
+
+
+def meanings() -> dict[str, str]:
+    """Key -> what it means, for every key of `configs/default.py` that says so."""
+    found: dict[str, str] = {}
+    for key, text in _of_comments(recipes.root() / "configs" / "default.py"):
+        if text:
+            found.setdefault(key, text)  # the first is of the key; later ones are of another value
+    for group, functions in (("methods", methods.REGISTRY | methods.WRAPPERS), ("model", models.REGISTERED)):
+        for name, function in functions.items():
+            found |= {f"{group}.{name}.{setting}": text for setting, text in arguments(function).items()}
+    return found
+
+
+def arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """Argument -> its entry in the `Args` (or `Attributes`) of a docstring, on one line."""
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
+    if section is None:
+        return {}
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in textwrap.dedent(section[1]).splitlines():
+        if entry := re.match(r"(\w+(?:, \w+)*): (.*)", line):
+            names = entry[1].split(", ")
+            found |= dict.fromkeys(names, entry[2])
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
+
+
+def _of_comments(path: Path) -> Iterator[tuple[str, str]]:
+    """Keys that a configuration file sets, with the comment at the line, or else those above it."""
+    text = path.read_text()
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    found = [token for token in tokens if token.type == tokenize.COMMENT]
+    comments = {token.start[0]: token.string.lstrip("# ") for token in found}
+    alone = {token.start[0] for token in found if token.line.lstrip().startswith("#")}
+    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+
+    def keys(function: str, prefix: str) -> Iterator[tuple[str, str]]:
+        for node in functions[function].body:
+            if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
+                continue
+            key = prefix + ast.unparse(node.targets[0]).partition(".")[2]
+            called = node.value.func if isinstance(node.value, ast.Call) else None
+            if isinstance(called, ast.Name) and called.id in functions:
+                yield from keys(called.id, f"{key}.")
+            lines = [line for line in range(node.lineno, (node.end_lineno or node.lineno) + 1) if line in comments]
+            above = itertools.takewhile(alone.__contains__, range(node.lineno - 1, 0, -1))
+            yield key, " ".join(comments[line] for line in lines or reversed([*above]))
+
+    yield from keys("get_config", "")

@@ -1,0 +1,236 @@
+"""The page of a run: `DIR/report.html`, drawn from its cards, verdicts and records. No network is evaluated, no JAX.
+
+`main.py --mode=report` calls `write`; so do training and evaluation when they are done.
+"""
+
+import collections
+import functools
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltrobust.analysis import compare, confidence, runs
+from ltrobust.evaluation import store
+from ltrobust.report import page
+from ltrobust.report.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, Teaching
+from ltrobust.runtime.files import without_nan, write_text
+from ltrobust.training import records
+
+NAME = "report.html"
+_SEAL = re.compile(rb"<!-- ltrobust report ([0-9a-f]{64}) -->\n\Z")
+_PAIRS = (
+    ("student/last", "teacher/last"),
+    ("student/last", "student/selected"),
+    ("student/averaged", "student/last"),
+    ("teacher/last", "teacher/selected"),
+)
+# Of a chart: an attack may take thousands of evaluations.
+_POINTS = 60
+_PICTURES_PER_GROUP = 3
+
+
+def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Path:
+    """Writes `workdir/report.html` and returns its path. An earlier page is replaced, anything else never.
+
+    Args:
+      workdir: of a run that has at least begun.
+      data_dir, cache_dir: where test images lie; only pictures need them.
+
+    Raises:
+      ValueError: nothing to report, or a `report.html` that is not a page as this function left it.
+    """
+    path, drawn = workdir / NAME, None
+    # Another process may write a card and its page in the meantime, which an older drawing must not replace.
+    while drawn != (names := sorted((workdir / "results").glob("*.json"))):
+        _check_replaceable(path)
+        drawn, text = names, page.render(gather(workdir, data_dir=data_dir, cache_dir=cache_dir))
+        digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `write_text` writes it
+        write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
+    return path
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses a file that bears no seal, or another seal than its text has."""
+    if path.is_symlink() or path.exists():
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        seal = _SEAL.search(content)
+        if seal is None or hashlib.sha256(content[: seal.start()]).hexdigest().encode() != seal[1]:
+            raise ValueError(
+                f"{path} is not a page as ltrobust wrote it, so it is not replaced; move it away and start again."
+            )
+
+
+def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Material:
+    """What the page of a run is drawn from.
+
+    Raises:
+      ValueError: the folder holds neither records of training nor result cards.
+    """
+    missing: dict[str, list[str]] = collections.defaultdict(list)
+    found = runs.evaluations(workdir, missing)
+    history = records.read(workdir / "metrics.jsonl") if (workdir / "metrics.jsonl").is_file() else []
+    if not found and not history:
+        raise ValueError(f"{workdir} holds no result card and no metrics.jsonl to report on; train in it first.")
+    if not found:
+        return Material(workdir.resolve().name, records=history, missing=missing)
+    first = found[0]
+    # One store at a time is kept in memory: those of large test sets are large.
+    answers = functools.cache(lambda name: store.correct(*runs.read_store(workdir, first.networks[name])))
+    comparisons = _comparisons(first, answers, missing)
+    teaching = _teaching(workdir, first, missing)
+    efforts: list[Effort] = []
+    pictures: list[Picture] = []
+    try:
+        passport, verdicts = runs.read_store(workdir, first.networks[first.main])
+        efforts = _efforts(passport, verdicts)
+        pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
+    except (ValueError, OSError) as error:
+        for section in ("effort", "pictures"):
+            missing[section].append(f"{first.main}: {error}")
+    return Material(
+        name=workdir.resolve().name,
+        evaluations=found,
+        records=history,
+        comparisons=comparisons,
+        teaching=teaching,
+        efforts=efforts,
+        pictures=pictures,
+        missing=missing,
+    )
+
+
+def _comparisons(
+    evaluation: Evaluation,
+    answers: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    missing: dict[str, list[str]],
+) -> list[Comparison]:
+    """The pairs that were evaluated, image by image under the headline."""
+    counts = np.array(evaluation.card["data"]["class_counts"])
+    found = []
+    for first, second in _PAIRS:
+        if first not in evaluation.networks or second not in evaluation.networks:
+            continue
+        keys = ("params_sha256", "batch_stats_sha256")
+        if all(evaluation.networks[first][key] == evaluation.networks[second][key] for key in keys):
+            found.append(Comparison(first, second, None))
+            continue
+        try:
+            (ids, labels, right), (other_ids, _, other) = (answers(name) for name in (first, second))
+        except (ValueError, OSError) as error:
+            missing["comparison"].append(f"{first} and {second}: {error}")
+            continue
+        if not np.array_equal(ids, other_ids):
+            missing["comparison"].append(f"{first} and {second} were evaluated on other images; evaluate them alike.")
+            continue
+        found.append(Comparison(first, second, compare.compare(right, other, labels, len(counts), counts)))
+    return found
+
+
+def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str]]) -> Teaching:
+    """How sure teacher and student are of the true class, and where they agree, under the headline."""
+    if "teacher" not in evaluation.card["training"]:
+        return Teaching()
+    sure: dict[str, Any] = {}
+    right: dict[str, np.ndarray] = {}
+    labels = np.zeros(0, np.int64)
+    for name in ("teacher/last", "student/last"):
+        try:
+            passport, verdicts = runs.read_store(workdir, evaluation.networks[name])
+            _, labels, right[name] = store.correct(passport, verdicts)
+            groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
+            found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
+            means = {how: confidence.mean_by(groups, values) for how, values in found}
+            sure[name] = {how: without_nan([e._asdict() for e in estimates]) for how, estimates in means.items()}
+        except KeyError:
+            missing["teacher"].append(f"{name} is not evaluated under this protocol: run --mode=evaluate.")
+        except (ValueError, OSError) as error:
+            missing["teacher"].append(f"{name}: {error}")
+    if len(right) < 2 or len({len(found) for found in right.values()}) > 1:
+        return Teaching(sure)
+    chosen = {"overall": np.ones(len(labels), bool)}
+    chosen |= {group: np.isin(labels, members) for group, members in evaluation.groups.items()}
+    teacher, student = right.values()
+    agreement = {group: compare.agreement(teacher[of], student[of]) for group, of in chosen.items() if of.any()}
+    return Teaching(sure, agreement)
+
+
+def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> list[Effort]:
+    """Survivors of each attack."""
+    labels = {image: record["label"] for image, record in verdicts["clean"].items()}
+    remaining = {image for image, record in verdicts["clean"].items() if record["prediction"] == record["label"]}
+    found = []
+    for attack in passport["protocol"]["attacks"]:
+        seen = verdicts.get(attack["name"], {})
+        broken = {image: record for image, record in seen.items() if record["prediction"] != labels[image]}
+        remaining -= broken.keys()
+        longest = max((record["evaluations"] for record in seen.values()), default=1)
+        spent = np.sort([record["evaluations"] for record in broken.values()])
+        round_numbers = [number for number in (1, 10, 100, 1000) if number <= longest]
+        points = np.unique([*round_numbers, *np.geomspace(1, max(longest, 1), _POINTS).round()]).astype(int)
+        survivors = len(seen) - np.searchsorted(spent, points, side="right")
+        found.append(Effort(attack["name"], len(seen), points.tolist(), survivors.tolist(), len(remaining)))
+    return found
+
+
+def _pictures(
+    workdir: Path,
+    evaluation: Evaluation,
+    passport: Mapping[str, Any],
+    verdicts: Mapping[str, Mapping[int, Any]],
+    missing: dict[str, list[str]],
+    data_dir: str,
+    cache_dir: str,
+) -> list[Picture]:
+    """Of head, middle and tail the first broken image of up to three classes, as the main network saw them."""
+    network = evaluation.networks[evaluation.main]
+    try:
+        broken = _first_broken(passport, verdicts)
+        if not any("adversarial_at" in record for record in broken.values()):
+            raise ValueError(
+                "no adversarial images were kept; run --mode=evaluate with --config.eval.keep_images=True to have them."
+            )
+        ids = np.array(sorted(verdicts["clean"]))
+        images = runs.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+    except (ValueError, OSError) as error:
+        missing["pictures"].append(f"{evaluation.main}: {error}")
+        return []
+    folder, found = workdir / network["verdicts"]["folder"], []
+    for group, members in evaluation.groups.items():
+        present = [index for index in evaluation.classes if index in members and index in broken]
+        chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES_PER_GROUP).round().astype(int))
+        for label in [present[place] for place in chosen] if present else []:
+            record = broken[label]
+            found.append(
+                Picture(
+                    group=GROUPS[group],
+                    image_id=record["image"],
+                    attack=record["attack"],
+                    label=label,
+                    clean_prediction=verdicts["clean"][record["image"]]["prediction"],
+                    adv_prediction=record["prediction"],
+                    image=images[record["image"]] / np.float32(255),
+                    adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
+                )
+            )
+    return found
+
+
+def _first_broken(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> dict[int, dict[str, Any]]:
+    """Class -> the record of the lowest image id that the headline broke, by the first attack that broke it."""
+    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
+    _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
+    found: dict[int, dict[str, Any]] = {}
+    for image in sorted(verdicts["clean"]):
+        clean = verdicts["clean"][image]
+        if clean["label"] in found or clean["prediction"] != clean["label"]:
+            continue
+        for name in members:
+            record = verdicts.get(name, {}).get(image)
+            if record is not None and record["prediction"] != clean["label"]:
+                found[clean["label"]] = record
+                break
+    return found

@@ -1,0 +1,260 @@
+"""Many runs, one after the other, and one table: `python -m ltrobust.sweep configs/sweeps/digits.py --out=DIR`.
+
+A sweep is a Python file that names three things:
+
+    CONFIG = "configs/digits.py"                                           the configuration of every run
+    VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
+    AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
+
+In a changed value, `{out}` is the sweep's folder and `{seed}` (the last part of an axis' key) that axis' value, so
+that a run can name the folder of an earlier one. Every cell is `main.py` in a process and a folder of its own; one
+that fails is told and passed over. The same command again goes on: finished cells are skipped, begun ones resumed. A
+second sweep with the same folder works beside the first on other cells. No JAX.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ltrobust import recipes
+from ltrobust.analysis import runs
+from ltrobust.report import grid
+from ltrobust.runtime import workdir
+from ltrobust.runtime.files import hold, is_lock, write_text
+from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
+from ltrobust.runtime.terminal import accept_all_characters
+
+# A cell's states; `elsewhere` is in the hands of another process.
+STATES = ("finished", "failed", "elsewhere")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run: its variant, its place on the axes, and what it changes in the configuration."""
+
+    variant: str
+    place: Mapping[str, Any]
+    changes: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`at_bsl-imbalance_ratio50.0-seed0`: the name of its folder."""
+        return "-".join([self.variant, *(f"{key.rsplit('.')[-1]}{value}" for key, value in self.place.items())])
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The cells of a sweep in their order: all variants at the first place on the axes, then at the next."""
+
+    config: str
+    protocol: str
+    cells: tuple[Cell, ...]
+
+    def config_of(self, cell: Cell) -> Any:
+        """The configuration of a cell's run."""
+        return _configure(self.config, cell)
+
+
+def read(file: Path, out: Path) -> Sweep:
+    """The sweep that a file describes.
+
+    Raises:
+      ValueError: a missing name in the file, a key that the configuration does not have, a value of another type, or
+        two cells of one name.
+    """
+    found = runpy.run_path(str(file))
+    missing = [name for name in ("CONFIG", "VARIANTS", "AXES") if name not in found]
+    if missing:
+        raise ValueError(f"sweep {file} lacks {', '.join(missing)}; a sweep names CONFIG, VARIANTS and AXES.")
+    cells = []
+    for values in itertools.product(*found["AXES"].values()):
+        place = dict(zip(found["AXES"], values, strict=True))
+        names = {"out": out, **{key.rsplit(".")[-1]: value for key, value in place.items()}}
+        for variant, changes in found["VARIANTS"].items():
+            filled = {key: v.format(**names) if isinstance(v, str) else v for key, v in changes.items()}
+            cells.append(Cell(variant, place, place | filled))
+    if len({cell.name for cell in cells}) < len(cells):
+        raise ValueError(f"sweep {file} has cells of the same name; the last parts of the axes' keys must differ.")
+    protocols = {_configure(found["CONFIG"], cell).eval.protocol for cell in cells}
+    if len(protocols) > 1:
+        raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
+    return Sweep(found["CONFIG"], protocols.pop(), tuple(cells))
+
+
+def _configure(file: str, cell: Cell) -> Any:
+    """The configuration with the cell's changes."""
+    config = recipes.load(file)
+    for key, value in cell.changes.items():
+        try:
+            config.update_from_flattened_dict({key: value})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{cell.name}: {key} cannot be {value!r} in {file}: {error}") from error
+    return config
+
+
+def card_of(folder: Path, protocol: str) -> Path | None:
+    """The first card that a run wrote under the protocol, or None."""
+    path = folder / "results" / f"{protocol.replace('/', '-')}.json"
+    return path if path.exists() else None
+
+
+def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
+    """The card of a cell that is done, or None.
+
+    Raises:
+      ValueError: the cell's folder holds a run of another configuration, as after the sweep's file was edited.
+    """
+    folder = out / cell.name
+    card = card_of(folder, sweep.protocol)
+    if card is None:
+        return None
+    there, here = runs.read_card(card)["config"], workdir.plain(sweep.config_of(cell))
+    found = workdir.differences(_comparable(there), _comparable(here))
+    # A workdir may be evaluated in several ways; a cell is one of them.
+    found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
+    if found:
+        raise ValueError(
+            f"{folder} holds a finished run of another configuration:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nMove that folder away, or give the sweep another --out."
+        )
+    return card
+
+
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as cards have it: of folders that networks come from only the name."""
+    teachers = config.get("teachers", {})
+    named = {name: {**entry, "path": Path(entry["path"]).name} for name, entry in teachers.items()}
+    phases = {
+        name: {**config[name], "initialize": Path(config[name]["initialize"]).name} for name in ("teacher", "student")
+    }
+    return {**config, **phases, "teachers": named}
+
+
+def run(sweep: Sweep, out: Path) -> dict[str, str]:
+    """Works through the cells; prints a line for each. Returns states by name.
+
+    Raises:
+      Preempted: somebody asked to stop; the cell at work has saved.
+    """
+    states: dict[str, str] = {}
+    began, worked = time.monotonic(), 0
+    with Preemption().listening():
+        for number, cell in enumerate(sweep.cells, start=1):
+            folder = out / cell.name
+            title = f"[{number}/{len(sweep.cells)}] {cell.name}"
+            try:
+                if finished(sweep, cell, out):
+                    states[cell.name] = "finished"
+                    continue
+            except ValueError as error:
+                states[cell.name] = "failed"
+                print(f"{title}: {error}", flush=True)
+                continue
+            if at_work(folder):
+                states[cell.name] = "elsewhere"
+                print(f"{title}: another process is at it", flush=True)
+                continue
+            print(f"{title}: begins{_left(sweep, out, number, began, worked)}", flush=True)
+            states[cell.name] = _work(sweep, cell, folder)
+            worked += 1
+            print(f"{title}: {states[cell.name]}", flush=True)
+    return states
+
+
+def _left(sweep: Sweep, out: Path, number: int, began: float, worked: int) -> str:
+    """When the rest may be done, by the cells that this process has worked on."""
+    if not worked:
+        return ""
+    open_cells = sum(card_of(out / cell.name, sweep.protocol) is None for cell in sweep.cells[number - 1 :])
+    minutes = (time.monotonic() - began) / worked * open_cells / 60
+    return f"; {open_cells} left, about {minutes:.0f} minutes"
+
+
+def at_work(folder: Path) -> bool:
+    """Whether another process holds the run's folder."""
+    if not is_lock(folder / "lock"):
+        return False
+    try:
+        with hold(folder):
+            return False
+    except ValueError:
+        return True
+
+
+def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
+    """Runs one cell, its output in a log beside its folder."""
+    log = folder.with_name(f"{folder.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "main.py", f"--config={sweep.config}", f"--workdir={folder}"]
+    command += [f"--config.{key}={value}" for key, value in cell.changes.items()]
+    with log.open("a") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            status = process.wait()
+        except (Preempted, KeyboardInterrupt):
+            process.terminate()
+            process.wait()
+            raise
+    if status == EXIT_STATUS:
+        raise Preempted(f"{cell.name} was asked to stop; the same command goes on from what is saved.")
+    if status or not card_of(folder, sweep.protocol):
+        if at_work(folder):  # began between the question and the run
+            return "elsewhere"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
+        return "failed"
+    return "finished"
+
+
+def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed."""
+    for cell in sweep.cells:
+        try:
+            card = finished(sweep, cell, out)
+        except ValueError:  # `run` has told it
+            continue
+        if card is not None:
+            yield (
+                (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")),
+                runs.read_card(card),
+            )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Works through a sweep and prints its table, which is also written to `DIR/table.md`."""
+    accept_all_characters()
+    parser = argparse.ArgumentParser(prog="python -m ltrobust.sweep", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("sweep", type=Path, help="Python file with CONFIG, VARIANTS and AXES")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--table", action="store_true", help="only the table of what is finished")
+    given = parser.parse_args(arguments)
+    try:
+        sweep = read(given.sweep, given.out)
+        states = {} if given.table else run(sweep, given.out)
+    except Preempted as request:
+        print(f"\nltrobust: {request}", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
+    except (ValueError, OSError) as error:
+        sys.exit(f"ltrobust: {error}")
+    axes = [key for key in sweep.cells[0].place if key != "seed"]
+    table = grid.render(("variant", *axes), list(labelled_cards(sweep, given.out)))
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_text(given.out / "table.md", table)
+    print(f"\n{table}")
+    counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
+    if not given.table:
+        print(f"{len(sweep.cells)} cells: {counts}; table: {given.out / 'table.md'}")
+    if "failed" in states.values():
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

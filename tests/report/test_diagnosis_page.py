@@ -1,0 +1,150 @@
+"""The command and the page of a class-wise diagnosis: a card's numbers, text stays text, nothing is overwritten."""
+
+import json
+import shutil
+
+import fabricated
+import pages
+import pytest
+from pages import HOSTILE, Page
+
+from ltrobust.commands import diagnose, report
+
+SECTIONS = [
+    "summary",
+    "classes",
+    "spread",
+    "consistency",
+    "confusion",
+    "homing",
+    "superclasses",
+    "temperature",
+    "norms",
+]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Workdir, card, JSON and page of two networks with hostile class names under `diagnose`."""
+    workdir = tmp_path_factory.mktemp("runs") / "a & <b>"
+    workdir.mkdir()
+    skills = {"teacher/last": 0.6, "student/last": 0.8}
+    card = fabricated.write_run(workdir, protocol="diagnose", names=HOSTILE, skills=skills)
+    stores = [workdir / "verdicts" / f"diagnose-32-{name}-last" for name in ("student", "teacher")]
+    path = diagnose.run(stores, workdir / "diagnosis")
+    return workdir, json.loads(card.read_text()), json.loads(path.with_suffix(".json").read_text()), path
+
+
+@pytest.mark.slow
+def test_the_numbers_are_the_cards(done):
+    _, card, found, _ = done
+    assert [model["name"] for model in found["models"]] == ["student/last", "teacher/last"]
+    for model in found["models"]:
+        network = card["networks"][model["name"]]
+        assert list(model["columns"]) == list(network["columns"])
+        for name, column in network["columns"].items():
+            entry = model["columns"][name]
+            for key in ("correct", "total", "per_class", "overall"):
+                assert entry[key] == column[key], (name, key)
+            assert entry["groups"]["tail_third"]["value"] == column["tail_third"]["value"]
+            for key in ("worst", "worst10"):  # one network has one interval, on whatever page
+                assert entry["spread"][key] == {part: column[key][part] for part in ("value", "low", "high")}
+            assert entry["spread"]["mean"]["value"] == pytest.approx(column["balanced"]["value"])
+            assert entry["spread"]["nsd"]["value"] == pytest.approx(column["nsd"])
+        assert model["columns"]["all_attacks"]["confusion"] == network["confusion"]["all_attacks"]
+        assert model["columns"]["all_attacks"]["thief"] == network["thief"]
+        assert model["related"]["class_norms"]["values"] == network["classifier"]["class_norms"]
+        assert model["verdicts_sha256"] == network["verdicts"]["sha256"]
+
+
+def test_the_page_stands_alone_and_names_are_text(done):
+    page = Page(done[3].read_text())
+    assert not {"script", "link", "iframe", "object", "base", "form"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert attributes["src"].startswith("data:image/png;base64,") if tag == "img" else "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+        assert not [name for name in attributes if name.startswith("on")]
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == SECTIONS
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    for section in ("classes", "confusion", "homing"):
+        for name in HOSTILE[:5]:
+            assert name in page.text[section], section
+    assert "only those of CIFAR-100" in page.text["superclasses"]
+
+
+def test_the_page_has_the_numbers_of_the_json(done):
+    found, page = done[2], Page(done[3].read_text())
+    student, teacher = found["models"]
+    written = [f"{100 * model['columns']['clean']['overall']['value']:.1f}" for model in (student, teacher)]
+    assert [cell.split(" ")[0] for cell in page.row("summary", "all images, %")] == written
+    assert page.row("temperature", "5")[0].startswith(f"{100 * student['temperature'][2]['rate']['value']:.1f} [")
+    pair = next(p for p in student["consistency"] if (p["first"], p["second"]) == ("clean", "pgd20"))
+    column = page.rows["consistency"][0].index("pgd20")
+    assert page.row("consistency", "clean")[column - 1] == f"{pair['spearman']['value']:.2f}"
+    assert page.row("consistency", "pgd20")[0] == f"{pair['kendall']['value']:.2f}"
+
+
+def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritten(done, tmp_path, capsys):
+    workdir, _, found, _ = done
+    diagnose.main([str(workdir), f"--out={tmp_path}", "--column=mim20"])
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("student/last, percent", "Temperature-PGD", "Classifier row length"))
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    one = json.loads(first["diagnosis.json"])
+    assert one["column"] == "mim20"
+    assert one["models"] == found["models"][:1]
+    (tmp_path / "diagnosis.json").unlink()  # a page alone is not overwritten either
+    diagnose.main([str(workdir), f"--out={tmp_path}"])
+    assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis-2.json", "diagnosis-2.html"}
+    assert (tmp_path / "diagnosis.html").read_bytes() == first["diagnosis.html"]
+
+
+def test_the_page_of_the_run_stays_that_of_its_other_evaluations(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "run")
+    fabricated.write_run(tmp_path / "run", names=HOSTILE, skills={"student/last": 0.8})
+    shown, *others = report.gather(tmp_path / "run", cache_dir="").evaluations
+    assert shown.card["protocol"]["name"] == "quick"
+    assert [other.card["protocol"]["name"] for other in others] == ["diagnose"]
+
+
+def test_a_store_of_anybodys_function_lacks_what_it_cannot_have(done, tmp_path):
+    shutil.copytree(done[0] / "verdicts" / "diagnose-32-student-last", tmp_path / "verdicts" / "mine")
+    passport = tmp_path / "verdicts" / "mine" / "passport.json"
+    passport.write_text(json.dumps(json.loads(passport.read_text()) | {"about": {}}))
+    path = diagnose.run([tmp_path / "verdicts" / "mine"], tmp_path / "out")
+    page = Page(path.read_text())
+    assert "mine: no lengths of classifier rows are recorded" in page.text["norms"]
+    assert page.row("homing", "9")
+
+
+def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
+    student = done[0] / "verdicts" / "diagnose-32-student-last"
+
+    def changed(name, **changes):
+        shutil.copytree(student, tmp_path / name)
+        passport = json.loads((student / "passport.json").read_text())
+        (tmp_path / name / "passport.json").write_text(json.dumps(passport | changes))
+        return tmp_path / name
+
+    images = json.loads((student / "passport.json").read_text())["images"]
+    with pytest.raises(ValueError, match="differ in images"):
+        diagnose.diagnose([student, changed("images", images=images | {"sha256": "0"})])
+    with pytest.raises(ValueError, match="differ in threat"):
+        diagnose.diagnose([student, changed("threat", threat={"norm": "l2"})])
+    with pytest.raises(ValueError, match="differ in protocol"):
+        diagnose.diagnose([student, changed("protocol", protocol={"name": "quick"})])
+    with pytest.raises(ValueError, match="given twice"):
+        diagnose.diagnose([student, done[0]])
+    with pytest.raises(SystemExit, match=r"no column 'aa' under attack; there are fgsm, .*all_attacks"):
+        diagnose.main([str(student), "--column=aa"])
+    with pytest.raises(SystemExit, match="not a verdict store, and as a workdir it holds no result card"):
+        diagnose.main([str(tmp_path)])
+    half = changed("half") / "verdicts.jsonl"
+    half.write_bytes(b"".join(half.read_bytes().splitlines(keepends=True)[:2000]))
+    with pytest.raises(SystemExit, match="finish the evaluation"):
+        diagnose.main([str(half.parent)])
+
+
+def test_a_browser_has_nothing_to_complain_of(done, tmp_path):
+    pages.check_in_browser(pages.browser(), done[3], 'id="norms"', tmp_path)

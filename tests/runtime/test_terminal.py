@@ -1,0 +1,50 @@
+"""Progress without a terminal: whole lines with a time, and not one for each update."""
+
+import re
+
+from ltrobust.runtime import terminal
+from ltrobust.training.progress import Progress
+
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+
+
+def test_hundreds_of_updates_are_one_line(capsys):
+    with terminal.bar("decoding", 1000, "images") as progress:
+        for _ in range(1000):
+            progress.update(1)
+    shown = capsys.readouterr().err
+    assert re.fullmatch(STAMP + "decoding: 1,000 of 1,000 images\n", shown)
+
+
+def test_long_work_says_now_and_then_how_far_it_is(capsys, monkeypatch):
+    clock = iter(range(0, 100000, 300))  # five minutes a call
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    with terminal.bar("decoding", 8, "images") as progress:
+        for _ in range(8):
+            progress.update(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 < len(lines) < 8
+    assert lines[-1].endswith("8 of 8 images")
+
+
+def test_a_terminal_has_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "live", lambda: True)
+    with terminal.bar("decoding", 3, "images") as progress:
+        progress.update(3)
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_training_prints_one_plain_line_for_each_epoch(capsys):
+    with Progress("student", 20, 0, 8) as progress:
+        for epoch in (1, 2):
+            for _ in range(5):
+                with progress.dispatch(2):
+                    pass
+            progress.show(f"epoch {epoch}, loss 1.000")
+    shown = capsys.readouterr().err
+    assert "\r" not in shown
+    lines = shown.splitlines()
+    assert re.fullmatch(STAMP + "student: compiling the training step ...", lines[0])
+    assert re.fullmatch(STAMP + "student: 80 of 160 images, epoch 1, loss 1.000", lines[2])
+    assert re.fullmatch(STAMP + "student: 160 of 160 images, epoch 2, loss 1.000", lines[3])
+    assert len(lines) == 4

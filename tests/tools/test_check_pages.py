@@ -1,0 +1,196 @@
+"""The check of this repository's pages: what is out of date is named with what mends it, and nothing else is."""
+
+import json
+import shutil
+
+import pytest
+
+import ltrobust
+from ltrobust.analysis import cards
+from ltrobust.runtime.files import write_json
+from tools import check_pages, design_page, links, speed, study_page, summary
+
+ROOT = check_pages.ROOT
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Pages with generated tables, which are new, beside links to what they are made of."""
+    for page in {*summary.PAGES, speed.PERFORMANCE}:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    for folder in ("results", "benchmarks", "configs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    summary.main(tmp_path)
+    speed.main(tmp_path)
+    return tmp_path
+
+
+def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(copy):
+    assert list(check_pages.tables(copy)) == []
+    for page, marker, command in (
+        ("docs/results.md", "results", summary),
+        ("README.md", "results", summary),
+        ("README.md", "speed", speed),
+        ("docs/performance.md", "results", speed),
+    ):
+        before, begin, rest = (copy / page).read_text().partition(f"<!-- {marker}:begin -->")
+        table, end, after = rest.partition(f"<!-- {marker}:end -->")
+        digit = next(letter for letter in table if letter.isdigit())
+        (copy / page).write_text(before + begin + table.replace(digit, str((int(digit) + 1) % 10), 1) + end + after)
+        (stale,) = check_pages.tables(copy)
+        assert (stale.path, stale.mend) == (page, f"python -m {command.__name__}")
+        command.main(copy)
+        assert list(check_pages.tables(copy)) == []
+
+
+def test_an_edited_table_of_published_numbers_is_found(tmp_path):
+    table = check_pages.published_rows.table()
+    page = summary.inserted("<!-- published:begin --><!-- published:end -->", table, "published")
+    write(tmp_path / "docs" / "reproducing.md", page)
+    assert list(check_pages.published(tmp_path)) == []
+    write(tmp_path / "docs" / "reproducing.md", page.replace("not run", "99.99", 1))
+    (stale,) = check_pages.published(tmp_path)
+    assert stale.mend == "python -m tools.published_rows --write=docs/reproducing.md"
+
+
+def test_arithmetic_of_an_older_network_is_found(tmp_path):
+    path = tmp_path / "benchmarks" / "results" / "floors.json"
+    floors = json.loads((ROOT / "benchmarks" / "results" / "floors.json").read_text())
+    floors["networks"]["resnet18"]["parameters"] += 1
+    write(path, json.dumps(floors))
+    (stale,) = check_pages.arithmetic(tmp_path)
+    assert stale.path == "benchmarks/results/floors.json"
+
+
+def test_cards_with_missing_fields_edited_checkouts_or_some_images_only_are_found(tmp_path):
+    card = {"training": {"student": {"software": {"commit": "0" * 40}}}, "data": {"evaluated": 9, "test_images": 9}}
+    card = dict.fromkeys(cards.REQUIRED, 0) | card
+    some = card | {"data": {"evaluated": 8, "test_images": 9}}
+    edited = {"software": {"commit": "0" * 40 + "+changes"}}
+    results = tmp_path / "results"
+    for name, content in {
+        "a/good.json": card,
+        "a/lacks.json": {name: value for name, value in card.items() if name != "threat"},
+        "a/some.json": some,
+        "a/edited.json": card | {"training": {"student": edited}},
+        "sweeps/a/some.json": some,
+        f"{summary.AGREEMENT}/edited.json": edited,
+        f"{summary.DIAGNOSIS}/good.json": {"software": {"commit": "0" * 40}},
+    }.items():
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(results / name, content)
+    found = {stale.path: stale.fault for stale in check_pages.committed_cards(tmp_path)}
+    assert found == {
+        "results/a/lacks.json": "the card lacks threat",
+        "results/a/some.json": "the card is of 8 of 9 test images",
+        "results/a/edited.json": "student is from an edited checkout",
+        f"results/{summary.AGREEMENT}/edited.json": "it is from an edited checkout",
+    }
+
+
+def test_a_row_of_the_study_that_is_not_the_cards_is_found(copy):
+    rows = {row: list(cells) for row, cells in study_page.expected(copy).items()}
+    assert len(rows) == 9
+    assert [len(cells) for cells in rows.values()] == [6] * 6 + [2] * 3
+    page = "".join(f"| {row} | {' | '.join(cells)} |\n" for row, cells in rows.items())
+    write(copy / study_page.PAGE, page)
+    assert list(check_pages.study(copy)) == []
+    write(copy / study_page.PAGE, page.replace(f"| AT-BSL | {rows['AT-BSL'][0]}", "| AT-BSL | 99.9 [99.0, 100.0]"))
+    (stale,) = check_pages.study(copy)
+    assert stale.fault == "the row `AT-BSL` is not that of the cards"
+    assert rows["AT-BSL"][0] in stale.mend
+
+
+def test_a_notebook_with_outputs_or_equal_ids_is_found(tmp_path):
+    cell = {"cell_type": "code", "id": "a", "outputs": [], "execution_count": None}
+    path = tmp_path / "examples" / "tutorial.ipynb"
+    for cells, faults in (
+        ([cell, {"cell_type": "markdown", "id": "b"}], []),
+        ([cell | {"execution_count": 1}], ["cells have outputs"]),
+        ([cell | {"outputs": ["1"]}, cell], ["cells have outputs", "two cells have one id"]),
+    ):
+        write(path, json.dumps({"cells": cells}))
+        assert [stale.fault for stale in check_pages.notebook(tmp_path)] == faults
+
+
+def test_another_version_is_found(tmp_path):
+    for version, pages in ((ltrobust.__version__, []), ("0.0.9", ["CITATION.cff", "CHANGELOG.md"])):
+        write(tmp_path / "CITATION.cff", f"title: x\nversion: {version}\n")
+        write(tmp_path / "CHANGELOG.md", f"# Changes\n\n## {version} (not released)\n")
+        assert [stale.path for stale in check_pages.version(tmp_path)] == pages
+
+
+def test_a_configuration_without_its_command_is_found(tmp_path):
+    write(tmp_path / "configs" / "default.py", '"""Every key."""\n')
+    write(tmp_path / "configs" / "good.py", '"""Digits.\n\n    python main.py --config=configs/good.py\n"""\n')
+    write(tmp_path / "configs" / "bad.py", '"""Digits.\n\n    python main.py --config=configs/good.py\n"""\n')
+    assert [stale.path for stale in check_pages.configurations(tmp_path)] == ["configs/bad.py"]
+
+
+LAYERS = "ALLOWED = {'data': {'data', 'names'}, 'names': set()}\nWITHOUT_JAX = ('names.py', 'reporting')\n"
+DESIGN = """`data/cache.py` and `names.py`.
+
+## Direction of dependencies
+
+| room | may import |
+|---|---|
+| `data` | `names` |
+| `names` | nothing |
+
+`names.py` and
+`reporting/` import no JAX.
+
+## Next
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mend"),
+    [
+        ("", "", None),
+        ("`data/cache.py`", "", "add a line to one of its two tables of files"),
+        ("| `data` | `names` |", "| `data` | nothing |", "write: names"),
+        ("| `names` | nothing |", "| `names` | `data` |", "write: nothing"),
+        ("| `names` | nothing |\n", "", "write: nothing"),
+        ("`names.py` and\n", "", "add or remove: names.py"),
+        ("`reporting/` import", "`reporting/`, `data/cache.py` import", "add or remove: data/cache.py"),
+    ],
+)
+def test_files_and_layers_that_the_design_page_lacks_are_found(tmp_path, old, new, mend):
+    for name in ("names.py", "data/__init__.py", "data/cache.py", "models/resnet.py"):
+        write(tmp_path / "ltrobust" / name, "")
+    write(tmp_path / design_page.LAYERS, LAYERS)
+    write(tmp_path / design_page.PAGE, DESIGN.replace(old, new, 1))
+    assert [stale.mend for stale in check_pages.design(tmp_path)] == ([mend] if mend else [])
+
+
+def test_links_and_paths_that_lead_nowhere_are_found(tmp_path):
+    write(tmp_path / "docs" / "other.md", "# A title, and `code`\n\n```\n# no title\n[a](no.md)\n```\n")
+    write(tmp_path / "ltrobust" / "here.py", "")
+    write(
+        tmp_path / "README.md",
+        "[a](docs/other.md) [b](docs/other.md#a-title-and-code) [c](https://example.org/x) [d](#here)\n"
+        "`ltrobust/here.py` `configs/NAME.py` `docs/*.md` ![f](docs/gone.png)\n"
+        "[e](docs/other.md#no-title)\n[g](docs/gone.md)\n`ltrobust/gone.py`\n\n## Here\n",
+    )
+    assert list(links.dead(tmp_path)) == [
+        ("README.md", "docs/gone.png"),
+        ("README.md", "docs/other.md#no-title"),
+        ("README.md", "docs/gone.md"),
+        ("README.md", "ltrobust/gone.py"),
+    ]
+
+
+def test_the_command_prints_every_fault_and_ends_with_status_1(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "README.md", "[a](gone.md)\n")
+    monkeypatch.setattr(check_pages, "CHECKS", (check_pages.targets,))
+    assert check_pages.main(tmp_path) == 1
+    assert "README.md: `gone.md` leads nowhere." in capsys.readouterr().out
+    write(tmp_path / "README.md", "no link\n")
+    assert check_pages.main(tmp_path) == 0

@@ -1,0 +1,169 @@
+"""Tables over cards: rows, differences paired by seed, and numbers over seeds that are the textbook's."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ltrobust.analysis import cards
+from ltrobust.report import gradients, grid, numbers
+from ltrobust.runtime.files import write_json
+from tools import summary
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_what_igdm_changes_is_paired_by_seed(tmp_path):
+    for variant, cosines in (("ard", (0.5, 0.6)), ("ard+igdm", (0.6, 0.8))):
+        for seed, cosine in enumerate(cosines):
+            measured = {"cosine": {"value": cosine}, "distance": {"value": 0.4}, "student_remainder": {"value": 0.03}}
+            write_json(tmp_path / f"{variant}-seed{seed}.json", measured)
+    text = gradients.render(tmp_path)
+    (line,) = [line for line in text.splitlines() if line.startswith("| ard+igdm minus ard |")]
+    assert line.split(" | ")[2] == numbers.over_seeds([0.1, 0.2], unit=1.0, digits=3)
+    assert line.split(" | ")[2].startswith("0.150 ± 0.071 [")
+    (tmp_path / "ard-seed1.json").unlink()
+    with pytest.raises(ValueError, match="one seed of ard;"):
+        gradients.render(tmp_path)
+
+
+def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
+    folder = tmp_path / "results" / "sweeps" / "small"
+    folder.mkdir(parents=True)
+    committed = ROOT / "results" / "digits"
+    for seed in (0, 1):
+        for variant, source in (("at_bsl+awp", "at_bsl"), ("self_distillation", "self_distillation")):
+            card = json.loads((committed / f"{source}-seed{seed}.json").read_text())
+            card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
+            card["data"]["test_images"] = 1000
+            (folder / f"{variant}-seed{seed}.json").write_text(json.dumps(card))
+    text = summary.sweeps(tmp_path)
+    assert "## small" in text
+    assert "4 runs: digits" in text
+    assert "797 of 1000 test images" in text
+    values = [
+        json.loads((committed / f"at_bsl-seed{seed}.json").read_text())["networks"]["student/last"]["columns"]
+        for seed in (0, 1)
+    ]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| at_bsl+awp")]
+    assert rows[0][1] == "2"
+    assert rows[0][2] == numbers.over_seeds([value["clean"]["overall"]["value"] for value in values])
+    # Differences to the baseline are paired by seed; with the variant under its name the table has them.
+    for path in sorted(folder.glob("at_bsl+awp*")):
+        path.rename(folder / path.name.replace("at_bsl+awp", summary.BASELINE))
+    (line,) = [line for line in summary.sweeps(tmp_path).splitlines() if line.startswith("| self_distillation minus")]
+    _, seeds, clean, *_ = line.split(" | ")
+    other = [
+        json.loads((committed / f"self_distillation-seed{seed}.json").read_text())["networks"]["student/last"][
+            "columns"
+        ]
+        for seed in (0, 1)
+    ]
+    paired = [
+        a["clean"]["overall"]["value"] - b["clean"]["overall"]["value"] for a, b in zip(other, values, strict=True)
+    ]
+    assert (seeds, clean) == ("2", numbers.over_seeds(paired))
+    # Another place on the axes has tables and differences of its own.
+    for path in folder.glob("*.json"):
+        other = json.loads(path.read_text())
+        other["data"]["imbalance_ratio"] = 50.0
+        path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")).write_text(json.dumps(other))
+    for half in summary.sweeps(tmp_path).split("digits, imbalance ratio 50 "):
+        assert line in half.splitlines()
+    # Rows of one table are of one kind.
+    card["threat"]["radius"] = 4.0
+    (folder / "self_distillation-seed1.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=r"self_distillation-seed1\.json was not evaluated as"):
+        summary.sweeps(tmp_path)
+    # The tables of single configurations do not take a sweep for one of them.
+    assert summary.results(tmp_path) == ""
+
+
+def test_who_gains_where_is_held_against_another_seed_of_the_reference():
+    rng = np.random.default_rng(0)
+    base = {seed: rng.uniform(0.3, 0.6, 5) for seed in (0, 1, 2)}
+    gain = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    made = {
+        "base": lambda seed: base[seed],
+        "reference": lambda seed: base[seed] + gain,
+        "opposite": lambda seed: base[seed] - 0.5 * gain,
+        "shift": lambda seed: base[seed] + 0.01,
+        # Its gains have another order in each seed; with itself of the same seed it would agree.
+        "turning": lambda seed: base[seed] + np.roll(gain, seed),
+    }
+    cards = [
+        (
+            variant,
+            {
+                "config": {"seed": seed},
+                "data": {"class_names": list("abcde")},
+                "networks": {"student/last": {"columns": {"pgd20": {"per_class": [{"value": v} for v in of(seed)]}}}},
+            },
+        )
+        for variant, of in made.items()
+        for seed in base
+    ]
+    rows = {line.split(" | ")[0][2:]: line[2:-2].split(" | ") for line in _gains(cards)}
+    assert list(rows) == ["reference", "opposite", "shift", "turning"]
+    assert rows["reference"][1:] == ["-20.0", "-10.0", "+0.0", "+10.0", "+20.0", "1.00 [1.00, 1.00]"]
+    assert rows["opposite"][1:] == ["+10.0", "+5.0", "+0.0", "-5.0", "-10.0", "-1.00 [-1.00, -1.00]"]
+    assert rows["shift"][-1] == "-"
+    found = [stats.spearmanr(np.roll(gain, turn), gain).statistic for turn in range(3)]
+    assert rows["turning"][-1] == f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+    # Without a second seed that all have, without the baseline: nothing.
+    assert grid.render_gains([card for card in cards if card[1]["config"]["seed"] < 1], "base", "reference") == ""
+    assert grid.render_gains(cards[3:], "base", "reference") == ""
+    assert grid.render_gains([], "base", "reference") == ""
+
+
+def _gains(cards):
+    """The table's rows of numbers."""
+    return grid.render_gains(cards, "base", "reference").splitlines()[4:]
+
+
+def test_over_seeds_is_mean_deviation_and_t_interval():
+    # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
+    assert numbers.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
+    assert numbers.one_run({"value": 0.25, "low": 0.2, "high": 0.3125}) == "25.00 [20.00, 31.25]"
+
+
+def test_a_page_without_markers_is_refused():
+    with pytest.raises(ValueError, match="once each"):
+        summary.inserted("text", "block")
+
+
+def test_json_keeps_numbers_on_one_line_and_loses_nothing(tmp_path):
+    card = json.loads((ROOT / "results" / "digits" / "at_bsl-seed0.json").read_text())
+    write_json(tmp_path / "card.json", card)
+    text = (tmp_path / "card.json").read_text()
+    assert json.loads(text) == card
+    assert '"correct": [' in text
+    assert len(text) < 0.85 * len(json.dumps(card, indent=1, sort_keys=True))
+    odd = {"b": [[], {}, [1, [2.5, None]], {"é": "a\n"}], "a": (1, True), "c": math.nan, "d": {}}
+    write_json(tmp_path / "odd.json", odd)
+    expected = {"b": [[], {}, [1, [2.5, None]], {"é": "a\n"}], "a": [1, True], "c": None, "d": {}}
+    assert json.loads((tmp_path / "odd.json").read_text()) == expected
+    write_json(tmp_path / "plain.json", [])
+    assert (tmp_path / "plain.json").read_text() == "[]\n"
+
+
+def test_cards_are_never_overwritten_and_never_incomplete(tmp_path):
+    card = dict.fromkeys(cards.REQUIRED, float("nan")) | {"data": {}, "networks": {}}
+    first, second = cards.write(tmp_path, "quick", card), cards.write(tmp_path, "quick", card)
+    assert (first.name, second.name) == ("quick.json", "quick-2.json")
+    assert "NaN" not in first.read_text()
+    del card["threat"]
+    with pytest.raises(ValueError, match="lacks threat"):
+        cards.write(tmp_path, "quick", card)
+
+
+def test_the_command_on_a_card_names_no_folder(monkeypatch):
+    words = ["/home/someone/main.py", "--config=configs/digits.py", "--workdir=/home/x", "--config.data.dir=/home/y"]
+    monkeypatch.setattr("sys.argv", words)
+    assert cards.command() == "main.py --config=configs/digits.py"
+    words = ["/home/someone/class_logit_offset.py", "--run", "/home/x", "--norm-equalise", "1", "--out=/home/y"]
+    monkeypatch.setattr("sys.argv", words)
+    assert cards.command() == "class_logit_offset.py --norm-equalise 1"

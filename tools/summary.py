@@ -1,0 +1,198 @@
+"""Tables for README and docs, made from committed cards alone, between markers. No JAX.
+
+python -m tools.summary        rewrites the tables in README.md and docs/
+python -m tools.check_pages                 names the pages that are older than the cards
+"""
+
+import collections
+import json
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ltrobust.analysis.cards import read as read_card
+from ltrobust.report import diagnosis, gradients, grid
+from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
+
+# Of `results/`: the folder of the folders of sweeps.
+SWEEPS = "sweeps"
+AGREEMENT = "agreement"
+DIAGNOSIS = "diagnosis"  # what `ltrobust.commands.diagnose` wrote
+# What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
+# with class counts in its loss.
+BASELINE, COUNTING = "pgd_at", "at_bsl"
+# Whose gains by class the others' are held against: distillation from the balanced teacher.
+REFERENCE = "self_distillation"
+
+
+def load(folder: Path) -> list[dict[str, Any]]:
+    """The cards in a folder, by name."""
+    return [read_card(path) for path in sorted(folder.glob("*.json"))]
+
+
+def network_table(cards: Sequence[Mapping[str, Any]], wanted: Collection[str] | None = None) -> str:
+    """Markdown: one row per student's method and network (None: all), numbers over seeds."""
+    groups: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
+    for card in cards:
+        for name in card["networks"] if wanted is None else wanted:
+            network = card["networks"][name]
+            groups[card["config"]["student"]["method"], name][card["config"]["seed"]] = network
+    rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
+    for (method, name), networks in sorted(groups.items()):
+        found = [[network["columns"][c][v] for network in networks.values()] for _, c, v in NUMBERS]
+        several = len(networks) > 1
+        cells = [over_seeds([e["value"] for e in es]) if several else one_run(es[0]) for es in found]
+        rows.append([method, name, str(len(networks)), *cells])
+    return markdown(rows)
+
+
+def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str, network: str) -> str:
+    """Markdown: `first` minus `second` by method, for one network, paired by training seed."""
+    by_method: dict[str, dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
+    for card in cards:
+        by_method[card["config"]["student"]["method"]][card["config"]["seed"]] = card["networks"][network]["columns"]
+    seeds = sorted(by_method[first].keys() & by_method[second].keys())
+    rows = [["difference", "seeds", *(title for title, _, _ in NUMBERS)]]
+    differences = [
+        over_seeds([by_method[first][s][c][v]["value"] - by_method[second][s][c][v]["value"] for s in seeds])
+        for _, c, v in NUMBERS
+    ]
+    rows.append([f"{first} minus {second}, {network}", str(len(seeds)), *differences])
+    return markdown(rows)
+
+
+def results(root: Path, networks: Collection[str] | None = None) -> str:
+    """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
+    parts = []
+    folders = [
+        path
+        for path in (root / "results").iterdir()
+        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)
+    ]
+    for folder in sorted(folders):
+        cards = load(folder)
+        parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
+        parts.append(network_table(cards, networks))
+        if {c["config"]["student"]["method"] for c in cards} >= {"self_distillation", "at_bsl"}:
+            parts.append(difference_table(cards, "self_distillation", "at_bsl", "student/last"))
+    return "\n".join(parts)
+
+
+def short(root: Path) -> str:
+    """`results` of the students' last weights alone."""
+    return results(root, (grid.LAST,))
+
+
+def sweeps(root: Path) -> str:
+    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, then differences.
+
+    A card's file is named as the sweep names its cell, `at_bsl-imbalance_ratio50.0-seed0`: the variant, the place on
+    the axes, each of which has tables of its own, and the seed.
+
+    Raises:
+      ValueError: cards of one sweep that differ in data set, test images, protocol or threat (names the card).
+    """
+    parts = []
+    folder = root / "results" / SWEEPS
+    for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
+        paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
+        cards = [read_card(path) for path in paths]
+        places: dict[str, list[tuple[str, dict[str, Any]]]] = collections.defaultdict(list)
+        for path, card in zip(paths, cards, strict=True):
+            if _shared(card) != _shared(cards[0]):
+                raise ValueError(
+                    f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
+                    "cards of one sweep have the same data set, test images, protocol and threat."
+                )
+            variant, _, place = path.stem.split("-seed")[0].partition("-")
+            places[place].append((variant, card))
+        parts.append(f"## {sweep.name}\n")
+        for _, group in sorted(places.items(), key=lambda item: item[1][0][1]["data"]["imbalance_ratio"]):
+            described = _described([card for _, card in group])
+            parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
+            parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
+            parts.append(grid.render_differences(group, BASELINE))
+            parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
+            parts.append(grid.render_gains(group, BASELINE, REFERENCE))
+        if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
+            parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
+            parts.append(gradients.render(alike))
+    return "\n".join(parts) or "No sweep has cards here yet.\n"
+
+
+def diagnoses(root: Path) -> str:
+    """Each diagnosis in `results/diagnosis/` as the terminal shows it, and what it is of."""
+    parts = []
+    for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
+        found = json.loads(path.read_text())
+        # JSON on disk has sorted keys; the terminal shows columns in the protocol's order.
+        attacks, combined = found["protocol"]["attacks"], found["protocol"]["combined"]
+        columns = ["clean", *(attack["name"] for attack in attacks), *(name for name, _ in combined)]
+        for model in found["models"]:
+            model["columns"] = {column: model["columns"][column] for column in columns}
+        threat, names = found["threat"], ", ".join(model["name"] for model in found["models"])
+        about = (
+            f"{names}; {threat['norm']} {threat['radius']:g}/255, {found['images']['number']} test images, protocol "
+            f"`{found['protocol']['name']}`; written at commit {found['software']['commit'][:12]}."
+        )
+        parts.append(f"## {path.stem}\n\n{about}\n\n```text\n{diagnosis.text(found)}\n```\n")
+    return "\n".join(parts) or "No diagnosis is here yet.\n"
+
+
+def _shared(card: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What cards of one table have in common."""
+    data, threat = card["data"], card["threat"]
+    protocol = card["protocol"]["name"]
+    return data["name"], data["test_labels_sha256"][:8], protocol, threat["norm"], threat["radius"]
+
+
+def _described(cards: Sequence[Mapping[str, Any]]) -> str:
+    """What the numbers of a table depend on."""
+    card = cards[0]
+    data, threat = card["data"], card["threat"]
+    devices = sorted({f"{c['numerics']['device']} ({c['numerics']['backend']})" for c in cards})
+    commits = sorted({run["software"]["commit"][:12] for c in cards for run in c["training"].values()})
+    tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
+    some = data["evaluated"] < data["test_images"]
+    images = f"{data['evaluated']} of {data['test_images']}" if some else f"all {data['evaluated']}"
+    return (
+        f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g} "
+        f"({sum(data['class_counts'])} training images), {card['model']['name']} "
+        f"({card['model']['parameters']:,} parameters), {threat['norm']} {threat['radius']:g}/255, "
+        f"{images} test images, protocol `{card['protocol']['name']}`; device {', '.join(devices)}; "
+        f"trained at commit {', '.join(commits)}. Percent; tail: the last {tail} classes."
+    )
+
+
+def inserted(text: str, block: str, name: str = "results") -> str:
+    """The text with the block between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+
+    Raises:
+      ValueError: the text lacks the markers.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page must hold {begin} and {end} once each.")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+# Page -> what stands between its markers.
+PAGES: dict[str, Callable[[Path], str]] = {
+    "README.md": short,
+    "docs/reproducing.md": results,
+    "docs/results.md": sweeps,
+    "docs/classes.md": diagnoses,
+}
+
+
+def main(root: Path) -> None:
+    """Rewrites the tables of the pages under `root`."""
+    for name, block in PAGES.items():
+        page = root / name
+        page.write_text(inserted(page.read_text(), block(root)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
