@@ -30,7 +30,7 @@ from ltrobust import experiment, models
 from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.data import batches, sources
-from ltrobust.data.splits import first_of_each_class
+from ltrobust.data.run_data import first_of_each_class
 from ltrobust.runtime.files import read_json
 from ltrobust.training import phases
 from ltrobust.training.checkpoints import Checkpoints

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from configs import default
 from ltrobust import models
 from ltrobust.data import batches, longtail
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import Examples, RunData
 from ltrobust.methods import CLEAN_TEACHER, TEACHER, Teacher
 from ltrobust.training import devices, phases, placement, steps
 from ltrobust.training.state import TrainState
@@ -42,7 +42,7 @@ def image_shape(network: str) -> tuple[int, int, int]:
     return (8, 8, 1) if network == "small_resnet" else (32, 32, 3)
 
 
-def drawn_splits(config: Any, number: int) -> Splits:
+def drawn_run_data(config: Any, number: int) -> RunData:
     """At least so many images of drawn pixels, with long-tailed labels of ten classes, and no validation part."""
     generator = np.random.RandomState(0)
     shape = image_shape(config.model.name)
@@ -51,7 +51,7 @@ def drawn_splits(config: Any, number: int) -> Splits:
     labels = np.repeat(np.arange(CLASSES), counts)
     images = generator.randint(0, 256, (len(labels), *shape)).astype(np.uint8)
     names = tuple(str(name) for name in range(CLASSES))
-    return Splits(images, labels, images[:0], labels[:0], names, {}, ())
+    return RunData(Examples(images, labels), Examples(images[:0], labels[:0]), names)
 
 
 @dataclasses.dataclass
@@ -91,10 +91,10 @@ def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) ->
     `steps_at_once` is the length of the order array: the most steps of one dispatch.
     """
     mesh = devices.make_mesh(jax.devices()[:1]) if mesh is None else mesh
-    splits = drawn_splits(config, max(512, steps_at_once * config.student.batch_size))
-    phase = phases.make_phase(config, "student", splits, mesh)
-    state, _ = placement.first_state(phase, splits, mesh)
-    inputs = placement.make_inputs(phase, splits, mesh, _teachers(config, phase))
+    run_data = drawn_run_data(config, max(512, steps_at_once * config.student.batch_size))
+    phase = phases.make_phase(config, "student", run_data, mesh)
+    state, _ = placement.first_state(phase, run_data, mesh)
+    inputs = placement.make_inputs(phase, run_data, mesh, _teachers(config, phase))
     order = placement.make_order(phase, 0, steps_at_once, mesh, capacity=steps_at_once)
     return Training(phase, mesh, inputs, state, order)
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
 from ltrobust.data import identity, longtail, overlap, sources
-from ltrobust.data.splits import Splits, describe
+from ltrobust.data.run_data import RunData, describe
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.runtime import ambient
@@ -33,13 +33,13 @@ def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **of_phases, **groups, "teachers": teachers}
 
 
-def describe_selection(networks: Collection[str], splits: Splits) -> str:
+def describe_selection(networks: Collection[str], run_data: RunData) -> str:
     """The card's `selection_rule`: of the selected weights, or that there are none."""
     if any(name.endswith("/selected") for name in networks):
         return SELECTION_RULE
-    if len(splits.validation_labels) == 0:
+    if len(run_data.validation.labels) == 0:
         return "no weights (no validation part)"
-    return f"no weights (fewest validation images of a class: {splits.validation_counts.min()})"
+    return f"no weights (fewest validation images of a class: {run_data.validation_counts.min()})"
 
 
 def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
@@ -80,41 +80,41 @@ def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
     }
 
 
-def find_overlaps(splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """Compares what is trained on, validated on and evaluated (`overlap.describe`); warnings go to the log."""
-    positions = {"training": splits.positions, "validation": splits.validation_positions, "test": ids}
-    labels = {"training": splits.labels, "validation": splits.validation_labels, "test": test.labels[ids]}
+    positions = {"training": run_data.training.positions, "validation": run_data.validation.positions, "test": ids}
+    labels = {"training": run_data.training.labels, "validation": run_data.validation.labels, "test": test.labels[ids]}
 
     def names(part: str, rows: np.ndarray) -> list[str]:
         split = "test" if part == "test" else "train"
-        files = test.names if part == "test" else splits.names
+        files = test.names if part == "test" else run_data.names
         return sources.image_names(
-            split, positions[part][rows], labels[part][rows], class_names=splits.class_names, files=files
+            split, positions[part][rows], labels[part][rows], class_names=run_data.class_names, files=files
         )
 
     found = overlap.describe(
-        {"training": splits.images, "validation": splits.validation_images, "test": test.images[ids]},
+        {"training": run_data.training.images, "validation": run_data.validation.images, "test": test.images[ids]},
         labels,
         names,
-        official={splits.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
+        official={run_data.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
     )
     for sentence in found["warnings"]:
         logging.warning("%s.", sentence)
     return found
 
 
-def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def describe_data(config: Any, run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
     """The card's part on the data."""
-    totals = np.bincount(test.labels[ids], minlength=splits.num_classes)
-    chosen = splits.class_counts + np.bincount(splits.validation_labels, minlength=splits.num_classes)
+    totals = np.bincount(test.labels[ids], minlength=run_data.num_classes)
+    chosen = run_data.class_counts + np.bincount(run_data.validation.labels, minlength=run_data.num_classes)
     return {
-        **describe(splits),
+        **describe(run_data),
         "name": config.data.name,
         # Where all images are kept, the ratio is what the data have.
         "imbalance_ratio": config.data.imbalance_ratio or float(chosen.max() / chosen.min()),
         "profile": config.data.profile,
         "split_seed": config.data.split_seed,
-        "class_names": list(splits.class_names),
+        "class_names": list(run_data.class_names),
         "test_images": len(test.labels),
         "evaluated": len(ids),
         "test_balanced": bool(totals.min() == totals.max()),
@@ -122,7 +122,7 @@ def describe_data(config: Any, splits: Splits, test: sources.Split, ids: np.ndar
         "test_images_sha256": test.fingerprint,
         "test_claim": test.claim,
         "test_notes": list(test.notes),
-        **({"files": {"train": dict(splits.files), "test": dict(test.files)}} if test.files else {}),
+        **({"files": {"train": dict(run_data.files), "test": dict(test.files)}} if test.files else {}),
     }
 
 

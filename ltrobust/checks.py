@@ -11,7 +11,7 @@ from absl import logging
 from etils import epath
 
 from ltrobust.analysis import cards
-from ltrobust.data.splits import Splits, other_images
+from ltrobust.data.run_data import RunData, other_images
 from ltrobust.evaluation import protocols
 from ltrobust.methods import TEACHER
 from ltrobust.runtime import processes
@@ -63,17 +63,17 @@ def phases_to_run(config: Any) -> list[str]:
     return ["teacher", "student"]
 
 
-def warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], splits: Splits) -> None:
+def warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], run_data: RunData) -> None:
     """Says which phases select no weights although there is a validation part."""
     for name, phase in planned.items():
-        if len(splits.validation_labels) and not phase.selects:
+        if len(run_data.validation.labels) and not phase.selects:
             logging.warning(
                 "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
-                *(name, splits.validation_counts.min(), name, config[name].selection_floor),
+                *(name, run_data.validation_counts.min(), name, config[name].selection_floor),
             )
 
 
-def same_start(config: Any, splits: Splits) -> None:
+def same_start(config: Any, run_data: RunData) -> None:
     """Refuses processes of other settings, programs or images than the first one's."""
     if not processes.several():
         return
@@ -82,7 +82,7 @@ def same_start(config: Any, splits: Splits) -> None:
         f"value of {key}": value for key, value in workdirs.flatten(workdirs.plain(config)).items() if key not in local
     }
     processes.check_same({"software": cards.software()} | values, "start all of them with the same version and flags.")
-    processes.check_same({"training or validation part": splits.fingerprints["pixels"]}, SAME_DATA)
+    processes.check_same({"training or validation part": run_data.fingerprints["pixels"]}, SAME_DATA)
 
 
 def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
@@ -96,9 +96,9 @@ def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
         )
 
 
-def same_images(about: Mapping[str, Any], splits: Splits, folder: epath.Path) -> None:
+def same_images(about: Mapping[str, Any], run_data: RunData, folder: epath.Path) -> None:
     """Refuses a checkpoint that was trained on other images than those found now."""
-    there, here = about["data"]["fingerprints"], splits.fingerprints
+    there, here = about["data"]["fingerprints"], run_data.fingerprints
     if differing := other_images(there, here):
         part = differing[0]
         title = "training part" if part == "train" else f"part {part!r}"

@@ -18,7 +18,7 @@ from ltrobust import card_parts, checks, models, results
 from ltrobust.analysis import cards
 from ltrobust.commands import diagnose as diagnoses
 from ltrobust.data import longtail, sources
-from ltrobust.data.splits import Splits, describe, make_splits
+from ltrobust.data.run_data import RunData, describe, make_run_data
 from ltrobust.methods import TEACHER, Teacher, decision_rule
 from ltrobust.runtime import ambient, processes
 from ltrobust.runtime import workdir as workdirs
@@ -43,13 +43,13 @@ class Trained:
     Attributes:
       networks: by name, such as `student/last`.
       training: phase -> the card's part on how it was trained.
-      splits: the training and validation parts.
+      run_data: the training and validation parts.
       mesh: the devices.
     """
 
     networks: dict[str, results.Network]
     training: dict[str, Any]
-    splits: Splits
+    run_data: RunData
     mesh: Mesh
 
 
@@ -81,8 +81,8 @@ def fit(config: Any, workdir: Path, preemption: Preemption | None = None, *, ado
 
 def report(config: Any, workdir: Path, name: str, trained: Trained, began: float) -> Path:
     """Evaluates trained networks under the configuration's `eval` and writes the card `name`. Returns its path."""
-    networks, training, splits, mesh = trained.networks, trained.training, trained.splits, trained.mesh
-    return results.report(config, workdirs.plain(config), workdir, name, splits, networks, training, mesh, began)
+    networks, training, run_data, mesh = trained.networks, trained.training, trained.run_data, trained.mesh
+    return results.report(config, workdirs.plain(config), workdir, name, run_data, networks, training, mesh, began)
 
 
 @contextlib.contextmanager
@@ -93,14 +93,14 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None, adopt: 
         ambient.check()
         checks.settings(config)
         wanted = checks.phases_to_run(config)
-        splits = load_splits(config)
-        planned = {name: phases.make_phase(config, name, splits, mesh) for name in wanted}
-        checks.warn_of_no_selection(config, planned, splits)
+        run_data = load_run_data(config)
+        planned = {name: phases.make_phase(config, name, run_data, mesh) for name in wanted}
+        checks.warn_of_no_selection(config, planned, run_data)
     used = [name for name in teachers.outside(config) if name in planned["student"].settings.method.teachers]
-    shape, platform = splits.images.shape[1:], devices.platform(mesh)
-    known = teachers.load(config, used, num_classes=splits.num_classes, image_shape=shape, platform=platform)
-    starts = initial.load(config, planned, checkpoint_folder(config, workdir), splits)
-    checks.same_start(config, splits)
+    shape, platform = run_data.image_shape, devices.platform(mesh)
+    known = teachers.load(config, used, num_classes=run_data.num_classes, image_shape=shape, platform=platform)
+    starts = initial.load(config, planned, checkpoint_folder(config, workdir), run_data)
+    checks.same_start(config, run_data)
     with contextlib.ExitStack() as held:
         with processes.all_or_none():
             if processes.first():
@@ -112,10 +112,10 @@ def _training(config: Any, workdir: Path, preemption: Preemption | None, adopt: 
         preemption = preemption or Preemption()
         # One process alone may stop where it is; several have to agree first.
         with preemption.waiting() if processes.several() else contextlib.nullcontext():
-            networks, training = _run_phases(config, workdir, planned, known, starts, splits, mesh, preemption)
+            networks, training = _run_phases(config, workdir, planned, known, starts, run_data, mesh, preemption)
             if processes.several() and any(processes.gather(preemption.requested)):
                 raise Preempted("stopped after training; the same command resumes from there.")
-        yield Trained(networks, training, splits, mesh)
+        yield Trained(networks, training, run_data, mesh)
 
 
 def _run_phases(
@@ -124,7 +124,7 @@ def _run_phases(
     planned: Mapping[str, phases.Phase],
     known: dict[str, teachers.Known],
     starts: Mapping[str, initial.Initial],
-    splits: Splits,
+    run_data: RunData,
     mesh: Mesh,
     preemption: Preemption,
 ) -> tuple[dict[str, results.Network], dict[str, Any]]:
@@ -135,16 +135,16 @@ def _run_phases(
     evaluator_of = functools.cache(
         lambda head, rule: results.make_network_evaluator(
             config,
-            splits.num_classes,
+            run_data.num_classes,
             mesh,
             head=head,
             rule=rule,
             protocol="validation",
-            images=len(splits.validation_labels),
+            images=len(run_data.validation.labels),
             seed=config.seed,
         )
     )
-    about = {"config": workdirs.plain(config), "data": describe(splits), "software": cards.software()}
+    about = {"config": workdirs.plain(config), "data": describe(run_data), "software": cards.software()}
     networks: dict[str, results.Network] = {}
     training: dict[str, Any] = {}
     for name, phase in planned.items():
@@ -164,7 +164,7 @@ def _run_phases(
             if checkpoints.latest() is not None:
                 check_phase(checkpoints.about(), folder, name)
                 checks.same_run(checkpoints.about(), config, folder)
-                checks.same_images(checkpoints.about(), splits, folder)
+                checks.same_images(checkpoints.about(), run_data, folder)
                 checks.same_teachers(checkpoints.about(), taught, folder)
                 began_from = checkpoints.about().get("initial")
             services = Services(
@@ -186,12 +186,12 @@ def _run_phases(
                 record=records.write,
                 preemption=preemption,
             )
-            state, selection = run_phase(phase, splits, mesh=mesh, teachers=needed, initial=warm, services=services)
+            state, selection = run_phase(phase, run_data, mesh=mesh, teachers=needed, initial=warm, services=services)
             training[name] = card_parts.describe_training(checkpoints.about())
         named = _named(name, state.weights, selection, state.averaged)
         networks |= {key: results.Network(weights, head, phase.rule) for key, weights in named.items()}
         if name == "teacher":
-            frozen = phases.make_module(config, splits.num_classes, head=head, platform=devices.platform(mesh))
+            frozen = phases.make_module(config, run_data.num_classes, head=head, platform=devices.platform(mesh))
             teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
             about_it = {"from": "teacher phase", "weights": "last", "method": phase.settings.method.name}
             known = {TEACHER: teachers.Known(teacher, about_it), **known}
@@ -215,8 +215,8 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
         ambient.check()
         checks.settings(config)
         folder = _find_checkpoints(config, workdir)
-        splits = load_splits(config)
-    checks.same_start(config, splits)
+        run_data = load_run_data(config)
+    checks.same_start(config, run_data)
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
         check_phase(about, folder, config.eval.checkpoint if config.eval.checkpoint in phases.NAMES else "")
@@ -229,10 +229,10 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
                 + "\n".join(f"  {line}" for line in found)
                 + "\nEvaluate it with the configuration that made it."
             )
-        checks.same_images(about, splits, folder)
+        checks.same_images(about, run_data, folder)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
-        module = phases.make_module(config, splits.num_classes, head=method.head, platform=devices.platform(mesh))
-        template = Weights(*models.initialise(module, jax.random.key(0), splits.images.shape[1:]))
+        module = phases.make_module(config, run_data.num_classes, head=method.head, platform=devices.platform(mesh))
+        template = Weights(*models.initialise(module, jax.random.key(0), run_data.image_shape))
         restored = checkpoints.restore_weights(devices.replicate(template, mesh))
     rule = decision_rule(method, np.array(about["examples"]["class_counts"]))
     networks = {
@@ -246,7 +246,7 @@ def evaluate(config: Any, workdir: Path, preemption: Preemption | None = None, *
         if processes.first():
             places = {group: here[group] for group in ("data", "checkpoint")}
             workdirs.enter(workdir, settings | places, adopt=adopt)
-    return results.report(config, settings, workdir, name, splits, networks, training, mesh, began)
+    return results.report(config, settings, workdir, name, run_data, networks, training, mesh, began)
 
 
 def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
@@ -268,12 +268,12 @@ def diagnose(config: Any, workdir: Path, preemption: Preemption | None = None, *
     return processes.share(page)
 
 
-def load_splits(config: Any) -> Splits:
+def load_run_data(config: Any) -> RunData:
     """The training and validation parts that the configuration names."""
     data = config.data
     source = sources.load(data.name, "train", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
     results.show_source(source)
-    return make_splits(
+    return make_run_data(
         source,
         imbalance_ratio=data.imbalance_ratio,
         profile=data.profile,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ltrobust import attacks, card_parts, checks, models
 from ltrobust.analysis import cards
 from ltrobust.data import longtail, sources
-from ltrobust.data.splits import Splits, first_of_each_class
+from ltrobust.data.run_data import RunData, first_of_each_class
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
@@ -43,7 +43,7 @@ def report(
     settings: Mapping[str, Any],
     workdir: Path,
     name: str,
-    splits: Splits,
+    run_data: RunData,
     networks: Mapping[str, Network],
     training: Mapping[str, Any],
     mesh: Mesh,
@@ -59,8 +59,8 @@ def report(
     show_source(test)
     processes.check_same({"test set": test.fingerprint}, checks.SAME_DATA)
     ids = first_of_each_class(test.labels, config.eval.limit)
-    overlaps = card_parts.find_overlaps(splits, test, ids) if processes.first() else {}
-    results = _evaluate(config, workdir, splits, networks, test, ids, mesh)
+    overlaps = card_parts.find_overlaps(run_data, test, ids) if processes.first() else {}
+    results = _evaluate(config, workdir, run_data, networks, test, ids, mesh)
     if not processes.first():
         return processes.share(None)
     card = {
@@ -69,10 +69,10 @@ def report(
             "name": config.model.name,
             "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
         },
-        "data": card_parts.describe_data(config, splits, test, ids) | {"overlap": overlaps},
+        "data": card_parts.describe_data(config, run_data, test, ids) | {"overlap": overlaps},
         "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
-        "protocol": card_parts.describe_protocol(config, splits.num_classes),
-        "selection_rule": card_parts.describe_selection(networks, splits),
+        "protocol": card_parts.describe_protocol(config, run_data.num_classes),
+        "selection_rule": card_parts.describe_selection(networks, run_data),
         "training": training,
         "numerics": card_parts.describe_numerics(config, mesh),
         "networks": results,
@@ -87,7 +87,7 @@ def report(
 def _evaluate(
     config: Any,
     workdir: Path,
-    splits: Splits,
+    run_data: RunData,
     networks: Mapping[str, Network],
     test: sources.Split,
     ids: np.ndarray,
@@ -97,7 +97,7 @@ def _evaluate(
     evaluator_of = functools.cache(
         lambda head, rule: make_network_evaluator(
             config,
-            splits.num_classes,
+            run_data.num_classes,
             mesh,
             head=head,
             rule=rule,
@@ -129,8 +129,8 @@ def _evaluate(
             store=store,
             about={
                 "network": network,
-                "class_names": list(splits.class_names),
-                "training_counts": splits.class_counts.tolist(),
+                "class_names": list(run_data.class_names),
+                "training_counts": run_data.class_counts.tolist(),
                 **fingerprints,
             },
             selected_on="validation part" if network.endswith(_BY_VALIDATION) else "nothing",
@@ -139,15 +139,15 @@ def _evaluate(
         if not processes.first():
             continue
         verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
-        described = card_parts.describe_network(evaluation, splits.class_counts)
-        results[network] = fingerprints | described | _describe_classifier(trained, splits) | {"verdicts": verdicts}
+        described = card_parts.describe_network(evaluation, run_data.class_counts)
+        results[network] = fingerprints | described | _describe_classifier(trained, run_data) | {"verdicts": verdicts}
     return {name: results[name] for name in networks if name in results}
 
 
-def _describe_classifier(network: Network, splits: Splits) -> dict[str, Any]:
+def _describe_classifier(network: Network, run_data: RunData) -> dict[str, Any]:
     """The card's part on the last layer; empty for a network in which it cannot be told from other layers."""
-    outputs = splits.num_classes + network.head.extra
-    norms = models.class_norms(jax.device_get(network.weights.params), splits.num_classes, outputs)
+    outputs = run_data.num_classes + network.head.extra
+    norms = models.class_norms(jax.device_get(network.weights.params), run_data.num_classes, outputs)
     if norms is None:
         return {}
     return {"classifier": {"head": network.head.kind, "class_norms": norms.round(6).tolist()}}

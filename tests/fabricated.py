@@ -8,7 +8,7 @@ from configs import digits
 from ltrobust import card_parts
 from ltrobust.analysis import cards
 from ltrobust.data import sources
-from ltrobust.data.splits import make_splits
+from ltrobust.data.run_data import make_run_data
 from ltrobust.evaluation import evaluate, protocols
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.evaluation import Evaluation
@@ -33,32 +33,36 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     config = digits.get_config()
     config.eval.protocol, config.threat.radius, config.eval.keep_images = protocol, radius, keep_images
     train, test = (_source(part, classes, names) for part in ("train", "test"))
-    splits = make_splits(train, imbalance_ratio=10.0, profile="exp", seed=0, **PARTS)
+    run_data = make_run_data(train, imbalance_ratio=10.0, profile="exp", seed=0, **PARTS)
     if not (workdir / "metrics.jsonl").exists():
         workdirs.claim(workdir, config)
-        _write_records(workdir, splits.num_classes)
+        _write_records(workdir, run_data.num_classes)
     threat, ids = Threat("linf", radius), np.arange(len(test.labels))
     networks = {}
     for name, skill in (skills or NETWORKS).items():
         evaluation, adv_images = _evaluation(generator, skill, test, protocols.get(protocol), threat)
-        about = {"network": name, "training_counts": splits.class_counts.tolist()}
-        about |= {"class_names": list(splits.class_names), "params_sha256": f"{name} {skill}"}
+        about = {"network": name, "training_counts": run_data.class_counts.tolist()}
+        about |= {"class_names": list(run_data.class_names), "params_sha256": f"{name} {skill}"}
         folder = workdir / "verdicts" / f"{protocol}-{radius:g}-{name.replace('/', '-')}"
         _write_store(folder, evaluation, Subject({}, test.images, test.labels, ids), about, adv_images, keep_images)
         verdicts = {"folder": str(folder.relative_to(workdir)), "sha256": cards.digest_file(folder / "verdicts.jsonl")}
         weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
-        classifier = {"head": "linear", "class_norms": np.linspace(1, 2, splits.num_classes).round(6).tolist()}
-        described = card_parts.describe_network(evaluation, splits.class_counts)
+        classifier = {"head": "linear", "class_norms": np.linspace(1, 2, run_data.num_classes).round(6).tolist()}
+        described = card_parts.describe_network(evaluation, run_data.class_counts)
         networks[name] = weights | described | {"classifier": classifier, "verdicts": verdicts}
     run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
-    balanced = {"class_counts": [27] * splits.num_classes, "number": 27 * splits.num_classes, "sha256": "0"}
-    everything = {"class_counts": splits.class_counts.tolist(), "number": len(splits.labels), "sha256": "1"}
+    balanced = {"class_counts": [27] * run_data.num_classes, "number": 27 * run_data.num_classes, "sha256": "0"}
+    everything = {
+        "class_counts": run_data.class_counts.tolist(),
+        "number": len(run_data.training),
+        "sha256": "1",
+    }
     card = {
         "config": workdirs.plain(config),
         "model": {"name": "small_resnet", "parameters": 77754},
-        "data": card_parts.describe_data(config, splits, test, ids) | {"name": train.name},
+        "data": card_parts.describe_data(config, run_data, test, ids) | {"name": train.name},
         "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
-        "protocol": card_parts.describe_protocol(config, splits.num_classes),
+        "protocol": card_parts.describe_protocol(config, run_data.num_classes),
         "selection_rule": card_parts.SELECTION_RULE,
         "training": {"teacher": run | {"examples": balanced}, "student": run | {"examples": everything}},
         "numerics": {

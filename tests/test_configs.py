@@ -11,7 +11,7 @@ import pytest
 
 from configs import cifar10_distillation, default, published
 from ltrobust import methods
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import Examples, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.runtime.workdir import flatten, plain
 from ltrobust.training import devices, phases
@@ -31,8 +31,8 @@ def planned(config, name: str) -> phases.Phase:
     """A phase on blank images of three classes."""
     labels = np.repeat(np.arange(3), [900, 500, 300])
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
-    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
-    return phases.make_phase(config, name, splits, devices.make_mesh(jax.devices()[:1]))
+    run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
+    return phases.make_phase(config, name, run_data, devices.make_mesh(jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,11 +195,11 @@ def test_the_ablation_grid_is_reachable_by_configuration(overrides):
     counts = np.array([90, 70, 60])
     labels = np.repeat(np.arange(3), counts)
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
-    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
     mesh = devices.make_mesh(jax.devices()[:1])
     wanted = checks.phases_to_run(config)
     for name in wanted:
-        phases.make_phase(config, name, splits, mesh)
+        phases.make_phase(config, name, run_data, mesh)
     without_teacher = config.student.method == "at_bsl" and config.student.initialize == "scratch"
     settings = config.methods.self_distillation
     without_teacher |= config.student.method == "self_distillation" and settings.alpha == settings.beta == 0

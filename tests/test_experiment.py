@@ -266,9 +266,9 @@ def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(finished,
 @pytest.mark.parametrize("call", [experiment.train, experiment.evaluate])
 def test_other_images_under_the_same_name_are_refused(finished, monkeypatch, call):
     config, workdir, _ = finished
-    real = experiment.load_splits(config)
+    real = experiment.load_run_data(config)
     other = dataclasses.replace(real, fingerprints=dict.fromkeys(real.fingerprints, "0" * 64))
-    monkeypatch.setattr(experiment, "load_splits", lambda config: other)
+    monkeypatch.setattr(experiment, "load_run_data", lambda config: other)
     with pytest.raises(ValueError, match=r"other images than those found now.*now 000000000000"):
         call(config, workdir)
 

@@ -20,7 +20,7 @@ from ltrobust import registry
 from ltrobust.analysis import cards
 from ltrobust.analysis.gradient_agreement import Agreement, agreement
 from ltrobust.data import batches, sources
-from ltrobust.data.splits import first_of_each_class
+from ltrobust.data.run_data import first_of_each_class
 from ltrobust.methods import Teacher
 from ltrobust.runtime.files import write_json
 from ltrobust.runtime.terminal import accept_all_characters

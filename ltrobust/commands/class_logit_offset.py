@@ -123,13 +123,13 @@ def apply(
     config.eval.protocol = protocol or config.eval.protocol
     config.data.dir = config.data.dir if data_dir is None else data_dir
     checks.settings(config)
-    splits = experiment.load_splits(config)
-    checks.same_images(about, splits, folder)
-    if not len(splits.validation_labels):
+    run_data = experiment.load_run_data(config)
+    checks.same_images(about, run_data, folder)
+    if not len(run_data.validation.labels):
         raise ValueError(f"{folder} was trained without a validation part, on which the offset is fitted.")
-    classes, mesh = splits.num_classes, devices.make_mesh()
+    classes, mesh = run_data.num_classes, devices.make_mesh()
     known = teachers.from_checkpoints(
-        run, weights, key="run", num_classes=classes, image_shape=splits.images.shape[1:]
+        run, weights, key="run", num_classes=classes, image_shape=run_data.image_shape
     ).teacher
     params = last_layer.norm_equalise(known.params, tau=tau, num_classes=classes) if tau else known.params
     head = phases.make_method(config, about["phase"]).head
@@ -140,7 +140,7 @@ def apply(
         head=head,
         rule=known.rule,
         protocol="validation",
-        images=len(splits.validation_labels),
+        images=len(run_data.validation.labels),
         seed=config.seed,
     )
 
@@ -151,7 +151,7 @@ def apply(
         return devices.replicate(Weights(offset, known.batch_stats), mesh)
 
     def robust_accuracy(factors: np.ndarray) -> np.ndarray:
-        evaluation = evaluator(changed(factors), splits.validation_images, splits.validation_labels)
+        evaluation = evaluator(changed(factors), run_data.validation.images, run_data.validation.labels)
         return evaluation.counts("pgd20").accuracy
 
     offset = fit(robust_accuracy, classes)
@@ -161,7 +161,7 @@ def apply(
     training = {about["phase"]: card_parts.describe_training(about)}
     with hold(out):
         card = f"{config.eval.protocol}-class_logit_offset"
-        path = results.report(config, settings, out, card, splits, {name: network}, training, mesh, began)
+        path = results.report(config, settings, out, card, run_data, {name: network}, training, mesh, began)
     return offset, path
 
 

@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from ltrobust.data import identity, sources
-from ltrobust.data.splits import make_splits
+from ltrobust.data.run_data import make_run_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def load(
         skip_unreadable=skip_unreadable,
         cache_check=cache_check,
     )
-    found = make_splits(
+    found = make_run_data(
         open_split("train"),
         imbalance_ratio=imbalance_ratio,
         profile=profile,
@@ -109,14 +109,17 @@ def load(
         validation_cap=validation_cap,
     )
     test = open_split("test")
-    parts = (
-        (found.images, found.labels, found.positions),
-        (found.validation_images, found.validation_labels, found.validation_positions),
-    )
-    chosen = found.fingerprints["chosen"]
     train, validation = (
-        Dataset(images, labels, found.class_names, identity.digest([images], [labels]), positions, chosen, found.notes)
-        for images, labels, positions in parts
+        Dataset(
+            part.images,
+            part.labels,
+            found.class_names,
+            identity.digest([part.images], [part.labels]),
+            part.positions,
+            found.fingerprints["chosen"],
+            found.notes,
+        )
+        for part in (found.training, found.validation)
     )
     whole = np.arange(len(test.labels))
     return (

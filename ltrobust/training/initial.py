@@ -12,7 +12,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust.data.splits import Splits, other_images
+from ltrobust.data.run_data import RunData, other_images
 from ltrobust.runtime import processes
 from ltrobust.training import phases, teachers
 from ltrobust.training.checkpoints import Checkpoints, folder_in
@@ -28,7 +28,7 @@ class Initial:
 
 
 def load(
-    config: Any, planned: Mapping[str, phases.Phase], checkpoints: epath.Path, splits: Splits
+    config: Any, planned: Mapping[str, phases.Phase], checkpoints: epath.Path, run_data: RunData
 ) -> dict[str, Initial]:
     """Phase -> its first weights, for phases whose `initialize` is a path and that have no checkpoint yet.
 
@@ -47,7 +47,7 @@ def load(
         path = config[name].initialize
         if path in phases.INITIAL or begun[name]:
             continue
-        found[name] = _from_checkpoint(config, name, phase, splits)
+        found[name] = _from_checkpoint(config, name, phase, run_data)
         if processes.first():
             print(f"{name}: starts from {describe(found[name].about)}")
     return found
@@ -74,7 +74,7 @@ def describe_schedule(phase: phases.Phase) -> str:
     return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {told}"
 
 
-def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits) -> Initial:
+def _from_checkpoint(config: Any, name: str, phase: phases.Phase, run_data: RunData) -> Initial:
     """The last weights of the checkpoint that `<name>.initialize` names, checked against the phase."""
     path, key = config[name].initialize, f"{name}.initialize"
     folder = folder_in(path)
@@ -87,13 +87,13 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, splits: Splits
         if checkpoints.latest() is None:
             raise ValueError(f"{key} is {path!r}, and {folder} has no checkpoint; give a run that has trained.")
         about = checkpoints.about()
-        _check_model(about, config, key, folder, splits)
+        _check_model(about, config, key, folder, run_data)
         method = phases.make_method(ConfigDict(about["config"]), about["phase"])
         if method.head != phase.settings.method.head:
             raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {name}.method.")
-        weights = checkpoints.restore_weights(teachers.template(phase.settings.module, splits.images.shape[1:]))["last"]
+        weights = checkpoints.restore_weights(teachers.template(phase.settings.module, run_data.image_shape))["last"]
         step = checkpoints.latest()
-    same_images = not other_images(about["data"]["fingerprints"], splits.fingerprints)
+    same_images = not other_images(about["data"]["fingerprints"], run_data.fingerprints)
     if not same_images:
         logging.warning(
             "%s (%s) was trained on other images than this run's; they may be among the validation images here.",
@@ -118,11 +118,11 @@ def run_of(path: str) -> str:
     return run if folder == "checkpoints" and run else phase
 
 
-def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.Path, splits: Splits) -> None:
+def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.Path, run_data: RunData) -> None:
     """Refuses a checkpoint of another architecture or number of classes."""
     classes = len(about["examples"]["class_counts"])
-    if classes != splits.num_classes:
-        raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {splits.num_classes}.")
+    if classes != run_data.num_classes:
+        raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {run_data.num_classes}.")
     free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
     there = {"activation": "relu", **about["config"]["model"]}
     for setting, here in phases.describe_model(config.model).items():

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
 from ltrobust.data import batches
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import RunData
 from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
@@ -55,7 +55,7 @@ class Services:
 
 def run_phase(
     phase: Phase,
-    splits: Splits,
+    run_data: RunData,
     *,
     mesh: Mesh,
     teachers: Mapping[str, Teacher] = MappingProxyType({}),
@@ -88,8 +88,8 @@ def run_phase(
     if phase.settings.method.end_epoch is not None and services.evaluator is None:
         raise ValueError(f"method {phase.settings.method.name!r} learns from validation; give the phase an evaluator.")
     with _advice_on_memory(phase, mesh):
-        inputs = placement.make_inputs(phase, splits, mesh, teachers)
-        state, selection = placement.first_state(phase, splits, mesh, initial)
+        inputs = placement.make_inputs(phase, run_data, mesh, teachers)
+        state, selection = placement.first_state(phase, run_data, mesh, initial)
     if checkpoints is not None and checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     if int(state.step) == phase.total_steps:
@@ -117,7 +117,7 @@ def run_phase(
                 raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
             if ends_epoch:
                 state, selection, record = _end_epoch(
-                    phase, state, selection, inputs, epoch + 1, splits, services.evaluator
+                    phase, state, selection, inputs, epoch + 1, run_data, services.evaluator
                 )
                 services.record({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
                 progress.show(f"epoch {epoch + 1}, {_one_line(record)}")
@@ -173,7 +173,7 @@ def _end_epoch(
     selection: Selection,
     inputs: steps.Inputs,
     epoch: int,
-    splits: Splits,
+    run_data: RunData,
     evaluator: Evaluator | None,
 ) -> tuple[TrainState, Selection, dict[str, Any]]:
     """Validates, selects, lets the method update its state, and empties the sums. `epoch` counts from 1."""
@@ -188,16 +188,16 @@ def _end_epoch(
         "train": {name: value / sums["examples"] for name, value in sums.items() if name != "examples"},
     }
     due = epoch % phase.validate_every == 0 or step == phase.total_steps or method.end_epoch is not None
-    if due and evaluator is not None and len(splits.validation_labels):
-        evaluation = evaluator(state.weights, splits.validation_images, splits.validation_labels)
-        record["validation"] = _views(evaluation, splits.class_counts)
+    if due and evaluator is not None and len(run_data.validation.labels):
+        evaluation = evaluator(state.weights, run_data.validation.images, run_data.validation.labels)
+        record["validation"] = _views(evaluation, run_data.class_counts)
         if phase.selects:
             score = record["validation"]["pgd20"]["balanced"]
             selection = select(selection, state.weights, score=score, epoch=epoch)
         record["selected_epoch"] = int(selection.epoch)
         if method.end_epoch is not None:
             learner = steps.make_learner(state, inputs, jnp.int32(epoch), phase.settings)
-            observed = _observe(method, learner, splits) | {
+            observed = _observe(method, learner, run_data) | {
                 "clean": evaluation.counts("clean").accuracy,
                 "robust": evaluation.counts("pgd20").accuracy,
             }
@@ -211,23 +211,23 @@ def _end_epoch(
     return state, selection, record
 
 
-def _observe(method: Method, learner: Learner, splits: Splits) -> dict[str, np.ndarray]:
+def _observe(method: Method, learner: Learner, run_data: RunData) -> dict[str, np.ndarray]:
     """Class means [C] over the validation part of what the method's `observe` returns per example."""
     if method.observe is None:
         return {}
-    labels, values = splits.validation_labels, {}
+    labels, values = run_data.validation.labels, {}
     observe = _compile_observe(method)
     for chunk in batches.chunks(np.arange(len(labels)), min(len(labels), 128)):
-        images = batches.to_unit(splits.validation_images[chunk.rows])
+        images = batches.to_unit(run_data.validation.images[chunk.rows])
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(chunk.rows))
         nothing = jnp.zeros(len(chunk.rows), jnp.float32)
         batch = Batch(jnp.asarray(images), jnp.asarray(labels[chunk.rows], jnp.int32), keys, nothing, nothing)
         for name, value in jax.device_get(observe(learner, batch)).items():
             values.setdefault(name, []).append(value[: chunk.valid])
-    totals = metrics.count(np.ones(len(labels), bool), labels, splits.num_classes).total
+    totals = metrics.count(np.ones(len(labels), bool), labels, run_data.num_classes).total
     with np.errstate(invalid="ignore"):
         return {
-            name: np.bincount(labels, np.concatenate(parts), splits.num_classes) / totals
+            name: np.bincount(labels, np.concatenate(parts), run_data.num_classes) / totals
             for name, parts in values.items()
         }
 

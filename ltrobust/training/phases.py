@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ltrobust import methods, models
 from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import RunData
 from ltrobust.models import external
 from ltrobust.runtime.names import nearest
 from ltrobust.threat import Threat
@@ -138,7 +138,7 @@ def describe_model(model: Any) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if not isinstance(value, dict) or key == model.name}
 
 
-def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, *, platform: str | None = None) -> Phase:
+def make_phase(config: Any, name: str, run_data: RunData, mesh: Mesh, *, platform: str | None = None) -> Phase:
     """Everything about a phase that its configuration fixes.
 
     Its programs are compiled for `platform`, by default that of the mesh.
@@ -147,10 +147,10 @@ def make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, *, platform: 
       ValueError: any setting that makes no sense, named.
     """
     with _told_of(name):
-        return _make_phase(config, name, splits, mesh, platform or devices.platform(mesh))
+        return _make_phase(config, name, run_data, mesh, platform or devices.platform(mesh))
 
 
-def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: str) -> Phase:
+def _make_phase(config: Any, name: str, run_data: RunData, mesh: Mesh, platform: str) -> Phase:
     """The same, without the phase's name in what it raises."""
     phase = config[name]
     devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
@@ -161,10 +161,10 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: st
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
     if not 0 <= phase.ema_decay < 1:
         raise ValueError(f"{name}.ema_decay is {phase.ema_decay}; give 0 for no average, or a number below 1.")
-    labels = splits.labels
+    labels = run_data.training.labels
     if phase.shuffle_labels:
         labels = np.random.RandomState(config.seed).permutation(labels)
-    examples_of, class_counts = _make_examples(config, name, labels, splits.num_classes)
+    examples_of, class_counts = _make_examples(config, name, labels, run_data.num_classes)
     schedule = batches.make_schedule(len(examples_of(0)), phase.batch_size, phase.remainder)
     total_steps, epochs = _duration(name, phase, schedule)
     learning_rate = optimizers.make_schedule(
@@ -180,7 +180,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: st
     method = make_method(config, name)
     method.check(class_counts)
     settings = StepSettings(
-        module=make_module(config, splits.num_classes, head=method.head, mesh=mesh, platform=platform),
+        module=make_module(config, run_data.num_classes, head=method.head, mesh=mesh, platform=platform),
         method=method,
         optimizer=_make_optimizer(phase.optimizer, learning_rate),
         epochs=epochs,
@@ -190,9 +190,9 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: st
         ema_decay=phase.ema_decay,
         sync_batch_norm=bool(config.model.sync_batch_norm),
     )
-    _check_augmentation(settings, splits)
-    _check_network(config.model.name, settings, splits, mesh)
-    if settings.method.end_epoch is not None and len(splits.validation_labels) == 0:
+    _check_augmentation(settings, run_data)
+    _check_network(config.model.name, settings, run_data, mesh)
+    if settings.method.end_epoch is not None and len(run_data.validation.labels) == 0:
         raise ValueError(
             f"{name}: {settings.method.name} updates its state by validation, but there is no validation part; "
             "raise data.validation_fraction."
@@ -212,7 +212,7 @@ def _make_phase(config: Any, name: str, splits: Splits, mesh: Mesh, platform: st
         learning_rate,
         *jax.random.split(key, 3),
         validate_every=phase.validate_every,
-        selects=len(splits.validation_labels) > 0 and int(splits.validation_counts.min()) >= phase.selection_floor,
+        selects=len(run_data.validation.labels) > 0 and int(run_data.validation_counts.min()) >= phase.selection_floor,
         rule=methods.decision_rule(method, class_counts),
     )
 
@@ -252,14 +252,14 @@ def _make_examples(
     return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(num_classes, count)
 
 
-def _check_augmentation(settings: StepSettings, splits: Splits) -> None:
+def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:
     """Traces the augmentation, which refuses what it cannot do to these images."""
-    images = jax.ShapeDtypeStruct((1, *splits.images.shape[1:]), np.uint8)
+    images = jax.ShapeDtypeStruct((1, *run_data.image_shape), np.uint8)
     policy = {"policy": settings.augmentation, "crop_padding": settings.crop_padding, "flip": settings.flip}
     jax.eval_shape(lambda pixels: augment(pixels, jax.random.split(jax.random.key(0), 1), **policy), images)
 
 
-def _check_network(name: str, settings: StepSettings, splits: Splits, mesh: Mesh) -> None:
+def _check_network(name: str, settings: StepSettings, run_data: RunData, mesh: Mesh) -> None:
     """Traces a network that is not of this package, which refuses what cannot be trained.
 
     The name decides: a function of the user may return a class of this package with other outputs or another axis.
@@ -267,8 +267,8 @@ def _check_network(name: str, settings: StepSettings, splits: Splits, mesh: Mesh
     if name not in models.NAMES and models.parse(name) is None:
         external.check(
             settings.module,
-            splits.images.shape[1:],
-            outputs=splits.num_classes + settings.method.head.extra,
+            run_data.image_shape,
+            outputs=run_data.num_classes + settings.method.head.extra,
             synchronised=settings.sync_batch_norm and mesh.size > 1,
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltrobust.data import batches
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import RunData
 from ltrobust.methods import Teacher
 from ltrobust.models import initialise
 from ltrobust.runtime import processes
@@ -19,20 +19,20 @@ from ltrobust.training.state import Selection, TrainState, Weights, create_selec
 
 
 def make_inputs(
-    phase: Phase, splits: Splits, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
+    phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
 ) -> steps.Inputs:
     """The phase's constants, on every device. `teachers` are frozen networks by the names that the method asks for."""
-    data = batches.Resident(splits.images, phase.labels.astype(np.int32))
+    data = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
     counts = jnp.asarray(phase.class_counts, jnp.float32)
     return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
 
 
 def first_state(
-    phase: Phase, splits: Splits, mesh: Mesh, initial: Weights | None = None
+    phase: Phase, run_data: RunData, mesh: Mesh, initial: Weights | None = None
 ) -> tuple[TrainState, Selection]:
     """State and selection before the first step, on every device. `initial` are first weights; None draws them."""
     if initial is None:
-        initial = Weights(*initialise(phase.settings.module, phase.init_key, splits.images.shape[1:]))
+        initial = Weights(*initialise(phase.settings.module, phase.init_key, run_data.image_shape))
     state = create_state(
         initial.params,
         initial.batch_stats,

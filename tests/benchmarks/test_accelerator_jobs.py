@@ -6,7 +6,7 @@ import pytest
 from benchmarks.accelerator import jobs
 from ltrobust import recipes
 from ltrobust.data import longtail
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import Examples, RunData
 from ltrobust.training import devices, phases
 
 JOBS = jobs.every()
@@ -20,7 +20,7 @@ def configured(run: jobs.Run):
     return config
 
 
-def splits_of(config, classes: int, each: int) -> Splits:
+def run_data_of(config, classes: int, each: int) -> RunData:
     """Blank pixels under the labels that the configuration's split has."""
     counts = longtail.class_counts(np.full(classes, each), imbalance_ratio=config.data.imbalance_ratio)
     labels = np.repeat(np.arange(classes), counts)
@@ -33,7 +33,7 @@ def splits_of(config, classes: int, each: int) -> Splits:
     blank = np.zeros((len(labels), 32, 32, 3), np.uint8)
     names = tuple(map(str, range(classes)))
     train, validation = carve
-    return Splits(blank[train], labels[train], blank[validation], labels[validation], names, {}, ())
+    return RunData(*(Examples(blank[rows], labels[rows]) for rows in (train, validation)), names)
 
 
 def test_the_jobs_are_in_the_order_of_their_value():
@@ -53,13 +53,13 @@ def test_a_faster_device_needs_less_time_but_never_less_than_what_is_fixed(job):
 @pytest.mark.parametrize(("job", "run"), RUNS, ids=[f"{job.name}-{run.name}" for job, run in RUNS])
 def test_work_is_that_of_the_phases_which_the_configuration_makes(job, run):
     config = configured(run)
-    splits = splits_of(config, *((100, 500) if job.packs == ("cifar100",) else (10, 5000)))
+    run_data = run_data_of(config, *((100, 500) if job.packs == ("cifar100",) else (10, 5000)))
     names = ["student"] if config.student.method != "self_distillation" else ["teacher", "student"]
     mesh = devices.make_mesh(devices.make_mesh().devices.flat[:1])
     per_image = jobs.floors()["networks"][config.model.name]["step_flops"]
     work = 0.0
     for name in names:
-        phase = phases.make_phase(config, name, splits, mesh)
+        phase = phases.make_phase(config, name, run_data, mesh)
         method = {"pgd_at": "at_bsl"}.get(phase.settings.method.name, phase.settings.method.name)
         work += phase.total_steps * phase.schedule.batch_size * per_image[method]
     assert jobs.training_work(run, job.packs[0]) == pytest.approx(work)

@@ -8,7 +8,7 @@ import pytest
 import ltrobust as lt
 from configs import default
 from ltrobust.data import dataset, identity, longtail, sources
-from ltrobust.data.splits import make_splits
+from ltrobust.data.run_data import make_run_data
 
 SETTINGS = {"imbalance_ratio": 10.0, "validation_floor": 4, "validation_fraction": 0.1, "split_seed": 3}
 
@@ -22,12 +22,12 @@ def test_they_are_the_images_that_a_run_trains_and_validates_on(parts):
     settings = {"imbalance_ratio": 10.0, "profile": "exp", "seed": 3}
     settings |= {"validation_fraction": 0.1, "validation_floor": 4, "validation_cap": 0.2}
     official = sources.load("digits", "train")
-    found = make_splits(official, **settings)
+    found = make_run_data(official, **settings)
     train, validation, test = parts
-    np.testing.assert_array_equal(train.images, found.images)
-    np.testing.assert_array_equal(train.labels, found.labels)
-    np.testing.assert_array_equal(validation.images, found.validation_images)
-    np.testing.assert_array_equal(validation.labels, found.validation_labels)
+    np.testing.assert_array_equal(train.images, found.training.images)
+    np.testing.assert_array_equal(train.labels, found.training.labels)
+    np.testing.assert_array_equal(validation.images, found.validation.images)
+    np.testing.assert_array_equal(validation.labels, found.validation.labels)
     for part in (train, validation):
         np.testing.assert_array_equal(part.images, official.images[part.positions])
         assert part.chosen_fingerprint == found.fingerprints["chosen"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ltrobust.data import folder, sources
-from ltrobust.data.splits import make_splits
+from ltrobust.data.run_data import make_run_data
 
 COUNTS = [9, 5, 7]
 PARTS = {"profile": "exp", "seed": 0, "validation_fraction": 0.1, "validation_floor": 1, "validation_cap": 0.5}
@@ -259,14 +259,14 @@ def test_other_decoders_decode_again(place, tmp_path, monkeypatch):
 
 def test_everything_is_kept_at_ratio_0_and_a_subset_above_it(place):
     source = load(place)
-    whole = make_splits(source, imbalance_ratio=0.0, **PARTS)
-    held_out = np.bincount(whole.validation_labels)
+    whole = make_run_data(source, imbalance_ratio=0.0, **PARTS)
+    held_out = np.bincount(whole.validation.labels)
     assert (whole.class_counts + held_out).tolist() == COUNTS
     assert held_out.min() >= 1
-    seen = [image.tobytes() for image in np.concatenate([whole.images, whole.validation_images])]
+    seen = [image.tobytes() for image in np.concatenate([whole.training.images, whole.validation.images])]
     assert sorted(seen) == sorted(image.tobytes() for image in source.images)
     assert len(whole.fingerprints["pixels"]) == len(source.fingerprint) == 64
-    few = make_splits(source, imbalance_ratio=3.0, **PARTS | {"validation_fraction": 0.0})
+    few = make_run_data(source, imbalance_ratio=3.0, **PARTS | {"validation_fraction": 0.0})
     assert few.class_counts.tolist() == [8, 5, 2]
 
 

@@ -5,7 +5,7 @@ import pytest
 from etils import epath
 
 from ltrobust import checks
-from ltrobust.data import identity, longtail, sources, splits
+from ltrobust.data import identity, longtail, run_data, sources
 
 
 def identify(name, images, labels, **settings):
@@ -84,7 +84,7 @@ def test_own_images_have_a_digest_and_no_claim():
 
 
 def test_checkpoints_without_a_digest_of_pixels_are_compared_by_positions():
-    made = splits.make_splits(
+    made = run_data.make_run_data(
         sources.load("digits", "train"),
         imbalance_ratio=10.0,
         profile="exp",

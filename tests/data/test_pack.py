@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from configs import digits as digits_recipe
 from ltrobust import experiment
-from ltrobust.data import archives, cache, identity, longtail, mosaic, pack, pack_manifest, prepared, sources, splits
+from ltrobust.data import archives, cache, identity, longtail, mosaic, pack, pack_manifest, prepared, run_data, sources
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VALIDATION = {"validation_fraction": 0.05, "validation_floor": 10, "validation_cap": 0.2}
@@ -84,13 +84,14 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def same(first, second) -> None:
-    """Checks that two dataclasses have equal fields."""
+    """Checks that two dataclasses have equal fields, also those of dataclasses in them."""
     for field in dataclasses.fields(first):
-        np.testing.assert_equal(getattr(first, field.name), getattr(second, field.name))
+        values = getattr(first, field.name), getattr(second, field.name)
+        (same if dataclasses.is_dataclass(values[0]) else np.testing.assert_equal)(*values)
 
 
-def make_splits(source: sources.Split, imbalance_ratio: float, profile="exp", seed=0) -> splits.Splits:
-    return splits.make_splits(source, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed, **VALIDATION)
+def make_run_data(source: sources.Split, imbalance_ratio: float, profile="exp", seed=0) -> run_data.RunData:
+    return run_data.make_run_data(source, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed, **VALIDATION)
 
 
 # The format.
@@ -170,7 +171,7 @@ def test_colour_images_and_notes_are_those_of_the_full_data(tmp_path, invented, 
         tmp_path / "pack", name="svhn_cropped", data_dir="", cache_dir="", imbalance_ratio=imbalance_ratio
     )
     given = {split: sources.load("svhn_cropped", split, data_dir="", cache_dir="") for split in sources.SPLITS}
-    full = make_splits(given["train"], imbalance_ratio)
+    full = make_run_data(given["train"], imbalance_ratio)
     monkeypatch.delattr(archives, "load")
     with pytest.warns(UserWarning, match=re.escape(f"test of {folder}: partial copy: 150 of 26,032 test images")):
         test = sources.load("svhn_cropped", "test", data_dir=folder, cache_dir=tmp_path / "cache")
@@ -178,7 +179,7 @@ def test_colour_images_and_notes_are_those_of_the_full_data(tmp_path, invented, 
     np.testing.assert_array_equal(test.images, invented["test"].images)
     with pytest.warns(UserWarning, match="partial copy: 400 of 73,257 train images"):
         train = sources.load("svhn_cropped", "train", data_dir=folder, cache_dir=tmp_path / "cache")
-    same(make_splits(train, imbalance_ratio), full)
+    same(make_run_data(train, imbalance_ratio), full)
     assert not (tmp_path / "cache").exists()
 
 
@@ -192,18 +193,18 @@ def test_a_subset_is_that_of_the_full_data_or_refused(digits, imbalance_ratio, p
     packed = sources.load("digits", "train", data_dir=digits)
     chosen = longtail.choose(full.labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
     missing = len(np.setdiff1d(chosen, packed.held.positions))
-    expected = make_splits(full, imbalance_ratio, profile, seed)
+    expected = make_run_data(full, imbalance_ratio, profile, seed)
     if missing:
         with pytest.raises(ValueError, match=rf"needs {len(chosen):,} images, of which {missing:,} are not in it"):
-            make_splits(packed, imbalance_ratio, profile, seed)
+            make_run_data(packed, imbalance_ratio, profile, seed)
     else:
-        same(make_splits(packed, imbalance_ratio, profile, seed), expected)
+        same(make_run_data(packed, imbalance_ratio, profile, seed), expected)
 
 
 def test_the_full_data_need_every_image_that_they_have(digits):
     same(
-        make_splits(sources.load("digits", "train", data_dir=digits), 10),
-        make_splits(sources.load("digits", "train"), 10),
+        make_run_data(sources.load("digits", "train", data_dir=digits), 10),
+        make_run_data(sources.load("digits", "train"), 10),
     )
 
 
@@ -214,7 +215,7 @@ def test_a_larger_subset_than_the_pack_has_is_refused_with_both_settings(digits)
         match=r"pack of digits holds the training images of imbalance ratio 10, profile exp, split seed 0; imbalance "
         r"ratio 4, profile step, split seed 3 needs 6\d\d images, of which \d+ are not in it\. Make a pack",
     ):
-        make_splits(packed, 4, "step", 3)
+        make_run_data(packed, 4, "step", 3)
 
 
 def test_a_pack_can_be_made_from_a_pack(digits, tmp_path):
@@ -235,14 +236,14 @@ def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypa
     assert full.claim == sources.load("cifar10", "test", data_dir=folder).claim == identity.OFFICIAL
     packed = sources.load("cifar10", "train", data_dir=folder)
     assert packed.images.shape == (13996, 32, 32, 3)
-    found = make_splits(packed, 50)
+    found = make_run_data(packed, 50)
     assert found.fingerprints["chosen"] == "d7edcfaf02772bee1e2310a33be8b6c46232f043641158348b9de3ec731e26ac"
-    same(found, make_splits(full, 50))
-    hundred = make_splits(packed, 100)
+    same(found, make_run_data(full, 50))
+    hundred = make_run_data(packed, 100)
     assert hundred.fingerprints["chosen"] == "4bf45bff8878d2786e47dccd702f96ff33b2b11d8c7da3b5015f10937290f866"
-    same(hundred, make_splits(full, 100))
+    same(hundred, make_run_data(full, 100))
     with pytest.raises(ValueError, match=r"imbalance ratio 10, .* needs 20,431 images, of which 6,435 are not in it"):
-        make_splits(packed, 10)
+        make_run_data(packed, 10)
 
 
 # Training.

@@ -20,7 +20,7 @@ from injection import ALONE, TINY, Place, Told, fault
 from PIL import Image
 from prepared import png, prepare
 
-from ltrobust.data import identity, sources, splits
+from ltrobust.data import identity, run_data, sources
 
 LABEL = tfds.features.ClassLabel(num_classes=10)
 # Remedies that several messages have.
@@ -444,9 +444,9 @@ def small_validation(place: Place) -> Told:
     return Told("goes on; the card has the note", lines[0])
 
 
-def split(source: sources.Split) -> splits.Splits:
+def split(source: sources.Split) -> run_data.RunData:
     """Validation by the values of `configs/default.py`."""
-    return splits.make_splits(
+    return run_data.make_run_data(
         source,
         imbalance_ratio=2.5,
         profile="exp",

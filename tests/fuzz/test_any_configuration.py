@@ -14,8 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import digits
 from ltrobust import checks, experiment
+from ltrobust.data.run_data import RunData
 from ltrobust.data.sources import load
-from ltrobust.data.splits import Splits
 from ltrobust.evaluation.protocols import PROTOCOLS
 from ltrobust.methods import REGISTRY
 from ltrobust.models import NAMES
@@ -54,15 +54,15 @@ def overrides(draw) -> dict[str, object]:
 
 
 @functools.cache
-def small() -> Splits:
+def small() -> RunData:
     """What the untouched configuration makes of the digits, 1 in 5 of the images."""
-    return splits_of(digits.get_config())
+    return run_data_of(digits.get_config())
 
 
-def splits_of(config) -> Splits:
-    """`experiment.load_splits` without another data set than the digits."""
+def run_data_of(config) -> RunData:
+    """`experiment.load_run_data` without another data set than the digits."""
     if config.data.name == "digits":
-        return experiment.load_splits(config)
+        return experiment.load_run_data(config)
     load(config.data.name, "train", data_dir="/nowhere")  # refuses
     raise AssertionError("a data set that is not there was loaded")
 
@@ -74,9 +74,9 @@ def prepare(config: ConfigDict) -> None:
     changed = any(
         LEAVES[key] != value for key, value in workdir.flatten(config.to_dict()).items() if key.startswith("data.")
     )
-    splits = splits_of(config) if changed else small()
+    run_data = run_data_of(config) if changed else small()
     for name in wanted:
-        phase = phases.make_phase(config, name, splits, MESH)
+        phase = phases.make_phase(config, name, run_data, MESH)
         assert phase.total_steps > 0
         assert len(phase.examples_of(0)) >= config[name].batch_size >= 1
         assert not np.isnan(float(phase.learning_rate(0)))

@@ -8,7 +8,7 @@ from budget import says, tries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltrobust.data import batches, longtail, sources, splits
+from ltrobust.data import batches, longtail, run_data, sources
 
 COUNTS = st.lists(st.integers(1, 40), min_size=2, max_size=12)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -100,19 +100,19 @@ def test_what_a_run_sees(counts, ratio, profile, seed, fraction, floor, cap):
     settings = {"imbalance_ratio": ratio, "profile": profile, "seed": seed, "validation_fraction": fraction}
     settings |= {"validation_floor": floor, "validation_cap": cap}
     try:
-        made = splits.make_splits(source, **settings)
+        made = run_data.make_run_data(source, **settings)
     except ValueError as error:
         says(error, "leaves class", "validation_fraction")
         return
-    train, validation = set(made.images.ravel().tolist()), set(made.validation_images.ravel().tolist())
+    train, validation = set(made.training.images.ravel().tolist()), set(made.validation.images.ravel().tolist())
     assert not train & validation
     assert made.class_counts.min() >= 1
-    np.testing.assert_array_equal(labels[made.images.ravel()], made.labels)
-    held_out = np.bincount(made.validation_labels, minlength=len(counts))
+    np.testing.assert_array_equal(labels[made.training.images.ravel()], made.training.labels)
+    held_out = np.bincount(made.validation.labels, minlength=len(counts))
     empty = held_out == 0
     assert len(made.notes) == bool(len(validation)) * (int(empty.any()) + bool((held_out[~empty] < 10).any()))
     assert fraction == 0 or len(validation)
-    assert made.fingerprints == splits.make_splits(source, **settings).fingerprints
+    assert made.fingerprints == run_data.make_run_data(source, **settings).fingerprints
 
 
 @tries(100)

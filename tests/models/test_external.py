@@ -13,7 +13,7 @@ from flax import nnx
 
 from configs import digits
 from ltrobust import models
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import Examples, RunData
 from ltrobust.models import external
 from ltrobust.models.layers import Head
 from ltrobust.training import devices, phases
@@ -336,13 +336,13 @@ def test_a_function_that_returns_a_network_of_the_package_is_checked_too(
     config.model.name = network.__name__ if registered else f"own:{network.__name__}"
     labels = np.repeat(np.arange(3), [90, 70, 60])
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
-    splits = Splits(blank, labels, blank[:3], labels[:3], ("a", "b", "c"), {}, ())
+    run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
     mesh = devices.make_mesh(jax.devices()[:count])
     with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
-        phases.make_phase(config, "teacher", splits, mesh)
+        phases.make_phase(config, "teacher", run_data, mesh)
     if message and count > 1:
         config.model.sync_batch_norm = False
-        phases.make_phase(config, "teacher", splits, mesh)
+        phases.make_phase(config, "teacher", run_data, mesh)
 
 
 def test_what_needs_a_field_says_so():

@@ -11,7 +11,7 @@ import pytest
 from configs import digits
 from ltrobust import models
 from ltrobust.data import batches, sources
-from ltrobust.data.splits import make_splits
+from ltrobust.data.run_data import make_run_data
 from ltrobust.training import devices, phases, steps
 from ltrobust.training.state import create_state
 
@@ -83,7 +83,7 @@ def test_networks_for_different_platforms_are_one_function():
 def chunk(config, platform):
     """A compiled chunk of training steps for a platform, and what it is called with."""
     data = config.data
-    splits = make_splits(
+    run_data = make_run_data(
         sources.load("digits", "train"),
         imbalance_ratio=data.imbalance_ratio,
         profile=data.profile,
@@ -93,11 +93,11 @@ def chunk(config, platform):
         validation_cap=data.validation_cap,
     )
     mesh = devices.make_mesh(jax.devices()[:1])
-    phase = phases.make_phase(config, "teacher", splits, mesh, platform=platform)
+    phase = phases.make_phase(config, "teacher", run_data, mesh, platform=platform)
     counts = jnp.asarray(phase.class_counts, jnp.float32)
 
     def start(key):
-        params, batch_stats = models.initialise(phase.settings.module, key, splits.images.shape[1:])
+        params, batch_stats = models.initialise(phase.settings.module, key, run_data.image_shape)
         return create_state(
             params,
             batch_stats,
@@ -108,7 +108,7 @@ def chunk(config, platform):
         )
 
     state = jax.eval_shape(start, jax.random.key(0))
-    resident = batches.Resident(splits.images, phase.labels.astype(np.int32))
+    resident = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
     inputs = steps.Inputs(resident, counts, {}, phase.step_key)
     order = jax.ShapeDtypeStruct((4, config.teacher.batch_size), jnp.int32)
     program = steps.compile_stretch(phase.settings, mesh)

@@ -186,16 +186,16 @@ def test_the_key_that_differs_between_processes_is_named(monkeypatch):
     asked = []
     monkeypatch.setattr(processes, "several", lambda: True)
     monkeypatch.setattr(processes, "gather", lambda value: asked.append(value) or [value, value])
-    splits = types.SimpleNamespace(fingerprints={"pixels": "0"})
-    checks.same_start(config, splits)
-    checks.same_start(other, splits)
+    run_data = types.SimpleNamespace(fingerprints={"pixels": "0"})
+    checks.same_start(config, run_data)
+    checks.same_start(other, run_data)
     mine, _, theirs, _ = asked
     monkeypatch.setattr(processes, "gather", lambda value: [mine, theirs])
     with pytest.raises(ValueError, match=r"value of student\.epochs than process 0: 7 instead of \d+; start all"):
-        checks.same_start(config, splits)
+        checks.same_start(config, run_data)
     theirs["value of student.epochs"] = mine["value of student.epochs"]
     with pytest.raises(ValueError, match=r"options\.b1 than process 0: 0\.9 instead of nothing; start all"):
-        checks.same_start(config, splits)
+        checks.same_start(config, run_data)
 
 
 def test_a_coordinators_port_that_is_in_use_is_a_sentence():

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltrobust import experiment
-from ltrobust.data.splits import Splits
+from ltrobust.data.run_data import RunData
 from ltrobust.methods import Method, Teacher
 from ltrobust.models import initialise
 from ltrobust.models.layers import Layers
@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
     """A phase before its first step, everything on the devices of `mesh`."""
 
     phase: Phase
-    splits: Splits
+    run_data: RunData
     mesh: Mesh
     state: TrainState
     inputs: steps.Inputs
@@ -58,22 +58,22 @@ def prepared(
 
     Its network has one block of the configured one, which is compiled in a fraction of the time, or is `whole_network`.
     """
-    splits = experiment.load_splits(config)
-    phase = phases.make_phase(config, name, splits, mesh)
+    run_data = experiment.load_run_data(config)
+    phase = phases.make_phase(config, name, run_data, mesh)
     method = method or phase.settings.method
     module = phase.settings.module
     assert isinstance(module, ResNet)
     if not whole_network:
         module = module.clone(widths=module.widths[:1], strides=(1,))
     phase = phase_with(phase, method=method, module=module)
-    state, _ = placement.first_state(phase, splits, mesh)
+    state, _ = placement.first_state(phase, run_data, mesh)
     teacher = module.clone(layers=dataclasses.replace(module.layers, sync_axis=None))
-    others = initialise(teacher, jax.random.key(3), splits.images.shape[1:])
+    others = initialise(teacher, jax.random.key(3), run_data.image_shape)
     teachers = {
         "teacher": Teacher(teacher, state.weights.params, state.weights.batch_stats),
         "clean_teacher": Teacher(teacher, *others),
     }
-    return Prepared(phase, splits, mesh, state, placement.make_inputs(phase, splits, mesh, teachers))
+    return Prepared(phase, run_data, mesh, state, placement.make_inputs(phase, run_data, mesh, teachers))
 
 
 def phase_with(phase: Phase, **settings: Any) -> Phase:

@@ -61,11 +61,11 @@ def run(request, tiny):
     mesh = mesh_of(1)
     method = phases.make_method(tiny, "student")
     method = TOYS[request.param](method) if request.param in TOYS else method
-    splits = experiment.load_splits(tiny)
-    phase = phases.make_phase(tiny, "student", splits, mesh)
+    run_data = experiment.load_run_data(tiny)
+    phase = phases.make_phase(tiny, "student", run_data, mesh)
     decay = 0.0 if method.averaging else phase.settings.ema_decay
     phase = phase_with(phase, module=NETWORK, method=method, ema_decay=decay)
-    teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), splits.images.shape[1:]))
+    teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), run_data.image_shape))
     stretch = steps.compile_stretch(phase.settings, mesh)
 
     def train(folder, stop_after: int = 0, minutes: float = 10.0):
@@ -80,7 +80,7 @@ def run(request, tiny):
         with Checkpoints(folder / "checkpoints") as checkpoints, Records(folder) as records:
             return loop.run_phase(
                 phase,
-                splits,
+                run_data,
                 mesh=mesh,
                 teachers=dict.fromkeys(method.teachers, teacher),
                 services=loop.Services(

@@ -19,12 +19,12 @@ from ltrobust.training.state import Selection, TrainState
 
 @pytest.fixture
 def phase(tiny):
-    """`(phase, splits)` of 14 steps in 2 epochs."""
+    """`(phase, run_data)` of 14 steps in 2 epochs."""
     with tiny.unlocked():
         tiny.student.method = "pgd_at"
         tiny.student.attack.steps = 1
-    splits = experiment.load_splits(tiny)
-    return phase_with(phases.make_phase(tiny, "student", splits, mesh_of(1)), module=NETWORK), splits
+    run_data = experiment.load_run_data(tiny)
+    return phase_with(phases.make_phase(tiny, "student", run_data, mesh_of(1)), module=NETWORK), run_data
 
 
 class CountingSteps:
@@ -69,8 +69,8 @@ class Memory:
 
 
 def test_a_phase_trains_with_nothing_but_images_and_devices(phase):
-    phase, splits = phase
-    state, selection = loop.run_phase(phase, splits, mesh=mesh_of(1))
+    phase, run_data = phase
+    state, selection = loop.run_phase(phase, run_data, mesh=mesh_of(1))
     assert int(state.step) == phase.total_steps == 14
     assert int(selection.epoch) == 0
     # The selection still holds the first weights.
@@ -80,8 +80,8 @@ def test_a_phase_trains_with_nothing_but_images_and_devices(phase):
 
 @pytest.mark.parametrize("capacity", [1, 3, 1024])
 def test_stretches_end_with_their_epoch_and_visit_every_row_in_order(phase, capacity):
-    (phase, splits), steps = phase, CountingSteps()
-    loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=steps, capacity=capacity)
+    (phase, run_data), steps = phase, CountingSteps()
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=steps, capacity=capacity)
     ends = [first + count for first, count, _ in steps.calls]
     assert [first for first, _, _ in steps.calls] == [0, *ends[:-1]]
     assert max(count for _, count, _ in steps.calls) == min(capacity, 7)
@@ -92,35 +92,35 @@ def test_stretches_end_with_their_epoch_and_visit_every_row_in_order(phase, capa
 
 
 def test_an_epoch_is_recorded_before_its_checkpoint_and_the_last_one_is_waited_for(phase):
-    (phase, splits), memory = phase, Memory()
+    (phase, run_data), memory = phase, Memory()
     services = loop.Services(
         memory,  # pyright: ignore[reportArgumentType]
         checkpoint_minutes=0.0,
         metadata={"of": "test"},
         record=lambda record: memory.events.append(f"recorded {record['epoch']}"),
     )
-    loop.run_phase(phase, splits, mesh=mesh_of(1), services=services, compile_stretch=CountingSteps(), capacity=2)
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_stretch=CountingSteps(), capacity=2)
     expected = []
     for step in (1, 2, 4, 6, 7, 9, 11, 13, 14):
         expected += [f"recorded {step // 7}"] * (step % 7 == 0) + [f"saved {step} {{'of': 'test'}}"]
     assert memory.events == [*expected, "waited"]
     # Where the newest checkpoint is that of the last step, no step is asked for.
-    again = loop.run_phase(phase, splits, mesh=mesh_of(1), services=services, compile_stretch=None)
+    again = loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_stretch=None)
     assert int(again[0].step) == 14
 
 
 def test_between_checkpoints_nothing_is_saved(phase):
-    (phase, splits), memory = phase, Memory()
-    loop.run_phase(phase, splits, mesh=mesh_of(1), services=loop.Services(memory), compile_stretch=CountingSteps())
+    (phase, run_data), memory = phase, Memory()
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=loop.Services(memory), compile_stretch=CountingSteps())
     assert memory.events == ["saved 14 {}", "waited"]
 
 
 def test_a_request_to_stop_is_followed_after_the_stretch(phase):
-    (phase, splits), memory, steps = phase, Memory(), CountingSteps()
+    (phase, run_data), memory, steps = phase, Memory(), CountingSteps()
     preemption = Preemption()
     preemption.requested = "SIGTERM"
     run = lambda **services: loop.run_phase(  # noqa: E731
-        phase, splits, mesh=mesh_of(1), services=loop.Services(**services), compile_stretch=steps
+        phase, run_data, mesh=mesh_of(1), services=loop.Services(**services), compile_stretch=steps
     )
     with pytest.raises(Preempted, match=r"stopped by SIGTERM: student saved at step 1 of 14; the same command goes on"):
         run(checkpoints=memory, preemption=preemption)
@@ -133,13 +133,13 @@ def test_a_request_to_stop_is_followed_after_the_stretch(phase):
 
 
 def test_a_step_that_is_not_finite_ends_the_phase_also_without_checkpoints(phase):
-    phase, splits = phase
+    phase, run_data = phase
     with pytest.raises(FloatingPointError, match=r"not finite at step 8 of 14 \(epoch 2\); nothing was saved yet"):
-        loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=CountingSteps(bad_step=8))
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=CountingSteps(bad_step=8))
 
 
 def test_a_method_that_learns_from_validation_needs_an_evaluator(phase):
-    phase, splits = phase
+    phase, run_data = phase
     phase = phase_with(phase, method=class_wise(phase.settings.method))
     with pytest.raises(ValueError, match="method 'pgd_at' learns from validation; give the phase an evaluator"):
-        loop.run_phase(phase, splits, mesh=mesh_of(1), compile_stretch=CountingSteps())
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=CountingSteps())

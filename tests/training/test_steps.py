@@ -155,7 +155,7 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     class_wise_end = method.end_epoch
     # The first epoch's weights are copied; the second one's half count.
     method = dataclasses.replace(method, end_epoch=end_epoch, averaging=lambda state: (state["epochs"] - 1) / 2)
-    phase, splits, _, _, inputs = prepared(tiny, "student", mesh, method)
+    phase, run_data, _, _, inputs = prepared(tiny, "student", mesh, method)
     module = phase.settings.module
     evaluator = make_evaluator(
         lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
@@ -166,7 +166,7 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     )
     records = []
     services = loop.Services(evaluator=evaluator, record=records.append)
-    state, selection = loop.run_phase(phase, splits, mesh=mesh, teachers=inputs.teachers, services=services)
+    state, selection = loop.run_phase(phase, run_data, mesh=mesh, teachers=inputs.teachers, services=services)
     assert int(state.method_state["epochs"]) == 2
     mean = jax.tree.map(lambda first, second: (first + second) / 2, *ends)
     jax.tree.map(np.testing.assert_allclose, (state.averaged.params, state.averaged.batch_stats), mean)
@@ -218,4 +218,4 @@ def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
     with tiny.unlocked():
         tiny.student.batch_size = 62
     with pytest.raises(ValueError, match=r"student.batch_size is 62.*4 devices; use a multiple of 4"):
-        phases.make_phase(tiny, "student", experiment.load_splits(tiny), devices.make_mesh())
+        phases.make_phase(tiny, "student", experiment.load_run_data(tiny), devices.make_mesh())

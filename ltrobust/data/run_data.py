@@ -15,14 +15,31 @@ _NAMED = 5  # of such classes, the ones with the fewest images
 
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
+class Examples:
+    """Images with their labels.
+
+    Attributes:
+      images: uint8 [N,H,W,C].
+      labels: int64 [N].
+      positions: int64 [N], of these images in the training split's official order; empty where they have none.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunData:
     """The images that one run trains and validates on, class after class.
 
     Attributes:
-      images, labels: training part, uint8 [N,H,W,C] and int64 [N].
-      validation_images, validation_labels: carved from the same long-tailed list, possibly empty.
+      training: what it trains on.
+      validation: carved from the same long-tailed list, possibly empty.
       class_names: C names.
-      positions, validation_positions: int64, of these images in the training split's official order.
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
         set's official order; and `pixels`, of the images and labels of the chosen images, training part first.
       notes: about the source, for the card.
@@ -31,18 +48,14 @@ class Splits:
       names: of a folder, the files of its training split in official order (`sources.Split`).
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    validation_images: np.ndarray
-    validation_labels: np.ndarray
+    training: Examples
+    validation: Examples
     class_names: tuple[str, ...]
-    fingerprints: dict[str, str]
-    notes: tuple[str, ...]
+    fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     claim: str = ""
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = ()
-    positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    validation_positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def num_classes(self) -> int:
@@ -50,17 +63,22 @@ class Splits:
         return len(self.class_names)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        return self.training.images.shape[1:]
+
+    @property
     def validation_counts(self) -> np.ndarray:
         """Validation images per class, int64 [C]."""
-        return np.bincount(self.validation_labels, minlength=self.num_classes)
+        return np.bincount(self.validation.labels, minlength=self.num_classes)
 
     @property
     def class_counts(self) -> np.ndarray:
         """Training images per class, int64 [C]."""
-        return longtail.count_classes(self.labels, self.num_classes)
+        return longtail.count_classes(self.training.labels, self.num_classes)
 
 
-def make_splits(
+def make_run_data(
     source: sources.Split,
     *,
     imbalance_ratio: float,
@@ -69,7 +87,7 @@ def make_splits(
     validation_fraction: float,
     validation_floor: int,
     validation_cap: float,
-) -> Splits:
+) -> RunData:
     """The long-tailed training and validation parts of a training split.
 
     Raises:
@@ -97,20 +115,17 @@ def make_splits(
             f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
             "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
         )
-    images, validation_images = source.images[rows[carve.train]], source.images[rows[carve.validation]]
-    return Splits(
-        images=images,
-        labels=labels[train],
-        validation_images=validation_images,
-        validation_labels=labels[validation],
+    training = Examples(source.images[rows[carve.train]], labels[train], train)
+    held_out = Examples(source.images[rows[carve.validation]], labels[validation], validation)
+    return RunData(
+        training=training,
+        validation=held_out,
         class_names=source.class_names,
-        positions=train,
-        validation_positions=validation,
         fingerprints={
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
-            "pixels": identity.digest([images, validation_images], [labels[train], labels[validation]]),
+            "pixels": identity.digest([training.images, held_out.images], [training.labels, held_out.labels]),
             # The whole split, whose order is only the user's.
             **({"images": source.fingerprint} if source.name == "folder" else {}),
         },
@@ -155,20 +170,21 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
 
 
 def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """The parts of `Splits.fingerprints` in which two splits differ, of those that both have, the training part first.
+    """The parts of `RunData.fingerprints` in which two runs' data differ, of those that both have,
+    the training part first.
 
     Checkpoints and cards of earlier versions have no digest of pixels.
     """
     return [part for part in ("train", *sorted(there.keys() & here.keys())) if there[part] != here[part]]
 
 
-def describe(splits: Splits) -> dict[str, Any]:
+def describe(run_data: RunData) -> dict[str, Any]:
     """What a checkpoint and a card say about the split."""
     return {
-        "image_shape": list(splits.images.shape[1:]),
-        "class_counts": splits.class_counts.tolist(),
-        "validation_counts": splits.validation_counts.tolist(),
-        "fingerprints": splits.fingerprints,
-        "notes": list(splits.notes),
-        "claim": splits.claim,
+        "image_shape": list(run_data.image_shape),
+        "class_counts": run_data.class_counts.tolist(),
+        "validation_counts": run_data.validation_counts.tolist(),
+        "fingerprints": run_data.fingerprints,
+        "notes": list(run_data.notes),
+        "claim": run_data.claim,
     }
