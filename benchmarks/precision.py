@@ -14,6 +14,7 @@ with it look too high.
 """
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ from scipy import stats
 
 from configs import cifar10_cpu, digits
 from configs.sweeps import cifar10_cpu as sweep
-from ltrobust import experiment, models
+from ltrobust import models
+from ltrobust import run as runs
 from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
-from ltrobust.data import batches, sources
-from ltrobust.data.run_data import first_of_each_class
+from ltrobust.data import batches
+from ltrobust.data.run_data import DataPlan, first_of_each_class
+from ltrobust.models.model_plan import make_model_plan
 from ltrobust.runtime.files import read_json
-from ltrobust.training import phases
+from ltrobust.threat import Threat
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import Weights
 from tools import summary
@@ -57,7 +60,7 @@ def main() -> None:
         for dtype in DTYPES:
             with tempfile.TemporaryDirectory() as folder:
                 config = configuration(given, int(seed), dtype)
-                card = read_json(Path(experiment.train(config, Path(folder))))
+                card = read_json(Path(runs.train(config, Path(folder))))
                 found[dtype].append(card["networks"]["student/last"]["columns"])
                 if dtype == "float32":
                     reached.append(attacked(config, Path(folder), given.steps))
@@ -87,11 +90,10 @@ def numbers(title: str, found: dict[str, list[dict[str, Any]]], column: str, vie
 
 def attacked(config: Any, workdir: Path, steps: int) -> dict[str, Any]:
     """What PGD reaches on the student's last network with gradients in both types, judged in float32."""
-    data = config.data
-    test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
+    test = DataPlan(**config.data.to_dict()).open("test")
     ids = first_of_each_class(test.labels, config.eval.limit)
     images, labels = jnp.asarray(batches.to_unit(test.images[ids])), jnp.asarray(test.labels[ids], jnp.int32)
-    threat, exact = phases.make_threat(config), network("float32", config)
+    threat, exact = Threat(**config.threat.to_dict()), network("float32", config)
     with Checkpoints(workdir / "checkpoints" / "student", read_only=True) as checkpoints:
         template = Weights(*models.initialise(exact, jax.random.key(0), test.images.shape[1:]))
         weights = checkpoints.restore_weights(template)["last"]
@@ -119,9 +121,8 @@ def attacked(config: Any, workdir: Path, steps: int) -> dict[str, Any]:
 
 def network(dtype: str, config: Any) -> Any:
     """The configured network in a type; both have the same weights."""
-    config = config.copy_and_resolve_references()
-    config.model.dtype = dtype
-    return phases.make_module(config, 10, head=models.Head())
+    plan = dataclasses.replace(make_model_plan(config.model.to_dict()), dtype=dtype)
+    return plan.create(10, head=models.Head())
 
 
 def losses(reached: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ from ltrobust import models
 from ltrobust.data import batches, longtail
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.methods import CLEAN_TEACHER, TEACHER, Teacher
+from ltrobust.models.model_plan import make_model_plan
+from ltrobust.plan import make_phase_plan
 from ltrobust.training import devices, phases, placement, steps
 from ltrobust.training.state import TrainState
 
@@ -92,7 +94,8 @@ def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) ->
     """
     mesh = devices.make_mesh(jax.devices()[:1]) if mesh is None else mesh
     run_data = drawn_run_data(config, max(512, steps_at_once * config.student.batch_size))
-    phase = phases.make_phase(config, "student", run_data, mesh)
+    settings = config.to_dict()
+    phase = phases.make_phase(make_phase_plan(settings, "student"), make_model_plan(settings["model"]), run_data, mesh)
     state, _ = placement.first_state(phase, run_data, mesh)
     inputs = placement.make_inputs(phase, run_data, mesh, _teachers(config, phase))
     order = placement.make_order(phase, 0, steps_at_once, mesh, capacity=steps_at_once)
@@ -101,7 +104,7 @@ def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) ->
 
 def _teachers(config: Any, phase: phases.Phase) -> Mapping[str, Teacher]:
     """The teachers that the method asks for, of the student's make."""
-    module = phases.make_module(config, CLASSES, head=models.Head())
+    module = make_model_plan(config.model.to_dict()).create(CLASSES, head=models.Head())
     keys = {TEACHER: 1, CLEAN_TEACHER: 2}
     shape = image_shape(config.model.name)
     return {

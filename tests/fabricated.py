@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 
 from configs import digits
-from ltrobust import card_parts
-from ltrobust.analysis import cards
+from ltrobust.analysis import card_parts, cards
 from ltrobust.data import sources
-from ltrobust.data.run_data import make_run_data
+from ltrobust.data.run_data import DataPlan, make_run_data
 from ltrobust.evaluation import evaluate, protocols
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.evaluation import Evaluation
@@ -35,7 +34,7 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     train, test = (_source(part, classes, names) for part in ("train", "test"))
     run_data = make_run_data(train, imbalance_ratio=10.0, profile="exp", seed=0, **PARTS)
     if not (workdir / "metrics.jsonl").exists():
-        workdirs.claim(workdir, config)
+        workdirs.claim(workdir, workdirs.plain(config))
         _write_records(workdir, run_data.num_classes)
     threat, ids = Threat("linf", radius), np.arange(len(test.labels))
     networks = {}
@@ -60,9 +59,9 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     card = {
         "config": workdirs.plain(config),
         "model": {"name": "small_resnet", "parameters": 77754},
-        "data": card_parts.describe_data(config, run_data, test, ids) | {"name": train.name},
+        "data": card_parts.describe_data(DataPlan(**config.data.to_dict()), run_data, test, ids) | {"name": train.name},
         "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
-        "protocol": card_parts.describe_protocol(config, run_data.num_classes),
+        "protocol": card_parts.describe_protocol(protocols.get(protocol), config.eval.seed, run_data.num_classes),
         "selection_rule": card_parts.SELECTION_RULE,
         "training": {"teacher": run | {"examples": balanced}, "student": run | {"examples": everything}},
         "numerics": {

@@ -13,7 +13,8 @@ import pytest
 from absl import app
 
 import ltrobust
-from ltrobust import experiment, recipes
+from ltrobust import recipes
+from ltrobust import run as runs
 from ltrobust.commands import main, recorded
 from ltrobust.evaluation import protocols
 from ltrobust.runtime import workdir
@@ -178,7 +179,7 @@ def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_as
     config.student.method, config.student.epochs, config.model.width = "at_bsl", 1, 8
     config.eval.protocol = "validation"
     folder = tmp_path / "run"
-    card = json.loads(experiment.train(config.lock(), folder).read_text())
+    card = json.loads(runs.train(config.lock(), folder).read_text())
     words = [f"--workdir={folder}", "--mode=evaluate", "--config.eval.limit=1"]
     told = run(*words, folder=tmp_path, PYTHONIOENCODING="ascii")
     assert told.returncode == 0, told.stderr

@@ -7,13 +7,15 @@ import pathlib
 
 import jax
 import numpy as np
+import planned
 import pytest
 
 from configs import cifar10_distillation, default, published
 from ltrobust import methods
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.evaluation import protocols
-from ltrobust.runtime.workdir import flatten, plain
+from ltrobust.plan import make_plan
+from ltrobust.runtime.workdir import PHASES, flatten, plain
 from ltrobust.training import devices, phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -27,12 +29,12 @@ def load(name: str):
     return importlib.import_module(f"configs.{file}").get_config(*recipe).lock()
 
 
-def planned(config, name: str) -> phases.Phase:
+def phase_of(config, name: str) -> phases.Phase:
     """A phase on blank images of three classes."""
     labels = np.repeat(np.arange(3), [900, 500, 300])
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
     run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
-    return phases.make_phase(config, name, run_data, devices.make_mesh(jax.devices()[:1]))
+    return planned.make_phase(config, name, run_data, devices.make_mesh(jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -54,7 +56,7 @@ def test_the_named_recipes_of_distillation(name):
         config = module.get_config(recipe).lock()
         assert set(flatten(plain(config))) == set(flatten(plain(default.get_config())))
         base, _, wrapper = recipe.partition("+")
-        method = phases.make_method(config, "student")
+        method = planned.make_method(config, "student")
         assert method.name == {"ard_2020": "ard", "fair_ard": "ard+fair_ard"}.get(recipe, recipe)
         assert ("igdm_loss" in method.metrics) == (wrapper == "igdm")
         # The first epochs, counted from 1, at a lower rate; a drop at fraction d holds from floor(d E) + 1.
@@ -78,8 +80,8 @@ def test_the_named_recipes_of_distillation(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_both_phases_can_be_built(name):
     config = load(name)
-    for phase_name in phases.NAMES:
-        phase = planned(config, phase_name)
+    for phase_name in PHASES:
+        phase = phase_of(config, phase_name)
         assert phase.total_steps > 0
         # sqrt(900 * 300): the geometric mean is the default size of the balanced subset.
         assert phase.class_counts.tolist() == ([520] * 3 if phase_name == "teacher" else [900, 500, 300])
@@ -131,7 +133,7 @@ def test_settings_of_methods_and_wrappers_are_those_of_the_record():
     ],
 )
 def test_published_rates_fall_in_the_published_epochs(name, epochs):
-    phase = planned(load(f"published:{name}"), "student")
+    phase = phase_of(load(f"published:{name}"), "student")
     first = phase.learning_rate(0)
     for epoch, factor in zip(epochs, (0.1, 0.01), strict=True):
         step = phase.schedule.first_step(epoch - 1)
@@ -143,9 +145,9 @@ def test_averaging_by_the_step_and_by_a_wrappers_rule_are_not_mixed():
     config = default.get_config()
     config.student.method, config.student.wrappers, config.student.ema_decay = "trades", ("cfa",), 0.9
     with pytest.raises(ValueError, match=r"ema_decay is 0.9, but trades\+cfa averages weights itself; give 0"):
-        planned(config, "student")
+        phase_of(config, "student")
     config.student.ema_decay = 0.0
-    assert planned(config, "student").settings.method.averaging is not None
+    assert phase_of(config, "student").settings.method.averaging is not None
 
 
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
@@ -187,8 +189,6 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
     ids=str,
 )
 def test_the_ablation_grid_is_reachable_by_configuration(overrides):
-    from ltrobust import checks
-
     config = load("digits")
     for key, value in overrides.items():
         config.update_from_flattened_dict({key: value})
@@ -197,9 +197,10 @@ def test_the_ablation_grid_is_reachable_by_configuration(overrides):
     blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
     run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
     mesh = devices.make_mesh(jax.devices()[:1])
-    wanted = checks.phases_to_run(config)
-    for name in wanted:
-        phases.make_phase(config, name, run_data, mesh)
+    plan = make_plan(config, pathlib.Path("run"))
+    wanted = [phase.name for phase in plan.phases]
+    for phase in plan.phases:
+        phases.make_phase(phase, plan.model, run_data, mesh)
     without_teacher = config.student.method == "at_bsl" and config.student.initialize == "scratch"
     settings = config.methods.self_distillation
     without_teacher |= config.student.method == "self_distillation" and settings.alpha == settings.beta == 0

@@ -7,14 +7,15 @@ import re
 import sys
 
 import own
+import planned
 import pytest
 from absl import app, logging
 
 from ltrobust import methods, models, recipes, registry
 from ltrobust.commands import config as config_listing
 from ltrobust.commands import main, recorded, sweep
+from ltrobust.models.model_plan import make_model_plan
 from ltrobust.runtime import workdir
-from ltrobust.training import phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 INNER = methods.InnerAttack()
@@ -90,7 +91,7 @@ def test_keyword_arguments_are_keys_with_their_defaults():
     assert type(config.methods.half_at.share) is float  # as annotated: the default is written 1
     assert config.methods.louder.factor == 2.0
     config.student.method, config.student.wrappers = "half_at", ("louder", "awp")
-    assert phases.make_method(config, "student").name == "half_at+louder+awp"
+    assert planned.make_method(config, "student").name == "half_at+louder+awp"
 
 
 def no_default(inner, *, gamma: float):
@@ -179,7 +180,7 @@ def test_a_configuration_imports_what_lies_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = recipes.load(str(file))
     assert config.methods.my_at.gamma == 3.0
-    assert phases.make_method(config, "student").name == "my_at"
+    assert planned.make_method(config, "student").name == "my_at"
     words = [f"--config={file}", "--config.methods.my_at.gamma=1.5"]
     assert parse(monkeypatch, *words) == ["ltrobust", *words]
     (told,) = parse(monkeypatch, f"--config={file}", "--config.methods.my_at.gama=1.5")
@@ -265,7 +266,7 @@ def test_settings_of_others_end_no_run(used):
             "model.Plain.widths: 'absent' -> [4]",
         ]
     assert workdir.differences(workdir.plain(before), workdir.plain(after)) == wanted
-    assert (phases.describe_model(after.model) == before.model.to_dict()) != used
+    assert (make_model_plan(after.model.to_dict()).describe() == before.model.to_dict()) != used
 
 
 # Installed packages
@@ -299,9 +300,9 @@ def test_an_installed_package_offers_methods_and_networks(package):
     assert config.model.plain_net.to_dict() == {"width": 4, "widths": (4,)}
     config.student.method, config.student.wrappers, config.model.name = "half", ("loud",), "plain_net"
     config.model.plain_net.width = 7
-    method = phases.make_method(config, "student")
+    method = planned.make_method(config, "student")
     assert method.name == "half+loud"
-    assert phases.make_module(config, 5, head=method.head).width == 7
+    assert make_model_plan(config.model.to_dict()).create(5, head=method.head).width == 7
 
 
 def test_without_a_configuration_too(package):

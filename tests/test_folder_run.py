@@ -11,7 +11,8 @@ import pages
 import pytest
 from PIL import Image
 
-from ltrobust import experiment, recipes
+from ltrobust import recipes
+from ltrobust import run as runs
 from ltrobust.commands import report
 
 ODD = b"two \x1b[31m\xe9"  # moves the terminal's colour, and is no UTF-8
@@ -37,7 +38,7 @@ def mine(tmp_path_factory):
     config.student.augmentation.crop_padding = 1
     config.eval.protocol, config.eval.limit, config.eval.keep_images = "validation", 4, True
     with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.warns(UserWarning, match="dangling link"):
-        experiment.train(config, place / "run")
+        runs.train(config, place / "run")
     return place, config, place / "run", printed.getvalue()
 
 
@@ -88,7 +89,7 @@ def test_test_images_that_are_training_images_are_named_on_terminal_card_and_pag
     config = config.copy_and_resolve_references()
     config.data.dir, config.eval.limit = str(images), 0
     with pytest.warns(UserWarning, match="dangling link"):
-        data = json.loads(experiment.train(config, tmp_path / "run").read_text())["data"]
+        data = json.loads(runs.train(config, tmp_path / "run").read_text())["data"]
     found = {(entry["of"], entry["in"]): entry for entry in data["overlap"]["pairs"]}
     named = [name for pair in ("training", "validation") for name in found["test", pair]["named"]]
     assert {tuple(sorted(name)) for name in named} == {
@@ -127,7 +128,7 @@ def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
     # With a lower floor they are selected, as they always were.
     lower = mine[1].copy_and_resolve_references().unlock()
     lower.student.selection_floor = 2
-    card = json.loads(experiment.train(lower.lock(), mine[0] / "lower").read_text())
+    card = json.loads(runs.train(lower.lock(), mine[0] / "lower").read_text())
     assert list(card["networks"]) == ["student/last", "student/selected"]
     assert card["selection_rule"].startswith("highest running mean")
     assert "selected: highest running mean" in capsys.readouterr().out
@@ -138,9 +139,9 @@ def test_few_validation_images_of_a_class_select_no_weights(mine, capsys):
 def test_a_restored_network_has_the_numbers_of_the_run_and_other_images_are_refused(mine):
     place, config, workdir, _ = mine
     trained = json.loads((workdir / "results" / "validation.json").read_text())["networks"]
-    assert json.loads(experiment.evaluate(config, workdir).read_text())["networks"] == trained
+    assert json.loads(runs.evaluate(config, workdir).read_text())["networks"] == trained
     changed = place / "images" / "train" / "digit 1" / "0000.png"
     Image.new("L", (8, 8), 9).save(changed)
-    for call in (experiment.evaluate, experiment.train):
+    for call in (runs.evaluate, runs.train):
         with pytest.raises(ValueError, match=r"trained on other images than those found now .*of the part 'images'"):
             call(config, workdir)

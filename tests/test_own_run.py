@@ -5,10 +5,12 @@ import json
 import jax
 import numpy as np
 import own
+import planned
 import pytest
 
-from ltrobust import experiment, methods, models, recipes
-from ltrobust.training import phases, teachers
+from ltrobust import methods, models, recipes
+from ltrobust import run as runs
+from ltrobust.training import teachers
 
 # Name -> parameters: convolution, BatchNorm's scale and bias, dense layer.
 NETWORKS = {"Plain": (9 + 1) * 4 + (4 * 4 * 4 + 1) * 10, "Normed": 9 * 4 + 2 * 4 + (4 + 1) * 10}
@@ -42,7 +44,7 @@ def finished(request, tmp_path_factory):
     """Name, configuration, workdir and card of a run."""
     config = small(request.param)
     workdir = tmp_path_factory.mktemp("own")
-    return request.param, config, workdir, json.loads(experiment.train(config, workdir).read_text())
+    return request.param, config, workdir, json.loads(runs.train(config, workdir).read_text())
 
 
 def test_the_card_is_complete(finished):
@@ -57,7 +59,7 @@ def test_the_card_is_complete(finished):
 
 def test_a_restored_network_has_the_numbers_of_the_run(finished):
     _, config, workdir, card = finished
-    again = json.loads(experiment.evaluate(config, workdir).read_text())
+    again = json.loads(runs.evaluate(config, workdir).read_text())
     assert again["networks"] == card["networks"]
 
 
@@ -69,7 +71,7 @@ def test_it_teaches_and_is_started_from(finished):
     assert logits.shape == (2, 10)
     config = config.copy_and_resolve_references()
     config.student.initialize = str(workdir)
-    trained = experiment.fit(config, workdir.parent / f"{workdir.name}-more")
+    trained = runs.fit(config, workdir.parent / f"{workdir.name}-more")
     assert set(trained.networks) >= {"student/last"}
     assert not np.allclose(
         jax.tree.leaves(trained.networks["student/last"].weights.params)[0], jax.tree.leaves(known.teacher.params)[0]
@@ -87,7 +89,7 @@ def test_methods_that_need_features_say_so(tmp_path, name, method, message):
     config = small(name)
     config.student.method = method
     with pytest.raises(ValueError, match=message):
-        experiment.fit(config, tmp_path / "run")
+        runs.fit(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("name", "method"), [("Normed", "robal"), ("Normed", "reat"), ("Plain", "label_aug")])
@@ -95,5 +97,5 @@ def test_networks_that_offer_what_a_method_needs_are_trained_by_it(tmp_path, nam
     config = small(name)
     config.student.method = method
     config.student.steps = 2
-    networks = experiment.fit(config, tmp_path / "run").networks
-    assert networks["student/last"].head == phases.make_method(config, "student").head
+    networks = runs.fit(config, tmp_path / "run").networks
+    assert networks["student/last"].head == planned.make_method(config, "student").head

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 
+import planned
 import pytest
 
-from ltrobust import checks
 from ltrobust.commands import sweep
+from ltrobust.plan import make_plan
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import EXIT_STATUS
-from ltrobust.training import phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = ROOT / "results" / "digits" / "at_bsl-seed0.json"
@@ -208,6 +208,6 @@ def test_every_sweep_can_be_made_and_names_runs_that_come_before(file, tmp_path,
             if key.startswith("teachers."):
                 assert pathlib.Path(value).relative_to(tmp_path).parts[0] in before, f"{cell.name}: {key}"
         config = found.config_of(cell)
-        assert phases.make_method(config, "student").name.startswith(config.student.method)
-        checks.phases_to_run(config)
+        assert planned.make_method(config, "student").name.startswith(config.student.method)
+        make_plan(config, tmp_path)
         before.add(cell.name)

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from ltrobust.data import batches, longtail  # noqa: E402
+from ltrobust.plan import make_method  # noqa: E402
 from ltrobust.report.numbers import markdown  # noqa: E402
-from ltrobust.training import phases  # noqa: E402
 from tools.summary import inserted  # noqa: E402
 
 MARKERS = "published"
@@ -373,7 +373,7 @@ def cost(config: Any) -> str:
             images = classes * longtail.balanced_count(counts, gamma=phase.balanced.gamma, count=phase.balanced.count)
         schedule = batches.make_schedule(images, phase.batch_size, phase.remainder)
         steps = phase.steps or schedule.first_step(phase.epochs)
-        method = phases.make_method(config, name)
+        method = make_method(config.to_dict(), name)
         if method.passes is None:
             found.append(f"{steps:,} x {phase.batch_size}; passes not counted: {phase.method} has attacks of its own")
             continue

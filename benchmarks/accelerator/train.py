@@ -11,7 +11,8 @@ import numpy as np
 from benchmarks.accelerator import dry
 from benchmarks.accelerator.jobs import Part, Run
 from benchmarks.accelerator.part import Context
-from ltrobust import experiment, recipes
+from ltrobust import recipes
+from ltrobust import run as runs
 from ltrobust.evaluation import store
 from ltrobust.runtime.files import read_json
 from ltrobust.training.state import Weights
@@ -40,7 +41,7 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     workdir = context.work / "run"
     workdir.mkdir(exist_ok=True)
     began = time.monotonic()
-    trained = experiment.fit(config, workdir, context.preemption)
+    trained = runs.fit(config, workdir, context.preemption)
     last = {name: network for name, network in trained.networks.items() if name.endswith("/last")}
     summary = {}
     limits = dict(_DRY_LIMITS) if context.dry else {"quick": 0, "standard": part.run.standard}
@@ -49,7 +50,7 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     for protocol, limit in limits.items():
         config.eval.protocol, config.eval.limit = dry.protocol(protocol) if context.dry else protocol, limit
         trained = dataclasses.replace(trained, networks=last)
-        card = experiment.report(config, workdir, protocol, trained, began)
+        card = runs.report(config, workdir, protocol, trained, began)
         (context.folder / f"card-{protocol}.json").write_bytes(card.read_bytes())
         networks = read_json(card)["networks"]
         np.savez_compressed(context.folder / f"verdicts-{protocol}.npz", **verdicts(workdir, networks))  # pyright: ignore

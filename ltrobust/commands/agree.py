@@ -7,6 +7,7 @@ set that the student's configuration names; the radius is that configuration's.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from typing import Any
 import jax
 from absl import logging
 from jax.tree_util import Partial
-from ml_collections import ConfigDict
 
 from ltrobust import registry
 from ltrobust.analysis import cards
 from ltrobust.analysis.gradient_agreement import Agreement, agreement
-from ltrobust.data import batches, sources
-from ltrobust.data.run_data import first_of_each_class
+from ltrobust.data import batches
+from ltrobust.data.run_data import DataPlan, first_of_each_class
 from ltrobust.methods import Teacher
+from ltrobust.plan import WEIGHTS
 from ltrobust.runtime.files import write_json
 from ltrobust.runtime.terminal import accept_all_characters
-from ltrobust.training import phases, teachers
+from ltrobust.threat import Threat
+from ltrobust.training import saved, teachers
+from ltrobust.training.checkpoints import Checkpoints
 
 _TITLES = {
     "distance": "L2 distance of input gradients",
@@ -57,10 +60,11 @@ def compare_networks(
       ValueError: a path that does not exist, weights that are not there, networks of other classes or images, or fewer
         images than classes.
     """
-    config: Any = ConfigDict(teachers.about_of(student, key="student")[1]["config"])
-    data = config.data
-    folder = data.dir if data_dir is None else data_dir
-    test = sources.load(data.name, "test", data_dir=folder, cache_dir=data.cache_dir, **sources.form(data))
+    folder = saved.find(student, "student")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        recorded = saved.read(checkpoints, folder).about["config"]
+    data = DataPlan(**recorded["data"])
+    test = (data if data_dir is None else dataclasses.replace(data, dir=data_dir)).open("test")
     each = images // test.num_classes
     if each < 1:
         raise ValueError(f"--images is {images}; give at least one for each of the {test.num_classes} classes.")
@@ -75,7 +79,7 @@ def compare_networks(
         Partial(Teacher.logits, theirs.teacher),
         batches.to_unit(test.images[ids]),
         test.labels[ids],
-        epsilon=phases.make_threat(config).epsilon,
+        epsilon=Threat(**recorded["threat"]).epsilon,
         seed=seed,
     )
     about = {"student": mine.about, "teacher": theirs.about, "data": data.name, "images": len(ids), "seed": seed}
@@ -90,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(
             f"--{role}", required=True, help="a workdir (its student) or a phase's folder of checkpoints"
         )
-        parser.add_argument(f"--{role}-weights", default="last", choices=teachers.WEIGHTS)
+        parser.add_argument(f"--{role}-weights", default="last", choices=WEIGHTS)
     parser.add_argument("--code", action="append", default=[], help="file or module of your own, as for `ltrobust`")
     parser.add_argument("--images", type=int, default=1000, help="at most so many, as many of each class")
     parser.add_argument("--data-dir", help="of the data set; default: the student's configuration's")

@@ -20,13 +20,19 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from ltrobust import card_parts, checks, experiment, results
+from ltrobust import run as runs
+from ltrobust.analysis import card_parts
+from ltrobust.evaluation import protocols
 from ltrobust.models import last_layer
+from ltrobust.plan import WEIGHTS, make_plan
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.terminal import accept_all_characters
-from ltrobust.training import devices, phases, teachers
+from ltrobust.training import compatibility, devices, networks, saved, teachers
+from ltrobust.training.checkpoints import Checkpoints
+from ltrobust.training.networks import Network
 from ltrobust.training.state import Weights
+from ltrobust.training.teacher_student import Trained
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)
 MOST_LOSS = 0.01
@@ -118,13 +124,15 @@ def apply(
         validation part, a head without a linear layer, or an `out` that is neither empty nor of this run.
     """
     began = time.monotonic()
-    folder, about = teachers.about_of(run, key="run")
-    config: Any = ConfigDict(about["config"])
+    folder = saved.find(run, "run")
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        there = saved.read(checkpoints, folder)
+    config: Any = ConfigDict(there.about["config"])
     config.eval.protocol = protocol or config.eval.protocol
     config.data.dir = config.data.dir if data_dir is None else data_dir
-    checks.settings(config)
-    run_data = experiment.load_run_data(config)
-    checks.same_images(about, run_data, folder)
+    plan = make_plan(config, out, training=False)
+    run_data = runs.load_run_data(plan.data)
+    compatibility.same_images(there.about, run_data, folder)
     if not len(run_data.validation.labels):
         raise ValueError(f"{folder} was trained without a validation part, on which the offset is fitted.")
     classes, mesh = run_data.num_classes, devices.make_mesh()
@@ -132,19 +140,19 @@ def apply(
         run, weights, key="run", num_classes=classes, image_shape=run_data.image_shape
     ).teacher
     params = last_layer.norm_equalise(known.params, tau=tau, num_classes=classes) if tau else known.params
-    head = phases.make_method(config, about["phase"]).head
-    evaluator = results.make_network_evaluator(
-        config,
+    head = there.method.head
+    evaluator = networks.make_network_evaluator(
+        plan,
         classes,
         mesh,
         head=head,
         rule=known.rule,
-        protocol="validation",
+        protocol=protocols.get("validation"),
         images=len(run_data.validation.labels),
-        seed=config.seed,
+        seed=plan.seed,
     )
 
-    workdirs.claim(out, config)  # before the work, not after it
+    workdirs.claim(out, plan.recorded)  # before the work, not after it
 
     def changed(factors: np.ndarray) -> Weights:
         offset = last_layer.class_logit_offset(params, jnp.asarray(factors))
@@ -155,13 +163,13 @@ def apply(
         return evaluation.counts("pgd20").accuracy
 
     offset = fit(robust_accuracy, classes)
-    name = f"{about['phase']}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
-    network = results.Network(changed(offset.factors(classes)), head, known.rule)
-    settings = {**workdirs.plain(config), "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
-    training = {about["phase"]: card_parts.describe_training(about)}
+    name = f"{there.phase}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
+    network = Network(changed(offset.factors(classes)), head, known.rule)
+    settings = {**plan.recorded, "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
+    training = {there.phase: card_parts.describe_training(there.about)}
+    trained = Trained({name: network}, training, run_data, mesh)
     with hold(out):
-        card = f"{config.eval.protocol}-class_logit_offset"
-        path = results.report(config, settings, out, card, run_data, {name: network}, training, mesh, began)
+        path = runs.write_card(plan, settings, f"{plan.evaluation.protocol.name}-class_logit_offset", trained, began)
     return offset, path
 
 
@@ -173,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--run", required=True, help="a workdir (its student) or a phase's folder of checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder of the card and the verdicts")
-    parser.add_argument("--weights", default="last", choices=teachers.WEIGHTS)
+    parser.add_argument("--weights", default="last", choices=WEIGHTS)
     parser.add_argument("--norm-equalise", type=float, default=0.0, metavar="TAU", help="0: not; 1: equal lengths")
     parser.add_argument("--protocol", help="of the evaluation; default: the run's")
     parser.add_argument("--data-dir", help="of the data set; default: the run's")

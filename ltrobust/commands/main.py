@@ -20,13 +20,14 @@ import resource
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 import ltrobust
 from ltrobust import recipes, registry
+from ltrobust.commands import diagnose as diagnoses
 from ltrobust.commands import recorded
 from ltrobust.runtime.terminal import accept_all_characters
 
@@ -99,7 +100,7 @@ def main(arguments: list[str]) -> None:
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
     import jax
 
-    from ltrobust import experiment
+    from ltrobust import run as runs
     from ltrobust.runtime import processes
     from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
@@ -114,7 +115,7 @@ def main(arguments: list[str]) -> None:
         processes.check_devices()
         with preemption.listening():
             if _MODE.value != "report":
-                work = {"train": experiment.train, "evaluate": experiment.evaluate, "diagnose": experiment.diagnose}
+                work = {"train": runs.train, "evaluate": runs.evaluate, "diagnose": diagnose}
                 work[_MODE.value](_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
             if processes.first():
                 _draw(workdir, required=_MODE.value == "report")
@@ -131,6 +132,28 @@ def main(arguments: list[str]) -> None:
         if not jax.distributed.is_initialized():
             raise
         processes.leave(traceback.format_exc(), 1)
+
+
+def diagnose(config: Any, workdir: pathlib.Path, preemption: Any = None, *, adopt: bool = False) -> pathlib.Path:
+    """As `run.evaluate`, under the protocol `diagnose`; then writes the diagnosis of the checkpoint's last weights.
+
+    Returns the path of the page, in `workdir/diagnosis`.
+
+    Raises:
+      ValueError, FileNotFoundError: as `run.evaluate`.
+    """
+    from ltrobust import run as runs
+    from ltrobust.runtime import processes
+
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.protocol = diagnoses.PROTOCOL
+    runs.evaluate(config, workdir, preemption, adopt=adopt)
+    page = None
+    with processes.all_or_none():
+        if processes.first():
+            page = diagnoses.run([workdir], workdir / "diagnosis")
+    return processes.share(page)
 
 
 def _draw(workdir: pathlib.Path, *, required: bool) -> None:

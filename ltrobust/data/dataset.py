@@ -1,13 +1,12 @@
 """The data of a run from Python: training, validation and test images, as `load` gives them."""
 
 import dataclasses
-import functools
 import os
 
 import numpy as np
 
-from ltrobust.data import identity, sources
-from ltrobust.data.run_data import make_run_data
+from ltrobust.data import identity, run_data
+from ltrobust.data.run_data import DataPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,26 +88,22 @@ def load(
     Warns:
       UserWarning: a partial or altered copy.
     """
-    open_split = functools.partial(
-        sources.load,
+    plan = DataPlan(
         name,
-        data_dir=data_dir,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        split_seed=split_seed,
+        validation_fraction=validation_fraction,
+        validation_floor=validation_floor,
+        validation_cap=validation_cap,
+        dir=data_dir,
         cache_dir=cache_dir,
         image_size=image_size,
         channels=channels,
         skip_unreadable=skip_unreadable,
         cache_check=cache_check,
     )
-    found = make_run_data(
-        open_split("train"),
-        imbalance_ratio=imbalance_ratio,
-        profile=profile,
-        seed=split_seed,
-        validation_fraction=validation_fraction,
-        validation_floor=validation_floor,
-        validation_cap=validation_cap,
-    )
-    test = open_split("test")
+    found, test = run_data.load(plan), plan.open("test")
     train, validation = (
         Dataset(
             part.images,

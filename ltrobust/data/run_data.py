@@ -1,8 +1,9 @@
 """From a data set's training split to what training may see: the long-tailed part, and its validation part."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from absl import logging
@@ -12,6 +13,48 @@ from ltrobust.data import identity, longtail, sources
 # Below so many validation images of a class, one image moves its accuracy by more than a tenth, which is noted.
 _FEW = 10
 _NAMED = 5  # of such classes, the ones with the fewest images
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlan:
+    """Which images a run reads, and which of them it trains on. Defaults are those of `configs/default.py`.
+
+    Attributes:
+      name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check: see `sources.load`.
+      imbalance_ratio, profile, split_seed: of the long-tailed list; see `longtail.choose`.
+      validation_fraction, validation_floor, validation_cap: see `longtail.carve_validation`.
+    """
+
+    name: str
+    imbalance_ratio: float = 50.0
+    profile: str = "exp"
+    split_seed: int = 0
+    validation_fraction: float = 0.05
+    validation_floor: int = 10
+    validation_cap: float = 0.2
+    dir: str | os.PathLike[str] = ""
+    cache_dir: str | os.PathLike[str] = "~/.cache/ltrobust"
+    image_size: int = 32
+    channels: int = 3
+    skip_unreadable: bool = False
+    cache_check: str = "sample"
+
+    def open(self, split: Literal["train", "test"]) -> sources.Split:
+        """One split of the data set; the other one is not opened.
+
+        Raises:
+          ValueError, FileNotFoundError: see `sources.load`.
+        """
+        return sources.load(
+            self.name,
+            split,
+            data_dir=self.dir,
+            cache_dir=self.cache_dir,
+            image_size=self.image_size,
+            channels=self.channels,
+            skip_unreadable=self.skip_unreadable,
+            cache_check=self.cache_check,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +119,25 @@ class RunData:
     def class_counts(self) -> np.ndarray:
         """Training images per class, int64 [C]."""
         return longtail.count_classes(self.training.labels, self.num_classes)
+
+
+def load(plan: DataPlan, show: Callable[[sources.Split], object] = lambda source: None) -> RunData:
+    """The training and validation parts of a run. `show` is given the training split as soon as it is read.
+
+    Raises:
+      ValueError, FileNotFoundError: see `sources.load` and `make_run_data`.
+    """
+    source = plan.open("train")
+    show(source)
+    return make_run_data(
+        source,
+        imbalance_ratio=plan.imbalance_ratio,
+        profile=plan.profile,
+        seed=plan.split_seed,
+        validation_fraction=plan.validation_fraction,
+        validation_floor=plan.validation_floor,
+        validation_cap=plan.validation_cap,
+    )
 
 
 def make_run_data(

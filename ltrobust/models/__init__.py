@@ -155,7 +155,7 @@ def _external(name: str) -> Callable[..., nn.Module] | nn.Module | None:
     return REGISTERED.get(name)
 
 
-def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
+def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Draws parameters and sets running statistics to mean 0, variance 1.
 
     ResNet-18, PreActResNet-18, MobileNetV2 and small_resnet start as PyTorch starts them: kernels, linear

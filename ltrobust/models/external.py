@@ -32,6 +32,7 @@ import jax.numpy as jnp
 
 from ltrobust import registry
 from ltrobust.models.layers import Head, Layers
+from ltrobust.runtime.workdir import with_tuples
 
 GROUP = "ltrobust.models"  # of entry points
 # Argument of `__call__` -> its value in a training pass.
@@ -119,15 +120,10 @@ def build(
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"model {name} has no setting {unknown[0]}; its settings: {', '.join(known) or 'none'}.")
     # JSON, in which checkpoints keep configurations, has lists for tuples; modules must be hashable.
-    module = network(**given, **{key: _tuples(value) for key, value in options.items()})
+    module = network(**given, **{key: with_tuples(value) for key, value in options.items()})
     if not isinstance(module, nn.Module):
         raise ValueError(f"model {name} is a {type(module).__name__}; give a flax.linen.Module.")
     return module
-
-
-def _tuples(value: Any) -> Any:
-    """The value with tuples for lists, at any depth."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _given(known: Any, name: str, num_classes: int, dtype: str, axis_name: str | None, head: Head) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from ml_collections import ConfigDict
 
 from ltrobust.runtime.files import is_lock, is_partial, read_json, write_json
 
+# Phases of a run, in order; each has a folder of checkpoints.
+PHASES = ("teacher", "student")
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
 _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
@@ -35,16 +37,16 @@ _WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "verdicts", "results"
 _PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))
 
 
-def claim(workdir: Path, config: ConfigDict, *, adopt: bool = False) -> None:
-    """Makes the folder this configuration's, or checks that it is already.
+def claim(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> None:
+    """Makes the folder this configuration's (plain values), or checks that it is already.
 
     Raises:
       ValueError: the folder belongs to another configuration (lists the differences), or as `enter`.
     """
-    enter(workdir, plain(config), adopt=adopt)
-    found = differences(read_json(workdir / "config.json"), plain(config))
+    enter(workdir, config, adopt=adopt)
+    found = differences(read_json(workdir / "config.json"), config)
     if found:
-        elsewhere = plain(config).get("checkpoint", {}).get("dir", "")
+        elsewhere = config.get("checkpoint", {}).get("dir", "")
         student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
         raise ValueError(
             f"workdir {workdir} holds a run of another configuration:\n"
@@ -190,6 +192,11 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
+def with_tuples(value: Any) -> Any:
+    """A value of a configuration with tuples for lists, at any depth: what `plain` made lists of."""
+    return tuple(with_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any], only: tuple[str, ...] = ("",)) -> list[str]:
     """Lines `key: value there -> value here` for every key that matters, under one of the prefixes `only`.
 
@@ -223,7 +230,7 @@ def used(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _names(config: Mapping[str, Any]) -> Iterator[Any]:
     """The network, methods and wrappers that a configuration names; files may hold anything."""
     yield _group(config, "model").get("name")
-    for phase in (_group(config, "teacher"), _group(config, "student")):
+    for phase in (_group(config, name) for name in PHASES):
         yield phase.get("method")
         wrappers = phase.get("wrappers")
         yield from wrappers if isinstance(wrappers, list | tuple) else ()

@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
-from ml_collections import ConfigDict
 
 from ltrobust.data.run_data import RunData, other_images
+from ltrobust.models.model_plan import ModelPlan
+from ltrobust.plan import RunPlan, make_method
 from ltrobust.runtime import processes
-from ltrobust.training import phases, teachers
+from ltrobust.training import saved
 from ltrobust.training.checkpoints import Checkpoints, folder_in
+from ltrobust.training.phases import Phase
 from ltrobust.training.state import Weights
+
+# Values of `initialize` that are no path.
+INITIAL = ("scratch", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,27 +32,22 @@ class Initial:
     about: dict[str, Any]
 
 
-def load(
-    config: Any, planned: Mapping[str, phases.Phase], checkpoints: epath.Path, run_data: RunData
-) -> dict[str, Initial]:
+def load(plan: RunPlan, planned: Mapping[str, Phase], run_data: RunData) -> dict[str, Initial]:
     """Phase -> its first weights, for phases whose `initialize` is a path and that have no checkpoint yet.
 
     Prints where each of them starts and with what schedule.
-
-    Args:
-      checkpoints: the folder that holds the phases' own.
 
     Raises:
       ValueError: a path that does not exist, or a network of another model, head or number of classes.
     """
     # Process 0 decides for all: the others may not see its folder, which is noticed later.
-    begun = processes.share({name: any((checkpoints / name).glob("[0-9]*")) for name in planned})
+    begun = processes.share({name: any((plan.checkpoints.folder / name).glob("[0-9]*")) for name in planned})
     found = {}
-    for name, phase in planned.items():
-        path = config[name].initialize
-        if path in phases.INITIAL or begun[name]:
+    for phase in plan.phases:
+        name = phase.name
+        if phase.initialize in INITIAL or begun[name]:
             continue
-        found[name] = _from_checkpoint(config, name, phase, run_data)
+        found[name] = _from_checkpoint(phase.initialize, plan.model, planned[name], run_data)
         if processes.first():
             print(f"{name}: starts from {describe(found[name].about)}")
     return found
@@ -61,7 +61,7 @@ def describe(about: Mapping[str, Any]) -> str:
     )
 
 
-def describe_schedule(phase: phases.Phase) -> str:
+def describe_schedule(phase: Phase) -> str:
     """Length and learning rates of a phase: at most five rates with their first epochs, else the first and the last."""
     epochs = phase.settings.epochs
     steps = jnp.asarray([phase.schedule.first_step(epoch) for epoch in range(epochs)])
@@ -74,9 +74,9 @@ def describe_schedule(phase: phases.Phase) -> str:
     return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {told}"
 
 
-def _from_checkpoint(config: Any, name: str, phase: phases.Phase, run_data: RunData) -> Initial:
-    """The last weights of the checkpoint that `<name>.initialize` names, checked against the phase."""
-    path, key = config[name].initialize, f"{name}.initialize"
+def _from_checkpoint(path: str, model: ModelPlan, phase: Phase, run_data: RunData) -> Initial:
+    """The last weights of the checkpoint that `<phase>.initialize` names, checked against the phase."""
+    key = f"{phase.name}.initialize"
     folder = folder_in(path)
     if folder is None:
         raise ValueError(
@@ -87,11 +87,11 @@ def _from_checkpoint(config: Any, name: str, phase: phases.Phase, run_data: RunD
         if checkpoints.latest() is None:
             raise ValueError(f"{key} is {path!r}, and {folder} has no checkpoint; give a run that has trained.")
         about = checkpoints.about()
-        _check_model(about, config, key, folder, run_data)
-        method = phases.make_method(ConfigDict(about["config"]), about["phase"])
+        _check_model(about, model, key, folder, run_data)
+        method = make_method(about["config"], about["phase"])
         if method.head != phase.settings.method.head:
-            raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {name}.method.")
-        weights = checkpoints.restore_weights(teachers.template(phase.settings.module, run_data.image_shape))["last"]
+            raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {phase.name}.method.")
+        weights = saved.restore(checkpoints, phase.settings.module, run_data.image_shape)["last"]
         step = checkpoints.latest()
     same_images = not other_images(about["data"]["fingerprints"], run_data.fingerprints)
     if not same_images:
@@ -118,14 +118,14 @@ def run_of(path: str) -> str:
     return run if folder == "checkpoints" and run else phase
 
 
-def _check_model(about: Mapping[str, Any], config: Any, key: str, folder: epath.Path, run_data: RunData) -> None:
+def _check_model(about: Mapping[str, Any], model: ModelPlan, key: str, folder: epath.Path, run_data: RunData) -> None:
     """Refuses a checkpoint of another architecture or number of classes."""
     classes = len(about["examples"]["class_counts"])
     if classes != run_data.num_classes:
         raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {run_data.num_classes}.")
     free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
     there = {"activation": "relu", **about["config"]["model"]}
-    for setting, here in phases.describe_model(config.model).items():
+    for setting, here in model.describe().items():
         if setting not in free and there.get(setting) != here:
             raise ValueError(
                 f"{key} ({folder}) has model.{setting} {there.get(setting)!r}; here it is {here!r}. Give the value of "

@@ -1,14 +1,11 @@
-"""A phase as data: what teacher and student are made of, built from the configuration.
+"""A phase as data: what teacher and student are made of, given their plans and the images.
 
-Both are the same loop with other values of the same keys.
+Both are the same loop with other values of the same settings.
 """
 
-import contextlib
 import dataclasses
-import json
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -21,15 +18,10 @@ from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
 from ltrobust.data.run_data import RunData
 from ltrobust.models import external
-from ltrobust.runtime.names import nearest
-from ltrobust.threat import Threat
+from ltrobust.models.model_plan import ModelPlan
+from ltrobust.plan import OptimizerPlan, PhasePlan, naming_phase
 from ltrobust.training import devices, optimizers
 from ltrobust.training.steps import StepSettings
-
-NAMES = ("teacher", "student")
-SUBSETS = ("balanced", "all")
-# Values of `initialize` that are no path.
-INITIAL = ("scratch", "teacher")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,135 +66,53 @@ class Phase:
         return epoch, count, done + count == end
 
 
-def make_threat(config: Any) -> Threat:
-    """The threat model of evaluation, and of training where a phase sets none of its own."""
-    return Threat(norm=config.threat.norm, radius=config.threat.radius)
-
-
-def make_method(config: Any, name: str) -> methods.Method:
-    """The method of phase `name` with its settings, inner attack and wrappers, the first wrapper innermost."""
-    with _told_of(name):
-        return _make_method(config, config[name])
-
-
-def _make_method(config: Any, phase: Any) -> methods.Method:
-    """The same, without the phase's name in what it raises."""
-    threat = make_threat(config)
-    if phase.attack.radius >= 0:
-        threat = dataclasses.replace(threat, radius=phase.attack.radius)
-    inner = methods.InnerAttack(
-        threat, phase.attack.steps, phase.attack.step_size, phase.attack.start, phase.attack.get("bn", "eval")
-    )
-
-    def settings(of: str) -> dict[str, Any]:
-        return config.methods[of].to_dict() if of in config.methods else {}
-
-    method = methods.create(phase.method, inner, **settings(phase.method))
-    for wrapper in phase.get("wrappers", ()):
-        method = methods.wrap(method, wrapper, **settings(wrapper))
-    return method
-
-
-def make_module(
-    config: Any,
-    num_classes: int,
-    *,
-    head: models.Head,
-    mesh: Mesh | None = None,
-    exact: bool = False,
-    platform: str | None = None,
-) -> nn.Module:
-    """The network with its method's head, for programs that are compiled for `platform` (`models.create`).
-
-    With a mesh, its train-mode statistics are those of the whole batch if the configuration says so.
-    """
-    sync = mesh is not None and mesh.size > 1 and config.model.sync_batch_norm
-    return models.create(
-        config.model.name,
-        num_classes=num_classes,
-        dtype="float32" if exact else config.model.dtype,
-        sync_axis=devices.AXIS if sync else None,
-        width=config.model.width,
-        depth=config.model.depth,
-        stem_stride=config.model.stem_stride,
-        head=head,
-        activation=config.model.get("activation", "relu"),
-        options=config.model.get(config.model.name, {}),
-        platform=platform,
-    )
-
-
-def describe_model(model: Any) -> dict[str, Any]:
-    """The keys of `config.model` that the network depends on, as JSON; not those of other registered networks."""
-    plain = json.loads(json.dumps(model.to_dict()))
-    return {key: value for key, value in plain.items() if not isinstance(value, dict) or key == model.name}
-
-
-def make_phase(config: Any, name: str, run_data: RunData, mesh: Mesh, *, platform: str | None = None) -> Phase:
-    """Everything about a phase that its configuration fixes.
+def make_phase(
+    plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, *, platform: str | None = None
+) -> Phase:
+    """Everything about a phase that its plan and the data fix.
 
     Its programs are compiled for `platform`, by default that of the mesh.
 
     Raises:
-      ValueError: any setting that makes no sense, named.
+      ValueError: a setting that makes no sense with these data or devices; names it and the phase.
     """
-    with _told_of(name):
-        return _make_phase(config, name, run_data, mesh, platform or devices.platform(mesh))
+    with naming_phase(plan.name):
+        return _make_phase(plan, model, run_data, mesh, platform or devices.platform(mesh))
 
 
-def _make_phase(config: Any, name: str, run_data: RunData, mesh: Mesh, platform: str) -> Phase:
+def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, platform: str) -> Phase:
     """The same, without the phase's name in what it raises."""
-    phase = config[name]
-    devices.check_batch_size(phase.batch_size, mesh, f"{name}.batch_size")
-    if phase.validate_every < 1:
-        raise ValueError(f"{name}.validate_every is {phase.validate_every}; give a number of epochs, at least 1.")
-    if phase.selection_floor < 0:
-        raise ValueError(f"{name}.selection_floor is {phase.selection_floor}; give a number of images, or 0 for none.")
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(name.encode()))
-    if not 0 <= phase.ema_decay < 1:
-        raise ValueError(f"{name}.ema_decay is {phase.ema_decay}; give 0 for no average, or a number below 1.")
+    devices.check_batch_size(plan.batch_size, mesh, f"{plan.name}.batch_size")
+    key = jax.random.fold_in(jax.random.key(plan.seed), zlib.crc32(plan.name.encode()))
     labels = run_data.training.labels
-    if phase.shuffle_labels:
-        labels = np.random.RandomState(config.seed).permutation(labels)
-    examples_of, class_counts = _make_examples(config, name, labels, run_data.num_classes)
-    schedule = batches.make_schedule(len(examples_of(0)), phase.batch_size, phase.remainder)
-    total_steps, epochs = _duration(name, phase, schedule)
-    learning_rate = optimizers.make_schedule(
-        name=phase.optimizer.schedule,
-        learning_rate=phase.optimizer.learning_rate,
-        steps=total_steps,
-        first_step=schedule.first_step,
-        epochs=epochs,
-        drops=phase.optimizer.drops,
-        drop_factor=phase.optimizer.drop_factor,
-        warmup_epochs=phase.optimizer.warmup_epochs,
-    )
-    method = make_method(config, name)
+    if plan.shuffle_labels:
+        labels = np.random.RandomState(plan.seed).permutation(labels)
+    examples_of, class_counts = _make_examples(plan, labels, run_data.num_classes)
+    schedule = batches.make_schedule(len(examples_of(0)), plan.batch_size, plan.remainder)
+    total_steps, epochs = _duration(plan, schedule)
+    learning_rate = _make_learning_rate(plan.optimizer, schedule, total_steps, epochs)
+    method = plan.method
     method.check(class_counts)
     settings = StepSettings(
-        module=make_module(config, run_data.num_classes, head=method.head, mesh=mesh, platform=platform),
+        module=_make_module(model, method, run_data, mesh, platform),
         method=method,
-        optimizer=_make_optimizer(phase.optimizer, learning_rate),
+        optimizer=_make_optimizer(plan.optimizer, learning_rate),
         epochs=epochs,
-        augmentation=phase.augmentation.policy,
-        crop_padding=phase.augmentation.crop_padding,
-        flip=phase.augmentation.flip,
-        ema_decay=phase.ema_decay,
-        sync_batch_norm=bool(config.model.sync_batch_norm),
+        augmentation=plan.augmentation.policy,
+        crop_padding=plan.augmentation.crop_padding,
+        flip=plan.augmentation.flip,
+        ema_decay=plan.ema_decay,
+        sync_batch_norm=bool(model.sync_batch_norm),
     )
     _check_augmentation(settings, run_data)
-    _check_network(config.model.name, settings, run_data, mesh)
-    if settings.method.end_epoch is not None and len(run_data.validation.labels) == 0:
+    _check_network(model.name, settings, run_data, mesh)
+    if method.end_epoch is not None and len(run_data.validation.labels) == 0:
         raise ValueError(
-            f"{name}: {settings.method.name} updates its state by validation, but there is no validation part; "
+            f"{plan.name}: {method.name} updates its state by validation, but there is no validation part; "
             "raise data.validation_fraction."
         )
-    if settings.method.averaging is not None and phase.ema_decay:
-        raise ValueError(
-            f"{name}.ema_decay is {phase.ema_decay}, but {settings.method.name} averages weights itself; give 0."
-        )
     return Phase(
-        name,
+        plan.name,
         settings,
         schedule,
         total_steps,
@@ -211,45 +121,33 @@ def _make_phase(config: Any, name: str, run_data: RunData, mesh: Mesh, platform:
         class_counts,
         learning_rate,
         *jax.random.split(key, 3),
-        validate_every=phase.validate_every,
-        selects=len(run_data.validation.labels) > 0 and int(run_data.validation_counts.min()) >= phase.selection_floor,
+        validate_every=plan.validate_every,
+        selects=len(run_data.validation.labels) > 0 and int(run_data.validation_counts.min()) >= plan.selection_floor,
         rule=methods.decision_rule(method, class_counts),
     )
 
 
-@contextlib.contextmanager
-def _told_of(name: str) -> Iterator[None]:
-    """Around what a phase is made of: a ValueError says of which phase it speaks."""
-    try:
-        yield
-    except ValueError as error:
-        if str(error).startswith(name):
-            raise
-        raise ValueError(f"{name}: {error}") from error
-
-
 def _make_examples(
-    config: Any, name: str, labels: np.ndarray, num_classes: int
+    plan: PhasePlan, labels: np.ndarray, num_classes: int
 ) -> tuple[Callable[[int], np.ndarray], np.ndarray]:
     """Epoch -> rows of the training part, and the class counts of that list, by the labels that the phase sees."""
-    phase = config[name]
-    counts = longtail.count_classes(labels, num_classes)
-    if phase.subset not in SUBSETS:
-        raise ValueError(
-            f"{name}.subset is {phase.subset!r}; {nearest(phase.subset, SUBSETS)}known subsets: {', '.join(SUBSETS)}."
-        )
-    if phase.subset == "all":
+    counts, balanced = longtail.count_classes(labels, num_classes), plan.balanced
+    if plan.subset == "all":
         everything = np.arange(len(labels))
         return lambda epoch: everything, counts
-    count = longtail.balanced_count(counts, gamma=phase.balanced.gamma, count=phase.balanced.count)
+    count = longtail.balanced_count(counts, gamma=balanced.gamma, count=balanced.count)
 
     def draw(epoch: int) -> np.ndarray:
-        return longtail.balanced_subset(
-            labels, count=count, seed=phase.balanced.seed + epoch, up_sample=phase.balanced.up_sample
-        )
+        return longtail.balanced_subset(labels, count=count, seed=balanced.seed + epoch, up_sample=balanced.up_sample)
 
     fixed = draw(0)
-    return (draw if phase.balanced.redraw else lambda epoch: fixed), np.full(num_classes, count)
+    return (draw if balanced.redraw else lambda epoch: fixed), np.full(num_classes, count)
+
+
+def _make_module(model: ModelPlan, method: methods.Method, run_data: RunData, mesh: Mesh, platform: str) -> nn.Module:
+    """The network to train. Its train-mode statistics are those of the whole batch if the plan says so."""
+    sync_axis = devices.AXIS if mesh.size > 1 and model.sync_batch_norm else None
+    return model.create(run_data.num_classes, head=method.head, sync_axis=sync_axis, platform=platform)
 
 
 def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:
@@ -273,26 +171,35 @@ def _check_network(name: str, settings: StepSettings, run_data: RunData, mesh: M
         )
 
 
-def _duration(name: str, phase: Any, schedule: batches.Schedule) -> tuple[int, int]:
+def _duration(plan: PhasePlan, schedule: batches.Schedule) -> tuple[int, int]:
     """Steps and (begun) epochs of the phase; `steps` wins over `epochs` where it is set."""
     longest = np.iinfo(np.int32).max
-    if schedule.first_step(max(phase.epochs, 0)) > longest:
-        raise ValueError(f"{name}.epochs is {phase.epochs}, more than {longest} steps; give fewer.")
-    if phase.steps > 0:
-        return phase.steps, schedule.epoch_of(phase.steps - 1) + 1
-    if phase.steps < 0 or phase.epochs < 1:
-        raise ValueError(
-            f"{name}.epochs is {phase.epochs} and {name}.steps is {phase.steps}; give at least one epoch or step."
-        )
-    return schedule.first_step(phase.epochs), phase.epochs
+    if schedule.first_step(max(plan.epochs, 0)) > longest:
+        raise ValueError(f"{plan.name}.epochs is {plan.epochs}, more than {longest} steps; give fewer.")
+    if plan.steps > 0:
+        return plan.steps, schedule.epoch_of(plan.steps - 1) + 1
+    return schedule.first_step(plan.epochs), plan.epochs
 
 
-def _make_optimizer(settings: Any, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+def _make_learning_rate(
+    plan: OptimizerPlan, schedule: batches.Schedule, total_steps: int, epochs: int
+) -> optax.Schedule:
+    """Step -> rate."""
+    return optimizers.make_schedule(
+        name=plan.schedule,
+        learning_rate=plan.learning_rate,
+        steps=total_steps,
+        first_step=schedule.first_step,
+        epochs=epochs,
+        drops=plan.drops,
+        drop_factor=plan.drop_factor,
+        warmup_epochs=plan.warmup_epochs,
+    )
+
+
+def _make_optimizer(plan: OptimizerPlan, learning_rate: optax.Schedule) -> optax.GradientTransformation:
     """The phase's optimiser; momentum and Nesterov are options of sgd alone."""
-    options = {"momentum": settings.momentum, "nesterov": settings.nesterov} if settings.name == "sgd" else {}
+    options = {"momentum": plan.momentum, "nesterov": plan.nesterov} if plan.name == "sgd" else {}
     return optimizers.make_optimizer(
-        settings.name,
-        learning_rate,
-        weight_decay=settings.weight_decay,
-        options=options | settings.options.to_dict(),
+        plan.name, learning_rate, weight_decay=plan.weight_decay, options=options | dict(plan.options)
     )

@@ -1,13 +1,14 @@
 """The accelerator's queue: what it costs by arithmetic, held to the phases that the configurations make."""
 
 import numpy as np
+import planned
 import pytest
 
 from benchmarks.accelerator import jobs
 from ltrobust import recipes
 from ltrobust.data import longtail
 from ltrobust.data.run_data import Examples, RunData
-from ltrobust.training import devices, phases
+from ltrobust.training import devices
 
 JOBS = jobs.every()
 RUNS = [(job, part.run) for job in JOBS for part in job.parts if part.run]
@@ -59,7 +60,7 @@ def test_work_is_that_of_the_phases_which_the_configuration_makes(job, run):
     per_image = jobs.floors()["networks"][config.model.name]["step_flops"]
     work = 0.0
     for name in names:
-        phase = phases.make_phase(config, name, run_data, mesh)
+        phase = planned.make_phase(config, name, run_data, mesh)
         method = {"pgd_at": "at_bsl"}.get(phase.settings.method.name, phase.settings.method.name)
         work += phase.total_steps * phase.schedule.batch_size * per_image[method]
     assert jobs.training_work(run, job.packs[0]) == pytest.approx(work)

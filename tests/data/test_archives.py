@@ -16,7 +16,7 @@ from absl import logging
 from scipy import io as scipy_io
 
 from configs import digits as digits_recipe
-from ltrobust import experiment
+from ltrobust import run as runs
 from ltrobust.data import archives, identity, longtail, sources
 
 TAR = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary", "stl10": "stl10_binary"}
@@ -242,7 +242,7 @@ def test_a_run_starts_from_archives_alone(tmp_path):
             "eval.batch_size": 64,
         }
     )
-    data = json.loads(experiment.train(config.lock(), tmp_path / "run").read_text())["data"]
+    data = json.loads(runs.train(config.lock(), tmp_path / "run").read_text())["data"]
     assert data["notes"] == [
         "partial copy: 50 of 60,000 train images, 5 to 5 per class (official 5421 to 6742), 10 of 10 classes"
     ]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ltrobust import checks
 from ltrobust.data import identity, longtail, run_data, sources
+from ltrobust.training import compatibility
 
 
 def identify(name, images, labels, **settings):
@@ -94,8 +94,8 @@ def test_checkpoints_without_a_digest_of_pixels_are_compared_by_positions():
         validation_cap=0.2,
     )
     older = {key: value for key, value in made.fingerprints.items() if key != "pixels"}
-    checks.same_images({"data": {"fingerprints": older}}, made, epath.Path("checkpoints"))
+    compatibility.same_images({"data": {"fingerprints": older}}, made, epath.Path("checkpoints"))
     for key in ("pixels", "train"):
         other = made.fingerprints | {key: "0" * 64}
         with pytest.raises(ValueError, match="trained on other images than those found now"):
-            checks.same_images({"data": {"fingerprints": other}}, made, epath.Path("checkpoints"))
+            compatibility.same_images({"data": {"fingerprints": other}}, made, epath.Path("checkpoints"))

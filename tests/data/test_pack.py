@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image, features
 
 from configs import digits as digits_recipe
-from ltrobust import experiment
+from ltrobust import run as runs
 from ltrobust.data import archives, cache, identity, longtail, mosaic, pack, pack_manifest, prepared, run_data, sources
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -270,7 +270,7 @@ def test_three_training_steps_equal_those_from_the_full_data(digits, tmp_path):
     for name, folder in (("full", ""), ("pack", digits)):
         config = digits_recipe.get_config()
         config.update_from_flattened_dict(settings_of_three_steps(folder))
-        cards.append(json.loads(experiment.train(config.lock(), tmp_path / name).read_text()))
+        cards.append(json.loads(runs.train(config.lock(), tmp_path / name).read_text()))
     full, packed = cards
     assert full["training"]["student"]["steps"] == 3
     assert full["networks"] == packed["networks"]

@@ -18,10 +18,9 @@ from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
-from ltrobust import experiment
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
-from ltrobust.training import loop
+from ltrobust.training import loop, teacher_student
 from ltrobust.training.records import Records
 
 STUDENT = "DIR/run/checkpoints/student"
@@ -96,7 +95,7 @@ import conftest
 import jax
 from absl import app
 from ltrobust.commands import main
-from ltrobust.training import devices
+from ltrobust.training import teacher_student, devices
 from ltrobust.training.records import Records
 real, make_mesh, done = Records.write, devices.make_mesh, []
 devices.make_mesh = lambda given=None: make_mesh(given or jax.devices()[:1])
@@ -153,7 +152,9 @@ def out_of_memory(place: Place) -> Told:
 
         return stretch
 
-    place.patch.setattr(experiment, "run_phase", functools.partial(loop.run_phase, compile_stretch=compile_stretch))
+    place.patch.setattr(
+        teacher_student, "run_phase", functools.partial(loop.run_phase, compile_stretch=compile_stretch)
+    )
     return place.refused(*ALONE, writes=True)
 
 

@@ -1,10 +1,12 @@
 """Whatever value a key is given: either a phase comes of it, or a message that names the key and the value."""
 
 import functools
+import pathlib
 import re
 
 import jax
 import numpy as np
+import planned
 import pytest
 from absl import flags
 from budget import tries
@@ -13,12 +15,12 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict, config_flags
 
 from configs import digits
-from ltrobust import checks, experiment
 from ltrobust.data.run_data import RunData
 from ltrobust.data.sources import load
 from ltrobust.evaluation.protocols import PROTOCOLS
 from ltrobust.methods import REGISTRY
 from ltrobust.models import NAMES
+from ltrobust.plan import make_plan
 from ltrobust.runtime import workdir
 from ltrobust.training import devices, phases
 
@@ -60,27 +62,25 @@ def small() -> RunData:
 
 
 def run_data_of(config) -> RunData:
-    """`experiment.load_run_data` without another data set than the digits."""
+    """`run.load_run_data` without another data set than the digits."""
     if config.data.name == "digits":
-        return experiment.load_run_data(config)
+        return planned.load_run_data(config)
     load(config.data.name, "train", data_dir="/nowhere")  # refuses
     raise AssertionError("a data set that is not there was loaded")
 
 
 def prepare(config: ConfigDict) -> None:
     """Everything that `main.py` does before it trains."""
-    checks.settings(config)
-    wanted = checks.phases_to_run(config)
+    plan = make_plan(config, pathlib.Path("run"))
     changed = any(
         LEAVES[key] != value for key, value in workdir.flatten(config.to_dict()).items() if key.startswith("data.")
     )
     run_data = run_data_of(config) if changed else small()
-    for name in wanted:
-        phase = phases.make_phase(config, name, run_data, MESH)
+    for settings in plan.phases:
+        phase = phases.make_phase(settings, plan.model, run_data, MESH)
         assert phase.total_steps > 0
-        assert len(phase.examples_of(0)) >= config[name].batch_size >= 1
+        assert len(phase.examples_of(0)) >= config[settings.name].batch_size >= 1
         assert not np.isnan(float(phase.learning_rate(0)))
-    workdir.plain(config)
 
 
 def check_message(error: Exception, settings: dict[str, object]) -> None:

@@ -87,7 +87,7 @@ def test_metrics(content):
 def test_the_configuration_of_a_workdir(content):
     path = file("config.json", content)
     try:
-        workdir.claim(FOLDER, CONFIG)
+        workdir.claim(FOLDER, workdir.plain(CONFIG))
     except ValueError as error:
         says(error, "is damaged", "another configuration", "is not the configuration of a run")
     else:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import own
+import planned
 import pytest
 from flax import nnx
 
@@ -16,7 +17,7 @@ from ltrobust import models
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.models import external
 from ltrobust.models.layers import Head
-from ltrobust.training import devices, phases
+from ltrobust.training import devices
 
 IMAGES = (8, 8, 1)
 
@@ -339,10 +340,10 @@ def test_a_function_that_returns_a_network_of_the_package_is_checked_too(
     run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
     mesh = devices.make_mesh(jax.devices()[:count])
     with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
-        phases.make_phase(config, "teacher", run_data, mesh)
+        planned.make_phase(config, "teacher", run_data, mesh)
     if message and count > 1:
         config.model.sync_batch_norm = False
-        phases.make_phase(config, "teacher", run_data, mesh)
+        planned.make_phase(config, "teacher", run_data, mesh)
 
 
 def test_what_needs_a_field_says_so():

@@ -6,13 +6,14 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 
 from configs import digits
 from ltrobust import models
 from ltrobust.data import batches, sources
 from ltrobust.data.run_data import make_run_data
-from ltrobust.training import devices, phases, steps
+from ltrobust.training import devices, steps
 from ltrobust.training.state import create_state
 
 CPU_FORM = "cpu_convolution"  # the primitive of models/cpu/convolution.py
@@ -93,7 +94,7 @@ def chunk(config, platform):
         validation_cap=data.validation_cap,
     )
     mesh = devices.make_mesh(jax.devices()[:1])
-    phase = phases.make_phase(config, "teacher", run_data, mesh, platform=platform)
+    phase = planned.make_phase(config, "teacher", run_data, mesh, platform=platform)
     counts = jnp.asarray(phase.class_counts, jnp.float32)
 
     def start(key):

@@ -17,11 +17,10 @@ import jax
 import numpy as np
 import pytest
 
-from ltrobust import checks
 from ltrobust.runtime import processes
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import EXIT_STATUS
-from ltrobust.training import devices
+from ltrobust.training import compatibility, devices
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 30
@@ -187,15 +186,15 @@ def test_the_key_that_differs_between_processes_is_named(monkeypatch):
     monkeypatch.setattr(processes, "several", lambda: True)
     monkeypatch.setattr(processes, "gather", lambda value: asked.append(value) or [value, value])
     run_data = types.SimpleNamespace(fingerprints={"pixels": "0"})
-    checks.same_start(config, run_data)
-    checks.same_start(other, run_data)
+    compatibility.same_start(config.to_dict(), run_data)
+    compatibility.same_start(other.to_dict(), run_data)
     mine, _, theirs, _ = asked
     monkeypatch.setattr(processes, "gather", lambda value: [mine, theirs])
     with pytest.raises(ValueError, match=r"value of student\.epochs than process 0: 7 instead of \d+; start all"):
-        checks.same_start(config, run_data)
+        compatibility.same_start(config.to_dict(), run_data)
     theirs["value of student.epochs"] = mine["value of student.epochs"]
     with pytest.raises(ValueError, match=r"options\.b1 than process 0: 0\.9 instead of nothing; start all"):
-        checks.same_start(config, run_data)
+        compatibility.same_start(config.to_dict(), run_data)
 
 
 def test_a_coordinators_port_that_is_in_use_is_a_sentence():

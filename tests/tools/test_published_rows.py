@@ -4,11 +4,11 @@ import json
 import pathlib
 import re
 
+import planned
 import pytest
 
 from configs import cifar10_distillation, cifar100_distillation, published
 from ltrobust.evaluation import protocols
-from ltrobust.training import phases
 from tools import published_rows
 from tools.published_rows import ROWS
 
@@ -39,7 +39,7 @@ def test_a_command_is_the_rows_configuration():
         assert flags.pop("eval.protocol") == row.source.protocol
         changed = {key: value for key, value in flags.items() if not key.startswith("teachers.")}
         assert changed.keys() == row.changes.keys()
-        teachers = phases.make_method(published_rows.configuration(row), "student").teachers
+        teachers = planned.make_method(published_rows.configuration(row), "student").teachers
         own = row.source is published_rows.SELF  # trains its teacher itself
         assert ("teachers.teacher.path" in flags) == (bool(teachers) and not own)
     known = {*published.RECIPES, *cifar10_distillation.BASES, *cifar100_distillation.BASES}

@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 from jax.sharding import Mesh
 
-from ltrobust import experiment
 from ltrobust.data.run_data import RunData
 from ltrobust.methods import Method, Teacher
 from ltrobust.models import initialise
 from ltrobust.models.layers import Layers
 from ltrobust.models.resnet import ResNet
-from ltrobust.training import devices, phases, placement, steps
+from ltrobust.training import devices, placement, steps
 from ltrobust.training.phases import Phase
 from ltrobust.training.state import TrainState
 
@@ -58,8 +58,8 @@ def prepared(
 
     Its network has one block of the configured one, which is compiled in a fraction of the time, or is `whole_network`.
     """
-    run_data = experiment.load_run_data(config)
-    phase = phases.make_phase(config, name, run_data, mesh)
+    run_data = planned.load_run_data(config)
+    phase = planned.make_phase(config, name, run_data, mesh)
     method = method or phase.settings.method
     module = phase.settings.module
     assert isinstance(module, ResNet)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ltrobust import experiment
+from ltrobust import run as runs
 from ltrobust.analysis import cards
 from ltrobust.commands import class_logit_offset
 from ltrobust.data import sources
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_by_name(call, message):
 def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_read(tiny, tmp_path, monkeypatch, capsys):
     with tiny.unlocked():
         tiny.student.method, tiny.student.epochs, tiny.eval.limit = "pgd_at", 1, 2
-    experiment.train(tiny, tmp_path / "run")
+    runs.train(tiny, tmp_path / "run")
     events, load, fit = [], sources.load, class_logit_offset.fit
 
     def watched_load(name, split, **settings):

@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 from one_phase import NETWORK, mesh_of, phase_with
 from toy_methods import class_wise, counting
 
-from ltrobust import experiment, methods
+from ltrobust import methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.methods import Teacher
 from ltrobust.models import forward, initialise
 from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.threat import Threat
-from ltrobust.training import checksums, loop, phases, steps
+from ltrobust.training import checksums, loop, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.records import Records, read
 
@@ -59,10 +60,10 @@ def run(request, tiny):
         tiny.student.ema_decay = 0.9
         tiny.student.attack.steps = 1
     mesh = mesh_of(1)
-    method = phases.make_method(tiny, "student")
+    method = planned.make_method(tiny, "student")
     method = TOYS[request.param](method) if request.param in TOYS else method
-    run_data = experiment.load_run_data(tiny)
-    phase = phases.make_phase(tiny, "student", run_data, mesh)
+    run_data = planned.load_run_data(tiny)
+    phase = planned.make_phase(tiny, "student", run_data, mesh)
     decay = 0.0 if method.averaging else phase.settings.ema_decay
     phase = phase_with(phase, module=NETWORK, method=method, ema_decay=decay)
     teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), run_data.image_shape))
@@ -84,7 +85,7 @@ def run(request, tiny):
                 mesh=mesh,
                 teachers=dict.fromkeys(method.teachers, teacher),
                 services=loop.Services(
-                    checkpoints, minutes, {}, validation(phases.make_threat(tiny)), records.write, preemption
+                    checkpoints, minutes, {}, validation(planned.make_threat(tiny)), records.write, preemption
                 ),
                 compile_stretch=lambda settings, mesh: counted,
                 capacity=1,

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 from one_phase import NETWORK, mesh_of, phase_with
 from toy_methods import class_wise
 
-from ltrobust import experiment
 from ltrobust.data import batches
 from ltrobust.runtime.preemption import Preempted, Preemption
-from ltrobust.training import loop, phases
+from ltrobust.training import loop
 from ltrobust.training.state import Selection, TrainState
 
 
@@ -23,8 +23,8 @@ def phase(tiny):
     with tiny.unlocked():
         tiny.student.method = "pgd_at"
         tiny.student.attack.steps = 1
-    run_data = experiment.load_run_data(tiny)
-    return phase_with(phases.make_phase(tiny, "student", run_data, mesh_of(1)), module=NETWORK), run_data
+    run_data = planned.load_run_data(tiny)
+    return phase_with(planned.make_phase(tiny, "student", run_data, mesh_of(1)), module=NETWORK), run_data
 
 
 class CountingSteps:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ltrobust import experiment
-from ltrobust.training import loop, steps
+from ltrobust import run as runs
+from ltrobust.training import loop, steps, teacher_student
 
 
 def fingerprints(workdir: pathlib.Path) -> dict:
@@ -33,9 +33,9 @@ def tiny(tiny: Any) -> Any:
 
 @contextlib.contextmanager
 def with_loop(**arguments):
-    """Runs of `experiment` call the loop with these arguments besides."""
+    """Runs call the loop with these arguments besides."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "run_phase", functools.partial(loop.run_phase, **arguments))
+        patch.setattr(teacher_student, "run_phase", functools.partial(loop.run_phase, **arguments))
         yield
 
 
@@ -59,8 +59,8 @@ def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, 
 
     # One step a stretch, so that stops fall inside epochs.
     with with_loop(compile_stretch=compile_stretch, capacity=1), pytest.raises(Interruption):
-        experiment.train(tiny, tmp_path)
-    experiment.train(tiny, tmp_path)
+        runs.train(tiny, tmp_path)
+    runs.train(tiny, tmp_path)
     assert fingerprints(tmp_path) == uninterrupted
 
 
@@ -68,16 +68,16 @@ def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, 
 def uninterrupted(tiny, tmp_path_factory):
     workdir = tmp_path_factory.getbasetemp() / "uninterrupted"
     if not workdir.exists():
-        experiment.train(tiny, workdir)
+        runs.train(tiny, workdir)
     return fingerprints(workdir)
 
 
 @pytest.mark.optimized
 @pytest.mark.slow
 def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
-    first = experiment.train(tiny, tmp_path)
+    first = runs.train(tiny, tmp_path)
     with with_loop(compile_stretch=lambda *arguments: pytest.fail("a finished phase was run again")):
-        second = experiment.train(tiny, tmp_path)
+        second = runs.train(tiny, tmp_path)
     assert (first.name, second.name) == ("validation.json", "validation-2.json")
     assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
 
@@ -94,6 +94,6 @@ def test_with_damaged_checkpoints_in_both_phases_the_card_is_the_same(
         newest = max((workdir / "checkpoints" / phase).glob("[0-9]*"), key=lambda folder: int(folder.name))
         file = max((newest / "weights").rglob("*"), key=lambda path: path.stat().st_size)
         file.write_bytes(file.read_bytes()[:-1])
-    experiment.train(tiny, workdir)
+    runs.train(tiny, workdir)
     assert fingerprints(workdir) == uninterrupted
     assert capsys.readouterr().out.count("is used instead. The damaged one is kept as") == 2

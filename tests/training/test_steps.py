@@ -6,17 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 from jax.sharding import Mesh
 from one_phase import assert_close, mesh_of, prepared
 from toy_methods import class_wise
 
-from ltrobust import experiment, methods
+from ltrobust import methods
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.methods import Method
 from ltrobust.models import forward
-from ltrobust.training import devices, loop, phases
+from ltrobust.training import devices, loop
 from ltrobust.training.state import TrainState
 
 
@@ -115,7 +116,7 @@ def test_averaged_weights_follow_the_formula(tiny):
 @pytest.mark.slow
 def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
     mesh = mesh_of(1)
-    base = phases.make_method(tiny, "teacher")
+    base = planned.make_method(tiny, "teacher")
     plain = trained(tiny, "teacher", mesh, count=1, method=base)
     nothing = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.0))
     moved = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.05))
@@ -135,7 +136,7 @@ def test_a_perturbation_is_taken_back_after_the_update(tiny):
         tiny.methods.awp.direction = "optimizer"
         tiny.methods.robust_lt.ramp = 0.0
     mesh = mesh_of(1)
-    assert phases.make_method(tiny, "student").name == "at_bsl+awp+robust_lt"
+    assert planned.make_method(tiny, "student").name == "at_bsl+awp+robust_lt"
     given = prepared(tiny, "student", mesh)
     before = jax.device_get(given.state.weights.params)
     after = given.run(1)
@@ -145,7 +146,7 @@ def test_a_perturbation_is_taken_back_after_the_update(tiny):
 @pytest.mark.slow
 def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     mesh = mesh_of(1)
-    method = class_wise(phases.make_method(tiny, "student"))
+    method = class_wise(planned.make_method(tiny, "student"))
     ends = []
 
     def end_epoch(learner, observed):
@@ -160,7 +161,7 @@ def test_state_radii_observation_and_epoch_end_need_no_edit_of_the_loop(tiny):
     evaluator = make_evaluator(
         lambda weights, images: forward(module, weights.params, weights.batch_stats, images, bn="eval")[0],
         protocol=protocols.get("validation"),
-        threat=phases.make_threat(tiny),
+        threat=planned.make_threat(tiny),
         num_classes=10,
         batch_size=64,
     )
@@ -200,7 +201,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_loss_that_breaks_the_contract_is_named_before_anything_is_compiled(tiny, what):
-    pgd_at = phases.make_method(tiny, "teacher")
+    pgd_at = planned.make_method(tiny, "teacher")
     with pytest.raises(AssertionError, match=rf"(?s)method 'pgd_at'.*{what}"):
         trained(
             tiny, "teacher", devices.make_mesh(), method=dataclasses.replace(pgd_at, loss=BROKEN[what](pgd_at.loss))
@@ -208,7 +209,7 @@ def test_a_loss_that_breaks_the_contract_is_named_before_anything_is_compiled(ti
 
 
 def test_an_attack_of_another_shape_is_named_before_anything_is_compiled(tiny):
-    pgd_at = phases.make_method(tiny, "teacher")
+    pgd_at = planned.make_method(tiny, "teacher")
     cropped = dataclasses.replace(pgd_at, attack=lambda learner, batch: batch.images[:, 1:])
     with pytest.raises(AssertionError, match=r"(?s)method 'pgd_at'.*adversarial images"):
         trained(tiny, "teacher", devices.make_mesh(), method=cropped)
@@ -218,4 +219,4 @@ def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
     with tiny.unlocked():
         tiny.student.batch_size = 62
     with pytest.raises(ValueError, match=r"student.batch_size is 62.*4 devices; use a multiple of 4"):
-        phases.make_phase(tiny, "student", experiment.load_run_data(tiny), devices.make_mesh())
+        planned.make_phase(tiny, "student", planned.load_run_data(tiny), devices.make_mesh())

@@ -2,18 +2,22 @@
 
 import importlib
 import json
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planned
 import pytest
 
 from configs import digits
-from ltrobust import checks, experiment, models, results
+from ltrobust import models
+from ltrobust import run as runs
 from ltrobust.commands import agree as agreement
 from ltrobust.models import torch_weights
-from ltrobust.training import devices, phases, teachers
+from ltrobust.plan import make_plan, make_teacher_plan
+from ltrobust.training import compatibility, devices, networks, teachers
 from ltrobust.training.records import read
 
 # The small files here hold networks for images of another size than those that they come from.
@@ -35,6 +39,12 @@ def short(**overrides: Any):
     return config.lock()
 
 
+def loaded(config: Any, names=("teacher",), *, num_classes: int = 10, image_shape=(8, 8, 1)):
+    """The external teachers of those names."""
+    plans = {name: make_teacher_plan(name, config.teachers[name].to_dict()) for name in names}
+    return teachers.load(plans, dtype=config.model.dtype, num_classes=num_classes, image_shape=image_shape)
+
+
 @pytest.fixture(scope="module")
 def earlier(tmp_path_factory):
     """The workdir of a run of another width, with averaged weights, that was not evaluated."""
@@ -42,7 +52,7 @@ def earlier(tmp_path_factory):
     one = devices.make_mesh(jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "make_mesh", lambda: one)
-        experiment.fit(short(**{"model.width": 3, "student.ema_decay": 0.5}), workdir)
+        runs.fit(short(**{"model.width": 3, "student.ema_decay": 0.5}), workdir)
     return workdir
 
 
@@ -54,12 +64,12 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
     one = devices.make_mesh(jax.devices()[:1])  # which compiles faster than eight
     monkeypatch.setattr(devices, "make_mesh", lambda: one)
     config = short(**TAUGHT, **{"teachers.teacher.path": str(earlier)})
-    card = json.loads(experiment.train(config, tmp_path / "run").read_text())
+    card = json.loads(runs.train(config, tmp_path / "run").read_text())
     assert list(card["networks"]) == ["student/last"]
     assert not (tmp_path / "run" / "checkpoints" / "teacher").exists()
     teacher = card["training"]["student"]["teachers"]["teacher"]
-    there = teachers.load(config, ["teacher"], num_classes=10, image_shape=(8, 8, 1))["teacher"].teacher
-    assert teacher["params_sha256"] == results.fingerprints_of(there)["params_sha256"]
+    there = loaded(config)["teacher"].teacher
+    assert teacher["params_sha256"] == networks.fingerprints_of(there)["params_sha256"]
     assert (teacher["from"], teacher["path"], teacher["method"]) == ("checkpoint", "robust-run", "at_bsl")
     assert (teacher["weights"], teacher["phase"], teacher["step"]) == ("last", "student", 2)
     assert str(earlier.parent) not in json.dumps(card)
@@ -68,7 +78,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
     # It can only go on with that teacher.
     other = {"teacher": {"params_sha256": "0" * 64}}
     with pytest.raises(ValueError, match=r"taught by another teacher than the one found now \(SHA-256"):
-        checks.same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
+        compatibility.same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
 
     # How alike they are, by the command.
     target = tmp_path / "agreement.json"
@@ -97,7 +107,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
 def test_teachers_that_cannot_be_had_are_refused_before_anything_is_written(earlier, tmp_path, overrides, message):
     config = short(**TAUGHT | {"teachers.teacher.path": str(earlier)} | overrides)
     with pytest.raises(ValueError, match=message):
-        experiment.train(config, tmp_path / "run")
+        runs.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -112,14 +122,14 @@ def test_teachers_that_cannot_be_had_are_refused_before_anything_is_written(earl
 def test_a_checkpoint_of_other_classes_or_images_is_refused(earlier, classes, shape, message):
     config = short(**{"teachers.teacher.path": str(earlier)})
     with pytest.raises(ValueError, match=message):
-        teachers.load(config, ["teacher"], num_classes=classes, image_shape=shape)
+        loaded(config, num_classes=classes, image_shape=shape)
 
 
 def test_averaged_weights_and_a_phase_of_its_own_can_be_named(earlier):
     folder = str(earlier / "checkpoints" / "student")
     config = short(**{"teachers.clean_teacher.path": folder, "teachers.clean_teacher.weights": "averaged"})
     last = short(**{"teachers.clean_teacher.path": folder})
-    both = [teachers.load(each, ["clean_teacher"], num_classes=10, image_shape=(8, 8, 1)) for each in (config, last)]
+    both = [loaded(each, ["clean_teacher"]) for each in (config, last)]
     averaged, last = (found["clean_teacher"].teacher.params["linear"]["kernel"] for found in both)
     assert averaged.shape == (12, 10)
     assert float(jnp.abs(averaged - last).max()) > 0
@@ -140,7 +150,7 @@ def file(tmp_path_factory):
 def from_file(path, *, shape=(8, 8, 1), classes=10, **overrides):
     settings = {"path": str(path), "architecture": "dm_wrn_10_1", "activation": "silu"} | overrides
     config = short(**{f"teachers.teacher.{key}": value for key, value in settings.items()})
-    return teachers.load(config, ["teacher"], num_classes=classes, image_shape=shape)["teacher"]
+    return loaded(config, num_classes=classes, image_shape=shape)["teacher"]
 
 
 @pytest.mark.slow
@@ -194,9 +204,9 @@ def test_both_kinds_of_teacher_serve_at_once(earlier, file):
             "teachers.clean_teacher.architecture": "dm_wrn_10_1",
         }
     )
-    assert checks.phases_to_run(config) == ["student"]
-    wanted = phases.make_method(config, "student").teachers
-    found = teachers.load(config, wanted, num_classes=10, image_shape=(8, 8, 1))
+    assert [phase.name for phase in make_plan(config, pathlib.Path("run")).phases] == ["student"]
+    wanted = planned.make_method(config, "student").teachers
+    found = loaded(config, wanted)
     assert [found[name].about["from"] for name in wanted] == ["checkpoint", "file"]
 
 

@@ -1,93 +1,37 @@
-"""What is refused before anything is trained or evaluated: settings, processes and checkpoints that do not fit.
+"""What a start has to have in common with its other processes, and with the checkpoints that it resumes from.
 
 Each function raises a ValueError that names the values and what to do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from etils import epath
 
 from ltrobust.analysis import cards
+from ltrobust.data import sources
 from ltrobust.data.run_data import RunData, other_images
-from ltrobust.evaluation import protocols
-from ltrobust.methods import TEACHER
 from ltrobust.runtime import processes
 from ltrobust.runtime import workdir as workdirs
-from ltrobust.training import phases, records, teachers
+from ltrobust.training import records
 
 SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
 
 
-def settings(config: Any) -> None:
-    """Refuses values that make no sense, and evaluation settings, before anything is trained."""
-    workdirs.check_values(config)
-    if config.checkpoint.keep < 1 or config.checkpoint.minutes < 0:
-        raise ValueError(
-            f"checkpoint.keep is {config.checkpoint.keep} and checkpoint.minutes is {config.checkpoint.minutes}; they "
-            "must be at least 1 and 0."
-        )
-    protocols.check_threat(protocols.get(config.eval.protocol), phases.make_threat(config))
-    if config.eval.batch_size < 1 or config.eval.limit < 0:
-        raise ValueError(
-            f"eval.batch_size is {config.eval.batch_size} and eval.limit is {config.eval.limit}; "
-            "they must be at least 1 and 0."
-        )
-
-
-def phases_to_run(config: Any) -> list[str]:
-    """The student, after the teacher where the student's settings need one."""
-    wanted, elsewhere = phases.make_method(config, "student").teachers, teachers.outside(config)
-    for name in wanted:
-        if name not in elsewhere and name != TEACHER:
-            raise ValueError(f"student.method {config.student.method} needs a {name}; give teachers.{name}.path.")
-    if config.student.initialize == "teacher" and TEACHER in elsewhere:
-        raise ValueError(
-            "student.initialize is 'teacher', which is the run's own teacher phase, but teachers.teacher.path names "
-            "another; use 'scratch', or leave the path empty."
-        )
-    if config.student.initialize != "teacher" and (TEACHER not in wanted or TEACHER in elsewhere):
-        return ["student"]
-    teacher, student = (phases.make_method(config, name) for name in phases.NAMES)
-    if config.student.initialize == "teacher" and teacher.head != student.head:
-        raise ValueError(
-            f"student.initialize is 'teacher', but {student.name} has another head than {teacher.name}; use 'scratch'."
-        )
-    if teacher.teachers or config.teacher.initialize == "teacher":
-        raise ValueError(
-            f"teacher.method is {config.teacher.method!r}, which needs a teacher of its own; choose one that does not, "
-            "such as pgd_at."
-        )
-    return ["teacher", "student"]
-
-
-def warn_of_no_selection(config: Any, planned: Mapping[str, phases.Phase], run_data: RunData) -> None:
-    """Says which phases select no weights although there is a validation part."""
-    for name, phase in planned.items():
-        if len(run_data.validation.labels) and not phase.selects:
-            logging.warning(
-                "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
-                *(name, run_data.validation_counts.min(), name, config[name].selection_floor),
-            )
-
-
-def same_start(config: Any, run_data: RunData) -> None:
-    """Refuses processes of other settings, programs or images than the first one's."""
+def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
+    """Refuses processes of other settings (`recorded`), programs or images than the first one's."""
     if not processes.several():
         return
     local = ("data.dir", "data.cache_dir")
-    values = {
-        f"value of {key}": value for key, value in workdirs.flatten(workdirs.plain(config)).items() if key not in local
-    }
+    values = {f"value of {key}": value for key, value in workdirs.flatten(recorded).items() if key not in local}
     processes.check_same({"software": cards.software()} | values, "start all of them with the same version and flags.")
     processes.check_same({"training or validation part": run_data.fingerprints["pixels"]}, SAME_DATA)
 
 
-def same_run(about: Mapping[str, Any], config: Any, folder: epath.Path) -> None:
+def same_run(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
-    if found := workdirs.differences(about["config"], workdirs.plain(config)):
+    if found := workdirs.differences(about["config"], recorded):
         raise ValueError(
             f"{folder} holds checkpoints of another configuration:\n"
             + "\n".join(f"  {line}" for line in found)
@@ -120,7 +64,7 @@ def same_teachers(about: Mapping[str, Any], taught: Mapping[str, Any], folder: e
             )
 
 
-def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: list[str]) -> None:
+def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: Sequence[str]) -> None:
     """Refuses to train phases again that are finished by the workdir's records: their checkpoints are elsewhere."""
     file = workdir / "metrics.jsonl"
     recorded = {record["phase"] for record in records.read(file)} if file.is_file() else set()
@@ -134,7 +78,7 @@ def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: list[s
         )
 
 
-def teacher_is_there(checkpoints: epath.Path, wanted: list[str]) -> None:
+def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
     """Refuses to go on with a student whose teacher is gone: a teacher trained again may be another network."""
     folders = {name: checkpoints / name for name in wanted}
     missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
@@ -143,3 +87,20 @@ def teacher_is_there(checkpoints: epath.Path, wanted: list[str]) -> None:
             f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
             "Put it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
         )
+
+
+def same_network(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> dict[str, Any]:
+    """Refuses to evaluate a checkpoint as another network than it is, or on other data.
+
+    Returns the configuration that it was trained with, and in it the keys that checkpoints of older versions lack.
+    """
+    there = dict(about["config"])
+    there["model"] = {"activation": "relu"} | there["model"]  # written when there was no choice
+    there["data"] = sources.form(recorded["data"]) | there["data"]  # when there were no folders
+    if found := workdirs.differences(there, recorded, only=("model.", "data.")):
+        raise ValueError(
+            f"checkpoint {folder} was made with other settings:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nEvaluate it with the configuration that made it."
+        )
+    return there

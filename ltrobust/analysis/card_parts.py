@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
 from ltrobust.data import identity, longtail, overlap, sources
-from ltrobust.data.run_data import RunData, describe
+from ltrobust.data.run_data import DataPlan, RunData, describe
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.runtime import ambient
+from ltrobust.runtime.workdir import PHASES
 from ltrobust.sanity import panel
-from ltrobust.training import phases
 
 SELECTION_RULE = (
     "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
@@ -29,7 +29,7 @@ def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     local = ("dir", "cache_dir")
     groups = {key: {k: v for k, v in settings[key].items() if k not in local} for key in ("data", "checkpoint")}
     teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
-    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in phases.NAMES}
+    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in PHASES}
     return {**settings, **of_phases, **groups, "teachers": teachers}
 
 
@@ -69,12 +69,11 @@ def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[s
     }
 
 
-def describe_protocol(config: Any, num_classes: int) -> dict[str, Any]:
-    """The card's part on the protocol: every setting, and what its columns may be called."""
-    protocol = protocols.get(config.eval.protocol)
+def describe_protocol(protocol: protocols.Protocol, seed: int, num_classes: int) -> dict[str, Any]:
+    """The card's part on the protocol: every setting, and what its columns may be called. `seed`: of the attacks."""
     columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
     return dataclasses.asdict(protocol) | {
-        "seed": config.eval.seed,
+        "seed": seed,
         "headline": protocol.headline,
         "titles": {column: protocols.title(column, num_classes) for column in columns},
     }
@@ -103,17 +102,17 @@ def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> di
     return found
 
 
-def describe_data(config: Any, run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
-    """The card's part on the data."""
+def describe_data(plan: DataPlan, run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+    """The card's part on the data; `ids` are the test images that were evaluated."""
     totals = np.bincount(test.labels[ids], minlength=run_data.num_classes)
     chosen = run_data.class_counts + np.bincount(run_data.validation.labels, minlength=run_data.num_classes)
     return {
         **describe(run_data),
-        "name": config.data.name,
+        "name": plan.name,
         # Where all images are kept, the ratio is what the data have.
-        "imbalance_ratio": config.data.imbalance_ratio or float(chosen.max() / chosen.min()),
-        "profile": config.data.profile,
-        "split_seed": config.data.split_seed,
+        "imbalance_ratio": plan.imbalance_ratio or float(chosen.max() / chosen.min()),
+        "profile": plan.profile,
+        "split_seed": plan.split_seed,
         "class_names": list(run_data.class_names),
         "test_images": len(test.labels),
         "evaluated": len(ids),
@@ -126,14 +125,14 @@ def describe_data(config: Any, run_data: RunData, test: sources.Split, ids: np.n
     }
 
 
-def describe_numerics(config: Any, mesh: Mesh) -> dict[str, Any]:
+def describe_numerics(dtype: str, mesh: Mesh) -> dict[str, Any]:
     """The card's part on devices and precision."""
     return {
         "backend": jax.default_backend(),
         "device": mesh.devices.flat[0].device_kind,
         "devices": int(mesh.size),
         "processes": jax.process_count(),
-        "compute_dtype": config.model.dtype,
+        "compute_dtype": dtype,
         "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
         "verdicts": "float32, highest matmul precision",
         "ambient": ambient.describe(),

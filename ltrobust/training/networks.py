@@ -1,28 +1,26 @@
-"""From networks to numbers: evaluation on the test set, the card, and the tables that are printed from it."""
+"""Trained networks: what their logits depend on, and what becomes of them on validation and test images."""
 
 import dataclasses
 import functools
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ltrobust import attacks, card_parts, checks, models
-from ltrobust.analysis import cards
+from ltrobust import attacks, models
+from ltrobust.analysis import card_parts, cards
 from ltrobust.data import longtail, sources
-from ltrobust.data.run_data import RunData, first_of_each_class
-from ltrobust.evaluation import protocols
+from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
+from ltrobust.evaluation.protocols import Protocol
 from ltrobust.methods import DecisionRule, Teacher
-from ltrobust.report import inventory, tables
+from ltrobust.plan import RunPlan
 from ltrobust.runtime import ambient, processes
 from ltrobust.sanity import panel
-from ltrobust.training import devices, phases
+from ltrobust.training import devices
 from ltrobust.training.state import Weights
 
 # Ends of the names of networks that the validation part had a say in.
@@ -38,72 +36,29 @@ class Network:
     rule: DecisionRule
 
 
-def report(
-    config: Any,
-    settings: Mapping[str, Any],
-    workdir: Path,
-    name: str,
-    run_data: RunData,
-    networks: Mapping[str, Network],
-    training: Mapping[str, Any],
-    mesh: Mesh,
-    began: float,
-) -> Path:
-    """Evaluates every network on the test set, writes the card and prints its tables (process 0).
-
-    `settings` are what the card says: the training's configuration with this evaluation's settings.
-    """
-    with processes.all_or_none():
-        data = config.data
-        test = sources.load(data.name, "test", data_dir=data.dir, cache_dir=data.cache_dir, **sources.form(data))
-    show_source(test)
-    processes.check_same({"test set": test.fingerprint}, checks.SAME_DATA)
-    ids = first_of_each_class(test.labels, config.eval.limit)
-    overlaps = card_parts.find_overlaps(run_data, test, ids) if processes.first() else {}
-    results = _evaluate(config, workdir, run_data, networks, test, ids, mesh)
-    if not processes.first():
-        return processes.share(None)
-    card = {
-        "config": card_parts.describe_config(settings),
-        "model": {
-            "name": config.model.name,
-            "parameters": models.count_parameters(next(iter(networks.values())).weights.params),
-        },
-        "data": card_parts.describe_data(config, run_data, test, ids) | {"overlap": overlaps},
-        "threat": dataclasses.asdict(phases.make_threat(config)) | {"epsilon": phases.make_threat(config).epsilon},
-        "protocol": card_parts.describe_protocol(config, run_data.num_classes),
-        "selection_rule": card_parts.describe_selection(networks, run_data),
-        "training": training,
-        "numerics": card_parts.describe_numerics(config, mesh),
-        "networks": results,
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    path = cards.write(workdir / "results", name, card)
-    last = "student/last" if "student/last" in results else next(iter(results))
-    print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
-    return processes.share(path)
-
-
-def _evaluate(
-    config: Any,
-    workdir: Path,
+def evaluate(
+    plan: RunPlan,
     run_data: RunData,
     networks: Mapping[str, Network],
     test: sources.Split,
     ids: np.ndarray,
     mesh: Mesh,
 ) -> dict[str, dict[str, Any]]:
-    """Network -> the card's part on it, evaluated on the test images `ids`; empty but in process 0."""
+    """Network -> the card's part on it, evaluated on the test images `ids`; empty but in process 0.
+
+    Verdicts are kept in the plan's workdir. Networks of the same weights are evaluated once.
+    """
+    settings, known_labels = plan.evaluation, test.labels[ids]
     evaluator_of = functools.cache(
         lambda head, rule: make_network_evaluator(
-            config,
+            plan,
             run_data.num_classes,
             mesh,
             head=head,
             rule=rule,
-            protocol=config.eval.protocol,
+            protocol=settings.protocol,
             images=len(ids),
-            seed=config.eval.seed,
+            seed=settings.seed,
         )
     )
     results: dict[str, dict[str, Any]] = {}
@@ -119,11 +74,11 @@ def _evaluate(
                 print(f"{network} has the weights of {same}: evaluated once", flush=True)
                 results[network] = results[same] | {"same_as": same}
             continue
-        store = workdir / _store_name(config, network, fingerprints, test.labels[ids])
+        store = plan.workdir / _store_name(plan, network, fingerprints, known_labels)
         evaluation = evaluator_of(trained.head, trained.rule)(
             weights,
             test.images[ids],
-            test.labels[ids],
+            known_labels,
             ids=ids,
             progress=f"evaluating {network}",
             store=store,
@@ -134,11 +89,14 @@ def _evaluate(
                 **fingerprints,
             },
             selected_on="validation part" if network.endswith(_BY_VALIDATION) else "nothing",
-            test_labels=None if config.eval.limit else test.labels,
+            test_labels=None if settings.limit else test.labels,
         )
         if not processes.first():
             continue
-        verdicts = {"folder": str(store.relative_to(workdir)), "sha256": cards.digest_file(store / "verdicts.jsonl")}
+        verdicts = {
+            "folder": str(store.relative_to(plan.workdir)),
+            "sha256": cards.digest_file(store / "verdicts.jsonl"),
+        }
         described = card_parts.describe_network(evaluation, run_data.class_counts)
         results[network] = fingerprints | described | _describe_classifier(trained, run_data) | {"verdicts": verdicts}
     return {name: results[name] for name in networks if name in results}
@@ -153,15 +111,6 @@ def _describe_classifier(network: Network, run_data: RunData) -> dict[str, Any]:
     return {"classifier": {"head": network.head.kind, "class_norms": norms.round(6).tolist()}}
 
 
-def show_source(source: sources.Split) -> None:
-    """Prints how many images there are, where they come from and what was passed over (process 0)."""
-    if source.origin and processes.first():
-        images, classes = len(source.labels), source.num_classes
-        print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
-        if source.files:
-            print(inventory.render(source.files, source.class_names), flush=True)
-
-
 def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
     """SHA-256 of parameters and of running statistics."""
     return {
@@ -170,41 +119,41 @@ def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
     }
 
 
-def _store_name(config: Any, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
+def _store_name(plan: RunPlan, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
     """Where a network's verdicts lie: a folder of its own for everything that they depend on."""
     content = {
-        "protocol": dataclasses.asdict(protocols.get(config.eval.protocol)),
-        "threat": dataclasses.asdict(phases.make_threat(config)),
-        "seed": config.eval.seed,
-        "keep_images": config.eval.keep_images,
+        "protocol": dataclasses.asdict(plan.evaluation.protocol),
+        "threat": dataclasses.asdict(plan.threat),
+        "seed": plan.evaluation.seed,
+        "keep_images": plan.evaluation.keep_images,
         "labels": longtail.fingerprint(labels),
-        "limit": config.eval.limit,
+        "limit": plan.evaluation.limit,
         "sanity": panel.VERSION,
         "format": stores.FORMAT,
         "attacks": attacks.VERSION,
         "ambient": ambient.describe(),
-        "model": phases.describe_model(config.model),
+        "model": plan.model.describe(),
         "network": dict(fingerprints),
     }
-    protocol = config.eval.protocol.replace("/", "-")
+    protocol = plan.evaluation.protocol.name.replace("/", "-")
     return f"verdicts/{protocol}-{network.replace('/', '-')}-{cards.digest_json(content)[:12]}"
 
 
 def make_network_evaluator(
-    config: Any,
+    plan: RunPlan,
     num_classes: int,
     mesh: Mesh,
     *,
     head: models.Head,
     rule: DecisionRule,
-    protocol: str,
+    protocol: Protocol,
     images: int,
     seed: int,
 ) -> Evaluator:
     """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
 
     def applier(exact: bool):
-        module = phases.make_module(config, num_classes, head=head, exact=exact, platform=devices.platform(mesh))
+        module = plan.model.create(num_classes, head=head, exact=exact, platform=devices.platform(mesh))
 
         def apply(weights: Weights, images: jax.Array) -> jax.Array:
             return rule(models.forward(module, weights.params, weights.batch_stats, images, bn="eval")[0])
@@ -214,12 +163,12 @@ def make_network_evaluator(
     where = devices.sharding(mesh, devices.divided())
     return make_evaluator(
         applier(exact=False),
-        protocol=protocols.get(protocol),
-        threat=phases.make_threat(config),
+        protocol=protocol,
+        threat=plan.threat,
         num_classes=num_classes,
-        batch_size=min(config.eval.batch_size, max(images, 1)),
+        batch_size=min(plan.evaluation.batch_size, max(images, 1)),
         seed=seed,
-        keep_images=config.eval.keep_images,
+        keep_images=plan.evaluation.keep_images,
         exact_apply=applier(exact=True),
         place=lambda batch: processes.put(batch, where),
         devices=mesh.size,

@@ -10,12 +10,13 @@ import subprocess
 import sys
 
 import pages
+import planned
 import pytest
 from absl import logging
 
-from ltrobust import experiment
+from ltrobust import run as runs
 from ltrobust.analysis import cards
-from ltrobust.commands import report
+from ltrobust.commands import main, report
 from ltrobust.report import page as run_page
 from ltrobust.report import tables
 from ltrobust.training import initial, teachers
@@ -37,7 +38,7 @@ def finished(tmp_path_factory):
     config.student.ema_decay = 0.5
     config.eval.limit = 4
     workdir = tmp_path_factory.mktemp("run") / "répertoire"
-    return config.lock(), workdir, experiment.train(config, workdir)
+    return config.lock(), workdir, runs.train(config, workdir)
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_restored_networks_have_the_numbers_of_the_run(finished, checkpoint):
     config, workdir, path = finished
     trained = json.loads(path.read_text())["networks"]
     settings = {"eval.checkpoint": checkpoint.format(workdir=workdir), "student.method": "trades"}
-    card = json.loads(experiment.evaluate(changed(config, **settings), workdir).read_text())
+    card = json.loads(runs.evaluate(changed(config, **settings), workdir).read_text())
     restored = card["networks"]
     # What training was is the checkpoint's to say, whatever this call's settings are.
     assert card["config"]["student"]["method"] == "self_distillation"
@@ -131,7 +132,7 @@ def test_a_workdir_of_another_configuration_is_refused_with_the_difference(finis
     config, workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=r"(?s)seed: 0 -> 7.*student.batch_size: 64 -> 32.*--workdir=DIR"):
-        experiment.train(changed(config, **{"seed": 7, "student.batch_size": 32}), workdir)
+        runs.train(changed(config, **{"seed": 7, "student.batch_size": 32}), workdir)
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
 
 
@@ -140,18 +141,18 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     config, workdir, path = finished
     taught = f"--config.teachers.teacher.path={shlex.quote(f'{workdir}/checkpoints/teacher')}"
     with pytest.raises(ValueError, match=r"student.epochs: 1 -> 3") as refused:
-        experiment.train(changed(config, **{"student.epochs": 3}), workdir)
+        runs.train(changed(config, **{"student.epochs": 3}), workdir)
     assert str(refused.value).endswith(
         f"--workdir=NEW --config.student.initialize={shlex.quote(str(workdir))} {taught}"
     )
     with pytest.raises(ValueError, match="seed: 0 -> 1") as refused:
-        experiment.train(changed(config, **{"student.epochs": 3, "seed": 1}), workdir)
+        runs.train(changed(config, **{"student.epochs": 3, "seed": 1}), workdir)
     assert "initialize" not in str(refused.value)
 
     flags = {"student.initialize": str(workdir), "teachers.teacher.path": f"{workdir}/checkpoints/teacher"}
     flags |= {"student.epochs": 3, "student.optimizer.drops": (1 / 3,)}
     longer = changed(config, **flags)
-    card = json.loads(experiment.train(longer, tmp_path / "run").read_text())
+    card = json.loads(runs.train(longer, tmp_path / "run").read_text())
     start = card["training"]["student"]["initial"]
     assert start["params_sha256"] == json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
     assert (start["path"], start["step"], start["same_images"]) == (workdir.name, 7, True)
@@ -162,7 +163,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     text = (report.write(tmp_path / "run")).read_text()
     assert f"student starts from</dt><dd>student/last of {workdir.name} (step 7), the same images; {told}" in text
     # The same command goes on without the other run.
-    again = json.loads(experiment.train(longer, tmp_path / "run").read_text())
+    again = json.loads(runs.train(longer, tmp_path / "run").read_text())
     assert again["training"]["student"]["initial"] == start
 
 
@@ -170,7 +171,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
 def test_a_run_that_starts_from_another_has_its_first_weights_and_statistics(finished, tmp_path):
     config, workdir, path = finished
     still = {"student.initialize": str(workdir), "student.method": "at_bsl", "student.steps": 1}
-    card = experiment.train(changed(config, **still, **{"student.optimizer.learning_rate": 1e-30}), tmp_path)
+    card = runs.train(changed(config, **still, **{"student.optimizer.learning_rate": 1e-30}), tmp_path)
     first = json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
     assert json.loads(card.read_text())["networks"]["student/last"]["params_sha256"] == first
 
@@ -188,7 +189,7 @@ def test_first_weights_that_do_not_fit_are_refused(finished, tmp_path, overrides
     config, workdir, _ = finished
     settings = {"student.initialize": str(workdir), "student.method": "at_bsl", **overrides}
     with pytest.raises(ValueError, match=message):
-        experiment.train(changed(config, **settings), tmp_path / "run")
+        runs.train(changed(config, **settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -206,7 +207,7 @@ def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeyp
     lines = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
     settings = {"student.initialize": str(workdir), "student.method": "at_bsl", "data.split_seed": 1}
-    card = json.loads(experiment.train(changed(config, **settings), tmp_path).read_text())
+    card = json.loads(runs.train(changed(config, **settings), tmp_path).read_text())
     assert not card["training"]["student"]["initial"]["same_images"]
     assert any("trained on other images than this run's" in line for line in lines)
 
@@ -214,14 +215,14 @@ def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeyp
 @pytest.mark.slow
 def test_evaluation_settings_may_change_between_starts(finished):
     config, workdir, _ = finished
-    path = experiment.evaluate(changed(config, **{"eval.limit": 2, "eval.batch_size": 8}), workdir)
+    path = runs.evaluate(changed(config, **{"eval.limit": 2, "eval.batch_size": 8}), workdir)
     assert json.loads(path.read_text())["data"]["evaluated"] == 20
 
 
 @pytest.mark.slow
 def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys):
     config, workdir, _ = finished
-    path = experiment.diagnose(changed(config, **{"eval.limit": 2}), workdir)
+    path = main.diagnose(changed(config, **{"eval.limit": 2}), workdir)
     assert path == workdir / "diagnosis" / "diagnosis.html"
     assert config.eval.protocol == "quick"
     found = json.loads(path.with_suffix(".json").read_text())
@@ -238,15 +239,15 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
 def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
     config, workdir, path = finished
     elsewhere = {"checkpoint.dir": str(workdir / "checkpoints")}
-    card = json.loads(experiment.train(changed(config, **elsewhere), tmp_path / "new").read_text())
+    card = json.loads(runs.train(changed(config, **elsewhere), tmp_path / "new").read_text())
     networks = json.loads(path.read_text())["networks"]
     hashes = [{name: found[name]["params_sha256"] for name in found} for found in (card["networks"], networks)]
     assert hashes[0] == hashes[1]
     assert "dir" not in card["config"]["checkpoint"]
     assert not (tmp_path / "new" / "checkpoints").exists()
-    assert experiment.evaluate(changed(config, **elsewhere), tmp_path / "third").exists()
+    assert runs.evaluate(changed(config, **elsewhere), tmp_path / "third").exists()
     with pytest.raises(ValueError, match=r"(?s)checkpoints of another configuration:.*seed: 0 -> 7.*checkpoint.dir"):
-        experiment.train(changed(config, **elsewhere, seed=7), tmp_path / "other")
+        runs.train(changed(config, **elsewhere, seed=7), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -260,15 +261,15 @@ def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_co
 def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(finished, overrides, message):
     config, workdir, _ = finished
     with pytest.raises(ValueError, match=message):
-        experiment.evaluate(changed(config, **overrides), workdir)
+        runs.evaluate(changed(config, **overrides), workdir)
 
 
-@pytest.mark.parametrize("call", [experiment.train, experiment.evaluate])
+@pytest.mark.parametrize("call", [runs.train, runs.evaluate])
 def test_other_images_under_the_same_name_are_refused(finished, monkeypatch, call):
     config, workdir, _ = finished
-    real = experiment.load_run_data(config)
+    real = planned.load_run_data(config)
     other = dataclasses.replace(real, fingerprints=dict.fromkeys(real.fingerprints, "0" * 64))
-    monkeypatch.setattr(experiment, "load_run_data", lambda config: other)
+    monkeypatch.setattr(runs, "load_run_data", lambda plan: other)
     with pytest.raises(ValueError, match=r"other images than those found now.*now 000000000000"):
         call(config, workdir)
 
@@ -276,9 +277,9 @@ def test_other_images_under_the_same_name_are_refused(finished, monkeypatch, cal
 def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
     config, _, _ = finished
     with pytest.raises(FileNotFoundError, match=r"eval.checkpoint is 'student'.*checkpoints/student"):
-        experiment.evaluate(config, tmp_path)
+        runs.evaluate(config, tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        experiment.evaluate(changed(config, **{"eval.checkpoint": "nowhere"}), tmp_path)
+        runs.evaluate(changed(config, **{"eval.checkpoint": "nowhere"}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -315,33 +316,33 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
 def test_bad_settings_are_refused_before_anything_is_written(tiny, tmp_path, overrides, message):
     workdir = tmp_path / "run"
     with pytest.raises(ValueError, match=message):
-        experiment.train(changed(tiny, **overrides), workdir)
+        runs.train(changed(tiny, **overrides), workdir)
     assert not workdir.exists()
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot be written.*--workdir=DIR"):
-        experiment.train(tiny, tmp_path / "file" / "run")
+        runs.train(tiny, tmp_path / "file" / "run")
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
     config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match=r"teacher: loss or update is not finite at step 0 of 9.*nothing was"):
-        experiment.train(config, tmp_path / "at once")
+        runs.train(config, tmp_path / "at once")
     # Warm-up makes the first step one of rate 0; the second destroys the weights, which are not saved.
     config = changed(config, **{"teacher.optimizer.warmup_epochs": 1})
     with pytest.raises(
         FloatingPointError, match=r"not finite at step 1 of 9.*last good checkpoint is .*teacher/1\. Lo"
     ):
-        experiment.train(config, tmp_path / "later")
+        runs.train(config, tmp_path / "later")
 
 
 @pytest.mark.slow
 def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
     config = changed(tiny, **{"data.validation_fraction": 0.0, "student.method": "at_bsl"})
-    card = json.loads(experiment.train(config, tmp_path).read_text())
+    card = json.loads(runs.train(config, tmp_path).read_text())
     assert list(card["networks"]) == ["student/last"]
 
 
@@ -350,8 +351,8 @@ def test_a_methods_own_head_and_rule_are_used_by_training_validation_and_evaluat
     # A rule that takes everything for the rarest class shows wherever it is applied.
     settings = {"student.method": "robal", "methods.robal.tau_p": 100.0, "student.epochs": 1}
     config = changed(tiny, **settings)
-    trained = json.loads(experiment.train(config, tmp_path).read_text())["networks"]
-    restored = json.loads(experiment.evaluate(config, tmp_path).read_text())["networks"]
+    trained = json.loads(runs.train(config, tmp_path).read_text())["networks"]
+    restored = json.loads(runs.evaluate(config, tmp_path).read_text())["networks"]
     assert trained == restored
     for network in restored.values():
         assert network["columns"]["clean"]["correct"] == network["columns"]["worst"]["correct"] == [0] * 9 + [3]
@@ -400,21 +401,21 @@ def test_a_relative_checkpoint_dir_is_the_same_place_from_every_folder(tiny, tmp
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "first")
     workdir = tmp_path / "run"
-    card = json.loads(experiment.train(config, workdir).read_text())
+    card = json.loads(runs.train(config, workdir).read_text())
     assert json.loads((workdir / "config.json").read_text())["checkpoint"]["dir"] == str(tmp_path / "first" / "saved")
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     monkeypatch.chdir(tmp_path / "second")
-    again = json.loads(experiment.train(config, workdir).read_text())
+    again = json.loads(runs.train(config, workdir).read_text())
     assert again["networks"] == card["networks"]
-    assert json.loads(experiment.evaluate(config, workdir).read_text())["networks"] == card["networks"]
+    assert json.loads(runs.evaluate(config, workdir).read_text())["networks"] == card["networks"]
     assert (workdir / "metrics.jsonl").read_text().splitlines() == lines
     assert not any((tmp_path / "second").iterdir())
     # A place without checkpoints is not trained into again.
     for other in ("elsewhere", str(tmp_path / "second" / "saved")):
         with pytest.raises(ValueError, match=r"records of a finished student phase.*Give its checkpoint\.dir"):
-            experiment.train(changed(config, **{"checkpoint.dir": other}), workdir)
+            runs.train(changed(config, **{"checkpoint.dir": other}), workdir)
     (tmp_path / "first" / "saved").rename(tmp_path / "second" / "saved")
-    moved = json.loads(experiment.train(config, workdir).read_text())
+    moved = json.loads(runs.train(config, workdir).read_text())
     assert moved["networks"] == card["networks"], "a place that is moved is found from where it is"
 
 
@@ -429,7 +430,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tiny, finished, 
         (tmp_path / name).write_text(text)
     message = r"config\.json is not the configuration of a run" if "config.json" in files else "is not empty.*--adopt"
     checkpoint = changed(finished[0], **{"eval.checkpoint": str(finished[1])})
-    for call, config in ((experiment.train, tiny), (experiment.fit, tiny), (experiment.evaluate, checkpoint)):
+    for call, config in ((runs.train, tiny), (runs.fit, tiny), (runs.evaluate, checkpoint)):
         with pytest.raises(ValueError, match=message):
             call(config, tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
@@ -439,14 +440,14 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tiny, finished, 
 def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     config = changed(tiny, **{"student.epochs": 1, "student.method": "at_bsl"})
-    experiment.train(config, tmp_path, adopt=True)
-    experiment.train(config, tmp_path)
+    runs.train(config, tmp_path, adopt=True)
+    runs.train(config, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     other = tmp_path / "with a lock"
     other.mkdir()
     (other / "lock").write_text("mine too")
     with pytest.raises(ValueError, match="holds lock, which a run would write to"):
-        experiment.train(config, other, adopt=True)
+        runs.train(config, other, adopt=True)
     assert not (other / "config.json").exists()
     assert (other / "lock").read_text() == "mine too"
 
@@ -455,7 +456,7 @@ def test_a_file_that_a_run_would_write_to_is_never_adopted(tiny, tmp_path):
     text = '{"phase": "pretrain", "loss": 1}'
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(ValueError, match=r"holds metrics\.jsonl, which a run would write to"):
-        experiment.train(tiny, tmp_path, adopt=True)
+        runs.train(tiny, tmp_path, adopt=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"metrics.jsonl": text}
 
 
@@ -464,11 +465,11 @@ def test_an_evaluation_of_another_workdirs_checkpoint_makes_a_workdir(finished, 
     config, workdir, _ = finished
     (tmp_path / "config.json.0a1b2c3d.partial").write_text("{")  # of a process that died
     changes = {"eval.checkpoint": str(workdir), "eval.limit": 1}
-    experiment.evaluate(changed(config, **changes), tmp_path)
+    runs.evaluate(changed(config, **changes), tmp_path)
     recorded = json.loads((tmp_path / "config.json").read_text())
     assert recorded["eval"]["checkpoint"] == str(workdir)
     assert recorded["student"] == json.loads((workdir / "config.json").read_text())["student"]
-    experiment.evaluate(changed(config, **changes, seed=7), tmp_path)
+    runs.evaluate(changed(config, **changes, seed=7), tmp_path)
 
 
 def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path):
@@ -481,9 +482,9 @@ def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path
     message = "checkpoints of the teacher phase, not of the student phase; were folders swapped"
     for checkpoint in ("student", str(tmp_path / "run")):
         with pytest.raises(ValueError, match=message):
-            experiment.evaluate(changed(config, **{"eval.checkpoint": checkpoint}), tmp_path / "run")
+            runs.evaluate(changed(config, **{"eval.checkpoint": checkpoint}), tmp_path / "run")
     with pytest.raises(ValueError, match="checkpoints of the student phase, not of the teacher phase"):
-        experiment.train(config, tmp_path / "run")
+        runs.train(config, tmp_path / "run")
     with pytest.raises(ValueError, match=message):
         teachers.about_of(str(tmp_path / "run"), key="run")
     assert sorted(saved.rglob("*")) == before

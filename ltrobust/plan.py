@@ -1,0 +1,317 @@
+"""A run as its configuration describes it: read once, and checked as far as that needs no data.
+
+`make_plan` turns a ConfigDict into frozen dataclasses, and nothing below it takes a configuration. Checkpoints record
+configurations as plain values; networks and methods are made of those by the same functions.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from ltrobust import methods
+from ltrobust.data.run_data import DataPlan
+from ltrobust.evaluation import protocols
+from ltrobust.methods import TEACHER, Method
+from ltrobust.models.model_plan import ModelPlan, make_model_plan
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.names import nearest
+from ltrobust.threat import Threat
+
+SUBSETS = ("balanced", "all")
+WEIGHTS = ("last", "selected", "averaged")  # of a phase
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerPlan:
+    """Optimiser and learning rate. Attributes are keys of a phase's `optimizer`."""
+
+    name: str
+    momentum: float
+    nesterov: bool
+    options: Mapping[str, Any]
+    weight_decay: float
+    learning_rate: float
+    schedule: str
+    drops: tuple[float, ...]
+    drop_factor: float
+    warmup_epochs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BalancedPlan:
+    """A balanced subset of the training part. Attributes are keys of a phase's `balanced`."""
+
+    count: int
+    gamma: float
+    up_sample: bool
+    redraw: bool
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationPlan:
+    """Attributes are keys of a phase's `augmentation`."""
+
+    policy: str
+    crop_padding: int
+    flip: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PhasePlan:
+    """Teacher or student. Attributes are keys of the phase, except for these.
+
+    Attributes:
+      name: `teacher` or `student`.
+      seed: of the run.
+      method: with its settings, inner attack and wrappers.
+    """
+
+    name: str
+    seed: int
+    method: Method
+    subset: str
+    balanced: BalancedPlan
+    shuffle_labels: bool
+    initialize: str
+    epochs: int
+    steps: int
+    batch_size: int
+    remainder: str
+    optimizer: OptimizerPlan
+    ema_decay: float
+    augmentation: AugmentationPlan
+    validate_every: int
+    selection_floor: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherPlan:
+    """An external teacher. Attributes are keys of `teachers.NAME`."""
+
+    path: str
+    weights: str
+    architecture: str
+    activation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationPlan:
+    """How networks are evaluated on the test set. Attributes are keys of `eval`; `protocol` is the protocol itself."""
+
+    protocol: protocols.Protocol
+    checkpoint: str
+    batch_size: int
+    limit: int
+    seed: int
+    keep_images: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointPlan:
+    """Where the phases' checkpoints lie, each in a subfolder of its name, and how often and how many are kept."""
+
+    folder: epath.Path
+    minutes: float
+    keep: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """Everything that a configuration says of a run.
+
+    Attributes:
+      workdir: folder of the run.
+      recorded: the configuration as plain values, as files and cards record it.
+      seed: of initial weights, order of images, augmentation and training attacks.
+      data: which images are read, and which of them are trained on.
+      threat: of evaluation, and of training where a phase sets no radius.
+      model: network of both phases.
+      phases: to be trained, in order; empty where nothing is trained.
+      teachers: external ones by name, as the student's method asks for them.
+      evaluation: on the test set.
+      checkpoints: where and how often.
+    """
+
+    workdir: Path
+    recorded: Mapping[str, Any]
+    seed: int
+    data: DataPlan
+    threat: Threat
+    model: ModelPlan
+    phases: tuple[PhasePlan, ...]
+    teachers: Mapping[str, TeacherPlan]
+    evaluation: EvaluationPlan
+    checkpoints: CheckpointPlan
+
+
+def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> RunPlan:
+    """The plan of a configuration.
+
+    Args:
+      config: with the keys of `configs/default.py`.
+      workdir: folder of the run; where it is one already, a relative `checkpoint.dir` is looked up in it.
+      training: False for an evaluation. Method and phases are then the checkpoint's, and those of the configuration
+        are neither made nor checked.
+
+    Raises:
+      ValueError: a setting that makes no sense; names the key, the value and what is allowed.
+    """
+    workdirs.check_values(config)
+    settings: dict[str, Any] = config.to_dict()
+    checkpoint, evaluation = settings["checkpoint"], settings["eval"]
+    if checkpoint["keep"] < 1 or checkpoint["minutes"] < 0:
+        raise ValueError(
+            f"checkpoint.keep is {checkpoint['keep']} and checkpoint.minutes is {checkpoint['minutes']}; they "
+            "must be at least 1 and 0."
+        )
+    threat, protocol = Threat(**settings["threat"]), protocols.get(evaluation["protocol"])
+    protocols.check_threat(protocol, threat)
+    if evaluation["batch_size"] < 1 or evaluation["limit"] < 0:
+        raise ValueError(
+            f"eval.batch_size is {evaluation['batch_size']} and eval.limit is {evaluation['limit']}; "
+            "they must be at least 1 and 0."
+        )
+    external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
+    phases = _make_phases(settings, external) if training else ()
+    wanted = phases[-1].method.teachers if phases else ()
+    folder = workdirs.checkpoint_dir(workdir, checkpoint["dir"]) or workdir / "checkpoints"
+    return RunPlan(
+        workdir=workdir,
+        recorded=workdirs.plain(config),
+        seed=settings["seed"],
+        data=DataPlan(**settings["data"]),
+        threat=threat,
+        model=make_model_plan(settings["model"]),
+        phases=phases,
+        teachers={name: make_teacher_plan(name, external[name]) for name in external if name in wanted},
+        evaluation=EvaluationPlan(**evaluation | {"protocol": protocol}),
+        checkpoints=CheckpointPlan(epath.Path(folder), checkpoint["minutes"], checkpoint["keep"]),
+    )
+
+
+def make_method(config: Mapping[str, Any], name: str) -> Method:
+    """The method of phase `name` with its settings, inner attack and wrappers, the first wrapper innermost.
+
+    `config` is a configuration as plain values, or what a checkpoint records of one.
+
+    Raises:
+      ValueError: an unknown method or wrapper, or a setting that it refuses; names the phase.
+    """
+    phase, attack = config[name], config[name]["attack"]
+
+    def settings(of: str) -> dict[str, Any]:
+        # JSON has lists where configurations have tuples.
+        return {key: workdirs.with_tuples(value) for key, value in config["methods"].get(of, {}).items()}
+
+    with naming_phase(name):
+        threat = Threat(**config["threat"])
+        if attack["radius"] >= 0:
+            threat = dataclasses.replace(threat, radius=attack["radius"])
+        inner = methods.InnerAttack(
+            threat, attack["steps"], attack["step_size"], attack["start"], attack.get("bn", "eval")
+        )
+        method = methods.create(phase["method"], inner, **settings(phase["method"]))
+        for wrapper in phase.get("wrappers", ()):
+            method = methods.wrap(method, wrapper, **settings(wrapper))
+        return method
+
+
+def make_phase_plan(config: Mapping[str, Any], name: str, method: Method | None = None) -> PhasePlan:
+    """The plan of phase `name`; `method` is what `make_method` gives for it.
+
+    Raises:
+      ValueError: as `make_method`, or a value out of its range.
+    """
+    method = method or make_method(config, name)
+    phase = config[name]
+    with naming_phase(name):
+        _check_phase(name, phase, method)
+        kept = {field.name for field in dataclasses.fields(PhasePlan)} & phase.keys()
+        parts = {
+            "method": method,
+            "balanced": BalancedPlan(**phase["balanced"]),
+            "optimizer": OptimizerPlan(**phase["optimizer"]),
+            "augmentation": AugmentationPlan(**phase["augmentation"]),
+        }
+        return PhasePlan(name=name, seed=config["seed"], **{key: phase[key] for key in kept} | parts)
+
+
+@contextlib.contextmanager
+def naming_phase(name: str) -> Iterator[None]:
+    """Adds the phase's name to a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error).startswith(name):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
+def make_teacher_plan(name: str, entry: Mapping[str, Any]) -> TeacherPlan:
+    """The plan of the external teacher `teachers.NAME`."""
+    if entry["weights"] not in WEIGHTS:
+        raise ValueError(
+            f"teachers.{name}.weights is {entry['weights']!r}; {nearest(entry['weights'], WEIGHTS)}known: "
+            f"{', '.join(WEIGHTS)}."
+        )
+    return TeacherPlan(**entry)
+
+
+def _make_phases(config: Mapping[str, Any], external: Collection[str]) -> tuple[PhasePlan, ...]:
+    """The student, after the teacher where the student's settings need one that is not external."""
+    student = make_method(config, "student")
+    warm = config["student"]["initialize"] == "teacher"
+    for name in student.teachers:
+        if name not in external and name != TEACHER:
+            raise ValueError(f"student.method {config['student']['method']} needs a {name}; give teachers.{name}.path.")
+    if warm and TEACHER in external:
+        raise ValueError(
+            "student.initialize is 'teacher', which is the run's own teacher phase, but teachers.teacher.path names "
+            "another; use 'scratch', or leave the path empty."
+        )
+    if not warm and (TEACHER not in student.teachers or TEACHER in external):
+        return (make_phase_plan(config, "student", student),)
+    teacher = make_method(config, "teacher")
+    if warm and teacher.head != student.head:
+        raise ValueError(
+            f"student.initialize is 'teacher', but {student.name} has another head than {teacher.name}; use 'scratch'."
+        )
+    if teacher.teachers or config["teacher"]["initialize"] == "teacher":
+        raise ValueError(
+            f"teacher.method is {config['teacher']['method']!r}, which needs a teacher of its own; choose one that "
+            "does not, such as pgd_at."
+        )
+    return (make_phase_plan(config, "teacher", teacher), make_phase_plan(config, "student", student))
+
+
+def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
+    """Refuses values of a phase that are out of range whatever the data are."""
+    if phase["validate_every"] < 1:
+        raise ValueError(f"{name}.validate_every is {phase['validate_every']}; give a number of epochs, at least 1.")
+    if phase["selection_floor"] < 0:
+        raise ValueError(
+            f"{name}.selection_floor is {phase['selection_floor']}; give a number of images, or 0 for none."
+        )
+    if not 0 <= phase["ema_decay"] < 1:
+        raise ValueError(f"{name}.ema_decay is {phase['ema_decay']}; give 0 for no average, or a number below 1.")
+    if phase["subset"] not in SUBSETS:
+        raise ValueError(
+            f"{name}.subset is {phase['subset']!r}; {nearest(phase['subset'], SUBSETS)}known subsets: "
+            f"{', '.join(SUBSETS)}."
+        )
+    if phase["steps"] < 0 or (phase["steps"] == 0 and phase["epochs"] < 1):
+        raise ValueError(
+            f"{name}.epochs is {phase['epochs']} and {name}.steps is {phase['steps']}; give at least one epoch or step."
+        )
+    if method.averaging is not None and phase["ema_decay"]:
+        raise ValueError(
+            f"{name}.ema_decay is {phase['ema_decay']}, but {method.name} averages weights itself; give 0."
+        )

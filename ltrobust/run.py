@@ -1,0 +1,200 @@
+"""A whole run: data, teacher, student, evaluation, card. What the commands and `ltrobust.train` call.
+
+Each function turns its configuration into a plan first, and works with the plan from there on.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from ltrobust import models
+from ltrobust.analysis import card_parts, cards
+from ltrobust.data import run_data, sources
+from ltrobust.data.run_data import DataPlan, RunData, first_of_each_class
+from ltrobust.plan import RunPlan, make_plan
+from ltrobust.report import inventory, tables
+from ltrobust.runtime import ambient, processes
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import hold
+from ltrobust.runtime.preemption import Preempted, Preemption
+from ltrobust.runtime.workdir import PHASES
+from ltrobust.training import compatibility, devices, networks, saved, teacher_student
+from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
+from ltrobust.training.networks import Network
+from ltrobust.training.teacher_student import Trained
+
+
+def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
+    """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
+
+    With several processes all of them call it; the first one writes. The same call in the same workdir resumes where it
+    stopped. `adopt` makes a folder with files of others in it a workdir (`workdir.enter`).
+
+    Raises:
+      ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
+        another process is at work in the workdir, or the folder is no workdir.
+      Preempted: `preemption` was asked to stop.
+    """
+    began, plan = time.monotonic(), _make_plan(config, workdir)
+    with _training(plan, preemption, adopt) as trained:
+        return write_card(plan, plan.recorded, plan.evaluation.protocol.name, trained, began)
+
+
+def fit(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Trained:
+    """As `train`, without the evaluation: no test image is read.
+
+    Raises:
+      ValueError, Preempted: as `train`.
+    """
+    with _training(_make_plan(config, workdir), preemption, adopt) as trained:
+        return trained
+
+
+def report(config: ConfigDict, workdir: Path, name: str, trained: Trained, began: float) -> Path:
+    """Evaluates trained networks under the configuration's `eval` and writes the card `name`. Returns its path."""
+    plan = make_plan(config, workdir, training=False)
+    return write_card(plan, plan.recorded, name, trained, began)
+
+
+def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
+    """Restores a checkpoint on the devices at hand, evaluates all of its weights and writes a card.
+
+    The workdir may be another one than the checkpoint's. `adopt` is as in `train`.
+
+    Raises:
+      ValueError: the checkpoint was made with another model or other data (lists the differences). Another threat is
+        allowed: it is the evaluation's.
+      FileNotFoundError: there is no such checkpoint.
+    """
+    del preemption  # verdicts are on disk as they come: a request to stop needs no waiting
+    began, plan = time.monotonic(), _make_plan(config, workdir, training=False)
+    mesh = devices.make_mesh()
+    with processes.all_or_none():
+        folder = _find_checkpoints(plan)
+        data = load_run_data(plan.data)
+    compatibility.same_start(plan.recorded, data)
+    wanted = plan.evaluation.checkpoint if plan.evaluation.checkpoint in PHASES else ""
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        about = checkpoints.about()
+        check_phase(about, folder, wanted)
+        trained_with = compatibility.same_network(about, plan.recorded, folder)
+        compatibility.same_images(about, data, folder)
+        there = saved.read(checkpoints, folder, wanted)
+        module = there.create(platform=devices.platform(mesh))
+        restored = saved.restore(checkpoints, module, data.image_shape, mesh)
+    here = plan.recorded
+    settings = {**trained_with, "eval": here["eval"], "threat": here["threat"]}
+    with processes.all_or_none():
+        if processes.first():
+            places = {group: here[group] for group in ("data", "checkpoint")}
+            workdirs.enter(workdir, settings | places, adopt=adopt)
+    found = {
+        f"{there.phase}/{name}": Network(weights, there.method.head, there.rule) for name, weights in restored.items()
+    }
+    trained = Trained(found, {there.phase: card_parts.describe_training(about)}, data, mesh)
+    return write_card(plan, settings, f"{plan.evaluation.protocol.name}-{there.phase}", trained, began)
+
+
+def load_run_data(plan: DataPlan) -> RunData:
+    """The training and validation parts; prints where they come from."""
+    return run_data.load(plan, show_source)
+
+
+def show_source(source: sources.Split) -> None:
+    """Prints how many images there are, where they come from and what was passed over (process 0)."""
+    if source.origin and processes.first():
+        images, classes = len(source.labels), source.num_classes
+        print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
+        if source.files:
+            print(inventory.render(source.files, source.class_names), flush=True)
+
+
+def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: Trained, began: float) -> Path:
+    """Evaluates every network on the test set, writes the card and prints its tables (process 0).
+
+    Args:
+      plan: of the evaluation.
+      settings: what the card says: the training's configuration with this evaluation's settings, as plain values.
+      name: of the card.
+      trained: the networks, and how they were trained.
+      began: when the work began, by `time.monotonic`.
+    """
+    data, mesh = trained.run_data, trained.mesh
+    with processes.all_or_none():
+        test = plan.data.open("test")
+    show_source(test)
+    processes.check_same({"test set": test.fingerprint}, compatibility.SAME_DATA)
+    ids = first_of_each_class(test.labels, plan.evaluation.limit)
+    overlaps = card_parts.find_overlaps(data, test, ids) if processes.first() else {}
+    results = networks.evaluate(plan, data, trained.networks, test, ids, mesh)
+    if not processes.first():
+        return processes.share(None)
+    card = {
+        "config": card_parts.describe_config(settings),
+        "model": {
+            "name": plan.model.name,
+            "parameters": models.count_parameters(next(iter(trained.networks.values())).weights.params),
+        },
+        "data": card_parts.describe_data(plan.data, data, test, ids) | {"overlap": overlaps},
+        "threat": dataclasses.asdict(plan.threat) | {"epsilon": plan.threat.epsilon},
+        "protocol": card_parts.describe_protocol(plan.evaluation.protocol, plan.evaluation.seed, data.num_classes),
+        "selection_rule": card_parts.describe_selection(trained.networks, data),
+        "training": trained.training,
+        "numerics": card_parts.describe_numerics(plan.model.dtype, mesh),
+        "networks": results,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    path = cards.write(plan.workdir / "results", name, card)
+    last = "student/last" if "student/last" in results else next(iter(results))
+    print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")
+    return processes.share(path)
+
+
+def _make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> RunPlan:
+    """The plan, once JAX's own settings are known to be sound. A mistake in one process is raised in all."""
+    with processes.all_or_none():
+        ambient.check()
+        return make_plan(config, workdir, training=training)
+
+
+@contextlib.contextmanager
+def _training(plan: RunPlan, preemption: Preemption | None, adopt: bool) -> Iterator[Trained]:
+    """Trains every phase; the workdir stays locked until the body ends."""
+    mesh, folder = devices.make_mesh(), plan.checkpoints.folder
+    with processes.all_or_none():
+        data = load_run_data(plan.data)
+        phases = teacher_student.make_phases(plan, data, mesh)
+    ready = teacher_student.prepare(plan, data, mesh, phases)
+    with contextlib.ExitStack() as held:
+        with processes.all_or_none():
+            if processes.first():
+                workdirs.claim(plan.workdir, plan.recorded, adopt=adopt)
+                held.enter_context(hold(plan.workdir))
+            compatibility.teacher_is_there(folder, list(phases))
+            compatibility.checkpoints_are_there(plan.workdir, folder, list(phases))
+        preemption = preemption or Preemption()
+        # One process alone may stop where it is; several have to agree first.
+        with preemption.waiting() if processes.several() else contextlib.nullcontext():
+            trained = teacher_student.train(ready, preemption)
+            if processes.several() and any(processes.gather(preemption.requested)):
+                raise Preempted("stopped after training; the same command resumes from there.")
+        yield trained
+
+
+def _find_checkpoints(plan: RunPlan) -> epath.Path:
+    """The folder of a phase's checkpoints, from `student`, `teacher`, a workdir or such a folder."""
+    wanted = plan.evaluation.checkpoint
+    path = plan.checkpoints.folder / wanted if wanted in PHASES else epath.Path(wanted)
+    folder = folder_in(path)
+    if folder is not None:
+        return folder
+    raise FileNotFoundError(
+        f"eval.checkpoint is {wanted!r}, but there is no folder {path}; give student, teacher, a workdir, or a folder "
+        "of checkpoints, and --workdir=DIR where the run is not in the default one."
+    )

@@ -1,0 +1,220 @@
+"""Trains a run's phases in order: the teacher, if there is one, then the student."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+from jax.sharding import Mesh
+
+from ltrobust.analysis import card_parts, cards
+from ltrobust.data import longtail
+from ltrobust.data.run_data import RunData, describe
+from ltrobust.evaluation import protocols
+from ltrobust.methods import TEACHER, Teacher
+from ltrobust.plan import RunPlan
+from ltrobust.runtime import processes
+from ltrobust.runtime.preemption import Preemption
+from ltrobust.training import compatibility, devices, initial, networks, teachers
+from ltrobust.training.checkpoints import Checkpoints, check_phase
+from ltrobust.training.initial import Initial
+from ltrobust.training.loop import Services, run_phase
+from ltrobust.training.networks import Network, fingerprints_of
+from ltrobust.training.phases import Phase, make_phase
+from ltrobust.training.records import Records
+from ltrobust.training.state import Selection, TrainState, Weights
+from ltrobust.training.teachers import Known
+
+_SAME_FOLDER = (
+    "checkpoints must lie in a folder that all processes see: a shared disk as --workdir, or "
+    "--config.checkpoint.dir=gs://BUCKET/RUN."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training leaves in memory, for an evaluation.
+
+    Attributes:
+      networks: by name, such as `student/last`.
+      training: phase -> the card's part on how it was trained.
+      run_data: the training and validation parts.
+      mesh: the devices.
+    """
+
+    networks: dict[str, Network]
+    training: dict[str, Any]
+    run_data: RunData
+    mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """What training needs, made and checked before anything is written.
+
+    Attributes:
+      phases: in order, by name.
+      known: external teachers by name.
+      starts: first weights from another run, of the phases that have them.
+    """
+
+    plan: RunPlan
+    run_data: RunData
+    mesh: Mesh
+    phases: Mapping[str, Phase]
+    known: Mapping[str, Known]
+    starts: Mapping[str, Initial]
+
+
+def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase]:
+    """The plan's phases by name, in order. Warns of those that select no weights although there is a validation part.
+
+    Raises:
+      ValueError: see `make_phase`.
+    """
+    phases = {phase.name: make_phase(phase, plan.model, run_data, mesh) for phase in plan.phases}
+    for phase in plan.phases:
+        if len(run_data.validation.labels) and not phases[phase.name].selects:
+            logging.warning(
+                "%s: no weights are selected: validation images of the rarest class: %d, %s.selection_floor: %d.",
+                *(phase.name, run_data.validation_counts.min(), phase.name, phase.selection_floor),
+            )
+    return phases
+
+
+def prepare(plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase]) -> Ready:
+    """Loads external teachers and first weights, and compares what the processes start with; writes nothing.
+
+    Raises:
+      ValueError: a teacher or first weights that do not fit, or processes that differ.
+    """
+    known = teachers.load(
+        plan.teachers,
+        dtype=plan.model.dtype,
+        num_classes=run_data.num_classes,
+        image_shape=run_data.image_shape,
+        platform=devices.platform(mesh),
+    )
+    starts = initial.load(plan, phases, run_data)
+    compatibility.same_start(plan.recorded, run_data)
+    return Ready(plan, run_data, mesh, phases, known, starts)
+
+
+def train(ready: Ready, preemption: Preemption) -> Trained:
+    """Trains every phase, or what is left of it.
+
+    The teacher phase's last weights teach the student; with `student.initialize` "teacher" they are its first ones.
+
+    Raises:
+      ValueError: checkpoints that do not belong to this run.
+      FloatingPointError, OSError, MemoryError, Preempted: see `loop.run_phase`.
+    """
+    plan, run_data, mesh = ready.plan, ready.run_data, ready.mesh
+    evaluator_of = functools.cache(
+        lambda head, rule: networks.make_network_evaluator(
+            plan,
+            run_data.num_classes,
+            mesh,
+            head=head,
+            rule=rule,
+            protocol=protocols.get("validation"),
+            images=len(run_data.validation.labels),
+            seed=plan.seed,
+        )
+    )
+    trained, known = Trained({}, {}, run_data, mesh), dict(ready.known)
+    for settings in plan.phases:
+        phase = ready.phases[settings.name]
+        method, start = phase.settings.method, ready.starts.get(phase.name)
+        warm = trained.networks["teacher/last"].weights if settings.initialize == "teacher" else start and start.weights
+        services = Services(
+            checkpoint_minutes=plan.checkpoints.minutes,
+            evaluator=evaluator_of(method.head, phase.rule),
+            preemption=preemption,
+        )
+        state, selection, trained.training[phase.name] = _train_phase(ready, phase, known, warm, services)
+        named = _named(phase.name, state.weights, selection, state.averaged)
+        trained.networks.update({key: Network(weights, method.head, phase.rule) for key, weights in named.items()})
+        if phase.name == "teacher":
+            frozen = plan.model.create(run_data.num_classes, head=method.head, platform=devices.platform(mesh))
+            teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
+            about = {"from": "teacher phase", "weights": "last", "method": method.name}
+            known = {TEACHER: Known(teacher, about), **known}
+    return trained
+
+
+def _train_phase(
+    ready: Ready, phase: Phase, known: Mapping[str, Known], warm: Weights | None, services: Services
+) -> tuple[TrainState, Selection, dict[str, Any]]:
+    """Trains one phase, or resumes it from a checkpoint that fits. The card's part on it comes last.
+
+    `warm` are its first weights, where it does not draw them.
+    """
+    plan, run_data, start = ready.plan, ready.run_data, ready.starts.get(phase.name)
+    folder = plan.checkpoints.folder / phase.name
+    needed = {key: known[key] for key in phase.settings.method.teachers}
+    taught = {key: found.about | fingerprints_of(found.teacher) for key, found in needed.items()}
+    began_from = start and start.about | fingerprints_of(start.weights)
+    with (
+        Checkpoints(folder, keep=plan.checkpoints.keep) as checkpoints,
+        Records(plan.workdir, silent=not processes.first()) as records,
+    ):
+        processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
+        if checkpoints.latest() is not None:
+            about = checkpoints.about()
+            check_phase(about, folder, phase.name)
+            compatibility.same_run(about, plan.recorded, folder)
+            compatibility.same_images(about, run_data, folder)
+            compatibility.same_teachers(about, taught, folder)
+            began_from = about.get("initial")
+        services = dataclasses.replace(
+            services,
+            checkpoints=checkpoints,
+            metadata=_metadata(plan, run_data, phase, taught, began_from),
+            record=records.write,
+        )
+        state, selection = run_phase(
+            phase,
+            run_data,
+            mesh=ready.mesh,
+            teachers={key: found.teacher for key, found in needed.items()},
+            initial=warm,
+            services=services,
+        )
+        return state, selection, card_parts.describe_training(checkpoints.about())
+
+
+def _metadata(
+    plan: RunPlan,
+    run_data: RunData,
+    phase: Phase,
+    taught: Mapping[str, Any],
+    began_from: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What every checkpoint of a phase says of it, as plain values."""
+    examples = phase.examples_of(0)
+    return {
+        "config": plan.recorded,
+        "data": describe(run_data),
+        "software": cards.software(),
+        "phase": phase.name,
+        "steps": phase.total_steps,
+        "teachers": taught,
+        **({"initial": began_from} if began_from else {}),
+        "examples": {
+            "number": len(examples),
+            "class_counts": phase.class_counts.tolist(),
+            "sha256": longtail.fingerprint(examples),
+        },
+    }
+
+
+def _named(phase: str, last: Weights, selection: Selection, averaged: Weights | None) -> dict[str, Weights]:
+    """The phase's networks under their names on the card."""
+    named = {f"{phase}/last": last}
+    if int(selection.epoch) > 0:
+        named[f"{phase}/selected"] = selection.weights
+    if averaged is not None:
+        named[f"{phase}/averaged"] = averaged
+    return named
