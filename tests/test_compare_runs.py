@@ -8,9 +8,10 @@ import numpy as np
 import pages
 import pytest
 
-from ltrobust.analysis import runs
-from ltrobust.commands import compare, report
+from ltrobust.analysis import compare_runs, runs
+from ltrobust.commands import compare
 from ltrobust.evaluation import store
+from ltrobust.report import run_page
 
 SKILLS = {"plain": 0.6, "better": 0.8}
 
@@ -112,17 +113,15 @@ def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
     assert capsys.readouterr().out == text
     assert "better-seed0 minus plain-seed0, the same" in text
     assert "difference: better-seed0 minus plain-seed0" in text
-    spelled = [compare.compare_all([plain, better]), compare.compare_all([better], [plain])]
-    over_seeds = compare.compare_all(*([str(made / f"{m}-seed{n}") for n in (0, 1)] for m in ("better", "plain")))
+    spelled = [compare_runs.compare_all([plain, better]), compare_runs.compare_all([better], [plain])]
+    over_seeds = compare_runs.compare_all(*([str(made / f"{m}-seed{n}") for n in (0, 1)] for m in ("better", "plain")))
     for numbers in (*spelled, over_seeds):
         pair = numbers["comparisons"][0]
         assert pair["difference"] == "better-seed0 minus plain-seed0"
         assert pair["result"]["overall"]["difference"] > 0
     assert over_seeds["seeds"]["views"]["overall"]["mean"] > 0
-    assert (
-        compare.compare_stores(*(runs.candidates(name)[0].folder for name in (better, plain)))["overall"]["difference"]
-        > 0
-    )
+    stores = [runs.candidates(name)[0].folder for name in (better, plain)]
+    assert compare_runs.compare_stores(*stores)["overall"]["difference"] > 0
 
 
 @pytest.mark.parametrize(
@@ -157,18 +156,18 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
     other.mkdir()
     fabricated.write_run(other, protocol="standard", skills={"student/last": 0.7})
     with pytest.raises(ValueError, match="differ in protocol"):
-        compare.compare_all([str(made / "plain-seed0"), str(other)])
+        compare_runs.compare_all([str(made / "plain-seed0"), str(other)])
     # The weightier protocol comes first, where all have it; otherwise the next.
     fabricated.write_run(other, skills={"student/last": 0.7})
-    found = compare.compare_all([str(other), str(made / "plain-seed0")])
+    found = compare_runs.compare_all([str(other), str(made / "plain-seed0")])
     assert found["protocol"]["name"] == "quick"
     store_folder = next((other / "verdicts").glob("quick*"))
     assert runs.candidates(str(store_folder))[0].network == ""
-    again = compare.compare_all([str(store_folder), str(made / "plain-seed0")])
+    again = compare_runs.compare_all([str(store_folder), str(made / "plain-seed0")])
     assert again["comparisons"][0]["result"] == found["comparisons"][0]["result"]
     (store_folder / "verdicts.jsonl").write_bytes((store_folder / "verdicts.jsonl").read_bytes() + b"\n")
     with pytest.raises(ValueError, match="other verdicts than its run's card"):
-        compare.compare_all([str(other), str(made / "plain-seed0")])
+        compare_runs.compare_all([str(other), str(made / "plain-seed0")])
 
 
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
@@ -185,7 +184,7 @@ def test_a_card_edited_by_hand_is_shown_by_its_counts_or_not_at_all(tmp_path, ca
     edited["networks"]["student/last"]["columns"]["clean"]["worst"] = {"value": 0.987, "low": 0.018, "high": 0.404}
     path.write_text(json.dumps(edited))
     assert runs.evaluations(tmp_path, {})[0].networks == sound
-    report.write(tmp_path, cache_dir="")
+    run_page.write(tmp_path, cache_dir="")
     assert "98.7" not in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
     # Other counts: the card is named and not shown.
     edited["networks"]["student/last"]["columns"]["clean"]["correct"][0] += 1
@@ -220,9 +219,9 @@ def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage)
     assert shown.card["protocol"]["name"] == "quick"
     assert "standard.json" in missing["summary"][0]
     assert "standard.json is passed over: " in caplog.text
-    report.write(tmp_path, cache_dir="")
+    run_page.write(tmp_path, cache_dir="")
     assert "standard.json" in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
-    found = compare.compare_all([str(made / "better-seed0"), str(tmp_path)])
+    found = compare_runs.compare_all([str(made / "better-seed0"), str(tmp_path)])
     assert found["protocol"]["name"] == "quick"
     assert caplog.text.count("standard.json is passed over") == 1
     with pytest.raises(ValueError, match=r"standard\.json"):

@@ -7,6 +7,7 @@ import pytest
 from linear import apply, fixture
 
 import ltrobust
+from ltrobust.analysis import compare_runs
 from ltrobust.commands import compare
 from ltrobust.evaluation import evaluate, protocols
 
@@ -88,7 +89,7 @@ def test_what_cannot_be_compared_is_refused(stores, tmp_path):
     folder, *_ = stores
     run(tmp_path / "wider", radius=9.0)
     with pytest.raises(ValueError, match="differ in threat"):
-        compare.compare_stores(folder / "plain", tmp_path / "wider")
+        compare_runs.compare_stores(folder / "plain", tmp_path / "wider")
     with pytest.raises(SystemExit, match="no column 'autoattack'"):
         compare.main([str(folder / "plain"), str(folder / "other"), "--column=autoattack"])
     with pytest.raises(SystemExit, match="not a verdict store"):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ltrobust import recipes
 from ltrobust import run as runs
-from ltrobust.commands import report
+from ltrobust.report import run_page
 
 ODD = b"two \x1b[31m\xe9"  # moves the terminal's colour, and is no UTF-8
 PRINTED = r"two \x1b[31m\xe9"
@@ -98,7 +98,7 @@ def test_test_images_that_are_training_images_are_named_on_terminal_card_and_pag
         ("near", "test/digit 1/encoded.jpg", "train/digit 1/0005.png"),
     }
     printed = capsys.readouterr().out
-    text = pages.Page(report.write(tmp_path / "run", data_dir=str(images), cache_dir="").read_text()).text["summary"]
+    text = pages.Page(run_page.write(tmp_path / "run", data_dir=str(images), cache_dir="").read_text()).text["summary"]
     assert data["overlap"]["warnings"]
     for sentence in data["overlap"]["warnings"]:
         assert f"warning: {sentence}." in printed
@@ -106,7 +106,7 @@ def test_test_images_that_are_training_images_are_named_on_terminal_card_and_pag
 
 
 def test_the_page_shows_the_same_images(mine):
-    path = report.write(mine[2], data_dir=mine[1].data.dir, cache_dir=mine[1].data.cache_dir)
+    path = run_page.write(mine[2], data_dir=mine[1].data.dir, cache_dir=mine[1].data.cache_dir)
     text = path.read_text()
     assert PRINTED in text
     assert "dangling link: train/digit 1/gone.png" in text

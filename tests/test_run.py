@@ -16,9 +16,9 @@ from absl import logging
 
 from ltrobust import run as runs
 from ltrobust.analysis import cards
-from ltrobust.commands import main, report
-from ltrobust.report import page as run_page
-from ltrobust.report import tables
+from ltrobust.commands import diagnose
+from ltrobust.report import page as page_of_run
+from ltrobust.report import run_page, tables
 from ltrobust.training import initial, teachers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -102,7 +102,7 @@ def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
     text = tables.render(card)
     assert "student/selected: the same weights as student/last, shown once." in text
     assert not any(line.startswith("student/selected ") for line in text.splitlines())
-    page = pages.Page(run_page.render(report.gather(workdir)))
+    page = pages.Page(page_of_run.render(run_page.gather(workdir)))
     headers = [row for row in page.rows["summary"] if "student/last" in row]
     assert headers
     assert not any("student/selected" in row for row in headers)
@@ -160,7 +160,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     assert start["schedule"] == told
     assert f"student: starts from student/last of {workdir.name} (step 7, self_distillation)" in capsys.readouterr().out
     assert card["config"]["student"]["initialize"] == workdir.name
-    text = (report.write(tmp_path / "run")).read_text()
+    text = (run_page.write(tmp_path / "run")).read_text()
     assert f"student starts from</dt><dd>student/last of {workdir.name} (step 7), the same images; {told}" in text
     # The same command goes on without the other run.
     again = json.loads(runs.train(longer, tmp_path / "run").read_text())
@@ -222,7 +222,7 @@ def test_evaluation_settings_may_change_between_starts(finished):
 @pytest.mark.slow
 def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys):
     config, workdir, _ = finished
-    path = main.diagnose(changed(config, **{"eval.limit": 2}), workdir)
+    path = diagnose.evaluate_first(changed(config, **{"eval.limit": 2}), workdir)
     assert path == workdir / "diagnosis" / "diagnosis.html"
     assert config.eval.protocol == "quick"
     found = json.loads(path.with_suffix(".json").read_text())

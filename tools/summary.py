@@ -18,7 +18,7 @@ from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
-DIAGNOSIS = "diagnosis"  # what `ltrobust.commands.diagnose` wrote
+DIAGNOSIS = "diagnosis"  # what `ltrobust diagnose` wrote
 # What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
 # with class counts in its loss.
 BASELINE, COUNTING = "pgd_at", "at_bsl"

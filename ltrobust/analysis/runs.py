@@ -11,9 +11,9 @@ import numpy as np
 from absl import logging
 
 from ltrobust.analysis import cards, metrics
+from ltrobust.analysis.evaluations import GROUPS, Evaluation, in_order
 from ltrobust.data import sources
 from ltrobust.evaluation import store
-from ltrobust.report.material import GROUPS, Evaluation, in_order
 from ltrobust.runtime.files import without_nan
 from ltrobust.runtime.names import nearest
 

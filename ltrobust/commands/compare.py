@@ -13,221 +13,15 @@ is what follows `--against`, or without it the first argument. Nothing is overwr
 """
 
 import argparse
-import collections
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ltrobust.analysis import compare, flips, metrics, runs, seeds
-from ltrobust.analysis.runs import Model
-from ltrobust.evaluation import store
-from ltrobust.report import comparison, comparison_page, over_seeds
-from ltrobust.report import flips as flips_text
+from ltrobust.analysis import compare_runs
+from ltrobust.report import comparison, comparison_page, flips, over_seeds
 from ltrobust.runtime.files import write_json, write_text
 from ltrobust.runtime.terminal import accept_all_characters
-
-_PICTURES = 6
-
-
-def compare_stores(first: str | Path, second: str | Path, column: str | None = None) -> dict[str, Any]:
-    """What `ltrobust.analysis.compare.compare` says of two stores.
-
-    Raises:
-      ValueError: the stores do not hold the same images, protocol and threat (names what differs), or are unfinished.
-    """
-    model, reference = runs.read_alike([str(first), str(second)])
-    return _compare(model, reference, column)
-
-
-def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: str | None = None) -> dict[str, Any]:
-    """Everything that the command prints, as plain values.
-
-    Args:
-      arguments: the reference and the models; with `against`, the models alone.
-      against: the reference; or several runs of a second method, in the same order of seeds as `arguments`, which are
-        then the runs of the first.
-      column: `clean`, an attack, or a combination; None for the protocol's headline.
-
-    Returns:
-      column, protocol, threat, images (their number), class_names, training_counts (None where unknown), notes;
-      models: `name`, `network`, `seed`, `columns` (accuracy in each), `robust` (that in `column`);
-      comparisons: `model`, `reference`, `difference` ("A minus B", in words), `result` (of `compare.compare`),
-      `columns`, `flips`, `breakers` (of `analysis/flips.py`); seeds: of `over_seeds`, None unless `against` has
-      several; sides: the methods' names.
-
-    Raises:
-      ValueError: as `read`; too few arguments, or numbers of seeds or seeds that do not pair.
-    """
-    _check_numbers(arguments, against)
-    return compare_models(*_in_order(arguments, against), column)
-
-
-def _in_order(arguments: Sequence[str], against: Sequence[str]) -> tuple[list[Model], int]:
-    """The networks, a single reference first, and how many runs of a second method end the list."""
-    if len(against) == 1:
-        return runs.read_alike([*against, *arguments]), 0
-    return runs.read_alike([*arguments, *against]), len(against)
-
-
-def compare_models(models: Sequence[Model], against: int = 0, column: str | None = None) -> dict[str, Any]:
-    """`compare_all` of networks that were read; the last `against` ones are the second method's, or else 0 of them."""
-    pairs = [(model, models[0]) for model in models[1:]]
-    if against:
-        pairs = list(zip(models[:against], models[against:], strict=True))
-        _check_seeds(pairs)
-    compared = [_pair(model, reference, column) for model, reference in pairs]
-    passport = models[0].of.passport
-    return {
-        "column": column or store.columns(passport)[-1],
-        "protocol": passport["protocol"],
-        "threat": passport["threat"],
-        "images": passport["images"]["number"],
-        "class_names": _class_names(models),
-        "training_counts": passport["about"].get("training_counts"),
-        "notes": _notes(models),
-        "models": [_describe(model, column) for model in models],
-        "comparisons": compared,
-        "seeds": seeds.over_seeds([p["result"] for p in compared], [p["columns"] for p in compared])
-        if against
-        else None,
-        "sides": [_side([a.name for a, _ in pairs]), _side([b.name for _, b in pairs])] if against else None,
-    }
-
-
-def _check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:
-    """Refuses numbers of networks that make no comparison."""
-    if len(against) > 1 and len(arguments) != len(against):
-        raise ValueError(
-            f"{len(arguments)} runs against {len(against)}: give one reference, or as many runs of the second method "
-            "as of the first."
-        )
-    if not against and len(arguments) < 2:
-        raise ValueError(f"{len(arguments)} network: a comparison needs a reference and at least one more.")
-
-
-def _pair(model: Model, reference: Model, column: str | None) -> dict[str, Any]:
-    """Everything on two networks."""
-    passport = reference.of.passport
-    flipped = flips.flips(passport, model.verdicts, reference.verdicts, column)
-    return {
-        "model": model.name,
-        "reference": reference.name,
-        "difference": f"{model.name} minus {reference.name}",
-        "result": _compare(model, reference, column),
-        "columns": flips.by_column(passport, model.verdicts, reference.verdicts),
-        "flips": flipped,
-        "breakers": {way: flips.breakers(passport, entries, column) for way, entries in flipped.items()},
-    }
-
-
-def _compare(first: Model, second: Model, column: str | None) -> dict[str, Any]:
-    """`first` minus `second`, with the groups of the second's training counts, where it has any."""
-    (_, labels, right), (_, _, other) = (
-        store.correct(model.of.passport, model.verdicts, column) for model in (first, second)
-    )
-    counts = second.of.passport["about"].get("training_counts")
-    counts = None if counts is None else np.asarray(counts)
-    return compare.compare(right, other, labels, second.of.passport["num_classes"], counts)
-
-
-def _check_seeds(pairs: Sequence[tuple[Model, Model]]) -> None:
-    """Refuses pairs of other seeds, and a seed that occurs twice, as far as seeds are known."""
-    known = [(_seed(first), _seed(second)) for first, second in pairs]
-    for side in zip(*known, strict=True):
-        twice = [seed for seed, number in collections.Counter(side).items() if number > 1 and seed is not None]
-        if twice:
-            raise ValueError(f"training seed {twice[0]} occurs twice on one side; give each seed once.")
-    for (first, second), (one, other) in zip(pairs, known, strict=True):
-        if one is not None and other is not None and one != other:
-            raise ValueError(
-                f"{first.name} has training seed {one} and {second.name} {other}; give both methods' runs in the same "
-                "order of seeds."
-            )
-
-
-def _seed(model: Model) -> int | None:
-    """The training seed, where a card tells."""
-    return None if model.of.card is None else model.of.card["config"]["seed"]
-
-
-def _side(names: Sequence[str]) -> str:
-    """What the runs of one method are called: their common name without the seed, or the first run's and how many."""
-    without = {re.sub(r"[-_.]?seed[-_=]?\d+", "", name) for name in names}
-    return without.pop() if len(without) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _class_names(models: Sequence[Model]) -> list[str]:
-    """The first names that a passport or a card has, or numbers."""
-    told = [model.of.passport["about"].get("class_names") for model in models]
-    told += [model.of.card["data"]["class_names"] for model in models if model.of.card]
-    return next(filter(None, told), None) or [str(n) for n in range(models[0].of.passport["num_classes"])]
-
-
-def _notes(models: Sequence[Model]) -> list[str]:
-    """What a reader should know besides."""
-    reference, *others = models
-    counts = reference.of.passport["about"].get("training_counts")
-    other = [m.name for m in others if m.of.passport["about"].get("training_counts") != counts]
-    where = f"groups of classes are those of {reference.name}" if counts else "groups are those of each reference"
-    return [f"{', '.join(other)}: trained on other numbers of images per class; {where}."] if other else []
-
-
-def _describe(model: Model, column: str | None) -> dict[str, Any]:
-    """A network and its accuracies over all images."""
-    passport = model.of.passport
-    columns = {}
-    for name in store.columns(passport):
-        right = store.correct(passport, model.verdicts, name)[2]
-        columns[name] = metrics.wilson(int(right.sum()), len(right))._asdict()
-    robust = columns[column or store.columns(passport)[-1]]
-    network = model.of.network or passport["about"].get("network")
-    return {"name": model.name, "network": network, "seed": _seed(model), "columns": columns, "robust": robust}
-
-
-def pictures(
-    models: Sequence[Model], found: Mapping[str, Any], data_dir: str, cache_dir: str
-) -> tuple[list[list[flips_text.Flipped]], list[str]]:
-    """Of each comparison some flipped images, or why there are none."""
-    passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
-    by_name = {model.name: model for model in models}
-    try:
-        if card is None:
-            raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
-        ids = np.array(sorted(models[0].verdicts["clean"]))
-        images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
-    except (ValueError, OSError) as error:
-        return [[] for _ in found["comparisons"]], [f"no pictures: {error}"] * len(found["comparisons"])
-    counts = np.array(found["training_counts"] or [0] * passport["num_classes"])
-    drawn = [
-        [
-            _picture(images, way == "won", entry, by_name[pair["reference" if way == "won" else "model"]])
-            for way in ("won", "lost")
-            for entry in _first_of_classes(pair["flips"][way], counts)
-        ]
-        for pair in found["comparisons"]
-    ]
-    return drawn, [""] * len(drawn)
-
-
-def _first_of_classes(entries: Sequence[Mapping[str, Any]], counts: np.ndarray) -> list[Mapping[str, Any]]:
-    """The first image of up to six classes, spread from the most training images to the fewest."""
-    first = {entry["label"]: entry for entry in reversed(entries)}
-    present = [label for label in np.argsort(-counts, kind="stable") if label in first]
-    chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES).round().astype(int)) if present else []
-    return [first[present[place]] for place in chosen]
-
-
-def _picture(images: np.ndarray, won: bool, entry: Mapping[str, Any], loser: Model) -> flips_text.Flipped:
-    """A flipped image, with the adversarial image where the loser's store kept it."""
-    record = loser.verdicts[entry["broken_by"][0]][entry["image"]]
-    kept = "adversarial_at" in record
-    shape = tuple(loser.of.passport["images"]["shape"])
-    adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
-    return flips_text.Flipped(won, entry, images[entry["image"]] / np.float32(255), adv_image)
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -242,7 +36,7 @@ def render(found: Mapping[str, Any]) -> str:
             parts.append(f"{line}, won {overall['b']}, lost {overall['c']}, p {overall['p']:.4f}")
             continue
         parts.append(comparison.render(pair["result"], (pair["model"], pair["reference"]), found["class_names"]))
-        parts.append(flips_text.text(pair, found["class_names"]))
+        parts.append(flips.text(pair, found["class_names"]))
     return "\n\n".join(parts)
 
 
@@ -270,14 +64,14 @@ def main(arguments: list[str] | None = None) -> None:
                 raise ValueError(f"{path} exists; nothing is overwritten.")
             if not path.parent.is_dir():
                 raise ValueError(f"{path.parent} is not a folder; make it first.")
-        _check_numbers(given.runs, given.against)
-        models, second = _in_order(given.runs, given.against)
-        found = compare_models(models, second, given.column)
+        compare_runs.check_numbers(given.runs, given.against)
+        models, second = compare_runs.read(given.runs, given.against)
+        found = compare_runs.compare_models(models, second, given.column)
         print(render(found))
         if given.json is not None:
             write_json(given.json, found, new=True)
         if given.html is not None:
-            drawn = pictures(models, found, given.data_dir, given.cache_dir)
+            drawn = flips.pictures(models, found, given.data_dir, given.cache_dir)
             write_text(given.html, comparison_page.render(found, *drawn), new=True)
     except (ValueError, OSError) as error:
         sys.exit(f"ltrobust: {error}")

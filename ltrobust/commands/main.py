@@ -20,15 +20,14 @@ import resource
 import signal
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 import ltrobust
 from ltrobust import recipes, registry
-from ltrobust.commands import diagnose as diagnoses
-from ltrobust.commands import recorded
+from ltrobust.commands import diagnose, recorded
 from ltrobust.runtime.terminal import accept_all_characters
 
 # Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
@@ -115,7 +114,7 @@ def main(arguments: list[str]) -> None:
         processes.check_devices()
         with preemption.listening():
             if _MODE.value != "report":
-                work = {"train": runs.train, "evaluate": runs.evaluate, "diagnose": diagnose}
+                work = {"train": runs.train, "evaluate": runs.evaluate, "diagnose": diagnose.evaluate_first}
                 work[_MODE.value](_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
             if processes.first():
                 _draw(workdir, required=_MODE.value == "report")
@@ -134,37 +133,15 @@ def main(arguments: list[str]) -> None:
         processes.leave(traceback.format_exc(), 1)
 
 
-def diagnose(config: Any, workdir: pathlib.Path, preemption: Any = None, *, adopt: bool = False) -> pathlib.Path:
-    """As `run.evaluate`, under the protocol `diagnose`; then writes the diagnosis of the checkpoint's last weights.
-
-    Returns the path of the page, in `workdir/diagnosis`.
-
-    Raises:
-      ValueError, FileNotFoundError: as `run.evaluate`.
-    """
-    from ltrobust import run as runs
-    from ltrobust.runtime import processes
-
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.eval.protocol = diagnoses.PROTOCOL
-    runs.evaluate(config, workdir, preemption, adopt=adopt)
-    page = None
-    with processes.all_or_none():
-        if processes.first():
-            page = diagnoses.run([workdir], workdir / "diagnosis")
-    return processes.share(page)
-
-
 def _draw(workdir: pathlib.Path, *, required: bool) -> None:
     """Writes the run's page. Unless it was asked for, a failure is one line: what was computed is not undone by it."""
     from ltrobust.runtime.preemption import Preempted
 
     data = _CONFIG.value.data
     try:
-        from ltrobust.commands import report
+        from ltrobust.report import run_page
 
-        print(f"report: {report.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
+        print(f"report: {run_page.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
     except Exception as error:
         if required or isinstance(error, Preempted):
             raise

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.report import charts
 from ltrobust.report.charts import Axis, Row, Series
 from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table
-from ltrobust.report.material import FEW_CLASSES, GROUPS, Evaluation
+from ltrobust.report.material import FEW_CLASSES
 
 _VIEWS = {
     "overall": "all images",

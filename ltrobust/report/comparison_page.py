@@ -18,7 +18,7 @@ def render(
     """The page's text.
 
     Args:
-      found: of `ltrobust.commands.compare.compare_all`, or the same read from JSON.
+      found: of `analysis.compare_runs.compare_all`, or the same read from JSON.
       pictures: of each entry of `found["comparisons"]`; `missing` says why an entry has none.
     """
     counts, plain = found["training_counts"], found["class_names"]

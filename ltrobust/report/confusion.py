@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from ltrobust.analysis.evaluations import Evaluation
 from ltrobust.report.markup import Element, element, figure, paragraph, percent, table
-from ltrobust.report.material import FEW_CLASSES, Evaluation
+from ltrobust.report.material import FEW_CLASSES
 
 # A heat map's ink, drawn over any background.
 _INK = (0, 114, 178)

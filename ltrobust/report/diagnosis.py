@@ -44,7 +44,7 @@ _NOTE_ON_INTERVALS = (
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """The page's text, from what `ltrobust.commands.diagnose` writes as JSON."""
+    """The page's text, from what `ltrobust diagnose` writes as JSON."""
     sections = [
         ("summary", "Summary", summary(found), []),
         ("classes", "Classes", classes(found), []),

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.report import charts, comparison
 from ltrobust.report.charts import Axis, Row
 from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
-from ltrobust.report.material import FEW_CLASSES, GROUPS, Comparison, Evaluation
+from ltrobust.report.material import FEW_CLASSES, Comparison
 
 NOTE = (
     "Whiskers: 95 % paired intervals. A filled dot: one network is ahead; a hollow one: no difference shown. A class "

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust.analysis.evaluations import Evaluation
 from ltrobust.report import charts
 from ltrobust.report.charts import Axis, Row, Series
 from ltrobust.report.confusion import png
@@ -20,7 +21,7 @@ from ltrobust.report.markup import (
     table,
     words,
 )
-from ltrobust.report.material import Effort, Evaluation, Picture
+from ltrobust.report.material import Effort, Picture
 
 _MARKS = {"pass": "✓ pass", "warn": "! warn", "fail": "✗ fail", "skipped": "skipped"}
 

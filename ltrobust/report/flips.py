@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust.analysis import runs
+from ltrobust.analysis.runs import Model
+from ltrobust.evaluation import store
 from ltrobust.report import differences, evidence, tables
 from ltrobust.report.markup import Element, element, figure, folded, paragraph, table
 
 # Of a text for a terminal; the page and the JSON name all.
 _IDS = 20
+# Of a page.
+_PICTURES = 6
 _DIRECTIONS = ("won", "lost")
 
 
@@ -34,7 +39,7 @@ def text(pair: Mapping[str, Any], class_names: Sequence[str]) -> str:
     """Columns, breaking attacks and ids, for a terminal.
 
     Args:
-      pair: one entry of a comparison's `comparisons`, see `ltrobust/commands/compare.py`.
+      pair: one entry of a comparison's `comparisons`, see `analysis/compare_runs.py`.
       class_names: one per class.
     """
     header = ["column", pair["model"], pair["reference"], "difference", "interval", "b", "c", "p", "corrected p"]
@@ -181,3 +186,45 @@ def _picture(pair: Mapping[str, Any], names: Sequence[str], class_names: Sequenc
         caption += f"; change times {times:.3g}"
     title = element("strong", f"{'won' if flipped.won else 'lost'}: {names[entry['label']]}")
     return element("figure", drawn, element("figcaption", title, " ", caption))
+
+
+def pictures(
+    models: Sequence[Model], found: Mapping[str, Any], data_dir: str, cache_dir: str
+) -> tuple[list[list[Flipped]], list[str]]:
+    """Of each comparison some flipped images, or why there are none."""
+    passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
+    by_name = {model.name: model for model in models}
+    try:
+        if card is None:
+            raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
+        ids = np.array(sorted(models[0].verdicts["clean"]))
+        images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+    except (ValueError, OSError) as error:
+        return [[] for _ in found["comparisons"]], [f"no pictures: {error}"] * len(found["comparisons"])
+    counts = np.array(found["training_counts"] or [0] * passport["num_classes"])
+    drawn = [
+        [
+            _flipped(images, way == "won", entry, by_name[pair["reference" if way == "won" else "model"]])
+            for way in ("won", "lost")
+            for entry in _first_of_classes(pair["flips"][way], counts)
+        ]
+        for pair in found["comparisons"]
+    ]
+    return drawn, [""] * len(drawn)
+
+
+def _first_of_classes(entries: Sequence[Mapping[str, Any]], counts: np.ndarray) -> list[Mapping[str, Any]]:
+    """The first image of up to six classes, spread from the most training images to the fewest."""
+    first = {entry["label"]: entry for entry in reversed(entries)}
+    present = [label for label in np.argsort(-counts, kind="stable") if label in first]
+    chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES).round().astype(int)) if present else []
+    return [first[present[place]] for place in chosen]
+
+
+def _flipped(images: np.ndarray, won: bool, entry: Mapping[str, Any], loser: Model) -> Flipped:
+    """A flipped image, with the adversarial image where the loser's store kept it."""
+    record = loser.verdicts[entry["broken_by"][0]][entry["image"]]
+    kept = "adversarial_at" in record
+    shape = tuple(loser.of.passport["images"]["shape"])
+    adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
+    return Flipped(won, entry, images[entry["image"]] / np.float32(255), adv_image)

@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ltrobust.analysis.evaluations import Evaluation
 from ltrobust.report import charts
 from ltrobust.report.charts import Axis, Series
 from ltrobust.report.markup import NOTHING, Element, element, figure, folded, paragraph, percent, table, words
-from ltrobust.report.material import Evaluation
 
 Record = Mapping[str, Any]
 _PERCENT = Axis("right, %", 0, 100)

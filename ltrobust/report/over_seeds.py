@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltrobust.analysis.evaluations import GROUPS
 from ltrobust.report import charts, differences, tables
 from ltrobust.report.charts import Axis, Row, Value
 from ltrobust.report.markup import Element, element, figure, folded, paragraph, table
-from ltrobust.report.material import FEW_CLASSES, GROUPS
+from ltrobust.report.material import FEW_CLASSES
 
 _VIEWS = {"overall": "all images", "balanced": "mean of classes", **GROUPS, "worst": "worst class"}
 _FEW_SEEDS = 3

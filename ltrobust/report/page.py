@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ltrobust.analysis.evaluations import Evaluation
 from ltrobust.report import accuracy, confusion, differences, evidence, frame, history, teaching
 from ltrobust.report.markup import NOTHING, Element, element, folded, interval, paragraph, table, words
-from ltrobust.report.material import Evaluation, Material
+from ltrobust.report.material import Material
 
 _EVALUATE = "Nothing is evaluated yet: let training come to its end, or run --mode=evaluate."
 # Why a section may be empty although everything went well.

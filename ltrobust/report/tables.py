@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
+from ltrobust.analysis.evaluations import titles
+
 _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
@@ -44,11 +45,6 @@ def render_classes(card: Mapping[str, Any], network: str) -> str:
         for index in _shown(len(names))
     ]
     return f"{network}, per class (%):\n{align([header, *rows])}"
-
-
-def titles(card: Mapping[str, Any]) -> dict[str, str]:
-    """Column -> what it may be called in print."""
-    return card["protocol"]["titles"] | _NAMES
 
 
 def _title(card: Mapping[str, Any]) -> str:

@@ -1,9 +1,10 @@
 """Section of a report: what the teacher saw, how sure it is, and where teacher and student agree. No JAX."""
 
+from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.report import charts
 from ltrobust.report.charts import Axis, Row, Value
 from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
-from ltrobust.report.material import FEW_CLASSES, GROUPS, Evaluation, Teaching
+from ltrobust.report.material import FEW_CLASSES, Teaching
 
 _CLEAN, _TEACHER, _STUDENT = 6, 0, 1
 _SHARES = {"both": "both right", "only_first": "only teacher", "only_second": "only student", "neither": "both wrong"}

@@ -9,7 +9,7 @@ from injection import TINY, Place, Told, fault, raised
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust.commands import compare
+from ltrobust.analysis import compare_runs
 from ltrobust.evaluation import evaluate, protocols, store
 from ltrobust.runtime.files import hold
 
@@ -153,7 +153,7 @@ def older_store(place: Place) -> Told:
     run(place.folder / "store")
     file = place.folder / "store" / "passport.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-    return place.raised(ValueError, lambda: compare.compare_stores(place.folder / "store", place.folder / "other"))
+    return place.raised(ValueError, lambda: compare_runs.compare_stores(place.folder / "store", place.folder / "other"))
 
 
 @fault(

@@ -8,7 +8,9 @@ import pages
 import pytest
 from pages import HOSTILE, Page
 
-from ltrobust.commands import diagnose, report
+from ltrobust.analysis import diagnose_runs
+from ltrobust.commands import diagnose
+from ltrobust.report import run_page
 
 SECTIONS = [
     "summary",
@@ -103,7 +105,7 @@ def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritt
 def test_the_page_of_the_run_stays_that_of_its_other_evaluations(done, tmp_path):
     shutil.copytree(done[0], tmp_path / "run")
     fabricated.write_run(tmp_path / "run", names=HOSTILE, skills={"student/last": 0.8})
-    shown, *others = report.gather(tmp_path / "run", cache_dir="").evaluations
+    shown, *others = run_page.gather(tmp_path / "run", cache_dir="").evaluations
     assert shown.card["protocol"]["name"] == "quick"
     assert [other.card["protocol"]["name"] for other in others] == ["diagnose"]
 
@@ -129,13 +131,13 @@ def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
 
     images = json.loads((student / "passport.json").read_text())["images"]
     with pytest.raises(ValueError, match="differ in images"):
-        diagnose.diagnose([student, changed("images", images=images | {"sha256": "0"})])
+        diagnose_runs.diagnose([student, changed("images", images=images | {"sha256": "0"})])
     with pytest.raises(ValueError, match="differ in threat"):
-        diagnose.diagnose([student, changed("threat", threat={"norm": "l2"})])
+        diagnose_runs.diagnose([student, changed("threat", threat={"norm": "l2"})])
     with pytest.raises(ValueError, match="differ in protocol"):
-        diagnose.diagnose([student, changed("protocol", protocol={"name": "quick"})])
+        diagnose_runs.diagnose([student, changed("protocol", protocol={"name": "quick"})])
     with pytest.raises(ValueError, match="given twice"):
-        diagnose.diagnose([student, done[0]])
+        diagnose_runs.diagnose([student, done[0]])
     with pytest.raises(SystemExit, match=r"no column 'aa' under attack; there are fgsm, .*all_attacks"):
         diagnose.main([str(student), "--column=aa"])
     with pytest.raises(SystemExit, match="not a verdict store, and as a workdir it holds no result card"):

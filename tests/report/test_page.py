@@ -13,11 +13,10 @@ import pytest
 from pages import HOSTILE, Page
 from PIL import Image
 
-from ltrobust.analysis import cards
-from ltrobust.commands import compare, report
+from ltrobust.analysis import cards, compare_runs
 from ltrobust.data import sources
 from ltrobust.evaluation import store
-from ltrobust.report import tables
+from ltrobust.report import run_page, tables
 
 SECTIONS = ["summary", "classes", "tail", "confusion", "comparison", "teacher", "pictures", "effort", "radius"]
 SECTIONS += ["training", "sanity", "cost"]
@@ -25,7 +24,7 @@ PHASES = ("teacher", "student")
 
 
 def draw(workdir):
-    return Page(report.write(workdir, cache_dir="").read_text())
+    return Page(run_page.write(workdir, cache_dir="").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,7 @@ def test_classes_confusion_and_thieves_are_the_cards(run):
 def test_differences_are_those_of_the_stores(run):
     workdir, card, page = run
     folders = [workdir / card["networks"][name]["verdicts"]["folder"] for name in ("student/last", "teacher/last")]
-    view = compare.compare_stores(*folders)["overall"]
+    view = compare_runs.compare_stores(*folders)["overall"]
     cells = page.row("comparison", "all images")
     assert cells[:2] == [f"{100 * view['first']:.1f}", f"{100 * view['second']:.1f}"]
     assert cells[2].startswith(f"{100 * view['difference']:+.1f} [")
@@ -229,23 +228,23 @@ def test_what_was_not_recorded_is_said(plain):
     assert all("Nothing is evaluated yet" in page.text[name] for name in [*SECTIONS[1:9], "sanity"])
     assert "after epoch 4" in page.text["training"]
     with pytest.raises(ValueError, match="holds no result card"):
-        report.write(plain / "verdicts")
+        run_page.write(plain / "verdicts")
 
 
 def test_only_an_untouched_page_of_ours_is_replaced(plain):
-    path = report.write(plain)
-    assert report.write(plain) == path
+    path = run_page.write(plain)
+    assert run_page.write(plain) == path
     written = path.read_bytes()
     for content in (written.replace(b"Summary", b"My words"), b"", b"mine", written + b"<!-- mine -->"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="not replaced; move it away"):
-            report.write(plain)
+            run_page.write(plain)
         assert path.read_bytes() == content
     path.rename(plain / "page.html")
     (plain / "page.html").write_bytes(written)
     path.symlink_to(plain / "page.html")
     with pytest.raises(ValueError, match="not replaced"):
-        report.write(plain)
+        run_page.write(plain)
 
 
 def test_a_hundred_classes_stay_small_and_readable(tmp_path):

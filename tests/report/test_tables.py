@@ -10,8 +10,7 @@ from fabricated import write_run
 
 import ltrobust
 from ltrobust.analysis import metrics
-from ltrobust.commands import report
-from ltrobust.report import tables
+from ltrobust.report import run_page, tables
 from ltrobust.runtime.files import read_json
 
 CELL = re.compile(r"(\d+\.\d\d) \[(\d+\.\d), (\d+\.\d)\]")
@@ -71,7 +70,7 @@ def test_names_on_a_card_reach_neither_terminal_nor_page_as_they_are(tmp_path, m
     assert "\x1b" not in text
     text.encode()
     for _ in range(2):  # the page is known as ours, and replaced
-        assert r"\udce9" in report.write(workdir).read_text(encoding="utf-8")
+        assert r"\udce9" in run_page.write(workdir).read_text(encoding="utf-8")
 
 
 def test_items_of_the_panel_are_named_in_words(tmp_path):

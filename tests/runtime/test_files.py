@@ -9,7 +9,8 @@ import fabricated
 import pytest
 
 from ltrobust.analysis import cards
-from ltrobust.commands import diagnose, report
+from ltrobust.commands import diagnose
+from ltrobust.report import run_page
 from ltrobust.runtime import files
 
 WRITERS = 8
@@ -65,17 +66,17 @@ def test_one_file_written_by_several_at_once_is_one_of_theirs(tmp_path):
 @pytest.mark.slow
 def test_a_page_that_was_drawn_without_a_card_of_the_meantime_is_drawn_again(tmp_path, monkeypatch):
     fabricated.write_run(tmp_path)
-    real = report.gather
+    real = run_page.gather
 
     def gather(workdir, **options):
         found = real(workdir, **options)
         if len(list((tmp_path / "results").iterdir())) == 1:
             fabricated.write_run(tmp_path, protocol="standard")
-            report.write(tmp_path, cache_dir="")
+            run_page.write(tmp_path, cache_dir="")
         return found
 
-    monkeypatch.setattr(report, "gather", gather)
-    page = report.write(tmp_path, cache_dir="").read_text()
+    monkeypatch.setattr(run_page, "gather", gather)
+    page = run_page.write(tmp_path, cache_dir="").read_text()
     assert "standard, linf" in page
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ltrobust import run as runs
-from ltrobust.analysis import cards
-from ltrobust.commands import class_logit_offset
+from ltrobust.analysis import cards, class_logit_offset
+from ltrobust.commands import offset
 from ltrobust.data import sources
 from ltrobust.models import last_layer
 from ltrobust.training import teachers
@@ -74,7 +74,7 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     monkeypatch.setattr(sources, "load", watched_load)
     monkeypatch.setattr(class_logit_offset, "fit", watched_fit)
     arguments = [f"--run={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", "--norm-equalise=0.5"]
-    class_logit_offset.main(arguments)
+    offset.main(arguments)
     assert events == ["train", "fit begins", "fit ends", "test"]
     assert "validation PGD-20 over classes" in capsys.readouterr().out
 
@@ -93,4 +93,4 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     changed = last_layer.class_logit_offset(changed, jnp.asarray(factors))
     assert card["networks"][name]["params_sha256"] == cards.digest(jax.tree.leaves(jax.device_get(changed)))
     with pytest.raises(SystemExit, match="does not exist"):
-        class_logit_offset.main(["--run=nowhere", f"--out={tmp_path / 'other'}"])
+        offset.main(["--run=nowhere", f"--out={tmp_path / 'other'}"])

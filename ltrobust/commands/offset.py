@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from ltrobust import run as runs
-from ltrobust.analysis import card_parts
+from ltrobust.analysis import card_parts, class_logit_offset
+from ltrobust.analysis.class_logit_offset import Offset
 from ltrobust.evaluation import protocols
 from ltrobust.models import last_layer
 from ltrobust.plan import WEIGHTS, make_plan
@@ -33,71 +33,6 @@ from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.networks import Network
 from ltrobust.training.state import Weights
 from ltrobust.training.teacher_student import Trained
-
-FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)
-MOST_LOSS = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Offset:
-    """What was chosen on the validation part, and between what.
-
-    Attributes:
-      weakest: the class with the lowest robust accuracy of the unchanged network.
-      factor: s of it; 1 for all others.
-      tried: (s, mean, worst) robust accuracy over classes for each candidate.
-    """
-
-    weakest: int
-    factor: float
-    tried: tuple[tuple[float, float, float], ...]
-
-    def factors(self, num_classes: int) -> np.ndarray:
-        """s, float32 [C]."""
-        return _factors(self.weakest, self.factor, num_classes)
-
-
-def fit(
-    robust_accuracy: Callable[[np.ndarray], np.ndarray],
-    num_classes: int,
-    *,
-    factors: Sequence[float] = FACTORS,
-    most_loss: float = MOST_LOSS,
-) -> Offset:
-    """The s of the weakest class with the highest mean plus worst robust accuracy, the smallest of equals.
-
-    Candidates whose mean is more than `most_loss` below that of s = 1, which always is one, are left out.
-
-    Args:
-      robust_accuracy: s [C] -> robust accuracy [C] on the validation part of the network with offsets log s; NaN for a
-        class without images there.
-      num_classes: C.
-      factors: candidates, at least 1.
-      most_loss: of the mean, a fraction.
-
-    Raises:
-      ValueError: a candidate below 1, negative loss, or no class with validation images.
-    """
-    if min(factors) < 1 or not most_loss >= 0:
-        raise ValueError(f"factors are {list(factors)} and most_loss is {most_loss}; at least 1 and 0 are needed.")
-    plain = robust_accuracy(np.ones(num_classes, np.float32))
-    if np.all(np.isnan(plain)):
-        raise ValueError("no class has a validation image, so there is no weakest one; train with a validation part.")
-    weakest = int(np.nanargmin(plain))
-    tried = [(1.0, float(np.nanmean(plain)), float(np.nanmin(plain)))]
-    for factor in sorted(set(factors) - {1.0}):
-        found = robust_accuracy(_factors(weakest, factor, num_classes))
-        tried.append((factor, float(np.nanmean(found)), float(np.nanmin(found))))
-    allowed = [trial for trial in tried if trial[1] >= tried[0][1] - most_loss]
-    best = max(allowed, key=lambda trial: trial[1] + trial[2])  # the first of equals
-    return Offset(weakest, best[0], tuple(tried))
-
-
-def _factors(weakest: int, factor: float, num_classes: int) -> np.ndarray:
-    """1 for all classes but one."""
-    values = np.ones(num_classes, np.float32)
-    values[weakest] = factor
-    return values
 
 
 def apply(
@@ -162,7 +97,7 @@ def apply(
         evaluation = evaluator(changed(factors), run_data.validation.images, run_data.validation.labels)
         return evaluation.counts("pgd20").accuracy
 
-    offset = fit(robust_accuracy, classes)
+    offset = class_logit_offset.fit(robust_accuracy, classes)
     name = f"{there.phase}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
     network = Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**plan.recorded, "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}

@@ -1,6 +1,6 @@
 """The page of a run: `DIR/report.html`, drawn from its cards, verdicts and records. No network is evaluated, no JAX.
 
-`main.py --mode=report` calls `write`; so do training and evaluation when they are done.
+`ltrobust report` calls `write`; so do training and evaluation when they are done.
 """
 
 import collections
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis import compare, confidence, runs
+from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.evaluation import store
 from ltrobust.report import page
-from ltrobust.report.material import GROUPS, Comparison, Effort, Evaluation, Material, Picture, Teaching
+from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import without_nan, write_text
 from ltrobust.training import records
 
