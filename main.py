@@ -1,10 +1,9 @@
-"""Trains a balanced teacher and a distilled student, evaluates or diagnoses a checkpoint, or draws the page of a run.
+"""`ltrobust` in a checkout, without an installation.
 
 python main.py --config=configs/digits.py [--workdir=DIR] [--mode=MODE] [--config.key=value ...]
-python main.py --config=configs/published.py:robal_n ...
+python main.py VERB ...
 
-Several processes, one per host: --coordinator=HOST:PORT --num_processes=N --process_id=K, on a Cloud TPU nothing
-(docs/tpu.md).
+`python main.py --help` lists the verbs.
 """
 
 from ltrobust.commands import main

@@ -5,6 +5,7 @@ The public names are listed by `dir(ltrobust)` and imported when first used: tab
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ _PUBLIC = {
     "evaluate": "ltrobust.evaluation.evaluate",
 }
 _MODULES = ("attacks", "data", "methods", "models")
+
+
+# `python -m ltrobust.NAME` imports this package before it looks for NAME, with "-m" as the program's name.
+if sys.argv[:1] == ["-m"]:
+    from ltrobust.commands import moved
+
+    moved.check(sys.orig_argv, sys.argv)
 
 
 def __getattr__(name: str) -> Any:

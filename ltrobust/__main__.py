@@ -5,6 +5,5 @@ import sys
 from ltrobust.commands import main
 
 if __name__ == "__main__":
-    __doc__ = main.__doc__  # what --help prints
     sys.argv[0] = "ltrobust"  # what cards and messages call the program
     main.run()

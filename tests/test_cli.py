@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 import pytest
-from absl import app
 
 import ltrobust
 from ltrobust import recipes
 from ltrobust import run as runs
-from ltrobust.commands import main, recorded
+from ltrobust.commands import launch, main, recorded
+from ltrobust.commands.parser import UsageError
 from ltrobust.evaluation import protocols
 from ltrobust.runtime import workdir
 
@@ -23,18 +23,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
 
 
-def refused(monkeypatch, *words):
-    """The message of a command that ends before flags are parsed."""
-    monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: pytest.fail(f"parsed: {words}"))
-    with pytest.raises(SystemExit) as ended:
-        main.parse(["ltrobust", *words])
-    return str(ended.value.code)
-
-
-def parsed(monkeypatch, *words):
+def resolved(*words):
     """The words that are parsed as flags."""
-    monkeypatch.setattr(app, "parse_flags_with_usage", lambda words: words)
-    return main.parse(["ltrobust", *words])
+    mode, rest = main.split_mode(words)
+    return launch.resolve(rest, trains=mode == "train")
+
+
+def refused(*words):
+    """The message of a command that ends before flags are parsed."""
+    with pytest.raises(UsageError) as error:
+        resolved(*words)
+    return str(error.value)
 
 
 MINE = "from configs import default\n\n\ndef get_config():\n    config = default.get_config()\n"
@@ -80,7 +79,7 @@ def test_mistakes_in_configurations_are_sentences_from_any_folder(monkeypatch, t
     (tmp_path / "numbers.py").write_text(
         f"import numpy as np\n{MINE}    config.threat.radius = np.float32(8)\n    return config\n"
     )
-    told = refused(monkeypatch, *words)
+    told = refused(*words)
     assert "Traceback" not in told
     assert "\n" not in told
     first, _, last = message.partition(" .* ")
@@ -105,7 +104,7 @@ def test_the_nearest_name_is_said_where_one_is_near(name, hint):
         protocols.get(name)
 
 
-def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(monkeypatch, tmp_path):
+def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(tmp_path):
     (tmp_path / "mine.py").write_text(f"{MINE}    config.student.optimizer.options.b1 = 0.9\n    return config\n")
     words = [
         f"--config={tmp_path / 'mine.py'}",
@@ -114,13 +113,14 @@ def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(mo
         "--config.threat={'radius': 4.0}",
         "--config.student.optimizer.drops[0]=0.5",
     ]
-    assert parsed(monkeypatch, *words) == ["ltrobust", *words]
+    assert resolved(*words) == words
 
 
 def test_the_default_comes_with_the_package(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for words in ([], ["--mode=report"], ["--workdir=run"], ["--workdir=run", "--mode=evaluate"]):
-        assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={ROOT}/configs/digits.py", *words]
+        flags = [word for word in words if "mode" not in word]
+        assert resolved(*words) == [f"--config={ROOT}/configs/digits.py", *flags]
 
 
 def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_training(monkeypatch, tmp_path):
@@ -132,17 +132,18 @@ def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_train
     (run / "config.json").write_text(json.dumps(config.to_dict()))
     name = f"{recorded.__file__}:{run}/config.json"
     for words in ([f"--workdir={run}", "--mode=evaluate"], ["-mode", "diagnose", "--workdir", str(run)]):
-        assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={name}", *words]
+        flags = [word for word in words if word not in ("--mode=evaluate", "-mode", "diagnose")]
+        assert resolved(*words) == [f"--config={name}", *flags]
         given = [*words, "--config=configs/folder.py"]
-        assert parsed(monkeypatch, *given) == ["ltrobust", f"--config={ROOT}/configs/folder.py", *words]
+        assert resolved(*given) == [f"--config={ROOT}/configs/folder.py", *flags]
     words = [f"--workdir={run}", "--mode=train"]
-    assert parsed(monkeypatch, *words) == ["ltrobust", f"--config={ROOT}/configs/digits.py", *words]
+    assert resolved(*words) == [f"--config={ROOT}/configs/digits.py", f"--workdir={run}"]
     found = recipes.load(name)
     assert found == config.lock()
     assert isinstance(found.student.optimizer.drops, tuple)
 
 
-def test_a_recorded_configuration_may_be_older_but_not_of_other_keys(monkeypatch, tmp_path):
+def test_a_recorded_configuration_may_be_older_but_not_of_other_keys(tmp_path):
     config = recipes.load("configs/digits.py").to_dict()
     del config["model"]["activation"]
     file = tmp_path / "config.json"
@@ -151,8 +152,8 @@ def test_a_recorded_configuration_may_be_older_but_not_of_other_keys(monkeypatch
     words = [f"--workdir={tmp_path}", "--mode=evaluate"]
     for content, message in ((config | {"weather": 1}, "unknown key weather"), ("{", "is damaged")):
         file.write_text(content if isinstance(content, str) else json.dumps(content))
-        assert f"the configuration {file} cannot be read: " in refused(monkeypatch, *words)
-        assert message in refused(monkeypatch, *words)
+        assert f"the configuration {file} cannot be read: " in refused(*words)
+        assert message in refused(*words)
 
 
 def run(*words, folder, **environment):

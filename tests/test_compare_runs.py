@@ -39,7 +39,7 @@ def compared(made):
     """The page and the numbers of three networks; the first is the reference."""
     arguments = [str(made / name) for name in ("plain-seed0", "better-seed0", "plain-seed0:teacher")]
     out = [f"--html={made / 'page.html'}", f"--json={made / 'numbers.json'}", "--cache_dir="]
-    compare.main([*arguments, *out])
+    compare.main([*arguments, *out], "ltrobust compare")
     return json.loads((made / "numbers.json").read_text()), pages.Page((made / "page.html").read_text())
 
 
@@ -92,7 +92,9 @@ def test_the_page_is_the_numbers_and_stands_alone(compared):
 def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsys):
     sides = [[str(made / f"{method}-seed{seed}") for seed in range(3)] for method in ("better", "plain")]
     out = tmp_path / "out.json"
-    compare.main([*sides[0], "--against", *sides[1], f"--json={out}", f"--html={tmp_path / 'page.html'}"])
+    compare.main(
+        [*sides[0], "--against", *sides[1], f"--json={out}", f"--html={tmp_path / 'page.html'}"], "ltrobust compare"
+    )
     numbers = json.loads(out.read_text())
     assert numbers["sides"] == ["better", "plain"]
     view = numbers["seeds"]["views"]["overall"]
@@ -107,9 +109,9 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
 
 def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
     plain, better = str(made / "plain-seed0"), str(made / "better-seed0")
-    compare.main([plain, better])
+    compare.main([plain, better], "ltrobust compare")
     text = capsys.readouterr().out
-    compare.main([better, "--against", plain])
+    compare.main([better, "--against", plain], "ltrobust compare")
     assert capsys.readouterr().out == text
     assert "better-seed0 minus plain-seed0, the same" in text
     assert "difference: better-seed0 minus plain-seed0" in text
@@ -146,8 +148,8 @@ def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
 def test_what_is_refused_and_why(made, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(made)
     (tmp_path / "taken.json").write_text("{}")
-    with pytest.raises(SystemExit, match=message):
-        compare.main([word.format(taken=tmp_path / "taken.json") for word in arguments])
+    with pytest.raises(ValueError, match=message):
+        compare.main([word.format(taken=tmp_path / "taken.json") for word in arguments], "ltrobust compare")
     assert (tmp_path / "taken.json").read_text() == "{}"
 
 

@@ -37,7 +37,7 @@ def stores(tmp_path_factory):
 
 def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
     folder, plain, other = stores
-    compare.main([str(folder / "plain"), str(folder / "other"), f"--json={tmp_path / 'out.json'}"])
+    compare.main([str(folder / "plain"), str(folder / "other"), f"--json={tmp_path / 'out.json'}"], "ltrobust compare")
     result = json.loads((tmp_path / "out.json").read_text())
     (result,) = [pair["result"] for pair in result["comparisons"]]
     # The first is the reference: won is what the other gets right and the reference does not.
@@ -90,14 +90,14 @@ def test_what_cannot_be_compared_is_refused(stores, tmp_path):
     run(tmp_path / "wider", radius=9.0)
     with pytest.raises(ValueError, match="differ in threat"):
         compare_runs.compare_stores(folder / "plain", tmp_path / "wider")
-    with pytest.raises(SystemExit, match="no column 'autoattack'"):
-        compare.main([str(folder / "plain"), str(folder / "other"), "--column=autoattack"])
-    with pytest.raises(SystemExit, match="not a verdict store"):
-        compare.main([str(tmp_path), str(folder / "other")])
+    with pytest.raises(ValueError, match="no column 'autoattack'"):
+        compare.main([str(folder / "plain"), str(folder / "other"), "--column=autoattack"], "ltrobust compare")
+    with pytest.raises(ValueError, match="not a verdict store"):
+        compare.main([str(tmp_path), str(folder / "other")], "ltrobust compare")
     half = tmp_path / "half"
     half.mkdir()
     (half / "passport.json").write_bytes((folder / "plain" / "passport.json").read_bytes())
     lines = (folder / "plain" / "verdicts.jsonl").read_bytes().splitlines(keepends=True)
     (half / "verdicts.jsonl").write_bytes(b"".join(lines[:150]))
-    with pytest.raises(SystemExit, match="finish the evaluation"):
-        compare.main([str(half), str(folder / "other")])
+    with pytest.raises(ValueError, match="finish the evaluation"):
+        compare.main([str(half), str(folder / "other")], "ltrobust compare")

@@ -12,7 +12,6 @@ import pytest
 import ltrobust
 from ltrobust import recipes
 from ltrobust.analysis import cards
-from ltrobust.commands import main
 
 START = "import sys; sys.argv[0] = 'ltrobust'; from ltrobust.commands import main; main.run()"
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,7 +22,8 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 def test_every_room_is_a_package_of_the_distribution():
     rooms = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ltrobust").rglob("*.py")}
     assert set(SETUPTOOLS["packages"]) == rooms | set(SETUPTOOLS["package-dir"])
-    assert SETUPTOOLS["package-dir"] == {"ltrobust.shipped.configs": "configs"}
+    shipped = {"ltrobust.shipped.configs": "configs", "ltrobust.shipped.configs.sweeps": "configs/sweeps"}
+    assert SETUPTOOLS["package-dir"] == shipped
 
 
 def test_there_is_one_version_and_cards_have_it():
@@ -61,21 +61,6 @@ def test_the_command_is_main_py_from_anywhere(tmp_path):
         assert told.returncode == 1, (program, told.stderr)
         assert "nowhere is no folder; expected are train/CLASS/IMAGE" in told.stderr, program
     assert not any(tmp_path.iterdir())
-
-
-def test_help_names_the_commands_own_flags(tmp_path):
-    command = [
-        sys.executable,
-        "-c",
-        START,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    told = subprocess.run(
-        [*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert told.stdout.startswith(main.__doc__ or "-")
-    for name in main.FLAGS:
-        assert re.search(rf"\n  --(\[no\])?{name}: ", told.stdout), name
 
 
 def test_what_lies_here_comes_before_what_is_shipped(tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "main.py").write_text(PROGRAM)
     write(tmp_path, SWEEP)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sweep, "PROGRAM", (sys.executable, "main.py"))
     return tmp_path
 
 
@@ -75,7 +75,7 @@ def write(folder, text):
 
 
 def go(*more):
-    sweep.main(["sweep.py", "--out=out", *more])
+    sweep.main(["sweep.py", "--out=out", *more], "ltrobust sweep")
 
 
 @pytest.mark.slow
@@ -170,7 +170,10 @@ def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, mon
 
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
-    command = [sys.executable, "-m", "ltrobust.commands.sweep", "sweep.py", "--out=out"]
+    code = (
+        "import sys; from ltrobust.commands import main, sweep; sweep.PROGRAM = (sys.executable, 'main.py'); main.run()"
+    )
+    command = [sys.executable, "-c", code, "sweep", "sweep.py", "--out=out"]
     calls = workplace / "calls"
     with subprocess.Popen(command, cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         end = time.monotonic() + 60
@@ -193,9 +196,52 @@ def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
 )
 def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
     write(workplace, SWEEP.replace(old, new, 1) if old != "VARIANTS" else SWEEP.replace(old, new))
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(ValueError, match=message):
         go()
     assert not (workplace / "calls").exists()
+
+
+TINY = """
+CONFIG = "configs/digits.py"
+SMALL = {"model.width": 4, "student.epochs": 1, "student.attack.steps": 1, "eval.protocol": "validation"}
+SMALL |= {"student.method": "my_at", "data.imbalance_ratio": 4.0, "eval.limit": 2}
+VARIANTS = {"mine": SMALL | {"methods.my_at.gamma": 1.5}}
+AXES = {"seed": (0,)}
+"""
+MY_AT = """
+from ltrobust import methods
+
+
+@methods.register
+def my_at(inner, *, gamma: float = 2.0):
+    return methods.REGISTRY["at_bsl"](inner)
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_runs_in_a_folder_without_a_checkout(tmp_path):
+    """Its runs are `ltrobust train` of the same interpreter, and know the same methods of one's own."""
+    (tmp_path / "sweep.py").write_text(TINY)
+    (tmp_path / "my_methods.py").write_text(MY_AT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "ltrobust", "sweep", "sweep.py", "--out=out", "--code=my_methods.py"]
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "1 cells: 1 finished, 0 failed, 0 elsewhere; table: out/table.md" in told.stdout
+    card = json.loads((tmp_path / "out" / "mine-seed0" / "results" / "validation.json").read_text())
+    assert card["config"]["methods"]["my_at"] == {"gamma": 1.5}
+    assert card["command"].startswith("ltrobust train --config=configs/digits.py --code=my_methods.py")
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"sweep.py", "my_methods.py", "out"}
+    again = subprocess.run([*command, "--table"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "| mine | 1 |" in again.stdout
+
+
+def test_the_sweeps_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sweep.main(["configs/sweeps/digits.py", "--out=out", "--table"], "ltrobust sweep")
+    assert (tmp_path / "out" / "table.md").exists()
+    with pytest.raises(ValueError, match=r"there is no sweep configs/sweeps/nothing\.py; give a Python file with"):
+        sweep.main(["configs/sweeps/nothing.py", "--out=out"], "ltrobust sweep")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=lambda path: path.stem)

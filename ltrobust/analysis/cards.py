@@ -58,7 +58,7 @@ def software() -> dict[str, str]:
 def command() -> str:
     """The command line without what names a folder or an address of these machines."""
     keys = r"config\.(data\.(cache_)?dir|checkpoint\.dir|teachers\.\w+\.path)"
-    folders = rf"workdir|run|out|work|inputs|data-dir|{keys}"
+    folders = rf"workdir|out|work|inputs|data_dir|{keys}"
     local = re.compile(rf"--({folders}|coordinator|num_processes|process_id|patience)\b")
     kept, words = [Path(sys.argv[0]).name], iter(sys.argv[1:])
     for word in words:

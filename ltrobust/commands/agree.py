@@ -1,14 +1,13 @@
-"""How alike a student and a teacher answer to small changes of an image.
+"""Compares the input gradients of a student and a teacher, and how linear they are around test images.
 
-    python -m ltrobust.agreement --student=WORKDIR --teacher=WORKDIR [--images=N] [--json=FILE]
+    ltrobust agree --student=WORKDIR --teacher=WORKDIR [--images=N] [--json=FILE]
 
 Both may be a workdir (its student) or a phase's folder of checkpoints. Images are the first of each class of the test
 set that the student's configuration names; the radius is that configuration's.
 """
 
-import argparse
 import dataclasses
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,14 @@ import jax
 from absl import logging
 from jax.tree_util import Partial
 
-from ltrobust import registry
 from ltrobust.analysis import cards
 from ltrobust.analysis.gradient_agreement import Agreement, agreement
+from ltrobust.commands.parser import Parser, load_code
 from ltrobust.data import batches
 from ltrobust.data.run_data import DataPlan, first_of_each_class
 from ltrobust.methods import Teacher
 from ltrobust.plan import WEIGHTS
 from ltrobust.runtime.files import write_json
-from ltrobust.runtime.terminal import accept_all_characters
 from ltrobust.threat import Threat
 from ltrobust.training import saved, teachers
 from ltrobust.training.checkpoints import Checkpoints
@@ -86,32 +84,33 @@ def compare_networks(
     return found, about | {"software": cards.software(), "device": jax.devices()[0].device_kind}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prints means and their 95 % intervals over images."""
-    accept_all_characters()
-    parser = argparse.ArgumentParser(prog="python -m ltrobust.agreement", description=(__doc__ or "").split("\n")[0])
+def main(arguments: Sequence[str], program: str) -> None:
+    """Prints means and their 95 % intervals over images.
+
+    Raises:
+      ValueError: networks that cannot be compared, or a file that exists.
+    """
+    parser = Parser(program, __doc__)
     for role in ("student", "teacher"):
         parser.add_argument(
-            f"--{role}", required=True, help="a workdir (its student) or a phase's folder of checkpoints"
+            f"--{role}", required=True, metavar="DIR", help="workdir (its student) or a phase's folder of checkpoints"
         )
-        parser.add_argument(f"--{role}-weights", default="last", choices=WEIGHTS)
-    parser.add_argument("--code", action="append", default=[], help="file or module of your own, as for `ltrobust`")
-    parser.add_argument("--images", type=int, default=1000, help="at most so many, as many of each class")
-    parser.add_argument("--data-dir", help="of the data set; default: the student's configuration's")
-    parser.add_argument("--seed", type=int, default=0, help="of the changes for the linearity remainder")
-    parser.add_argument("--json", type=Path, help="where to write the numbers too; must not exist")
+        parser.add_argument(
+            f"--{role}_weights", default="last", choices=WEIGHTS, help=f"of the {role}; default: %(default)s"
+        )
+    parser.add_argument("--images", type=int, default=1000, help="number at most, as many of each class; default: 1000")
+    parser.add_argument("--seed", type=int, default=0, help="of the changes for the linearity remainder; default: 0")
+    parser.add_argument("--data_dir", metavar="DIR", help="of the data set; default: the student's configuration's")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the numbers too; must not exist")
+    parser.add_code()
     given = vars(parser.parse_args(arguments))
     # Orbax warns of every read-only opening; what matters of it comes as an exception.
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     target = given.pop("json")
-    try:
-        if target is not None and target.exists():
-            raise ValueError(f"{target} exists; nothing is overwritten.")
-        for name in given.pop("code"):
-            registry.load_code(name)
-        found, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
+    if target is not None and target.exists():
+        raise ValueError(f"{target} exists; nothing is overwritten.")
+    load_code(given.pop("code"))
+    found, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
     means = found.means()
     for role in ("student", "teacher"):
         print(
@@ -122,7 +121,3 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{_TITLES[name]:32s} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]")
     if target is not None:
         write_json(target, about | {name: estimate._asdict() for name, estimate in means.items()}, new=True)
-
-
-if __name__ == "__main__":
-    main()

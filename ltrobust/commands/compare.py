@@ -1,27 +1,29 @@
-"""Two or more evaluated networks, image by image: `python -m ltrobust.compare REFERENCE MODEL [MODEL ...]`.
+"""Compares two or more evaluated networks, image by image.
 
-Each is a workdir (its student), `WORKDIR:NETWORK` with a network of its cards (`runs/a:teacher`,
-`runs/a:student/selected`), or the folder of a verdict store. All must have been evaluated on the same images under the
-same protocol and threat. Every model is compared with the reference: McNemar, paired bootstrap, which images flip and
-which attack made the difference. `compare MODEL [MODEL ...] --against REFERENCE` is the same.
+    ltrobust compare REFERENCE MODEL [MODEL ...]
+    ltrobust compare MODEL [MODEL ...] --against REFERENCE
+    ltrobust compare A0 A1 A2 --against B0 B1 B2
 
-With several training seeds of two methods, `compare A0 A1 A2 --against B0 B1 B2` pairs them in this order and gives the
-seeds' differences and their t-interval: what a claim that A beats B needs.
+Each is a workdir (its student), WORKDIR:NETWORK with a network of its cards (runs/a:teacher, runs/a:student/selected),
+or the folder of a verdict store. All must have been evaluated on the same images under the same protocol and threat.
+Every model is compared with the reference: McNemar, paired bootstrap, which images flip and which attack made the
+difference. The second line is the same as the first.
 
-Every difference, here and in every table, is model minus reference: above 0 where the model is better. The reference
-is what follows `--against`, or without it the first argument. Nothing is overwritten. No JAX.
+With several training seeds of two methods, the third line pairs them in this order and gives the seeds' differences and
+their t-interval: what a claim that A beats B needs.
+
+Every difference, here and in every table, is model minus reference: above 0 where the model is better. Nothing is
+overwritten.
 """
 
-import argparse
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltrobust.analysis import compare_runs
+from ltrobust.commands.parser import Parser
 from ltrobust.report import comparison, comparison_page, flips, over_seeds
 from ltrobust.runtime.files import write_json, write_text
-from ltrobust.runtime.terminal import accept_all_characters
 
 
 def render(found: Mapping[str, Any]) -> str:
@@ -40,42 +42,45 @@ def render(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Prints the comparison, and writes it where asked."""
-    accept_all_characters()
-    parser = argparse.ArgumentParser(prog="python -m ltrobust.compare", description=(__doc__ or "").split("\n")[0])
+def main(arguments: Sequence[str], program: str) -> None:
+    """Prints the comparison, and writes it where asked.
+
+    Raises:
+      ValueError: networks that cannot be compared, or a file that exists.
+    """
+    parser = Parser(program, __doc__)
     parser.add_argument(
         "runs",
         nargs="+",
-        help="WORKDIR, WORKDIR:NETWORK or verdict store; without --against, the first is the reference",
+        metavar="RUN",
+        help="workdir, WORKDIR:NETWORK or verdict store; without --against, the first is the reference",
     )
     parser.add_argument(
-        "--against", nargs="+", default=[], help="the reference; or runs of a second method, in the same order of seeds"
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="the reference; or runs of a second method, in the same order of seeds",
     )
     parser.add_argument("--column", help="clean, an attack, or a combination; default: the protocol's headline")
-    parser.add_argument("--html", type=Path, help="where to write the page; must not exist")
-    parser.add_argument("--json", type=Path, help="where to write the numbers; must not exist")
-    parser.add_argument("--data_dir", default="", help="where prepared data lie, for pictures on the page")
-    parser.add_argument("--cache_dir", default="~/.cache/ltrobust", help="where decoded images are kept")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="where to write the page; must not exist")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the numbers; must not exist")
+    parser.add_argument("--data_dir", default="", metavar="DIR", help="of the data set, for pictures on the page")
+    parser.add_argument(
+        "--cache_dir", default="~/.cache/ltrobust", metavar="DIR", help="of decoded images; default: %(default)s"
+    )
     given = parser.parse_args(arguments)
-    try:
-        for path in filter(None, (given.html, given.json)):
-            if path.exists() or path.is_symlink():
-                raise ValueError(f"{path} exists; nothing is overwritten.")
-            if not path.parent.is_dir():
-                raise ValueError(f"{path.parent} is not a folder; make it first.")
-        compare_runs.check_numbers(given.runs, given.against)
-        models, second = compare_runs.read(given.runs, given.against)
-        found = compare_runs.compare_models(models, second, given.column)
-        print(render(found))
-        if given.json is not None:
-            write_json(given.json, found, new=True)
-        if given.html is not None:
-            drawn = flips.pictures(models, found, given.data_dir, given.cache_dir)
-            write_text(given.html, comparison_page.render(found, *drawn), new=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
-
-
-if __name__ == "__main__":
-    main()
+    for path in filter(None, (given.html, given.json)):
+        if path.exists() or path.is_symlink():
+            raise ValueError(f"{path} exists; nothing is overwritten.")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path.parent} is not a folder; make it first.")
+    compare_runs.check_numbers(given.runs, given.against)
+    models, second = compare_runs.read(given.runs, given.against)
+    found = compare_runs.compare_models(models, second, given.column)
+    print(render(found))
+    if given.json is not None:
+        write_json(given.json, found, new=True)
+    if given.html is not None:
+        drawn = flips.pictures(models, found, given.data_dir, given.cache_dir)
+        write_text(given.html, comparison_page.render(found, *drawn), new=True)

@@ -1,4 +1,8 @@
-"""Every key of a configuration with its value and its meaning, as text.
+"""Lists the keys of a configuration with values and meanings.
+
+    ltrobust config                      all keys of configs/default.py
+    ltrobust config digits               the values of a configuration
+    ltrobust config methods.trades       the keys under one
 
 Meanings are read where the keys are defined: the comments of `configs/default.py`, and the `Args` in the docstrings of
 methods, wrappers and registered networks.
@@ -11,13 +15,33 @@ import itertools
 import re
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltrobust import methods, models, recipes
+from ltrobust.commands.parser import Parser, UsageError, load_code
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.workdir import flatten
+
+
+def main(arguments: Sequence[str], program: str) -> None:
+    """Prints the listing.
+
+    Raises:
+      UsageError: neither a configuration nor a key; or the configuration cannot be read.
+    """
+    parser = Parser(program, __doc__)
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="configuration, or beginning of keys")
+    parser.add_code()
+    given = parser.parse_args(arguments)
+    recipes.importable()
+    load_code(given.code)
+    try:
+        print(render(given.name))
+    except Exception as error:  # a configuration is a program: anything may be raised in it
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise UsageError(f"{kind}{error}") from error
 
 
 def render(name: str = "") -> str:

@@ -1,24 +1,28 @@
-"""What separates the classes: `python -m ltrobust.diagnose RUN [RUN ...] [--column=NAME] [--out=DIR]`.
+"""Finds what separates the classes of evaluated networks, and writes it as a page and as JSON.
 
-A RUN is a verdict store, a workdir (its student's last weights), or WORKDIR:NETWORK, as in `ltrobust.commands.compare`;
-evaluations under the protocol `diagnose` come before others. Several models must have been evaluated on the same images
-under the same protocol and threat; the first is the others' baseline. Nothing is evaluated, no JAX: `main.py
---mode=diagnose` evaluates a checkpoint first.
+    ltrobust diagnose RUN [RUN ...] [--column=NAME] [--out=DIR]
+    ltrobust diagnose --workdir=DIR [--config=FILE] [--config.KEY=VALUE ...]
 
-Writes `DIR/diagnosis.json` and `DIR/diagnosis.html`, or `diagnosis-2` and so on where one of them exists.
+The first line evaluates nothing. A RUN is a verdict store, a workdir (its student's last weights), or WORKDIR:NETWORK;
+evaluations under the protocol diagnose come before others. Several must have been evaluated on the same images under
+the same protocol and threat; the first is the baseline of the others.
+
+The second line evaluates a checkpoint under the protocol diagnose, then diagnoses it in DIR/diagnosis; its flags are
+those of `ltrobust evaluate`.
+
+Written are diagnosis.json and diagnosis.html, or diagnosis-2 and so on where one of them exists.
 """
 
-import argparse
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltrobust.analysis import diagnose_runs
+from ltrobust.commands.parser import Parser
 from ltrobust.report import diagnosis as page
 from ltrobust.runtime.files import write_new_json, write_text
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.runtime.terminal import accept_all_characters
 
 
 def write(found: Mapping[str, Any], folder: Path) -> Path:
@@ -52,18 +56,30 @@ def evaluate_first(config: Any, workdir: Path, preemption: Preemption | None = N
     return processes.share(path)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Writes the diagnosis and prints its tables."""
-    accept_all_characters()
-    parser = argparse.ArgumentParser(prog="python -m ltrobust.diagnose", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a verdict store, a workdir, or WORKDIR:NETWORK")
-    parser.add_argument("--column", help="an attack or a combination, shown in full; default: the protocol's headline")
-    parser.add_argument("--out", type=Path, default=Path("diagnosis"), help="where to write; default: %(default)s")
+def main(arguments: Sequence[str], program: str) -> None:
+    """Writes the diagnosis and prints its tables.
+
+    Raises:
+      ValueError: runs that cannot be diagnosed.
+    """
+    if any(re.match(r"--?(no)?(config|workdir)\b", word) for word in arguments):
+        main_of_checkpoint(arguments, program)
+        return
+    parser = Parser(program, __doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="verdict store, workdir, or WORKDIR:NETWORK")
+    parser.add_argument("--column", help="attack or combination, shown in full; default: the protocol's headline")
+    parser.add_argument(
+        "--out", type=Path, default=Path("diagnosis"), metavar="DIR", help="where to write; default: %(default)s"
+    )
     given = parser.parse_args(arguments)
-    try:
-        run(given.runs, given.out, given.column)
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
+    run(given.runs, given.out, given.column)
+
+
+def main_of_checkpoint(arguments: Sequence[str], program: str) -> None:
+    """Evaluates a checkpoint, then writes its diagnosis."""
+    from ltrobust.commands.launch import launch
+
+    launch(arguments, program, __doc__, evaluate_first, trains=False)
 
 
 def run(arguments: Sequence[str | Path], out: Path, column: str | None = None) -> Path:
@@ -76,7 +92,3 @@ def run(arguments: Sequence[str | Path], out: Path, column: str | None = None) -
     path = write(found, out)
     print(f"{page.text(found)}\n\ndiagnosis: {path}")
     return path
-
-
-if __name__ == "__main__":
-    main()

@@ -1,16 +1,15 @@
 """Raises the logit of a finished network's weakest class, fitted on its validation part, and evaluates the result.
 
-    python -m ltrobust.class_logit_offset --run=WORKDIR --out=DIR [--norm-equalise=TAU] [--protocol=NAME]
+    ltrobust offset --workdir=DIR --out=DIR [--norm_equalise=TAU] [--protocol=NAME]
 
-The run may be a workdir (its student) or a phase's folder of checkpoints. The offset is log s of the class that is
-weakest on the validation part; s is chosen there, each candidate under an attack on the changed network. After that,
-and only then, the test images are read: the card and the verdicts of the changed network lie in the new folder.
+The workdir may also be a phase's folder of checkpoints. The offset is log s of the class that is weakest on the
+validation part; s is chosen there, each candidate under an attack on the changed network. After that, and only then,
+the test images are read: the card and the verdicts of the changed network lie in the new folder.
 """
 
-import argparse
 import dataclasses
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ from ml_collections import ConfigDict
 from ltrobust import run as runs
 from ltrobust.analysis import card_parts, class_logit_offset
 from ltrobust.analysis.class_logit_offset import Offset
+from ltrobust.commands.parser import Parser, load_code
 from ltrobust.evaluation import protocols
 from ltrobust.models import last_layer
 from ltrobust.plan import WEIGHTS, make_plan
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
-from ltrobust.runtime.terminal import accept_all_characters
 from ltrobust.training import compatibility, devices, networks, saved, teachers
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.networks import Network
@@ -108,29 +107,29 @@ def apply(
     return offset, path
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Fits, evaluates, and prints what was tried."""
-    accept_all_characters()
-    parser = argparse.ArgumentParser(
-        prog="python -m ltrobust.class_logit_offset", description=(__doc__ or "").split("\n")[0]
+def main(arguments: Sequence[str], program: str) -> None:
+    """Fits, evaluates, and prints what was tried.
+
+    Raises:
+      ValueError: as `apply`.
+    """
+    parser = Parser(program, __doc__)
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="workdir (its student) or a phase's folder of checkpoints"
     )
-    parser.add_argument("--run", required=True, help="a workdir (its student) or a phase's folder of checkpoints")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the card and the verdicts")
-    parser.add_argument("--weights", default="last", choices=WEIGHTS)
-    parser.add_argument("--norm-equalise", type=float, default=0.0, metavar="TAU", help="0: not; 1: equal lengths")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the card and the verdicts")
+    parser.add_argument("--weights", default="last", choices=WEIGHTS, help="default: %(default)s")
+    parser.add_argument(
+        "--norm_equalise", type=float, default=0.0, metavar="TAU", help="0: not; 1: equal lengths; default: 0"
+    )
     parser.add_argument("--protocol", help="of the evaluation; default: the run's")
-    parser.add_argument("--data-dir", help="of the data set; default: the run's")
+    parser.add_argument("--data_dir", metavar="DIR", help="of the data set; default: the run's")
+    parser.add_code()
     given = vars(parser.parse_args(arguments))
     # Orbax warns of every read-only opening; what matters of it comes as an exception.
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
-    try:
-        offset, _ = apply(given.pop("run"), given.pop("out"), tau=given.pop("norm_equalise"), **given)
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
+    load_code(given.pop("code"))
+    offset, _ = apply(given.pop("workdir"), given.pop("out"), tau=given.pop("norm_equalise"), **given)
     print(f"weakest class on the validation part: {offset.weakest}; s = {offset.factor:g}")
     for factor, mean, worst in offset.tried:
         print(f"  s = {factor:<5g} validation PGD-20 over classes: mean {mean:6.1%}, worst {worst:6.1%}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,6 @@
-"""Many runs, one after the other, and one table: `python -m ltrobust.sweep configs/sweeps/digits.py --out=DIR`.
+"""Does many runs, one after the other, and makes one table of them.
+
+    ltrobust sweep configs/sweeps/digits.py --out=DIR [--table] [--code=FILE.py]
 
 A sweep is a Python file that names three things:
 
@@ -6,33 +8,35 @@ A sweep is a Python file that names three things:
     VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
 
-In a changed value, `{out}` is the sweep's folder and `{seed}` (the last part of an axis' key) that axis' value, so
-that a run can name the folder of an earlier one. Every cell is `main.py` in a process and a folder of its own; one
-that fails is told and passed over. The same command again goes on: finished cells are skipped, begun ones resumed. A
-second sweep with the same folder works beside the first on other cells. No JAX.
+In a changed value, {out} is the sweep's folder and {seed} (the last part of an axis' key) that axis' value, so that a
+run can name the folder of an earlier one. Every cell is `ltrobust train` in a process and a folder of its own; one that
+fails is reported and passed over. The same command again resumes: finished cells are skipped, begun ones resumed. A
+second sweep with the same folder works beside the first on other cells.
 """
 
-import argparse
 import dataclasses
 import itertools
+import os
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ltrobust import recipes
 from ltrobust.analysis import runs
+from ltrobust.commands.parser import Parser, load_code
 from ltrobust.report import grid
 from ltrobust.runtime import workdir
 from ltrobust.runtime.files import hold, is_lock, write_text
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
-from ltrobust.runtime.terminal import accept_all_characters
 
 # A cell's states; `elsewhere` is in the hands of another process.
 STATES = ("finished", "failed", "elsewhere")
+# What starts a run.
+PROGRAM = (sys.executable, "-m", "ltrobust", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +70,11 @@ def read(file: Path, out: Path) -> Sweep:
     """The sweep that a file describes.
 
     Raises:
-      ValueError: a missing name in the file, a key that the configuration does not have, a value of another type, or
-        two cells of one name.
+      ValueError: no such file, a missing name in it, a key that the configuration does not have, a value of another
+        type, or two cells of one name.
     """
+    if not file.is_file():
+        raise ValueError(f"there is no sweep {file}; give a Python file with CONFIG, VARIANTS and AXES.")
     found = runpy.run_path(str(file))
     missing = [name for name in ("CONFIG", "VARIANTS", "AXES") if name not in found]
     if missing:
@@ -138,8 +144,10 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **phases, "teachers": named}
 
 
-def run(sweep: Sweep, out: Path) -> dict[str, str]:
+def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
     """Works through the cells; prints a line for each. Returns states by name.
+
+    `code` are files or modules that every run imports first.
 
     Raises:
       Preempted: somebody asked to stop; the cell at work has saved.
@@ -163,7 +171,7 @@ def run(sweep: Sweep, out: Path) -> dict[str, str]:
                 print(f"{title}: another process is at it", flush=True)
                 continue
             print(f"{title}: begins{_left(sweep, out, number, began, worked)}", flush=True)
-            states[cell.name] = _work(sweep, cell, folder)
+            states[cell.name] = _work(sweep, cell, folder, code)
             worked += 1
             print(f"{title}: {states[cell.name]}", flush=True)
     return states
@@ -189,14 +197,14 @@ def at_work(folder: Path) -> bool:
         return True
 
 
-def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
+def _work(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
     """Runs one cell, its output in a log beside its folder."""
     log = folder.with_name(f"{folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "main.py", f"--config={sweep.config}", f"--workdir={folder}"]
+    command = [*PROGRAM, f"--config={sweep.config}", f"--workdir={folder}", *(f"--code={name}" for name in code)]
     command += [f"--config.{key}={value}" for key, value in cell.changes.items()]
     with log.open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
         try:
             status = process.wait()
         except (Preempted, KeyboardInterrupt):
@@ -214,6 +222,14 @@ def _work(sweep: Sweep, cell: Cell, folder: Path) -> str:
     return "finished"
 
 
+def _environment() -> dict[str, str]:
+    """The environment of a run. In a checkout, which need not be installed, it finds the package of this process."""
+    root, there = recipes.root(), os.environ.get("PYTHONPATH")
+    if root.name == "shipped":  # inside an installed package
+        return dict(os.environ)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), there)))}
+
+
 def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed."""
     for cell in sweep.cells:
@@ -228,22 +244,24 @@ def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], d
             )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Works through a sweep and prints its table, which is also written to `DIR/table.md`."""
-    accept_all_characters()
-    parser = argparse.ArgumentParser(prog="python -m ltrobust.sweep", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("sweep", type=Path, help="Python file with CONFIG, VARIANTS and AXES")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+def main(arguments: Sequence[str], program: str) -> None:
+    """Works through a sweep and prints its table, which is also written to `DIR/table.md`.
+
+    Raises:
+      ValueError: a mistake in the sweep.
+      Preempted: somebody asked to stop.
+      SystemExit: status 1, a cell failed.
+    """
+    parser = Parser(program, __doc__)
+    parser.add_argument("sweep", type=Path, metavar="FILE", help="Python file with CONFIG, VARIANTS and AXES")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
+    parser.add_code()
     given = parser.parse_args(arguments)
-    try:
-        sweep = read(given.sweep, given.out)
-        states = {} if given.table else run(sweep, given.out)
-    except Preempted as request:
-        print(f"\nltrobust: {request}", file=sys.stderr)
-        sys.exit(EXIT_STATUS)
-    except (ValueError, OSError) as error:
-        sys.exit(f"ltrobust: {error}")
+    recipes.importable()
+    load_code(given.code)
+    sweep = read(Path(recipes.find(str(given.sweep))), given.out)
+    states = {} if given.table else run(sweep, given.out, given.code)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
     table = grid.render(("variant", *axes), list(labelled_cards(sweep, given.out)))
     given.out.mkdir(parents=True, exist_ok=True)
@@ -254,7 +272,3 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{len(sweep.cells)} cells: {counts}; table: {given.out / 'table.md'}")
     if "failed" in states.values():
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

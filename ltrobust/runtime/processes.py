@@ -191,15 +191,15 @@ def spans(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
-def leave(message: str, status: int) -> NoReturn:
+def leave(message: str, status: int, program: str = "ltrobust") -> NoReturn:
     """Ends the program with a message. One process of several does not wait for the others, who may wait for it.
 
     They are ended by it, within `patience` seconds at the latest. Where all end for the same reason, each one says so.
     """
     if not (jax.distributed.is_initialized() and _has_devices() and several()):
-        print(f"\nltrobust: {message}", file=sys.stderr)
+        print(f"\n{program}: {message}", file=sys.stderr)
         sys.exit(status)
-    print(f"\nltrobust, process {jax.process_index()} of {jax.process_count()}: {message}", file=sys.stderr)
+    print(f"\n{program}, process {jax.process_index()} of {jax.process_count()}: {message}", file=sys.stderr)
     if status == 1:
         print(
             "All processes end. Of a connection that was lost, the cause is in another one's messages.", file=sys.stderr

@@ -93,7 +93,6 @@ import os, signal, sys
 sys.path[:0] = {paths!r}
 import conftest
 import jax
-from absl import app
 from ltrobust.commands import main
 from ltrobust.training import teacher_student, devices
 from ltrobust.training.records import Records
@@ -106,7 +105,7 @@ def write(self, record):
             lines.write('{{"epoch": 3, "pha')
         os.kill(os.getpid(), signal.SIGKILL)
 Records.write = write
-app.run(main.main, flags_parser=main.parse)
+main.run()
 """
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from absl import flags, logging
+from absl import app, flags, logging
 
+from ltrobust.commands import launch
 from ltrobust.commands import main as command
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -143,18 +144,18 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
     patch.setattr(sys, "argv", words)
     for name in [name for name in flags.FLAGS if name.startswith("config.")]:
         delattr(flags.FLAGS, name)
-    for name in ("config", "workdir", "mode", "adopt", "code"):
+    for name in launch.FLAGS:
         flags.FLAGS[name].unparse()
     flags.FLAGS.unparse_flags()
     printed, status = io.StringIO(), 0
     handler = logging.get_absl_handler().python_handler
     patch.setattr(handler, "stream", printed)
+    patch.setattr(app, "run", lambda main, argv, flags_parser: main(flags_parser(argv)))
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), contextlib.chdir(ROOT):
         try:
-            command.main(command.parse(words))
+            command.call(words[1:], words[0])
         except SystemExit as end:
-            status = 1 if isinstance(end.code, str) else end.code or 0
-            printed.write(f"{end.code}\n" if isinstance(end.code, str) else "")
+            status = end.code or 0
     assert "Traceback" not in printed.getvalue(), printed.getvalue()
     return status, printed.getvalue()
 
@@ -178,12 +179,8 @@ def unharmed(folder: pathlib.Path, moved: tuple[pathlib.Path, ...] = ()) -> Iter
 
 def last_words(text: str) -> str:
     """The message at the end of what was printed."""
-    for mark in ("ltrobust: ", "FATAL Flags parsing error: "):
-        if mark in text:
-            text = text.rpartition(mark)[2]
-    return text.replace("(--verbosity=1 shows where)", "").replace(
-        "Pass --helpshort or --helpfull to see help on flags.", ""
-    )
+    text = re.split(r"(?:main\.py|ltrobust)(?: [a-z]+)?: ", text)[-1]
+    return text.replace("(--verbosity=1 shows where)", "")
 
 
 def raised(error: type[Exception], call: Callable[[], Any]) -> Told:

@@ -89,7 +89,7 @@ def test_the_page_has_the_numbers_of_the_json(done):
 
 def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritten(done, tmp_path, capsys):
     workdir, _, found, _ = done
-    diagnose.main([str(workdir), f"--out={tmp_path}", "--column=mim20"])
+    diagnose.main([str(workdir), f"--out={tmp_path}", "--column=mim20"], "ltrobust diagnose")
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("student/last, percent", "Temperature-PGD", "Classifier row length"))
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -97,7 +97,7 @@ def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritt
     assert one["column"] == "mim20"
     assert one["models"] == found["models"][:1]
     (tmp_path / "diagnosis.json").unlink()  # a page alone is not overwritten either
-    diagnose.main([str(workdir), f"--out={tmp_path}"])
+    diagnose.main([str(workdir), f"--out={tmp_path}"], "ltrobust diagnose")
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis-2.json", "diagnosis-2.html"}
     assert (tmp_path / "diagnosis.html").read_bytes() == first["diagnosis.html"]
 
@@ -138,14 +138,14 @@ def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
         diagnose_runs.diagnose([student, changed("protocol", protocol={"name": "quick"})])
     with pytest.raises(ValueError, match="given twice"):
         diagnose_runs.diagnose([student, done[0]])
-    with pytest.raises(SystemExit, match=r"no column 'aa' under attack; there are fgsm, .*all_attacks"):
-        diagnose.main([str(student), "--column=aa"])
-    with pytest.raises(SystemExit, match="not a verdict store, and as a workdir it holds no result card"):
-        diagnose.main([str(tmp_path)])
+    with pytest.raises(ValueError, match=r"no column 'aa' under attack; there are fgsm, .*all_attacks"):
+        diagnose.main([str(student), "--column=aa"], "ltrobust diagnose")
+    with pytest.raises(ValueError, match="not a verdict store, and as a workdir it holds no result card"):
+        diagnose.main([str(tmp_path)], "ltrobust diagnose")
     half = changed("half") / "verdicts.jsonl"
     half.write_bytes(b"".join(half.read_bytes().splitlines(keepends=True)[:2000]))
-    with pytest.raises(SystemExit, match="finish the evaluation"):
-        diagnose.main([str(half.parent)])
+    with pytest.raises(ValueError, match="finish the evaluation"):
+        diagnose.main([str(half.parent)], "ltrobust diagnose")
 
 
 def test_a_browser_has_nothing_to_complain_of(done, tmp_path):

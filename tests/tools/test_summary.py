@@ -164,6 +164,6 @@ def test_the_command_on_a_card_names_no_folder(monkeypatch):
     words = ["/home/someone/main.py", "--config=configs/digits.py", "--workdir=/home/x", "--config.data.dir=/home/y"]
     monkeypatch.setattr("sys.argv", words)
     assert cards.command() == "main.py --config=configs/digits.py"
-    words = ["/home/someone/class_logit_offset.py", "--run", "/home/x", "--norm-equalise", "1", "--out=/home/y"]
-    monkeypatch.setattr("sys.argv", words)
-    assert cards.command() == "class_logit_offset.py --norm-equalise 1"
+    words = ["/home/someone/ltrobust", "offset", "--workdir", "/home/x", "--norm_equalise", "1", "--out=/home/y"]
+    monkeypatch.setattr("sys.argv", [*words, "--data_dir", "/home/z"])
+    assert cards.command() == "ltrobust offset --norm_equalise 1"

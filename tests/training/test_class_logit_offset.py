@@ -73,8 +73,8 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
 
     monkeypatch.setattr(sources, "load", watched_load)
     monkeypatch.setattr(class_logit_offset, "fit", watched_fit)
-    arguments = [f"--run={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", "--norm-equalise=0.5"]
-    offset.main(arguments)
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", "--norm_equalise=0.5"]
+    offset.main(arguments, "ltrobust offset")
     assert events == ["train", "fit begins", "fit ends", "test"]
     assert "validation PGD-20 over classes" in capsys.readouterr().out
 
@@ -92,5 +92,5 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     changed = last_layer.norm_equalise(plain.params, tau=0.5, num_classes=10)
     changed = last_layer.class_logit_offset(changed, jnp.asarray(factors))
     assert card["networks"][name]["params_sha256"] == cards.digest(jax.tree.leaves(jax.device_get(changed)))
-    with pytest.raises(SystemExit, match="does not exist"):
-        offset.main(["--run=nowhere", f"--out={tmp_path / 'other'}"])
+    with pytest.raises(ValueError, match="does not exist"):
+        offset.main(["--workdir=nowhere", f"--out={tmp_path / 'other'}"], "ltrobust offset")

@@ -14,7 +14,7 @@ import pytest
 from configs import digits
 from ltrobust import models
 from ltrobust import run as runs
-from ltrobust.commands import agree as agreement
+from ltrobust.commands import agree
 from ltrobust.models import torch_weights
 from ltrobust.plan import make_plan, make_teacher_plan
 from ltrobust.training import compatibility, devices, networks, teachers
@@ -82,14 +82,16 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path, monkeypatch):
 
     # How alike they are, by the command.
     target = tmp_path / "agreement.json"
-    agreement.main([f"--student={tmp_path / 'run'}", f"--teacher={earlier}", "--images=20", f"--json={target}"])
+    agree.main(
+        [f"--student={tmp_path / 'run'}", f"--teacher={earlier}", "--images=20", f"--json={target}"], "ltrobust agree"
+    )
     found = json.loads(target.read_text())
     assert found["images"] == 20
     assert -1 <= found["cosine"]["low"] <= found["cosine"]["value"] <= found["cosine"]["high"] <= 1
-    with pytest.raises(SystemExit, match="exists; nothing is overwritten"):
-        agreement.main([f"--student={earlier}", f"--teacher={earlier}", f"--json={target}"])
-    with pytest.raises(SystemExit, match=r"teacher.path is 'nowhere', which does not exist"):
-        agreement.main([f"--student={earlier}", "--teacher=nowhere", "--images=20"])
+    with pytest.raises(ValueError, match="exists; nothing is overwritten"):
+        agree.main([f"--student={earlier}", f"--teacher={earlier}", f"--json={target}"], "ltrobust agree")
+    with pytest.raises(ValueError, match=r"teacher.path is 'nowhere', which does not exist"):
+        agree.main([f"--student={earlier}", "--teacher=nowhere", "--images=20"], "ltrobust agree")
 
 
 @pytest.mark.slow

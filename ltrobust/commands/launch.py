@@ -1,0 +1,201 @@
+"""What the verbs that take a configuration share: flags, the configuration that is meant, how work begins and ends."""
+
+import functools
+import logging as standard_logging
+import os
+import pathlib
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ltrobust import recipes
+from ltrobust.commands import main, recorded
+from ltrobust.commands.parser import CODE_HELP, Parser, UsageError, load_code, taken
+
+# Called with configuration, workdir, preemption, and `adopt`.
+Work = Callable[..., Any]
+
+_DEFAULT = "configs/digits.py"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    f"configuration file, or FILE:RECIPE; default: the workdir's config.json, for training {_DEFAULT}",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/<name of the configuration>")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0; auto: found out from Cloud TPU, Slurm, Open MPI or Kubernetes"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes of the run")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, starting at 0")
+_PATIENCE = flags.DEFINE_integer("patience", 60, "timeout in seconds for processes that stop responding")
+_ADOPT = flags.DEFINE_bool(
+    "adopt", False, "use a workdir that is neither empty nor a run's; its files stay as they are"
+)
+_CODE = flags.DEFINE_multi_string("code", [], CODE_HELP)
+# Flag -> what stands for its value in help; empty: it has none.
+FLAGS = {
+    "config": "FILE",
+    "workdir": "DIR",
+    "code": "FILE.py",
+    "adopt": "",
+    "coordinator": "HOST:PORT",
+    "num_processes": "N",
+    "process_id": "K",
+    "patience": "SECONDS",
+}
+
+
+def launch(arguments: Sequence[str], program: str, text: str | None, work: Work | None, *, trains: bool) -> None:
+    """Does a verb's work under the configuration and in the workdir that the words name, then writes the run's page.
+
+    Args:
+      arguments: words after the verb.
+      program: name in messages, such as `ltrobust train`.
+      text: what `--help` prints above the flags.
+      work: what to do; None: only the page.
+      trains: whether the work trains; other work takes the workdir's own configuration, unless one is given.
+
+    Raises:
+      UsageError: a mistake in the words, in the configuration, or in a file that they name.
+      SystemExit: the work has ended.
+    """
+    if {"-h", "-help", "--help"} & set(arguments):
+        print(_help(program, text))
+        return
+    app.run(
+        functools.partial(_launched, program, work),
+        argv=[sys.argv[0], *arguments],
+        flags_parser=lambda words: [words[0], *_parse(resolve(words[1:], trains=trains), program)],
+    )
+
+
+def resolve(words: Sequence[str], *, trains: bool) -> list[str]:
+    """The words with the path of the configuration that is meant, after `--code` was imported.
+
+    Raises:
+      UsageError: a mistake in a configuration file, or in its name, a key or a value. The flags' own messages on these
+        hold tracebacks.
+    """
+    recipes.importable()
+    load_code(taken(words, "code")[0])
+    given, rest = taken(words, "config")
+    name = given[-1] if given else _default(rest, trains)
+    try:
+        config = recipes.load(name)
+    except FileNotFoundError as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:  # a configuration is a program: anything may be raised in it
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        shown = name.removeprefix(f"{recorded.__file__}:")
+        advice = "" if shown == name else "\nTo use another configuration, give --config=FILE."
+        raise UsageError(f"the configuration {shown} cannot be read: {kind}{error}{advice}") from error
+    try:
+        for word in rest:
+            if override := re.fullmatch(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", word, re.DOTALL):
+                recipes.check_override(config, *override.groups())
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return [f"--config={recipes.find(name)}", *rest]
+
+
+def _default(words: Sequence[str], trains: bool) -> str:
+    """The configuration where none is given: the workdir's own, unless it is to be trained; else the package's."""
+    workdirs = taken(words, "workdir")[0]
+    file = pathlib.Path(workdirs[-1] if workdirs else "") / "config.json"
+    if workdirs and not trains and file.is_file():
+        return f"{recorded.__file__}:{file}"
+    return _DEFAULT
+
+
+def _parse(words: Sequence[str], program: str) -> list[str]:
+    """Sets the flags. Returns the words that are none.
+
+    Raises:
+      UsageError: an unknown flag, a value of another type, a surplus word.
+    """
+    try:
+        surplus = flags.FLAGS([program, *words])[1:]
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    if surplus:
+        raise UsageError(f"not understood: {' '.join(surplus)}; settings are given as --config.key=value.")
+    return surplus
+
+
+def _help(program: str, text: str | None) -> str:
+    """The flags in the form that all verbs have."""
+    parser = Parser(program, text)
+    parser.add_argument("--config.KEY", metavar="VALUE", help="change a key; `ltrobust config` lists all of them")
+    for name, value in FLAGS.items():
+        form: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+        parser.add_argument(f"--{name}", help=flags.FLAGS[name].help, **form)
+    parser.add_argument("--verbosity", metavar="V", help="1 prints where an error happened; default: warnings only")
+    return parser.format_help().rstrip()
+
+
+def _launched(program: str, work: Work | None, arguments: list[str]) -> None:
+    """The work, once flags are set."""
+    del arguments  # none are left
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
+    logging.get_absl_handler().addFilter(_matters)
+    import jax
+
+    from ltrobust.runtime import processes
+    from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
+    # A recipe's name follows the file's: configs/published.py:robal_n.
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).name.replace(".py", "", 1)
+    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '_')}")
+    preemption = Preemption()
+    try:
+        processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
+        processes.check_devices()
+        with preemption.listening():
+            if work is not None:
+                work(_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
+            if processes.first():
+                _draw(workdir, program, required=work is None)
+    except Preempted as request:
+        processes.leave(str(request), EXIT_STATUS, program)
+    except KeyboardInterrupt:
+        processes.leave("interrupted; the same command goes on from what is saved.", 128 + signal.SIGINT, program)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        logging.debug("where it happened", exc_info=error)
+        processes.leave(f"{error}{main.advice(error)}\n(--verbosity=1 shows where)", 1, program)
+    except Exception:
+        # A mistake of this program's. Alone it may end as it likes; of several, none may wait for this one.
+        if not jax.distributed.is_initialized():
+            raise
+        processes.leave(traceback.format_exc(), 1, program)
+
+
+def _matters(record: standard_logging.LogRecord) -> bool:
+    """Whether a line of the log is for the user."""
+    return "orbax" not in record.pathname and record.name != "asyncio"
+
+
+def _draw(workdir: pathlib.Path, program: str, *, required: bool) -> None:
+    """Writes the run's page. Unless it was asked for, a failure is one line: what was computed is not undone by it."""
+    from ltrobust.runtime.preemption import Preempted
+
+    data = _CONFIG.value.data
+    try:
+        from ltrobust.report import run_page
+
+        print(f"report: {run_page.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
+    except Exception as error:
+        if required or isinstance(error, Preempted):
+            raise
+        logging.debug("where it happened", exc_info=error)
+        print(f"{program}: no report: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
