@@ -102,6 +102,7 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
         "command": command(),
         **card,
     }
+    # Of the counts alone, so that views may be added or renamed without making every card look edited.
     card["counts_sha256"] = digest_counts(card)
     missing = [field for field in REQUIRED if field not in card]
     if missing:

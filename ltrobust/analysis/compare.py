@@ -37,6 +37,7 @@ def mcnemar(b: int, c: int) -> McNemar:
     """
     if b < 0 or c < 0:
         raise ValueError(f"b = {b}, c = {c}: counts of images are 0 or more; pass counts, not differences.")
+    # Exactly 1, which the formula gives up to rounding only.
     if b == c:
         return McNemar(1.0, 1.0)
     up_to, below = (float(value) for value in stats.binom.cdf([min(b, c), min(b, c) - 1], b + c, 0.5))
@@ -221,6 +222,7 @@ def _resample(table: np.ndarray) -> np.ndarray:
 
 def _draw(table: np.ndarray, number: int) -> np.ndarray:
     """Multinomial redraws of each class's outcomes, int64 [number, C, 4]; always the same ones for a table."""
+    # A fixed seed: a comparison that is repeated gives the same intervals.
     generator = np.random.RandomState(0)
     return np.stack([generator.multinomial(row.sum(), row / row.sum(), size=number) for row in table], axis=1)
 
@@ -288,6 +290,7 @@ def _per_class(table: np.ndarray) -> list[dict[str, Any]]:
     """Every class for itself, p-values raw and corrected."""
     absent = dict.fromkeys(("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm"))
     views = [_overall(outcomes) if outcomes.any() else None for outcomes in table]
+    # Over classes with images only: a test that was not made must not weaken the others.
     corrected = holm(np.array([view["p"] if view else np.nan for view in views]))
     found = []
     for index, (outcomes, view) in enumerate(zip(table, views, strict=True)):

@@ -43,6 +43,7 @@ def true_probabilities(
 
 def _probability(record: Mapping[str, Any]) -> float:
     """A verdict's probability of the true class; a ValueError where it has none."""
+    # Stores that were written before the field existed are read all the same.
     found = record.get("probability")
     if found is None:
         raise ValueError(_MISSING)

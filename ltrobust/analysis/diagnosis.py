@@ -225,6 +225,7 @@ def temperature(model: Model) -> list[dict[str, Any]]:
     if not swept or not clean.any():
         return []
     right = [model.predictions[name] == model.labels for name in swept.values()]
+    # An image counts as right under `worst` only if no temperature breaks it.
     right.append(np.all(right, axis=0))
     labels, together = model.labels, np.stack(right, axis=1)
     values, drawn = spread.spread(spread.accuracies(together, labels)), spread.spread(spread.resample(together, labels))

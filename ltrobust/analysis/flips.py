@@ -80,5 +80,6 @@ def _breaking(image: int, label: int, verdicts: Verdicts, names: list[str]) -> I
     """Each column that an image is wrong in, with the prediction."""
     for name in ("clean", *names):
         record = verdicts.get(name, {}).get(image)
+        # No record: an earlier attack of a sequence had broken the image, and this one never saw it.
         if record is not None and record["prediction"] != label:
             yield name, record["prediction"]

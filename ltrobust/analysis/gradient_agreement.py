@@ -97,6 +97,7 @@ def agreement(
         )
 
     parts = []
+    # The remainder is a small difference of large numbers; fewer bits would show rounding instead of curvature.
     with jax.default_matmul_precision("highest"):
         for first in range(0, len(images), batch_size):
             # The last batch is filled up by its last image, so that one program serves all.

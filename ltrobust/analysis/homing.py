@@ -55,6 +55,7 @@ def favourites(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, num_
       share: the same of all broken images, each to its own class's favourite.
       even: the share if all other classes were alike, 1 / (C - 1).
     """
+    # Images that are wrong when clean say nothing about where an attack sends images.
     broken = (clean == labels) & (attacked != labels)
     moved = metrics.confusion(attacked[broken], labels[broken], num_classes)
     taken, totals = moved.max(axis=1), moved.sum(axis=1)

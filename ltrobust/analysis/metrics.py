@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# The 97.5 % quantile of the normal distribution.
 Z = 1.959964
 _BOOTSTRAP_DRAWS = 2000
 
@@ -141,6 +142,7 @@ def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
     if len(classes) == 0:
         return Estimate(math.nan, math.nan, math.nan)
     correct, total = counts.correct[classes], counts.total[classes]
+    # In the error only. A class with all or no images right would otherwise have an error of 0.
     smoothed = (correct + 1) / (total + 2)
     error = math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(classes)
     value = float(np.mean(correct / total))
@@ -155,6 +157,7 @@ def lowest(counts: ClassCounts, number: int) -> Estimate:
     """
     present = np.asarray(counts.total) > 0
     correct, total = counts.correct[present], counts.total[present]
+    # A fixed seed: the same counts must have the same interval on every page.
     generator = np.random.RandomState(0)
     draws = generator.binomial(total, correct / total, size=(_BOOTSTRAP_DRAWS, len(total))) / total
     means = np.mean(np.sort(draws, axis=1)[:, :number], axis=1)
@@ -176,6 +179,7 @@ def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
     # Among equally rare classes the later index counts as rarer: the profiles descend, so that their ranks are indices.
     rarest_first = np.lexsort((-index, training_counts))
     rank = np.argsort(rarest_first[::-1])
+    # REAT's tail begins behind 2 floor(C/3), which leaves none of 3 classes.
     last_medium = min(2 * third, classes - 2)
     return {
         "head_third": index[rank < third],

@@ -82,6 +82,7 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
     found = []
     for group in groups.values():
         group.sort(key=lambda card: card["created"])
+        # Of several cards of one network the newest counts.
         networks = {name: network for card in group for name, network in card["networks"].items()}
         training = {phase: run for card in group for phase, run in card["training"].items()}
         named = {name: networks[name] for name in in_order(list(networks))}
@@ -103,6 +104,7 @@ def read_card(path: Path) -> dict[str, Any]:
     try:
         class_counts = np.array(card["data"]["class_counts"])
         for network in card["networks"].values():
+            # Percentages in the file are not read: a card that was edited by hand must not be quoted.
             network["columns"] = {name: _derived(column, class_counts) for name, column in network["columns"].items()}
             if (headline := card["protocol"]["headline"]) in network.get("confusion", {}):
                 network["thief"] = without_nan(metrics.thief(np.array(network["confusion"][headline])))
@@ -232,6 +234,7 @@ def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:
         sorted(candidates(argument), key=lambda candidate: candidate.passport["protocol"]["name"] != first)
         for argument in arguments
     ]
+    # Weightiest first, so the first evaluation that all of them have is the one to compare.
     for wanted in found[0]:
         alike = [next((c for c in others if not _differing(wanted, c)), None) for others in found]
         chosen = [candidate for candidate in alike if candidate is not None]

@@ -34,6 +34,8 @@ def t_interval(values: Sequence[float]) -> dict[str, Any]:
     mean, sd = float(found.mean()), float(found.std(ddof=1))
     error, freedom = sd / math.sqrt(len(found)), len(found) - 1
     half = float(stats.t.ppf(0.975, freedom)) * error
+    # Without spread there is no t statistic: p is 1 if all differences are 0, and 0 if they all are the same other
+    # number.
     p = float(2 * stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return {"values": found.tolist(), "mean": mean, "sd": sd, "low": mean - half, "high": mean + half, "p": p}
 

@@ -35,6 +35,8 @@ def resample(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
     generator = np.random.RandomState(0)
     drawn = []
     for label in np.unique(labels):
+        # Whole rows are drawn, so an image keeps its outcomes in all columns and differences between columns stay
+        # paired.
         patterns, counts = np.unique(right[labels == label], axis=0, return_counts=True)
         number = counts.sum()
         drawn.append(generator.multinomial(number, counts / number, size=DRAWS) @ patterns.astype(float) / number)

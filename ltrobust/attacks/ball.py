@@ -59,6 +59,7 @@ def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> N
             f"images lie in [{low}, {high}]; attacks need finite values in [{threat.lower}, {threat.upper}]. "
             + _within_bounds(low, high)
         )
+    # Only black images (0) are legitimately this dark.
     if 0 < high <= 1 / 255 and (threat.lower, threat.upper) == (0, 1):
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]: divided by 255 twice? Pixels in [0,1] are needed.")
 
@@ -113,6 +114,7 @@ def project(points: jax.Array, images: jax.Array, radius: jax.typing.ArrayLike, 
     else:
         delta = points - images
         length = norms(delta, "l2").reshape(-1, 1, 1, 1)
+        # The floor avoids 0 / 0 for a point that is the image itself.
         inside = images + delta * jnp.minimum(1.0, radius / jnp.maximum(length, 1e-12))
     return jnp.clip(inside, threat.lower, threat.upper)
 
@@ -154,6 +156,7 @@ def random_start(
     if start == "none":
         return images
     shape = images.shape[1:]
+    # One key per image: the draws of an image do not depend on the batch it is in.
     if start == "gauss":
         return images + 0.001 * jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     draw = {"uniform": _uniform_point, "uniform_raw": _uniform_point, "one_sided": _one_sided_point}[start]
@@ -175,6 +178,7 @@ def _uniform_point(key: jax.Array, shape: tuple[int, ...], norm: str) -> jax.Arr
         return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
     direction_key, length_key = jax.random.split(key)
     direction = jax.random.normal(direction_key, shape)
+    # The volume within distance r grows as r^d, so u^(1/d) is uniform in the ball. A plain u would favour its centre.
     length = jax.random.uniform(length_key) ** (1 / direction.size)
     return direction * length / jnp.sqrt(jnp.sum(direction**2))
 

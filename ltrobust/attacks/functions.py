@@ -309,6 +309,7 @@ def _run(
     search, settings = build(threat, num_classes, images.shape[1:])
     lanes = searches.run(
         search,
+        # In float32, as in an evaluation: losses and margins of bfloat16 logits would often tie.
         lambda points: logits_fn(points).astype(jnp.float32),
         images,
         labels,

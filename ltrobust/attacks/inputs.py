@@ -46,6 +46,7 @@ def count_classes(logits_fn: Callable[[jax.Array], jax.Array], image_shape: tupl
         )
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(f"logits_fn gives {logits.dtype}; return logits, not classes: attacks need their gradient.")
+    # The gradient too: a function without one is refused here, not after the first attack.
     _traced(jax.grad(lambda points: jnp.sum(logits_fn(points).astype(jnp.float32))), images)
     return logits.shape[1]
 

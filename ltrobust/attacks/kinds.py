@@ -65,6 +65,7 @@ class Apgd:
         """The search and its settings."""
         del image_shape
         loss = "difference" if self.loss == "targeted_dlr" and num_classes < 4 else self.loss
+        # torchattacks aims at all other classes; its protocols ask for more targets than there are.
         runs = min(self.targets, num_classes - 1) if self.targets else 1
         radius = radius_of(self, threat)
         return apgd.APGD, apgd.settings(loss=loss, radius=radius, num_classes=num_classes, steps=self.steps, runs=runs)
@@ -115,6 +116,7 @@ class CwL2:
 
     name: str
     steps: int = 100
+    # Any distance is allowed when the point is judged; the pixel bounds still hold.
     radius: float = math.inf
     after: tuple[str, ...] = ()
 

@@ -45,6 +45,7 @@ def dlr(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Shifting or scaling all logits does not change it.
     """
+    # The constant is the published one; it matters only where three logits are equal.
     ordered = jax.lax.top_k(logits, 3)[0]
     return -true_margin(logits, labels) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 

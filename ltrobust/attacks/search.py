@@ -100,6 +100,7 @@ def begin(search: Search, problem: Problem, settings: Any, threat: Threat, occup
 
 def running(lanes: Lanes, rest_on_claims: jax.Array | bool = True) -> jax.Array:
     """Which lanes want another evaluation, bool [B]."""
+    # A lane that claims success rests: the exact network checks the claim before more is spent on the image.
     return lanes.occupied & ~lanes.state.finished & ~(lanes.state.claimed & rest_on_claims)
 
 
@@ -123,6 +124,7 @@ def work(
     def wanted(carry: tuple[jax.Array, Lanes]) -> jax.Array:
         done, lanes = carry
         active = running(lanes, rest_on_claims)
+        # A resting lane costs as much as a running one, so the caller may ask to stop early and refill the free lanes.
         resting = jnp.sum(lanes.occupied & ~active)
         return (done < evaluations) & jnp.any(active) & (resting < enough)
 
@@ -131,6 +133,8 @@ def work(
         active = running(lanes, rest_on_claims)
         answer, undefined = _ask(search, logits_fn, lanes, settings)
         state = advance(lanes.problem, lanes.state, settings, threat, answer)
+        # Every lane is computed in every pass. One that rests keeps its state, so an image's path does not depend on
+        # its neighbours.
         state = jax.tree.map(lambda new, old: _choose(active, new, old), state, lanes.state)
         state = _restart(search, lanes.problem, state, settings, threat)
         return done + 1, lanes._replace(
@@ -190,6 +194,8 @@ def draws(seed: int, name: str) -> jax.Array:
 
     Attacks whose names differ only behind an `@` start alike.
     """
+    # A checksum, because Python's `hash` of a string differs between processes. The part behind `@` is left out, so
+    # that attacks that differ in one setting can be compared from the same starts.
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.partition("@")[0].encode()))
 
 
@@ -216,7 +222,10 @@ def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tu
         values = objective(lanes.problem, lanes.state, settings, logits)
         return jnp.sum(values), (logits, values)
 
+    # Of the sum over lanes: each lane gets the gradient of its own value, because the network treats images separately.
     gradient, (logits, values) = jax.grad(total, has_aux=True)(points)
+    # A NaN would end the attack on this image, and the network would look more robust than it is. The finite components
+    # still point somewhere; the verdict records that there was a gradient that is not finite.
     finite = jnp.isfinite(gradient)
     undefined = ~jnp.all(finite, axis=(1, 2, 3))
     return Answer(logits, values, jnp.where(finite, gradient, 0.0)), undefined
@@ -232,12 +241,14 @@ def _restart(search: Search, problem: Problem, state: Any, settings: Any, threat
         fresh = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, state)
         return jax.tree.map(lambda new, old: _choose(state.ended, new, old), fresh, state)
 
+    # One condition for the whole batch. Under `vmap` a condition per lane would make the draws in every pass.
     return jax.lax.cond(jnp.any(state.ended), begun, lambda state: state, state)
 
 
 def _choose(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
     """`new` where `chosen` [B], else `old`, for a leaf with leading axis B."""
     if jnp.issubdtype(new.dtype, jax.dtypes.prng_key):
+        # `jnp.where` does not take typed keys.
         return jax.random.wrap_key_data(
             _choose(chosen, jax.random.key_data(new), jax.random.key_data(old)), impl=jax.random.key_impl(new)
         )

@@ -133,6 +133,7 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -
 
 def _augment_one(image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool) -> jax.Array:
     """One uint8 image [H, W, C] under one key."""
+    # Split in the same way for every policy, so that crops and flips do not change with the policy.
     policy_key, base_key = jax.random.split(key)
     height, width, _ = image.shape
     if policy == "randaugment":

@@ -95,6 +95,7 @@ def order(
         epochs, offsets = np.divmod(step[:, None] * size + np.arange(size), examples)
     rows = np.empty((steps, size), np.int32)
     for epoch in np.unique(epochs):
+        # Addressed by the epoch: a resumed run, or a run that is cut into other chunks of steps, sees the same batches.
         permutation = np.asarray(jax.random.permutation(jax.random.fold_in(key, int(epoch)), examples))
         here = epochs == epoch
         rows[here] = examples_of(int(epoch))[permutation[offsets[here]]]
@@ -112,5 +113,6 @@ def chunks(rows: np.ndarray, batch_size: int) -> Iterator[Chunk]:
     """Full-size batches over `rows` in order; the last is padded by repeating its first row, and masked by `valid`."""
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
+        # A real image rather than zeros: it cannot cause NaN, and one compiled program serves every batch.
         padded = np.concatenate([part, np.full(batch_size - len(part), part[0], part.dtype)])
         yield Chunk(padded, len(part))

@@ -163,6 +163,7 @@ def write(path: pathlib.Path, entry: Entry) -> str:
         try:
             with os.fdopen(handle, "wb") as file:
                 np.savez(file, images=entry.images, labels=entry.labels, metadata=np.array(json.dumps(metadata)))
+            # Atomic: another process sees the old file or the whole new one.
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)

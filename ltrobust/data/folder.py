@@ -177,6 +177,7 @@ def _cached_or_decoded(
     """The images that can be read, and where they come from. A copy without some of the files is kept if asked for."""
     files = [file for images in found.images.values() for file in images]
     form = f"{image_size}x{image_size}x{channels}"
+    # Everything that changes pixels is part of it: the files, the size and channels, and the version of the decoder.
     fingerprint = cache.fingerprint_files(
         files, root=found.folder, form=f"{form}, decoder {pixels.VERSION}", check=cache_check
     )
@@ -186,6 +187,8 @@ def _cached_or_decoded(
         if (entry := cache.read(path, fingerprint)) is not None:
             return entry, f"decoded copy {path}"
     entry, lasting = _decode(found, image_size, channels, f"folder {split}", fingerprint)
+    # An incomplete copy is kept only if the user asked to skip files, and only if they would be unreadable again: a
+    # network disk that was away for a moment must not shrink the data set for good.
     complete = UNREADABLE not in entry.findings
     if path is None or not (complete or (keep_incomplete and lasting)):
         return entry, cache.NO_COPY

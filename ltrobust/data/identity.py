@@ -97,6 +97,7 @@ def identify(
         return Identity(fingerprint, "the user's own images", ())
     if partial := _completeness(key, official_labels, num_classes):
         return Identity(fingerprint, "not the complete official data", (partial,))
+    # The strongest claim that holds comes first.
     if PIXELS.get(key) == fingerprint:
         return Identity(fingerprint, OFFICIAL, ())
     if published:

@@ -108,6 +108,8 @@ def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", 
     """
     labels = np.asarray(labels)
     counts = class_counts(count_classes(labels), imbalance_ratio=imbalance_ratio, profile=profile)
+    # One generator for all classes, in ascending order, and `shuffle` in place: any other order of draws, or NumPy's
+    # newer generators, would choose other images than the published splits.
     generator = np.random.RandomState(seed)
     kept = []
     for label, count in enumerate(counts):
@@ -169,6 +171,8 @@ def carve_validation(labels: np.ndarray, *, fraction: float = 0.05, floor: int =
         held_out = min(wanted, math.floor(round(cap * count, 9)))
         positions = np.flatnonzero(labels == label)
         train.append(positions[: count - held_out])
+        # The end of the list, which `choose` has shuffled: random without further draws, and the same for every method
+        # and seed of training.
         validation.append(positions[count - held_out :])
     return Carve(np.concatenate(train), np.concatenate(validation))
 
@@ -232,6 +236,8 @@ def balanced_subset(labels: np.ndarray, *, count: int, seed: int, up_sample: boo
     for label, available in enumerate(counts):
         positions = np.flatnonzero(labels == label).astype(np.int64)
         whole, rest = divmod(count, int(available))
+        # The permutation is drawn even where `rest` is 0: whether a class needs it must not change the draws of the
+        # next.
         drawn = generator.permutation(positions)[:rest]
         chosen.append(np.concatenate([np.tile(positions, whole), drawn]))
     return np.concatenate(chosen)

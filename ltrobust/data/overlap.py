@@ -63,6 +63,7 @@ def _find(first: _Part, second: _Part) -> Pairs:
     known: dict[bytes, int] = {}
     for position, key in enumerate(first.digests):
         known.setdefault(key, position)
+    # Exact copies first. They are cheap to find, and the rest is compared by hash and then by pixels.
     partners = np.array([known.get(key, -1) for key in second.digests], np.int64)
     exact = partners >= 0
     rest = np.flatnonzero(~exact)
@@ -165,6 +166,7 @@ def _cosines(size: int) -> np.ndarray:
 def _nearest(first: _Part, second: _Part, rest: np.ndarray) -> np.ndarray:
     """The near-duplicate in `first` of each image of `second` at the positions `rest`, int64 [len(rest)]; -1: none."""
     best = np.full(len(rest), -1)
+    # The hash of an image that is almost one colour is noise.
     candidates = np.flatnonzero(first.contrast >= CONTRAST)
     rows = np.flatnonzero(second.contrast[rest] >= CONTRAST)
     codes = first.codes[candidates]

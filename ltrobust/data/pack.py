@@ -91,6 +91,7 @@ def write(
         )
         pack_manifest.write(partial, manifest)  # last: a folder without it is no pack
         for split in sources.SPLITS:
+            # A pack that cannot be read back never gets its name.
             read(partial, split, name=name)
         _check_free(target)
         partial.rename(target)

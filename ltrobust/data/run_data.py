@@ -156,6 +156,7 @@ def make_run_data(
       ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; a
         validation part that is asked for and empty; the source is a test split, or a pack without some of the images.
     """
+    # The only way into training and validation data: selection can never see the test set.
     if source.split != "train":
         raise ValueError(f"training data come from the split 'train', not {source.split!r}.")
     labels = source.official_labels
@@ -187,6 +188,7 @@ def make_run_data(
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
+            # Positions in a list do not say which images they were: a folder's files may change under the same names.
             "pixels": identity.digest([training.images, held_out.images], [training.labels, held_out.labels]),
             # The whole split, whose order is only the user's.
             **({"images": source.fingerprint} if source.name == "folder" else {}),

@@ -204,6 +204,7 @@ def _open(
 def _check_labels(found: Split, where: str) -> None:
     """Labels in range, and for CIFAR the official sequence."""
     longtail.count_classes(found.official_labels, found.num_classes)
+    # A copy in another order would give other long-tailed subsets under the same seed.
     expected = identity.LABELS.get((found.name, found.split))
     actual = longtail.fingerprint(found.official_labels)
     if expected is not None and actual != expected:

@@ -17,6 +17,7 @@ from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.runtime import processes
 from ltrobust.threat import Threat
 
+# Rows per device come in multiples of this on the CPU, where the batch size chooses the kernel (`padding`).
 _CPU_STEP = 8
 _DISPATCH_SECONDS = 2.0
 
@@ -155,6 +156,7 @@ class Driver:
         while len(left):
             try:
                 for verdicts in self._drive(subject, attack, left, logits):
+                    # After a lack of memory only the images without a verdict are attacked again.
                     left = np.setdiff1d(left, verdicts.rows, assume_unique=True)
                     yield verdicts
             except jax.errors.JaxRuntimeError as error:
@@ -174,6 +176,7 @@ class Driver:
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
         """The same at one batch size."""
+        # Without its start, a search equals that of every other start: all PGD attacks share one compiled program.
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=None))
         root = draws(self.seed, attack.name)
@@ -182,6 +185,7 @@ class Driver:
         width = self._even(-(-len(rows) // -(-len(rows) // self.batch_size)))
         owners, refuted = np.full(width, -1), np.zeros(width, int)
         lanes: Any = None
+        # Few at first, because the first call also compiles; then what fits into two seconds.
         limit = 32
         while len(rows) or np.any(owners >= 0):
             free = np.flatnonzero(owners < 0)[: len(rows)]
@@ -219,11 +223,13 @@ class Driver:
     ) -> tuple[Lanes, int]:
         """One compiled stretch of about two seconds; while `more` images wait it ends once an eighth of lanes rests."""
         occupied = int(np.sum(owners >= 0))
+        # Refilling costs two transfers and a judgement; one per free lane would cost more than the idle lanes.
         enough = max(1, occupied // 8) if more else occupied
         before, began = processes.fetch(lanes.evaluations), time.monotonic()
         lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough))
         done = int(np.max(processes.fetch(lanes.evaluations) - before))
         seconds = time.monotonic() - began
+        # All processes must make the same number of passes, so process 0's clock decides.
         limit = int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
         return lanes, processes.share(limit) if processes.spans(lanes.evaluations) else limit
 

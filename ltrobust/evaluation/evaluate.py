@@ -119,12 +119,14 @@ def make_evaluator(
         driver.pad_as_needed(subject)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
+        # Also when the store has the clean predictions: they show whether the network is the one the store belongs to.
         clean = driver.clean(subject, bar.advance)
         _warn_of_probabilities(clean.logits)
         with contextlib.ExitStack() as closing:
             closing.callback(bar.close)
             opened = None
             probed = probe.take(driver, subject, clean.logits) if store is not None else {}
+            # The store is opened by process 0 alone; if it is refused there, all processes must end.
             with processes.all_or_none():
                 if store is not None and processes.first():
                     passport = describe(protocol, threat, seed, subject, num_classes, probed)
@@ -177,6 +179,7 @@ def describe(
             "ids_sha256": longtail.fingerprint(subject.ids),
         },
         "sanity": panel.VERSION if protocol.sanity else None,
+        # Verdicts of other versions of the attacks, or of other settings of JAX, are never mixed with these.
         "attacks": attacks.VERSION,
         "ambient": ambient.describe(),
         "network": dict(network),

@@ -89,6 +89,7 @@ class Evaluation:
         robust = self.clean
         for name in {before for member in members for before in (*attacks[member].after, member)}:
             rounded = self.records[name]["rounded"]
+            # Below 0: the attack did not see the image, because it was broken before.
             robust = robust & ((rounded < 0) | (rounded == self.labels))
         return robust
 

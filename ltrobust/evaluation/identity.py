@@ -61,6 +61,7 @@ def other_answers(
       margins: [N], now.
       predictions: [N], now.
     """
+    # A prediction outside of the classes can only come from another network.
     rows, valid = np.arange(len(logits)), (known >= 0) & (known < logits.shape[1])
     # Of two logits. A mask's rounding would excuse everything.
     allowed = 2 * np.max(tolerances(logits), axis=1, where=np.abs(logits) < _MASK, initial=0.0)
@@ -68,6 +69,7 @@ def other_answers(
         apart = np.abs(logits[rows, predictions] - logits[rows, np.where(valid, known, 0)])
         moved = np.abs(known_margins - margins) > allowed + _ROUNDING * np.abs(margins)
     moved &= np.isfinite(known_margins) & np.isfinite(margins)
+    # Two classes whose logits are closer than rounding may change places between machines.
     return ~valid | ((known != predictions) & (apart > allowed)) | moved
 
 

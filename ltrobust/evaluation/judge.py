@@ -50,12 +50,15 @@ def judge(
     Raises:
       ValueError (while traced): the network gives another number of classes.
     """
+    # Rounding may move a pixel out of the ball, which would make the 8-bit image a stronger attack than allowed.
     rounded = ball.project(jnp.round(255 * points) / 255, images, radius, threat)
 
     def exact(points: jax.Array) -> jax.Array:
+        # GPUs and TPUs may multiply float32 in fewer bits, which changes predictions near a boundary.
         with jax.default_matmul_precision("highest"):
             return exact_apply(variables, points).astype(jnp.float32)
 
+    # One after the other, so that the peak memory is that of one batch.
     logits, rounded_logits = jax.lax.map(exact, jnp.stack([points, rounded]))
     if logits.ndim != 2 or logits.shape[1] != num_classes:
         raise ValueError(f"the network gives logits {list(logits.shape)}, but the data have {num_classes} classes.")
@@ -85,6 +88,7 @@ def check(judgement: Judgement, which: np.ndarray) -> None:
     """
     check_logits(np.asarray(judgement.logits)[which])
     violations = np.asarray(judgement.violations)[which]
+    # Not `violations > TOLERANCE`, which would let NaN pass.
     if not np.all(violations <= TOLERANCE):
         raise FloatingPointError(
             f"an attack left its ball or the pixel bounds by {violations.max()} (allowed: {TOLERANCE}); "

@@ -30,6 +30,7 @@ def take(driver: Driver, subject: Subject, logits: np.ndarray) -> dict[str, Any]
       `gradient_norms` [n], Euclidean.
     """
     number = min(IMAGES, len(subject.labels))
+    # A fixed seed: every start must ask the network the same questions.
     generator = np.random.RandomState(0)
     weights = generator.randn(logits.shape[1]).astype(np.float32)
     directions = generator.randn(_DIRECTIONS, *subject.images.shape[1:]).astype(np.float32)

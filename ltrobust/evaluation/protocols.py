@@ -43,6 +43,7 @@ class Protocol:
 
 def _sequence(prefix: str, *attacks: Attack) -> tuple[Attack, ...]:
     """Attacks under `prefix`, each on the survivors of those before it."""
+    # The prefix makes the names, and with them the draws, differ from those of AutoAttack's attacks.
     named = [dataclasses.replace(attack, name=prefix + attack.name) for attack in attacks]
     return tuple(
         dataclasses.replace(attack, after=tuple(before.name for before in named[:position]))
@@ -91,6 +92,9 @@ _ROBAL = 0.031 * 255  # 7.905/255, not 8/255
 _ROBAL_STEP = 0.0078 / 0.031
 _ROBAL_TWO = _sequence("aa2_031/", Apgd("apgd-ce", "ce"), Apgd("apgd-t", "targeted_dlr", targets=MOST_TARGETS))
 
+# A protocol whose numbers have been quoted is never changed; a change gets a new name.
+# `tests/evaluation/protocols.json` keeps every setting. The name of an attack addresses its draws, so it must not
+# change either, and no two attacks share one.
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -47,6 +47,7 @@ class Session:
         self.predictions: dict[str, np.ndarray] = {"clean": np.asarray(clean.predictions, np.int64)}
         self.records: dict[str, dict[str, np.ndarray]] = {}
         self._keep_clean()
+        # Only process 0 reads the store, and all processes must attack the same images.
         self.predictions["clean"] = processes.share(self.predictions["clean"])
 
     @property
@@ -56,6 +57,8 @@ class Session:
 
     def run(self, attack: Attack) -> None:
         """Attacks every image that the attack has to see, and fills its column."""
+        # The last attack before this one has seen the survivors of all others, so its column has everything broken so
+        # far.
         column = self.predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == self.subject.labels)
         record = self.attack(attack, rows)
@@ -93,6 +96,7 @@ class Session:
                 waiting.append(row)
                 continue
             for field in FIELDS:
+                # JSON has null for NaN.
                 if kept.get(field) is not None:
                     record[field][row] = kept[field]
         return np.array(waiting, int)
@@ -132,6 +136,8 @@ class Session:
                 for row in missing
             ],
         )
+        # The stored prediction wins over today's. On an image at a boundary another machine may round differently, and
+        # a resumed evaluation must attack the same images as the one that began it.
         for row, image in enumerate(ids):
             predictions[row] = self._store.verdicts["clean"][image]["prediction"]
 

@@ -43,6 +43,7 @@ class Store:
         """
         self.folder = Path(folder)
         self.notes: list[str] = []
+        # As JSON reads it back (tuples become lists, NaN becomes null), so that it can be compared with the file.
         here = json.loads(json.dumps(without_nan({"format": FORMAT, **passport})))
         _claim(self.folder, here)
         self._closing = contextlib.ExitStack()
@@ -62,6 +63,7 @@ class Store:
             self.verdicts.setdefault(attack, {})[int(record["image"])] = record
             lines.append(encode(record))
         if self._images is not None:
+            # Images are on disk before the lines that name their offsets.
             self._images.flush()
         self._lines.write(b"".join(lines))
         self._lines.flush()
@@ -158,6 +160,7 @@ def final(
     labels = np.array([clean[identity]["label"] for identity in ids], np.int64)
     predictions = np.array([clean[identity]["prediction"] for identity in ids], np.int64)
     for name in names:
+        # Only images that nothing before has broken: an attack of a sequence has no verdict on the others.
         for place in np.flatnonzero(predictions == labels):
             record = verdicts.get(name, {}).get(int(ids[place]))
             if record is None:
@@ -198,6 +201,7 @@ def parse(content: bytes) -> tuple[dict[str, dict[int, dict[str, Any]]], int]:
         if not line:
             continue
         try:
+            # The first record of an image counts, so that a number that was reported never changes.
             record = _record(line)
             verdicts.setdefault(record["attack"], {}).setdefault(int(record["image"]), record)
         except (ValueError, KeyError, TypeError):
@@ -209,6 +213,7 @@ def _record(line: bytes) -> dict[str, Any]:
     """What `encode` was given; a ValueError for a line that is not whole."""
     content, _, end = line.rpartition(b',"crc":')
     content += b"}"
+    # A flipped digit is still valid JSON; without the checksum it would be a wrong number.
     if end != b'"%08x"}' % zlib.crc32(content):
         raise ValueError("checksum differs")
     return json.loads(content)

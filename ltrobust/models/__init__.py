@@ -182,6 +182,7 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
     """All variables of a module; compiled once per module, since most of its time is compilation."""
+    # Shapes are enough: `lazy_init` computes no forward pass.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return module.lazy_init(key, images, **external.mode(module, train=False))
 
@@ -211,6 +212,7 @@ def forward(
         ValueError: unknown mode; images not of rank 4, not floating point, or of another shape than the network was
             initialised for.
     """
+    # Mode `batch_frozen` computes new running statistics as `train` does, and drops them.
     logits, updates = _apply(module, params, batch_stats, images, bn, [] if bn == "eval" else ["batch_stats"])
     return logits, updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 

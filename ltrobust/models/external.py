@@ -198,6 +198,7 @@ def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, sync
         )
     if stateful and synchronised:
         _check_axis(module, name)
+    # The pass is traced outside of the training step, where the axis of the devices has no name.
     module = _without_axis(module)
     for train in (False, True):
         _check_logits(name, _outputs(module, variables, images, train=train), outputs)

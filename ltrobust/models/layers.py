@@ -102,6 +102,8 @@ class Layers:
 
     def conv(self, features: int, *, name: str, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv:
         """Convolution without bias, padded by size // 2: [B,H,W,c] -> [B,ceil(H/s),ceil(W/s),features]."""
+        # DeepMind's networks pad their strided convolutions like "SAME". With symmetric padding the same weights would
+        # compute another function.
         near = 0 if self.far_padding and stride > 1 else size // 2
         return nn.Conv(
             features,
@@ -152,6 +154,7 @@ class Layers:
 def _cosine(features: jax.Array, outputs: int, floor: float) -> jax.Array:
     """Cosines [B,outputs] in [-1,1] between features and class weights; zero features have cosine 0."""
     layer = nn.Dense(outputs, use_bias=False, dtype=jnp.float32, kernel_init=uniform_fan_in, name="cosine")
+    # The floor stands inside the root, whose gradient at 0 is infinite.
     length = jnp.sqrt(jnp.maximum(jnp.sum(features**2, axis=-1, keepdims=True), 1e-24))
     products = layer(features / length)
     kernel = layer.variables["params"]["kernel"]

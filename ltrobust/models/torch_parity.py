@@ -68,6 +68,7 @@ def check(
         ValueError: a difference above 0.001; it names what usually causes one. Or PyTorch is missing.
     """
     torch = optional("torch")
+    # Noise, so that no data set is needed. It covers all of [0,1], where a wrong normalisation shows.
     images = np.random.RandomState(0).uniform(size=(4, *image_shape)).astype(np.float32)
     was_training = network.training
     with torch.no_grad():

@@ -41,6 +41,7 @@ def _layout(value: Any, depth: int = 1) -> str:
     """JSON with a line for each part, except that what holds only numbers and words stays on one line."""
     if not isinstance(value, Mapping | list):
         return json.dumps(value)
+    # Rows of numbers stay on one line: a card with confusion matrices is a fifth smaller, and a person can read it.
     items = value.values() if isinstance(value, Mapping) else value
     if not any(isinstance(item, Mapping | list) and item for item in items):
         return json.dumps(value, sort_keys=True)
@@ -74,6 +75,7 @@ def write_text(path: Path, text: str, *, new: bool = False) -> None:
         else:
             partial.replace(path)
     finally:
+        # An error leaves the partial file behind, and so does a hard link to it.
         partial.unlink(missing_ok=True)
 
 
@@ -124,6 +126,7 @@ def hold(folder: Path) -> Iterator[None]:
                 f"{folder / 'lock'} is not a lock of ltrobust, so it is not written to; move it away, or give another "
                 "folder."
             )
+        # Only now: whatever another program keeps under this name is left as it is.
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()

@@ -32,6 +32,7 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
+        # Python allows handlers in the main thread only; elsewhere the caller's own apply.
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
@@ -52,6 +53,7 @@ class Preemption:
         """The signal handler."""
         del frame
         again, self.requested = self.requested is not None, signal.Signals(number).name
+        # A second Ctrl-C means that the user does not want to wait for the checkpoint.
         if number == signal.SIGINT and again:
             raise KeyboardInterrupt
         if not self._waiting:

@@ -123,6 +123,7 @@ def gather(value: Any) -> list[Any]:
     if not several():
         return [value]
     content = np.frombuffer(pickle.dumps(value), np.uint8)
+    # JAX gathers arrays of one shape, so the messages are padded.
     sizes = multihost_utils.process_allgather(np.int32(len(content)))
     padded = np.zeros(max(_SHORTEST, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
     padded[: len(content)] = content
@@ -143,6 +144,7 @@ def all_or_none() -> Iterator[None]:
     failure: Exception | None = None
     try:
         yield
+    # Mistakes of a user or a disk. Any other error is a bug and ends this process with its traceback.
     except (ValueError, OSError, FloatingPointError) as error:
         failure = error
     messages = gather(None if failure is None else str(failure))

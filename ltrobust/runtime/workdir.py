@@ -138,6 +138,7 @@ def checkpoint_dir(workdir: Path, given: str) -> str:
     there = read_json(file) if file.exists() else {}
     checkpoint = there.get("checkpoint", {}) if there.keys() >= _KEYS else {}  # else another program's file
     recorded = checkpoint.get("dir", "")
+    # A folder of another name is a change that the user means.
     same = os.path.basename(os.path.normpath(recorded)) == os.path.basename(os.path.normpath(given))
     return recorded if same and os.path.isabs(recorded) and os.path.isdir(recorded) else os.path.abspath(given)
 
@@ -179,6 +180,7 @@ def check_values(config: ConfigDict) -> None:
         if ".options." in key:
             continue  # the optimiser's own
         number = isinstance(value, int | float) and not isinstance(value, bool)
+        # These values pass the type check of their key and fail deep inside JAX, where no message names the key.
         if value is None:
             raise ValueError(f"{key} is None; give it a value, or leave it out for the configuration's own.")
         if number and not (math.isfinite(value) and (isinstance(value, float) or abs(value) < 1 << 31)):

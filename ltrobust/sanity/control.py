@@ -66,6 +66,7 @@ def exactly_robust(fixture: Fixture, radius: float) -> np.ndarray:
     for rival in range(len(weights)):
         toward = weights[rival] - weights[labels]
         worst = np.clip(flat + radius / 255 * np.sign(toward), 0, 1)
+        # In float64, because the float32 attack is compared with it.
         gap = -np.sum((flat - 0.5) * toward, axis=1)
         robust &= (gap > np.sum(toward * (worst - flat), axis=1)) | (rival == labels)
     return robust

@@ -63,6 +63,7 @@ def _gradient_program(runs: Runs) -> Callable:
     def program(variables, images, labels, ids, radius):
         keys = jax.vmap(lambda identity: jax.random.fold_in(root, identity))(ids)
         points = ball.random_start(images, keys, radius, start="uniform", threat=driver.threat)
+        # One forward pass, then one backward pass per loss.
         logits, pull = jax.vjp(lambda points: driver.apply(variables, points), points)
         slopes = [jax.grad(lambda z, f=loss: jnp.sum(f(z, labels)))(logits) for loss in losses]
         gradients = jax.lax.map(lambda slope: pull(slope)[0], jnp.stack(slopes))
@@ -125,6 +126,7 @@ def randomised(runs: Runs, logits_of: Callable[[Runs, np.ndarray], np.ndarray] =
     """P20: forwards of the same batch, predictions and directions of the logits compared image by image."""
     rows = runs.sample(FORWARD_IMAGES)
     logits = np.array([logits_of(runs, rows) for _ in range(FORWARDS)])
+    # A masked class has logit -inf, and infinity minus infinity would hide every other difference.
     bounded = _without_infinities(logits)
     unit = bounded / (np.linalg.norm(bounded, axis=-1, keepdims=True) + 1e-10)
     distance = np.max([np.linalg.norm(unit - other, axis=-1).max(axis=0) for other in unit], axis=0)
@@ -147,7 +149,9 @@ def batches(runs: Runs) -> Item:
         with jax.default_matmul_precision("highest"):
             return runs.session.driver.exact_apply(variables, images).astype(jnp.float32)
 
+    # Outside of the driver, which would pad a single image to a batch.
     alone = np.concatenate([exact(subject.variables, subject.gather(rows[[k]])) for k in range(len(rows))])
+    # Another order than that of the evaluation: neighbours and positions both change.
     order = np.random.RandomState(1).permutation(len(rows))
     shuffled = np.empty_like(reference)
     shuffled[order] = exact_logits(runs, rows[order])

@@ -137,6 +137,7 @@ class Item:
 def verdict(items: Iterable[Item]) -> str:
     """`trustworthy`, `trustworthy, with warnings`, or `not trustworthy`: a required item failed."""
     items = tuple(items)
+    # Items that are not required only warn: their failure is shown, and the number stands.
     if any(item.required and item.status == "fail" for item in items):
         return "not trustworthy"
     if any(item.status in ("warn", "fail") for item in items):
@@ -159,6 +160,7 @@ def worst(statuses: Iterable[str]) -> str:
 
 def grade(number: float, total: int, limit: Limit, num_classes: int) -> str:
     """`pass`, `warn` or `fail` for `number` of `total` images."""
+    # The larger of both: in a class of few test images one image is more than the percentage allows.
     if number <= max(limit.passes_images, limit.passes * total / 100) + _EXACT:
         return "pass"
     if limit.warns is None:

@@ -81,6 +81,7 @@ class Runs:
 
     def sample(self, size: int) -> np.ndarray:
         """At most `size` positions, as equally many of each class as there are, always the same ones; ascending."""
+        # A fixed seed: a repeated panel looks at the same images.
         shuffled = np.random.RandomState(0).permutation(len(self.labels))
         rank = np.zeros(len(shuffled), int)
         for members in (shuffled[self.labels[shuffled] == number] for number in range(self.num_classes)):
@@ -89,6 +90,8 @@ class Runs:
 
     def _run(self, attack: Attack, rows: np.ndarray, of: int) -> np.ndarray:
         """Whether each image at `rows`, of so many, is right under an attack of the panel's own; False elsewhere."""
+        # The panel's attacks are ordinary ones in the same store. The prefix keeps their draws and lines apart from the
+        # protocol's.
         named = dataclasses.replace(attack, name=f"panel/{attack.name}", after=())
         record = self.session.attack(named, rows, of)
         right = np.zeros(len(self.labels), bool)
@@ -147,6 +150,7 @@ def _longer(runs: Runs) -> Item:
 def _restarts(runs: Runs, pgd20: np.ndarray) -> Item:
     """P09: PGD-20 from further random starts; an image counts as broken if any of them breaks it."""
     every = pgd20
+    # Start 1 is PGD-20 itself. Another name is another random start, because draws are addressed by name.
     for number in range(2, STARTS + 1):
         every = every & runs.right(dataclasses.replace(protocols.PGD20, name=f"pgd20-start{number}"))
     return _difference(runs, "P09", pgd20, every, f"{_percent(pgd20)} above {_percent(every)}")
@@ -161,6 +165,7 @@ def _curve(runs: Runs) -> list[Item]:
         attack = _margin100(f"{radius}", radius * unit)
         counts.append(runs.per_class(runs.right(attack, rows)))
     table, totals = np.array(counts), runs.per_class(rows)
+    # From the lowest accuracy at any smaller radius, so that several small rises add up.
     rises = np.max(table - np.minimum.accumulate(table, axis=0), axis=0)
     whole = table.sum(axis=1)
     rise = float(np.max(whole - np.minimum.accumulate(whole)))
@@ -217,6 +222,7 @@ def _square(runs: Runs) -> Item:
         if not isinstance(attack, protocols.Square) and protocols.radius_of(attack, threat) == radius
     ]
     found = runs.session.records[searches[-1].name]["prediction"]
+    # Images that an attack with gradients broke first are not attacked by Square, and have -1.
     broken = (found >= 0) & (found != runs.labels) & np.all([runs.clean, *others], axis=0)
     return measured("P12", runs.per_class(broken), runs.per_class(runs.labels >= 0))
 
@@ -227,6 +233,7 @@ def _scales(runs: Runs, pgd20: np.ndarray) -> Item:
     attacks: dict[str, Attack] = {
         f"{scale:g}": dataclasses.replace(protocols.PGD20, name=f"pgd20-scale{scale:g}", scale=scale)
         for scale in SCALES
+        # Scale 10 is LSA-20, which the protocol may have run.
         if scale != 10.0
     }
     attacks["10"] = _LSA20

@@ -92,6 +92,7 @@ def _count(equation: Any, hits: list[bool], makers: dict[Any, Any], found: Trace
     if "callback" in name or name in _RANDOM:
         found.forbidden["callback" if "callback" in name else "random draw"] += 1
         return everywhere
+    # JAX names the operations of a backward pass `transpose(...)`.
     if reached and "transpose(" in str(equation.source_info.name_stack):
         found.forbidden["gradient inside the forward pass"] += 1
         return everywhere
@@ -101,6 +102,7 @@ def _count(equation: Any, hits: list[bool], makers: dict[Any, Any], found: Trace
         return everywhere
     hiding = _hiding(equation, hits)
     if reached and hiding:
+        # logsumexp subtracts its maximum behind a stopped gradient, which changes no derivative.
         shift = name == "stop_gradient" and _is_maximum(equation.invars[0], makers)
         if shift:
             found.explained["shift by the maximum"] += 1
@@ -108,6 +110,7 @@ def _count(equation: Any, hits: list[bool], makers: dict[Any, Any], found: Trace
             found.hiding[hiding] += 1
     for inner, inner_hits in _inside(equation, hits):
         outputs = _walk(inner, inner_hits, found)
+        # Only calls pass on which outputs depend on the images. For loops and branches all of them count as reached.
         if name in ("jit", "pjit") and len(outputs) == len(everywhere):
             everywhere = outputs
     return everywhere
@@ -136,6 +139,7 @@ def _sound(equation: Any) -> str | None:
         where = getattr(body, "debug_info", None)
         function = str(getattr(where, "func_name", "")).split(".")[-1]
         file = str(getattr(where, "func_filename", "") or "")
+        # By name and file, so that a user's own function called `relu` is not taken for JAX's.
         return function if function in _SOUND and pathlib.Path(file).is_relative_to(_OF_JAX) else None
     return None
 
@@ -161,6 +165,7 @@ def _inputs(name: str, number: int, hits: list[bool]) -> list[bool]:
     """Which inputs of an inner jaxpr the images reach; all of them where its inputs go round in a loop."""
     if name == "cond" and len(hits) == number + 1:
         return hits[1:]
+    # In a loop, what the images reach in one iteration may enter any input of the next.
     if name not in ("scan", "while") and len(hits) == number:
         return hits
     return [any(hits)] * number

@@ -39,6 +39,7 @@ def sharding(mesh: Mesh, spec: PartitionSpec = REPLICATED) -> NamedSharding:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A copy of every array on every device. Always fresh buffers, so that the result may be donated."""
+    # `device_put` may return the array that it was given, which must not be donated.
     copies = jax.tree.map(
         lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf.copy(), tree
     )
@@ -68,6 +69,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:
     Raises:
       ValueError: names the config key, the size and the number of devices.
     """
+    # Unequal shares would weigh examples differently in the mean over devices.
     if batch_size % mesh.size:
         raise ValueError(
             f"{key} is {batch_size}, which does not divide over {mesh.size} devices; use a multiple of {mesh.size}."

@@ -92,9 +92,11 @@ def run_phase(
         state, selection = placement.first_state(phase, run_data, mesh, initial)
     if checkpoints is not None and checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
+    # A phase that is finished is never trained again, whatever else has changed since.
     if int(state.step) == phase.total_steps:
         return state, selection
     stretch = compile_stretch(phase.settings, mesh)
+    # One step first, because that call also compiles; the following chunks are sized to last about two seconds.
     longest, saved = 1, time.monotonic()
     epoch_began = saved
     with (
@@ -108,21 +110,27 @@ def run_phase(
         ) as progress,
     ):
         while (done := int(state.step)) < phase.total_steps:
+            # A chunk never crosses the end of an epoch: validation and records belong to the state at that step.
             epoch, count, ends_epoch = phase.stretch(done, min(longest, capacity))
+            # The order of any chunk follows from its first step alone, so a resumed run sees the same batches.
             order = placement.make_order(phase, done, count, mesh, capacity)
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
+            # Before anything is saved: no checkpoint holds weights that are not finite.
             if bad_step >= 0:
                 raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
             if ends_epoch:
                 state, selection, record = _end_epoch(
                     phase, state, selection, inputs, epoch + 1, run_data, services.evaluator
                 )
+                # The record comes before the checkpoint of its epoch. If the run is killed in between, the epoch is
+                # recorded twice with the same numbers; the other order could leave an epoch without a record.
                 services.record({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
                 progress.show(f"epoch {epoch + 1}, {_one_line(record)}")
                 epoch_began = time.monotonic()
             due = time.monotonic() - saved >= 60 * services.checkpoint_minutes
+            # Clocks and signals differ between processes, and all of them must take the same next step.
             longest, due, request = _agree(progress.longest, due, preemption.requested)
             if checkpoints is not None and (done + count == phase.total_steps or due):
                 checkpoints.save(state, selection, services.metadata)
@@ -163,6 +171,7 @@ def _save_and_stop(phase: Phase, state: TrainState, selection: Selection, servic
     if services.checkpoints is None:
         raise Preempted(f"stopped by {request}: {phase.name} ends at {where}, and has no checkpoints to save it to.")
     services.checkpoints.save(state, selection, services.metadata)
+    # The process ends next, so the checkpoint must be on disk.
     services.checkpoints.wait()
     raise Preempted(f"stopped by {request}: {phase.name} saved at {where}; the same command goes on from there.")
 
@@ -192,6 +201,8 @@ def _end_epoch(
         evaluation = evaluator(state.weights, run_data.validation.images, run_data.validation.labels)
         record["validation"] = _views(evaluation, run_data.class_counts)
         if phase.selects:
+            # From the validation part only; the test set is not known here. Balanced, so that a frequent class does not
+            # decide.
             score = record["validation"]["pgd20"]["balanced"]
             selection = select(selection, state.weights, score=score, epoch=epoch)
         record["selected_epoch"] = int(selection.epoch)
@@ -202,11 +213,14 @@ def _end_epoch(
                 "robust": evaluation.counts("pgd20").accuracy,
             }
             method_state = method.end_epoch(learner, observed)  # pyright: ignore
+            # Back to the devices with the sharding of the rest of the state: it goes into the next step and the
+            # checkpoint.
             method_state = processes.put(method_state, state.step.sharding)
             state = dataclasses.replace(state, method_state=method_state)  # pyright: ignore
             if method.averaging is not None:
                 averaged = steps.average(state.averaged, state.weights, float(method.averaging(method_state)))
                 state = dataclasses.replace(state, averaged=averaged)  # pyright: ignore
+    # In any case, whether or not the epoch was validated.
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 
@@ -219,6 +233,7 @@ def _observe(method: Method, learner: Learner, run_data: RunData) -> dict[str, n
     observe = _compile_observe(method)
     for chunk in batches.chunks(np.arange(len(labels)), min(len(labels), 128)):
         images = batches.to_unit(run_data.validation.images[chunk.rows])
+        # The same starts in every epoch, so that differences between epochs come from the weights.
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(chunk.rows))
         nothing = jnp.zeros(len(chunk.rows), jnp.float32)
         batch = Batch(jnp.asarray(images), jnp.asarray(labels[chunk.rows], jnp.int32), keys, nothing, nothing)

@@ -22,6 +22,8 @@ def make_inputs(
     phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
 ) -> steps.Inputs:
     """The phase's constants, on every device. `teachers` are frozen networks by the names that the method asks for."""
+    # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
+    # division by 255 happen on the device.
     data = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
     counts = jnp.asarray(phase.class_counts, jnp.float32)
     return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
@@ -41,6 +43,7 @@ def first_state(
         class_counts=jnp.asarray(phase.class_counts, jnp.float32),
         averaging=phase.settings.ema_decay > 0 or phase.settings.method.averaging is not None,
     )
+    # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.
     return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
 
 

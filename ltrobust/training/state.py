@@ -93,6 +93,7 @@ def select(selection: Selection, weights: Weights, *, score: float, epoch: int) 
     """
     recent = jnp.append(selection.recent[1:], jnp.float32(score))
     smoothed = jnp.nanmean(recent)
+    # Strictly lower, so that a tie goes to the later epoch.
     if float(smoothed) < float(selection.score):
         return dataclasses.replace(selection, recent=recent)
     # Where the old one lies: with several processes, everything in a checkpoint lies on the devices of all.

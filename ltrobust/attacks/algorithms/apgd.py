@@ -88,6 +88,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     wrong = jnp.argmax(answer.logits) != problem.label
     state = _remember_best(state, answer)
     state = state._replace(
+        # Any misclassified iterate counts, not only the one of the highest loss.
         candidate=jnp.where(wrong, state.point, state.candidate),
         claimed=state.claimed | wrong,
         checked_loss=jnp.where(first, answer.value, state.checked_loss),
@@ -152,11 +153,13 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
         best_loss=unknown,
         last_loss=jnp.float32(0),
         checked_loss=unknown,
+        # As published: the first step may cross the whole ball.
         step=2 * settings["radius"],
         iteration=none,
         window=settings["window"],
         waited=none,
         rises=none,
+        # As published: the first window is checked for oscillation only.
         reduced=jnp.array(True),
         run=run,
         order=order,
@@ -169,9 +172,11 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
 
 def _random_point(problem: Problem, radius: jax.Array, threat: Threat, run: jax.Array) -> jax.Array:
     """A point at distance `radius` in a random direction, cut to the bounds."""
+    # One key per run: the start towards a target does not depend on how the runs before it went.
     key, shape = jax.random.fold_in(problem.key, run), problem.image.shape
     if threat.norm == "linf":
         draw = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        # On the surface of the ball, as published; the constant avoids 0 / 0.
         draw = draw / (jnp.max(jnp.abs(draw)) + 1e-12)
     else:
         draw = jax.random.normal(key, shape)
@@ -191,6 +196,7 @@ def _remember_best(state: State, answer: Answer) -> State:
 
 def _check_progress(state: State, settings: Any, gradient: jax.Array) -> tuple[State, jax.Array]:
     """At the end of a window: without enough progress the step is halved and the search returns to its best point."""
+    # Branches are written as choices, because under `vmap` both sides of a condition are computed anyway.
     due = state.waited == state.window
     oscillates = state.rises.astype(jnp.float32) <= _RISING * state.window.astype(jnp.float32)
     stalls = ~state.reduced & (state.checked_loss >= state.best_loss)

@@ -97,6 +97,8 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     nearer = (jnp.argmax(answer.logits) != problem.label) & (squared < state.nearest)
     nearest = jnp.where(nearer, squared, state.nearest)
     slope = (threat.upper - threat.lower) / 2 * (1 - jnp.tanh(state.weight) ** 2)
+    # The engine ascends, so `objective` is minus the paper's term; hence the minus signs here and in the cost. The
+    # slope is that of tanh: 0 for a pixel on a bound.
     gradient = (2 * change - settings["c"] * answer.gradient) * slope
     mean = _DECAY_MEAN * state.mean + (1 - _DECAY_MEAN) * gradient
     square = _DECAY_SQUARE * state.square + (1 - _DECAY_SQUARE) * gradient**2

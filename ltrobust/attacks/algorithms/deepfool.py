@@ -79,11 +79,13 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     """Ends at a misclassified point; else compares one more boundary, and after the last one makes the step."""
     wrong = jnp.argmax(answer.logits) != problem.label
     squared = jnp.sum(answer.gradient**2)
+    # A class without a gradient has no boundary in the linearised network.
     distance = jnp.where(squared > 0, jnp.abs(answer.value) / jnp.sqrt(squared), jnp.inf)
     nearer = ~wrong & (distance < state.distance)
     distance = jnp.where(nearer, distance, state.distance)
     move = jnp.where(nearer, jnp.abs(answer.value) * answer.gradient / squared, state.move)
     aim = jnp.where(nearer, state.target, state.aim)
+    # The step is made when all K - 1 boundaries have been compared, one evaluation each.
     complete = ~wrong & (state.rival + 1 == len(answer.logits) - 1)
     stepped = jnp.clip(state.point + (1 + settings["overshoot"]) * move, threat.lower, threat.upper)
     point = jnp.where(complete & jnp.isfinite(distance), stepped, state.point)

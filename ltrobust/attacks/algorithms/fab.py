@@ -128,6 +128,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     point = jnp.where(wrong, pulled, _step(problem, state, settings, threat, answer))
     return state._replace(
         point=jnp.where(ended, problem.image, point),
+        # A point that was pulled back, and the image at the start of a run, need a gradient but no judgement.
         fresh=~wrong & ~ended,
         iteration=jnp.where(ended, 0, state.iteration + (~wrong).astype(jnp.int32)),
         run=run,
@@ -176,11 +177,13 @@ def hyperplane_step(point: jax.Array, weights: jax.Array, residual: jax.Array, t
         bound = multiplier * rate >= reach
         spent = jnp.sum(jnp.where(bound, gain * reach, 0.0))
         slope = jnp.sum(jnp.where(bound, 0.0, gain * rate))
+        # Where every coordinate is at its bound there is no slope left, and each stays at its own bound.
         solution = jnp.where(slope > 0, (goal - spent) / slope, _EVERYTHING)
         return passes + 1, multiplier, jnp.clip(solution, multiplier, _EVERYTHING)
 
     def rises(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         passes, previous, multiplier = carry
+        # The multiplier only rises, so the loop ends when rounding lets it rise no further.
         return (multiplier > previous) & (passes < _PASSES)
 
     multiplier = jax.lax.while_loop(rises, improve, (jnp.int32(0), jnp.float32(-1), jnp.float32(0)))[2]
@@ -200,6 +203,8 @@ def _remember_nearest(
     nearer = wrong & (norm < known)
     best, best_norm = jnp.where(nearer, state.point, state.best), jnp.where(nearer, norm, known)
     within = best_norm <= radius
+    # The nearest misclassified point may lie outside of the ball. Then the image itself is judged, and counts as
+    # robust.
     candidate = jnp.where(within, best, problem.image)
     return state._replace(best=best, best_norm=best_norm, candidate=candidate), within
 
@@ -207,6 +212,7 @@ def _remember_nearest(
 def _step(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> jax.Array:
     """A mean of the overshot projections of the current point and of the image."""
     weights = answer.gradient
+    # The linearised difference of logits at the image, from value and gradient at the current point.
     at_image = answer.value + jnp.sum(weights * (problem.image - state.point))
     points, residuals = jnp.stack([state.point, problem.image]), jnp.stack([answer.value, at_image])
     moves = jax.vmap(lambda point, residual: hyperplane_step(point, weights, residual, threat))(points, residuals)

@@ -88,6 +88,7 @@ def _ascend(
 
     def total(points: jax.Array) -> tuple[jax.Array, Any]:
         values, tally = objective(points)
+        # A sum, not a mean: the gradient of an image must not depend on the number of images.
         return jnp.sum(values), tally
 
     def step(_, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
@@ -100,6 +101,7 @@ def _ascend(
     first = ball.random_start(images, keys, radius, start=start, threat=threat)
     if not steps:
         return jax.lax.stop_gradient((ball.project(first, images, radius, threat), nothing))
+    # The outer loss takes the adversarial images as constants; the gradient does not pass through the attack.
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, step, (first, nothing)))
 
 
@@ -161,6 +163,7 @@ def settings(
     }
 
 
+# Cached, because the driver keeps one compiled program per `Search` object.
 @functools.cache
 def search(start: str) -> Search:
     """PGD as a `Search` whose start is one of `ball.STARTS`."""
@@ -182,11 +185,14 @@ def _point(state: State) -> jax.Array:
 def _advance(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> State:
     """`x <- project(x + a * direction(v))` with the gradient or its accumulated mean as v."""
     normalised = answer.gradient / jnp.maximum(jnp.mean(jnp.abs(answer.gradient)), 1e-20)
+    # `decay` is traced, so both directions are computed and one is chosen: MIM and PGD are one program. MIM divides by
+    # the mean absolute value as published; the floor is for gradients that vanish.
     momentum = settings["decay"] * state.velocity + normalised
     velocity = jnp.where(settings["decay"] > 0, momentum, answer.gradient)
     moved = state.point + settings["step_size"] * ball.direction(velocity[None], threat.norm)[0]
     point = ball.project(moved[None], problem.image[None], settings["radius"], threat)[0]
     finished = state.iteration + 1 >= settings["steps"]
+    # Judged by its last iterate, as in the published code, even if an earlier one was misclassified.
     candidate = jnp.where(finished, point, state.candidate)
     return State(point, velocity, candidate, state.iteration + 1, state.target, state.claimed, finished)
 
@@ -195,6 +201,7 @@ def _objective(problem: Problem, state: State, settings: Any, logits: jax.Array)
     """The loss that `settings` name, [B]."""
     scale = settings["scale"][problem.label]
     scaled = scale[:, None] * logits
+    # The index is traced: attacks with different losses share one compiled program.
     return jax.lax.switch(
         settings["loss"],
         [

@@ -68,6 +68,7 @@ def settings(
         raise ValueError(f"Square image_shape is {image_shape}; give (height, width, channels), each at least 1.")
     last = np.array(_LAST)
     if rescale:
+        # torchattacks rounds the rescaled proposal down, so the last proposal of each share is found the same way.
         scaled = [int(proposal / queries * 10_000) for proposal in range(queries)]
         last = np.searchsorted(scaled, last, side="right") - 1
     shares = p_init / 2.0 ** np.arange(len(_LAST) + 1)
@@ -104,6 +105,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     """Keeps the point or not, and proposes the next."""
     margin = _margin(answer.logits, problem.label)
     wrong = jnp.argmax(answer.logits) != problem.label
+    # As published, a misclassified point is kept even if an earlier one had a lower margin.
     kept = (state.query == 0) | (margin < state.margin) | (margin <= 0)
     best = jnp.where(kept, state.point, state.best)
     propose = _propose_linf if threat.norm == "linf" else _propose_l2
@@ -178,6 +180,7 @@ def _propose_linf(
 ) -> jax.Array:
     """The best point, moved by twice the radius inside a square."""
     height, width, channels = best.shape
+    # Key 0 is the start's, key q is that of proposal q. One vector holds all draws of a proposal.
     draw = jax.random.uniform(jax.random.fold_in(problem.key, query + 1), (2 + channels,))
     square = _square(_corner(draw[0], height, side), _corner(draw[1], width, side), side, (height, width))
     moved = best + jnp.where(square, 2 * radius * _signs(draw[2:]), 0.0)
@@ -196,6 +199,7 @@ def _propose_l2(
     delta = best - problem.image
     unspent = jnp.maximum(radius**2 - jnp.sum(delta**2), 0.0)
     windows = jnp.sum(jnp.where(renewed | erased, delta, 0.0) ** 2, axis=(0, 1))
+    # What the ball still allows is shared by the channels; what both windows held is spent anew in the first.
     available = jnp.sqrt(unspent / channels + windows)
     fresh = bumps(side, row, column, draw[4] < 0.5, (height, width))[..., None] * _signs(draw[5:])
     fresh = fresh + _unit(jnp.where(renewed, delta, 0.0), axis=(0, 1))

@@ -50,6 +50,8 @@ def convolve(
     if feature_group_count == 1 and tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1):
         strides, pads = tuple(window_strides), tuple((int(low), int(high)) for low, high in padding)
         sides = _output_sides(images, kernel, strides, pads)
+        # XLA's fast kernels do not take these. The last stage of a small network on 8x8 images is 2x2, and its
+        # convolutions were most of a run.
         if any(side < k for side, k in zip(sides, kernel.shape[:2], strict=True)):
             return _multiply_patches(images, kernel, strides, pads)
         return _convolve(images, kernel, strides, pads)  # pyright: ignore[reportArgumentType]
@@ -125,6 +127,7 @@ def _kernel_rule(cotangent: jax.Array, images: jax.Array, kernel: Any, **options
     if winograd.gradient_pays(images, shape, strides, cotangent.shape[1:3]):
         return winograd.kernel_gradient(images, cotangent, padding)
     axes = _axes(images.shape, shape.shape, cotangent.shape, options)
+    # Images and channels change places: the sum over images becomes the sum over channels of a plain convolution.
     kernel_gradient = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
@@ -205,5 +208,7 @@ def _batch(arguments: Sequence[jax.Array], axes: Sequence[int | None], **options
 PRIMITIVE.def_impl(jax.jit(_compute, static_argnames=("strides", "padding", "form")))
 PRIMITIVE.def_abstract_eval(lambda *_, form, **__: form.out_avals[0])
 mlir.register_lowering(PRIMITIVE, mlir.lower_fun(_compute, multiple_results=False))
+# The convolution is linear in each argument, so JAX derives forward mode, second derivatives and their mixtures from
+# these two transposes. The sanity panel knows the primitive by its name.
 ad.defbilinear(PRIMITIVE, _image_rule, _kernel_rule)
 batching.primitive_batchers[PRIMITIVE] = _batch
