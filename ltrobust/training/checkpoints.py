@@ -2,12 +2,8 @@
 
 Each holds the last `weights`, the moving average `averaged` where there is one, `selection` (the best weights so far
 and what the rule needs), `rest` (everything else that training needs) and `about` (JSON: configuration, split
-fingerprints, class counts), so that one folder is enough to evaluate or to go on. The best weights are in every
-checkpoint: no checkpoint has to be kept for their sake.
-
-SHA-256 of all files (`checksums.py`) are written in the background, after orbax has written the items and before it
-gives the folder its number. So a numbered folder is whole, or it was damaged later. Whoever opens the folder compares
-them, newest checkpoint first: a damaged one is passed over in favour of the one before. Format 1 had no checksums.
+fingerprints, class counts). So one folder is enough to evaluate or to resume, and no checkpoint is kept for being the
+best. Format 1 had no checksums (`checksums.py`).
 """
 
 import contextlib
@@ -78,14 +74,11 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Orbax's manager. One that writes removes first what an earlier one left half-written.
-
-        Orbax would do that in a thread, and meanwhile remove the same folder once more where the same step is saved.
-        Threads of a save that has just failed may still write there; what they leave is the next start's to remove.
-        """
+        """Orbax's manager. One that writes removes first what an earlier one left half-written."""
+        # Orbax would do that in a thread, and remove the folder once more if the same step is saved meanwhile.
         if not self._read_only and processes.first():
             for half_written in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # a failed save may still write here; the next start removes it
                     half_written.rmtree()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep,
@@ -97,7 +90,8 @@ class Checkpoints:
 
     def _write_checksums(self) -> None:
         """Called by orbax, in its own thread, when the items are on disk and their folder has no number yet."""
-        # In a bucket there is no renaming: the folder has its number, and is complete with a file that is written last.
+        # So a numbered folder without checksums is damaged. Orbax itself restores arrays with flipped bits. In a
+        # bucket there is no renaming: the folder has its number, and is complete with a file that is written last.
         checksums.write(next(self.folder.glob(f"{self._step}.orbax-checkpoint-tmp*"), self.folder / str(self._step)))
 
     def latest(self) -> int | None:
@@ -109,14 +103,14 @@ class Checkpoints:
         if failure := self.settle():
             print(f"\n{failure} Training goes on; this is the next attempt.")
         step, items = int(state.step), _items(state, selection)
-        if step == self.latest():
+        if step == self.latest():  # saved by an earlier start
             return
         self._step, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(items))
         args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}  # pyright: ignore
         args["about"] = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
         try:
             self._manager.save(step, args=ocp.args.Composite(**args))
-        except Exception as error:
+        except Exception as error:  # training goes on: its state is in memory, and a later save may succeed
             self._give_up(error)
 
     def settle(self) -> OSError | None:
@@ -212,6 +206,7 @@ class Checkpoints:
     def _restore(self, items: Mapping[str, Any]) -> Any:
         """The named items of the newest checkpoint, shaped and placed like the given ones."""
         step = self.latest()
+        # Another architecture is not damage: no older checkpoint is tried for it.
         for name, item in items.items():
             self._check_same_tree(step, name, item)
         wanted = {name: ocp.args.StandardRestore(item) for name, item in items.items()}  # pyright: ignore
@@ -248,7 +243,7 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
     """Looks for the newest sound checkpoint, says what is wrong with newer ones, and renames them if asked.
 
     Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
-    start must not take the folder for an empty one.
+    start would take the folder for an empty one and train anew.
     """
     steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdigit()), reverse=True)
     found: dict[int, str] = {}
