@@ -123,7 +123,7 @@ def configurations(root: Path) -> Iterator[Stale]:
 
 
 def design(root: Path) -> Iterator[Stale]:
-    """docs/design.md must name every file of the package, and have the layers of tests/test_layers.py."""
+    """The table of rooms in docs/design.md must be that of the package."""
     for fault, mend in design_page.faults(root):
         yield Stale(design_page.PAGE, fault, mend)
 

@@ -133,41 +133,36 @@ def test_a_configuration_without_its_command_is_found(tmp_path):
     assert [stale.path for stale in check_pages.configurations(tmp_path)] == ["configs/bad.py"]
 
 
-LAYERS = "ALLOWED = {'data': {'data', 'names'}, 'names': set()}\nWITHOUT_JAX = ('names.py', 'reporting')\n"
-DESIGN = """`data/cache.py` and `names.py`.
+DESIGN = """# Design
 
-## Direction of dependencies
+## Rooms
 
-| room | may import |
+| room | decides |
 |---|---|
-| `data` | `names` |
-| `names` | nothing |
-
-`names.py` and
-`reporting/` import no JAX.
+| [`names.py`](../ltrobust/names.py) | names |
+| [`data/`](../ltrobust/data/) | images |
 
 ## Next
+
+| [`gone/`](../ltrobust/gone/) |
 """
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "mend"),
+    ("old", "new", "faults"),
     [
-        ("", "", None),
-        ("`data/cache.py`", "", "add a line to one of its two tables of files"),
-        ("| `data` | `names` |", "| `data` | nothing |", "write: names"),
-        ("| `names` | nothing |", "| `names` | `data` |", "write: nothing"),
-        ("| `names` | nothing |\n", "", "write: nothing"),
-        ("`names.py` and\n", "", "add or remove: names.py"),
-        ("`reporting/` import", "`reporting/`, `data/cache.py` import", "add or remove: data/cache.py"),
+        ("", "", []),
+        ("| [`data/`](../ltrobust/data/) | images |\n", "", ["the table of rooms lacks `data/`"]),
+        ("| [`names.py`](../ltrobust/names.py) | names |\n", "", ["the table of rooms lacks `names.py`"]),
+        ("## Next\n", "", ["the table of rooms names `gone/`, which does not exist"]),
     ],
 )
-def test_files_and_layers_that_the_design_page_lacks_are_found(tmp_path, old, new, mend):
-    for name in ("names.py", "data/__init__.py", "data/cache.py", "models/resnet.py"):
+def test_rooms_that_the_design_page_lacks_or_invents_are_found(tmp_path, old, new, faults):
+    """Imports between rooms, and which of them work without JAX, are held by tests/test_layers.py."""
+    for name in ("__init__.py", "names.py", "data/__init__.py", "data/cache.py"):
         write(tmp_path / "ltrobust" / name, "")
-    write(tmp_path / design_page.LAYERS, LAYERS)
     write(tmp_path / design_page.PAGE, DESIGN.replace(old, new, 1))
-    assert [stale.mend for stale in check_pages.design(tmp_path)] == ([mend] if mend else [])
+    assert [stale.fault for stale in check_pages.design(tmp_path)] == faults
 
 
 def test_links_and_paths_that_lead_nowhere_are_found(tmp_path):

@@ -128,7 +128,7 @@ def in_pytorch(both: Both, changed: dict[str, Any], step_size: float = 1.0) -> E
 
 
 def keep_the_biased_variance(module: Any) -> None:
-    """The running variance of Flax: PyTorch's own is n / (n - 1) times as large, see docs/design.md."""
+    """The running variance of Flax: PyTorch's own is n / (n - 1) times as large, see ltrobust/models/layers.py."""
 
     def before(module, inputs):
         module.old = module.running_var.clone()

@@ -56,7 +56,7 @@ def test_one_step_gives_the_same_loss_and_the_same_network(both, form, dtype):
         moved = max(moved, float((ours - started[name]).abs().max()))
     assert moved > 1e-2, "the update is to be far larger than the tolerance"
     for name, ours in torch_networks.flattened(after.state.weights.batch_stats).items():
-        if name.endswith("running_mean"):  # PyTorch keeps another estimate of the variance, see docs/design.md
+        if name.endswith("running_mean"):  # another estimate, see ltrobust/models/layers.py
             np.testing.assert_allclose(theirs[name].numpy(), ours.numpy(), rtol=0, atol=1e-5, err_msg=name)
 
 
