@@ -1,6 +1,6 @@
 """Two models on the same images: paired differences, their intervals and tests. NumPy and SciPy only.
 
-Always preferred to holding two separate intervals side by side: images that both models resist, or neither, say nothing
+Always preferred to comparing two separate intervals: images that both models resist, or neither, say nothing
 about a difference and drop out. `b` counts images that only the first model gets right, `c` those that only the second
 does. Accuracies are fractions in [0, 1], differences are first minus second, intervals are 95 %.
 """

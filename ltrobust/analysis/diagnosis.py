@@ -84,7 +84,7 @@ def diagnose(models: Sequence[Model], superclasses: tuple[Sequence[str], np.ndar
 
 
 def _check(models: Sequence[Model]) -> None:
-    """Refuses what cannot be held side by side."""
+    """Refuses models that cannot be compared."""
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Which images flip between two models, and which attack made the difference. NumPy only.
 
-Both models have verdict stores of the same images, protocol and threat. `model` is the one asked about, `reference` the
-one that it is held against: an image is won where only the model is right, lost where only the reference is.
+Both models have verdict stores of the same images, protocol and threat. `model` is compared with
+`reference`: an image is won where only the model is right, lost where only the reference is.
 """
 
 from collections.abc import Iterator, Mapping

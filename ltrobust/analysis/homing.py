@@ -1,4 +1,4 @@
-"""Where attacked images go: asymmetry of the confusion, favourite targets, images that every attack sends alike.
+"""Where attacked images go: asymmetry of the confusion, the top wrong class, and whether attacks agree on it.
 
 NumPy only; intervals of shares are Wilson's. A favourite is chosen by the images it is counted on, so its share is
 biased up, the more so the fewer images were broken.

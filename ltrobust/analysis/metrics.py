@@ -1,4 +1,4 @@
-"""Per-class counts, and every view of them that somebody may quote. NumPy only.
+"""Counts per class, and all accuracies and intervals that are derived from them. NumPy only.
 
 Accuracies are fractions in [0, 1]; intervals are 95 %. A class without test images has no accuracy (NaN), is left out
 of macro averages, and is listed.

@@ -1,4 +1,4 @@
-"""What a run has to show: its evaluations, weightiest first, and the verdict stores that its cards name. No JAX."""
+"""The evaluations of a run, most important first, and the verdict stores that its cards name. No JAX."""
 
 import collections
 import dataclasses
@@ -124,12 +124,12 @@ def _derived(column: Mapping[str, Any], class_counts: np.ndarray) -> dict[str, A
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Says something once: cards are read several times."""
+    """Logs a warning once, although cards are read several times."""
     logging.warning("%s", text)
 
 
 def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
-    """What is shown before what: images, no page of its own, attacks, the threat of the training, date."""
+    """Sort key, largest first: images, no separate page, attacks, the threat of the training, date."""
     card = evaluation.card
     trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
     own = (card["threat"]["norm"], card["threat"]["radius"]) in trained

@@ -4,8 +4,8 @@ The attacks are functions of one form:
 
     adversarial = ATTACK(logits_fn, images, labels, threat, *, key, ...)
 
-    logits_fn: float32 [B,H,W,C] -> logits [B,K], each image for itself (BatchNorm in evaluation mode). What the network
-        needs besides, such as an input normalisation, belongs inside.
+    logits_fn: float32 [B,H,W,C] -> logits [B,K], each image for itself (BatchNorm in evaluation mode). An input
+        normalisation belongs inside.
     images: float32 [B,H,W,C] within the threat's bounds, [0,1] unless it says otherwise.
     labels: integers [B], the true classes.
     threat: norm, radius and bounds. The two attacks without a radius, `cw_l2` and `deepfool`, use the bounds alone.

@@ -1,4 +1,4 @@
-"""What attacks and evaluations refuse before they begin: functions, labels and settings of a wrong kind."""
+"""Checks of what attacks and evaluations are given: functions, labels, ids, keys and settings."""
 
 import traceback
 from collections.abc import Callable

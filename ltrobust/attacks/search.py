@@ -2,7 +2,7 @@
 
 A `Search` is written for one image: where it starts, at which point it wants the network next, and what it makes of
 the answer. `work` runs many of them in lanes of one compiled loop. A lane whose search is over is given the next image
-by whoever drives the loop (`evaluation/drive.py`), so the batch stays full while the number of survivors shrinks, and
+by the driver (`evaluation/drive.py`), so the batch stays full while the number of survivors shrinks, and
 no image's path depends on who its neighbours are. `run` is the simple driver: one batch, until all are done.
 """
 
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the network says at a search's point: logits [K], objective [], and its gradient [H,W,C] (or None)."""
+    """The network's answer at a search's point: logits [K], objective [], and its gradient [H,W,C] (or None)."""
 
     logits: jax.Array
     value: jax.Array
@@ -53,7 +53,7 @@ class Search:
       candidate: float32 [H,W,C], in ball and bounds: the adversarial image to be judged. The image itself where none
         has been found.
       claimed: bool, the search believes that `candidate` is misclassified. The lane then rests, until the claim is
-        verified; if the exact network refutes it, `claimed` is cleared and the search goes on.
+        verified; if the exact network rejects it, `claimed` is cleared and the search continues.
       finished: bool, nothing more will be asked.
       target: int32, the class aimed at, -1 for none.
       ended: bool, a run is over and the next one is to be begun by `restart`; only where the search has that.
@@ -62,8 +62,8 @@ class Search:
     or scale costs no compilation. `radius` (pixel units) is always among them.
 
     Attributes:
-      start: `(problem, settings, threat) -> state`; sees no network. None in a search that goes on with lanes that were
-        begun elsewhere.
+      start: `(problem, settings, threat) -> state`; sees no network. None in a search that continues lanes
+        which another one has started.
       point: `state -> image` at which the network is wanted next.
       advance: `(problem, state, settings, threat, answer) -> state`.
       objective: `(problem, state, settings, logits) -> [B]`, ascended; the one function that is written for a batch.

@@ -80,10 +80,10 @@ def make_schedule(examples: int, batch_size: int, remainder: str) -> Schedule:
 def order(
     schedule: Schedule, key: jax.Array, first: int, steps: int, examples_of: Callable[[int], np.ndarray]
 ) -> np.ndarray:
-    """Rows of the resident data for `steps` steps from `first` on, int32 [steps, B].
+    """Rows of the on-device data for `steps` steps from `first` on, int32 [steps, B].
 
     Epoch e (from 0) visits `examples_of(e)`, a list of `schedule.examples` rows, in the permutation of
-    `fold_in(key, e)`; so any stretch of any run sees the same order.
+    `fold_in(key, e)`; so any chunk of steps of any run sees the same order.
     """
     size, examples = schedule.batch_size, schedule.examples
     step = np.arange(first, first + steps)

@@ -61,7 +61,7 @@ def fingerprint_files(
     form: str = "",
     check: str = "times",
 ) -> str:
-    """SHA-256 of what tells files from others and from other states of theirs, hex.
+    """SHA-256, hex, that differs between files and between states of the same files.
 
     A copied folder may be decoded once more, but a changed one must not be mistaken for the old. The versions of Pillow
     and its decoders count too, because JPEG decoders may differ in the last bit.
@@ -145,7 +145,7 @@ def read(path: pathlib.Path, fingerprint: str) -> Entry | None:
 
 
 def write(path: pathlib.Path, entry: Entry) -> str:
-    """Writes an entry: into a temporary file beside `path` first, so that nobody ever sees half of one.
+    """Writes an entry: into a temporary file beside `path` first, so that a reader never sees half of one.
 
     Returns in words whether there is a copy now. A folder that cannot be written is reported through absl logging and
     is no error.

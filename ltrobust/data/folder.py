@@ -32,7 +32,7 @@ class Loaded:
     Attributes:
       entry: the decoded images.
       notes: what a reader of results must know.
-      warnings: those of the notes that somebody should act upon.
+      warnings: the notes that the user should act upon.
       files: for the card: `used`, images per class in label order; `passed_over`, reason -> files; `findings`, what is
         true of used files -> files. Files are a `count`, `classes` (name -> count) and the first few `names`.
       origin: whether images were decoded now, and where the decoded copy lies.

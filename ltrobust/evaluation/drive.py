@@ -175,7 +175,7 @@ class Driver:
         print(f"out of memory: going on with {self.batch_size} images per batch")
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
-        """The same at one batch size."""
+        """`attack` at one batch size."""
         # Without its start, a search equals that of every other start: all PGD attacks share one compiled program.
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=None))
@@ -221,7 +221,7 @@ class Driver:
         limit: int,
         more: bool,
     ) -> tuple[Lanes, int]:
-        """One compiled stretch of about two seconds; while `more` images wait it ends once an eighth of lanes rests."""
+        """About two seconds of the compiled loop; while `more` images wait it ends once an eighth of lanes rests."""
         occupied = int(np.sum(owners >= 0))
         # Refilling costs two transfers and a judgement; one per free lane would cost more than the idle lanes.
         enough = max(1, occupied // 8) if more else occupied
@@ -285,7 +285,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
-    """Lanes after the verdicts: some empty, some searching on."""
+    """Lanes after the verdicts: those at `leave` are empty, those at `resume` search again."""
     claimed = lanes.state.claimed & ~resume
     return lanes._replace(occupied=lanes.occupied & ~leave, state=lanes.state._replace(claimed=claimed))
 

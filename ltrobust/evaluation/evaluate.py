@@ -72,8 +72,8 @@ def make_evaluator(
     precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
     by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
     in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `about` plain values
-    that its passport is to hold besides. For the sanity panel: `selected_on`, by what the weights were selected, and
-    `test_labels`, those of the complete test set by image id.
+    that are added to its passport. For the sanity panel: `selected_on`, what the weights were selected on, and
+    `test_labels`, the labels of the complete test set by image id.
 
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
@@ -164,7 +164,7 @@ def describe(
     num_classes: int,
     network: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What verdicts depend on: the passport of a store. `network` is what `probe.take` says of it."""
+    """Everything that verdicts depend on: the passport of a store. `network` is from `probe.take`."""
     return {
         "protocol": dataclasses.asdict(protocol),
         "threat": dataclasses.asdict(threat),
@@ -212,7 +212,7 @@ def evaluate(
       seed: of the attacks' random draws.
       batch_size: images per compiled call.
       ids: integers [N], of the images in their test set, by which random draws are keyed; default: positions.
-      store: a folder for verdicts; the same call goes on from what is there.
+      store: a folder for verdicts; the same call resumes from it.
       keep_images: whether the store keeps adversarial images.
       progress: whether a progress line is shown.
 

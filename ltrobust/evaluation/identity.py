@@ -1,4 +1,4 @@
-"""Whether two networks are one, by their answers: equal up to the rounding of another machine. No JAX.
+"""Recognises a network by its answers, which must be equal up to the rounding of another machine. No JAX.
 
 Logits of float32 networks differ by some 1e-6 of their size between machines. A logit that says nothing may be huge (a
 mask of -1e9, a constant added to all), so differences are measured against the spread of the other logits of the same
@@ -52,7 +52,7 @@ def _allowed(name: str, pairs: Mapping[str, list[np.ndarray]]) -> np.ndarray:
 def other_answers(
     known: np.ndarray, known_margins: np.ndarray, logits: np.ndarray, margins: np.ndarray, predictions: np.ndarray
 ) -> np.ndarray:
-    """Which images a network answers otherwise than is known of it, bool [N].
+    """Images on which a network's answers differ from the known ones, bool [N].
 
     Args:
       known: predictions [N].

@@ -1,4 +1,4 @@
-"""What an evaluation refuses before it begins: images, labels, ids and numbers of a wrong kind."""
+"""Checks of what an evaluation is given: images, labels, ids and numbers."""
 
 from typing import Any
 

@@ -82,7 +82,7 @@ def _operations(functions: Any, variables: Any, image_shape: tuple[int, ...], nu
 def _flat(jaxpr: Any, wanted: Sequence[bool] = ()) -> Iterator[Any]:
     """The operations that the wanted outputs (default: all) need, the last one first, those inside of others too.
 
-    A custom reverse rule writes down all gradients; those that nobody asks for are computed by no program.
+    A custom reverse rule lists all gradients; a program does not compute those that it does not use.
     """
     pairs = zip(jaxpr.outvars, wanted or [True] * len(jaxpr.outvars), strict=True)
     needed = {atom for atom, hit in pairs if hit and not isinstance(atom, core.Literal)}

@@ -1,4 +1,4 @@
-"""The progress of an evaluation: attack, images left, and between which bounds its accuracy lies by now."""
+"""Progress of an evaluation: attack, images left, and the bounds of its final accuracy."""
 
 from tqdm import tqdm
 
@@ -7,7 +7,7 @@ from ltrobust.runtime.terminal import Lines
 
 
 class Progress:
-    """A bar in a terminal, elsewhere a plain line at the end of each attack; nothing where the description is empty."""
+    """A bar in a terminal, otherwise a plain line at the end of each attack; silent if the description is empty."""
 
     def __init__(self, description: str, images: int) -> None:
         self._description, self._images = description, images
@@ -30,7 +30,7 @@ class Progress:
             self._bar = Lines(title, waiting, "images")
 
     def advance(self, images: int, broken: int) -> None:
-        """So many more images are done, so many of them wrong."""
+        """Adds `images` that are done, `broken` of them wrong."""
         self._done, self._broken = self._done + images, self._broken + broken
         if self._bar is None:
             return
@@ -38,7 +38,7 @@ class Progress:
         self._bar.update(images)
 
     def _bounds(self) -> str:
-        """Between which bounds this attack's column can still end."""
+        """The bounds within which the accuracy of this attack's column can still end."""
         low = (self._done - self._broken) / self._images
         high = (self._survivors - self._broken) / self._images
         if self._done == self._survivors:

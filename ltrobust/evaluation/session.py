@@ -1,4 +1,4 @@
-"""One evaluation under way: which images an attack still has to see, and what is known of each."""
+"""An evaluation in progress: which images an attack still has to see, and what is known of each."""
 
 from collections.abc import Mapping
 from typing import Any

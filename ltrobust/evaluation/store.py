@@ -1,12 +1,12 @@
 """Verdicts on disk: one line per image and attack, appended as they come, never rewritten. No JAX.
 
-    passport.json    what the verdicts belong to: protocol, threat, seed, images, labels, network
+    passport.json    provenance, what the verdicts belong to: protocol, threat, seed, images, labels, network
     verdicts.jsonl   {"attack", "image", "prediction", ..., "crc"}, one line each, in order of arrival
     adversarial.f32  raw little-endian float32 images, only where asked for; a verdict names its offset in bytes
 
 A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
-line, says so, and does the image again. `crc` is that of the line before it, so that a damaged verdict is noticed and
-made again, too. Opening the folder for anything else than what its passport says is refused.
+line, prints a note, and repeats the image. `crc` is the checksum of the rest of the line: a damaged verdict is noticed
+and repeated, too. The folder is refused for anything other than what its passport names.
 """
 
 import contextlib

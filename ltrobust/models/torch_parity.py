@@ -1,4 +1,4 @@
-"""Whether imported weights compute what the PyTorch network computes: compared with it, or what is open without it.
+"""Whether imported weights compute what the PyTorch network computes, and what remains unknown without it.
 
 Names and shapes leave some things open (`torch_weights`). With the PyTorch module at hand `check` compares logits;
 with its file alone `doubts` names what to compare by the clean accuracy.

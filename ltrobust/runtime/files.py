@@ -142,7 +142,7 @@ def is_lock(path: Path) -> bool:
 
 
 def _read_lock(file: BinaryIO) -> bytes:
-    """The first bytes of a lock, enough to tell it from any other file."""
+    """The first bytes of a lock, enough to recognise it."""
     file.seek(0)
     return file.read(1024)
 

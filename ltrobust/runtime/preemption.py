@@ -1,8 +1,8 @@
-"""Being asked to stop: SIGTERM, as clouds send it before they take a machine back, and Ctrl-C.
+"""Requests to stop: SIGTERM, which clouds send before they take a machine back, and Ctrl-C.
 
-While a phase trains, the request waits until the current stretch of about two seconds is done; then a checkpoint is
-written and `Preempted` raised. Anywhere else it is raised at once: verdicts are on disk as they come, and everything
-else is written whole or not at all. A second Ctrl-C does not wait.
+While a phase trains, the request waits until the current chunk of steps is done, about two seconds; then a checkpoint
+is written and `Preempted` is raised. At any other time it is raised at once: verdicts are on disk as they come, and
+everything else is written whole or not at all. A second Ctrl-C does not wait.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ EXIT_STATUS = 75
 
 
 class Preempted(Exception):
-    """Somebody asked the process to stop; the message says what was saved."""
+    """The process was asked to stop; the message names what was saved."""
 
 
 class Preemption:

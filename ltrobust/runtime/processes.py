@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
-# Process 0 leaves this much later, seconds: the others are ended with it, and still have something to say.
+# Seconds that process 0 waits before it exits: its end ends the others, which still have to print their messages.
 _LAST = 2.0
 # Messages are padded to powers of two from here on, bytes, so that few programs are compiled for them.
 _SHORTEST = 1024
@@ -38,8 +38,7 @@ def start(
         Open MPI, Kubernetes). Default: the environment variable `JAX_COORDINATOR_ADDRESS`, as in JAX.
       num_processes: N, with `HOST:PORT` only.
       process_id: K in [0, N), with `HOST:PORT` only.
-      patience: seconds that the processes wait for one another at the start, until one that is silent counts as dead,
-        and at the end.
+      patience: timeout in seconds for processes that do not respond: at the start, during the run and at the end.
 
     Raises:
       ValueError: arguments that do not fit together. A coordinator that cannot be reached ends the process.
@@ -153,7 +152,7 @@ def all_or_none() -> Iterator[None]:
 
 
 def check_same(values: Mapping[str, Any], remedy: str) -> None:
-    """Refuses processes that do not start from the same.
+    """Refuses processes whose inputs differ.
 
     Args:
       values: by what they are called in the message.
@@ -228,7 +227,7 @@ def _platforms() -> list[str]:
 
 
 def _asked() -> str:
-    """JAX_PLATFORMS, as JAX has it."""
+    """The value of JAX_PLATFORMS in JAX's configuration."""
     return str(jax.config.jax_platforms or "")  # pyright: ignore[reportAttributeAccessIssue]
 
 

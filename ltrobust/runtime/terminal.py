@@ -1,4 +1,4 @@
-"""What is printed while a program works: a bar in a terminal, plain lines with the time elsewhere; any encoding."""
+"""Progress output: a bar in a terminal, otherwise plain lines with the time; works in any encoding."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ class Lines:
         self._postfix, self._shown = "", time.monotonic()
 
     def update(self, number: int) -> None:
-        """So many more are done."""
+        """Adds to the number that is done."""
         self._done += number
         if time.monotonic() - self._shown >= 60 * _MINUTES:
             self.show()
@@ -52,7 +52,7 @@ class Lines:
 
 
 def live() -> bool:
-    """Whether somebody watches: standard error is a terminal."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 

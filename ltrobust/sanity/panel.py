@@ -48,8 +48,8 @@ def panel(
     Args:
       session: in which the protocol's attacks have been run.
       protocol: of the session.
-      selected_on: by what the network was selected; `test` fails P31, None is not told.
-      test_labels: of the complete test set, by image id, for P04; None is not told.
+      selected_on: what the network was selected on; `test` fails P31, None skips it.
+      test_labels: of the complete test set, by image id, for P04; None skips it.
 
     Raises:
       FloatingPointError: an attack outside of its ball, or NaN logits.
@@ -84,7 +84,7 @@ def _subsets(runs: Runs) -> Item:
 
 
 def validity(runs: Runs) -> Item:
-    """P03: each counted success is in ball and bounds and not right; claims that verification refuted are told."""
+    """P03: each counted success is in ball and bounds and not right; rejected claims are reported."""
     invalid = np.zeros(len(runs.labels), bool)
     largest, refuted = 0.0, 0
     for record in runs.session.records.values():
@@ -180,7 +180,7 @@ def dead_classes(runs: Runs) -> Item:
 
 
 def selection(selected_on: str | None) -> Item:
-    """P31: as the caller tells."""
+    """P31: what the caller states."""
     if selected_on is None:
         return stated("P31", "skipped", "not told by what the network was selected")
     return stated("P31", "fail" if selected_on == "test" else "pass", f"selected on: {selected_on}")

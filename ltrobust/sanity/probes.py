@@ -101,7 +101,7 @@ def _zero_gradients(runs: Runs, probe: Probe) -> Item:
 
 
 def _part(runs: Runs, rows: np.ndarray) -> Subject:
-    """The images at `rows` as a subject of their own."""
+    """The images at `rows` as a separate subject."""
     whole = runs.session.subject
     return Subject(whole.variables, whole.images[rows], whole.labels[rows], whole.ids[rows])
 

@@ -1,6 +1,6 @@
 """Items of the sanity panel that compare attacks: which attacks, on which images (P01, P05 to P12, P18, P19, P30).
 
-What the protocol has run already is read from its verdicts. Further attacks have names that begin with `panel/`, and
+Attacks that the protocol has run are read from its verdicts. The others have names that begin with `panel/`, and
 their verdicts are kept like all others. All PGD attacks here are one compiled program, that of the protocol's PGD-20;
 so are both lengths of APGD.
 """
@@ -89,7 +89,7 @@ class Runs:
         return np.sort(np.lexsort((self.labels, rank))[:size])
 
     def _run(self, attack: Attack, rows: np.ndarray, of: int) -> np.ndarray:
-        """Whether each image at `rows`, of so many, is right under an attack of the panel's own; False elsewhere."""
+        """Whether each image at `rows` is right under an attack of the panel, bool [N]; False for all others."""
         # The panel's attacks are ordinary ones in the same store. The prefix keeps their draws and lines apart from the
         # protocol's.
         named = dataclasses.replace(attack, name=f"panel/{attack.name}", after=())

@@ -45,8 +45,8 @@ def check_phase(about: Mapping[str, Any], folder: epath.Path, phase: str = "") -
 class Checkpoints:
     """The checkpoints of one phase: a thin, typed front of orbax's manager.
 
-    A checkpoint that cannot be written does not end training: what failed is said when the next one is begun, and
-    `wait` raises if none came after it. What is left of it has no number and is removed by the next writer.
+    A checkpoint that cannot be written does not end training: the failure is reported when the next one is begun,
+    and `wait` raises if none came after it. What is left of it has no number and is removed by the next writer.
 
     Args:
       folder: `<workdir>/checkpoints/<phase>`.
@@ -114,7 +114,7 @@ class Checkpoints:
             self._give_up(error)
 
     def settle(self) -> OSError | None:
-        """Returns when no save is under way: what the last one failed of, told once, or None."""
+        """Waits for the save in progress; returns the error of the last one, once, or None."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -132,7 +132,7 @@ class Checkpoints:
             raise OSError(f"{failure} Then give the same command again.") from failure.__cause__
 
     def _give_up(self, error: Exception) -> None:
-        """Notes what a save failed of, and starts over with a new manager, which removes what the save left."""
+        """Keeps the error of a failed save, and opens a new manager, which removes what the save left."""
         if processes.several():
             raise error  # the others wait for this one, and would not start over with it
         try:
@@ -213,7 +213,7 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**wanted))
 
     def close(self) -> None:
-        """Waits, says what could not be written, and releases the manager's threads."""
+        """Waits, prints what could not be written, and releases the manager's threads."""
         if failure := self.settle():
             print(f"\n{failure}")
         self._manager.close()
@@ -240,7 +240,7 @@ class Checkpoints:
 
 
 def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
-    """Looks for the newest sound checkpoint, says what is wrong with newer ones, and renames them if asked.
+    """Looks for the newest sound checkpoint, prints what is wrong with newer ones, and renames them if asked.
 
     Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
     start would take the folder for an empty one and train anew.
@@ -272,7 +272,7 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
 
 
 def _find_damage(folder: epath.Path) -> str | None:
-    """What is wrong with a checkpoint, or None. One of format 1 has no checksums, which is said."""
+    """What is wrong with a checkpoint, or None. One of format 1 has no checksums, which is printed."""
     if not (folder / checksums.FILE).exists():
         try:
             if json.loads((folder / "about" / "metadata").read_text())["format"] == 1:

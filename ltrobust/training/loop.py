@@ -1,4 +1,4 @@
-"""When something happens: stretches of steps, validation, selection, records, checkpoints. Knows no method."""
+"""The training loop: chunks of steps, validation, selection, records, checkpoints. Knows no method."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ from ltrobust.training.phases import Phase
 from ltrobust.training.progress import Progress
 from ltrobust.training.state import Selection, TrainState, Weights, select
 
-# Steps in the longest stretch: the rows of the order array that the compiled program takes.
+# Most steps in one chunk: the rows of the order array that the compiled program takes.
 CAPACITY = 1024
 
 
@@ -42,7 +42,7 @@ class Services:
       metadata: JSON values that go into every checkpoint.
       evaluator: validation's, `(Weights, images, labels) -> Evaluation`. Nothing is selected without it.
       record: called with the record of each epoch, before the checkpoint of that epoch.
-      preemption: asked after each stretch.
+      preemption: asked after each chunk of steps.
     """
 
     checkpoints: Checkpoints | None = None
@@ -71,7 +71,7 @@ def run_phase(
       initial: weights to start from, or None to draw them.
       services: checkpoints, validation, records and requests to stop; None uses none of them.
       compile_stretch: makes the program of several steps, see `steps.compile_stretch`. Tests give another one.
-      capacity: most steps in one stretch. It changes no result.
+      capacity: most steps in one chunk. It changes no result.
 
     Returns:
       The last state and the selection. A finished phase returns at once.
@@ -79,9 +79,9 @@ def run_phase(
     Raises:
       ValueError: the method learns from validation, and there is no evaluator.
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
-      OSError: the last checkpoint could not be written. One in between that could not is said and made up for later.
-      MemoryError: a step does not fit on the devices; says what makes it smaller.
-      Preempted: somebody asked to stop; a checkpoint has been written.
+      OSError: the last checkpoint could not be written. An earlier failure is reported, and the next save replaces it.
+      MemoryError: a step does not fit on the devices; names what makes it smaller.
+      Preempted: the run was asked to stop; a checkpoint has been written.
     """
     services = services or Services()
     checkpoints, preemption = services.checkpoints, services.preemption
@@ -143,7 +143,7 @@ def run_phase(
 
 
 def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str | None]:
-    """The next stretch's length and whether to save by process 0's clock, and the first request in any process."""
+    """The length of the next chunk and whether to save, by process 0's clock; a request in any process."""
     every = processes.gather((longest, due, request))
     requests = [f"{found} in process {number}" for number, (_, _, found) in enumerate(every) if found]
     if len(every) == 1:
@@ -153,7 +153,7 @@ def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str
 
 @contextlib.contextmanager
 def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
-    """Tells a lack of memory with what helps; the batch is the recipe's, so it is not halved."""
+    """Adds remedies to a lack of memory. The batch belongs to the recipe, so it is not halved."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""What the steps of a phase are given, on its devices: constant inputs, the first state, and rows in their order."""
+"""Inputs of the steps of a phase, on its devices: constants, the first state, and row numbers in their order."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""What a person sees while a phase runs: a bar in a terminal, elsewhere a plain line for each epoch."""
+"""Progress of a phase: a bar in a terminal, otherwise a plain line for each epoch."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ _DISPATCH_SECONDS = 2.0
 
 
 class Progress:
-    """Images done, images/s and time left of one phase; says when it compiles; sizes the next dispatch.
+    """Images done, images/s and time left of one phase; reports compilation; sizes the next dispatch.
 
     `longest` is the number of steps that the next dispatch should hold at most. Nothing is shown where `silent`.
     """

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: JSON lines, TensorBoard events, and lines for a person."""
+"""Records of a run: JSON lines and TensorBoard events."""
 
 import contextlib
 import json

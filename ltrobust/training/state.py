@@ -23,7 +23,7 @@ class Weights:
 
 @flax.struct.dataclass
 class TrainState:
-    """What one step hands to the next.
+    """The state between two steps.
 
     `step` counts finished updates. `averaged` is a moving average of the weights, or None. `sums` holds
     the sums over the current epoch's examples of every training metric. `bad_step` is the first step with a non-finite
@@ -41,7 +41,7 @@ class TrainState:
 
 @flax.struct.dataclass
 class Selection:
-    """The best weights so far by validation, and what the rule needs to go on.
+    """The best weights so far by validation, and what the rule needs to continue.
 
     `recent` are the last three validations' scores, the newest last, NaN where there was none; `score` is the best
     running mean of them, `epoch` (from 1) where it was reached, 0 for never.

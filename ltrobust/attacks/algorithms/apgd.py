@@ -105,7 +105,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
 
 
 def restart(problem: Problem, state: State, settings: Any, threat: Threat) -> State:
-    """The next run, from a random start of its own."""
+    """The next run, from another random start."""
     fresh = _start_run(problem, settings, threat, state.run + 1, state.order)
     return fresh._replace(candidate=state.candidate, claimed=state.claimed)
 

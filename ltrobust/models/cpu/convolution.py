@@ -2,7 +2,7 @@
 
 XLA's CPU compiler brings convolutions into the layout of its fast kernels only in the outermost computation, not in the
 bodies of loops. There, the gradients that JAX derives, which swap the roles of batch and channel, fall back to naive
-code, several times slower for the input gradient and far more for the kernel gradient. Attacks and stretches of
+code, several times slower for the input gradient and far more for the kernel gradient. Attacks and chunks of
 training steps are loops. So on the CPU both gradients are written here as ordinary NHWC x HWIO convolutions between
 explicit transpositions: the same sums, the same speed in a loop as outside. A convolution whose output is smaller than
 its kernel falls back to naive code everywhere: there, patches are laid side by side and one matrix product is made of
