@@ -132,6 +132,7 @@ def read(path: Path) -> dict[str, Any]:
     if "card_version" not in card or missing:
         raise ValueError(f"{path} is no result card (it lacks {(missing or REQUIRED)[0]}); move it away.")
     try:
+        # Cards that were written before the digest existed have none.
         changed = "counts_sha256" in card and card["counts_sha256"] != digest_counts(card)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error

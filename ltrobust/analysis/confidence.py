@@ -35,6 +35,7 @@ def true_probabilities(
     clean = [_probability(verdicts["clean"][image]) for image in ids]
     seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
     attacked = [
+        # The image itself is in the ball, so its clean probability is the first bound.
         min(before, *(_probability(known[image]) for known in seen if image in known), before)
         for image, before in zip(ids, clean, strict=True)
     ]

@@ -269,6 +269,7 @@ def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> di
         entry = spread.estimate(value, kind(np.stack([repeated, drawn], axis=1))[:, 0, 1])
         if len(values) > 3:
             deviation = np.sqrt((1 + value**2 / 2 if kind is spread.spearman else 1) / (len(values) - 3))
+            # A correlation of exactly 1 would have an infinite centre.
             centre = np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9))
             low, high = np.tanh(centre + np.array([-1, 1]) * stats.norm.ppf(0.975) * deviation)
             entry |= {"classes_low": float(low), "classes_high": float(high)}

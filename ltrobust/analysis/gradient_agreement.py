@@ -113,6 +113,7 @@ def remainder(network: Logits, images: jax.Array, change: jax.Array) -> jax.Arra
     J u comes from two reverse passes, which networks with a custom reverse rule have too.
     """
     logits, pull = jax.vjp(network, images)
+    # The pullback is linear in the cotangent, so its own pullback is J u.
     _, push = jax.vjp(lambda cotangent: pull(cotangent)[0], jnp.zeros_like(logits))
     moved = network(images + change)
     return _length(moved - logits - push(change)[0]) / jnp.maximum(_length(moved), 1e-30)

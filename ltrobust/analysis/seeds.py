@@ -13,7 +13,7 @@ from scipy import stats
 
 from ltrobust.analysis.compare import holm
 
-# Until there are so many seeds a result is one run.
+# With fewer seeds a result counts as one run.
 ENOUGH = 3
 
 

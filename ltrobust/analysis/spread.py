@@ -99,6 +99,7 @@ def kendall(values: np.ndarray) -> np.ndarray:
     first, second = np.triu_indices(values.shape[-1], 1)
     # Ranks have the same order and are exact in half the memory.
     flat = stats.rankdata(values, axis=-1).astype(np.float32).reshape(-1, *values.shape[-2:])
+    # In parts, because the pairs of 200 classes in 2,000 draws would take gigabytes.
     step = max(1, _CELLS // max(1, flat.shape[1] * len(first)))
     parts = [
         _cosines(np.sign(flat[at : at + step, :, first] - flat[at : at + step, :, second]))

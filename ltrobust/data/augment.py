@@ -161,6 +161,7 @@ def _apply_both(image: jax.Array, operations: Operation) -> jax.Array:
 def _draw_randaugment(key: jax.Array, height: int, width: int) -> Operation:
     """Two rows of the RandAugment table; a draw over operation and sign together is uniform over both."""
     table = _randaugment_table(height, width)
+    # An operation without a sign is in the table twice, so that each operation is equally likely.
     rows = jax.random.randint(key, (RANDAUGMENT_COUNT,), 0, len(table.curve))
     return jax.tree.map(lambda field: jnp.asarray(field)[rows], table)
 

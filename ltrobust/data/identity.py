@@ -65,6 +65,7 @@ class Identity:
 
 def digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> str:
     """SHA-256 of the bytes of all images in C order, then of all labels as `longtail.fingerprint` takes them."""
+    # Committed digests and those on cards are of exactly these bytes in this order.
     found = hashlib.sha256()
     for part in images:
         found.update(np.ascontiguousarray(part).data)

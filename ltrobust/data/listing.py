@@ -259,5 +259,6 @@ def _all_in(entry: os.DirEntry[str], reason: str) -> list[_Passed]:
 
 
 def _entries(directory: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    # Sorted, because file systems list in any order, and labels, splits and fingerprints follow this one.
     with os.scandir(directory) as found:
         return sorted(found, key=lambda entry: entry.name)

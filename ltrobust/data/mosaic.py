@@ -50,6 +50,7 @@ def encode(images: np.ndarray) -> bytes:
     grid = cells.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
     grid = grid.reshape(rows * height, columns * width, channels)
     file = io.BytesIO()
+    # WebP has no grey images.
     Image.fromarray(np.repeat(grid, 3 // channels, axis=-1)).save(file, "WEBP", **WEBP)
     return file.getvalue()
 

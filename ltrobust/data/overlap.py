@@ -152,6 +152,7 @@ def hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, len(images), step):
         grey = images[start : start + step].astype(np.float32) @ weights
         frequencies = (down @ (grey @ across.T)).reshape(len(grey), -1)[:, 1:]
+        # Relative to the image's own median, so that brightness and contrast do not matter.
         above = frequencies > np.median(frequencies, axis=1, keepdims=True)
         found.append(np.packbits(np.insert(above, 63, False, axis=1), axis=1).view(np.uint64)[:, 0])
         contrast.append(grey.std(axis=(1, 2)))
@@ -188,6 +189,8 @@ def _nearest(first: _Part, second: _Part, rest: np.ndarray) -> np.ndarray:
 def _closest(apart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and column of distances up to `BITS`; the smallest of each row where there are very many."""
     row, column = np.nonzero(apart <= BITS)
+    # Data sets of drawings may have thousands of images with one hash; comparing the pixels of all of them would take
+    # too long.
     if len(row) <= CANDIDATES * len(apart) or apart.shape[1] <= CANDIDATES:
         return row, column
     column = np.argpartition(apart, CANDIDATES, axis=1)[:, :CANDIDATES]

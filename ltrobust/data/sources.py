@@ -93,6 +93,8 @@ class Split:
         """
         if self.held is None:
             return positions
+        # Ascending, so each position is found by bisection. For one that is missing, bisection gives a neighbour, which
+        # the next line counts.
         held = self.held.positions
         rows = np.minimum(np.searchsorted(held, positions), len(held) - 1)
         if missing := int((held[rows] != positions).sum()):

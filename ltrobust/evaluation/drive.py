@@ -109,6 +109,7 @@ class Driver:
 
     def pad_as_needed(self, subject: Subject) -> None:
         """Makes a batch of few images on the CPU as small as its bits allow (`padding`), where it has 64 rows else."""
+        # Batches of 64 rows and more have the same bits; only smaller ones are looked at.
         share, least = -(-min(self._wanted, len(subject.labels)) // self.devices), padding.ROWS
         if jax.default_backend() == "cpu" and share < least:
             functions = (self.apply,) if self.exact_apply is self.apply else (self.apply, self.exact_apply)

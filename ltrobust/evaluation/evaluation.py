@@ -79,6 +79,7 @@ class Evaluation:
         """The prediction that counts in a column, int64 [N]; a combination: the first attack that broke it."""
         final = self.predictions["clean"].copy()
         for name in dict(self.protocol.combined).get(column, (column,)):
+            # Once wrong, an image keeps the prediction of the first attack that broke it.
             final = np.where(final == self.labels, self.predictions[name], final)
         return final
 

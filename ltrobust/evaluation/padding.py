@@ -56,6 +56,7 @@ def rows(
     if not candidates:
         return ROWS
     large = _operations(functions, variables, image_shape, ROWS)
+    # For a small network the trace takes longer than the padding that it could save.
     if sum(map(_cost, large)) < expensive:
         return ROWS
     for number in candidates:
@@ -128,17 +129,20 @@ def _keeps_bits(small: Any, large: Any) -> bool:
         return _product_keeps_bits(small, large)
     if name == "conv_general_dilated":
         spec, out = small.params["dimension_numbers"].out_spec, _shapes(small)[2]
+        # A kernel that grows with the batch, as in a kernel gradient, was not measured.
         if _shapes(small)[1] != _shapes(large)[1]:
             return False
         return out[spec[0]] * math.prod(out[axis] for axis in spec[2:]) >= _POSITIONS
     if name.startswith("reduce_") and "precision" not in name:
         return _same_side(*(math.prod(_shapes(one)[0]) for one in (small, large)))
+    # Everything else works element by element, so a row does not see the others. These may not.
     return not (name.startswith(("cum", "fft")) or "callback" in name or "custom_call" in name or "ffi" in name)
 
 
 def _product_keeps_bits(small: Any, large: Any) -> bool:
     """The same for a matrix product, whose first factor is the batch."""
     left, right, out = _shapes(small)[:3]
+    # A second factor that grows with the batch, as in attention, was not measured.
     if right != _shapes(large)[1]:
         return False
     (summed, over), (batch, _) = small.params["dimension_numbers"]

@@ -36,6 +36,7 @@ class InvertedResidual(nn.Module):
         conv = self.layers.conv
         norm = functools.partial(self.layers.norm, use_running_average=use_running_average)
         hidden = self.expansion * x.shape[-1]
+        # Also at expansion 1, where the paper leaves this convolution out: the CIFAR form keeps it.
         out = nn.relu(norm(conv(hidden, size=1, name="expand")(x), name="expand_norm"))
         out = conv(hidden, stride=self.stride, groups=hidden, name="depthwise")(out)
         out = nn.relu(norm(out, name="depthwise_norm"))

@@ -23,6 +23,8 @@ class PreActBlock(nn.Module):
     def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
         conv = self.layers.conv
         norm = functools.partial(self.layers.norm, use_running_average=use_running_average)
+        # The shortcut convolution sees this too, as in AT-BSL and TRADES. RobustBench's PreActBlock gives it the raw x,
+        # which is another function of the same weights.
         activated = self.layers.activate(norm(x, name="norm1"))
         if self.stride != 1 or x.shape[-1] != self.features:
             x = conv(self.features, size=1, stride=self.stride, name="shortcut_conv")(activated)

@@ -54,6 +54,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, use_running_average: bool) -> jax.Array:
+        # The CIFAR stem: 3x3 and no pooling. The 7x7 stem of ImageNet and its pooling would leave 8x8 of a 32x32 image.
         x = self.layers.conv(self.widths[0], stride=self.stem_stride, name="stem")(images)
         x = nn.relu(self.layers.norm(x, name="stem_norm", use_running_average=use_running_average))
         for stage, (width, stride) in enumerate(zip(self.widths, self.strides, strict=True), start=1):
@@ -62,6 +63,7 @@ class ResNet(nn.Module):
                 module = BasicBlock(width, stride if block == 1 else 1, self.layers, name=name)
                 x = module(x, use_running_average=use_running_average)
         features = global_average_pool(x)
+        # A sown value costs nothing unless the caller asks for the collection.
         self.sow("intermediates", "features", features)
         return self.layers.logits(features, self.num_classes)
 

@@ -43,6 +43,7 @@ from ltrobust.models.torch_names import Naming, cleaned, naming_of
 from ltrobust.models.torch_names import split_normalisation as split_normalisation
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+# By rank: vectors stay, the linear weight is transposed, kernels go from [out,in,k,l] to [k,l,in,out].
 _TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 
@@ -141,6 +142,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
 @functools.lru_cache(maxsize=8)
 def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
     """All arrays of a network, found by tracing its initialisation."""
+    # From the network itself, so that this list cannot differ from what it computes with. Nothing is computed.
     module = models.create(name, num_classes=num_classes)
     draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
     params, batch_stats = jax.eval_shape(draw, jax.random.key(0))

@@ -22,6 +22,7 @@ class Lines:
     def update(self, number: int) -> None:
         """Adds to the number that is done."""
         self._done += number
+        # Log files get a line every ten minutes, not one per batch.
         if time.monotonic() - self._shown >= 60 * _MINUTES:
             self.show()
 

@@ -137,6 +137,7 @@ def checkpoint_dir(workdir: Path, given: str) -> str:
     file = workdir / "config.json"
     there = read_json(file) if file.exists() else {}
     checkpoint = there.get("checkpoint", {}) if there.keys() >= _KEYS else {}  # else another program's file
+    # The recorded place wins over the current folder, so that the same command finds its checkpoints from any folder.
     recorded = checkpoint.get("dir", "")
     # A folder of another name is a change that the user means.
     same = os.path.basename(os.path.normpath(recorded)) == os.path.basename(os.path.normpath(given))
@@ -206,6 +207,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], only: tuple[s
     that was installed in the meantime must not end a run.
     """
     flat_there, flat_here = flatten(used(there, here)), flatten(used(here, there))
+    # Keys that exist on one side only count as differences: a newer version may have added a default that matters.
     keys = [key for key in sorted(flat_there.keys() | flat_here.keys()) if not key.startswith(_FREE)]
     return [
         f"{key}: {flat_there.get(key, 'absent')!r} -> {flat_here.get(key, 'absent')!r}"

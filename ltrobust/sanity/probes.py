@@ -180,6 +180,7 @@ def _repeated(runs: Runs) -> Item:
     session = runs.session
     attacks = [attack for attack in runs.protocol.attacks if attack.name in REPEATED_ATTACKS]
     rows = runs.sample(len(runs.labels))
+    # Another order than that of the evaluation.
     rows = np.random.RandomState(2).permutation(rows[runs.clean[rows]])
     # A part of them, so that the rest is missing among the neighbours.
     rows = rows[: min(REPEATED_IMAGES, -(-len(rows) // 2))]

@@ -113,4 +113,5 @@ def make_optimizer(
             f"optimiser {name} with options {options} cannot be used here ({error}); give one that needs nothing but "
             "gradients and a schedule, such as sgd, adam, adamw or lamb."
         ) from error
+    # In front of the optimiser, as PyTorch's SGD does it: the decay goes through momentum and learning rate.
     return optax.chain(optax.add_decayed_weights(weight_decay), optimizer) if weight_decay else optimizer

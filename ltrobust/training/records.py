@@ -69,6 +69,7 @@ def read(file: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue
         if isinstance(phase, str) and isinstance(epoch, int):
+            # The later record of an epoch replaces the earlier one, at its place.
             found[phase, epoch] = record
     return list(found.values())
 

@@ -73,6 +73,7 @@ def start(problem: Problem, settings: Any, threat: Threat) -> State:
     del settings
     middle, half = (threat.upper + threat.lower) / 2, (threat.upper - threat.lower) / 2
     relative = jnp.clip((problem.image - middle) / half, -1.0, 1.0)
+    # The inverse of tanh. It is infinite for a pixel on a bound, which therefore never moves, as published.
     weight = 0.5 * jnp.log((1 + relative) / (1 - relative))
     infinite, no = jnp.float32(jnp.inf), jnp.array(False)
     return State(

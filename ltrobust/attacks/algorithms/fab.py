@@ -170,6 +170,7 @@ def hyperplane_step(point: jax.Array, weights: jax.Array, residual: jax.Array, t
     rising = (weights > 0) ^ (residual >= 0)
     reach = jnp.where(rising, threat.upper - point, point - threat.lower)
     reach = jnp.where(gain > 0, reach, 0.0)
+    # Multiplier m moves a coordinate by m for linf and by m |w_i| for l2.
     rate = jnp.ones_like(gain) if threat.norm == "linf" else gain
 
     def improve(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -217,6 +218,7 @@ def _step(problem: Problem, state: State, settings: Any, threat: Threat, answer:
     points, residuals = jnp.stack([state.point, problem.image]), jnp.stack([answer.value, at_image])
     moves = jax.vmap(lambda point, residual: hyperplane_step(point, weights, residual, threat))(points, residuals)
     here, there = jnp.maximum(ball.norms(moves, threat.norm), _SHORTEST)
+    # The nearer the current point is to the plane, the less the mean leans back to the image.
     share = jnp.minimum(here / (here + there), settings["alpha_max"])
     from_here, from_image = points + settings["eta"] * moves
     return jnp.clip((1 - share) * from_here + share * from_image, threat.lower, threat.upper)

@@ -182,6 +182,7 @@ def _propose_linf(
     height, width, channels = best.shape
     # Key 0 is the start's, key q is that of proposal q. One vector holds all draws of a proposal.
     draw = jax.random.uniform(jax.random.fold_in(problem.key, query + 1), (2 + channels,))
+    # One sign per channel for the whole square, as published for linf.
     square = _square(_corner(draw[0], height, side), _corner(draw[1], width, side), side, (height, width))
     moved = best + jnp.where(square, 2 * radius * _signs(draw[2:]), 0.0)
     return ball.project(moved[None], problem.image[None], radius, threat)[0]
@@ -204,6 +205,7 @@ def _propose_l2(
     fresh = bumps(side, row, column, draw[4] < 0.5, (height, width))[..., None] * _signs(draw[5:])
     fresh = fresh + _unit(jnp.where(renewed, delta, 0.0), axis=(0, 1))
     fresh = _unit(fresh, axis=(0, 1)) * available
+    # The windows may overlap; what is in both is renewed.
     delta = jnp.where(renewed, fresh, jnp.where(erased, 0.0, delta))
     return jnp.clip(problem.image + radius * _unit(delta), threat.lower, threat.upper)
 
