@@ -21,6 +21,7 @@ import numpy as np
 import ltrobust
 from ltrobust.runtime.files import read_json, without_nan, write_new_json
 
+# Raised when a field changes its meaning. Pages and tables do not show cards of other versions.
 CARD_VERSION = 2
 REQUIRED = (
     "card_version",

@@ -15,6 +15,7 @@ from ltrobust.analysis import metrics
 _BOOTSTRAP_DRAWS = 2000
 # Columns of a table of outcomes [C, 4].
 _BOTH, _ONLY_FIRST, _ONLY_SECOND, _NEITHER = range(4)
+# The same columns with the two models exchanged.
 _SWAPPED = [_BOTH, _ONLY_SECOND, _ONLY_FIRST, _NEITHER]
 
 

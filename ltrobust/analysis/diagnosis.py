@@ -192,6 +192,7 @@ def temperatures(attacks: Sequence[Mapping[str, Any]]) -> dict[float, str]:
 
     They have all settings but loss and scale in common.
     """
+    # Other attacks lack some of these fields, and are compared like all others.
     plain = {"radius": None, "after": [], "decay": 0.0, "kappa": 50.0}
     rest = [
         {key: value for key, value in (plain | dict(attack)).items() if key not in ("name", "loss", "scale")}

@@ -11,6 +11,7 @@ import numpy as np
 
 # The 97.5 % quantile of the normal distribution.
 Z = 1.959964
+# Each end of a 95 % interval rests on 50 of these draws.
 _BOOTSTRAP_DRAWS = 2000
 
 

@@ -68,6 +68,7 @@ def mnist(contents: Mapping[str, bytes], split: str) -> Arrays:
     arrays = {}
     for name, content in contents.items():
         content = gzip.decompress(content)
+        # The third byte is the type, 8 for unsigned bytes; the fourth is the number of dimensions.
         dimensions = content[3] if content[:3] == b"\0\0\x08" else 0
         shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
         if dimensions not in (1, 3) or len(content) != 4 + 4 * dimensions + int(np.prod(shape)):

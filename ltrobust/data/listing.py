@@ -101,6 +101,7 @@ def read(folder: pathlib.Path) -> Listing:
         if not reason and entry.is_dir():
             directories.append(entry)
         else:
+            # A file beside the class folders belongs to no class, even if it is an image.
             loose += _all_in(entry, reason if reason in (*QUIET, DANGLING) else OUTSIDE)
     if not directories:
         raise ValueError(f"{folder} has no class directories; {EXPECTED}.")

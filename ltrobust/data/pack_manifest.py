@@ -6,6 +6,7 @@ import json
 import pathlib
 from typing import Any
 
+# A pack of another format is refused.
 FORMAT = 1
 NAME = "pack.json"
 # Ends messages about packs that are not as they were written.

@@ -21,6 +21,7 @@ from ltrobust.runtime.names import nearest
 NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
 SPLITS = ("train", "test")
 
+# The first images are for training. Blocks come from different writers, so the test images are from new ones.
 DIGITS_TRAIN = 1000
 
 

@@ -19,6 +19,7 @@ from ltrobust.threat import Threat
 
 # Rows per device come in multiples of this on the CPU, where the batch size chooses the kernel (`padding`).
 _CPU_STEP = 8
+# Long compared with the overhead of a call, short compared with what a kill may lose.
 _DISPATCH_SECONDS = 2.0
 
 

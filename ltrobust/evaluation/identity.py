@@ -13,6 +13,7 @@ import numpy as np
 _OF_SPREAD = 1e-3  # of the median distance of an image's logits from their median
 _OF_GRADIENT = 0.05  # of a gradient's length; bfloat16 rounds to 0.004
 _MASK = 1e6  # a logit of that size says nothing
+# A few units in the last place of the logit itself.
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 ROWS = 64  # enough for every operation in the table
+# Rows per device that are tried, fewest first. The other numbers are those of the table.
 _FEW = (2, 4, 8, 16, 32)
 _OUTPUTS, _DEPTH = 16, 8  # a product with at most so many outputs and a multiple of so many terms needs 2 rows
 _POSITIONS = 256

@@ -56,6 +56,8 @@ def _names(attacks: tuple[Attack, ...]) -> tuple[str, ...]:
     return tuple(attack.name for attack in attacks)
 
 
+# Names end in what tells attacks apart: `_g` a Gaussian start, `_k50` a kappa of 50, `_1` steps of 1/255 at radius
+# 8/255, `_031` a radius of 0.031.
 _FGSM = Pgd("fgsm", "ce", steps=1, step=1.0, start="none")
 _FGSM_G = Pgd("fgsm_g", "ce", steps=1, step=1.0, start="gauss")
 PGD20 = Pgd("pgd20", "ce", steps=20, step=1 / 4, start="uniform_raw")
@@ -89,6 +91,7 @@ _TORCHATTACKS = _sequence(
 _AA_TA10 = ("aa_ta10", _names(_TORCHATTACKS))
 _NOTE_TA10 = "aa_ta10 is what torchattacks runs by default: 10 iterations per gradient attack, so weaker than standard"
 _ROBAL = 0.031 * 255  # 7.905/255, not 8/255
+# In pixel units the step is 0.0078, which is a bit less than 2/255.
 _ROBAL_STEP = 0.0078 / 0.031
 _ROBAL_TWO = _sequence("aa2_031/", Apgd("apgd-ce", "ce"), Apgd("apgd-t", "targeted_dlr", targets=MOST_TARGETS))
 

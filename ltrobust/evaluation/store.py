@@ -22,6 +22,7 @@ from ltrobust.evaluation import identity
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
 from ltrobust.runtime.names import nearest
 
+# Raised when older verdicts could be misread. A store of another format is refused.
 FORMAT = 3
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ltrobust.models.torch_files import CHOICE, listed, unwrapped
 from ltrobust.models.wide_resnet import parse
 
+# Numbers that no forward pass reads.
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 # A tensor's last name: `mean`, `new_mean`, `image_std` and so on, but not a norm's running_mean.
 _NORMALISER = re.compile(r"(?!running_)(?:\w+_)?(?:(?P<mean>mean|mu)|(?P<std>std|sigma))")

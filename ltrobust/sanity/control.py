@@ -21,6 +21,7 @@ from ltrobust.runtime import ambient
 from ltrobust.sanity.rules import Item, stated
 from ltrobust.threat import Threat
 
+# If another NumPy drew other bits, the answers below would be those of another network.
 IMAGES_SHA256 = "e402e51e77a50fbbd8d931ac9d674de1f8183340d6fb639ba910b9c36a1cb1b6"
 WEIGHTS_SHA256 = "8ff1d2c2e3bed07ae16e0d9a897838f4f27e3703de0a4e0e2bfed76ca344fc21"
 RADIUS = 8  # in 1/255

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 STATUSES = ("pass", "skipped", "warn", "fail")  # the later the worse
+# Named in the line of an item, worst first.
 _SHOWN_CLASSES = 6
 _EXACT = 1e-9  # slack of comparisons: 0.2 % of 500 images are one image
 

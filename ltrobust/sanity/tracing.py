@@ -36,6 +36,7 @@ _SOUND = {
     *("sigmoid", "hard_sigmoid", "softmax", "log_softmax", "clip"),
 }
 _OF_JAX = pathlib.Path(jax.__file__).parent
+# Operations after which a maximum over an axis is still that maximum.
 _PASSING_ON = ("max", "select_n", "broadcast_in_dim", "convert_element_type", "reshape")
 
 

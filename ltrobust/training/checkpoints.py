@@ -21,6 +21,7 @@ from ltrobust.runtime import processes
 from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
+# 2 added checksums. A checkpoint of a newer format is refused.
 FORMAT = 2
 
 

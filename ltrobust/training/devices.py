@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ltrobust.runtime import processes
 
 AXIS = "devices"
+# The whole array on every device.
 REPLICATED = PartitionSpec()
 
 

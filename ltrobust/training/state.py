@@ -82,6 +82,7 @@ def empty_sums(method: Method) -> dict[str, jax.Array]:
 
 def create_selection(weights: Weights) -> Selection:
     """Nothing selected yet."""
+    # NaN stands for validations that have not happened; the mean leaves them out.
     return Selection(copy(weights), jnp.float32(-jnp.inf), jnp.int32(0), jnp.full(3, jnp.nan, jnp.float32))
 
 

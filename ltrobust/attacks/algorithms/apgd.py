@@ -15,6 +15,7 @@ from ltrobust.attacks import ball, objectives
 from ltrobust.attacks.search import Answer, Problem, Search
 from ltrobust.threat import Threat
 
+# The traced setting `loss` is a position in this list, and so is the branch of `objective`.
 LOSSES = ("ce", "dlr", "targeted_dlr", "difference")
 _TARGETED = ("targeted_dlr", "difference")
 _DECAY = 0.75  # share of the step in a move; the rest repeats the previous move
@@ -69,6 +70,7 @@ def settings(*, loss: str, radius: float, num_classes: int, steps: int = 100, ru
         "loss": jnp.int32(LOSSES.index(loss)),
         "steps": jnp.int32(steps),
         "runs": jnp.int32(runs),
+        # Lengths of windows as published, rounded down.
         "window": jnp.int32(max(int(0.22 * steps), 1)),
         "shortest": jnp.int32(max(int(0.06 * steps), 1)),
         "shrink": jnp.int32(max(int(0.03 * steps), 1)),

@@ -16,6 +16,7 @@ from ltrobust.attacks import ball, objectives
 from ltrobust.attacks.search import Answer, Problem, Search
 from ltrobust.threat import Threat
 
+# The traced setting `loss` is a position in this list, and so is the branch of `_objective`.
 LOSSES = ("ce", "margin", "tempered")
 
 

@@ -21,6 +21,7 @@ from ltrobust.threat import NORMS, Threat
 
 # Last proposal at which the share of changed pixels is p_init, p_init/2, p_init/4, ...; of 10,000 where rescaled.
 _LAST = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+# Avoids 0 / 0 for a change that is zero.
 _TINY = 1e-12
 
 
@@ -136,6 +137,7 @@ def bumps(side: jax.Array, row: jax.Array, column: jax.Array, upright: jax.Array
     positive = along < half
     centre = jnp.where(positive, half // 2, half + (side - half) // 2)
     distance = jnp.maximum(jnp.abs(along - centre), jnp.abs(across - half))
+    # Sums of 1/k^2 up to each k, so that the height at a distance is the difference of two entries.
     layers = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, max(shape) + 2) ** 2)])
     table = jnp.asarray(layers, jnp.float32)
     height = table[half + 1] - table[jnp.clip(distance, 0, half + 1)]
@@ -171,6 +173,7 @@ def _tiles(problem: Problem, radius: jax.Array, threat: Threat) -> jax.Array:
     tiles = jnp.where(draw[..., 0] < 0.5, upright, upright.T)[..., None] * _signs(draw[..., 1:])
     delta = tiles.transpose(0, 2, 1, 3, 4).reshape(down * side, across * side, channels)
     room = (height - down * side, width - across * side)
+    # What no tile covers is left unchanged, half of it on each side.
     delta = jnp.pad(delta, [(room[0] // 2, room[0] - room[0] // 2), (room[1] // 2, room[1] - room[1] // 2), (0, 0)])
     return jnp.clip(problem.image + radius * _unit(delta), threat.lower, threat.upper)
 

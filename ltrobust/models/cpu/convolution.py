@@ -26,6 +26,7 @@ from jax.interpreters import ad, batching, mlir
 from ltrobust.models.cpu import winograd
 
 PRIMITIVE = core.Primitive("cpu_convolution")
+# Channels last, in which XLA's fast kernels work.
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Padding = tuple[tuple[int, int], tuple[int, int]]
 _Strides = tuple[int, int]

@@ -35,6 +35,7 @@ _MIRRORED = (3, 1, 2, 0)  # the rows of K for a kernel in reverse order
 CACHE = 8_400_000  # bytes that transformed tiles and products together may take
 _CHANNELS, _TILES = 32, 64  # fewer than these, the transformations cost more than the products that they save
 _GRADIENT_CHANNELS = 64  # the same for the kernel gradient
+# Half precision has too few digits for the transformations.
 _DTYPES = (jnp.float32, jnp.float64)
 
 _Grid = Sequence[Sequence[Any]]
