@@ -113,10 +113,10 @@ def _annotates(node: Any) -> bool:
 
 
 def command(file: str, options: argparse.Namespace) -> list[str]:
-    """Pytest on the target's tests, those of one file first."""
+    """Pytest on the target's tests, those of one file first; without a file ("") all of them."""
     path = pathlib.Path(file)
-    own = pathlib.Path("tests", path.parts[1]).joinpath(f"test_{_TESTED_BY.get(path.stem, path.stem)}*.py")
-    first = sorted(test.relative_to(ROOT).as_posix() for test in ROOT.glob(own.as_posix()))
+    own = pathlib.Path("tests", *path.parts[1:2]).joinpath(f"test_{_TESTED_BY.get(path.stem, path.stem)}*.py")
+    first = sorted(test.relative_to(ROOT).as_posix() for test in ROOT.glob(own.as_posix())) if file else []
     rest = [test for test in TARGETS[options.target][1] if (ROOT / test).exists()]
     tests = first if options.own and first else [*first, *rest]
     flags = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", *shlex.split(options.pytest)]
