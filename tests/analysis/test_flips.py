@@ -73,6 +73,25 @@ def test_kappa_is_the_textbooks_and_its_interval_that_of_many_draws(table):
         assert half == pytest.approx(1.96 * np.std(drawn), rel=0.08)
 
 
+def test_kappas_interval_is_that_of_its_gradient():
+    """`n` times the variance is that of the gradient over the outcomes, here by central differences."""
+
+    def kappa(shares):
+        both, only_first, only_second, neither = shares
+        first, second = both + only_first, both + only_second
+        expected = first * second + (1 - first) * (1 - second)
+        return (both + neither - expected) / (1 - expected)
+
+    for table in ((20, 5, 10, 15), (40, 9, 6, 45), (1, 30, 20, 4), (200, 3, 40, 7)):
+        n = sum(table)
+        shares = np.array(table) / n
+        slopes = np.array([(kappa(shares + 1e-6 * e) - kappa(shares - 1e-6 * e)) / 2e-6 for e in np.eye(4)])
+        error = np.sqrt((shares @ slopes**2 - (shares @ slopes) ** 2) / n)
+        found = compare.cohens_kappa(np.array(table))
+        assert (found["value"] - found["low"]) / 1.959964 == pytest.approx(error, rel=1e-6)
+        assert (found["high"] - found["value"]) / 1.959964 == pytest.approx(error, rel=1e-6)
+
+
 def test_kappa_of_fleiss_is_symmetric_and_absent_without_variation():
     generator = np.random.RandomState(1)
     first, second = generator.rand(50) < 0.6, generator.rand(50) < 0.4

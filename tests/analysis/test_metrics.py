@@ -185,6 +185,7 @@ def test_confusion_of_many_classes_does_not_overflow_small_types():
     [
         (np.array([0]), np.array([0, 1]), "1 predictions for 2 labels"),
         (np.array([0, 2]), np.array([0, 1]), "predictions hold class 2: 0 to 1"),
+        (np.array([0, 2, 3]), np.array([0, 1, 1]), "predictions hold class 2"),
         (np.array([0, 1]), np.array([-1, 1]), "labels hold class -1"),
         (np.array([0.0, 1.0]), np.array([0, 1]), "predictions are float64"),
         (np.array([[0], [1]]), np.array([0, 1]), r"predictions are int64 \[2, 1\]"),

@@ -101,6 +101,103 @@ def test_progress_is_checked_after_the_published_windows(linear, steps, checks):
     assert bool(lanes.state.finished.all())
 
 
+def published(image, start, answers, norm, steps, radius):
+    """One run of the published attack in float64, given the network's answers; its points, best loss and last step."""
+
+    def length(change):
+        return np.abs(change).max() if norm == "linf" else np.linalg.norm(change)
+
+    def inside(point):
+        change = point - image
+        change = np.clip(change, -radius, radius) if norm == "linf" else change * min(1, radius / length(change))
+        return np.clip(image + change, 0, 1)
+
+    losses, gradients = answers
+    point = previous = best = start
+    gradient = best_gradient = gradients[0]
+    best_loss = checked_loss = losses[0]
+    history, points = np.zeros(steps + 1), [start]  # the last place stays 0
+    window, shortest, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    step, waited, reduced = 2 * radius, 0, True
+    for iteration in range(steps):
+        last_move, previous = point - previous, point
+        share = 0.75 if iteration else 1.0
+        uphill = np.sign(gradient) if norm == "linf" else gradient / np.linalg.norm(gradient)
+        stepped = inside(point + step * uphill)
+        point = inside(point + share * (stepped - point) + (1 - share) * last_move)
+        points.append(point)
+        history[iteration], gradient = losses[iteration + 1], gradients[iteration + 1]
+        if history[iteration] > best_loss:
+            best, best_gradient, best_loss = point, gradient, history[iteration]
+        waited += 1
+        if waited == window:
+            # Before the first loss the published code reads the last place of its history, which is 0 as yet.
+            rises = sum(history[iteration - back] > history[iteration - back - 1] for back in range(window))
+            reduced = rises <= 0.75 * window or (not reduced and checked_loss >= best_loss)
+            checked_loss, waited, window = best_loss, 0, max(window - shrink, shortest)
+            if reduced:
+                step, point, gradient = step / 2, best, best_gradient
+    return np.array(points), best_loss, step
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("steps", [1, 10, 37])
+def test_points_and_steps_are_the_published_ones_whatever_the_answers(norm, steps):
+    draws, radius, threat, shape = np.random.RandomState(0), 0.1, Threat(norm, 25.5), (2, 3, 1)
+    images = draws.uniform(0, 1, (40, *shape)).astype(np.float32)
+    # Whole numbers, among which many are equal and rows of rises are frequent.
+    losses = np.cumsum(draws.choice([-1, 0, 1, 2], (40, steps + 1)), axis=1).astype(np.float32)
+    gradients = draws.randn(40, steps + 1, *shape).astype(np.float32)
+    logits = draws.randn(40, steps + 1, 3).astype(np.float32)
+    chosen = apgd.settings(loss="ce", radius=radius, num_classes=3, steps=steps)
+
+    @jax.jit
+    @jax.vmap
+    def path(image, key, *answers):
+        problem = search.Problem(image, jnp.int32(0), jnp.zeros(3), key)
+        begun = apgd.start(problem, chosen, threat)
+        # Each evaluated point, and the state behind its answer.
+        return jax.lax.scan(
+            lambda state, answer: (after := apgd.advance(problem, state, chosen, threat, answer), (state.point, after)),
+            begun,
+            search.Answer(*answers),
+        )[1]
+
+    points, states = path(images, jax.random.split(jax.random.key(0), 40), logits, losses, gradients)
+    for row in range(40):
+        answers = losses[row], gradients[row].astype(float)
+        expected, best_loss, step = published(images[row], np.asarray(points[row, 0]), answers, norm, steps, radius)
+        np.testing.assert_allclose(points[row], expected, atol=1e-6)
+        assert (states.best_loss[row, -1], states.step[row, -1]) == pytest.approx((best_loss, step))
+        np.testing.assert_allclose(states.best[row, -1], expected[losses[row].argmax()], atol=1e-6)
+        wrong = logits[row].argmax(axis=1) != 0
+        np.testing.assert_array_equal(states.claimed[row], np.logical_or.accumulate(wrong))
+        last = np.flatnonzero(wrong)[-1] if wrong.any() else None
+        np.testing.assert_array_equal(states.candidate[row, -1], images[row] if last is None else points[row, last])
+    np.testing.assert_array_equal(states.finished, np.arange(steps + 1) == np.full((40, 1), steps))
+
+
+def test_a_run_begins_unended_at_another_random_point_and_keeps_what_was_found():
+    image, key = jnp.full((4, 4, 1), 0.5), jax.random.key(0)
+    problem = search.Problem(image, jnp.int32(1), jnp.array([0.0, 3.0, 2.0, 1.0]), key)
+    for norm in ("linf", "l2"):
+        threat = Threat(norm, 25.5)
+        chosen = apgd.settings(loss="targeted_dlr", radius=0.1, num_classes=4, runs=3)
+        state, points = apgd.start(problem, chosen, threat), []
+        assert not state.claimed
+        for run, target in enumerate([2, 3, 0]):
+            assert (int(state.run), int(state.target), int(state.iteration)) == (run, target, 0)
+            assert not (state.ended | state.finished)
+            change = np.asarray(state.point - image).ravel()
+            assert np.linalg.norm(change, np.inf if norm == "linf" else 2) == pytest.approx(0.1, abs=1e-6)
+            points.append(change)
+            found = state._replace(claimed=jnp.array(run > 0), candidate=image + run, ended=jnp.array(True))
+            state = apgd.restart(problem, found, chosen, threat)
+            assert bool(state.claimed) == (run > 0)
+            np.testing.assert_array_equal(state.candidate, image + run)
+        assert len(np.unique(points, axis=0)) == 3
+
+
 @pytest.mark.golden
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
@@ -236,3 +333,13 @@ def test_dlr_is_blind_to_scale_and_shift(logits, label, other, scale, shift):
 def test_settings_that_do_not_fit_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         apgd.settings(**({"radius": 0.03, "num_classes": 10} | changed))
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "runs"),
+    [("ce", 2, 1), ("ce", 2, 5), ("dlr", 3, 1), ("targeted_dlr", 4, 3), ("difference", 2, 1), ("difference", 5, 4)],
+)
+def test_settings_on_the_limits_are_allowed(loss, classes, runs):
+    chosen = apgd.settings(loss=loss, radius=0.03, num_classes=classes, steps=1, runs=runs)
+    assert apgd.LOSSES[int(chosen["loss"])] == loss
+    assert (int(chosen["runs"]), int(chosen["steps"])) == (runs, 1)

@@ -268,10 +268,34 @@ def test_verdicts_are_those_of_the_public_code(shared_data, name):
         ({"runs": 5}, "5 classes allow 4 targets"),
         ({"steps": 0}, "at least 1"),
         ({"num_classes": 1}, "1 classes allow 0 targets"),
+        ({"runs": 0}, "at least 1"),
         ({"beta": 1.5}, r"must lie in \[0, 1\]"),
+        ({"beta": -0.1}, r"must lie in \[0, 1\]"),
+        ({"alpha_max": 1.1}, r"must lie in \[0, 1\]"),
+        ({"alpha_max": -0.1}, r"must lie in \[0, 1\]"),
         ({"eta": 0.9}, "eta must be at least 1"),
     ],
 )
 def test_settings_that_make_no_attack_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         fab.settings(**({"radius": 0.1, "num_classes": CLASSES} | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 1},
+        {"runs": 4},
+        {"num_classes": 2},
+        {"alpha_max": 0},
+        {"alpha_max": 1},
+        {"beta": 0},
+        {"beta": 1},
+        {"eta": 1},
+    ],
+)
+def test_settings_on_the_limits_are_allowed(changes):
+    chosen = fab.settings(**({"radius": 0.1, "num_classes": CLASSES} | changes))
+    for name in set(changes) - {"num_classes"}:
+        assert float(chosen[name]) == changes[name]
+    assert int(chosen["runs"]) == (1 if "num_classes" in changes else 4)

@@ -13,6 +13,8 @@ CLEAN = jnp.array([[2.0, 1.0, 0.0]])
 ADV = jnp.array([[0.5, 1.5, 0.0]])
 COUNTS = jnp.array([100.0, 30.0, 10.0])
 FIRST, LAST = jnp.array([0]), jnp.array([2])
+# Sorted: 7, 3, 1, 0, -1.
+FIVE = jnp.array([[3.0, 1.0, 0.0, -1.0, 7.0]])
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,12 @@ FIRST, LAST = jnp.array([0]), jnp.array([2])
         (objectives.true_margin(ADV, FIRST), -1.0),
         (objectives.margin(ADV, FIRST, 50.0), -49.0),
         (objectives.margin(ADV, FIRST, 0.0), 0.0),
+        (objectives.margin(CLEAN, FIRST, 0.0), -1.0),
+        (objectives.dlr(FIVE, FIRST), 4 / 6),
+        (objectives.dlr(FIVE, jnp.array([4])), -4 / 6),
+        (objectives.targeted_dlr(FIVE, jnp.array([1]), FIRST), 2 / 6.5),
+        (objectives.targeted_dlr(FIVE, jnp.array([4]), jnp.array([3])), -8 / 6.5),
+        (objectives.difference(FIVE, jnp.array([1]), FIRST), 2),
     ],
 )
 def test_toy_vector(value, expected):

@@ -180,6 +180,28 @@ def test_bad_images_are_refused(images, message):
         pgd(curved, images, keys_of(len(images)), threat=Threat(), steps=1, step_size=0.1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [
+        ((2, 3, 2, 2), True),
+        ((2, 1, 7, 7), True),
+        ((2, 4, 9, 5), True),
+        ((2, 3, 5, 9), True),
+        ((2, 3, 4, 5), False),  # a row of pixels may have five channels
+        ((2, 1, 1, 20), False),
+        ((2, 3, 3, 3), False),
+        ((2, 4, 8, 1), False),
+        ((2, 5, 5, 5), False),
+    ],
+)
+def test_channels_on_the_first_axis_are_named_where_the_last_cannot_hold_them(shape, first):
+    if first:
+        with pytest.raises(ValueError, match=r"channels first; \[batch, height, width, channel\] is needed"):
+            ball.check_shape(shape)
+    else:
+        ball.check_shape(shape)
+
+
 def test_unknown_settings_are_refused():
     images, keys = images_of(0), keys_of(6)
     with pytest.raises(ValueError, match="known starts: none, gauss"):

@@ -305,8 +305,15 @@ def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name
         ({"p_init": 0.0}, r"\(0, 1\]"),
         ({"p_init": 1.5}, r"\(0, 1\]"),
         ({"image_shape": (32, 32)}, "height, width, channels"),
+        ({"image_shape": (32, 0, 3)}, "height, width, channels"),
     ],
 )
 def test_settings_that_make_no_attack_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         square.settings(**({"radius": 0.1, "image_shape": SHAPE} | changes))
+
+
+def test_settings_on_the_limits_are_allowed():
+    for norm in ("linf", "l2"):
+        chosen = square.settings(radius=0.1, image_shape=(1, 1, 1), norm=norm, queries=1, p_init=1.0)
+        assert (int(chosen["queries"]), np.asarray(chosen["sides"]).tolist()) == (1, [1] * 10)

@@ -10,8 +10,16 @@ from ltrobust.attacks.algorithms import square
 from ltrobust.threat import Threat
 
 
-def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them():
-    height, width, radius, side = 16, 18, 0.3, 3  # 5 x 6 tiles, one row of pixels left over
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"),
+    [
+        (16, 18, 0, 0),  # 5 x 6 tiles, and one row of pixels below
+        (18, 17, 0, 1),  # 6 x 5, and one column on each side
+        (20, 16, 1, 0),  # 6 x 5, and one row above, one row below, one column to the right
+    ],
+)
+def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them(height, width, top, left):
+    radius, side, tiles = 0.3, 3, (height // 3, width // 3)
     image = jax.random.uniform(jax.random.key(3), (height, width, 2))
     chosen = square.settings(radius=radius, image_shape=(height, width, 2), norm="l2")
     pattern = square.bumps(jnp.int32(side), jnp.int32(0), jnp.int32(0), jnp.array(True), (side, side))
@@ -20,12 +28,12 @@ def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them():
         key = jax.random.key(number)
         problem = search.Problem(image, jnp.int32(0), jnp.zeros(2), key)
         found = jax.jit(lambda problem: square.start(problem, chosen, Threat("l2")).point)(problem)
-        draw = np.asarray(jax.random.uniform(jax.random.fold_in(key, 0), (5, 6, 1, 1, 3)))[:, :, 0, 0]
+        draw = np.asarray(jax.random.uniform(jax.random.fold_in(key, 0), (*tiles, 1, 1, 3)))[:, :, 0, 0]
         delta = np.zeros((height, width, 2))
-        for down, across in np.ndindex(5, 6):
+        for down, across in np.ndindex(tiles):
             tile = pattern if draw[down, across, 0] < 0.5 else pattern.T
             signs = np.where(draw[down, across, 1:] < 0.5, -1, 1)
-            delta[down * side :, across * side :][:side, :side] = tile[..., None] * signs
+            delta[top + down * side :, left + across * side :][:side, :side] = tile[..., None] * signs
         expected = np.clip(np.asarray(image) + radius * delta / np.sqrt(np.sum(delta**2)), 0, 1)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 

@@ -133,6 +133,32 @@ def test_the_published_masks_read_a_negative_logit_as_zero():
     np.testing.assert_array_equal(gradient, [[-1, 0, 0], [0, 0, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize(("lower", "upper"), [(0, 1), (-1, 3)])
+def test_cw_steps_are_those_of_adam_also_where_gradients_are_tiny(lower, upper):
+    draws, middle, half = np.random.RandomState(0), (lower + upper) / 2, (upper - lower) / 2
+    image, threat = jnp.full((2, 3, 1), middle, jnp.float32), Threat(lower=lower, upper=upper)
+    problem = search.Problem(image, jnp.int32(0), jnp.zeros(2), jax.random.key(0))
+    # The first around 1e-8, the constant that Adam adds to their root mean square.
+    gradients = draws.randn(12, 2, 3, 1)
+    gradients[0] *= 10.0 ** draws.uniform(-9, -6, (2, 3, 1))
+    chosen = cw_l2.settings(c=0.5, rate=0.02, steps=100)
+
+    def step(state, gradient):
+        answer = search.Answer(jnp.array([1.0, 0.0]), jnp.float32(0), gradient)
+        state = cw_l2.advance(problem, state, chosen, threat, answer)
+        return state, (state.weight, state.point)
+
+    begun = cw_l2.start(problem, chosen, threat)
+    weights, points = jax.lax.scan(step, begun, jnp.asarray(gradients, jnp.float32))[1]
+    weight = mean = square = np.zeros((2, 3, 1))
+    for count, gradient in enumerate(gradients, start=1):
+        slope = (2 * half * np.tanh(weight) - 0.5 * gradient) * half * (1 - np.tanh(weight) ** 2)
+        mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        weight = weight - 0.02 * mean / (1 - 0.9**count) / (np.sqrt(square / (1 - 0.999**count)) + 1e-8)
+        np.testing.assert_allclose(weights[count - 1], weight, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(points[count - 1], middle + half * np.tanh(weight), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_image_does_not_depend_on_its_batch(name, linear):
     linear = linear.rows(np.linspace(0, 999, 64).astype(int))
@@ -180,6 +206,13 @@ def test_wrong_settings_are_refused():
         cw_l2.settings(steps=0)
     with pytest.raises(ValueError, match="overshoot"):
         deepfool.settings(overshoot=-0.1)
+    with pytest.raises(ValueError, match="steps 0"):
+        deepfool.settings(steps=0)
+
+
+def test_settings_on_the_limits_are_allowed():
+    assert float(cw_l2.settings(c=1e-9, rate=1e-9, kappa=0, steps=1)["kappa"]) == 0
+    assert float(deepfool.settings(steps=1, overshoot=0)["overshoot"]) == 0
 
 
 @pytest.fixture(scope="module")
