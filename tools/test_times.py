@@ -4,8 +4,9 @@
     python -m tools.test_times times.jsonl
 
 Per case and stage (setup, call, teardown) it records wall-clock seconds, and of these the seconds in which JAX traced,
-lowered and compiled (read from the cache counts as compiled), and the CPU seconds of child processes that ended.
-A session fixture counts for the case that needed it first.
+lowered and compiled (read from the cache counts as compiled); and CPU seconds, which other work on the machine changes
+little: of this process with all its threads, and of child processes that ended. A session fixture counts for the case
+that needed it first.
 """
 
 import collections
@@ -24,7 +25,7 @@ STAGES = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
     "/jax/core/compile/backend_compile_duration": "compiling",
 }
-COLUMNS = ("seconds", *STAGES.values(), "children")
+COLUMNS = ("seconds", *STAGES.values(), "CPU", "children")
 
 _intervals: dict[str, list[tuple[float, float]]] = collections.defaultdict(list)
 
@@ -44,6 +45,12 @@ def union(intervals: list[tuple[float, float]]) -> float:
     return total
 
 
+def _children() -> float:
+    """CPU seconds of child processes that ended so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--times", metavar="FILE", help="write seconds per case and stage to FILE, one JSON object a line")
 
@@ -58,12 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _measured(item: pytest.Item, stage: str) -> Generator[None, object, object]:
     _intervals.clear()
-    start, children = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    start, own, children = time.perf_counter(), time.process_time(), _children()
     result = yield
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {"case": item.nodeid, "stage": stage, "seconds": time.perf_counter() - start}
     found |= {name: union(_intervals[name]) for name in STAGES.values()}
-    found["children"] = ended.ru_utime + ended.ru_stime - children.ru_utime - children.ru_stime
+    found |= {"CPU": time.process_time() - own, "children": _children() - children}
     item.user_properties.append(("times", found))
     return result
 
@@ -120,11 +126,12 @@ def table(title: str, name_of: Callable[[str], str], lines: list[dict], rows: in
 
 def tables(lines: list[dict], rows: int = 40) -> str:
     """Tables by folder, by file and by case, at most `rows` of files and cases."""
-    total = sum(line["seconds"] for line in lines)
+    total, used = (sum(line[column] for line in lines) for column in ("seconds", "CPU"))
+    used += sum(line["children"] for line in lines)
     number = len({line["case"] for line in lines})
     return "\n\n".join(
         [
-            f"{number} cases, {total:.0f} s of wall-clock time summed over the workers.",
+            f"{number} cases, {total:.0f} s of wall-clock time summed over the workers, {used:.0f} CPU seconds in all.",
             table("folder", lambda case: "/".join(case.split("::")[0].split("/")[:2]), lines, len(lines)),
             table("file", lambda case: case.split("::")[0], lines, rows),
             table("case", lambda case: case.removeprefix("tests/"), lines, rows),
