@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 
-import jax.monitoring
 import pytest
 
 STAGES = {
@@ -58,6 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--times")
     if path:
+        # Not before: JAX reads its environment variables when it is imported, and tests/conftest.py sets them.
+        import jax.monitoring
+
         jax.monitoring.register_event_duration_secs_listener(_record)
         if not hasattr(config, "workerinput"):
             pathlib.Path(path).write_text("")
