@@ -8,6 +8,7 @@ import itertools
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -28,7 +29,7 @@ import jax
 
 WITHOUT_OPTIMISATION = jax.config.read("jax_disable_most_optimizations")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-# Tests that divide work over devices ask for a mesh of all of them; everything else runs on the first.
+# Tests that divide work over devices ask for a mesh of them; everything else runs on the first.
 jax.config.update("jax_num_cpu_devices", 4)
 
 # The same inputs in every run, however long the first one compiles.
@@ -108,6 +109,17 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.section(f"{sum(found.values())} inputs tried by {len(found)} properties")
         for name, number in sorted(found.items()):
             terminalreporter.write_line(f"{number:7d}  {name}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_device() -> Iterator[None]:
+    """Whole runs take the first device; divided over four they last twice as long. Tests of meshes say which."""
+    from ltrobust.training import devices
+
+    real = devices.make_mesh
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "make_mesh", lambda given=None: real(jax.devices()[:1] if given is None else given))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def test_a_single_image_and_uint8_pixels(linear):
 def test_several_devices_give_the_same_verdicts(linear, quick):
     from ltrobust.training import devices
 
-    where = devices.sharding(devices.make_mesh(), devices.divided())
+    where = devices.sharding(devices.make_mesh(jax.devices()), devices.divided())
     weights, images, labels = linear
     rows = np.arange(0, 1000, 13)
     found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=len(jax.devices()))(

@@ -4,10 +4,7 @@ import pathlib
 import shutil
 
 import injection
-import jax
 import pytest
-
-from ltrobust.training import devices
 
 ROWS = pytest.StashKey[dict]()
 
@@ -31,13 +28,6 @@ def rows(request) -> dict[str, str] | None:
     return request.config.stash[ROWS] if request.config.getoption("--write-faults", False) else None
 
 
-@pytest.fixture
-def one_device(monkeypatch):
-    """One of the eight devices: evaluation's batches are then eight times smaller."""
-    real = devices.make_mesh
-    monkeypatch.setattr(devices, "make_mesh", lambda given=None: real(given or jax.devices()[:1]))
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished run, with a space and letters beyond ASCII in its name."""
@@ -51,16 +41,14 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
 
 
 def run_to_the_end(arguments: tuple[str, ...], workdir: pathlib.Path) -> pathlib.Path:
-    real = devices.make_mesh
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "make_mesh", lambda given=None: real(given or jax.devices()[:1]))
         status, text = injection.run_main(patch, *arguments, f"--workdir={workdir}")
     assert status == 0, text
     return workdir
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, one_device, request) -> injection.Place:
+def place(tmp_path, monkeypatch, request) -> injection.Place:
     def copy_finished(target: pathlib.Path) -> pathlib.Path:
         return pathlib.Path(shutil.copytree(request.getfixturevalue("finished"), target))
 

@@ -8,6 +8,7 @@ import jax
 from injection import ALONE, TINY, Place, Texts, Told, fault, raised
 
 from ltrobust.runtime import processes
+from ltrobust.training import devices
 
 
 def override(title: str, *settings: str, value: Texts, remedy: Texts, allowed: Texts = "") -> None:
@@ -155,7 +156,8 @@ override(
     remedy="multiple of 4",
 )
 def batch_not_divisible(place: Place) -> Told:
-    place.patch.undo()
+    mesh = devices.make_mesh(jax.devices())
+    place.patch.setattr(devices, "make_mesh", lambda: mesh)
     return place.refused(*TINY, "--config.student.batch_size=62")
 
 

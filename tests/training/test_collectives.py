@@ -2,6 +2,7 @@
 
 import collectives
 import flops
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_els
     with tiny.unlocked():
         tiny.student.attack.steps = attack_steps
         tiny.model.sync_batch_norm = synchronised
-    mesh = devices.make_mesh()
+    mesh = devices.make_mesh(jax.devices())
     assert mesh.size > 1
     given = prepared(tiny, "student", mesh, whole_network=True)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()

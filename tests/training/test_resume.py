@@ -7,10 +7,11 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import pytest
 
 from ltrobust import run as runs
-from ltrobust.training import loop, steps, teacher_student
+from ltrobust.training import devices, loop, steps, teacher_student
 
 
 def fingerprints(workdir: pathlib.Path) -> dict:
@@ -74,12 +75,16 @@ def uninterrupted(tiny, tmp_path_factory):
 
 @pytest.mark.optimized
 @pytest.mark.slow
-def test_a_finished_run_trains_nothing_and_writes_a_new_card(tiny, tmp_path):
+def test_a_finished_run_on_several_devices_trains_nothing_and_writes_a_new_card(tiny, tmp_path, monkeypatch):
+    mesh = devices.make_mesh(jax.devices()[:2])
+    monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
     first = runs.train(tiny, tmp_path)
     with with_loop(compile_stretch=lambda *arguments: pytest.fail("a finished phase was run again")):
         second = runs.train(tiny, tmp_path)
     assert (first.name, second.name) == ("validation.json", "validation-2.json")
-    assert json.loads(first.read_text())["networks"] == json.loads(second.read_text())["networks"]
+    cards = [json.loads(path.read_text()) for path in (first, second)]
+    assert cards[0]["networks"] == cards[1]["networks"]
+    assert cards[0]["numerics"]["devices"] == 2
 
 
 @pytest.mark.optimized

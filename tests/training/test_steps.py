@@ -34,7 +34,7 @@ def test_several_devices_train_like_one(tiny, name):
     with tiny.unlocked():
         tiny[name].attack.steps = 1
     one = trained(tiny, name, mesh_of(1), count=2, whole_network=name == "student")
-    several = trained(tiny, name, devices.make_mesh(), count=2, whole_network=name == "student")
+    several = trained(tiny, name, devices.make_mesh(jax.devices()), count=2, whole_network=name == "student")
     assert_close(one.weights, several.weights, 2e-4)
     assert_close(one.sums, several.sums, 2e-3)
 
@@ -74,7 +74,7 @@ def test_without_synchronised_statistics_devices_differ_from_one(tiny):
     with tiny.unlocked():
         tiny.model.sync_batch_norm = False
     one = trained(tiny, "student", mesh_of(1), count=1, whole_network=True)
-    several = trained(tiny, "student", devices.make_mesh(), count=1, whole_network=True)
+    several = trained(tiny, "student", devices.make_mesh(jax.devices()), count=1, whole_network=True)
     difference = jax.tree.map(lambda a, b: float(jnp.abs(a - jax.device_get(b)).max()), one.weights, several.weights)
     assert max(jax.tree.leaves(difference)) > 1e-3
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(several.weights))
@@ -204,7 +204,10 @@ def test_a_loss_that_breaks_the_contract_is_named_before_anything_is_compiled(ti
     pgd_at = planned.make_method(tiny, "teacher")
     with pytest.raises(AssertionError, match=rf"(?s)method 'pgd_at'.*{what}"):
         trained(
-            tiny, "teacher", devices.make_mesh(), method=dataclasses.replace(pgd_at, loss=BROKEN[what](pgd_at.loss))
+            tiny,
+            "teacher",
+            devices.make_mesh(jax.devices()),
+            method=dataclasses.replace(pgd_at, loss=BROKEN[what](pgd_at.loss)),
         )
 
 
@@ -212,11 +215,11 @@ def test_an_attack_of_another_shape_is_named_before_anything_is_compiled(tiny):
     pgd_at = planned.make_method(tiny, "teacher")
     cropped = dataclasses.replace(pgd_at, attack=lambda learner, batch: batch.images[:, 1:])
     with pytest.raises(AssertionError, match=r"(?s)method 'pgd_at'.*adversarial images"):
-        trained(tiny, "teacher", devices.make_mesh(), method=cropped)
+        trained(tiny, "teacher", devices.make_mesh(jax.devices()), method=cropped)
 
 
 def test_batches_that_do_not_divide_over_the_devices_are_refused(tiny):
     with tiny.unlocked():
         tiny.student.batch_size = 62
     with pytest.raises(ValueError, match=r"student.batch_size is 62.*4 devices; use a multiple of 4"):
-        planned.make_phase(tiny, "student", planned.load_run_data(tiny), devices.make_mesh())
+        planned.make_phase(tiny, "student", planned.load_run_data(tiny), devices.make_mesh(jax.devices()))
