@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 
 import ltrobust as lt
-from ltrobust import experiment, recipes
 from ltrobust.attacks.objectives import cross_entropy
 
 
@@ -75,15 +74,24 @@ def focal_at(inner: lt.methods.InnerAttack, *, gamma: float = 2.0) -> lt.methods
 
 
 def main(folder: Path) -> None:
-    for network in ("PlainNet", "NormNet"):
-        config = recipes.load("configs/digits.py")
-        config.model.name = network
-        config.student.method = "focal_at"
-        config.methods.focal_at.gamma = 1.0
-        config.student.epochs = 2
-        config.student.attack.steps = 3
-        config.eval.limit = 10  # test images of each class
-        experiment.train(config, folder / network)
+    config = lt.config("digits")
+    config.student.method = "focal_at"
+    config.methods.focal_at.gamma = 1.0
+    config.student.epochs, config.student.batch_size = 2, 16
+    config.student.attack.steps = 3
+    config.student.optimizer.name, config.student.optimizer.learning_rate = "adam", 0.01
+    config.threat.radius = 16.0  # in 1/255
+    config.eval.limit = 10  # test images of each class
+    *_, test = lt.data.load("digits", imbalance_ratio=10)
+    images, labels = lt.data.to_unit(test.images[:100]), test.labels[:100]
+    threat = lt.Threat("linf", 16)
+    for network in (PlainNet, NormNet):
+        run = lt.train(config, folder / network.__name__, model=network)
+        print(run.evaluation("student/last").summary())
+        logits_fn = run.logits_fn("student/last")
+        adv_images = lt.attacks.apgd(logits_fn, images, labels, threat, key=0)
+        print(f"right under APGD: {jnp.mean(logits_fn(adv_images).argmax(axis=-1) == labels):.1%}")
+        print(lt.evaluate(logits_fn, test.images[:100], labels, threat=threat, protocol="quick").summary())
 
 
 if __name__ == "__main__":

@@ -10,20 +10,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltrobust import attacks, data, methods, models
+    from ltrobust.api import Run, config, open_run, train
     from ltrobust.data.dataset import Dataset
     from ltrobust.evaluation.evaluate import evaluate
     from ltrobust.evaluation.evaluation import Evaluation
     from ltrobust.threat import Threat
 
-__all__ = ["Dataset", "Evaluation", "Threat", "__version__", "attacks", "data", "evaluate", "methods", "models"]
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "Run",
+    "Threat",
+    "__version__",
+    "attacks",
+    "config",
+    "data",
+    "evaluate",
+    "methods",
+    "models",
+    "open_run",
+    "train",
+]
 __version__ = "0.1.0"
 
 # Where each public name comes from; the name of a module alone is a module.
 _PUBLIC = {
     "Dataset": "ltrobust.data.dataset",
     "Evaluation": "ltrobust.evaluation.evaluation",
+    "Run": "ltrobust.api",
     "Threat": "ltrobust.threat",
+    "config": "ltrobust.api",
     "evaluate": "ltrobust.evaluation.evaluate",
+    "open_run": "ltrobust.api",
+    "train": "ltrobust.api",
 }
 _MODULES = ("attacks", "data", "methods", "models")
 

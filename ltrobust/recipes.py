@@ -45,8 +45,8 @@ def load(name: str) -> ConfigDict:
     The file may import modules of the same folder, such as one that registers a method.
 
     Args:
-      name: a path, or one that comes with the package, such as `configs/folder.py`; `:RECIPE` behind it where the file
-        has several.
+      name: a path, or one that comes with the package, such as `configs/folder.py` or `folder`; `:RECIPE` behind it
+        where the file has several.
 
     Raises:
       FileNotFoundError: there is no such file (names those that come with the package).
@@ -54,8 +54,9 @@ def load(name: str) -> ConfigDict:
         (`check_keys`).
     """
     importable()
-    path = find(name).partition(":")[0]
     file, sign, recipe = name.partition(":")
+    file = f"configs/{file}.py" if file in shipped() else file
+    path = find(file)
     if not Path(path).is_file():
         known = shipped()
         raise FileNotFoundError(

@@ -33,6 +33,17 @@ ALLOWED = {
         "training",
     },
     "plan": {"data", "evaluation", "methods", "models", "runtime", "threat"},
+    "api": {
+        "analysis",
+        "evaluation",
+        "methods",
+        "models",
+        "recipes",
+        "report",
+        "run",
+        "runtime",
+        "training",
+    },
     "run": {"analysis", "data", "models", "plan", "report", "runtime", "training"},
     "commands": {
         "analysis",
@@ -51,7 +62,7 @@ ALLOWED = {
         "training",
     },
     "__main__": {"commands"},
-    "__init__": {"attacks", "commands", "data", "evaluation", "methods", "models", "threat"},
+    "__init__": {"api", "attacks", "commands", "data", "evaluation", "methods", "models", "threat"},
 }
 JAX = {"jax", "flax", "optax", "orbax", "chex"}
 # Rooms and files that work without JAX, so that images, stores and results can be read anywhere -> the files in them

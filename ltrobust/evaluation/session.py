@@ -71,7 +71,7 @@ class Session:
 
         `of`: of how many images the accuracy is that the progress shows, where not of all.
         """
-        record = {name: np.full(len(self.subject.labels), missing) for name, missing in FIELDS.items()}
+        record = empty_record(len(self.subject.labels))
         # Only process 0 has the store.
         waiting, record = processes.share((self._recall(attack.name, rows, record), record))
         broken = int(np.sum(record["prediction"][rows] != self.subject.labels[rows])) - len(waiting)
@@ -88,18 +88,7 @@ class Session:
 
     def _recall(self, name: str, rows: np.ndarray, record: dict[str, np.ndarray]) -> np.ndarray:
         """Copies what the store knows into the record; the rows that it does not know."""
-        known = self._store.verdicts.get(name, {}) if self._store else {}
-        waiting = []
-        for row in rows:
-            kept = known.get(int(self.subject.ids[row]))
-            if kept is None:
-                waiting.append(row)
-                continue
-            for field in FIELDS:
-                # JSON has null for NaN.
-                if kept.get(field) is not None:
-                    record[field][row] = kept[field]
-        return np.array(waiting, int)
+        return recall(self._store.verdicts.get(name, {}) if self._store else {}, self.subject.ids, rows, record)
 
     def _keep(self, name: str, verdicts: Verdicts, fields: dict[str, np.ndarray]) -> None:
         """Writes verdicts to the store."""
@@ -163,6 +152,34 @@ class Session:
                 f"margin {there_margins[first]:.4g} there, class {here[first]} with {margins[rows[first]]:.4g} here). "
                 "Give another folder."
             )
+
+
+def empty_record(number: int) -> dict[str, np.ndarray]:
+    """The record of an attack that saw none of so many images."""
+    return {name: np.full(number, missing) for name, missing in FIELDS.items()}
+
+
+def recall(
+    known: Mapping[int, Mapping[str, Any]], ids: np.ndarray, rows: np.ndarray, record: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Copies what a store knows of an attack into its record; returns the rows that it does not know.
+
+    Args:
+      known: image id -> verdict, from a store.
+      ids: of all images, by row.
+      rows: of the images that the attack has to see.
+      record: field -> [N]; changed in place.
+    """
+    waiting = []
+    for row in rows:
+        kept = known.get(int(ids[row]))
+        if kept is None:
+            waiting.append(row)
+            continue
+        for field in FIELDS:
+            if kept.get(field) is not None:
+                record[field][row] = kept[field]
+    return np.array(waiting, int)
 
 
 def _fields(verdicts: Verdicts, labels: np.ndarray) -> dict[str, np.ndarray]:

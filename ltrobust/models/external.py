@@ -70,12 +70,18 @@ def add(network: Callable[..., nn.Module], name: str, reserved: tuple[str, ...])
 
 def settings(network: Callable[..., nn.Module]) -> dict[str, Any]:
     """Setting -> default of a class or function. Defaults that a configuration cannot hold are no settings."""
-    others = [
-        name
+    return registry.defaults(network, "network", without=(*_SET_HERE, *_OF_FLAX, *other_fields(network)))
+
+
+def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
+    """Field -> default, of those fields or arguments that no configuration can hold and the package does not set."""
+    return {
+        name: parameter.default
         for name, parameter in registry.parameters(network, "network").items()
-        if parameter.default is not parameter.empty and not registry.is_plain(parameter.default)
-    ]
-    return registry.defaults(network, "network", without=(*_SET_HERE, *_OF_FLAX, *others))
+        if parameter.default is not parameter.empty
+        and not registry.is_plain(parameter.default)
+        and name not in (*_SET_HERE, *_OF_FLAX)
+    }
 
 
 def find(name: str) -> Callable[..., nn.Module] | nn.Module:

@@ -104,6 +104,16 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
         ) from error
 
 
+def is_run(workdir: Path) -> bool:
+    """Whether a folder has the `config.json` of a run.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    file = workdir / "config.json"
+    return file.is_file() and read_json(file).keys() >= _KEYS
+
+
 def _check_empty(workdir: Path) -> None:
     """Refuses a folder with anything in it but what a process left that died while it made it a workdir."""
     found = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
@@ -169,7 +179,7 @@ def check_values(config: ConfigDict) -> None:
     """
     if not isinstance(config, ConfigDict):
         raise ValueError(
-            f"the configuration is a {type(config).__name__}; give a ConfigDict, such as ltrobust.recipes.load(NAME)."
+            f"the configuration is a {type(config).__name__}; give a ConfigDict, such as ltrobust.config(NAME)."
         )
     for key, value in flatten(config.to_dict()).items():
         try:

@@ -1,0 +1,259 @@
+"""Whole runs from Python: `ltrobust.config`, `train`, `open_run` and `Run`."""
+
+import contextlib
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from ltrobust import models, recipes, run
+from ltrobust.analysis import cards, runs
+from ltrobust.evaluation import recorded
+from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.methods import Teacher
+from ltrobust.models import external
+from ltrobust.report.material import in_order
+from ltrobust.runtime.files import read_json
+from ltrobust.runtime.names import nearest
+from ltrobust.runtime.preemption import Preemption
+from ltrobust.runtime.workdir import PHASES, checkpoint_dir, is_run, plain, with_tuples
+from ltrobust.training import saved
+from ltrobust.training.checkpoints import Checkpoints
+
+# A network of the user: a module, its class, or a function that returns it.
+Network = nn.Module | Callable[..., nn.Module]
+
+
+def config(name: str = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
+    """The configuration of a run, a ConfigDict as the command line has it: known keys may be set, others not.
+
+    Args:
+      name: one that comes with the package, such as `digits`, or `published:robal_n` for one of several recipes in a
+        file; or the path of a file.
+
+    Raises:
+      FileNotFoundError: there is no such file; names those that come with the package.
+      ValueError: it is no configuration, or has no such recipe.
+    """
+    return recipes.load(name)
+
+
+def train(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, model: Network | None = None, adopt: bool = False
+) -> "Run":
+    """Trains what is not trained yet, evaluates every network and writes the result card.
+
+    The same call in the same workdir resumes where it stopped. The folder is locked meanwhile. SIGTERM and Ctrl-C save
+    a checkpoint first. `config` is not changed.
+
+    A `model` is known by the name of its class or function, and its settings are recorded as `model.NAME.FIELD`: a
+    later call with other settings is refused. The folder holds no code. In another process, give the same `model` to
+    this function and to `open_run`; commands take a file that registers it, by `--code=FILE.py` (docs/extending.md).
+
+    Args:
+      config: such as `ltrobust.config("digits")`, with changes.
+      workdir: folder of the run; made if it is not there.
+      model: a network instead of `config.model.name`: a Flax module, whose fields are its settings; or a class or
+        function, with settings in `config.model.NAME` or its defaults. docs/extending.md says what it must be like.
+      adopt: whether the folder may hold files of others.
+
+    Raises:
+      ValueError: a setting that makes no sense, a folder that is another run's or in use, or a network that cannot be
+        trained or recorded.
+      FloatingPointError: a loss or update that is not finite.
+      ltrobust.runtime.preemption.Preempted: the process was asked to stop; what was done is saved.
+    """
+    if model is not None:
+        config = _with_model(config, model)
+    with Preemption().listening() as preemption:
+        run.train(config, Path(workdir), preemption, adopt=adopt)
+    return Run(Path(workdir))
+
+
+def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -> "Run":
+    """The run in a folder, finished or not.
+
+    Args:
+      workdir: folder of the run.
+      model: what `train` was given, where this process does not know it yet; only `Run.logits_fn` needs it.
+
+    Raises:
+      ValueError: the folder holds no run, or a run of another network.
+    """
+    path = Path(workdir)
+    if not is_run(path):
+        raise ValueError(f"{path} is not a run: it has no config.json of one. Give the workdir of a run.")
+    if model is not None:
+        there = read_json(path / "config.json")["model"]
+        name, settings = _register(model)
+        known = there.get(name, {})
+        here = plain(ConfigDict({key: value for key, value in settings.items() if isinstance(model, nn.Module)}))
+        changed = [key for key in here if here[key] != known.get(key)]
+        if there["name"] != name or changed:
+            told = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
+            raise ValueError(f"{path} is a run of the network {there['name']}{told}; model is a {name}.")
+    return Run(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run on disk: what it evaluated and what it trained. Made by `train` and `open_run`.
+
+    Networks are called `student/last`, `student/selected` and `student/averaged`, and the same of `teacher`, as far as
+    they exist.
+
+    Attributes:
+      workdir: the folder.
+    """
+
+    workdir: Path
+
+    @property
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """Result cards by file name without `.json`, the oldest first.
+
+        Raises:
+          ValueError: a card that is damaged or was changed.
+        """
+        files = sorted((self.workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return {path.stem: cards.read(path) for path in files}
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """The newest result card.
+
+        Raises:
+          ValueError: nothing was evaluated yet; or as `cards`.
+        """
+        found = self.cards
+        if not found:
+            raise ValueError(f"{self.workdir} has no result card yet; train to the end, or evaluate.")
+        return list(found.values())[-1]
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the evaluated networks, the teacher's before the student's."""
+        return tuple(in_order(list({name: None for card in self.cards.values() for name in card["networks"]})))
+
+    def evaluation(self, network: str = "student/last", *, protocol: str = "") -> Evaluation:
+        """The evaluation of a network, read back from its verdicts.
+
+        Args:
+          network: its name.
+          protocol: under which; by default the one with the most images, then the most attacks.
+
+        Raises:
+          ValueError: there is none; or its files are damaged, or of another version.
+        """
+        missing: dict[str, list[str]] = defaultdict(list)
+        found = [
+            each
+            for each in runs.evaluations(self.workdir, missing)
+            if network in each.networks and protocol in ("", each.card["protocol"]["name"])
+        ]
+        if not found:
+            under = f" under the protocol {protocol}" if protocol else ""
+            raise ValueError(
+                f"{self.workdir} has no evaluation of {network!r}{under}; {nearest(network, self.networks)}"
+                f"evaluated networks: {', '.join(self.networks) or 'none yet'}."
+            )
+        described = found[0].networks[network]
+        passport, verdicts = runs.read_store(self.workdir, described)
+        return recorded.evaluation(passport, verdicts, described.get("sanity", ()))
+
+    def logits_fn(self, network: str = "student/last") -> Callable[[jax.Array], jax.Array]:
+        """The function from images to logits that the network is judged by, restored from the newest checkpoint.
+
+        It takes float32 images [B,H,W,C] in [0,1] and returns logits [B, C], each image for itself: ready for
+        `ltrobust.evaluate`, `ltrobust.attacks` and `jax.jit`. A rule of the method for test time is part of it. It
+        computes in the run's `model.dtype`.
+
+        Raises:
+          ValueError: no such network or checkpoint; or the network's or the method's code is not known in this process
+            (give the network to `open_run`, import the file that registers the method).
+        """
+        phase, _, weights = network.partition("/")
+        if phase not in PHASES:
+            raise ValueError(f"network is {network!r}; give PHASE/WEIGHTS, such as student/last or teacher/last.")
+        there = read_json(self.workdir / "config.json").get("checkpoint", {}).get("dir", "")
+        folder = epath.Path(checkpoint_dir(self.workdir, there) or self.workdir / "checkpoints") / phase
+        if not folder.is_dir():
+            raise ValueError(f"{self.workdir} has no network {network!r}: there are no checkpoints in {folder}.")
+        with _without_notes_of_orbax(), Checkpoints(folder, read_only=True) as checkpoints:
+            found = saved.read(checkpoints, folder, phase)
+            module = found.create()
+            restored = saved.restore(checkpoints, module, tuple(found.about["data"]["image_shape"]))
+        if weights not in restored:
+            known = ", ".join(f"{phase}/{name}" for name in restored)
+            raise ValueError(f"{self.workdir} has no network {network!r}; its checkpoint holds {known}.")
+        chosen = restored[weights]
+        return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
+
+
+@contextlib.contextmanager
+def _without_notes_of_orbax() -> Iterator[None]:
+    """Orbax warns of every read-only opening; what matters of it comes as an exception."""
+
+    def is_of_others(record: Any) -> bool:
+        return "orbax" not in record.pathname
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
+
+
+def _with_model(config: ConfigDict, model: Network) -> ConfigDict:
+    """A copy of the configuration that names the network, with its settings."""
+    name, settings = _register(model)
+    found: Any = config.copy_and_resolve_references()
+    if not isinstance(model, nn.Module) and name in found.model:
+        settings |= found.model[name].to_dict()
+    with found.unlocked():
+        found.model.name = name
+        if settings:
+            found.model[name] = ConfigDict(settings)
+    return found
+
+
+def _register(model: Network) -> tuple[str, dict[str, Any]]:
+    """Makes a network known under its own name; returns the name, and its settings with their values.
+
+    Raises:
+      ValueError: it is no network, has no name, or is one of the package; or see `models.register`.
+    """
+    network = type(model) if isinstance(model, nn.Module) else model
+    if isinstance(model, str) or not callable(network) or not hasattr(network, "__name__"):
+        raise ValueError(f"model is {model!r}; give a Flax module, its class, or a function that returns one.")
+    if network.__module__.startswith("ltrobust.models."):
+        raise ValueError(f"model is a network of this package, {network.__name__}; set config.model.name instead.")
+    name = next((name for name, known in external.REGISTERED.items() if known is network), "")
+    if not name:
+        models.register(network)
+        name = network.__name__
+    return name, external.settings(network) | (_fields(model) if isinstance(model, nn.Module) else {})
+
+
+def _fields(module: nn.Module) -> dict[str, Any]:
+    """The values of a module's fields that are settings.
+
+    Raises:
+      ValueError: another field has not its default, so that the module cannot be recorded.
+    """
+    for name, default in external.other_fields(type(module)).items():
+        if getattr(module, name) is not default:
+            raise ValueError(
+                f"field {name} of {type(module).__name__} is {getattr(module, name)!r}, which a configuration cannot "
+                "hold; give a function that returns the module."
+            )
+    return {name: with_tuples(getattr(module, name)) for name in external.settings(type(module))}

@@ -1,0 +1,57 @@
+"""Evaluations read back from the verdicts of a store."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ltrobust.evaluation import protocols, store
+from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.evaluation.session import empty_record, recall
+from ltrobust.runtime.workdir import with_tuples
+from ltrobust.sanity.rules import Item
+from ltrobust.threat import Threat
+
+
+def evaluation(
+    passport: Mapping[str, Any],
+    verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    sanity: Sequence[Mapping[str, Any]] = (),
+) -> Evaluation:
+    """The evaluation that wrote a store, with its images in the order of their ids.
+
+    Args:
+      passport, verdicts: from `store.read`.
+      sanity: items of the sanity panel as plain values, which are not in the store.
+
+    Raises:
+      ValueError: images whose verdict is not there yet; or a protocol that is another one in this version.
+    """
+    name = passport["protocol"]["name"]
+    protocol = protocols.get(name)
+    if json.loads(json.dumps(dataclasses.asdict(protocol))) != passport["protocol"]:
+        raise ValueError(f"the protocol {name} of this version is not the one of the verdicts; evaluate anew.")
+    ids, labels, clean = store.final(passport, verdicts, "clean")
+    predictions, records = {"clean": clean}, {}
+    for attack in protocol.attacks:
+        column = predictions[attack.after[-1] if attack.after else "clean"].copy()
+        rows = np.flatnonzero(column == labels)
+        record = empty_record(len(labels))
+        waiting = recall(verdicts.get(attack.name, {}), ids, rows, record)
+        if len(waiting):
+            raise ValueError(f"{attack.name} has no verdict on image {ids[waiting[0]]} yet; finish the evaluation.")
+        column[rows] = record["prediction"][rows]
+        predictions[attack.name], records[attack.name] = column, record
+    margins = np.array([verdicts["clean"][int(image)]["margin"] for image in ids], float)
+    return Evaluation(
+        labels=labels,
+        num_classes=passport["num_classes"],
+        protocol=protocol,
+        threat=Threat(**passport["threat"], any_radius=True),
+        predictions=predictions,
+        records=records,
+        clean_tied=margins == 0,
+        sanity=tuple(Item(**{key: with_tuples(value) for key, value in item.items()}) for item in sanity),
+    )

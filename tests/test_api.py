@@ -1,0 +1,264 @@
+"""Runs from Python: configurations, training with one's own network, and what an opened run gives back."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import own
+import pytest
+
+import ltrobust as lt
+from ltrobust import models
+from ltrobust.api import _fields, _with_model
+from ltrobust.evaluation import recorded, store
+from ltrobust.evaluation.session import FIELDS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    """Networks that a test registers are gone after it."""
+    before = dict(models.REGISTERED)
+    yield
+    models.REGISTERED.clear()
+    models.REGISTERED.update(before)
+
+
+def small():
+    """A configuration of one phase of four steps, with averaged weights."""
+    config = lt.config("digits")
+    config.data.imbalance_ratio = 4.0
+    config.student.method = "at_bsl"
+    config.student.steps = 4
+    config.student.attack.steps = 1
+    config.student.ema_decay = 0.5
+    config.student.optimizer.learning_rate = 0.01
+    config.eval.limit = 3
+    return config
+
+
+class WithActivation(nn.Module):
+    """A network with a field that no configuration can hold."""
+
+    num_classes: int
+    activation: object = nn.relu
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        return nn.Dense(self.num_classes)(self.activation(images.reshape(len(images), -1)))  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of an instance of a network without BatchNorm, evaluated under two protocols."""
+    workdir = tmp_path_factory.mktemp("api") / "run"
+    config, network = small(), own.Plain(num_classes=10, width=6)
+    run = lt.train(config, workdir, model=network)
+    config.eval.protocol = "validation"
+    assert lt.train(config, workdir, model=network) == run
+    assert config.model.name == "small_resnet", "the given configuration is not changed"
+    models.REGISTERED.clear()
+    return run
+
+
+def test_a_configuration_is_found_by_name_or_path(tmp_path):
+    assert lt.config("digits") == lt.config() == lt.config("configs/digits.py")
+    assert lt.config("published:robal_n").student.method == "robal"
+    (tmp_path / "mine.py").write_text("from configs.digits import get_config\n")
+    assert lt.config(str(tmp_path / "mine.py")) == lt.config("digits")
+    with pytest.raises(FileNotFoundError, match=r"'digts'; did you mean digits\? known configurations: .*published"):
+        lt.config("digts")
+    with pytest.raises(AttributeError, match="epochz"):
+        lt.config("digits").student.epochz = 1
+
+
+def test_a_run_is_trained_and_read_back(whole):
+    assert whole.networks == ("student/last", "student/selected", "student/averaged")
+    assert list(whole.cards) == ["quick", "validation"]
+    assert whole.card == whole.cards["validation"]
+    assert whole.card["model"]["name"] == "Plain"
+    settings = json.loads((whole.workdir / "config.json").read_text())["model"]
+    assert settings["Plain"] == {"width": 6, "widths": [4]}
+
+
+@pytest.mark.parametrize("network", ["student/last", "student/averaged"])
+def test_an_evaluation_is_the_one_of_the_card(whole, network):
+    found = whole.evaluation(network)
+    described = whole.cards["quick"]["networks"][network]
+    assert found.protocol.name == "quick"
+    for column, views in described["columns"].items():
+        assert found.counts(column).correct.tolist() == views["correct"]
+        assert found.counts(column).total.tolist() == views["total"]
+    assert found.max_violation == described["max_violation"]
+    assert found.refuted == described["refuted"]
+    assert int(found.clean_tied.sum()) == described["clean_tied"]
+    rounded = found.correct_after_rounding(found.protocol.headline)
+    assert np.bincount(found.labels, rounded).tolist() == described["rounded_to_8_bits"]["correct"]
+    assert "protocol quick, linf 32/255, 30 images" in found.summary()
+    assert whole.evaluation(network, protocol="validation").columns == ("clean", "pgd20")
+
+
+def test_the_same_evaluation_is_read_as_was_made(whole, tmp_path):
+    logits_fn = lt.open_run(whole.workdir, model=own.Plain(10, width=6)).logits_fn()
+    *_, test = lt.data.load("digits", imbalance_ratio=4)
+    images, labels, threat = test.images[:40], test.labels[:40], lt.Threat("linf", 32)
+    made = lt.evaluate(logits_fn, images, labels, threat=threat, protocol="quick", store=tmp_path / "s", progress=False)
+    read = recorded.evaluation(*store.read(tmp_path / "s"))
+    assert (read.threat, read.protocol, read.num_classes) == (made.threat, made.protocol, made.num_classes)
+    np.testing.assert_array_equal(read.labels, made.labels)
+    np.testing.assert_array_equal(read.clean_tied, made.clean_tied)
+    for column, predictions in made.predictions.items():
+        np.testing.assert_array_equal(read.predictions[column], predictions)
+    for attack, record in made.records.items():
+        for field in FIELDS:
+            np.testing.assert_array_equal(read.records[attack][field], record[field], err_msg=f"{attack} {field}")
+
+
+@pytest.mark.parametrize("network", ["student/last", "student/averaged"])
+def test_the_logits_are_those_that_were_judged(whole, network):
+    logits_fn = lt.open_run(whole.workdir, model=own.Plain(10, width=6)).logits_fn(network)
+    *_, test = lt.data.load("digits", imbalance_ratio=4)
+    found = whole.evaluation(network)
+    _, verdicts = store.read(whole.workdir / whole.cards["quick"]["networks"][network]["verdicts"]["folder"])
+    images = lt.data.to_unit(test.images[sorted(verdicts["clean"])])
+    logits = jax.jit(logits_fn)(images)
+    np.testing.assert_allclose(logits, logits_fn(images), atol=1e-5)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), found.predictions["clean"])
+
+
+def test_a_method_with_a_rule_for_test_time_is_judged_by_it(tmp_path):
+    config = small()
+    config.student.method, config.methods.robal.tau_p = "robal", 100.0
+    config.eval.protocol = "validation"
+    run = lt.train(config, tmp_path)
+    logits = run.logits_fn()(jnp.zeros((2, 8, 8, 1)))
+    # So strong a rule takes everything for the rarest class.
+    assert jnp.argmax(logits, axis=-1).tolist() == [9, 9]
+
+
+def test_a_run_resumes_with_the_same_network_only(whole):
+    before = sorted(path for path in whole.workdir.rglob("*") if path.is_file())
+    with pytest.raises(ValueError, match=r"model\.Plain\.width: 6 -> 7"):
+        lt.train(small(), whole.workdir, model=own.Plain(num_classes=10, width=7))
+    with pytest.raises(ValueError, match=r"model\.name: 'Plain' -> 'Normed'"):
+        lt.train(small(), whole.workdir, model=own.Normed)
+    assert sorted(path for path in whole.workdir.rglob("*") if path.is_file()) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (own.Normed, "is a run of the network Plain; model is a Normed"),
+        (own.Plain(10, width=7), "network Plain, with width 6 instead of 7; model is a Plain"),
+    ],
+)
+def test_a_run_is_opened_with_its_own_network_only(whole, model, message):
+    with pytest.raises(ValueError, match=message):
+        lt.open_run(whole.workdir, model=model)
+
+
+def test_a_class_takes_its_settings_from_the_configuration():
+    models.register(own.Plain)
+    config = lt.config("digits")
+    config.model.Plain.width = 5
+    found = _with_model(config, own.Plain)
+    assert (found.model.name, found.model.Plain.width, found.is_locked) == ("Plain", 5, True)
+    assert _with_model(config, own.Plain(10, width=8)).model.Plain.to_dict() == {"width": 8, "widths": (4,)}
+
+
+def test_a_function_that_returns_a_network_is_one():
+    def narrow(num_classes: int, width: int = 2) -> nn.Module:
+        return WithActivation(num_classes, activation=lambda x: x[:, :width])
+
+    assert _with_model(lt.config("digits"), narrow).model.narrow.to_dict() == {"width": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("resnet18", "model is 'resnet18'; give a Flax module, its class, or a function that returns one"),
+        (3, "model is 3; give a Flax module"),
+        (lambda num_classes: own.Plain(num_classes), "a network cannot be called '<lambda>'"),
+        (models.create("small_resnet", num_classes=10), r"network of this package, ResNet; set config\.model\.name"),
+        (WithActivation(10, activation=nn.silu), "field activation of WithActivation is .* give a function that"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
+)
+def test_what_cannot_be_recorded_is_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        _with_model(lt.config("digits"), model)
+
+
+def test_fields_are_recorded_with_tuples():
+    assert _fields(own.Plain(10, widths=[1, 2])) == {"width": 4, "widths": (1, 2)}  # pyright: ignore
+
+
+def test_what_is_not_there_is_named(whole, tmp_path):
+    with pytest.raises(ValueError, match=r"is not a run: it has no config\.json of one"):
+        lt.open_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"layers": 12}')
+    with pytest.raises(ValueError, match="is not a run"):
+        lt.open_run(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"no evaluation of 'student/lost'; did you mean student/last\? evaluated networks: student/l"
+    ):
+        whole.evaluation("student/lost")
+    with pytest.raises(ValueError, match="no evaluation of 'student/last' under the protocol standard"):
+        whole.evaluation(protocol="standard")
+    opened = lt.open_run(whole.workdir, model=own.Plain(10, width=6))
+    with pytest.raises(ValueError, match=r"no network 'student/best'; its checkpoint holds student/last, student/sele"):
+        opened.logits_fn("student/best")
+    with pytest.raises(ValueError, match="no network 'teacher/last': there are no checkpoints in"):
+        opened.logits_fn("teacher/last")
+    with pytest.raises(ValueError, match="network is 'last'; give PHASE/WEIGHTS"):
+        opened.logits_fn("last")
+
+
+def test_a_run_without_a_card_says_so(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": {}, "seed": 0, "student": {}}')
+    run = lt.open_run(tmp_path)
+    assert (run.networks, run.cards) == ((), {})
+    with pytest.raises(ValueError, match="has no result card yet"):
+        _ = run.card
+    with pytest.raises(ValueError, match="evaluated networks: none yet"):
+        run.evaluation()
+
+
+def test_a_stored_protocol_of_another_version_is_refused(whole):
+    passport, verdicts = store.read(
+        whole.workdir / whole.cards["quick"]["networks"]["student/last"]["verdicts"]["folder"]
+    )
+    passport["protocol"]["attacks"][0]["steps"] = 7
+    with pytest.raises(ValueError, match="protocol quick of this version is not the one of the verdicts"):
+        recorded.evaluation(passport, verdicts)
+
+
+@pytest.mark.slow
+def test_another_process_opens_a_run(whole):
+    """The code of a network is not in the folder."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import ltrobust as lt, own, numpy as np\n"
+        f"run = lt.open_run({str(whole.workdir)!r})\n"
+        "try: run.logits_fn()\nexcept ValueError as error: print(error)\n"
+        "run = lt.open_run(run.workdir, model=own.Plain)\n"
+        "print(run.logits_fn()(np.zeros((1, 8, 8, 1), np.float32)).shape)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
+    assert "model is 'Plain'" in told
+    assert told.rstrip().endswith("(1, 10)")
