@@ -177,6 +177,7 @@ def recall(
             waiting.append(row)
             continue
         for field in FIELDS:
+            # JSON has null for NaN.
             if kept.get(field) is not None:
                 record[field][row] = kept[field]
     return np.array(waiting, int)
