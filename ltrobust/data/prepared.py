@@ -48,8 +48,6 @@ def _open_builder(name: str, data_dir: pathlib.Path) -> tfds.core.DatasetBuilder
             builder = tfds.builder_from_directory(str(max((data_dir / name).glob("*/dataset_info.json")).parent))
         else:
             builder = tfds.builder(name, data_dir=str(data_dir))
-    except (ValueError, OSError):
-        raise
     except Exception as error:  # TFDS lets its parsers' own errors through
         raise ValueError(_damaged(f"{data_dir / name}", error) + how) from error
     if not builder.is_prepared():

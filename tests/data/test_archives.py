@@ -170,11 +170,33 @@ def test_files_of_another_form_are_refused(tmp_path, official, name, member, mes
         load(name, "test", tmp_path)
 
 
-def test_an_archive_that_ends_in_its_header_is_refused(tmp_path):
-    cut = gzip.compress(b"\0\0\x08\x03\0\0")
-    place("mnist", {**publish("mnist", invent("mnist")), "train-images-idx3-ubyte.gz": cut}, tmp_path)
-    with pytest.raises(ValueError, match="cannot be read as mnist"):
-        load("mnist", "train", tmp_path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content[:6], "cannot be read as mnist"),
+        (lambda content: content[:-1], "is no whole IDX file of bytes"),
+        (lambda content: content + b"\0", "is no whole IDX file of bytes"),
+        (lambda content: b"\0\0\x0d" + content[3:], "is no whole IDX file of bytes"),  # floats
+    ],
+    ids=["header cut", "a byte less", "a byte more", "floats"],
+)
+def test_an_idx_file_that_is_not_what_its_header_says_is_refused(tmp_path, change, message):
+    files, name = publish("mnist", invent("mnist")), "train-images-idx3-ubyte.gz"
+    files[name] = gzip.compress(change(gzip.decompress(files[name])))
+    place("mnist", files, tmp_path)
+    for split in sources.SPLITS:
+        with pytest.raises(ValueError, match=message):
+            load("mnist", split, tmp_path)
+
+
+def test_an_archive_without_one_of_its_files_is_refused(tmp_path, official):
+    data = invent("cifar10")
+    official("cifar10", data)
+    files = publish("cifar10", data)
+    del files["data_batch_4.bin"]
+    place("cifar10", files, tmp_path)
+    with pytest.raises(ValueError, match=r"cifar10 .*it has no cifar-10-batches-bin/data_batch_4\.bin.*Get .*http"):
+        load("cifar10", "test", tmp_path)
 
 
 def test_a_missing_part_and_another_form_are_named(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import ltrobust as lt
 from configs import default
 from ltrobust.data import dataset, identity, longtail, sources
-from ltrobust.data.run_data import make_run_data
+from ltrobust.data.run_data import first_of_each_class, make_run_data
 
 SETTINGS = {"imbalance_ratio": 10.0, "validation_floor": 4, "validation_fraction": 0.1, "split_seed": 3}
 
@@ -87,3 +87,17 @@ def test_pixels_become_floats_by_one_function(parts):
     images = lt.data.to_unit(parts[0].images)
     assert images.dtype == np.float32
     assert (images.min(), images.max()) == (0, 1)
+
+
+def test_test_images_become_no_training_images():
+    settings = {"validation_fraction": 0.0, "validation_floor": 0, "validation_cap": 0.0}
+    with pytest.raises(ValueError, match="training data come from the split 'train', not 'test'"):
+        make_run_data(sources.load("digits", "test"), imbalance_ratio=0.0, profile="exp", seed=0, **settings)
+
+
+def test_a_limit_takes_the_first_images_of_every_class():
+    labels = np.array([1, 0, 1, 1, 0, 2])
+    limits = {limit: first_of_each_class(labels, limit).tolist() for limit in (0, 1, 2, 9)}
+    assert limits == {0: [0, 1, 2, 3, 4, 5], 1: [0, 1, 5], 2: [0, 1, 2, 4, 5], 9: [0, 1, 2, 3, 4, 5]}
+    with pytest.raises(ValueError, match=r"eval\.limit is -1; give a number of images per class, or 0"):
+        first_of_each_class(labels, -1)

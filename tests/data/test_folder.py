@@ -179,8 +179,12 @@ def test_a_failing_disk_is_not_remembered(place, tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         return read(file, *form)
 
+    def unopened(path, *mode):
+        raise OSError(5, "Input/output error", path)
+
     with monkeypatch.context() as patch:
         patch.setattr(folder.pixels, "read", failing)
+        patch.setattr(pathlib.Path, "open", unopened)  # nor can files be compared with those of a copy
         with pytest.warns(UserWarning, match=r"0003.png \(Input/output error\)"):
             load(place, cache_dir=tmp_path / "cache", skip_unreadable=True)
     assert load(place, cache_dir=tmp_path / "cache", skip_unreadable=True).files["used"] == COUNTS
@@ -201,6 +205,43 @@ def test_images_of_one_colour_are_named_and_refused_if_they_are_most(place, tmp_
         Image.new("L", (8, 8), number).save(place / "train" / "digit 1" / f"black{number}.png")
     with pytest.warns(UserWarning, match="22 files of one colour"):
         load(place)
+
+
+def test_one_pixel_is_not_of_one_colour(place):
+    with warnings.catch_warnings(action="error"):
+        found = load(place, image_size=1)
+    assert found.images.shape == (21, 1, 1, 1)
+    assert found.notes == ()
+
+
+def test_an_image_in_two_classes_is_used_in_both_and_named(place):
+    (place / "train" / "digit 1" / "again.png").symlink_to("../digit 0/0002.png")
+    with pytest.warns(
+        UserWarning, match="2 files in several classes through links: train/digit 0/0002.png, train/digi"
+    ):
+        found = load(place)
+    assert found.files["used"] == [9, 6, 7]
+    assert found.files["findings"][folder.SHARED]["classes"] == {"digit 0": 1, "digit 1": 1}
+
+
+def test_a_folder_that_cannot_be_opened_is_left_out_only_if_asked_for(place, monkeypatch):
+    closed, scandir = place / "train" / "digit 1" / "closed", os.scandir
+    closed.mkdir()
+
+    def refuse(path):
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(
+        ValueError, match=r"1 folders in .*train cannot be opened: train/digit 1/closed\. Mend or remove"
+    ):
+        load(place)
+    with pytest.warns(UserWarning, match="digit 1/closed"):
+        found = load(place, skip_unreadable=True)
+    assert found.files["used"] == COUNTS
+    assert found.files["passed_over"][folder.listing.CLOSED]["count"] == 1
 
 
 def test_a_changed_file_of_the_same_size_and_time_is_decoded_again(place, tmp_path):

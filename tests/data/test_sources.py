@@ -1,6 +1,7 @@
 """Named data sets: official order, one split at a time, a cache that is never trusted, errors that help."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -17,7 +18,8 @@ from PIL import Image
 from prepared import png, prepare
 from sklearn import datasets
 
-from ltrobust.data import sources
+from ltrobust import data
+from ltrobust.data import cache, sources
 
 # Invented data are never complete.
 pytestmark = pytest.mark.filterwarnings("ignore:.*(partial copy|not the official images):UserWarning")
@@ -240,6 +242,22 @@ def test_a_cache_that_cannot_be_written_is_no_failure(mnist, tmp_path, warned):
     assert "cannot be written" in warned[0]
 
 
+def test_a_disk_that_fills_up_leaves_no_half_copy_and_the_old_one(tmp_path, monkeypatch, warned):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "copy.npz"
+    entry = cache.Entry(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int64), ("a",), "digits test", "fingerprint")
+    assert cache.write(path, entry) == f"decoded now, copy in {path}"
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "savez", full)
+    assert cache.write(path, entry) == cache.NO_COPY
+    assert "No space left on device" in warned[0]
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
 CIFAR_FEATURES = {
     "image": tfds.features.Image(shape=(32, 32, 3)),
     "label": tfds.features.ClassLabel(num_classes=10),
@@ -311,6 +329,38 @@ def test_missing_data_come_with_the_archive_that_has_them(tmp_path, name):
 def test_a_missing_data_dir_is_named(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         sources.load(name, "test", data_dir=tmp_path / "nowhere")
+
+
+def test_records_of_another_version_or_without_their_description_are_refused(mnist):
+    data_dir, _ = mnist
+    (folder,) = (data_dir / "mnist").iterdir()
+    older = folder.rename(folder.with_name("1.0.0"))
+    with pytest.raises(FileNotFoundError, match=rf"{folder} has no prepared mnist\. Get .*http"):
+        sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
+    folder = older.rename(folder)
+    (folder / "dataset_info.json").unlink()
+    (folder / "dataset_info.json").mkdir()  # as unreadable as a file of somebody else's
+    with pytest.raises(ValueError, match=rf"{folder.parent} cannot be read .*dataset_info\.json.*Get .*http"):
+        sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
+
+
+def test_records_need_tensorflow_datasets(mnist, monkeypatch):
+    data_dir, _ = mnist
+    monkeypatch.delattr(data, "prepared", raising=False)
+    monkeypatch.delitem(sys.modules, "ltrobust.data.prepared", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(
+        FileNotFoundError, match=r"mnist holds records .*tensorflow_datasets.* is not installed\. Install"
+    ):
+        sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
+
+
+def test_images_are_named_by_their_files_or_else_by_class_and_official_position():
+    positions, labels = np.array([2, 0]), np.array([1, 0])
+    names = {"class_names": ("cat", "dog")}
+    assert sources.image_names("test", positions, labels, files=("a", "b", "c"), **names) == ["c", "a"]
+    expected = ["train image 2 (dog)", "train image 0 (cat)"]
+    assert sources.image_names("train", positions, labels, files=(), **names) == expected
 
 
 def test_records_in_another_format_are_refused(mnist):

@@ -186,6 +186,11 @@ BAD_LAYOUTS = {
         {**miniature(), "train/n01/images/n01_0.JPEG": jpeg(0, kind="PNG")},
         "n01_0.JPEG is a PNG of 64x64 pixels",
     ),
+    "no val images": ({**without("val/images"), "val/val_annotations.txt": b""}, "val/val_annotations.txt is empty"),
+    "image cut off": (
+        {**miniature(), "train/n01/images/n01_0.JPEG": jpeg(0)[:-20]},
+        r"n01_0.JPEG is damaged \(.*truncated",
+    ),
     "no image": ({**miniature(), "val/images/val_0.JPEG": b"text"}, r"val_0.JPEG is no image \(4 bytes\)"),
 }
 
