@@ -8,8 +8,9 @@ import numpy as np
 import pages
 import pytest
 
-from ltrobust.analysis import compare_runs, runs
+from ltrobust.analysis import cards, compare_runs, runs
 from ltrobust.commands import compare
+from ltrobust.data import sources
 from ltrobust.evaluation import store
 from ltrobust.report import run_page
 
@@ -172,6 +173,37 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
         compare_runs.compare_all([str(other), str(made / "plain-seed0")])
 
 
+def test_a_store_has_one_network(made):
+    folder = next((made / "plain-seed0" / "verdicts").iterdir())
+    with pytest.raises(ValueError, match=r"is a verdict store, which has one network; leave ':student' out"):
+        runs.candidates(f"{folder}:student")
+
+
+def test_networks_that_share_an_evaluation_in_pairs_only_are_refused(monkeypatch, tmp_path):
+    evaluated = {"first": ("quick", "standard"), "second": ("quick",), "third": ("standard",)}
+
+    def candidates(argument):
+        same = dict.fromkeys(runs.SAME)
+        return [runs.Candidate(tmp_path, same | {"protocol": {"name": name}}) for name in evaluated[argument]]
+
+    monkeypatch.setattr(runs, "candidates", candidates)
+    with pytest.raises(ValueError, match="no evaluation is common to all of first, second, third; evaluate them alike"):
+        runs.read_alike(list(evaluated))
+    with pytest.raises(ValueError, match="second and third differ in protocol"):
+        runs.read_alike(["second", "third"])
+
+
+def test_other_images_than_those_evaluated_are_refused():
+    test = sources.load("digits", "test")
+    ids, card = np.array([5, 700]), {"config": {"data": {}}, "data": {"name": "digits"}}
+    passport = {"images": {"sha256": cards.digest([test.images[ids]])}}
+    found = runs.evaluated_images(card, passport, ids, data_dir="", cache_dir="")
+    np.testing.assert_array_equal(found, test.images)
+    for other in (ids + 1, ids + 700):
+        with pytest.raises(ValueError, match="are not those that were evaluated; name the folder of their data"):
+            runs.evaluated_images(card, passport, other, data_dir="", cache_dir="")
+
+
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
     pages.check_in_browser(pages.browser(), made / "page.html", 'id="pair2"', tmp_path)
 
@@ -205,6 +237,7 @@ DAMAGE = {
     "a list": lambda text: "[1, 2]",
     "another program's": lambda text: '{"layers": 12}',
     "without counts": lambda text: text.replace('"correct"', '"right"').replace('"counts_sha256"', '"digest"'),
+    "without confusion": lambda text: text.replace('"confusion"', '"mixed"').replace('"counts_sha256"', '"digest"'),
     "more right than there are": lambda text: text.replace('"correct": [', '"correct": [9').replace("counts_sha", "c"),
     "with a network that is a number": lambda text: json.dumps(json.loads(text) | {"networks": {"student/last": 1}}),
 }

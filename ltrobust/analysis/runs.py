@@ -106,8 +106,8 @@ def read_card(path: Path) -> dict[str, Any]:
         for network in card["networks"].values():
             # Percentages in the file are not read: a card that was edited by hand must not be quoted.
             network["columns"] = {name: _derived(column, class_counts) for name, column in network["columns"].items()}
-            if (headline := card["protocol"]["headline"]) in network.get("confusion", {}):
-                network["thief"] = without_nan(metrics.thief(np.array(network["confusion"][headline])))
+            confusion = np.array(network["confusion"][card["protocol"]["headline"]])
+            network["thief"] = without_nan(metrics.thief(confusion))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
     return card
