@@ -140,13 +140,10 @@ def add_installed(group: str, known: Collection[str], register: Callable[[Any, s
 
 @functools.cache
 def installed_entry_points(group: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
-    """The entry points of a group by name, all different ones of a name; found once in a process."""
+    """The entry points of a group by name, those of each package once; found once in a process."""
     found: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for point in importlib.metadata.entry_points(group=group):
-        same = found.setdefault(point.name, [])
-        # An editable installation may be listed twice.
-        if not any(other.value == point.value and other.dist == point.dist for other in same):
-            same.append(point)
+        found.setdefault(point.name, []).append(point)
     return found
 
 

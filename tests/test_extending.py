@@ -215,6 +215,7 @@ def test_a_file_is_loaded_from_the_command_line(tmp_path, monkeypatch):
     ("name", "text", "message"),
     [
         ("my_nothing.py", None, "--code is .*my_nothing.py', and there is no such file; give FILE.py or the name of"),
+        ("", None, "--code is empty; give FILE.py or the name of a module"),
         ("my_nothing", None, "--code is 'my_nothing': No module named 'my_nothing'. Give FILE.py or the name of"),
         ("json.py", "", "json.py cannot be imported as json, which is .*json/__init__.py; rename the file"),
         ("my_broken.py", "1 / 0", "my_broken.py cannot be loaded: ZeroDivisionError: division by zero"),
@@ -278,10 +279,10 @@ def package(tmp_path, monkeypatch):
 
     def install(entries: str, name: str = "my-package") -> None:
         site = tmp_path / name
-        folder = f"{name.replace('-', '_')}-1.0.dist-info"
+        folder = f"{site.name.replace('-', '_')}-1.0.dist-info"
         source = (ROOT / "tests" / "own.py").read_text()
         write(site / "my_package.py", source)
-        write(site / folder / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        write(site / folder / "METADATA", f"Metadata-Version: 2.1\nName: {site.name}\nVersion: 1.0\n")
         write(site / folder / "entry_points.txt", entries)
         monkeypatch.syspath_prepend(str(site))
         registry.installed_entry_points.cache_clear()
@@ -332,6 +333,15 @@ def test_what_a_package_cannot_give_is_passed_over_until_it_is_asked_for(package
         methods.create("gone", INNER)
     assert methods.create("pgd_at", INNER).metrics == ()
     assert methods.REGISTRY["pgd_at"].__module__ == "ltrobust.methods.adversarial"
+
+
+def test_an_editable_installation_that_is_found_twice_is_one_package(package):
+    """Its metadata may lie beside the source and among the installed packages."""
+    entries = "[ltrobust.methods]\nhalf = my_package:half_at\n"
+    package(entries)
+    package(entries, "again/my-package")
+    assert recipes.default().methods.half.share == 1.0
+    assert len(registry.installed_entry_points("ltrobust.methods")["half"]) == 1
 
 
 def test_a_name_that_two_packages_offer_is_nobodys(package, monkeypatch):

@@ -310,7 +310,4 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _key(part: Any) -> str:
     """One step of a path, whichever container it goes through."""
-    for attribute in ("name", "key", "idx"):
-        if hasattr(part, attribute):
-            return str(getattr(part, attribute))
-    return str(part)
+    return next(str(getattr(part, name)) for name in ("name", "key", "idx") if hasattr(part, name))
