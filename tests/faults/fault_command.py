@@ -138,6 +138,21 @@ override(
     allowed=("458 images", "[1, 458]"),
     remedy="choose a size",
 )
+override("seed below 0", "seed=-1", value="seed is -1", allowed="at least 0", remedy="")
+override(
+    "learning rate that is not positive",
+    "student.optimizer.learning_rate=0.0",
+    value=("student", "learning rate is 0.0"),
+    allowed="positive",
+    remedy="",
+)
+override(
+    "optimiser that needs more than gradients",
+    "student.optimizer.name=lbfgs",
+    value=("student", "lbfgs"),
+    allowed="nothing but gradients and a schedule",
+    remedy=("sgd", "adam"),
+)
 override("eval.limit below 0", "eval.limit=-1", value="eval.limit is -1", allowed="at least 1 and 0", remedy="")
 override(
     "radius at which a protocol does not exist",
@@ -203,6 +218,11 @@ def config_missing(place: Place) -> Told:
 )
 def code_missing(place: Place) -> Told:
     return place.refused("--code=methods.py")
+
+
+@fault("file of one's own methods not named", "`--code=`", value="--code is empty", allowed="FILE.py", remedy="give")
+def code_empty(place: Place) -> Told:
+    return place.refused("--code=")
 
 
 @fault(

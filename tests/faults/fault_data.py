@@ -74,6 +74,19 @@ def no_data_dir(place: Place) -> Told:
 
 
 @fault(
+    "data directory that is a file",
+    "`--config.data.name=cifar10 --config.data.dir=DIR/cifar-10-binary.tar.gz`",
+    value=("data_dir DIR/cifar-10-binary.tar.gz", "a file"),
+    allowed="folder that holds it: DIR",
+    remedy="",
+)
+def data_dir_is_a_file(place: Place) -> Told:
+    file = place.folder / "cifar-10-binary.tar.gz"
+    file.write_bytes(b"")
+    return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={file}")
+
+
+@fault(
     "data not prepared",
     "`--config.data.name=cifar10 --config.data.dir=DIR`, an empty folder",
     value=("DIR has neither archive", "cifar10"),
@@ -202,6 +215,19 @@ def half_records(place: Place) -> Told:
 
 
 @fault(
+    "records of another version",
+    "the folder `3.0.1` is named `1.0.0`",
+    value="DIR/données 1/mnist/3.0.1 has no prepared mnist",
+    remedy=MNIST[1:],
+)
+def other_version(place: Place) -> Told:
+    data_dir = mnist(place)
+    (folder,) = (data_dir / "mnist").iterdir()
+    folder.rename(folder.with_name("1.0.0"))
+    return place.raised(FileNotFoundError, lambda: load(place, data_dir))
+
+
+@fault(
     "dataset_info.json cut off",
     "the first half of the file",
     value=("DIR/données 1/mnist", "Failed to load JSON"),
@@ -230,6 +256,18 @@ def own_images(place: Place):
 def no_test_split(place: Place) -> Told:
     images, flags = own_images(place)
     (images / "test").rename(images / "holdout")
+    return place.refused(*TINY, *flags)
+
+
+@fault(
+    "folder of images that is not there",
+    "`--config.data.name=folder --config.data.dir=DIR/nowhere`",
+    value="data.dir DIR/nowhere",
+    allowed=LAYOUT,
+    remedy="",
+)
+def no_folder(place: Place) -> Told:
+    flags = [f"--config.data.{key}" for key in ("name=folder", f"dir={place.folder / 'nowhere'}", "image_size=8")]
     return place.refused(*TINY, *flags)
 
 
