@@ -20,7 +20,7 @@ from ltrobust.evaluation import recorded
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Teacher
 from ltrobust.models import external
-from ltrobust.report.material import in_order
+from ltrobust.analysis.evaluations import in_order
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption

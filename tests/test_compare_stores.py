@@ -101,3 +101,6 @@ def test_what_cannot_be_compared_is_refused(stores, tmp_path):
     (half / "verdicts.jsonl").write_bytes(b"".join(lines[:150]))
     with pytest.raises(ValueError, match="finish the evaluation"):
         compare.main([str(half), str(folder / "other")], "ltrobust compare")
+    (half / "verdicts.jsonl").write_bytes(b"".join(lines[:50]))
+    with pytest.raises(ValueError, match="50 of 100 images have verdicts; finish the evaluation"):
+        compare.main([str(half), str(folder / "other"), "--column=clean"], "ltrobust compare")

@@ -1,5 +1,6 @@
 """The distribution: its version, its list of packages, its command, and the configurations that come with it."""
 
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -29,6 +30,20 @@ def test_every_room_is_a_package_of_the_distribution():
 def test_there_is_one_version_and_cards_have_it():
     assert SETUPTOOLS["dynamic"]["version"] == {"attr": "ltrobust.__version__"}
     assert cards.software()["ltrobust"] == ltrobust.__version__
+
+
+def test_a_package_that_is_not_installed_has_no_version_on_a_card(monkeypatch):
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "tensorflow-datasets":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = cards.software.__wrapped__()
+    assert found["tensorflow-datasets"] == "unknown"
+    assert found["jax"] == real("jax")
 
 
 def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
@@ -118,6 +133,9 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path):
         recipes.load(str(tmp_path / "empty.py"))
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         recipes.load(str(tmp_path / "nothing.py"))
+    (tmp_path / "broken.py").write_text("def get_config():\n    return 1 + 'one'\n")
+    with pytest.raises(TypeError, match="unsupported operand"):  # the file's own error, with its own traceback
+        recipes.load(str(tmp_path / "broken.py"))
     config = recipes.load("configs/folder.py")
     with pytest.raises(AttributeError, match="epochz"):
         config.student.epochz = 1

@@ -218,6 +218,14 @@ def test_norms_are_correlated_as_scipy_does():
     assert unknown["columns"]["clean"]["groups"] == {}
 
 
+def test_a_correlation_over_three_classes_has_no_interval_over_classes():
+    values, accuracies = np.array([1.0, 2.0, 3.0]), np.array([0.2, 0.4, 0.9])
+    drawn = accuracies + 0.01 * np.random.RandomState(0).randn(2000, 3)
+    for found in diagnosis.related(values, accuracies, drawn).values():
+        assert set(found) == {"value", "low", "high"}
+        assert found["value"] == pytest.approx(1, abs=0.1)
+
+
 def test_superclass_scores_count_any_class_of_the_superclass():
     one, group = model(), np.array([0, 0, 1, 1, 1])
     found = diagnosis.diagnose([one], (("low", "high"), group))["models"][0]["columns"]["pgd20"]["superclasses"]

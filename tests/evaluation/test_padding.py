@@ -60,6 +60,24 @@ def test_small_outputs_and_unknown_operations_need_more():
     assert rows((attention,), None, (16, 16, 3), 16, 1) == 64
 
 
+def test_products_over_positions_count_every_position():
+    """[B x H x W, 3] x [3, 3] has many rows where it stands before the pooling, and B behind it."""
+    mixing = np.eye(3, dtype=np.float32)
+    rows = functools.partial(padding.rows, expensive=0.0)
+    before = lambda weights, images: network(weights, images @ mixing)  # noqa: E731
+    assert rows((before,), weights_for(10), (32, 32, 3), 10, 1) == 2
+    behind = lambda weights, images: images.mean((1, 2)) @ mixing  # noqa: E731
+    assert rows((network, behind), weights_for(10), (32, 32, 3), 10, 1) == 64
+
+
+def test_a_network_that_looks_at_its_batch_needs_all_rows():
+    rows = functools.partial(padding.rows, expensive=0.0)
+    branching = lambda weights, images: jnp.sin(images) if len(images) < 64 else jnp.cos(images)  # noqa: E731
+    kernels = lambda weights, images: convolve(images, jnp.transpose(images, (1, 2, 3, 0)), 1)  # noqa: E731
+    for other in (branching, kernels):
+        assert rows((network, other), weights_for(10), (32, 32, 3), 10, 1) == 64
+
+
 @pytest.mark.optimized
 @pytest.mark.slow
 def test_two_large_images_have_the_bits_that_they_have_among_seventy():

@@ -12,6 +12,7 @@ import ltrobust
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.progress import Progress
 from ltrobust.runtime import terminal
+from ltrobust.sanity import panel, rules
 
 ROWS = np.arange(0, 1000, 20)
 
@@ -36,6 +37,27 @@ def test_five_lines_evaluate_somebodys_network():
     summary = evaluation.summary()
     assert all(word in summary for word in ("quick", "linf 8/255", "50 images", "worst class", "rounded to 8 bits"))
     assert "AutoAttack" not in summary
+
+
+def test_the_sanity_panel_and_the_note_of_a_protocol_are_in_the_summary(monkeypatch):
+    items = (
+        rules.stated("P04", "skipped", "not told"),
+        rules.stated("P12", "fail", "3 images"),
+        rules.stated("P30", "fail", "not required"),
+    )
+    asked = []
+    monkeypatch.setattr(panel, "panel", lambda session, protocol, **facts: asked.append(list(session.records)) or items)
+    protocol = protocols.Protocol("checked", (protocols.PGD20,), sanity=True, note="Numbers depend on the weather.")
+    monkeypatch.setitem(protocols.PROTOCOLS, "checked", protocol)
+    evaluation = evaluate(protocol="checked")
+    assert asked == [["pgd20"]]  # once, after the attacks
+    assert evaluation.sanity == items
+    lines = evaluation.summary().splitlines()
+    assert "note: Numbers depend on the weather." in lines
+    verdict = next(line for line in lines if line.startswith("sanity panel: "))
+    failed, skipped = (rules.CHECKS[name][1] for name in ("P12", "P04"))
+    assert verdict == f"sanity panel: not trustworthy (failed: {failed} (P12); not checked: {skipped} (P04))"
+    assert lines[-3:] == [str(item) for item in items]
 
 
 def test_the_progress_line_shows_attack_bounds_and_time_left(capsys, monkeypatch):

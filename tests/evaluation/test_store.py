@@ -1,5 +1,6 @@
 """The verdict store: append-only, readable while written, refuses strangers; a killed evaluation goes on."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -141,6 +142,27 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match=r"no passport\.json"):
         store.read(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_link_that_leads_nowhere_is_no_store(tmp_path):
+    (tmp_path / "store").symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"verdict store .*store cannot be written .*give another folder"):
+        Store(tmp_path / "store", {})
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_store_that_another_process_makes_at_the_same_moment_is_compared(tmp_path, monkeypatch, seed):
+    real = store.write_json
+
+    def late(path, value, *, new):
+        real(path, {"format": store.FORMAT, "seed": 0})
+        real(path, value, new=new)
+
+    monkeypatch.setattr(store, "write_json", late)
+    with pytest.raises(ValueError, match="seed: 0 -> 1") if seed else contextlib.nullcontext():
+        Store(tmp_path, {"seed": seed}).close()
+    assert store.read_passport(tmp_path)["seed"] == 0
 
 
 def test_a_store_whose_passport_was_half_written_is_begun_again(tmp_path):

@@ -193,6 +193,13 @@ class Drops(Base):
         return nn.Dropout(0.5, deterministic=not train)(self.logits(images))
 
 
+class Restless(Base):
+    @nn.compact
+    def __call__(self, images, train):
+        self.variable("batch_stats", "calls", lambda: jnp.zeros(())).value += 1
+        return self.logits(images)
+
+
 class Counts(Base):
     @nn.compact
     def __call__(self, images):
@@ -276,6 +283,7 @@ class Asserts(Base):
     ("module", "message"),
     [
         (Drops(3), "network Drops draws random numbers in a training pass, as dropout does; methods pass no key"),
+        (Restless(3), "network Restless changes variables in an evaluation pass: .*batch_stats"),
         (Counts(3), "network Counts has variables 'cache'; only params and batch_stats are kept in training"),
         (Modeless(3), "network Modeless has running statistics, and its __call__ has no argument for the mode; add"),
         (Two(3), "network Two returns a tuple; return the logits alone"),
@@ -306,6 +314,16 @@ def test_several_devices_need_an_axis_for_their_statistics():
 
 def seven(axis_name=None):
     return models.create("small_resnet", num_classes=7, width=2, sync_axis=axis_name)
+
+
+def nothing(num_classes):
+    return lambda images: images[:, :num_classes]
+
+
+def test_a_function_that_returns_no_module_is_refused(monkeypatch):
+    monkeypatch.setattr(own, "nothing", nothing, raising=False)
+    with pytest.raises(ValueError, match=r"model own:nothing is a function; give a flax\.linen\.Module"):
+        models.create("own:nothing", num_classes=3)
 
 
 def alone(num_classes):

@@ -399,6 +399,19 @@ def test_create_names_the_bad_setting(settings, message):
         models.create(**{"name": "small_resnet", "num_classes": 10} | settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "cosin"}, r"head is 'cosin'; did you mean cosine\? known heads: linear, cosine"),
+        ({"kind": "cosine", "floor": -0.1}, r"head\.floor is -0\.1 and head\.extra is 0; both must be at least 0"),
+        ({"extra": -1}, r"head\.extra is -1"),
+    ],
+)
+def test_a_head_that_does_not_exist_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        models.Head(**settings)
+
+
 @pytest.mark.parametrize("image_shape", [(32, 32), (0, 32, 3)])
 def test_initialise_rejects_a_bad_image_shape(image_shape):
     module = models.create("small_resnet", num_classes=10)

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -113,3 +114,17 @@ def test_requests_wait_where_they_are_waited_for_and_a_second_interrupt_does_not
         with pytest.raises(Preempted, match="stopped by SIGTERM"):
             os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone():
+    """Python lets no other thread set handlers; a run in a notebook's thread goes without."""
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def run():
+        with Preemption().listening() as preemption:
+            seen.append((preemption.requested, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(None, before)]

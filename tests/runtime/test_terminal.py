@@ -1,6 +1,9 @@
 """Progress without a terminal: whole lines with a time, and not one for each update."""
 
+import io
 import re
+import sys
+import time
 
 from ltrobust.runtime import terminal
 from ltrobust.training.progress import Progress
@@ -48,3 +51,40 @@ def test_training_prints_one_plain_line_for_each_epoch(capsys):
     assert re.fullmatch(STAMP + "student: 80 of 160 images, epoch 1, loss 1.000", lines[2])
     assert re.fullmatch(STAMP + "student: 160 of 160 images, epoch 2, loss 1.000", lines[3])
     assert len(lines) == 4
+
+
+def test_a_bar_of_training_is_closed_and_its_rate_leaves_compiling_out(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "live", lambda: True)
+    compiled = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: compiled)  # asked when the first step is done; the bar has its own clock
+    with Progress("student", 4, 0, 8) as progress:
+        for _ in range(2):
+            with progress.dispatch(2):
+                pass
+        progress.show("epoch 1")
+    said, shown = capsys.readouterr()
+    assert "student: compiled; the first step was done after" in said
+    assert shown.endswith("\n")
+    last = shown.rstrip().split("\r")[-1]
+    assert re.search(r"32\.0/32\.0 \[1:00:0\d<00:00, .*epoch 1\]", last), last
+
+
+def test_where_nothing_is_to_be_shown_nothing_is(capsys):
+    with Progress("student", 4, 0, 8, silent=True) as progress:
+        for _ in range(2):
+            with progress.dispatch(2):
+                pass
+        progress.show("epoch 1")
+    assert capsys.readouterr() == ("", "")
+    assert progress.longest > 1  # dispatches grow all the same
+
+
+def test_characters_that_an_encoding_lacks_are_escaped_and_other_streams_left_alone(monkeypatch):
+    ascii_only, foreign = io.TextIOWrapper(io.BytesIO(), encoding="ascii"), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", foreign)  # as a notebook has it
+    monkeypatch.setattr(sys, "stderr", ascii_only)
+    terminal.accept_all_characters()
+    print("±", file=sys.stderr, flush=True)
+    print("±")
+    assert ascii_only.buffer.getvalue() == b"\\xb1\n"
+    assert foreign.getvalue() == "±\n"

@@ -286,3 +286,38 @@ def test_a_step_that_is_saved_is_left_as_it_is(copy):
         checkpoints.save(state_at(7), EMPTY, {"note": "other"})
         checkpoints.wait()
     assert contents(copy) == before
+
+
+def test_what_there_is_not_is_neither_read_nor_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoints in .*nowhere; train first"):
+        Checkpoints(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(FileNotFoundError, match="no complete checkpoint in "):
+        checkpoints.about()
+
+
+def test_a_checkpoint_that_a_run_removes_while_it_is_read_is_not_damaged(copy, capsys, monkeypatch):
+    real = checksums.find_damage
+
+    def removed(folder):
+        if folder.name == "7":
+            shutil.rmtree(folder)
+        return real(folder)
+
+    monkeypatch.setattr(checksums, "find_damage", removed)
+    with Checkpoints(copy, read_only=True) as checkpoints:
+        assert checkpoints.latest() == 3
+    assert "damaged" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_where_nobody_knows_the_free_space_a_failed_save_says_so(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.ENOSPC, "quota exceeded", str(folder))
+
+    monkeypatch.setattr(checksums, "write", refuse)
+    monkeypatch.setattr(shutil, "disk_usage", refuse)  # as for a bucket
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(3), EMPTY, {})
+        with pytest.raises(OSError, match="it is not known how much is free there, and it takes about"):
+            checkpoints.wait()

@@ -143,3 +143,12 @@ def test_a_method_that_learns_from_validation_needs_an_evaluator(phase):
     phase = phase_with(phase, method=class_wise(phase.settings.method))
     with pytest.raises(ValueError, match="method 'pgd_at' learns from validation; give the phase an evaluator"):
         loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=CountingSteps())
+
+
+def test_an_error_of_the_device_that_is_no_lack_of_memory_is_passed_on(phase):
+    def failing(*arguments):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device fell off the bus")
+
+    phase, run_data = phase
+    with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=lambda settings, mesh: failing)

@@ -7,10 +7,10 @@ import pytest
 from ltrobust.training.optimizers import make_optimizer, make_schedule
 
 
-def schedule_of(name: str, epochs: int, drops=(), warmup: int = 0, per_epoch: int = 109):
+def schedule_of(name: str, epochs: int, drops=(), warmup: int = 0, per_epoch: int = 109, rate: float = 0.1):
     return make_schedule(
         name=name,
-        learning_rate=0.1,
+        learning_rate=rate,
         steps=epochs * per_epoch,
         first_step=lambda epoch: epoch * per_epoch,
         epochs=epochs,
@@ -68,6 +68,15 @@ def test_sgd_is_the_peers():
     [
         (lambda: schedule_of("linear", 1), "drops, cosine, constant"),
         (lambda: schedule_of("drops", 1, (1.5,)), r"\(1.5,\)"),
+        *((lambda rate=rate: schedule_of("cosine", 1, rate=rate), "learning rate is") for rate in (0.0, -0.1, np.inf)),
+        (
+            lambda: make_optimizer("lbfgs", schedule_of("constant", 1)),
+            "lbfgs with options {} cannot be used here .*give",
+        ),
+        (
+            lambda: make_optimizer("adam", schedule_of("constant", 1), options={"b1": "high"}),
+            "adam with options {'b1': 'high'} cannot be used here",
+        ),
         (lambda: make_optimizer("sgdm", schedule_of("constant", 1)), "'sgdm'"),
         (lambda: make_optimizer("chain", schedule_of("constant", 1)), "'chain'"),
         (lambda: make_optimizer("sgd", schedule_of("constant", 1), options={"beta": 1}), "no option beta; its options"),

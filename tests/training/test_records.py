@@ -68,3 +68,15 @@ def test_events_are_written_without_loading_pytorch(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_silent_process_writes_nothing(tmp_path):
+    with records.Records(tmp_path, silent=True) as silent:
+        silent.write({"phase": "teacher", "epoch": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_that_are_no_record_are_passed_over(tmp_path):
+    lines = ('{"phase": 1, "epoch": 1}', '{"phase": "teacher", "epoch": "1"}', "[1]", "3", "null", '{"phase": "a"}', "")
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, '{"phase": "teacher", "epoch": 2}', ""]))
+    assert records.read(tmp_path / "metrics.jsonl") == [{"phase": "teacher", "epoch": 2}]
