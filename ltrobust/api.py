@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 
 from ltrobust import models, recipes, run
 from ltrobust.analysis import cards, runs
+from ltrobust.analysis.evaluations import in_order
 from ltrobust.evaluation import recorded
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Teacher
 from ltrobust.models import external
-from ltrobust.analysis.evaluations import in_order
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
