@@ -164,6 +164,8 @@ def judged(file: str, *outcomes: str) -> list[Mutant]:
 def chosen(options: argparse.Namespace) -> list[Mutant]:
     """The sample, or the survivors of an earlier run."""
     if options.again:
+        if not pathlib.Path(options.again).is_file():
+            raise SystemExit(f"--again is {options.again!r}, no file; give the --out of an earlier run.")
         return judged(options.again, "survived")
     considered, number = mutants(TARGETS[options.target][0])
     print(f"{options.target}: {number} mutants exist, {len(considered)} are considered", flush=True)

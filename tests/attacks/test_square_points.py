@@ -38,19 +38,19 @@ def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them(he
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("query", [0, 7])
-def test_linf_proposals_are_the_published_update(query):
-    size, radius, side = (9, 8, 3), 0.1, 3
-    image = jax.random.uniform(jax.random.key(3), size)
-    best = jnp.clip(image + radius * jax.random.uniform(jax.random.key(4), size, minval=-1), 0, 1)
+@pytest.mark.parametrize(("query", "upper", "radius"), [(0, 1, 0.1), (7, 1, 0.1), (7, 10, 2)])
+def test_linf_proposals_are_the_published_update(query, upper, radius):
+    size, side, threat = (9, 8, 3), 3, Threat(upper=upper)
+    image = jax.random.uniform(jax.random.key(3), size, maxval=upper)
+    best = jnp.clip(image + radius * jax.random.uniform(jax.random.key(4), size, minval=-1), 0, upper)
     chosen = square.settings(radius=radius, image_shape=size) | {"sides": jnp.full(10, side)}
 
     @jax.jit
     def proposed(key):
         problem = search.Problem(image, jnp.int32(0), jnp.zeros(2), key)
-        state = square.start(problem, chosen, Threat())._replace(point=best, query=jnp.int32(query))
+        state = square.start(problem, chosen, threat)._replace(point=best, query=jnp.int32(query))
         answer = search.Answer(jnp.array([1.0, 0.0]), jnp.float32(0), None)
-        return square.advance(problem, state, chosen, Threat(), answer).point
+        return square.advance(problem, state, chosen, threat, answer).point
 
     corners = set()
     for number in range(12):
@@ -60,7 +60,7 @@ def test_linf_proposals_are_the_published_update(query):
         row, column = int(draw[0] * (9 - side)), int(draw[1] * (8 - side))
         expected = np.array(best)
         expected[row : row + side, column : column + side] += 2 * radius * np.where(draw[2:] < 0.5, -1, 1)
-        expected = np.clip(expected, np.asarray(image) - radius, np.asarray(image) + radius).clip(0, 1)
+        expected = np.clip(expected, np.asarray(image) - radius, np.asarray(image) + radius).clip(0, upper)
         np.testing.assert_allclose(proposed(key), expected, atol=1e-6)
         corners.add((row, column))
     assert len(corners) > 6
