@@ -61,7 +61,7 @@ def check_images(images: jax.Array | np.ndarray, threat: Threat = Threat()) -> N
             + _within_bounds(low, high)
         )
     # Only black images (0) are legitimately this dark.
-    if 0 < high <= 1 / 255 and (threat.lower, threat.upper) == (0, 1):
+    if 0 < high <= np.float32(1 / 255) and (threat.lower, threat.upper) == (0, 1):
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]: divided by 255 twice? Pixels in [0,1] are needed.")
 
 
