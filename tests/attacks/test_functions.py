@@ -110,6 +110,18 @@ def test_a_function_finds_what_the_attack_of_the_protocol_finds(linear, name):
     assert np.any(found != some.images)
 
 
+def test_defaults_are_the_settings_of_the_protocols():
+    """The comparison above makes short runs."""
+    for name, (protocol, column, changed) in SAME.items():
+        (kind,) = [one for one in protocols.get(protocol).attacks if one.name == column]
+        parameters = inspect.signature(getattr(lt.attacks, name)).parameters
+        shared = {field.name for field in dataclasses.fields(kind)} & set(parameters) - set(changed)
+        assert shared & {"steps", "queries"} or name == "fgsm", name
+        for setting in shared:
+            assert parameters[setting].default == getattr(kind, setting), (name, setting)
+        assert parameters["key"].default in (0, inspect.Parameter.empty), name
+
+
 @pytest.mark.parametrize("norm", THREATS)
 @pytest.mark.parametrize("name", ["fgsm", "pgd", "mim", *SEARCHES])
 def test_results_are_in_ball_and_bounds(linear, name, norm):

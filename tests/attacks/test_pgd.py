@@ -166,6 +166,18 @@ def test_starts_have_the_stated_distribution():
     assert abs(float((lengths / 0.2).mean()) - inside[0].size / (inside[0].size + 1)) < 2e-3
 
 
+def test_only_the_uniform_start_is_cut_to_the_bounds():
+    images, keys = jnp.round(images_of(0)), keys_of(6)
+    for norm, radius in (("linf", 0.2), ("l2", 2.0)):
+        threat = Threat.in_pixels(norm, radius)
+        raw = ball.random_start(images, keys, radius, start="uniform_raw", threat=threat)
+        cut = ball.random_start(images, keys, radius, start="uniform", threat=threat)
+        np.testing.assert_array_equal(cut, jnp.clip(raw, 0, 1))
+        for start in STARTS if norm == "linf" else STARTS[:-1]:
+            points = ball.random_start(images, keys, radius, start=start, threat=threat)
+            assert (float(points.max()) > 1) == (start not in ("none", "uniform")), start
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

@@ -192,14 +192,15 @@ def test_attacks_take_exactly_their_evaluations(attack, settings, evaluations):
     assert not bool(lanes.undefined.any())
 
 
-def test_a_gradient_that_is_not_finite_counts_as_zero_and_is_remembered():
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_gradient_that_is_not_finite_counts_as_zero_and_is_remembered(steps):
     def rooted(images):
         # The square root has an infinite slope at 0, and 0 times that slope is NaN.
         root = jnp.sum(jnp.sqrt(images), axis=(1, 2, 3))
         return jnp.stack([root, 0.5 * root], axis=1)
 
     images = jnp.full((2, 2, 2, 1), 0.5).at[0, 0, 0, 0].set(0.0)
-    settings = pgd.settings(loss="margin", radius=0.1, steps=1, step_size=0.1, num_classes=2)
+    settings = pgd.settings(loss="margin", radius=0.1, steps=steps, step_size=0.1, num_classes=2)
     keys = jax.random.split(jax.random.key(0), 2)
     labels = jnp.zeros(2, jnp.int32)
     lanes = search.run(pgd.search("none"), rooted, images, labels, keys, settings=settings, threat=THREAT)

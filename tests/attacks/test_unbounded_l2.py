@@ -202,8 +202,9 @@ def test_points_stay_within_the_bounds(name, linear):
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="kappa -1"):
         cw_l2.settings(kappa=-1)
-    with pytest.raises(ValueError, match="steps at least 1"):
-        cw_l2.settings(steps=0)
+    for changed in ({"c": 0}, {"c": -1}, {"rate": 0}, {"rate": -0.1}, {"steps": 0}, {"steps": -1}):
+        with pytest.raises(ValueError, match="c and rate must be positive, kappa at least 0 and steps at least 1"):
+            cw_l2.settings(**changed)
     with pytest.raises(ValueError, match="overshoot"):
         deepfool.settings(overshoot=-0.1)
     with pytest.raises(ValueError, match="steps 0"):
