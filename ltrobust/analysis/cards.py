@@ -21,7 +21,7 @@ import numpy as np
 import ltrobust
 from ltrobust.runtime.files import read_json, without_nan, write_new_json
 
-# Raised when a field changes its meaning. Pages and tables do not show cards of other versions.
+# Raised when a field changes its meaning. The page of a run does not show cards of other versions.
 CARD_VERSION = 2
 REQUIRED = (
     "card_version",
@@ -103,7 +103,7 @@ def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
         "command": command(),
         **card,
     }
-    # Of the counts alone, so that views may be added or renamed without making every card look edited.
+    # The digest covers the counts alone, so that views may be added or renamed without making every card look edited.
     card["counts_sha256"] = digest_counts(card)
     missing = [field for field in REQUIRED if field not in card]
     if missing:

@@ -291,7 +291,7 @@ def _per_class(table: np.ndarray) -> list[dict[str, Any]]:
     """Every class for itself, p-values raw and corrected."""
     absent = dict.fromkeys(("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm"))
     views = [_overall(outcomes) if outcomes.any() else None for outcomes in table]
-    # Over classes with images only: a test that was not made must not weaken the others.
+    # The correction covers classes with images only: a test that was not made must not weaken the others.
     corrected = holm(np.array([view["p"] if view else np.nan for view in views]))
     found = []
     for index, (outcomes, view) in enumerate(zip(table, views, strict=True)):

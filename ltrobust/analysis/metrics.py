@@ -143,7 +143,7 @@ def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
     if len(classes) == 0:
         return Estimate(math.nan, math.nan, math.nan)
     correct, total = counts.correct[classes], counts.total[classes]
-    # In the error only. A class with all or no images right would otherwise have an error of 0.
+    # Smoothed in the error only: a class with all or none of its images right would otherwise have an error of 0.
     smoothed = (correct + 1) / (total + 2)
     error = math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(classes)
     value = float(np.mean(correct / total))

@@ -82,7 +82,7 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
     found = []
     for group in groups.values():
         group.sort(key=lambda card: card["created"])
-        # Of several cards of one network the newest counts.
+        # If several cards have the same network, the newest counts.
         networks = {name: network for card in group for name, network in card["networks"].items()}
         training = {phase: run for card in group for phase, run in card["training"].items()}
         named = {name: networks[name] for name in in_order(list(networks))}

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from ltrobust.runtime.names import nearest
 from ltrobust.threat import NORMS, Threat
 
-# Of images: grey, RGB, and RGB with transparency.
+# Grey, RGB, and RGB with transparency.
 _CHANNELS = (1, 3, 4)
 STARTS = ("none", "gauss", "uniform", "uniform_raw", "one_sided")
 

@@ -177,7 +177,8 @@ def _cached_or_decoded(
     """The images that can be read, and where they come from. A copy without some of the files is kept if asked for."""
     files = [file for images in found.images.values() for file in images]
     form = f"{image_size}x{image_size}x{channels}"
-    # Everything that changes pixels is part of it: the files, the size and channels, and the version of the decoder.
+    # The fingerprint covers everything that changes pixels: the files, the size and channels, and the version of the
+    # decoder.
     fingerprint = cache.fingerprint_files(
         files, root=found.folder, form=f"{form}, decoder {pixels.VERSION}", check=cache_check
     )

@@ -217,8 +217,8 @@ def _walk(directory: str, real: str, entered: set[str], used: dict[str, str], pa
             continue
         target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
         if entry.is_dir():
-            # By real paths: a link to a folder above would never end, and one that was entered already would count its
-            # images twice.
+            # Compared by real paths: a link to a folder above would never end, and a folder that was entered already
+            # would count its images twice.
             if f"{real}/".startswith(f"{target.rstrip('/')}/"):
                 passed.append(_Passed(entry.path, LOOP))
             elif target in entered:

@@ -91,7 +91,7 @@ def write(
         )
         pack_manifest.write(partial, manifest)  # last: a folder without it is no pack
         for split in sources.SPLITS:
-            # A pack that cannot be read back never gets its name.
+            # Read back while it has no name yet, so that every pack that has one can be read.
             read(partial, split, name=name)
         _check_free(target)
         partial.rename(target)

@@ -156,7 +156,7 @@ def make_run_data(
       ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; a
         validation part that is asked for and empty; the source is a test split, or a pack without some of the images.
     """
-    # The only way into training and validation data: selection can never see the test set.
+    # Training and validation data have no other source, so selection can never see the test set.
     if source.split != "train":
         raise ValueError(f"training data come from the split 'train', not {source.split!r}.")
     labels = source.official_labels

@@ -119,7 +119,7 @@ def make_evaluator(
         driver.pad_as_needed(subject)
         bar = Progress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
-        # Also when the store has the clean predictions: they show whether the network is the one the store belongs to.
+        # Computed even if the store has clean predictions: they show whether the store belongs to this network.
         clean = driver.clean(subject, bar.advance)
         _warn_of_probabilities(clean.logits)
         with contextlib.ExitStack() as closing:

@@ -161,7 +161,7 @@ def final(
     labels = np.array([clean[identity]["label"] for identity in ids], np.int64)
     predictions = np.array([clean[identity]["prediction"] for identity in ids], np.int64)
     for name in names:
-        # Only images that nothing before has broken: an attack of a sequence has no verdict on the others.
+        # An attack of a sequence has verdicts only on the images that nothing before it has broken.
         for place in np.flatnonzero(predictions == labels):
             record = verdicts.get(name, {}).get(int(ids[place]))
             if record is None:

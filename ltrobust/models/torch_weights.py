@@ -142,7 +142,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
 @functools.lru_cache(maxsize=8)
 def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
     """All arrays of a network, found by tracing its initialisation."""
-    # From the network itself, so that this list cannot differ from what it computes with. Nothing is computed.
+    # Names and shapes come from the network itself, so that this list cannot differ from it. Nothing is computed.
     module = models.create(name, num_classes=num_classes)
     draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
     params, batch_stats = jax.eval_shape(draw, jax.random.key(0))

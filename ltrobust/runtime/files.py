@@ -126,7 +126,7 @@ def hold(folder: Path) -> Iterator[None]:
                 f"{folder / 'lock'} is not a lock of ltrobust, so it is not written to; move it away, or give another "
                 "folder."
             )
-        # Only now: whatever another program keeps under this name is left as it is.
+        # Emptied only after the check: what another program keeps under this name is left as it is.
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         file.flush()

@@ -103,7 +103,7 @@ def bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
     unjudged = np.zeros(len(ids), bool)
     for attack in runs.protocol.attacks:
         before = session.predictions[attack.after[-1] if attack.after else "clean"]
-        # Exactly the images that were right before: neither skipped nor attacked twice.
+        # The attack must have judged exactly the images that were right before it.
         judged = session.records[attack.name]["prediction"] >= 0
         unjudged |= judged != (before == runs.labels)
     consistent = len(np.unique(ids)) == len(ids) and not np.any(unjudged)
@@ -113,7 +113,7 @@ def bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
         return stated("P04", "fail", evidence + ("" if np.any(unjudged) else ", ids occur twice"))
     if test_labels is None:
         return stated("P04", "skipped", f"{evidence}; not told what the complete test set is")
-    # Complete per class: a missing class would be hidden by the total.
+    # Compared per class: the total would hide a class that is missing.
     missing = np.bincount(test_labels, minlength=runs.num_classes) - runs.per_class(runs.labels >= 0)
     per_class = [(int(number), "fail", f"{missing[number]} images missing") for number in np.flatnonzero(missing)]
     order = np.argsort(ids)

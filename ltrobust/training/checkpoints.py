@@ -76,7 +76,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """Orbax's manager. One that writes removes first what an earlier one left half-written."""
-        # Orbax would do that in a thread, and remove the folder once more if the same step is saved meanwhile.
+        # Orbax itself would do that in a thread, and might remove the folder of a new save of the same step.
         if not self._read_only and processes.first():
             for half_written in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 with contextlib.suppress(OSError):  # a failed save may still write here; the next start removes it
@@ -91,8 +91,9 @@ class Checkpoints:
 
     def _write_checksums(self) -> None:
         """Called by orbax, in its own thread, when the items are on disk and their folder has no number yet."""
-        # So a numbered folder without checksums is damaged. Orbax itself restores arrays with flipped bits. In a
-        # bucket there is no renaming: the folder has its number, and is complete with a file that is written last.
+        # They are there before the number, so a numbered folder without them is damaged. Orbax itself restores arrays
+        # with flipped bits. In a bucket there is no renaming: the folder has its number, and is complete with a file
+        # that is written last.
         checksums.write(next(self.folder.glob(f"{self._step}.orbax-checkpoint-tmp*"), self.folder / str(self._step)))
 
     def latest(self) -> int | None:

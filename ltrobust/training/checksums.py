@@ -26,7 +26,7 @@ def find_damage(folder: epath.Path) -> str | None:
         lines = (folder / FILE).read_text().splitlines()
         listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         here = set(_names(folder))
-        # In both directions: a file that was lost from the folder, or from the list, is damage.
+        # Compared in both directions: a file that was lost from the folder, or from the list, is damage.
         for name in sorted(listed.keys() | here):
             if name not in here:
                 return f"{name} is missing"

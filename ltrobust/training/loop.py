@@ -117,7 +117,7 @@ def run_phase(
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the stretch is done
-            # Before anything is saved: no checkpoint holds weights that are not finite.
+            # Checked before anything is saved: no checkpoint holds weights that are not finite.
             if bad_step >= 0:
                 raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
             if ends_epoch:
@@ -220,7 +220,7 @@ def _end_epoch(
             if method.averaging is not None:
                 averaged = steps.average(state.averaged, state.weights, float(method.averaging(method_state)))
                 state = dataclasses.replace(state, averaged=averaged)  # pyright: ignore
-    # In any case, whether or not the epoch was validated.
+    # The sums are of one epoch, whether or not it was validated.
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 
