@@ -81,6 +81,25 @@ def test_every_verb_lists_its_flags_in_one_form(capsys, verb):
     assert all(re.search(rf"^  --{re.escape(name)}\b.*\S", printed, re.MULTILINE) for name in listed)
 
 
+def test_commands_on_pages_and_in_messages_exist():
+    """Every `ltrobust VERB --flag` that is shown somewhere has a verb and flags that exist."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").rglob("*.py")]
+    pages += [*(ROOT / "examples").glob("*.*"), *(ROOT / "ltrobust").rglob("*.py")]
+    count = 0
+    for page in pages:
+        text = page.read_text()
+        assert page.name == "design.md" or not re.search(r"python -m ltrobust\.[a-z]", text), page
+        lines = text.replace("\\\n", " ")
+        for shown in re.findall(r"(?:^ *|`|run |with )ltrobust ([a-z|]+\b[^`\n]*)", lines, re.MULTILINE):
+            verbs, *words = shown.split()
+            names = {re.match(r"\[?--([\w.]*)", word)[1] for word in words if word.lstrip("[").startswith("--")}
+            for verb in set(verbs.split("|")) & set(main.VERBS):
+                known = FLAGS[verb] | (FLAGS["evaluate"] if verb == "diagnose" else set()) | {"help"}
+                assert {name for name in names if not name.startswith("config.")} <= known, (page, shown)
+                count += 1
+    assert count > 50
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

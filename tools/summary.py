@@ -116,7 +116,7 @@ def sweeps(root: Path) -> str:
             parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
             parts.append(grid.render_gains(group, BASELINE, REFERENCE))
         if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
-            parts.append("Input gradients of student and teacher on test images (`python -m ltrobust.agreement`)\n")
+            parts.append("Input gradients of student and teacher on test images (`ltrobust agree`)\n")
             parts.append(gradients.render(alike))
     return "\n".join(parts) or "No sweep has cards here yet.\n"
 

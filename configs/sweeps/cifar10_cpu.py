@@ -1,6 +1,6 @@
 """Long-tailed methods and self-distillation on CIFAR-10-LT, imbalance ratio 50, at the scale of `cifar10_cpu.py`.
 
-    python -m ltrobust.sweep configs/sweeps/cifar10_cpu.py --out=runs/sweep_cifar10_cpu
+    ltrobust sweep configs/sweeps/cifar10_cpu.py --out=runs/sweep_cifar10_cpu
 
 Phases are shorter still (8 and 5 epochs, 824 and 255 updates) and 200 test images of each class are
 attacked, so that a cell takes five minutes on one core. The data folder is given by `TFDS_DATA_DIR`.

@@ -1,6 +1,6 @@
 """Class-wise methods on CIFAR-10-LT, imbalance ratio 50, at the scale and length of `cifar10_cpu.py`'s sweep.
 
-    python -m ltrobust.sweep configs/sweeps/class_wise_cifar10_cpu.py --out=runs/sweep_class_wise_cifar10_cpu
+    ltrobust sweep configs/sweeps/class_wise_cifar10_cpu.py --out=runs/sweep_class_wise_cifar10_cpu
 
 Every method has its published settings, and none was tuned here. What is an epoch in a paper is at the same fraction of
 the 8 epochs here (CFA: of 200; its averaging begins with the second). FRL and FAAL fine-tune a robust network at

@@ -1,6 +1,6 @@
 """Class-wise methods on digits, imbalance ratio 10, beside what they are built on; three seeds, one protocol.
 
-    python -m ltrobust.sweep configs/sweeps/class_wise_digits.py --out=runs/sweep_class_wise_digits
+    ltrobust sweep configs/sweeps/class_wise_digits.py --out=runs/sweep_class_wise_digits
 
 Every method has its published settings, and none was tuned here. What is an epoch in a paper is at the same fraction of
 the 100 epochs here (CFA: of 200). FRL and FAAL fine-tune a robust network at their published rates, FRL for 40 epochs

@@ -1,6 +1,6 @@
 """All long-tailed and distillation methods on digits, three seeds, one protocol.
 
-    python -m ltrobust.sweep configs/sweeps/digits.py --out=runs/sweep_digits
+    ltrobust sweep configs/sweeps/digits.py --out=runs/sweep_digits
 
 Every method has its published settings where they are not epochs, and none was tuned here. The teacher of every
 distillation is that of the self-distillation of the same seed: PGD-AT on the balanced subset. That of

@@ -1,6 +1,6 @@
 """What the balanced teacher does to the tail of CIFAR-10-LT at imbalance ratios 50, 100 and 10.
 
-    python -m ltrobust.sweep configs/sweeps/imbalance_cifar10_cpu.py --out=runs/sweep_imbalance_cifar10_cpu
+    ltrobust sweep configs/sweeps/imbalance_cifar10_cpu.py --out=runs/sweep_imbalance_cifar10_cpu
 
 Adversarial training, the same with balanced softmax, and self-distillation without and with gradient matching, at the
 scale and length of `cifar10_cpu.py`'s sweep, whose runs at ratio 50 these are too. The data folder is given by

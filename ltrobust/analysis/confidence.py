@@ -10,8 +10,8 @@ from ltrobust.analysis import metrics
 from ltrobust.evaluation import store
 
 _MISSING = (
-    "these verdicts were written before probabilities were recorded; --mode=evaluate with another --config.eval.seed "
-    "makes new ones beside them."
+    "these verdicts were written before probabilities were recorded; ltrobust evaluate --workdir=DIR with another "
+    "--config.eval.seed makes new ones beside them."
 )
 
 

@@ -72,7 +72,7 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
         if card.get("card_version") != cards.CARD_VERSION:
             missing["summary"].append(
                 f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
-                f"{cards.CARD_VERSION}); evaluate anew with --mode=evaluate."
+                f"{cards.CARD_VERSION}); evaluate anew with ltrobust evaluate --workdir=DIR."
             )
             continue
         # Older cards have no digest of pixels; the positions are in all of them.
@@ -145,7 +145,8 @@ def read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any
     """
     folder = workdir / network["verdicts"]["folder"]
     if not folder.is_dir():
-        raise ValueError(f"{network['verdicts']['folder']} is not there any more; evaluate anew with --mode=evaluate.")
+        gone = network["verdicts"]["folder"]
+        raise ValueError(f"{gone} is not there any more; evaluate anew with ltrobust evaluate --workdir=DIR.")
     passport, verdicts = store.read(folder)
     if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
         raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
@@ -194,7 +195,8 @@ def candidates(argument: str) -> list[Candidate]:
     missing: dict[str, list[str]] = collections.defaultdict(list)
     found = evaluations(workdir, missing)
     if not found:
-        why = "; ".join(missing["summary"]) or "let the run come to its end, or evaluate it with --mode=evaluate."
+        unfinished = f"let the run come to its end, or evaluate it with ltrobust evaluate --workdir={folder}."
+        why = "; ".join(missing["summary"]) or unfinished
         raise ValueError(f"{folder} is not a verdict store, and as a workdir it holds no result card: {why}")
     chosen = []
     for evaluation in found:

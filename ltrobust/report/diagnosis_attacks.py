@@ -10,7 +10,7 @@ from ltrobust.report.charts import Axis, Series
 from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, percent, table
 from ltrobust.report.material import FEW_CLASSES
 
-_EVALUATE = "run main.py --mode=diagnose on its workdir."
+_EVALUATE = "run ltrobust diagnose --workdir=DIR."
 
 
 def confusions(found: Mapping[str, Any]) -> list[Element]:

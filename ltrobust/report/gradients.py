@@ -19,7 +19,7 @@ def render(folder: Path) -> str:
     """Markdown over seeds: every variant, then what IGDM changes, paired by seed.
 
     Args:
-      folder: of the files that `python -m ltrobust.agreement --json=VARIANT-seedN.json` writes, all with one teacher
+      folder: of the files that `ltrobust agree --json=VARIANT-seedN.json` writes, all with one teacher
         for each seed; a variant with IGDM is named as the one without, and `+igdm`.
 
     Raises:

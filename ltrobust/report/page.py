@@ -12,16 +12,16 @@ from ltrobust.report import accuracy, confusion, differences, evidence, frame, h
 from ltrobust.report.markup import NOTHING, Element, element, folded, interval, paragraph, table, words
 from ltrobust.report.material import Material
 
-_EVALUATE = "Nothing is evaluated yet: let training come to its end, or run --mode=evaluate."
+_EVALUATE = "Nothing is evaluated yet: let training come to its end, or run ltrobust evaluate --workdir=DIR."
 # Why a section may be empty although everything went well.
 _NOTHING = {
-    "comparison": "One network only: run --mode=evaluate with --config.eval.checkpoint=teacher, and =student, under "
-    "the same protocol.",
+    "comparison": "One network only: run ltrobust evaluate --workdir=DIR with --config.eval.checkpoint=teacher, and "
+    "=student, under the same protocol.",
     "teacher": "No teacher was trained in this folder.",
     "pictures": "No image was broken.",
     "radius": "One radius only: run --mode=evaluate with another --config.threat.radius to have a curve.",
     "training": "No metrics.jsonl: nothing was trained in this folder.",
-    "sanity": "The panel was not run: run --mode=evaluate with --config.eval.protocol=standard.",
+    "sanity": "The panel was not run: run ltrobust evaluate --workdir=DIR with --config.eval.protocol=standard.",
     "cost": "No times were recorded: train or evaluate in this folder.",
 }
 

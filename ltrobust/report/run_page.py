@@ -147,7 +147,8 @@ def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str
             means = {how: confidence.mean_by(groups, values) for how, values in found}
             sure[name] = {how: without_nan([e._asdict() for e in estimates]) for how, estimates in means.items()}
         except KeyError:
-            missing["teacher"].append(f"{name} is not evaluated under this protocol: run --mode=evaluate.")
+            remedy = "run ltrobust evaluate --workdir=DIR."
+            missing["teacher"].append(f"{name} is not evaluated under this protocol: {remedy}")
         except (ValueError, OSError) as error:
             missing["teacher"].append(f"{name}: {error}")
     if len(right) < 2 or len({len(found) for found in right.values()}) > 1:
@@ -192,7 +193,8 @@ def _pictures(
         broken = _first_broken(passport, verdicts)
         if not any("adversarial_at" in record for record in broken.values()):
             raise ValueError(
-                "no adversarial images were kept; run --mode=evaluate with --config.eval.keep_images=True to have them."
+                "no adversarial images were kept; run ltrobust evaluate --workdir=DIR "
+                "--config.eval.keep_images=True to have them."
             )
         ids = np.array(sorted(verdicts["clean"]))
         images = runs.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
