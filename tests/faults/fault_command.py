@@ -1,12 +1,16 @@
 """Faults of the command line and of configurations: met before anything is compiled or written."""
 
+import contextlib
+import io
 import resource
 import socket
 import sys
 
 import jax
-from injection import ALONE, TINY, Place, Texts, Told, fault, raised
+import pytest
+from injection import ALONE, TINY, Place, Texts, Told, fault, last_words, raised
 
+from ltrobust.commands import moved, sweep
 from ltrobust.runtime import processes
 from ltrobust.training import devices
 
@@ -196,6 +200,44 @@ def surplus(place: Place) -> Told:
 )
 def unknown_mode(place: Place) -> Told:
     return place.refused(*TINY, "--mode=test")
+
+
+def misused(place: Place, *words: str) -> Told:
+    """A wrong call of a verb."""
+    status, text = place.main(*words)
+    assert status == 2, (status, text)
+    assert not any(place.folder.iterdir())
+    return Told("exit status 2, nothing is written", last_words(text))
+
+
+@fault("unknown verb", "`ltrobust trian`", value="'trian'", allowed=("evaluate", "sweep"), remedy="did you mean train")
+def unknown_verb(place: Place) -> Told:
+    return misused(place, "trian")
+
+
+@fault("unknown flag of a verb", "`main.py compare a b --jsn=x`", value="--jsn=x", remedy="compare --help")
+def unknown_flag(place: Place) -> Told:
+    return misused(place, "compare", "a", "b", "--jsn=x")
+
+
+@fault(
+    "command by its old name",
+    "`python -m ltrobust.compare a b`",
+    value="ltrobust.compare",
+    remedy="python -m ltrobust compare a b",
+)
+def old_name(place: Place) -> Told:
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as end:
+        moved.check(["python", "-m", "ltrobust.compare", "a", "b"], ["-m", "a", "b"])
+    assert end.value.code == 2
+    return Told("exit status 2", printed.getvalue().removeprefix("ltrobust: "))
+
+
+@fault("sweep that is not there", "`ltrobust sweep sweep.py`", value="sweep.py", allowed="CONFIG", remedy="Python file")
+def no_sweep(place: Place) -> Told:
+    place.patch.chdir(place.folder)
+    return place.raised(ValueError, lambda: sweep.main(["sweep.py", "--out=runs"], "ltrobust sweep"))
 
 
 @fault(
