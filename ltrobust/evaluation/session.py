@@ -13,6 +13,8 @@ from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store
 from ltrobust.runtime import processes
 
+# In place of an infinite margin, which JSON does not have: a resumed evaluation is to have the same records.
+_LARGEST = float(np.finfo(np.float32).max)
 # Field of a record -> its value where an attack did not see the image.
 FIELDS: dict[str, Any] = {
     "prediction": -1,
@@ -191,7 +193,7 @@ def _fields(verdicts: Verdicts, labels: np.ndarray) -> dict[str, np.ndarray]:
         "rounded": verdicts.rounded.astype(np.int64),
         "evaluations": verdicts.evaluations.astype(np.int64),
         "target": np.where(broken, verdicts.targets, -1).astype(np.int64),
-        "margin": verdicts.margins.astype(float),
+        "margin": np.clip(verdicts.margins.astype(float), -_LARGEST, _LARGEST),
         "probability": verdicts.probabilities,
         "norm": verdicts.norms.astype(float),
         "tied": verdicts.tied,

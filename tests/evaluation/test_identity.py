@@ -35,11 +35,16 @@ EVERY = protocols.Protocol(
 
 def run(network, folder, protocol=QUICK):
     """The protocol on some images of the linear fixture, by a network `(weights, images) -> logits`."""
+    return runner(network, protocol)(folder)
+
+
+def runner(network, protocol=QUICK):
+    """`run` for several folders, compiled once."""
     weights, images, labels = fixture()
     evaluator = evaluate.make_evaluator(
         network, protocol=protocol, threat=ltrobust.Threat(), num_classes=10, batch_size=64
     )
-    return evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)
+    return lambda folder: evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)
 
 
 def quantised(weights, images):
@@ -134,6 +139,21 @@ def test_probes_agree_up_to_rounding_whatever_their_scale_and_constant(seed, sca
     assert identity.differences(here, here | {"logits": constant + (logits - constant) * 3})
     assert identity.differences(here, here | {"gradients": gradients[::-1]})
     assert identity.differences(here, here | {"logits": logits[:4]})
+    assert identity.differences(here, here | {"gradient_norms": np.full(4, 3 * scale)})
+
+
+def test_margins_that_are_not_finite_come_back_from_the_store_as_they_were(tmp_path):
+    """Minus infinity for all classes but one makes them; JSON has no numbers for them."""
+
+    def hard(weights, images):
+        logits = apply(weights, images)
+        return jnp.where(logits == jnp.max(logits, axis=-1, keepdims=True), logits, -jnp.inf)
+
+    evaluated = runner(hard)
+    first, again = (evaluated(tmp_path / "store") for _ in range(2))
+    margins = first.records["pgd20"]["margin"]
+    assert np.any(np.abs(margins) > 1e38)
+    np.testing.assert_array_equal(again.records["pgd20"]["margin"], margins)
 
 
 def test_verdicts_of_another_version_of_the_attacks_are_not_resumed(tmp_path, monkeypatch):
