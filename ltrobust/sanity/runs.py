@@ -110,7 +110,7 @@ def items(runs: Runs) -> list[Item]:
         _square(runs),
         _scales(runs, pgd20),
         _strength(runs, pgd20),
-        _rounding(runs),
+        rounding(runs),
     ]
 
 
@@ -281,7 +281,7 @@ def _strength(runs: Runs, pgd20: np.ndarray) -> Item:
     return stated("P19", status, evidence, per_class)
 
 
-def _rounding(runs: Runs) -> Item:
+def rounding(runs: Runs) -> Item:
     """P30: images that some attack breaks, and none does with its adversarial image as an 8-bit image.
 
     Every attack of the protocol counts on both sides: those of a sequence stop at the first point that is wrong, which

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -406,6 +407,21 @@ def test_the_control_notices_a_weaker_attack(monkeypatch):
     assert control.examine().status == "fail"
 
 
+def test_the_control_warns_where_its_images_are_drawn_otherwise(monkeypatch):
+    rows = EVERYTHING[::10]
+    robust = control.exactly_robust(LINEAR, control.RADIUS)[rows]
+
+    def exact(self, subject, attack, rows, logits):
+        yield SimpleNamespace(rows=rows, predictions=np.where(robust, subject.labels, (subject.labels + 1) % 10))
+
+    monkeypatch.setattr(Driver, "attack", exact)
+    assert control.examine().status == "pass"
+    monkeypatch.setattr(control, "recorded", lambda fixture: False)
+    item = control.examine()
+    assert item.status == "warn"
+    assert "not the recorded one" in item.evidence
+
+
 def test_the_control_is_computed_anew_under_another_precision():
     """An answer that is kept for the process would be another precision's."""
     seen = []
@@ -473,6 +489,39 @@ def test_a_radius_in_pixel_units_is_noticed():
     assert item.status == "fail"
     assert "break no image at this radius, but 32/255 leaves 0.00 %; radii are in 1/255" in item.evidence
     assert panel.verdict([item]) == "not trustworthy"
+
+
+def test_a_network_that_no_radius_breaks_has_another_fault():
+    rows = EVERYTHING[:100]  # of class 0, which a constant network predicts everywhere
+    begun = session(driver(plain, seed=1), network(0.0), SHORT, rows)
+    assert begun.right.tolist() == list(range(100))
+    assert runs.radius(Runs(begun, SHORT)).status == "pass"
+
+
+@pytest.mark.slow
+def test_a_network_that_is_never_right_leaves_nothing_to_judge():
+    """Such as one whose classes are in another order; nothing can be attacked."""
+    found = items_of(driver(plain, seed=1), network(-1.0), SHORT, EVERYTHING[::10])
+    assert "clean accuracy 0.00" in found["P02"].evidence
+    for identifier in ("P17", "P19", "P28"):
+        assert found[identifier].status == "skipped", str(found[identifier])
+    assert found["P28"].evidence == "nothing was attacked"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_that_rounding_mends_are_counted(dtype):
+    begun = session(driver(plain, seed=1), network(), SHORT, EVERYTHING[::10])
+    pixels = np.round(255 * begun.subject.images).astype(np.uint8)
+    images = pixels if dtype == np.uint8 else pixels / np.float32(255)
+    begun.subject = dataclasses.replace(begun.subject, images=images)
+    record = begun.records["pgd20"]
+    broken = np.flatnonzero(begun.predictions["pgd20"] != begun.subject.labels)
+    record["rounded"][:] = record["prediction"]
+    assert runs.rounding(Runs(begun, SHORT)).evidence.startswith("overall 0.00 %")
+    record["rounded"][broken[:5]] = begun.subject.labels[broken[:5]]
+    item = runs.rounding(Runs(begun, SHORT))
+    assert item.evidence.startswith("overall 5.00 %")
+    assert item.status == "fail"
 
 
 @pytest.mark.slow
