@@ -22,7 +22,7 @@ def test_paths_are_recorded_so_that_they_mean_the_same_from_another_folder(
 ):
     monkeypatch.chdir(tmp_path)
     config.eval.checkpoint, config.data.dir = given, "images"
-    workdir.claim(tmp_path / "run", config)
+    workdir.claim(tmp_path / "run", workdir.plain(config))
     found = json.loads((tmp_path / "run" / "config.json").read_text())
     assert found["eval"]["checkpoint"] == recorded.format(here=tmp_path)
     assert found["data"]["dir"] == f"{tmp_path}/images"
@@ -38,10 +38,10 @@ def test_a_workdir_that_another_process_makes_at_the_same_moment_is_compared(con
 
     monkeypatch.setattr(workdir, "write_json", late)
     if other == config.seed:
-        workdir.claim(tmp_path, config)
+        workdir.claim(tmp_path, workdir.plain(config))
     else:
         with pytest.raises(ValueError, match="holds a run of another configuration:\n  seed: 1 -> 0"):
-            workdir.claim(tmp_path, config)
+            workdir.claim(tmp_path, workdir.plain(config))
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == other
 
 
