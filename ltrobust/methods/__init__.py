@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ltrobust import registry
-from ltrobust.methods.adversarial import attack_cross_entropy, mart, pgd_at, trades
+from ltrobust.methods.adversarial import attack_cross_entropy, fat, mart, pgd_at, trades
 from ltrobust.methods.balanced_teachers import b_mtard, mtard
 from ltrobust.methods.bat import bat
-from ltrobust.methods.cfa import cfa
-from ltrobust.methods.class_wise import chi2_class_dro, faal
+from ltrobust.methods.class_wise_dro import chi2_class_dro, faal
+from ltrobust.methods.class_wise_trades import dafa, frl, wat
+from ltrobust.methods.class_wise_wrappers import cfa, fair_ard, weak_class_reweight
 from ltrobust.methods.contract import (
     CLEAN_TEACHER,
     TEACHER,
@@ -32,16 +33,12 @@ from ltrobust.methods.contract import (
     with_radii,
 )
 from ltrobust.methods.distillation import adaad, ard, rslad
-from ltrobust.methods.fair_ard import fair_ard
-from ltrobust.methods.fat import fat
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
 from ltrobust.methods.label_augmentation import label_aug
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
-from ltrobust.methods.trades_by_class import dafa, frl, wat
-from ltrobust.methods.weak_class import weak_class_reweight
 from ltrobust.methods.wrappers import awp, robust_lt
 from ltrobust.runtime.names import nearest
 

@@ -11,7 +11,7 @@ from toy import toy_learner
 from ltrobust import methods
 from ltrobust.attacks.algorithms.pgd import pgd, pgd_with_tally
 from ltrobust.methods import Batch, InnerAttack
-from ltrobust.methods.fair_ard import class_weights
+from ltrobust.methods.class_wise_wrappers import class_weights
 from ltrobust.threat import Threat
 
 INNER = InnerAttack(Threat(radius=16), steps=10, step_size=2)

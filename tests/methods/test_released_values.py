@@ -21,10 +21,10 @@ from toy import on_one_device
 from ltrobust import methods
 from ltrobust.attacks import objectives
 from ltrobust.methods import Batch, Learner, Teacher
-from ltrobust.methods.fair_ard import class_weights
+from ltrobust.methods.class_wise_trades import limited
+from ltrobust.methods.class_wise_wrappers import class_weights
 from ltrobust.methods.igdm import indirect_gradient_matching
 from ltrobust.methods.reat import attack_weights
-from ltrobust.methods.trades_by_class import limited
 from ltrobust.threat import Threat
 
 VALUES = dict(np.load(pathlib.Path(__file__).parent / "released_values.npz"))

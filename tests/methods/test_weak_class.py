@@ -9,7 +9,7 @@ from six_images import BATCH, CE, stepped
 from toy import INNER, assert_same, passes, toy_batch, toy_learner, toy_loss
 
 from ltrobust import methods
-from ltrobust.methods.weak_class import weak_class_weights
+from ltrobust.methods.class_wise_wrappers import weak_class_weights
 
 COUNTS = jnp.array([100.0, 30.0, 10.0])
 LABELS = np.asarray(BATCH.labels)

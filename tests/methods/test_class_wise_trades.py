@@ -11,10 +11,10 @@ from toy import INNER, toy_learner
 
 from ltrobust import methods
 from ltrobust.attacks import objectives
-from ltrobust.methods import trades_by_class
-from ltrobust.methods.trades_by_class import class_shares
+from ltrobust.methods import class_wise_trades
+from ltrobust.methods.class_wise_trades import class_shares
 
-class_distances = jax.jit(trades_by_class.class_distances, static_argnames="variant")
+class_distances = jax.jit(class_wise_trades.class_distances, static_argnames="variant")
 SHARES = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]], np.float32)
 SEEN = np.array([4.0, 2.0, 8.0], np.float32)
 LABELS = np.asarray(BATCH.labels)

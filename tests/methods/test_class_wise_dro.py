@@ -12,7 +12,7 @@ from six_images import BATCH, CE, ROWS, stepped
 from toy import INNER, on_one_device, toy_batch, toy_learner
 
 from ltrobust import methods
-from ltrobust.methods.class_wise import entropic_distribution, worst_distribution
+from ltrobust.methods.class_wise_dro import entropic_distribution, worst_distribution
 
 LOSSES = np.array([0.2, 0.5, 0.8, 1.0, 1.1, 1.3, 1.6, 1.9, 2.2, 2.4])
 
