@@ -18,20 +18,7 @@ from ltrobust.methods.bat import bat
 from ltrobust.methods.class_wise_dro import chi2_class_dro, faal
 from ltrobust.methods.class_wise_trades import dafa, frl, wat
 from ltrobust.methods.class_wise_wrappers import cfa, fair_ard, weak_class_reweight
-from ltrobust.methods.contract import (
-    CLEAN_TEACHER,
-    TEACHER,
-    Batch,
-    DecisionRule,
-    InnerAttack,
-    Learner,
-    Method,
-    Outcome,
-    Teacher,
-    attack_on,
-    decision_rule,
-    with_radii,
-)
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on, decision_rule, with_radii
 from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
@@ -39,6 +26,7 @@ from ltrobust.methods.label_augmentation import label_aug
 from ltrobust.methods.long_tailed import at_bsl, robal, taet
 from ltrobust.methods.reat import reat
 from ltrobust.methods.self_distillation import self_distillation
+from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER, DecisionRule, Teacher
 from ltrobust.methods.wrappers import awp, robust_lt
 from ltrobust.runtime.names import nearest
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
-from ltrobust.methods.contract import CLEAN_TEACHER, TEACHER, Batch, InnerAttack, Learner, Method, Outcome
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
 from ltrobust.methods.distillation import distilled, scaled_losses, teacher_logits
 from ltrobust.methods.settings import check_fractions, check_weights
+from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER
 
 METRICS = ("adv_loss", "clean_loss", "clean_weight")
 COLDEST, HOTTEST = 1.0, 10.0

@@ -30,12 +30,10 @@ import numpy as np
 from ltrobust import models
 from ltrobust.attacks import ball
 from ltrobust.attacks.algorithms.pgd import pgd, pgd_with_tally
+from ltrobust.methods.teacher import DecisionRule, Teacher
 from ltrobust.threat import Threat, pixels
 
 PyTree = Any
-
-# Teachers that methods ask for: an adversarially trained one, and a naturally trained one.
-TEACHER, CLEAN_TEACHER = "teacher", "clean_teacher"
 
 
 @flax.struct.dataclass
@@ -61,45 +59,6 @@ class Batch:
     def mean(self, values: jax.Array) -> jax.Array:
         """`mean_i w_i v_i` of values [B], the form in which a method that honours `weights` adds up its loss."""
         return jnp.mean(values if self.weights is None else self.weights * values)
-
-
-@dataclasses.dataclass(frozen=True)
-class DecisionRule:
-    """How the network's outputs become the logits that are attacked and judged at test time.
-
-    `test_logits` is the method's, None for the outputs themselves; `class_counts` are those of the images trained on,
-    empty where no rule reads them. Equal rules share compiled programs.
-    """
-
-    test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    class_counts: tuple[int, ...] = ()
-
-    def __call__(self, outputs: jax.Array) -> jax.Array:
-        """Logits [B, C] from outputs [B, C + extra]."""
-        if self.test_logits is None:
-            return outputs
-        return self.test_logits(outputs, jnp.asarray(self.class_counts, jnp.float32))
-
-
-@flax.struct.dataclass
-class Teacher:
-    """A frozen network: running statistics, no updates. Its input gradient is available to attacks.
-
-    `mean` and `std`, one number for each channel, are of networks from elsewhere that normalise their input.
-    """
-
-    module: nn.Module = flax.struct.field(pytree_node=False)
-    params: PyTree
-    batch_stats: PyTree
-    rule: DecisionRule = flax.struct.field(pytree_node=False, default=DecisionRule())
-    mean: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
-    std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
-
-    def logits(self, images: jax.Array) -> jax.Array:
-        """Logits [B, C] in eval mode, as they are used at test time, from pixels in [0,1]."""
-        if self.mean:
-            images = (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
-        return self.rule(models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0])
 
 
 @flax.struct.dataclass

@@ -10,8 +10,9 @@ import jax
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
-from ltrobust.methods.contract import TEACHER, Batch, InnerAttack, Learner, Method, Objective, Outcome, attack_on
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Objective, Outcome, attack_on
 from ltrobust.methods.settings import check_choices, check_fractions, check_positive, check_weights
+from ltrobust.methods.teacher import TEACHER
 
 INNER_OBJECTIVES = ("teacher_kl", "ce")
 ADAAD_PASSES = ("clean_adv", "adv_clean")

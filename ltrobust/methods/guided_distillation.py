@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import label_objective
-from ltrobust.methods.contract import CLEAN_TEACHER, TEACHER, Batch, InnerAttack, Learner, Method, Outcome
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome
 from ltrobust.methods.distillation import (
     distilled,
     teacher_logits,
     teacher_objective,
 )
 from ltrobust.methods.settings import check_positive, check_variant, check_weights
+from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER
 
 METRICS = ("teacher_loss", "own_loss", "guide")
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
-from ltrobust.methods.contract import TEACHER, Batch, Learner, Method
+from ltrobust.methods.contract import Batch, Learner, Method
 from ltrobust.methods.settings import check_choices
+from ltrobust.methods.teacher import TEACHER
 from ltrobust.models import BatchNormMode
 from ltrobust.threat import Threat
 

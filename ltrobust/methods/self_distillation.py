@@ -16,11 +16,12 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
-from ltrobust.methods.contract import TEACHER, Batch, InnerAttack, Learner, Method, Outcome, attack_on
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on
 from ltrobust.methods.distillation import teacher_objective
 from ltrobust.methods.igdm import METRICS as IGDM_METRICS
 from ltrobust.methods.igdm import MINUS_MODES, igdm_term
 from ltrobust.methods.settings import check_choices, check_positive, check_weights
+from ltrobust.methods.teacher import TEACHER
 from ltrobust.models import BatchNormMode
 
 LABEL_LOSSES = ("bsl", "ce")
