@@ -56,7 +56,7 @@ def make(given: argparse.Namespace, policy: str) -> tuple[Any, Any, Any]:
     program = found.lower().compile()
     gather = jax.jit(
         jax.shard_map(
-            lambda step, inputs, rows: steps.make_batch(step, inputs, rows, found.phase.settings),
+            lambda step, inputs, rows: steps.make_examples(step, inputs, rows, found.phase.settings),
             mesh=found.mesh,
             in_specs=(PartitionSpec(), PartitionSpec(), devices.divided()),
             out_specs=devices.divided(),

@@ -78,8 +78,7 @@ def real_learner(network, **changes: Any) -> Learner:
 
 def real_batch(method: methods.Method, learner: Learner) -> Batch:
     images = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1))
-    keys, nothing = jax.random.split(jax.random.key(2), 6), jnp.zeros(6)
-    return methods.with_radii(method, learner, Batch(images, jnp.arange(6) % 3, keys, nothing, nothing))
+    return methods.make_batch(method, learner, images, jnp.arange(6) % 3, jax.random.split(jax.random.key(2), 6))
 
 
 def on_devices(function: Callable[..., Any], *arguments: Any) -> Any:

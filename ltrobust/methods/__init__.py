@@ -18,7 +18,7 @@ from ltrobust.methods.bat import bat
 from ltrobust.methods.class_wise_dro import chi2_class_dro, faal
 from ltrobust.methods.class_wise_trades import dafa, frl, wat
 from ltrobust.methods.class_wise_wrappers import cfa, fair_ard, weak_class_reweight
-from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on, decision_rule, with_radii
+from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on, decision_rule, make_batch
 from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
@@ -171,7 +171,7 @@ __all__ = [
     "create",
     "decision_rule",
     "defaults",
+    "make_batch",
     "register",
-    "with_radii",
     "wrap",
 ]

@@ -260,11 +260,17 @@ def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:
     return DecisionRule(method.test_logits, tuple(int(count) for count in class_counts))
 
 
-def with_radii(method: Method, learner: Learner, batch: Batch) -> Batch:
-    """The batch with each example's radius and step size filled in."""
+def make_batch(method: Method, learner: Learner, images: jax.Array, labels: jax.Array, keys: jax.Array) -> Batch:
+    """A batch of these examples, with the radii and step sizes that the method gives them.
+
+    Args:
+      images: [B,H,W,C] in [0,1].
+      labels: int32 [B].
+      keys: [B], for the attack.
+    """
     if method.radii is None:
-        ones = jnp.ones(batch.labels.shape, jnp.float32)
+        ones = jnp.ones(labels.shape, jnp.float32)
         radius, step_size = ones * method.inner.threat.epsilon, ones * pixels(method.inner.step_size)
     else:
-        radius, step_size = method.radii(learner, batch.labels)
-    return dataclasses.replace(batch, radius=radius, step_size=step_size)
+        radius, step_size = method.radii(learner, labels)
+    return Batch(images, labels, keys, radius, step_size)

@@ -19,7 +19,7 @@ from ltrobust.data.run_data import RunData
 from ltrobust.evaluation.drive import out_of_memory
 from ltrobust.evaluation.evaluate import Evaluator
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
+from ltrobust.methods import Learner, Method, Teacher, make_batch
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import placement, steps
@@ -235,9 +235,8 @@ def _observe(method: Method, learner: Learner, run_data: RunData) -> dict[str, n
         images = batches.to_unit(run_data.validation.images[chunk.rows])
         # The same starts in every epoch, so that differences between epochs come from the weights.
         keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.asarray(chunk.rows))
-        nothing = jnp.zeros(len(chunk.rows), jnp.float32)
-        batch = Batch(jnp.asarray(images), jnp.asarray(labels[chunk.rows], jnp.int32), keys, nothing, nothing)
-        for name, value in jax.device_get(observe(learner, batch)).items():
+        chunk_labels = jnp.asarray(labels[chunk.rows], jnp.int32)
+        for name, value in jax.device_get(observe(learner, jnp.asarray(images), chunk_labels, keys)).items():
             values.setdefault(name, []).append(value[: chunk.valid])
     totals = metrics.count(np.ones(len(labels), bool), labels, run_data.num_classes).total
     with np.errstate(invalid="ignore"):
@@ -248,9 +247,9 @@ def _observe(method: Method, learner: Learner, run_data: RunData) -> dict[str, n
 
 
 @functools.cache
-def _compile_observe(method: Method) -> Callable[[Learner, Batch], dict[str, jax.Array]]:
-    """The method's `observe` with radii filled in, compiled once a process."""
-    return jax.jit(lambda learner, batch: method.observe(learner, with_radii(method, learner, batch)))  # pyright: ignore
+def _compile_observe(method: Method) -> Callable[..., dict[str, jax.Array]]:
+    """`(learner, images, labels, keys) -> what the method's observe returns`, compiled once a process."""
+    return jax.jit(lambda learner, *examples: method.observe(learner, make_batch(method, learner, *examples)))  # pyright: ignore
 
 
 def _views(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:

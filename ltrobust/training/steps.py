@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from ltrobust.data.augment import augment
 from ltrobust.data.batches import Resident, to_unit
-from ltrobust.methods import Batch, Learner, Method, Teacher, with_radii
+from ltrobust.methods import Batch, Learner, Method, Teacher, make_batch
 from ltrobust.training import devices
 from ltrobust.training.state import TrainState, Weights
 
@@ -63,9 +63,8 @@ def train_step(
       epoch: int32 scalar, counted from 1.
     """
     method = settings.method
-    batch = make_batch(state.step, inputs, rows, settings)
     learner = make_learner(state, inputs, epoch, settings)
-    batch = with_radii(method, learner, batch)
+    batch = make_batch(method, learner, *make_examples(state.step, inputs, rows, settings))
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
     _check_attack(method, batch, adv)
 
@@ -182,8 +181,14 @@ def compile_stretch(settings: StepSettings, mesh: Mesh) -> Any:
     return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,))
 
 
-def make_batch(step: jax.Array, inputs: Inputs, rows: jax.Array, settings: StepSettings) -> Batch:
-    """Gathers, augments and scales this device's examples of a step; inside the map over devices."""
+def make_examples(
+    step: jax.Array, inputs: Inputs, rows: jax.Array, settings: StepSettings
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Gathers, augments and scales this device's examples of a step; inside the map over devices.
+
+    Returns:
+      Images [B / devices, H, W, C] in [0,1], labels [B / devices], and one key each for the attack.
+    """
     share = rows.shape[0]
     positions = jax.lax.axis_index(devices.AXIS) * share + jnp.arange(share)
     step_key = jax.random.fold_in(inputs.key, step)
@@ -195,8 +200,7 @@ def make_batch(step: jax.Array, inputs: Inputs, rows: jax.Array, settings: StepS
         crop_padding=settings.crop_padding,
         flip=settings.flip,
     )
-    nothing = jnp.zeros(share, jnp.float32)
-    return Batch(to_unit(images), inputs.data.labels[rows], keys[:, 1], radius=nothing, step_size=nothing)
+    return to_unit(images), inputs.data.labels[rows], keys[:, 1]
 
 
 def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:

@@ -41,9 +41,9 @@ def images_and_labels(affine):
 def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd(variant):
     affine = learner(2 * KERNEL, -jnp.sum(KERNEL, axis=0))
     images, labels = images_and_labels(affine)
-    keys, nothing = jax.random.split(jax.random.key(2), 40), jnp.zeros(40)
+    keys = jax.random.split(jax.random.key(2), 40)
     method = methods.create("bat", INNER, variant=variant)
-    batch = methods.with_radii(method, affine, methods.Batch(images, labels, keys, nothing, nothing))
+    batch = methods.make_batch(method, affine, images, labels, keys)
     found = jax.jit(method.attack)(affine, batch)
     clean_logits = affine.forward(images, bn="eval")[0]
     own = jax.vmap(lambda key: jax.random.split(key))(keys)
@@ -80,10 +80,9 @@ def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd(variant):
 def test_without_steps_and_noise_both_points_are_the_image():
     affine = learner(KERNEL, jnp.zeros(3))
     images, labels = images_and_labels(affine)
-    nothing = jnp.zeros(40)
     method = methods.create("bat", dataclasses.replace(INNER, steps=0, start="none"))
-    batch = methods.Batch(images, labels, jax.random.split(jax.random.key(2), 40), nothing, nothing)
-    points = method.attack(affine, methods.with_radii(method, affine, batch))
+    batch = methods.make_batch(method, affine, images, labels, jax.random.split(jax.random.key(2), 40))
+    points = method.attack(affine, batch)
     for point in points:
         np.testing.assert_array_equal(point, images)
     _, outcome = on_one_device(lambda: method.loss(affine, batch, points))

@@ -66,7 +66,7 @@ def test_limits_give_the_radius_itself(settings):
     method = wrapped(**settings)
     accuracy = jnp.full(3, 0.3) if "margin_base" in settings else TABLE
     radius, step_size = method.radii(known(method, accuracy, epoch=3), jnp.array([0, 1, 2]))
-    plain = methods.with_radii(methods.create("pgd_at", EIGHT), toy_learner(), BATCH)
+    plain = methods.make_batch(methods.create("pgd_at", EIGHT), toy_learner(), BATCH.images, BATCH.labels, BATCH.keys)
     np.testing.assert_allclose(radius, plain.radius[:3], rtol=1e-6)
     np.testing.assert_array_equal(step_size, plain.step_size[:3])
 

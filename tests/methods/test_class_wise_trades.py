@@ -105,7 +105,7 @@ def test_wat_without_a_rate_is_trades_times_a_constant_and_observes_its_loss():
     state = flat.end_epoch(dataclasses.replace(learner, method_state=state), {"loss": np.array([1.0, 2.0, 5.0])})
     for method, factor in ((flat, 1.5), (methods.create("wat", INNER, rate=0.0, normalized=True), 1.0)):
         np.testing.assert_allclose(stepped(method, state)[0], factor * CE.mean(), rtol=1e-5)
-    batch = dataclasses.replace(methods.with_radii(flat, learner, BATCH), images=jnp.abs(BATCH.images))
+    batch = methods.make_batch(flat, learner, jnp.abs(BATCH.images), BATCH.labels, BATCH.keys)
     logits, _ = learner.forward(batch.images, bn="eval")
     # The toy network is a table: no attack changes its answer.
     expected = objectives.cross_entropy(logits, batch.labels)

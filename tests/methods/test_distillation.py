@@ -245,8 +245,7 @@ def affine_learner(own_teacher=False):
 
 def affine_batch(method, learner):
     images, keys = jax.random.uniform(jax.random.key(2), (4, 2, 2, 3)), jax.random.split(jax.random.key(3), 4)
-    labels, nothing = jnp.array([0, 1, 2, 0]), jnp.zeros(4)
-    return methods.with_radii(method, learner, methods.Batch(images, labels, keys, nothing, nothing))
+    return methods.make_batch(method, learner, images, jnp.array([0, 1, 2, 0]), keys)
 
 
 @pytest.mark.slow

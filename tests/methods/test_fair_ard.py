@@ -113,7 +113,7 @@ def test_the_loss_is_the_weighted_mean():
 def test_the_attack_counts_answers_of_the_student():
     method = methods.wrap(methods.create("ard", INNER), "fair_ard")
     learner = fresh(method, 1)
-    images, tally = method.attack(learner, methods.with_radii(method, learner, BATCH))
+    images, tally = method.attack(learner, methods.make_batch(method, learner, BATCH.images, BATCH.labels, BATCH.keys))
     # Within 16/255 of the clean image the toy network says class 0.
     np.testing.assert_array_equal(tally, [10, 0, 0, 0])
     assert images.shape == BATCH.images.shape

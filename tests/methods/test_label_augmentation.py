@@ -15,8 +15,7 @@ from ltrobust.attacks import objectives
 
 def batch(method, learner):
     images, keys = jax.random.uniform(jax.random.key(1), (6, 2, 2, 1)), jax.random.split(jax.random.key(2), 6)
-    nothing = jnp.zeros(6)
-    return methods.with_radii(method, learner, methods.Batch(images, jnp.arange(6) % 3, keys, nothing, nothing))
+    return methods.make_batch(method, learner, images, jnp.arange(6) % 3, keys)
 
 
 def loss(method, learner, **changes):

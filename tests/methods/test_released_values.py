@@ -171,7 +171,10 @@ def test_fat_stops_where_the_released_code_of_cfa_stops(name, patience):
     labels = jnp.asarray(VALUES["fat/labels"])
     inner = methods.InnerAttack(Threat(radius=60), steps=6, step_size=20, start="none")
     method = methods.create("fat", inner, patience=patience, variant="as_released")
-    points = jax.jit(method.attack)(learner(1), methods.with_radii(method, learner(1), batch(labels=labels)))
+    given = batch(labels=labels)
+    points = jax.jit(method.attack)(
+        learner(1), methods.make_batch(method, learner(1), given.images, given.labels, given.keys)
+    )
     compare(name, lambda params: jnp.mean(objectives.cross_entropy(logits(params, points), labels)))
 
 

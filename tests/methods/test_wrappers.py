@@ -99,7 +99,10 @@ def test_radii_grow_from_nothing_to_their_end_and_steps_with_them():
 def test_without_spread_and_ramp_radii_are_the_threats_bit_for_bit():
     method = methods.create("at_bsl", INNER)
     wrapped = methods.wrap(method, "robust_lt", spread=0.0, ramp=0.0)
-    plain, same = (methods.with_radii(each, toy_learner(), toy_batch()) for each in (method, wrapped))
+    batch = toy_batch()
+    plain, same = (
+        methods.make_batch(each, toy_learner(), batch.images, batch.labels, batch.keys) for each in (method, wrapped)
+    )
     np.testing.assert_array_equal(plain.radius, same.radius)
     np.testing.assert_array_equal(plain.step_size, same.step_size)
 
