@@ -44,7 +44,9 @@ def read(text: str) -> list[Collective]:
     return found
 
 
-def expected(params: Any, batch_stats: Any, method: Method, *, synchronised: bool, differentiated: int) -> int:
+def expected(
+    params: Any, batch_stats: Any, method: Method, *, metrics: int, synchronised: bool, differentiated: int
+) -> int:
     """Numbers that one step sums over devices: gradients once, the loss and the metrics, and those of batch norm.
 
     With synchronised statistics, each train-mode pass sums a mean and a variance of every normalised channel, and each
@@ -54,6 +56,7 @@ def expected(params: Any, batch_stats: Any, method: Method, *, synchronised: boo
     serves both: XLA finds that out, and so it is expected.
 
     Args:
+      metrics: how many numbers the method's loss records.
       differentiated: train-mode passes through which the loss is differentiated.
 
     Raises:
@@ -63,7 +66,7 @@ def expected(params: Any, batch_stats: Any, method: Method, *, synchronised: boo
         raise ValueError(f"{method.name} does not say which train-mode passes it makes, so nothing can be expected.")
     statistics = models.count_parameters(batch_stats)
     rounds = len(method.passes) + differentiated if synchronised else 1
-    scalars = 2 + len(method.metrics)  # the loss, the number of right answers, and the method's own
+    scalars = 2 + metrics  # the loss, the number of right answers, and the method's own
     shared = sum(block["shortcut_norm"]["bias"].size for block in params.values() if "shortcut_norm" in block)
     return models.count_parameters(params) - shared + rounds * statistics + scalars
 

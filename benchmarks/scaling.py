@@ -17,6 +17,7 @@ import measure
 import training
 
 from ltrobust.training import devices
+from ltrobust.training.state import OWN_SUMS
 
 
 def main() -> None:
@@ -70,6 +71,7 @@ def divided(given: argparse.Namespace, count: int, synchronised: bool) -> tuple[
             weights.params,
             weights.batch_stats,
             found.phase.settings.method,
+            metrics=len(found.state.sums) - len(OWN_SUMS),
             synchronised=synchronised,
             differentiated=flops.PASSES[given.method].differentiated,
         )

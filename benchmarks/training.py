@@ -96,8 +96,8 @@ def prepare(config: Any, mesh: Mesh | None = None, *, steps_at_once: int = 1) ->
     run_data = drawn_run_data(config, max(512, steps_at_once * config.student.batch_size))
     settings = config.to_dict()
     phase = phases.make_phase(make_phase_plan(settings, "student"), make_model_plan(settings["model"]), run_data, mesh)
-    state, _ = placement.first_state(phase, run_data, mesh)
     inputs = placement.make_inputs(phase, run_data, mesh, _teachers(config, phase))
+    state, _ = placement.first_state(phase, inputs, mesh)
     order = placement.make_order(phase, 0, steps_at_once, mesh, capacity=steps_at_once)
     return Training(phase, mesh, inputs, state, order)
 

@@ -58,7 +58,7 @@ def test_the_named_recipes_of_distillation(name):
         base, _, wrapper = recipe.partition("+")
         method = planned.make_method(config, "student")
         assert method.name == {"ard_2020": "ard", "fair_ard": "ard+fair_ard"}.get(recipe, recipe)
-        assert ("igdm_loss" in method.metrics) == (wrapper == "igdm")
+        assert method.matches_gradients == (wrapper == "igdm")
         # The first epochs, counted from 1, at a lower rate; a drop at fraction d holds from floor(d E) + 1.
         firsts = [int(drop * config.student.epochs + 1e-9) + 1 for drop in config.student.optimizer.drops]
         usual = [216, 261, 286] if base in ("rslad", "mtard", "b_mtard") else [101, 151]

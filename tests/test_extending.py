@@ -331,7 +331,7 @@ def test_what_a_package_cannot_give_is_passed_over_until_it_is_asked_for(package
         ValueError, match=r"method 'gone' cannot be loaded: gone of the installed package my-package: Attr"
     ):
         methods.create("gone", INNER)
-    assert methods.create("pgd_at", INNER).metrics == ()
+    assert methods.create("pgd_at", INNER).passes == ("adv",)
     assert methods.REGISTRY["pgd_at"].__module__ == "ltrobust.methods.adversarial"
 
 

@@ -7,6 +7,7 @@ written in its family's file and entered in `REGISTRY` or `WRAPPERS`. Other code
 may offer functions in the entry point group `ltrobust.methods` instead (docs/extending.md).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ltrobust.methods.class_wise_dro import chi2_class_dro, faal
 from ltrobust.methods.class_wise_trades import dafa, frl, wat
 from ltrobust.methods.class_wise_wrappers import cfa, fair_ard, weak_class_reweight
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on, decision_rule, make_batch
+from ltrobust.methods.declarations import check_changes, check_wrappable, declares
 from ltrobust.methods.distillation import adaad, ard, rslad
 from ltrobust.methods.guided_distillation import adaiad, iad, iad2
 from ltrobust.methods.igdm import igdm
@@ -30,41 +32,15 @@ from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER, DecisionRule, Teach
 from ltrobust.methods.wrappers import awp, robust_lt
 from ltrobust.runtime.names import nearest
 
-REGISTRY: dict[str, Callable[..., Method]] = {
-    "pgd_at": pgd_at,
-    "trades": trades,
-    "mart": mart,
-    "fat": fat,
-    "at_bsl": at_bsl,
-    "robal": robal,
-    "reat": reat,
-    "taet": taet,
-    "self_distillation": self_distillation,
-    "ard": ard,
-    "iad": iad,
-    "iad2": iad2,
-    "rslad": rslad,
-    "adaad": adaad,
-    "adaiad": adaiad,
-    "mtard": mtard,
-    "b_mtard": b_mtard,
-    "chi2_class_dro": chi2_class_dro,
-    "label_aug": label_aug,
-    "dafa": dafa,
-    "wat": wat,
-    "frl": frl,
-    "bat": bat,
-    "faal": faal,
-}
-WRAPPERS: dict[str, Callable[..., Method]] = {
-    "awp": awp,
-    "robust_lt": robust_lt,
-    "igdm": igdm,
-    "fair_ard": fair_ard,
-    "cfa": cfa,
-    "weak_class_reweight": weak_class_reweight,
-}
 
+def _by_name(*functions: Callable[..., Method]) -> dict[str, Callable[..., Method]]:
+    return {function.__name__: function for function in functions}
+
+
+REGISTRY = _by_name(pgd_at, trades, mart, fat, at_bsl, robal, reat, taet, self_distillation)
+REGISTRY |= _by_name(ard, iad, iad2, rslad, adaad, adaiad, mtard, b_mtard)
+REGISTRY |= _by_name(chi2_class_dro, label_aug, dafa, wat, frl, bat, faal)
+WRAPPERS = _by_name(awp, robust_lt, igdm, fair_ard, cfa, weak_class_reweight)
 
 GROUP = "ltrobust.methods"  # of entry points
 _BUILT_IN = (*REGISTRY, *WRAPPERS)
@@ -128,8 +104,20 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
     """
     if name in method.name.split("+")[1:]:
         raise ValueError(f"{method.name} is in the wrapper {name} already; name each wrapper once.")
-    wrapped = _find("wrapper", WRAPPERS, name, settings)(method, **settings)
-    return dataclasses.replace(_checked(wrapped, name), name=f"{method.name}+{name}")
+    wrapper = _find("wrapper", WRAPPERS, name, settings)
+    check_wrappable(method, name, WRAPPERS, lambda: _known_methods(method.inner))
+    wrapped = _checked(wrapper(method, **settings), name)
+    check_changes(method, wrapped, wrapper, name)
+    return dataclasses.replace(wrapped, name=f"{method.name}+{name}")
+
+
+def _known_methods(inner: InnerAttack) -> dict[str, Method]:
+    """Every known method with its own settings; without those that cannot have this attack."""
+    found = {}
+    for name in REGISTRY:
+        with contextlib.suppress(Exception):
+            found[name] = create(name, inner)
+    return found
 
 
 def _find(kind: str, known: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
@@ -170,6 +158,7 @@ __all__ = [
     "attack_on",
     "create",
     "decision_rule",
+    "declares",
     "defaults",
     "make_batch",
     "register",

@@ -96,7 +96,6 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
         attack=attack,
         loss=loss,
         inner=inner,
-        metrics=("clean_loss", "robust_loss"),
         passes=("clean", "adv", "clean") if variant == "as_released" else ("clean", "adv"),
         weighted=True,
         regularization=beta,
@@ -163,7 +162,6 @@ def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described"
         attack=attack,
         loss=loss,
         inner=inner,
-        metrics=("boosted_loss", "robust_loss"),
         passes=("clean", "adv"),
     )
 

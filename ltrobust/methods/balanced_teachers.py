@@ -18,7 +18,6 @@ from ltrobust.methods.distillation import distilled, scaled_losses, teacher_logi
 from ltrobust.methods.settings import check_fractions, check_weights
 from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER
 
-METRICS = ("adv_loss", "clean_loss", "clean_weight")
 COLDEST, HOTTEST = 1.0, 10.0
 
 
@@ -102,7 +101,7 @@ def _method(
         if heat_rate is not None:
             state |= {"heat": _heated(learner, state["heat"], (robust, natural), heat_rate * slow)}
         adv_loss, clean_loss = scaled_losses(batch, kl_scale, *pairs)
-        metrics: dict[str, jax.Array] = dict(zip(METRICS, (adv_loss, clean_loss, state["clean_weight"]), strict=True))
+        metrics = {"adv_loss": adv_loss, "clean_loss": clean_loss, "clean_weight": state["clean_weight"]}
         value = (1 - state["clean_weight"]) * adv_loss + state["clean_weight"] * clean_loss
         return value, Outcome(learner.batch_stats, state, adv_logits, metrics)
 
@@ -112,7 +111,7 @@ def _method(
         return state if heat_rate is None else state | {"heat": jnp.ones(2, jnp.float32)}
 
     names = (TEACHER, CLEAN_TEACHER)
-    method = distilled(name, inner, label_objective(inner), loss, metrics=METRICS, teachers=names)
+    method = distilled(name, inner, label_objective(inner), loss, teachers=names)
     return dataclasses.replace(method, initial_state=initial_state)
 
 

@@ -60,7 +60,6 @@ def bat(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described")
         attack=attack,
         loss=loss,
         inner=inner,
-        metrics=("label_loss", "robust_loss", "uniform_loss"),
         adv_images=lambda adv: adv[1],
     )
 

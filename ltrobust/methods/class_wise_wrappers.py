@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.methods.contract import Batch, Learner, Method
+from ltrobust.methods.declarations import declares
 from ltrobust.methods.settings import check_fractions, check_variant, check_weights
 from ltrobust.threat import pixels
 
 
+@declares(sets=("initial_state", "radii", "end_epoch", "averaging"))
 def cfa(
     method: Method,
     *,
@@ -46,16 +48,11 @@ def cfa(
       average_after: epochs before any is taken in.
 
     Raises:
-      ValueError: a setting out of range, or a method that sets radii, perturbs weights or observes validation itself.
+      ValueError: a setting out of range.
     """
     check_weights("cfa", margin_base=margin_base, regularization_base=regularization_base)
     check_weights("cfa", plain_epochs=plain_epochs, average_after=average_after)
     check_fractions("cfa", kept=kept, threshold=threshold)
-    if any(hook is not None for hook in (method.radii, method.perturb_weights, method.observe, method.end_epoch)):
-        raise ValueError(
-            f"cfa cannot wrap {method.name}, which sets radii, perturbs weights or reads validation; name cfa before "
-            "the other wrappers, and leave out robust_lt and weak_class_reweight."
-        )
     beta = method.regularization
 
     def by_class(learner: Learner, base: float, wanted: bool) -> jax.Array:
@@ -126,6 +123,7 @@ def _correct_by_class(
     return jax.tree.map(jnp.add, {name: own[name] for name in added}, jax.lax.psum(added, learner.axis_name))
 
 
+@declares(needs=("objective", "weighted"), sets=("initial_state",))
 def fair_ard(
     method: Method,
     *,
@@ -147,8 +145,7 @@ def fair_ard(
       variant: `as_described` divides a class's count by its images; `as_released` by N / C, as if all had as many.
 
     Raises:
-      ValueError: a setting outside of the above; or a method whose loss is not a mean over examples, whose attack is
-        not PGD on an objective, or that reads its own state outside of its loss.
+      ValueError: a setting outside of the above.
     """
     if not exponent >= 0 or not 0 < lower <= 1 <= upper:
         raise ValueError(
@@ -157,13 +154,7 @@ def fair_ard(
         )
     check_variant("fair_ard", variant)
     objective = method.objective
-    if objective is None or not method.weighted:
-        raise ValueError(
-            f"fair_ard cannot wrap {method.name}: it needs a loss that is a mean over examples and an attack that "
-            "follows one objective, as ard, iad, rslad, adaad and mtard have."
-        )
-    if any(hook is not None for hook in (method.radii, method.perturb_weights, method.observe, method.end_epoch)):
-        raise ValueError(f"fair_ard cannot wrap {method.name}; name it before the other wrappers.")
+    assert objective is not None
 
     def attack(learner: Learner, batch: Batch):
         ascended = objective(learner, batch)
@@ -231,6 +222,7 @@ def _tally_by_class(
     return jax.tree.map(jnp.add, {name: own[name] for name in added}, jax.lax.psum(added, learner.axis_name))
 
 
+@declares(needs=("weighted",), sets=("initial_state", "end_epoch"))
 def weak_class_reweight(
     method: Method, *, kappa: float = 1.0, kept: float = 0.7, plain_fraction: float = 0.1
 ) -> Method:
@@ -248,22 +240,10 @@ def weak_class_reweight(
         one.
 
     Raises:
-      ValueError: a setting out of range; or a method whose loss is not a mean over examples, or that sets radii,
-        perturbs weights or reads validation itself.
+      ValueError: a setting out of range.
     """
     check_weights("weak_class_reweight", kappa=kappa)
     check_fractions("weak_class_reweight", kept=kept, plain_fraction=plain_fraction)
-    if not method.weighted:
-        raise ValueError(
-            f"weak_class_reweight cannot wrap {method.name}: its loss is not a mean over examples that takes weights, "
-            "or it weighs classes itself; name it directly after a method such as pgd_at, trades, at_bsl or "
-            "self_distillation."
-        )
-    if any(hook is not None for hook in (method.radii, method.perturb_weights, method.observe, method.end_epoch)):
-        raise ValueError(
-            f"weak_class_reweight cannot wrap {method.name}, which sets radii, perturbs weights or reads validation; "
-            "name weak_class_reweight before awp and robust_lt, and leave out cfa."
-        )
     if kappa == 0:
         return method
 

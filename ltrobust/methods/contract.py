@@ -117,8 +117,8 @@ class Learner:
 class Outcome:
     """What a loss leaves behind besides its value.
 
-    `metrics` are batch means under the names that the method declares; `adv_logits` [B, C] are the outer logits on
-    the adversarial images, for wrappers and for the training accuracy.
+    `metrics` are batch means under any names, which records hold too; `adv_logits` [B, C] are the outer logits on the
+    adversarial images, for wrappers and for the training accuracy.
     """
 
     batch_stats: PyTree
@@ -207,12 +207,12 @@ class Method:
       attack: `(learner, batch) -> adv`, any pytree; the step stops its gradient.
       loss: `(learner, batch, adv) -> (scalar, Outcome)`; BatchNorm's mode is written at each of its passes.
       inner: the attack settings, from which the default radii come.
-      metrics: names that `Outcome.metrics` holds.
       teachers: names of the frozen teachers that it needs.
       passes: what its train-mode passes see, in order: `adv`, `clean`, `minus` (x - d); for wrappers that add passes of
         their own. None: not said, and such wrappers refuse it.
       objective: what the attack ascends, where the attack is `attack_on(inner, objective)`; for wrappers that watch it.
       weighted: whether the loss is `batch.mean` of something per example, so that `batch.weights` are honoured.
+      matches_gradients: whether the loss holds the term of `igdm` already.
       regularization: the weight of a second term of such a loss, if that term of each example is `batch.scaled`.
       head: how the network's pooled features become outputs.
       test_logits: `(outputs [B, C + extra], class_counts [C]) -> logits [B, C]`, what is attacked and judged at test
@@ -235,11 +235,11 @@ class Method:
     attack: Callable[[Learner, Batch], PyTree]
     loss: Callable[[Learner, Batch, PyTree], tuple[jax.Array, Outcome]]
     inner: InnerAttack
-    metrics: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ()
     passes: tuple[str, ...] | None = None
     objective: Objective | None = None
     weighted: bool = False
+    matches_gradients: bool = False
     regularization: float | None = None
     head: models.Head = dataclasses.field(default_factory=models.Head)
     test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
@@ -251,6 +251,11 @@ class Method:
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
     end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
     averaging: Callable[[PyTree], jax.Array | float] | None = None
+
+    @property
+    def plain_outputs(self) -> bool:
+        """Whether the network's outputs are the logits of test time, as a teacher's are."""
+        return not self.head.extra and self.test_logits is None
 
 
 def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:

@@ -80,7 +80,7 @@ def ard(inner: InnerAttack, *, teacher_weight: float = 1.0, temperature: float =
         value = teacher_weight * kl_loss + (1 - teacher_weight) * label_loss
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
-    return distilled("ard", inner, label_objective(inner), loss, metrics=("kl_loss", "label_loss"))
+    return distilled("ard", inner, label_objective(inner), loss)
 
 
 def rslad(inner: InnerAttack, *, adv_weight: float = 5 / 6, kl_scale: float = 0.1) -> Method:
@@ -108,7 +108,7 @@ def rslad(inner: InnerAttack, *, adv_weight: float = 5 / 6, kl_scale: float = 0.
         value = adv_weight * adv_loss + (1 - adv_weight) * clean_loss
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
-    return distilled("rslad", inner, clean_target_objective(inner), loss, metrics=("adv_loss", "clean_loss"))
+    return distilled("rslad", inner, clean_target_objective(inner), loss)
 
 
 def adaad(
@@ -154,7 +154,7 @@ def adaad(
 
     objective = teacher_objective(inner) if inner_objective == "teacher_kl" else label_objective(inner)
     order = ("clean", "adv") if passes == "clean_adv" else ("adv", "clean")
-    return distilled("adaad", inner, objective, loss, metrics=("adv_loss", "clean_loss"), passes=order)
+    return distilled("adaad", inner, objective, loss, passes=order)
 
 
 def scaled_losses(batch: Batch, scale: float, *pairs: tuple[jax.Array, jax.Array]) -> list[jax.Array]:
@@ -168,10 +168,9 @@ def distilled(
     objective: Objective,
     loss,
     *,
-    metrics: tuple[str, ...],
     teachers: tuple[str, ...] = (TEACHER,),
     passes: tuple[str, ...] = ("adv", "clean"),
 ) -> Method:
     """A method whose loss is a weighted mean over examples and whose attack is PGD on an objective."""
     attack = attack_on(inner, objective)
-    return Method(name, attack, loss, inner, metrics, teachers, passes=passes, objective=objective, weighted=True)
+    return Method(name, attack, loss, inner, teachers, passes=passes, objective=objective, weighted=True)

@@ -19,8 +19,6 @@ from ltrobust.methods.distillation import (
 from ltrobust.methods.settings import check_positive, check_variant, check_weights
 from ltrobust.methods.teacher import CLEAN_TEACHER, TEACHER
 
-METRICS = ("teacher_loss", "own_loss", "guide")
-
 
 def guide_weight(teacher_adv_logits: jax.Array, labels: jax.Array, power: float) -> jax.Array:
     """`(p_t(x')_y)^power`, [B] in (0, 1]."""
@@ -66,7 +64,7 @@ def iad(
         return _outcome(learner, batch, adv_logits, kl_scale, distance, own, guide)
 
     passes = ("adv", "adv", "clean") if variant == "as_released" else ("adv", "clean")
-    return distilled("iad", inner, label_objective(inner), loss, metrics=METRICS, passes=passes)
+    return distilled("iad", inner, label_objective(inner), loss, passes=passes)
 
 
 def iad2(
@@ -110,7 +108,7 @@ def iad2(
         return value + batch.mean(objectives.cross_entropy(adv_logits, batch.labels)) / 4, outcome
 
     names = (TEACHER, CLEAN_TEACHER)
-    return distilled("iad2", inner, label_objective(inner), loss, metrics=METRICS, teachers=names)
+    return distilled("iad2", inner, label_objective(inner), loss, teachers=names)
 
 
 def adaiad(
@@ -154,7 +152,7 @@ def adaiad(
         return _outcome(learner, batch, adv_logits, kl_scale, distance, own, guide)
 
     passes = ("clean", "adv", "clean") if variant == "as_released" else ("clean", "adv")
-    return distilled("adaiad", inner, teacher_objective(inner), loss, metrics=METRICS, passes=passes)
+    return distilled("adaiad", inner, teacher_objective(inner), loss, passes=passes)
 
 
 def _own_term(learner: Learner, own_from: int, guide: jax.Array, clean_logits: jax.Array, adv_logits: jax.Array):
@@ -166,7 +164,7 @@ def _own_term(learner: Learner, own_from: int, guide: jax.Array, clean_logits: j
 def _outcome(learner: Learner, batch: Batch, adv_logits: jax.Array, scale: float, distance, own, guide):
     """The scaled sum of the teacher's and the student's own term, each [B], and what is recorded of them."""
     teacher_loss, own_loss = scale * batch.mean(distance), scale * batch.mean(own)
-    metrics: dict[str, jax.Array] = dict(zip(METRICS, (teacher_loss, own_loss, jnp.mean(guide)), strict=True))
+    metrics = {"teacher_loss": teacher_loss, "own_loss": own_loss, "guide": jnp.mean(guide)}
     return teacher_loss + own_loss, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
 

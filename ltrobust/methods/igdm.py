@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from ltrobust.attacks import objectives
 from ltrobust.methods.contract import Batch, Learner, Method
+from ltrobust.methods.declarations import declares
 from ltrobust.methods.settings import check_choices
 from ltrobust.methods.teacher import TEACHER
 from ltrobust.models import BatchNormMode
 from ltrobust.threat import Threat
 
-METRICS = ("igdm_loss", "teacher_peak")
 MINUS_MODES = ("train", "batch_frozen")
 
 
@@ -40,7 +40,7 @@ def igdm_term(
     clean_forward: bool,
     minus_bn: BatchNormMode,
     clip_minus: bool,
-) -> tuple[jax.Array, jax.Array, Learner]:
+) -> tuple[jax.Array, dict[str, jax.Array], Learner]:
     """The term's mean over the batch, with the passes that it needs beyond the one on x'.
 
     Args:
@@ -50,8 +50,8 @@ def igdm_term(
       clip_minus: whether x - d is cut to the threat's pixel bounds.
 
     Returns:
-      The term; the batch mean of the largest entry of softmax(z_t(x+d) - z_t(x-d)), near 1 for a teacher that is not
-      robust; the learner after its passes.
+      The term; what is recorded of it, the term itself and `teacher_peak`, the batch mean of the largest entry of
+      softmax(z_t(x+d) - z_t(x-d)), near 1 for a teacher that is not robust; the learner after its passes.
     """
     teacher = learner.teachers[TEACHER]
     minus = 2 * batch.images - adv_images
@@ -60,11 +60,12 @@ def igdm_term(
         _, learner = learner.forward(batch.images, bn="train")
     minus_logits, learner = learner.forward(minus, bn=minus_bn)
     teacher_difference = teacher.logits(adv_images) - teacher.logits(minus)
-    term = indirect_gradient_matching(teacher_difference, adv_logits - minus_logits)
+    term = batch.mean(indirect_gradient_matching(teacher_difference, adv_logits - minus_logits))
     peak = jnp.mean(jnp.max(jax.nn.softmax(teacher_difference), axis=-1))
-    return batch.mean(term), peak, learner
+    return term, {"igdm_loss": term, "teacher_peak": peak}, learner
 
 
+@declares(needs=("passes", "plain_outputs"), sets=("matches_gradients",))
 def igdm(
     method: Method,
     *,
@@ -86,20 +87,18 @@ def igdm(
       clip_minus: whether x - d is cut to the pixel bounds; the authors' code does not.
 
     Raises:
-      ValueError: a setting outside of the above; or a method that matches gradients already, does not name its passes,
-        or has outputs beyond the teacher's logits.
+      ValueError: a setting outside of the above.
     """
     if not alpha >= 0 or ramp_epochs < 0:
         raise ValueError(f"igdm.alpha is {alpha} and igdm.ramp_epochs is {ramp_epochs}; both must be at least 0.")
     check_choices("igdm", minus_bn=(minus_bn, MINUS_MODES))
-    _check_wrappable(method)
     if alpha == 0:
         return method
     clean_forward = "clean" not in (method.passes or ())
 
     def loss(learner: Learner, batch: Batch, adv):
         value, outcome = method.loss(learner, batch, adv)
-        term, peak, learner = igdm_term(
+        term, metrics, learner = igdm_term(
             dataclasses.replace(learner, batch_stats=outcome.batch_stats),
             batch,
             method.adv_images(adv),
@@ -110,30 +109,14 @@ def igdm(
             clip_minus=clip_minus,
         )
         ramp = learner.epoch.astype(jnp.float32) / ramp_epochs if ramp_epochs else learner.progress
-        metrics = outcome.metrics | dict(zip(METRICS, (term, peak), strict=True))
-        outcome = dataclasses.replace(outcome, batch_stats=learner.batch_stats, metrics=metrics)
+        outcome = dataclasses.replace(outcome, batch_stats=learner.batch_stats, metrics=outcome.metrics | metrics)
         return value + alpha * ramp * term, outcome
 
     added = ("clean",) * clean_forward + ("minus",) * (minus_bn == "train")
     return dataclasses.replace(
         method,
         loss=loss,
-        metrics=(*method.metrics, *METRICS),
+        matches_gradients=True,
         teachers=method.teachers if TEACHER in method.teachers else (*method.teachers, TEACHER),
         passes=(*(method.passes or ()), *added),
     )
-
-
-def _check_wrappable(method: Method) -> None:
-    """Refuses methods to which the term cannot be added."""
-    if METRICS[0] in method.metrics:
-        raise ValueError(
-            f"{method.name} matches gradients by itself; leave igdm out of the wrappers, or set the method's own "
-            "weight of the term (methods.self_distillation.beta) to 0."
-        )
-    if method.passes is None:
-        raise ValueError(f"igdm cannot wrap {method.name}: it does not say which train-mode passes it makes.")
-    if method.head.extra or method.test_logits is not None:
-        raise ValueError(
-            f"igdm cannot wrap {method.name}: its outputs are not the logits of test time, which a teacher gives."
-        )

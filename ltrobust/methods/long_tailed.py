@@ -104,7 +104,6 @@ def robal(
         attack=attack_cross_entropy(inner),
         loss=loss,
         inner=inner,
-        metrics=("label_loss", "robust_loss"),
         passes=("adv", "clean", "clean", "adv") if variant == "as_released" else ("clean", "adv"),
         head=models.Head("cosine", floor=floor),
         test_logits=ScaledAndShifted(test_scale, tau_p),

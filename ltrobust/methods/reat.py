@@ -51,7 +51,6 @@ def reat(inner: InnerAttack, *, variant: str = "as_described") -> Method:
         attack=attack,
         loss=loss,
         inner=inner,
-        metrics=("label_loss", "tail_loss"),
         passes=("adv",),
         initial_state=_initial_state,
     )

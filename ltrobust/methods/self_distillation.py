@@ -18,7 +18,6 @@ from ltrobust.attacks import objectives
 from ltrobust.methods.adversarial import attack_cross_entropy
 from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outcome, attack_on
 from ltrobust.methods.distillation import teacher_objective
-from ltrobust.methods.igdm import METRICS as IGDM_METRICS
 from ltrobust.methods.igdm import MINUS_MODES, igdm_term
 from ltrobust.methods.settings import check_choices, check_positive, check_weights
 from ltrobust.methods.teacher import TEACHER
@@ -28,7 +27,6 @@ LABEL_LOSSES = ("bsl", "ce")
 TEACHER_INPUTS = ("adv", "clean")
 INNER_OBJECTIVES = ("ce", "bsl", "teacher_kl")
 RAMPS = ("linear", "none")
-METRICS = ("label_loss", "logit_loss")
 
 
 def self_distillation(
@@ -98,11 +96,11 @@ def self_distillation(
             teacher_logits = jax.lax.stop_gradient(learner.teachers[TEACHER].logits(teacher_images))
             logit_value = batch.mean(objectives.kl_divergence(teacher_logits, adv_logits, temperature))
             total += alpha * temperature**2 * logit_value
-        metrics: dict[str, jax.Array] = dict(zip(METRICS, (label_value, logit_value), strict=True))
+        metrics = {"label_loss": label_value, "logit_loss": logit_value}
         if beta > 0:
-            term, peak, learner = matching(learner, batch, adv_images, adv_logits)
+            term, recorded, learner = matching(learner, batch, adv_images, adv_logits)
             total += beta * (learner.progress if ramp == "linear" else 1.0) * term
-            metrics |= dict(zip(IGDM_METRICS, (term, peak), strict=True))
+            metrics |= recorded
         return total, Outcome(learner.batch_stats, learner.method_state, adv_logits, metrics)
 
     return Method(
@@ -110,10 +108,10 @@ def self_distillation(
         attack=_attack(inner, inner_objective),
         loss=loss,
         inner=inner,
-        metrics=METRICS + IGDM_METRICS if beta > 0 else METRICS,
         teachers=(TEACHER,) if needs_teacher else (),
         passes=("adv", *((("clean",) * clean_forward + ("minus",) * (minus_bn == "train")) if beta > 0 else ())),
         weighted=True,
+        matches_gradients=beta > 0,
     )
 
 

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.methods.contract import Learner, Method
+from ltrobust.methods.declarations import declares
 from ltrobust.methods.settings import check_choices, check_fractions, check_weights
 from ltrobust.threat import pixels
 
 DIRECTIONS = ("gradient", "optimizer")
 
 
+@declares(sets=("perturb_weights",))
 def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, direction: str = "gradient") -> Method:
     """Adversarial weight perturbation (Wu, Xia and Wang, NeurIPS 2020).
 
@@ -27,12 +29,10 @@ def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, directi
         and weight decay included (RobustLT's variant).
 
     Raises:
-      ValueError: a negative setting, unknown direction, or a method that perturbs its weights already.
+      ValueError: a negative setting, or unknown direction.
     """
     check_weights("awp", gamma=gamma, warmup_epochs=warmup_epochs)
     check_choices("awp", direction=(direction, DIRECTIONS))
-    if method.perturb_weights is not None:
-        raise ValueError(f"awp cannot wrap {method.name}, which perturbs its weights already; leave one of them out.")
 
     def perturb(learner: Learner, gradients, update):
         if direction == "optimizer":
@@ -49,6 +49,7 @@ def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, directi
     return dataclasses.replace(method, perturb_weights=perturb)
 
 
+@declares(sets=("radii",))
 def robust_lt(method: Method, *, spread: float = 0.3, ramp: float = 0.8) -> Method:
     """Radii that grow with a class's rarity and with the epoch ("Taming the Long Tail", arXiv 2605.13395).
 
@@ -61,11 +62,9 @@ def robust_lt(method: Method, *, spread: float = 0.3, ramp: float = 0.8) -> Meth
       ramp: fraction of the phase over which radii grow, 0 for none.
 
     Raises:
-      ValueError: a setting outside [0, 1], a method that sets radii of its own, or, from `check`, equal class counts.
+      ValueError: a setting outside [0, 1], or, from `check`, equal class counts.
     """
     check_fractions("robust_lt", spread=spread, ramp=ramp)
-    if method.radii is not None:
-        raise ValueError(f"robust_lt cannot wrap {method.name}, which sets its radii itself; leave one of them out.")
 
     def radii(learner: Learner, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         grown = (

@@ -89,7 +89,7 @@ def run_phase(
         raise ValueError(f"method {phase.settings.method.name!r} learns from validation; give the phase an evaluator.")
     with _advice_on_memory(phase, mesh):
         inputs = placement.make_inputs(phase, run_data, mesh, teachers)
-        state, selection = placement.first_state(phase, run_data, mesh, initial)
+        state, selection = placement.first_state(phase, inputs, mesh, initial)
     if checkpoints is not None and checkpoints.latest() is not None:
         state, selection = checkpoints.restore(state, selection)
     # A phase that is finished is never trained again, whatever else has changed since.
@@ -207,7 +207,7 @@ def _end_epoch(
             selection = select(selection, state.weights, score=score, epoch=epoch)
         record["selected_epoch"] = int(selection.epoch)
         if method.end_epoch is not None:
-            learner = steps.make_learner(state, inputs, jnp.int32(epoch), phase.settings)
+            learner = steps.make_learner(state.weights, state.method_state, inputs, jnp.int32(epoch), phase.settings)
             observed = _observe(method, learner, run_data) | {
                 "clean": evaluation.counts("clean").accuracy,
                 "robust": evaluation.counts("pgd20").accuracy,

@@ -30,18 +30,25 @@ def make_inputs(
 
 
 def first_state(
-    phase: Phase, run_data: RunData, mesh: Mesh, initial: Weights | None = None
+    phase: Phase, inputs: steps.Inputs, mesh: Mesh, initial: Weights | None = None
 ) -> tuple[TrainState, Selection]:
-    """State and selection before the first step, on every device. `initial` are first weights; None draws them."""
+    """State and selection before the first step, on every device. `initial` are first weights; None draws them.
+
+    Raises:
+      AssertionError: the method's attack or loss returns something that it must not.
+    """
+    settings = phase.settings
     if initial is None:
-        initial = Weights(*initialise(phase.settings.module, phase.init_key, run_data.image_shape))
+        initial = Weights(*initialise(settings.module, phase.init_key, inputs.data.images.shape[1:]))
+    method_state = settings.method.initial_state(initial.params, jnp.asarray(phase.class_counts, jnp.float32))
+    batch_size = phase.schedule.batch_size
     state = create_state(
         initial.params,
         initial.batch_stats,
-        optimizer=phase.settings.optimizer,
-        method=phase.settings.method,
-        class_counts=jnp.asarray(phase.class_counts, jnp.float32),
-        averaging=phase.settings.ema_decay > 0 or phase.settings.method.averaging is not None,
+        optimizer=settings.optimizer,
+        method_state=method_state,
+        metrics=steps.metric_names(initial, method_state, inputs, settings=settings, mesh=mesh, batch_size=batch_size),
+        averaging=settings.ema_decay > 0 or settings.method.averaging is not None,
     )
     # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.
     return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)

@@ -1,6 +1,7 @@
 """Everything that a run remembers, explicitly."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import flax.struct
@@ -8,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ltrobust.methods import Method
-
 PyTree = Any
+# Names of sums that every method has: of examples, and over examples of the loss and of right answers at x'.
+OWN_SUMS = ("examples", "loss", "robust_correct")
 
 
 @flax.struct.dataclass
@@ -58,26 +59,27 @@ def create_state(
     batch_stats: PyTree,
     *,
     optimizer: optax.GradientTransformation,
-    method: Method,
-    class_counts: jax.Array,
+    method_state: PyTree,
+    metrics: Iterable[str],
     averaging: bool,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Args:
+      method_state: what the method's `initial_state` returns.
+      metrics: names of the metrics that the method's loss returns.
+      averaging: whether the weights' moving average is kept.
+    """
     weights = Weights(params, batch_stats)
     return TrainState(
         step=jnp.int32(0),
         weights=weights,
         opt_state=optimizer.init(params),
         averaged=copy(weights) if averaging else None,
-        method_state=method.initial_state(params, class_counts),
-        sums=empty_sums(method),
+        method_state=method_state,
+        sums={name: jnp.float32(0) for name in (*OWN_SUMS, *metrics)},
         bad_step=jnp.int32(-1),
     )
-
-
-def empty_sums(method: Method) -> dict[str, jax.Array]:
-    """Training metrics before an epoch's first example."""
-    return {name: jnp.float32(0) for name in ("examples", "loss", "robust_correct", *method.metrics)}
 
 
 def create_selection(weights: Weights) -> Selection:

@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 
 from ltrobust.data.augment import augment
 from ltrobust.data.batches import Resident, to_unit
-from ltrobust.methods import Batch, Learner, Method, Teacher, make_batch
+from ltrobust.methods import Batch, Learner, Method, Outcome, Teacher, make_batch
 from ltrobust.training import devices
-from ltrobust.training.state import TrainState, Weights
+from ltrobust.training.state import OWN_SUMS, TrainState, Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +63,13 @@ def train_step(
       epoch: int32 scalar, counted from 1.
     """
     method = settings.method
-    learner = make_learner(state, inputs, epoch, settings)
+    learner = make_learner(state.weights, state.method_state, inputs, epoch, settings)
     batch = make_batch(method, learner, *make_examples(state.step, inputs, rows, settings))
-    adv = jax.lax.stop_gradient(method.attack(learner, batch))
-    _check_attack(method, batch, adv)
-
-    def objective(params):
-        value, outcome = method.loss(dataclasses.replace(learner, params=params), batch, adv)
-        _check_loss(method, learner, value, outcome)
-        return value, outcome
+    adv = checked_attack(method, learner, batch)
 
     def gradient(params):
-        (value, outcome), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        of_params = lambda params: checked_loss(method, dataclasses.replace(learner, params=params), batch, adv)  # noqa: E731
+        (value, outcome), gradients = jax.value_and_grad(of_params, has_aux=True)(params)
         return value, outcome, jax.lax.pmean(gradients, devices.AXIS)
 
     params, direction = learner.params, None
@@ -106,36 +101,72 @@ def train_step(
     )
 
 
-def _check_attack(method: Method, batch: Batch, adv: Any) -> None:
-    """Shapes that a method's radii and attack must have; an AssertionError, while the step is traced."""
+def checked_attack(method: Method, learner: Learner, batch: Batch) -> Any:
+    """What the method's attack returns, without a gradient.
+
+    Raises:
+      AssertionError: radii or adversarial images of another shape, while the step is traced.
+    """
+    adv = jax.lax.stop_gradient(method.attack(learner, batch))
     whose = f"method {method.name!r}: "
     chex.assert_shape([batch.radius, batch.step_size], batch.labels.shape, custom_message=whose + "radii")
     chex.assert_equal_shape([batch.images, method.adv_images(adv)], custom_message=whose + "adversarial images")
+    return adv
 
 
-def _check_loss(method: Method, learner: Learner, value: jax.Array, outcome: Any) -> None:
-    """What a method's loss must return: a scalar, the metrics it declares, state of the structure that it was given."""
+def checked_loss(method: Method, learner: Learner, batch: Batch, adv: Any) -> tuple[jax.Array, Outcome]:
+    """The method's loss, a scalar, and its outcome.
+
+    Raises:
+      AssertionError: a loss or metric that is no scalar, a metric with a name of the step's own, or state of another
+        structure than was given; while the step is traced.
+    """
+    value, outcome = method.loss(learner, batch, adv)
     whose = f"method {method.name!r}: "
     chex.assert_shape(value, (), custom_message=whose + "loss")
     for name, metric in outcome.metrics.items():
+        assert name not in OWN_SUMS, f"{whose}a metric is called {name!r}, as one of every method; rename it."
         chex.assert_shape(metric, (), custom_message=f"{whose}metric {name!r}")
-    assert set(outcome.metrics) == set(method.metrics), (
-        f"{whose}metrics are {sorted(outcome.metrics)}, declared {sorted(method.metrics)}."
-    )
     for kept in ("batch_stats", "method_state"):
         given, returned = getattr(learner, kept), getattr(outcome, kept)
         assert jax.tree.structure(given) == jax.tree.structure(returned), f"{whose}{kept} changed its structure."
         chex.assert_trees_all_equal_shapes_and_dtypes(given, returned)
+    return value, outcome
 
 
-def make_learner(state: TrainState, inputs: Inputs, epoch: jax.Array, settings: StepSettings) -> Learner:
-    """What the method sees of a state."""
+def metric_names(
+    weights: Weights, method_state: Any, inputs: Inputs, *, settings: StepSettings, mesh: Mesh, batch_size: int
+) -> tuple[str, ...]:
+    """Names of the metrics that the method's loss returns.
+
+    Attack and loss are traced for that, once before a phase; nothing is compiled or computed.
+
+    Args:
+      batch_size: B, over all devices.
+    """
+
+    def metrics(weights: Weights, method_state: Any, inputs: Inputs, rows: jax.Array) -> dict[str, jax.Array]:
+        learner = make_learner(weights, method_state, inputs, jnp.int32(1), settings)
+        batch = make_batch(settings.method, learner, *make_examples(jnp.int32(0), inputs, rows, settings))
+        adv = checked_attack(settings.method, learner, batch)
+        return checked_loss(settings.method, learner, batch, adv)[1].metrics
+
+    whole = devices.REPLICATED
+    mapped = devices.map_over_devices(metrics, mesh, in_specs=(whole, whole, whole, devices.divided()))
+    rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    return tuple(jax.eval_shape(mapped, weights, method_state, inputs, rows))
+
+
+def make_learner(
+    weights: Weights, method_state: Any, inputs: Inputs, epoch: jax.Array, settings: StepSettings
+) -> Learner:
+    """What the method sees of weights and of its own state."""
     return Learner(
         module=settings.module,
         axis_name=devices.AXIS,
-        params=state.weights.params,
-        batch_stats=state.weights.batch_stats,
-        method_state=state.method_state,
+        params=weights.params,
+        batch_stats=weights.batch_stats,
+        method_state=method_state,
         teachers=inputs.teachers,
         class_counts=inputs.class_counts,
         epoch=epoch,

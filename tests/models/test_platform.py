@@ -103,8 +103,8 @@ def chunk(config, platform):
             params,
             batch_stats,
             optimizer=phase.settings.optimizer,
-            method=phase.settings.method,
-            class_counts=counts,
+            method_state=phase.settings.method.initial_state(params, counts),
+            metrics=(),
             averaging=False,
         )
 

@@ -16,7 +16,7 @@ from ltrobust.models.layers import Layers
 from ltrobust.models.resnet import ResNet
 from ltrobust.training import devices, placement, steps
 from ltrobust.training.phases import Phase
-from ltrobust.training.state import TrainState
+from ltrobust.training.state import TrainState, Weights
 
 # Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
 NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
@@ -66,14 +66,16 @@ def prepared(
     if not whole_network:
         module = module.clone(widths=module.widths[:1], strides=(1,))
     phase = phase_with(phase, method=method, module=module)
-    state, _ = placement.first_state(phase, run_data, mesh)
+    first = Weights(*initialise(module, phase.init_key, run_data.image_shape))
     teacher = module.clone(layers=dataclasses.replace(module.layers, sync_axis=None))
     others = initialise(teacher, jax.random.key(3), run_data.image_shape)
     teachers = {
-        "teacher": Teacher(teacher, state.weights.params, state.weights.batch_stats),
+        "teacher": Teacher(teacher, first.params, first.batch_stats),
         "clean_teacher": Teacher(teacher, *others),
     }
-    return Prepared(phase, run_data, mesh, state, placement.make_inputs(phase, run_data, mesh, teachers))
+    inputs = placement.make_inputs(phase, run_data, mesh, teachers)
+    state, _ = placement.first_state(phase, inputs, mesh, first)
+    return Prepared(phase, run_data, mesh, state, inputs)
 
 
 def phase_with(phase: Phase, **settings: Any) -> Phase:

@@ -193,7 +193,8 @@ def _outcome(**changes):
 
 BROKEN = {
     "loss": _outcome(value=lambda learner, batch, value, outcome: value[None]),
-    "metrics are": _outcome(metrics=lambda *_: {"undeclared": jnp.float32(0)}),
+    "metric 'halves'": _outcome(metrics=lambda *_: {"halves": jnp.zeros(2)}),
+    "metric is called 'loss'": _outcome(metrics=lambda *_: {"loss": jnp.float32(0)}),
     "method_state changed": _outcome(method_state=lambda *_: {"new": jnp.float32(0)}),
     "batch_stats changed": _outcome(batch_stats=lambda *_: {}),
 }
@@ -209,6 +210,39 @@ def test_a_loss_that_breaks_the_contract_is_named_before_anything_is_compiled(ti
             devices.make_mesh(jax.devices()),
             method=dataclasses.replace(pgd_at, loss=BROKEN[what](pgd_at.loss)),
         )
+
+
+OWN = {"examples", "loss", "robust_correct"}
+RECORDED = {
+    ("pgd_at", ()): set(),
+    ("trades", ("cfa", "awp")): {"clean_loss", "robust_loss"},
+    ("self_distillation", ()): {"label_loss", "logit_loss", "igdm_loss", "teacher_peak"},
+    ("ard", ("fair_ard", "igdm")): {"kl_loss", "label_loss", "igdm_loss", "teacher_peak"},
+    ("mtard", ()): {"adv_loss", "clean_loss", "clean_weight"},
+}
+
+
+@pytest.mark.parametrize(("name", "wrappers"), RECORDED, ids=str)
+@pytest.mark.parametrize("count", [1, 2])
+def test_recorded_metrics_are_those_that_the_loss_returns(tiny, name, wrappers, count):
+    with tiny.unlocked():
+        tiny.student.method, tiny.student.wrappers = name, wrappers
+    sums = prepared(tiny, "student", mesh_of(count)).state.sums
+    assert set(sums) == OWN | RECORDED[name, wrappers]
+    assert not any(float(value) for value in sums.values())
+
+
+@pytest.mark.slow
+def test_a_metric_of_a_users_loss_is_recorded_without_being_declared(tiny):
+    """Its batch mean, over all devices."""
+    labels = _outcome(metrics=lambda learner, batch, *_: {"mean_label": jnp.mean(batch.labels.astype(jnp.float32))})
+    pgd_at = phases.make_method(tiny, "teacher")
+    method = dataclasses.replace(pgd_at, loss=labels(pgd_at.loss))
+    given = prepared(tiny, "teacher", mesh_of(2), method)
+    rows = np.asarray(given.order(0, 1))[0]
+    expected = np.asarray(given.inputs.data.labels)[rows].mean()
+    sums = given.run(1).sums
+    np.testing.assert_allclose(sums["mean_label"] / sums["examples"], expected, rtol=1e-6)
 
 
 def test_an_attack_of_another_shape_is_named_before_anything_is_compiled(tiny):
