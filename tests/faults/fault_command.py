@@ -115,6 +115,14 @@ override(
     remedy=("ard", "mtard"),
 )
 override(
+    "wrappers in an order that does not fit",
+    "student.method=trades",
+    "student.wrappers=('awp','cfa')",
+    value=("student", "cfa", "trades+awp"),
+    allowed="perturbs weights",
+    remedy="name cfa before awp",
+)
+override(
     "unknown variant",
     "student.method=trades",
     "methods.trades.variant=paper",

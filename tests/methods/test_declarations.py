@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from toy import INNER
+from toy import INNER, on_one_device, toy_learner
 
 from ltrobust import methods
 from ltrobust.methods.declarations import ATTRIBUTES, declared
@@ -197,3 +199,29 @@ def test_only_attributes_of_a_method_can_be_declared():
         methods.declares(sets=("radius",))
     with pytest.raises(ValueError, match="declares 'loss'; "):  # every method has one
         methods.declares(needs=("loss",))
+
+
+def test_the_wrapper_of_the_documentation():
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "def small_for_tail" in block)
+    exec(code, {"__name__": "page"})
+    method = wrapped("trades", "small_for_tail", "awp")
+    batch = methods.make_batch(method, toy_learner(), *toy_examples(jnp.array([0, 1, 2])))
+    # Of 100, 30 and 10 images, the mean is 46.7.
+    np.testing.assert_allclose(255 * batch.radius, [16, 8, 8], rtol=1e-6)
+    plain = jax.jit(lambda weights: on_one_device(lambda: loss_of(wrapped("trades"), batch, weights)))
+    np.testing.assert_allclose(
+        on_one_device(lambda: loss_of(method, batch, None)), plain(jnp.array([1.0, 0.5, 0.5])), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="cannot wrap mart: its loss is not a mean"):
+        wrapped("mart", "small_for_tail")
+    with pytest.raises(ValueError, match="leave out small_for_tail or robust_lt"):
+        wrapped("trades", "robust_lt", "small_for_tail")
+
+
+def toy_examples(labels):
+    return jnp.zeros((len(labels), 1, 1, 1)), labels, jax.random.split(jax.random.key(0), len(labels))
+
+
+def loss_of(method, batch, weights):
+    return method.loss(toy_learner(), dataclasses.replace(batch, weights=weights), jnp.ones(batch.images.shape))[0]
