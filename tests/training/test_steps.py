@@ -236,7 +236,7 @@ def test_recorded_metrics_are_those_that_the_loss_returns(tiny, name, wrappers, 
 def test_a_metric_of_a_users_loss_is_recorded_without_being_declared(tiny):
     """Its batch mean, over all devices."""
     labels = _outcome(metrics=lambda learner, batch, *_: {"mean_label": jnp.mean(batch.labels.astype(jnp.float32))})
-    pgd_at = phases.make_method(tiny, "teacher")
+    pgd_at = planned.make_method(tiny, "teacher")
     method = dataclasses.replace(pgd_at, loss=labels(pgd_at.loss))
     given = prepared(tiny, "teacher", mesh_of(2), method)
     rows = np.asarray(given.order(0, 1))[0]
