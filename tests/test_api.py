@@ -134,6 +134,7 @@ def test_the_logits_are_those_that_were_judged(whole, network):
     np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), found.predictions["clean"])
 
 
+@pytest.mark.slow
 def test_a_method_with_a_rule_for_test_time_is_judged_by_it(tmp_path):
     config = small()
     config.student.method, config.methods.robal.tau_p = "robal", 100.0
