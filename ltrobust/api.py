@@ -24,7 +24,7 @@ from ltrobust.models import external
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.runtime.workdir import PHASES, checkpoint_dir, is_run, plain, with_tuples
+from ltrobust.runtime.workdir import PHASES, checkpoint_dir, is_run, with_tuples
 from ltrobust.training import saved
 from ltrobust.training.checkpoints import Checkpoints
 
@@ -93,13 +93,12 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
         raise ValueError(f"{path} is not a run: it has no config.json of one. Give the workdir of a run.")
     if model is not None:
         there = read_json(path / "config.json")["model"]
-        name, settings = _register(model)
-        known = there.get(name, {})
-        here = plain(ConfigDict({key: value for key, value in settings.items() if isinstance(model, nn.Module)}))
+        name, here = _register(model), _fields(model)
+        known = {key: with_tuples(value) for key, value in there.get(name, {}).items()}
         changed = [key for key in here if here[key] != known.get(key)]
         if there["name"] != name or changed:
             told = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
-            raise ValueError(f"{path} is a run of the network {there['name']}{told}; model is a {name}.")
+            raise ValueError(f"{path} is a run of the network {there['name']}{told}; model is {name}.")
     return Run(path)
 
 
@@ -215,10 +214,10 @@ def _without_notes_of_orbax() -> Iterator[None]:
 
 def _with_model(config: ConfigDict, model: Network) -> ConfigDict:
     """A copy of the configuration that names the network, with its settings."""
-    name, settings = _register(model)
+    name = _register(model)
     found: Any = config.copy_and_resolve_references()
-    if not isinstance(model, nn.Module) and name in found.model:
-        settings |= found.model[name].to_dict()
+    given = found.model[name].to_dict() if name in found.model else {}
+    settings = external.settings(external.REGISTERED[name]) | given | _fields(model)
     with found.unlocked():
         found.model.name = name
         if settings:
@@ -226,8 +225,8 @@ def _with_model(config: ConfigDict, model: Network) -> ConfigDict:
     return found
 
 
-def _register(model: Network) -> tuple[str, dict[str, Any]]:
-    """Makes a network known under its own name; returns the name, and its settings with their values.
+def _register(model: Network) -> str:
+    """Makes a network known under its own name, and returns that.
 
     Raises:
       ValueError: it is no network, has no name, or is one of the package; or see `models.register`.
@@ -241,15 +240,17 @@ def _register(model: Network) -> tuple[str, dict[str, Any]]:
     if not name:
         models.register(network)
         name = network.__name__
-    return name, external.settings(network) | (_fields(model) if isinstance(model, nn.Module) else {})
+    return name
 
 
-def _fields(module: nn.Module) -> dict[str, Any]:
-    """The values of a module's fields that are settings.
+def _fields(module: Network) -> dict[str, Any]:
+    """The values of a module's fields that are settings; empty for a class or function.
 
     Raises:
       ValueError: another field has not its default, so that the module cannot be recorded.
     """
+    if not isinstance(module, nn.Module):
+        return {}
     for name, default in external.other_fields(type(module)).items():
         if getattr(module, name) is not default:
             raise ValueError(

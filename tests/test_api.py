@@ -157,8 +157,8 @@ def test_a_run_resumes_with_the_same_network_only(whole):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (own.Normed, "is a run of the network Plain; model is a Normed"),
-        (own.Plain(10, width=7), "network Plain, with width 6 instead of 7; model is a Plain"),
+        (own.Normed, "is a run of the network Plain; model is Normed"),
+        (own.Plain(10, width=7), "network Plain, with width 6 instead of 7; model is Plain"),
     ],
 )
 def test_a_run_is_opened_with_its_own_network_only(whole, model, message):

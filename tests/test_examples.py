@@ -92,6 +92,7 @@ def test_networks_and_a_method_of_ones_own_are_one_file(tmp_path):
     """The file is a program, and `--code` loads it for a later command on one of its runs."""
     found = run("own_network_and_method.py", str(tmp_path), home=tmp_path)
     assert found.returncode == 0, found.stderr
+    assert found.stdout.count("right under APGD: ") == 2
     for network in ("PlainNet", "NormNet"):
         card = json.loads((tmp_path / network / "results" / "quick.json").read_text())
         assert card["model"]["name"] == network

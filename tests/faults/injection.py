@@ -196,6 +196,7 @@ def plain(message: str, folder: pathlib.Path) -> str:
     text = message.replace(str(folder), "DIR").replace(str(ROOT), ".")
     for pattern, replacement in (
         (r"process \d+ on [^)]*", "process N on HOST"),
+        (r" at 0x[0-9a-f]+", " at ADDRESS"),
         (r"\b[0-9a-f]{64}\b", "SHA"),
         (r"/[0-9a-f]{32}\b", "/FILE"),  # orbax draws its files' names
         (r"\s+", " "),

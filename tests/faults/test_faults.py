@@ -7,6 +7,7 @@ import fault_checkpoint
 import fault_command
 import fault_data
 import fault_evaluate
+import fault_python
 import fault_store
 import fault_training
 import injection
@@ -14,7 +15,15 @@ import pytest
 
 MODULES = [
     module.__name__
-    for module in (fault_command, fault_data, fault_training, fault_checkpoint, fault_store, fault_evaluate)
+    for module in (
+        fault_command,
+        fault_data,
+        fault_training,
+        fault_checkpoint,
+        fault_store,
+        fault_evaluate,
+        fault_python,
+    )
 ]
 injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__))  # the order of the page
 
