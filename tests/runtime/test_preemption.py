@@ -73,7 +73,7 @@ def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
     assert (tmp_path / "whole" / "report.html").read_text().startswith("<!DOCTYPE html>")
     # A page that cannot be written costs the run nothing but a line.
     assert (workdir / "report.html").read_text() == "somebody's"
-    assert "ltrobust: no report: ValueError" in max(tmp_path.glob("stopped.*.log")).read_text()
+    assert "main.py: no report: ValueError" in max(tmp_path.glob("stopped.*.log")).read_text()
 
 
 @pytest.mark.slow
