@@ -110,6 +110,17 @@ def test_a_function_finds_what_the_attack_of_the_protocol_finds(linear, name):
     assert np.any(found != some.images)
 
 
+def test_attacks_of_protocols_are_values():
+    # Programs are cached by them.
+    for kind in (
+        one for protocol in ("quick", "standard", "legacy_taet/b1") for one in protocols.get(protocol).attacks
+    ):
+        same = dataclasses.replace(kind)
+        assert (same, hash(same)) == (kind, hash(kind))
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            kind.steps = 3
+
+
 def test_defaults_are_the_settings_of_the_protocols():
     """The comparison above makes short runs."""
     for name, (protocol, column, changed) in SAME.items():
