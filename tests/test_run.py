@@ -355,7 +355,7 @@ def test_a_methods_own_head_and_rule_are_used_by_training_validation_and_evaluat
     restored = json.loads(runs.evaluate(config, tmp_path).read_text())["networks"]
     assert trained == restored
     for network in restored.values():
-        assert network["columns"]["clean"]["correct"] == network["columns"]["worst"]["correct"] == [0] * 9 + [3]
+        assert network["columns"]["clean"]["correct"] == network["columns"]["pgd20"]["correct"] == [0] * 9 + [3]
     (record,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert record["validation"]["clean"]["per_class"] == [0.0] * 9 + [1.0]
     assert set(record["train"]) >= {"label_loss", "robust_loss"}

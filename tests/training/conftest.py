@@ -19,6 +19,7 @@ def tiny() -> Any:
     config.teacher.batch_size = 128
     for phase in (config.teacher, config.student):
         phase.attack.steps = 2
+    config.eval.protocol = "validation"
     config.eval.limit = 3
     config.checkpoint.minutes = 0.0
     return config.lock()

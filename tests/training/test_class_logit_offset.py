@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused_by_name(call, message):
 def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_read(tiny, tmp_path, monkeypatch, capsys):
     with tiny.unlocked():
         tiny.student.method, tiny.student.epochs, tiny.eval.limit = "pgd_at", 1, 2
-    runs.train(tiny, tmp_path / "run")
+    runs.fit(tiny, tmp_path / "run")
     events, load, fit = [], sources.load, class_logit_offset.fit
 
     def watched_load(name, split, **settings):
@@ -78,7 +78,7 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     assert events == ["train", "fit begins", "fit ends", "test"]
     assert "validation PGD-20 over classes" in capsys.readouterr().out
 
-    card = json.loads((tmp_path / "out" / "results" / "quick-class_logit_offset.json").read_text())
+    card = json.loads((tmp_path / "out" / "results" / "validation-class_logit_offset.json").read_text())
     (name,) = card["networks"]
     assert name == "student/last+norm_equalise+class_logit_offset"
     told = card["config"]["inference"]
