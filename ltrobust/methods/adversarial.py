@@ -53,7 +53,7 @@ def attack_divergence(inner: InnerAttack):
         raise ValueError("TRADES cannot start its attack at the image: its KL has no gradient there; use 'gauss'.")
 
     def attack(learner: Learner, batch: Batch):
-        clean_logits, _ = learner.forward(batch.images, bn=inner.bn)
+        clean_logits, _ = learner.forward(batch.images, bn=inner.bn)  # outside of the objective: a constant
         return inner(
             lambda images: objectives.kl_divergence(clean_logits, learner.forward(images, bn=inner.bn)[0]),
             batch,

@@ -124,6 +124,7 @@ def _slowed(learner: Learner, drops: Sequence[float]) -> jax.Array:
 def _weighed(learner: Learner, state: dict[str, jax.Array], distances: list[jax.Array], rate: jax.Array):
     """The state after the weights have followed the two losses, whose unscaled distances are [B]."""
     means = jax.lax.stop_gradient(jnp.stack([jnp.mean(distance) for distance in distances]))
+    # Of the whole batch: the state must be the same on all devices.
     losses = jax.lax.pmean(means, learner.axis_name)
     first = jnp.where(state["first"] < 0, losses, state["first"])
     # A loss that began at 0 has nothing to lose; without the floor its ratio would not be a number.

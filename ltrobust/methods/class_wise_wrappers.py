@@ -69,7 +69,7 @@ def cfa(
         return method.attack(learner.inside, batch)
 
     def loss(learner: Learner, batch: Batch, adv):
-        own = _of_this_epoch(learner)
+        own = _of_this_epoch(learner)  # not by `end_epoch`: without `kept` no validation part is needed
         if beta is not None:
             factors = by_class(learner, regularization_base, regularization)[batch.labels]
             weights = 1 / (1 + beta * factors) if normalized else None
@@ -87,6 +87,7 @@ def cfa(
     def end_epoch(learner: Learner, observed: Mapping[str, Any]) -> dict[str, Any]:
         state = learner.method_state
         accepted = np.nanmin(observed["robust"]) >= threshold and int(learner.epoch) > average_after
+        # 0 copies the weights: until the first epoch is taken in, the average is the last epoch.
         keeps = (kept if accepted else 1.0) if int(state["accepted"]) else 0.0
         return state | {"accepted": state["accepted"] + jnp.int32(accepted), "kept": jnp.float32(keeps)}
 

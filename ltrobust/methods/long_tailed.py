@@ -174,6 +174,7 @@ def class_means(values: jax.Array, labels: jax.Array, num_classes: int, axis_nam
     """
     chosen = jax.nn.one_hot(labels, num_classes, dtype=values.dtype)
     local = jnp.sum(values[:, None] * chosen, axis=0), jnp.sum(chosen, axis=0)
+    # Sums before the quotient: a mean of the devices' means would weigh devices, not images.
     totals, counts = jax.lax.psum(local, axis_name)
     return totals / jnp.maximum(counts, 1), counts > 0
 

@@ -120,6 +120,7 @@ def _initial_state(params: Any, class_counts: jax.Array) -> dict[str, jax.Array]
 
 def _of_this_epoch(learner: Learner) -> dict[str, jax.Array]:
     """The state as the step's epoch sees it: at a new epoch, what was current is now previous."""
+    # Not by `end_epoch`, which needs a validation part. The first step of an epoch sees another number in the state.
     state = learner.method_state
     begins = learner.epoch != state["epoch"]
     return {

@@ -51,6 +51,7 @@ class Teacher:
 
     def logits(self, images: jax.Array) -> jax.Array:
         """Logits [B, C] in eval mode, as they are used at test time, from pixels in [0,1]."""
+        # Outside of the network: images are in [0,1] for everyone else, so that a radius means the same.
         if self.mean:
             images = (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
         return self.rule(models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0])

@@ -144,6 +144,7 @@ def run_phase(
 
 def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str | None]:
     """The length of the next chunk and whether to save, by process 0's clock; a request in any process."""
+    # Clocks and signals differ between processes, and all must dispatch the same steps.
     every = processes.gather((longest, due, request))
     requests = [f"{found} in process {number}" for number, (_, _, found) in enumerate(every) if found]
     if len(every) == 1:
@@ -220,7 +221,7 @@ def _end_epoch(
             if method.averaging is not None:
                 averaged = steps.average(state.averaged, state.weights, float(method.averaging(method_state)))
                 state = dataclasses.replace(state, averaged=averaged)  # pyright: ignore
-    # The sums are of one epoch, whether or not it was validated.
+    # After the record, and before the next checkpoint: a resumed run starts the epoch with the same sums.
     state = dataclasses.replace(state, sums=jax.tree.map(jnp.zeros_like, state.sums))  # pyright: ignore
     return state, selection, record
 

@@ -70,11 +70,14 @@ def train_step(
     def gradient(params):
         of_params = lambda params: checked_loss(method, dataclasses.replace(learner, params=params), batch, adv)  # noqa: E731
         (value, outcome), gradients = jax.value_and_grad(of_params, has_aux=True)(params)
+        # The mean of the devices' losses: a quantity that all of them compute alike counts once. A device that computes
+        # its own part of a sum over the whole batch returns it times the number of devices (`reat.tail_term`).
         return value, outcome, jax.lax.pmean(gradients, devices.AXIS)
 
     params, direction = learner.params, None
     if method.perturb_weights is not None:
         update = lambda gradients: settings.optimizer.update(gradients, state.opt_state, learner.params)[0]  # noqa: E731
+        # Of this pass only the gradient is used. Its running statistics would count the batch twice.
         direction = method.perturb_weights(learner, gradient(params)[2], update)
         params = jax.tree.map(jnp.add, params, direction)
     value, outcome, gradients = gradient(params)
@@ -85,6 +88,7 @@ def train_step(
 
     batch_stats = outcome.batch_stats
     if not settings.sync_batch_norm:
+        # Each device saw its own share. State must be the same on all devices.
         batch_stats = jax.lax.pmean(batch_stats, devices.AXIS)
     weights = Weights(params, batch_stats)
     mean_value = jax.lax.pmean(value, devices.AXIS)
@@ -222,6 +226,8 @@ def make_examples(
     """
     share = rows.shape[0]
     positions = jax.lax.axis_index(devices.AXIS) * share + jnp.arange(share)
+    # Keys are addressed by step and position in the whole batch, so that a resumed run draws the same on any number of
+    # devices. The first of an example's two keys is for augmentation, the second for the attack.
     step_key = jax.random.fold_in(inputs.key, step)
     keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
     images = augment(
