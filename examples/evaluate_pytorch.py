@@ -22,9 +22,8 @@ from ltrobust.evaluation.evaluate import evaluate
 from ltrobust.models import torch_weights
 from ltrobust.threat import Threat
 
-_MODELS = ["resnet18", "preact_resnet18", "wrn_28_10", "wrn_34_10"]
 _WEIGHTS = flags.DEFINE_string("weights", None, ".safetensors, .pt, .pth, .tar or .bin file.", required=True)
-_MODEL = flags.DEFINE_enum("model", "resnet18", _MODELS, "Network of the weights.")
+_MODEL = flags.DEFINE_string("model", "resnet18", "Network of the weights; also preact_resnet18, or wrn_34_10.")
 _DATA = flags.DEFINE_enum("data", "cifar10", ["cifar10", "cifar100"], "Data set, whose test images are used.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of TFDS; empty: its own default.")
 _PROTOCOL = flags.DEFINE_string("protocol", "standard", "Name of an evaluation protocol.")

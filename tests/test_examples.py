@@ -29,14 +29,15 @@ def run(name: str, *flags: str, home: pathlib.Path) -> subprocess.CompletedProce
 
 @pytest.fixture
 def mistaken(shared_data, tmp_path):
-    """A file of ResNet-18 weights that takes the first image of every class for the next class, and those positions.
+    """A file of weights that take the first image of every class for the next class, and those positions.
 
-    Only where input is normalised by `MEAN` and `STD`. With nothing right, no attack has anything to do.
+    Only where input is normalised by `MEAN` and `STD`. With nothing right, no attack has anything to do. The network is
+    the smallest wide ResNet.
     """
     pytest.importorskip("safetensors")
     test = sources.load("cifar10", "test", data_dir=shared_data / "tfds", cache_dir="")
     rows = np.sort([np.flatnonzero(test.labels == label)[0] for label in range(10)])
-    module = models.create("resnet18", num_classes=10)
+    module = models.create("wrn_10_1", num_classes=10)
     params, batch_stats = models.initialise(module, jax.random.key(0), (32, 32, 3))
     variables = {"params": params, "batch_stats": batch_stats}
     images = jnp.asarray((test.images[rows].astype(np.float32) / 255 - MEAN) / STD)
@@ -46,7 +47,7 @@ def mistaken(shared_data, tmp_path):
     kernel = np.linalg.lstsq(features - features.mean(0), wanted - wanted.mean(0), rcond=None)[0]
     bias = wanted.mean(0) - features.mean(0) @ kernel
     params = {**params, "linear": {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}}
-    torch_weights.write(tmp_path / "weights.safetensors", torch_weights.to_torch(params, batch_stats, "resnet18"))
+    torch_weights.write(tmp_path / "weights.safetensors", torch_weights.to_torch(params, batch_stats, "wrn_10_1"))
     return tmp_path / "weights.safetensors", test.labels[rows]
 
 
@@ -56,6 +57,7 @@ def test_a_pytorch_checkpoint_is_evaluated_with_its_normalisation(mistaken, shar
     found = run(
         "evaluate_pytorch.py",
         f"--weights={weights}",
+        "--model=wrn_10_1",
         f"--data_dir={shared_data / 'tfds'}",
         "--protocol=quick",
         "--limit=1",
