@@ -21,7 +21,7 @@ def linear():
 
 
 @functools.cache
-def evaluator(protocol: str | Protocol = "quick", batch_size: int = 250, apply=apply, **settings):
+def evaluator(protocol: str | Protocol = "quick", batch_size: int = 64, apply=apply, **settings):
     protocol = protocols.get(protocol) if isinstance(protocol, str) else protocol
     settings = {"threat": Threat(), "num_classes": 10} | settings
     return make_evaluator(apply, protocol=protocol, batch_size=batch_size, **settings)
@@ -33,7 +33,7 @@ def test_the_fixture_is_the_recorded_one():
 
 @pytest.fixture(scope="module")
 def quick(linear):
-    return evaluator()(*linear)
+    return evaluator(batch_size=250)(*linear)
 
 
 def test_quick_on_the_linear_model_has_the_recorded_accuracies(linear, quick):
@@ -119,13 +119,12 @@ def test_a_single_image_and_uint8_pixels(linear):
 def test_several_devices_give_the_same_verdicts(linear, quick):
     from ltrobust.training import devices
 
-    where = devices.sharding(devices.make_mesh(jax.devices()), devices.divided())
+    where = devices.sharding(devices.make_mesh(jax.devices()[:2]), devices.divided())
     weights, images, labels = linear
     rows = np.arange(0, 1000, 13)
-    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=len(jax.devices()))(
+    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=2)(
         weights, images[rows], labels[rows], ids=rows
     )
-    assert len(jax.devices()) > 1
     for column, predictions in found.predictions.items():
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 
