@@ -111,7 +111,7 @@ def test_a_function_finds_what_the_attack_of_the_protocol_finds(linear, name):
 
 
 def test_attacks_of_protocols_are_values():
-    # Programs are cached by them.
+    # Equal settings are one key, and nobody changes them later.
     for kind in (
         one for protocol in ("quick", "standard", "legacy_taet/b1") for one in protocols.get(protocol).attacks
     ):

@@ -90,6 +90,35 @@ def test_cw_as_published_breaks_a_linear_model_within_what_its_steps_allow(linea
     assert set(np.asarray(lanes.evaluations) % 10) <= {0, 1}
 
 
+@pytest.mark.parametrize("steps", [1, 7, 20, 45])
+def test_cw_ends_where_the_cost_rose_from_one_tenth_of_the_steps_to_the_next(steps):
+    image = jnp.full((1, 1, 1), 0.5)
+    problem = search.Problem(image, jnp.int32(0), jnp.zeros(2), jax.random.key(0))
+    values = np.random.RandomState(0).randint(-9, 10, (50, steps)).astype(np.float32)
+    values = np.sort(values, axis=1) + np.random.RandomState(1).randint(-1, 2, (50, steps)).astype(np.float32)
+    chosen = cw_l2.settings(c=1.0, steps=steps)
+
+    @jax.jit
+    @jax.vmap
+    def finished(values):
+        def step(state, value):
+            # Without a gradient the point stays at the image, and the cost is the objective.
+            answer = search.Answer(jnp.array([1.0, 0.0]), value, jnp.zeros_like(image))
+            state = cw_l2.advance(problem, state, chosen, Threat(), answer)
+            return state, state.finished
+
+        return jax.lax.scan(step, cw_l2.start(problem, chosen, Threat()), values)[1]
+
+    for costs, found in zip(-values, np.asarray(finished(values)), strict=True):
+        end, checked = steps - 1, np.inf
+        for iteration in range(0, steps, max(steps // 10, 1)):
+            if costs[iteration] > checked:
+                end = iteration
+                break
+            checked = costs[iteration]
+        assert found.argmax() == end
+
+
 def test_cw_claims_at_the_end_only_and_leaves_pixels_on_the_bounds_alone(linear):
     linear = linear.rows(slice(0, 1000, 50))
     images = linear.images.copy()
