@@ -19,7 +19,7 @@ _NOTHING = {
     "=student, under the same protocol.",
     "teacher": "No teacher was trained in this folder.",
     "pictures": "No image was broken.",
-    "radius": "One radius only: run --mode=evaluate with another --config.threat.radius to have a curve.",
+    "radius": "One radius only: run ltrobust evaluate with another --config.threat.radius to have a curve.",
     "training": "No metrics.jsonl: nothing was trained in this folder.",
     "sanity": "The panel was not run: run ltrobust evaluate --workdir=DIR with --config.eval.protocol=standard.",
     "cost": "No times were recorded: train or evaluate in this folder.",

@@ -85,7 +85,8 @@ def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
     if missing == ["teacher"]:
         raise ValueError(
             f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
-            "Put it back; or evaluate the student without it (--mode=evaluate); or train both anew in another workdir."
+            "Put it back; or evaluate the student without it (ltrobust evaluate); or train both anew in another "
+            "workdir."
         )
 
 
