@@ -11,6 +11,9 @@ CONFIG = [
     "--config.teacher.epochs=3",
     "--config.student.epochs=3",
     "--config.student.ema_decay=0.0",
+    "--config.student.method=at_bsl",  # soon traced
+    "--config.student.initialize=teacher",
+    "--config.eval.protocol=validation",
     "--config.eval.limit=5",
 ]
 

@@ -23,6 +23,8 @@ COMMAND = [
     "--config.model.width=4",
     "--config.teacher.epochs=2",
     "--config.student.epochs=6",
+    "--config.student.method=at_bsl",  # soon traced
+    "--config.student.initialize=teacher",
     "--config.eval.protocol=validation",
     "--config.eval.limit=2",
 ]
