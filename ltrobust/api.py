@@ -72,7 +72,7 @@ def train(
       ltrobust.runtime.preemption.Preempted: the process was asked to stop; what was done is saved.
     """
     if model is not None:
-        config = _with_model(config, model)
+        config = with_model(config, model)
     with Preemption().listening() as preemption:
         run.train(config, Path(workdir), preemption, adopt=adopt)
     return Run(Path(workdir))
@@ -93,7 +93,7 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
         raise ValueError(f"{path} is not a run: it has no config.json of one. Give the workdir of a run.")
     if model is not None:
         there = read_json(path / "config.json")["model"]
-        name, here = _register(model), _fields(model)
+        name, here = _register(model), record_fields(model)
         known = {key: with_tuples(value) for key, value in there.get(name, {}).items()}
         changed = [key for key in here if here[key] != known.get(key)]
         if there["name"] != name or changed:
@@ -212,12 +212,12 @@ def _without_notes_of_orbax() -> Iterator[None]:
         logger.removeFilter(is_of_others)
 
 
-def _with_model(config: ConfigDict, model: Network) -> ConfigDict:
+def with_model(config: ConfigDict, model: Network) -> ConfigDict:
     """A copy of the configuration that names the network, with its settings."""
     name = _register(model)
     found: Any = config.copy_and_resolve_references()
     given = found.model[name].to_dict() if name in found.model else {}
-    settings = external.settings(external.REGISTERED[name]) | given | _fields(model)
+    settings = external.settings(external.REGISTERED[name]) | given | record_fields(model)
     with found.unlocked():
         found.model.name = name
         if settings:
@@ -243,7 +243,7 @@ def _register(model: Network) -> str:
     return name
 
 
-def _fields(module: Network) -> dict[str, Any]:
+def record_fields(module: Network) -> dict[str, Any]:
     """The values of a module's fields that are settings; empty for a class or function.
 
     Raises:

@@ -15,7 +15,7 @@ import pytest
 
 import ltrobust as lt
 from ltrobust import models
-from ltrobust.api import _fields, _with_model
+from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import recorded, store
 from ltrobust.evaluation.session import FIELDS
 
@@ -170,16 +170,16 @@ def test_a_class_takes_its_settings_from_the_configuration():
     models.register(own.Plain)
     config = lt.config("digits")
     config.model.Plain.width = 5
-    found = _with_model(config, own.Plain)
+    found = with_model(config, own.Plain)
     assert (found.model.name, found.model.Plain.width, found.is_locked) == ("Plain", 5, True)
-    assert _with_model(config, own.Plain(10, width=8)).model.Plain.to_dict() == {"width": 8, "widths": (4,)}
+    assert with_model(config, own.Plain(10, width=8)).model.Plain.to_dict() == {"width": 8, "widths": (4,)}
 
 
 def test_a_function_that_returns_a_network_is_one():
     def narrow(num_classes: int, width: int = 2) -> nn.Module:
         return WithActivation(num_classes, activation=lambda x: x[:, :width])
 
-    assert _with_model(lt.config("digits"), narrow).model.narrow.to_dict() == {"width": 2}
+    assert with_model(lt.config("digits"), narrow).model.narrow.to_dict() == {"width": 2}
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_a_function_that_returns_a_network_is_one():
 )
 def test_what_cannot_be_recorded_is_refused(model, message):
     with pytest.raises(ValueError, match=message):
-        _with_model(lt.config("digits"), model)
+        with_model(lt.config("digits"), model)
 
 
 def test_fields_are_recorded_with_tuples():
-    assert _fields(own.Plain(10, widths=[1, 2])) == {"width": 4, "widths": (1, 2)}  # pyright: ignore
+    assert record_fields(own.Plain(10, widths=[1, 2])) == {"width": 4, "widths": (1, 2)}  # pyright: ignore
 
 
 def test_what_is_not_there_is_named(whole, tmp_path):

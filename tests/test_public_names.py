@@ -27,7 +27,8 @@ def test_dir_shows_the_public_names_and_all_exist(module):
 @pytest.mark.parametrize("file", ["__init__.py", "data/__init__.py"])
 def test_type_checkers_see_the_same_names(file):
     tree = ast.parse((ROOT / "ltrobust" / file).read_text())
-    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    (block,) = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
     seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     names = set((ltrobust if file == "__init__.py" else ltrobust.data).__all__)
     assert seen == names - {"__version__"}

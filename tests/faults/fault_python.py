@@ -5,7 +5,7 @@ import jax
 from injection import Place, Told, fault
 
 import ltrobust
-from ltrobust.api import _with_model
+from ltrobust.api import with_model
 from ltrobust.models import REGISTERED
 from ltrobust.runtime import workdir as workdirs
 
@@ -24,7 +24,7 @@ class OwnNet(nn.Module):
 
 def started(place: Place) -> None:
     """Makes a workdir of `OwnNet`, in which nothing is trained yet."""
-    workdirs.claim(place.folder / "run", workdirs.plain(_with_model(configuration(), OwnNet(width=6))))
+    workdirs.claim(place.folder / "run", workdirs.plain(with_model(configuration(), OwnNet(width=6))))
     REGISTERED.pop("OwnNet")
 
 
