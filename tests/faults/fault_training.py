@@ -264,7 +264,7 @@ def other_network(place: Place) -> Told:
     "teacher's checkpoints gone",
     "the folder is moved away before the student's run is started again",
     value=(STUDENT, "DIR/run/checkpoints/teacher is gone"),
-    remedy=("Put it back", "--mode=evaluate", "another workdir"),
+    remedy=("Put it back", "ltrobust evaluate", "another workdir"),
 )
 def teacher_gone(place: Place) -> Told:
     workdir = place.finished()
