@@ -18,7 +18,7 @@ from ltrobust.analysis import card_parts, cards
 from ltrobust.data import run_data, sources
 from ltrobust.data.run_data import DataPlan, RunData, first_of_each_class
 from ltrobust.plan import RunPlan, make_plan
-from ltrobust.report import inventory, tables
+from ltrobust.report import tables
 from ltrobust.runtime import ambient, processes
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
@@ -112,7 +112,7 @@ def show_source(source: sources.Split) -> None:
         images, classes = len(source.labels), source.num_classes
         print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
         if source.files:
-            print(inventory.render(source.files, source.class_names), flush=True)
+            print(tables.render_files(source.files, source.class_names), flush=True)
 
 
 def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: Trained, began: float) -> Path:

@@ -1,6 +1,9 @@
 """Pages as tests read them: parsed, and opened in a browser."""
 
+import base64
+import hashlib
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -13,12 +16,12 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(html.parser.HTMLParser):
-    """What a test wants to know of a page: tags and attributes, rows of cells and text by section."""
+    """What a test wants to know of a page: tags and attributes, rows of cells and text by section, scripts."""
 
     def __init__(self, text):
         super().__init__()
         self.tags, self.open, self.section = [], [], ""
-        self.rows, self.text = {}, {}
+        self.rows, self.text, self.scripts = {}, {}, []
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -43,9 +46,19 @@ class Page(html.parser.HTMLParser):
     def handle_data(self, data):
         if "style" in self.open:
             return
+        if self.open and self.open[-1] == "script":
+            self.scripts.append((self.tags[-1][1].get("type"), data))
+            return
         self.text[self.section] = self.text.get(self.section, "") + data
         if self.rows.get(self.section) and {"td", "th"} & set(self.open):
             self.rows[self.section][-1][-1] += data
+
+    @property
+    def charts(self):
+        """Name of each chart -> its specification; the last JSON of a page holds its themes."""
+        names = [attributes["data-chart"] for _, attributes in self.tags if "data-chart" in attributes]
+        specs = [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
+        return dict(zip(names, specs[:-1], strict=True))
 
     def row(self, section, name):
         """The cells behind the first row of that name."""
@@ -53,9 +66,12 @@ class Page(html.parser.HTMLParser):
 
 
 def check_alone(page):
-    """Asserts that a page has no script and fetches nothing, and that its charts and images have descriptions."""
+    """Asserts that a page fetches nothing and runs no script but its own; returns the charts, which have descriptions.
+
+    The policy lets only scripts of known digests run, none of which comes from data, and forbids to compile text.
+    """
     tags = [tag for tag, _ in page.tags]
-    assert not {"script", "link", "iframe", "object", "base", "form"} & set(tags)
+    assert not {"link", "iframe", "object", "base", "form", "embed"} & set(tags)
     for tag, attributes in page.tags:
         assert attributes["src"].startswith("data:image/png;base64,") if tag == "img" else "src" not in attributes
         assert attributes.get("href", "#").startswith("#")
@@ -63,11 +79,46 @@ def check_alone(page):
         assert "url(" not in attributes.get("style", "")
     policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    drawn = [attributes for tag, attributes in page.tags if tag == "svg" and "aria-hidden" not in attributes]
+    assert "http" not in policy
+    assert "unsafe-eval" not in policy
+    scripts = policy.split("script-src ")[1]
+    running = [text for kind, text in page.scripts if kind != "application/json"]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in running]
+    assert scripts == " ".join(f"'sha256-{digest}'" for digest in digests)
+    drawn = [attributes for _, attributes in page.tags if "data-chart" in attributes]
     assert drawn
-    assert all(picture["role"] == "img" and picture["aria-label"] for picture in drawn)
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawn)
+    assert len({attributes["data-chart"] for attributes in drawn}) == len(drawn)
     assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    for spec in page.charts.values():
+        assert not {"url", "href"} & _keys(spec)  # of data, images or links
+        # A class is data, never an expression or the name of a field.
+        assert not set(HOSTILE[:5]) & _code(spec)
     return drawn
+
+
+def records(spec):
+    """All data of a chart."""
+    return [entry for values in spec["datasets"].values() for entry in values]
+
+
+def _keys(part):
+    """All keys of a specification."""
+    if isinstance(part, dict):
+        return set(part) | _keys(list(part.values()))
+    return set().union(*map(_keys, part)) if isinstance(part, list) else set()
+
+
+def _code(part):
+    """What Vega evaluates or looks up: tests, expressions and fields."""
+    if isinstance(part, list):
+        return set().union(*map(_code, part))
+    if not isinstance(part, dict):
+        return set()
+    found = {
+        value for key, value in part.items() if key in ("expr", "test", "field", "labelExpr") and isinstance(value, str)
+    }
+    return found | set().union(*(_code(value) for key, value in part.items() if key not in ("values", "datasets")))
 
 
 def browser():
@@ -79,9 +130,11 @@ def browser():
 def opened(chromium, path, marker, profile):
     """What the browser prints to its console for a page, at a phone's width."""
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=390,800"]
+    flags.append("--virtual-time-budget=20000")  # charts are drawn before the page is read
     command = [chromium, *flags, f"--user-data-dir={profile}", "--dump-dom", path.as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert marker in result.stdout, result.stderr
+    assert 'data-drawn="all"' in result.stdout, result.stderr
     return [line for line in result.stderr.splitlines() if "CONSOLE" in line]
 
 
@@ -90,7 +143,10 @@ def check_in_browser(chromium, path, marker, folder):
     assert opened(chromium, path, marker, folder / "one") == []
     # The same page with a script, which its policy would not let run, measures itself; an image from outside is missed.
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text())
-    probe = "<script>const root = document.documentElement; console.log(root.scrollWidth, innerWidth)</script>"
+    probe = (
+        "<script>const root = document.documentElement; const draw = new MutationObserver(() => "
+        "console.log(root.scrollWidth, innerWidth)); draw.observe(document.body, {attributes: true})</script>"
+    )
     copy = folder / "copy.html"
     copy.write_text(text.replace("</body>", f"{probe}</body>"))
     (line,) = opened(chromium, copy, marker, folder / "two")

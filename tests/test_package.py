@@ -27,6 +27,11 @@ def test_every_room_is_a_package_of_the_distribution():
     assert SETUPTOOLS["package-dir"] == shipped
 
 
+def test_templates_of_pages_come_with_the_package():
+    assert SETUPTOOLS["package-data"] == {"ltrobust.report": ["templates/*"]}
+    assert {path.suffix for path in (ROOT / "ltrobust" / "report" / "templates").iterdir()} == {".jinja", ".css", ".js"}
+
+
 def test_there_is_one_version_and_cards_have_it():
     assert SETUPTOOLS["dynamic"]["version"] == {"attr": "ltrobust.__version__"}
     assert cards.software()["ltrobust"] == ltrobust.__version__

@@ -103,7 +103,7 @@ def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
     assert "student/selected: the same weights as student/last, shown once." in text
     assert not any(line.startswith("student/selected ") for line in text.splitlines())
     page = pages.Page(page_of_run.render(run_page.gather(workdir)))
-    headers = [row for row in page.rows["summary"] if "student/last" in row]
+    headers = [row for row in page.rows["networks"] if "student/last" in row]
     assert headers
     assert not any("student/selected" in row for row in headers)
 

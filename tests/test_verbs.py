@@ -23,6 +23,7 @@ FLAGS = {
     "offset": {"workdir", "out", "weights", "norm_equalise", "protocol", "data_dir", "code"},
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}
+FLAGS["report"].add("figures")
 
 
 @pytest.fixture(autouse=True)

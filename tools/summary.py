@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust.analysis.cards import read as read_card
-from ltrobust.report import diagnosis, gradients, grid
+from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
+from tools import gradients
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"

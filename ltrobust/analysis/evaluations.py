@@ -58,15 +58,35 @@ class Evaluation:
         """A column's name in print."""
         return titles(self.card).get(name, name)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes; very long ones are shortened."""
+        return [short(name) for name in self.card["data"]["class_names"]]
+
     def class_name(self, index: int) -> str:
         """A class with its number of training images: `truck (50)`."""
-        data = self.card["data"]
-        return f"{data['class_names'][index]} ({data['class_counts'][index]:,})"
+        return f"{self.names[index]} ({self.card['data']['class_counts'][index]:,})"
+
+    @property
+    def labels(self) -> list[str]:
+        """Classes with their training images as charts have room for them; no two are equal."""
+        counts = self.card["data"]["class_counts"]
+        return labels([f"{short(name, 28)} ({count:,})" for name, count in zip(self.names, counts, strict=True)])
 
 
 def titles(card: Mapping[str, Any]) -> dict[str, str]:
     """Column -> what it may be called in print."""
     return card["protocol"]["titles"] | _NAMES
+
+
+def short(text: str, limit: int = 80) -> str:
+    """Text of at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Names, with their number where another one is the same: a chart has one place for each name."""
+    return [f"{name} #{n}" if names.count(name) > 1 else name for n, name in enumerate(names)]
 
 
 def in_order(names: Sequence[str]) -> list[str]:

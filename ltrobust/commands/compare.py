@@ -22,7 +22,7 @@ from typing import Any
 
 from ltrobust.analysis import compare_runs
 from ltrobust.commands.parser import Parser
-from ltrobust.report import comparison, comparison_page, flips, over_seeds
+from ltrobust.report import comparison
 from ltrobust.runtime.files import write_json, write_text
 
 
@@ -30,7 +30,7 @@ def render(found: Mapping[str, Any]) -> str:
     """The whole text for a terminal."""
     parts = [f"note: {note}" for note in found["notes"]]
     if found["seeds"]:
-        parts.append(over_seeds.text(found["seeds"], found["sides"], found["class_names"]))
+        parts.append(comparison.over_seeds(found["seeds"], found["sides"], found["class_names"]))
     for pair in found["comparisons"]:
         if found["seeds"]:
             overall = pair["result"]["overall"]
@@ -38,7 +38,7 @@ def render(found: Mapping[str, Any]) -> str:
             parts.append(f"{line}, won {overall['b']}, lost {overall['c']}, p {overall['p']:.4f}")
             continue
         parts.append(comparison.render(pair["result"], (pair["model"], pair["reference"]), found["class_names"]))
-        parts.append(flips.text(pair, found["class_names"]))
+        parts.append(comparison.flips(pair, found["class_names"]))
     return "\n\n".join(parts)
 
 
@@ -82,5 +82,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     if given.json is not None:
         write_json(given.json, found, new=True)
     if given.html is not None:
-        drawn = flips.pictures(models, found, given.data_dir, given.cache_dir)
+        from ltrobust.report import comparison_page  # Altair takes a second to import
+
+        drawn = comparison_page.pictures(models, found, given.data_dir, given.cache_dir)
         write_text(given.html, comparison_page.render(found, *drawn), new=True)

@@ -20,17 +20,19 @@ from typing import Any
 
 from ltrobust.analysis import diagnose_runs
 from ltrobust.commands.parser import Parser
-from ltrobust.report import diagnosis as page
+from ltrobust.report import diagnosis
 from ltrobust.runtime.files import write_new_json, write_text
 from ltrobust.runtime.preemption import Preemption
 
 
 def write(found: Mapping[str, Any], folder: Path) -> Path:
     """Writes a diagnosis as JSON and as a page, under the first number that is free; returns the page's path."""
+    from ltrobust.report import diagnosis_page  # Altair takes a second to import
+
     folder.mkdir(parents=True, exist_ok=True)
     numbers = write_new_json(folder / "diagnosis.json", found, beside=".html")
     path = numbers.with_suffix(".html")
-    write_text(path, page.render(found), new=True)
+    write_text(path, diagnosis_page.render(found), new=True)
     return path
 
 
@@ -90,5 +92,5 @@ def run(arguments: Sequence[str | Path], out: Path, column: str | None = None) -
     """
     found = diagnose_runs.diagnose(arguments, column)
     path = write(found, out)
-    print(f"{page.text(found)}\n\ndiagnosis: {path}")
+    print(f"{diagnosis.text(found)}\n\ndiagnosis: {path}")
     return path

@@ -8,7 +8,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from absl import app, flags, logging
@@ -52,7 +53,15 @@ FLAGS = {
 }
 
 
-def launch(arguments: Sequence[str], program: str, text: str | None, work: Work | None, *, trains: bool) -> None:
+def launch(
+    arguments: Sequence[str],
+    program: str,
+    text: str | None,
+    work: Work | None,
+    *,
+    trains: bool,
+    more: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> None:
     """Does a verb's work under the configuration and in the workdir that the words name, then writes the run's page.
 
     Args:
@@ -61,13 +70,14 @@ def launch(arguments: Sequence[str], program: str, text: str | None, work: Work 
       text: what `--help` prints above the flags.
       work: what to do; None: only the page.
       trains: whether the work trains; other work takes the workdir's own configuration, unless one is given.
+      more: flags that the verb has taken from the words itself -> what stands for the value in help, and the help.
 
     Raises:
       UsageError: a mistake in the words, in the configuration, or in a file that they name.
       SystemExit: the work has ended.
     """
     if {"-h", "-help", "--help"} & set(arguments):
-        print(_help(program, text))
+        print(_help(program, text, more))
         return
     app.run(
         functools.partial(_launched, program, work),
@@ -129,13 +139,15 @@ def _parse(words: Sequence[str], program: str) -> list[str]:
     return surplus
 
 
-def _help(program: str, text: str | None) -> str:
+def _help(program: str, text: str | None, more: Mapping[str, tuple[str, str]]) -> str:
     """The flags in the form that all verbs have."""
     parser = Parser(program, text)
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key; `ltrobust config` lists all of them")
     for name, value in FLAGS.items():
         form: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
         parser.add_argument(f"--{name}", help=flags.FLAGS[name].help, **form)
+    for name, (value, line) in more.items():
+        parser.add_argument(f"--{name}", metavar=value, help=line)
     parser.add_argument("--verbosity", metavar="V", help="1 prints where an error happened; default: warnings only")
     return parser.format_help().rstrip()
 

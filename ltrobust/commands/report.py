@@ -1,15 +1,41 @@
 """Writes the page of a run, DIR/report.html, from its cards, verdicts and records; no network is evaluated.
 
-    ltrobust report --workdir=DIR [--config.data.dir=DIR]
+    ltrobust report --workdir=DIR [--figures=DIR] [--config.data.dir=DIR]
 
-An earlier page is replaced, any other file is left as it is. Adversarial images need the test images.
+An earlier page is replaced, any other file is left as it is. Adversarial images need the test images. With --figures,
+every chart of the page is also written to that folder as SVG and PNG, and the table behind it as CSV and LaTeX; no file
+there is overwritten.
 """
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ltrobust.commands.launch import launch
+from ltrobust.commands.parser import UsageError, taken
+
+_FLAGS = {"figures": ("DIR", "folder for the charts as SVG and PNG and their tables as CSV and LaTeX")}
 
 
 def main(arguments: Sequence[str], program: str) -> None:
-    """Writes the page."""
-    launch(arguments, program, __doc__, None, trains=False)
+    """Writes the page, and figures where asked.
+
+    Raises:
+      UsageError: no folder for the figures.
+    """
+    folders, rest = taken(arguments, "figures")
+    if folders and not folders[-1]:
+        raise UsageError("--figures names no folder; give --figures=DIR.")
+    work = functools.partial(_figures, Path(folders[-1])) if folders else None
+    launch(rest, program, __doc__, work, trains=False, more=_FLAGS)
+
+
+def _figures(folder: Path, config: Any, workdir: Path, *_: Any, **__: Any) -> None:
+    """Writes the figures, by the first process."""
+    from ltrobust.report import run_page
+    from ltrobust.runtime import processes
+
+    if processes.first():
+        written = run_page.write_figures(workdir, folder, cache_dir=config.data.cache_dir)
+        print(f"figures: {len(written)} files in {folder}")

@@ -1,191 +1,280 @@
-"""Sections of a report on accuracy: networks side by side, classes, tail. No JAX."""
+"""Sections of a run's page on accuracy: head and tail, confusion, networks and their differences. No JAX."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ltrobust.analysis.evaluations import GROUPS, Evaluation
-from ltrobust.report import charts
-from ltrobust.report.charts import Axis, Row, Series
-from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table
-from ltrobust.report.material import FEW_CLASSES
+import numpy as np
 
-_VIEWS = {
-    "overall": "all images",
-    "head_third": "head",
-    "medium_third": "middle",
-    "tail_third": "tail",
-    "worst": "worst class",
-}
-_PERCENT = Axis("right, % of the images", 0, 100)
-_CLEAN, _ATTACKED = 6, 0
-_MANY = "A dot is a class; lines are means of head, middle and tail classes."
+from ltrobust.analysis.evaluations import GROUPS, Evaluation, labels, short
+from ltrobust.report import charts, comparison
+from ltrobust.report.charts import BLUE, GREY, ORANGE, PINK
+from ltrobust.report.frame import Figure, Table, png, record
+from ltrobust.report.material import FEW_CLASSES, Comparison
+from ltrobust.report.numbers import NOTHING, interval, p_value, percent
+
+_RIGHT = "right, % of the images"
+_VIEWS = {"overall": "all images", **GROUPS, "worst": "worst class"}
+# Of more classes the confusion is a picture: so many cells are too much for a page.
+_MOST_CELLS = 100
+View = tuple[str, Mapping[str, Any]]
 
 
-def headline(evaluation: Evaluation) -> list[Element]:
-    """Numbers of all networks side by side."""
-    rows = []
-    for column in _quoted(evaluation):
-        rows.append([evaluation.column(column)])
-        for view, title in _VIEWS.items():
-            found = [network["columns"][column].get(view) for network in evaluation.distinct.values()]
-            if any(found):
-                cells = [interval(estimate) if estimate else NOTHING for estimate in found]
-                rows.append([title, *cells])
-    chart = charts.rows(
-        "Accuracy of each network: clean, and under the headline for all images, tail and worst class. "
-        "The numbers are in the table below.",
-        [
-            Row(
-                name,
-                [
-                    charts.in_percent(network["columns"]["clean"]["overall"], _CLEAN),
-                    charts.in_percent(network["columns"][evaluation.headline]["overall"], 0),
-                    charts.in_percent(network["columns"][evaluation.headline].get("tail_third"), 1),
-                    charts.in_percent(network["columns"][evaluation.headline]["worst"], 3),
-                ],
-            )
-            for name, network in evaluation.distinct.items()
-        ],
-        _PERCENT,
-        bars=False,
-    )
-    attacked = evaluation.column(evaluation.headline)
-    names = [("clean, all", _CLEAN), (f"{attacked}, all", 0), (f"{attacked}, tail", 1), (f"{attacked}, worst class", 3)]
-    return [
-        figure("Networks side by side", chart, charts.legend(names, "dot")),
-        element("h3", "In numbers"),
-        paragraph("Percent of the test images that are right, with 95 % intervals over test images.", class_="note"),
-        table(["", *evaluation.distinct], rows),
-    ]
-
-
-def classes(evaluation: Evaluation) -> list[Element]:
-    """Clean and robust accuracy of every class of the main network, most training images first."""
-    columns = evaluation.networks[evaluation.main]["columns"]
-    clean, attacked = columns["clean"]["per_class"], columns[evaluation.headline]["per_class"]
-    names = [("clean", _CLEAN), (evaluation.column(evaluation.headline), _ATTACKED)]
-    groups = [
-        Row(title, [charts.in_percent(columns[column].get(view), style) for column, style in _two(evaluation)])
-        for view, title in (GROUPS | {"overall": "all images"}).items()
-    ]
-    label = f"Accuracy of {evaluation.main}, clean and attacked, by"
-    pictures = [
-        figure(
-            "Groups of classes",
-            charts.rows(f"{label} group of classes.", groups, _PERCENT, bars=True),
-            charts.legend(names, "bar"),
-        )
-    ]
-    if len(evaluation.classes) <= FEW_CLASSES:
-        rows = [
-            Row(
-                evaluation.class_name(index),
-                [charts.in_percent(clean[index], _CLEAN), charts.in_percent(attacked[index], _ATTACKED)],
-            )
-            for index in evaluation.classes
-        ]
-        chart = charts.rows(f"{label} class.", rows, _PERCENT, bars=True)
-        pictures.append(figure("Classes (training images)", chart, charts.legend(names, "bar")))
-    else:
-        places = {index: rank for rank, index in enumerate(evaluation.classes, start=1)}
-        rank = Axis("rank of the class, 1: most training images", 1, len(places))
-        series = [
-            entry for column, style in _two(evaluation) for entry in _many(evaluation, columns[column], places, style)
-        ]
-        chart = charts.lines(f"{label} rank of the class.", series, rank, _PERCENT)
-        pictures.append(figure("Classes by rank", chart, charts.legend(names), paragraph(_MANY, class_="note")))
-    counts = columns[evaluation.headline]
-    rows = [
-        [
-            evaluation.class_name(index),
-            interval(clean[index]),
-            interval(attacked[index]),
-            f"{counts['correct'][index]:,} of {counts['total'][index]:,}",
-        ]
-        for index in evaluation.classes
-    ]
-    header = ["class (training images)", "clean, %", f"{names[1][0]}, %", "right when attacked"]
-    return [
-        paragraph(
-            f"{evaluation.main}; bars are per cent right, whiskers 95 % intervals (classes: Wilson; groups: normal).",
-            class_="note",
-        ),
-        element("div", *pictures, class_="figures"),
-        folded("The numbers", table(header, rows)),
-    ]
-
-
-def tail(evaluation: Evaluation) -> list[Element]:
-    """Robust and clean accuracy against the number of training images."""
+def tail(evaluation: Evaluation) -> list[Figure]:
+    """Robust and clean accuracy from head to tail, and of groups of classes."""
     shown = [name for name in evaluation.distinct if name.endswith("/last")] or [evaluation.main]
-    figures = [_tail_curve(evaluation, column, shown) for column in (evaluation.headline, "clean")]
-    note = "Bands: 95 % intervals. A class may be hard or easy for other reasons than its number of images."
-    few = len(evaluation.classes) <= FEW_CLASSES
-    header = ["class (training images)", *(f"{name}, %" for name in shown)]
+    return [
+        _from_head_to_tail(evaluation, evaluation.headline, shown, wide=True),
+        _groups(evaluation),
+        _from_head_to_tail(evaluation, "clean", shown, wide=False),
+    ]
+
+
+def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str], *, wide: bool) -> Figure:
+    """Accuracy of every class in a column, most training images first."""
+    few, counts = len(evaluation.classes) <= FEW_CLASSES, evaluation.card["data"]["class_counts"]
+    columns = {name: evaluation.networks[name]["columns"][column] for name in shown}
+    records = [
+        _of_class(evaluation, found, index, name) for index in evaluation.classes for name, found in columns.items()
+    ]
+    means = []
+    for group, members in evaluation.groups.items():
+        ends = [max(counts[index], 1) for index in members]
+        for name, found in columns.items():
+            if found[group]["value"] is not None:
+                means.append(record(found[group], GROUPS[group], name) | {"from": min(ends), "to": max(ends)})
+    title = "Clean accuracy by class" if column == "clean" else f"Accuracy by class under {evaluation.column(column)}"
+    x_title = "class (training images)" if few else "training images of the class"
+    header = ["class (training images)"]
+    header += [cell for name in shown for cell in (f"{name}, %", f"{name}, right")]
     rows = [
         [
-            evaluation.class_name(index),
-            *(
-                interval(evaluation.networks[name]["columns"][evaluation.headline]["per_class"][index])
-                for name in shown
-            ),
+            evaluation.class_name(i),
+            *(c for found in columns.values() for c in (interval(found["per_class"][i]), _of(found, i))),
         ]
-        for index in evaluation.classes
+        for i in evaluation.classes
     ]
-    return [
-        element("div", *figures, class_="figures"),
-        paragraph(note if few else f"{_MANY} {note}", class_="note"),
-        folded("The numbers", table(header, rows)),
+    spec = charts.classes(
+        [entry for entry in records if entry["value"] is not None], _RIGHT, x_title, None if few else means
+    )
+    note = "" if few else "A dot is a class; lines are the means of head, middle and tail."
+    return Figure(f"classes-{column}", title, spec, Table(header, rows), note, wide)
+
+
+def _of_class(evaluation: Evaluation, column: Mapping[str, Any], index: int, series: str) -> dict[str, Any]:
+    """A class's accuracy as charts draw it."""
+    images = max(evaluation.card["data"]["class_counts"][index], 1)
+    more = {"index": index, "images": images, "detail": f"{_of(column, index)} test images"}
+    return record(column["per_class"][index], evaluation.labels[index], series) | more
+
+
+def _of(column: Mapping[str, Any], index: int) -> str:
+    return f"{column['correct'][index]:,} of {column['total'][index]:,}"
+
+
+def _groups(evaluation: Evaluation) -> Figure:
+    """Clean and attacked accuracy of head, middle, tail and all images, of the main network."""
+    columns = evaluation.networks[evaluation.main]["columns"]
+    two = [("clean", "clean"), (evaluation.headline, evaluation.column(evaluation.headline))]
+    views = [
+        (view, title) for view, title in (GROUPS | {"overall": "all images"}).items() if columns["clean"].get(view)
     ]
+    records = [record(columns[column][view], title, name) for view, title in views for column, name in two]
+    rows = [[title, *(interval(columns[column][view]) for column, _ in two)] for view, title in views]
+    spec = charts.rows(records, _RIGHT, (GREY, BLUE), domain=(0, 100), bars=True)
+    header = ["group of classes", *(f"{name}, %" for _, name in two)]
+    return Figure("groups", f"{evaluation.main}: groups of classes", spec, Table(header, rows))
 
 
-def _tail_curve(evaluation: Evaluation, column: str, shown: Sequence[str]) -> Element:
-    """Accuracy in a column against the number of training images, which has a logarithmic axis."""
-    counts = evaluation.card["data"]["class_counts"]
-    places = {index: max(counts[index], 1) for index in reversed(evaluation.classes)}
-    series = []
-    for style, name in enumerate(shown):
-        found = evaluation.networks[name]["columns"][column]
-        if len(places) <= FEW_CLASSES:
-            series.append(_by_class(name, found, places, style))
-        else:
-            series += _many(evaluation, found, places, style)
-    low, high = min(places.values()), max(places.values())
-    x = Axis("training images of the class", low, high if high > low else low + 1, logarithmic=True)
-    title = evaluation.column(column)
-    chart = charts.lines(f"{title}: accuracy of a class against its training images.", series, x, _PERCENT)
-    return figure(f"{title}, by training images", chart, charts.legend([(name, n) for n, name in enumerate(shown)]))
+def confusion(evaluation: Evaluation) -> dict[str, Any]:
+    """Which class is taken for which, and how often each class is predicted."""
+    network = evaluation.networks[evaluation.main]
+    matrix, order = np.array(network["confusion"][evaluation.headline]), evaluation.classes
+    few = len(order) <= FEW_CLASSES
+    frequent = [(index, taken) for index, taken in enumerate(network["thief"]) if taken is not None]
+    frequent.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1][1])
+    rows = [
+        [evaluation.class_name(index), evaluation.class_name(by), percent(share)] for index, (by, share) in frequent
+    ]
+    note = "The most frequent wrong prediction of each class and its share of the class's test images."
+    figures = [_predicted(evaluation, matrix)]
+    if len(order) <= _MOST_CELLS:
+        title = f"Test images of {evaluation.main} by true and predicted class"
+        figures.insert(0, heat("confusion", title, matrix, order, evaluation.names))
+    return {
+        "figures": figures,
+        "matrix": None if len(order) <= _MOST_CELLS else _matrix_picture(matrix, order),
+        "frequent": Table(["class (training images)", "most often taken for", "share, %"], rows[:FEW_CLASSES]),
+        "note": note if few else f"{note} The {min(FEW_CLASSES, len(rows))} largest shares.",
+    }
 
 
-def _quoted(evaluation: Evaluation) -> list[str]:
-    """Columns of the headline table: clean, PGD-20 where there is one, and combinations."""
+def heat(name: str, title: str, matrix: np.ndarray, order: Sequence[int], names: Sequence[str]) -> Figure:
+    """A confusion's counts [C, C], row = true class, with classes in order."""
+    totals = np.maximum(matrix.sum(axis=1), 1)
+    cells = [
+        {"true": row, "predicted": column, "index": true, "count": int(matrix[true, predicted])}
+        | {"share": round(float(matrix[true, predicted] / totals[true]), 4)}
+        for row, true in enumerate(order)
+        for column, predicted in enumerate(order)
+        if matrix[true, predicted]
+    ]
+    shown = labels([short(names[index], 28) for index in order])
+    if len(order) <= FEW_CLASSES:
+        header = ["true class", *(names[index] for index in order)]
+        rows = [[names[true], *(f"{matrix[true, taken]:,}" for taken in order)] for true in order]
+    else:
+        header = ["true class", "right, images", "most often taken for", "images"]
+        wrong = matrix - np.diag(np.diag(matrix))
+        taken = wrong.argmax(axis=1)
+        rows = [[names[i], f"{matrix[i, i]:,}", names[taken[i]], f"{wrong[i, taken[i]]:,}"] for i in order]
+    return Figure(name, title, charts.heat(cells, shown), Table(header, rows))
+
+
+def _matrix_picture(matrix: np.ndarray, order: Sequence[int]) -> str:
+    """A matrix of very many classes as a picture whose opacity is the square root of the share of the row."""
+    sorted_matrix = matrix[np.ix_(order, order)]
+    shares = sorted_matrix / np.maximum(sorted_matrix.sum(axis=1, keepdims=True), 1)
+    pixels = np.zeros((*shares.shape, 4), np.uint8)
+    pixels[..., :3], pixels[..., 3] = (59, 130, 196), np.round(255 * np.sqrt(shares))
+    return png(pixels)
+
+
+def _predicted(evaluation: Evaluation, attacked: np.ndarray) -> Figure:
+    """How often each class is predicted, relative to how often it occurs."""
+    matrices = {"clean": np.array(evaluation.networks[evaluation.main]["confusion"]["clean"])}
+    matrices[evaluation.column(evaluation.headline)] = attacked
+    records, rows = [], []
+    for index in evaluation.classes:
+        images = int(attacked[index].sum())
+        cells = []
+        for series, matrix in matrices.items():
+            predicted = int(matrix[:, index].sum())
+            cells += [f"{predicted:,}", f"{predicted / images:.2f}" if images else NOTHING]
+            if images:
+                detail = f"predicted {predicted:,} times, {images:,} images of the class"
+                records.append(plain_number(evaluation, index, series, predicted / images) | {"detail": detail})
+        rows.append([evaluation.class_name(index), f"{images:,}", *cells])
+    header = ["class (training images)", "test images"]
+    header += [cell for series in matrices for cell in (f"{series}: predicted", f"{series}: ratio")]
+    axis = "predictions of the class / its test images"
+    spec = by_class(evaluation, records, axis, (GREY, BLUE), rule=1)
+    note = "Above 1 the network predicts the class more often than it occurs, below 1 less often."
+    return Figure("predictions", "How often each class is predicted", spec, Table(header, rows), note)
+
+
+def plain_number(evaluation: Evaluation, index: int, series: str, value: float) -> dict[str, Any]:
+    """A class's plain number, which has no interval."""
+    shown = {"name": evaluation.labels[index], "series": series, "value": value, "low": None, "high": None}
+    images = max(evaluation.card["data"]["class_counts"][index], 1)
+    return shown | {"text": f"{value:.2f}", "index": index, "images": images}
+
+
+def by_class(
+    evaluation: Evaluation,
+    records: Sequence[Mapping[str, Any]],
+    axis: str,
+    colors: Sequence[str],
+    *,
+    bars: bool = False,
+    domain: tuple[float, float] | None = None,
+    rule: float | None = None,
+) -> charts.Spec:
+    """Few classes by name; many against their training images."""
+    if len(evaluation.classes) <= FEW_CLASSES:
+        return charts.rows(records, axis, colors, bars=bars, domain=domain, rule=rule)
+    points = [{**entry, "x": entry["images"], "low": None, "high": None} for entry in records]
+    return charts.scatter(points, "training images of the class", axis, colors, log_x=True, domain=domain)
+
+
+def networks(evaluation: Evaluation) -> list[Figure]:
+    """Numbers of all networks side by side, and head against tail."""
+    attacked, distinct = evaluation.column(evaluation.headline), evaluation.distinct
     combined = [name for name, _ in evaluation.card["protocol"]["combined"]]
     present = evaluation.networks[evaluation.main]["columns"]
-    wanted = dict.fromkeys(("clean", "pgd20", *combined, evaluation.headline))
-    return [column for column in wanted if column in present]
+    quoted = [c for c in dict.fromkeys(("clean", "pgd20", *combined, evaluation.headline)) if c in present]
+    rows: list[list[str]] = []
+    for column in quoted:
+        rows.append([evaluation.column(column)])
+        for view, title in _VIEWS.items():
+            found = [network["columns"][column].get(view) for network in distinct.values()]
+            if any(found):
+                rows.append([title, *map(interval, found)])
+    drawn = [("clean", "overall", "clean, all"), (evaluation.headline, "overall", f"{attacked}, all")]
+    drawn += [(evaluation.headline, "tail_third", f"{attacked}, tail")]
+    drawn += [(evaluation.headline, "worst", f"{attacked}, worst class")]
+    records = [
+        record(estimate, name, series)
+        for name, network in distinct.items()
+        for column, view, series in drawn
+        if (estimate := network["columns"][column].get(view))
+    ]
+    spec = charts.rows(records, _RIGHT, (GREY, BLUE, ORANGE, PINK), domain=(0, 100))
+    figures = [Figure("networks", "Accuracy of each network", spec, Table(["", *distinct], rows))]
+    return figures + _frontier(evaluation)
 
 
-def _two(evaluation: Evaluation) -> list[tuple[str, int]]:
-    return [("clean", _CLEAN), (evaluation.headline, _ATTACKED)]
+def _frontier(evaluation: Evaluation) -> list[Figure]:
+    """Head against tail accuracy under attack, of two networks or more."""
+    found = {name: network["columns"][evaluation.headline] for name, network in evaluation.distinct.items()}
+    found = {name: c for name, c in found.items() if c.get("head_third") and c.get("tail_third")}
+    if len(found) < 2:
+        return []
+    records = [
+        record(column["tail_third"], name, name)
+        | {"x": 100 * column["head_third"]["value"], "x_text": f"head {interval(column['head_third'])} %"}
+        | {f"x_{end}": 100 * column["head_third"][end] for end in ("low", "high")}
+        for name, column in found.items()
+    ]
+    attacked = evaluation.column(evaluation.headline)
+    spec = charts.scatter(records, f"head, {attacked}, %", f"tail, {attacked}, %", diagonal=True)
+    rows = [[name, interval(column["head_third"]), interval(column["tail_third"])] for name, column in found.items()]
+    note = "On the dashed line head and tail are equal. Up and to the right is better."
+    return [Figure("frontier", "Head against tail", spec, Table(["network", "head, %", "tail, %"], rows), note)]
 
 
-def _by_class(name: str, column: Mapping[str, Any], places: Mapping[int, float], style: int) -> Series:
-    """A line over classes at their places, without those that have no test images."""
-    kept = [(place, column["per_class"][index]) for index, place in places.items()]
-    kept = [(place, estimate) for place, estimate in kept if estimate["value"] is not None]
-    value, low, high = ([100 * estimate[key] for _, estimate in kept] for key in ("value", "low", "high"))
-    return Series(name, [place for place, _ in kept], value, style, low, high, dots=True)
-
-
-def _many(evaluation: Evaluation, column: Mapping[str, Any], places: Mapping[int, float], style: int) -> list[Series]:
-    """A dot per class, and the means of head, middle and tail over the places of their classes."""
-    dots = dataclasses.replace(_by_class("", column, places, style), low=(), high=(), joined=False)
-    means = []
-    for view, members in evaluation.groups.items():
-        found, ends = column[view], [places[index] for index in members]
-        if found["value"] is None:
+def compared(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
+    """Differences between networks, paired image by image."""
+    if not comparisons:
+        return None
+    figures, same = [], []
+    for place, entry in enumerate(comparisons, start=1):
+        if entry.result is None:
+            same.append(f"{entry.first} and {entry.second} have the same weights.")
             continue
-        value, low, high = ([100 * found[key]] * 2 for key in ("value", "low", "high"))
-        means.append(Series("", [min(ends), max(ends)], value, style, low, high))
-    return [dots, *means]
+        views = views_of(entry.result, evaluation.classes, evaluation.class_name)
+        figures.append(differences(f"difference-{place}", (entry.first, entry.second), views, evaluation.labels))
+    return {"figures": figures, "same": same}
+
+
+def views_of(result: Mapping[str, Any], order: Sequence[int], class_name: Callable[[int], str]) -> list[View]:
+    """All images, groups, and the classes in order: all of few, otherwise those that differ."""
+    views = [("all images", result["overall"]), ("mean of classes", result["balanced"])]
+    views += [(title, result[view]) for view, title in GROUPS.items() if view in result]
+    entries = [result["per_class"][index] for index in order]
+    few = len(entries) <= FEW_CLASSES
+    kept = [entry for entry in entries if few or (entry["images"] and comparison.differs(entry))]
+    return views + [(class_name(entry["class"]), entry) for entry in kept]
+
+
+def differences(
+    name: str, networks: tuple[str, str], views: Sequence[View], class_labels: Sequence[str] | None = None
+) -> Figure:
+    """Paired differences, first minus second network, with a filled dot where one of them is ahead."""
+    views = [(title, view) for title, view in views if view["difference"] is not None]
+    records = []
+    for title, view in views:
+        index = view.get("class")
+        label: str = class_labels[int(index)] if class_labels and index is not None else title
+        shown = record({**view, "value": view["difference"]}, label)
+        shown["text"] = f"{interval({**view, 'value': view['difference']}, sign=True)} points"
+        records.append(shown | {"open": not comparison.differs(view)} | ({} if index is None else {"index": index}))
+    rows = []
+    for title, view in views:
+        test = view.get("pooled", view)
+        corrected = p_value(view["p_holm"]) if "p_holm" in view else NOTHING
+        gap = interval({**view, "value": view["difference"]}, sign=True)
+        shares = [percent(view["first"]), percent(view["second"]), gap]
+        rows.append([title, *shares, str(test["b"]), str(test["c"]), p_value(test["p"]), corrected])
+    header = ["", *networks, "difference", f"only {networks[0]}", f"only {networks[1]}", "p", "corrected p"]
+    spec = charts.rows(records, "difference, percentage points", rule=0)
+    return Figure(name, f"{networks[0]} minus {networks[1]}", spec, Table(header, rows))

@@ -1,260 +1,320 @@
-"""Charts as SVG. No JAX.
+"""Charts by Vega-Altair: records in, Vega-Lite specifications out. No JAX.
 
-Written by hand: a chart takes its colours from the page's style sheet, so that one drawing serves light, dark and
-paper, and is a few kilobytes of text. Every chart has an axis with a title on each side and an `aria-label`. Besides
-colour, series differ in dashes, in filled and hollow dots, or in their place. Lengths are in units of a picture 400
-wide, shown at 340 to 480 pixels.
+Text from outside (names of classes, networks and runs) is data here: it never names a field and is in no expression.
+Records with an `index` belong to a class; `chosen` is the class that the page highlights in all charts, -1 for none.
 """
 
-import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltrobust.report.markup import Element, element
+import altair as alt
 
-STYLES = 8
-_WIDTH, _HEIGHT = 400, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 12, 16, 42
-_LANE = 11  # height of one value among those of a row
-# An advance that few letters exceed at the style sheet's 12 units: names are drawn without being measured.
-_LETTER, _LONGEST_NAME = 6.8, 22
+Record = Mapping[str, Any]
+Spec = dict[str, Any]
 
-
-@dataclasses.dataclass(frozen=True)
-class Axis:
-    """A scale from `low` to `high`, or to `low + 1` where that is not larger; the title names the unit."""
-
-    title: str
-    low: float
-    high: float
-    logarithmic: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.high > self.low:  # one epoch, or differences that are all 0
-            object.__setattr__(self, "high", self.low + 1)
-
-    def place(self, value: float) -> float:
-        """Where a value lies, 0 to 1; a value outside lies on the border."""
-        low, high, value = (math.log(v) if self.logarithmic else v for v in (self.low, self.high, max(value, self.low)))
-        return min(1.0, (value - low) / (high - low))
-
-    def ticks(self) -> list[float]:
-        """About five round numbers; of a logarithmic axis without two of them, its ends."""
-        if self.logarithmic:
-            exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            leading = (1, 2, 5) if self.high / self.low < 200 else (1,)
-            inside = [digit * 10.0**exponent for exponent in exponents for digit in leading]
-            inside = [value for value in inside if self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
-            return inside if len(inside) > 1 else [self.low, self.high]
-        span = self.high - self.low
-        rough = 10.0 ** math.floor(math.log10(span / 4))
-        step = rough * min((1, 2, 2.5, 5, 10), key=lambda factor: abs(span / (rough * factor) - 4.5))
-        first, last = math.ceil(self.low / step - 1e-6), math.floor(self.high / step + 1e-6)
-        return [step * number for number in range(first, last + 1)]
-
-    def write(self, value: float) -> str:
-        """A tick's text, to four digits."""
-        return f"{float(f'{value:.4g}'):,.10g}"
+# One set of colours for light, dark and paper: all have a contrast of at least 3 on white and on the dark background.
+BLUE, ORANGE, GREEN, PINK, OCHRE, GREY = "#3b82c4", "#d9702e", "#23946e", "#c0699f", "#a87f12", "#7d8894"
+COLORS = (BLUE, ORANGE, GREEN, PINK, OCHRE, GREY)
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+_DASHES = ((1, 0), (7, 3), (2, 2), (8, 3, 2, 3), (12, 3), (4, 2))
+_CHOSEN = "chosen < 0 || datum.index == chosen"
 
 
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """Points in order of x, with a line through them unless `joined` is False.
+def rows(
+    records: Sequence[Record],
+    title: str,
+    colors: Sequence[str] = COLORS,
+    *,
+    domain: tuple[float, float] | None = None,
+    bars: bool = False,
+    rule: float | None = None,
+) -> Spec:
+    """One line per name with the values of all series: bars from 0, or dots, with intervals as whiskers.
 
-    `low` and `high` are drawn as a band; `steps` goes to the next x before it changes.
+    Args:
+      records: `name`, `series`, `value`, `low` and `high` (None where there is no interval), `text` for the hover;
+        optional `index`, `open` (drawn hollow) and `detail`. Names and series keep their order.
+      title: of the horizontal axis, with its unit.
+      colors: of the series, in order.
+      domain: of the horizontal axis.
+      bars: whether values are drawn as bars.
+      rule: where a vertical line is drawn.
     """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    style: int
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-    steps: bool = False
-    dots: bool = False
-    joined: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """One value of a row, with its interval where there is one; `hollow` for a value that shows nothing by itself."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    style: int
-    hollow: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Values under one name, each in a lane of its own."""
-
-    name: str
-    values: Sequence[Value]
-
-
-def in_percent(estimate: Mapping[str, Any] | None, style: int, *, hollow: bool = False) -> Value:
-    """An estimate of a card, `value`, `low` and `high` as fractions; None has nothing to draw."""
-    found = [(estimate or {}).get(key) for key in ("value", "low", "high")]
-    return Value(*(None if number is None else 100 * number for number in found), style=style, hollow=hollow)
-
-
-def around(
-    values: Sequence[float | None], *, floor: float = math.inf, ceiling: float = -math.inf
-) -> tuple[float, float]:
-    """Bounds of an axis that holds all values, `floor` and `ceiling`, with a little room beyond the values."""
-    known = [value for value in values if value is not None]
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    return min(low - room if low < floor else floor, floor), max(high + room if high > ceiling else ceiling, ceiling)
-
-
-def lines(label: str, series: Sequence[Series], x: Axis, y: Axis, marks: Sequence[tuple[float, str]] = ()) -> Element:
-    """Lines with bands; `marks` are places on the x axis with a word on each."""
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-
-    def at(horizontal: float, vertical: float) -> tuple[float, float]:
-        return _LEFT + x.place(horizontal) * (right - _LEFT), bottom - y.place(vertical) * (bottom - _TOP)
-
-    parts = []
-    for value in y.ticks():
-        height = at(x.low, value)[1]
-        parts.append(_line((_LEFT, height), (right, height), "grid"))
-        parts.append(_text(y.write(value), _LEFT - 4, height + 4, "end"))
-    for value in x.ticks():
-        place = at(value, y.low)[0]
-        parts.append(_line((place, bottom), (place, bottom + 4), "axis"))
-        parts.append(_text(x.write(value), place, bottom + 16, "middle"))
-    parts.append(_line((_LEFT, bottom), (right, bottom), "axis"))
-    parts += [_text(x.title, (_LEFT + right) / 2, _HEIGHT - 6, "middle"), _upright(y.title, (_TOP + bottom) / 2)]
-    for entry in series:
-        if len(entry.low):
-            upper = [at(*point) for point in zip(entry.x, entry.high, strict=True)]
-            lower = [at(*point) for point in zip(entry.x, entry.low, strict=True)]
-            outline = _path([*upper, *reversed(lower)]) + "Z"
-            parts.append(element("path", d=outline, class_=f"band s{entry.style % STYLES}"))
-    for entry in series:
-        points = [at(*point) for point in zip(entry.x, entry.y, strict=True)]
-        corners = [corner for one, two in itertools.pairwise(points) for corner in (one, (two[0], one[1]))]
-        drawn = [*corners, *points[-1:]] if entry.steps else points
-        if entry.joined:
-            parts.append(element("path", d=_path(drawn), class_=f"line s{entry.style % STYLES}"))
-        if entry.dots or len(points) == 1:
-            parts += [
-                _dot(point, entry.style, radius=3 if entry.joined else 2, hollow=entry.style % 2 == 1)
-                for point in points
-            ]
-    for place, word in marks:
-        horizontal = at(place, y.low)[0]
-        beyond = horizontal > (_LEFT + right) / 2
-        parts.append(_line((horizontal, _TOP), (horizontal, bottom), "mark"))
-        parts.append(_text(word, horizontal + (-4 if beyond else 4), _TOP - 3, "end" if beyond else "start"))
-    return _picture(label, _HEIGHT, parts)
-
-
-def rows(label: str, entries: Sequence[Row], axis: Axis, *, bars: bool) -> Element:
-    """Values by row against one horizontal axis: bars from 0, or dots, with intervals as whiskers."""
-    left = 10 + _LETTER * max(min(len(row.name), _LONGEST_NAME) for row in entries)
-    right = _WIDTH - _RIGHT - 6
-    tops, bottom = [], float(_TOP)
-    for row in entries:
-        tops.append(bottom)
-        bottom += _LANE * len(row.values) + 6
-
-    def across(value: float) -> float:
-        return left + axis.place(value) * (right - left)
-
-    parts = []
-    for value in axis.ticks():
-        place = across(value)
-        parts.append(_line((place, _TOP - 4), (place, bottom), "axis" if value == 0 else "grid"))
-        parts.append(_text(axis.write(value), place, bottom + 14, "middle"))
-    parts.append(_text(axis.title, (left + right) / 2, bottom + 32, "middle"))
-    for row, top in zip(entries, tops, strict=True):
-        middle = top + _LANE * len(row.values) / 2
-        parts.append(_text(_short(row.name), left - 5, middle + 4, "end"))
-        for lane, value in enumerate(row.values):
-            parts += _value(value, across, top + _LANE * (lane + 0.5), bars)
-    return _picture(label, bottom + 38, parts)
-
-
-def legend(names: Sequence[tuple[str, int]], shape: str = "line") -> Element:
-    """What each style stands for; `shape` is `line`, `bar` or `dot`."""
-
-    def sample(style: int) -> Element:
-        drawn = {
-            "line": element("path", d="M0 5H24", class_=f"line s{style % STYLES}"),
-            "bar": element("rect", x=1, y=1, width=22, height=8, class_=f"bar s{style % STYLES}"),
-            "dot": _dot((12, 5), style),
-        }[shape]
-        return element("svg", drawn, width=24, height=10, viewBox="0 0 24 10", aria_hidden="true")
-
-    return element("p", *(element("span", sample(style), name) for name, style in names), class_="legend")
-
-
-def _value(value: Value, across: Callable[[float], float], middle: float, bars: bool) -> list[Element]:
-    """A bar or a dot, and its whisker."""
-    if value.value is None:
-        return []
-    style, place = f"s{value.style % STYLES}", across(value.value)
-    parts = []
-    if bars:
-        height = _LANE - 3
-        parts.append(
-            element(
-                "rect",
-                x=_n(across(0)),
-                y=_n(middle - height / 2),
-                height=height,
-                width=_n(max(0.0, place - across(0))),
-                class_=f"bar {style}",
-            )
+    series = _values(records, "series")
+    several = len(series) > 1
+    scale = alt.Scale(domain=list(domain), clamp=True) if domain else alt.Scale(zero=bars)
+    base = alt.Chart(_data(records)).encode(
+        y=alt.Y("name:N", sort=_values(records, "name"), title=None, axis=alt.Axis(labelLimit=170, grid=False)),
+        tooltip=_tooltip(records, several),
+        opacity=_faded(records),
+    )
+    if several:
+        base = base.encode(yOffset=alt.YOffset("series:N", sort=series))
+    x = alt.X("value:Q", title=title, scale=scale)
+    color = _color(series, colors)
+    mark = base.mark_bar() if bars else base.mark_point(size=46, filled=True, opacity=1)
+    drawn = mark.encode(x=x, color=color)
+    layers = [drawn]
+    if any(record["low"] is not None for record in records):
+        whiskers = base.mark_rule(strokeWidth=1.2).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+        layers = [drawn, whiskers] if bars else [whiskers.encode(color=color), drawn]
+    if not bars and any(record.get("open") for record in records):
+        # A hollow dot shows the page below it.
+        layers[-1] = base.mark_point(size=46, strokeWidth=1.6).encode(
+            x=x, color=color, fill=alt.condition("datum.open", alt.value("transparent"), alt.value(colors[0]))
         )
-    if value.low is not None and value.high is not None:
-        kind = "whisker" if bars else f"line solid {style}"
-        parts.append(_line((across(value.low), middle), (across(value.high), middle), kind))
-    if not bars:
-        parts.append(_dot((place, middle), value.style, hollow=value.hollow))
-    return parts
+    if rule is not None:
+        layers.insert(0, alt.Chart(_data([{"at": rule}])).mark_rule(strokeDash=[3, 3]).encode(x="at:Q"))
+    height = len(_values(records, "name")) * (11 * len(series) + 9)
+    return _spec(layers, height=max(height, 40))
 
 
-def _dot(point: tuple[float, float], style: int, *, hollow: bool = False, radius: float = 3) -> Element:
-    """A point."""
-    kind = "dot hollow" if hollow else "dot"
-    return element("circle", cx=_n(point[0]), cy=_n(point[1]), r=radius, class_=f"{kind} s{style % STYLES}")
+def classes(records: Sequence[Record], title: str, x_title: str, means: Sequence[Record] | None = None) -> Spec:
+    """Accuracy by class from the head to the tail, one colour per network.
+
+    Args:
+      records: as of `rows`, in the order of the classes; with `images`, the number of training images.
+      title: of the vertical axis.
+      x_title: of the horizontal one.
+      means: of many classes, which are dots at their training images: groups of classes as lines, with `from`, `to`,
+        `series`, `value`, `low`, `high` and `text`. None draws every class at its own place, under its name.
+    """
+    series = _values(records, "series")
+    color = _color(series, COLORS)
+    y = alt.Scale(domain=[0, 100])
+    if means is None:
+        x = alt.X(
+            "name:N", sort=_values(records, "name"), title=x_title, axis=alt.Axis(labelAngle=-40, labelOverlap=False)
+        )
+        base = alt.Chart(_data(records)).encode(
+            x=x, tooltip=_tooltip(records, len(series) > 1), opacity=_faded(records), color=color
+        )
+        if len(series) > 1:
+            base = base.encode(xOffset=alt.XOffset("series:N", sort=series, scale=alt.Scale(paddingOuter=0.4)))
+        whiskers = base.mark_rule(strokeWidth=1.2).encode(y=alt.Y("low:Q", title=title, scale=y), y2="high:Q")
+        dots = base.mark_point(size=44, filled=True, opacity=1).encode(
+            y=alt.Y("value:Q", title=title), shape=_shape(series)
+        )
+        return _spec([whiskers, dots], height=300)
+    log = alt.Scale(type="log", nice=False, padding=8)
+    x = alt.X("images:Q", title=x_title, scale=log, axis=_log_axis(records, "images"))
+    base = alt.Chart(_data(records)).encode(
+        x=x, tooltip=_tooltip(records, len(series) > 1), opacity=_faded(records, strong=0.55), color=color
+    )
+    dots = base.mark_point(size=22, filled=True).encode(y=alt.Y("value:Q", title=title, scale=y), shape=_shape(series))
+    groups = alt.Chart(_data(means)).encode(
+        x=alt.X("from:Q", title=x_title, scale=log), x2="to:Q", color=color, tooltip=_tooltip(means, len(series) > 1)
+    )
+    bands = groups.mark_rect(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    lines = groups.mark_rule(strokeWidth=2.5).encode(y=alt.Y("value:Q", title=title))
+    return _spec([dots, bands, lines], height=300)
 
 
-def _picture(label: str, height: float, parts: Sequence[Element]) -> Element:
-    """The SVG around its parts."""
-    return element("svg", *parts, viewBox=f"0 0 {_WIDTH} {_n(height)}", role="img", aria_label=label)
+def lines(
+    records: Sequence[Record],
+    x_title: str,
+    y_title: str,
+    *,
+    domain: tuple[float, float] | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    steps: bool = False,
+    dots: bool = False,
+    mark: tuple[float, str] | None = None,
+) -> Spec:
+    """Lines over a number.
+
+    Args:
+      records: `x`, `value`, `series` and `text`; `low` and `high` are drawn as a band.
+      x_title, y_title: of the axes, with their units.
+      domain: of the vertical axis.
+      log_x, log_y: whether an axis is logarithmic.
+      steps: whether a line holds its value until the next x.
+      dots: whether every record has a dot.
+      mark: where a vertical line is drawn, and the word at it.
+    """
+    series = _values(records, "series")
+    y = alt.Scale(domain=list(domain)) if domain else alt.Scale(type="log", nice=False) if log_y else alt.Scale()
+    dash = alt.StrokeDash(
+        "series:N",
+        scale=alt.Scale(domain=series, range=[list(_DASHES[n % len(_DASHES)]) for n in range(len(series))]),
+        legend=_legend(series, "stroke"),
+    )
+    whole = all(float(record["x"]).is_integer() for record in records)
+    x = alt.X(
+        "x:Q",
+        title=x_title,
+        scale=alt.Scale(type="log", nice=False) if log_x else alt.Scale(zero=False, nice=False),
+        axis=_log_axis(records, "x")
+        if log_x
+        else alt.Axis(tickCount=5, tickMinStep=1, format=",~g")
+        if whole
+        else alt.Axis(tickCount=5),
+    )
+    base = alt.Chart(_data(records)).encode(x=x, color=_color(series, COLORS, "stroke"))
+    value = alt.Y("value:Q", title=y_title, scale=y)
+    layers = []
+    if any(record.get("low") is not None for record in records):
+        layers.append(base.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=y_title, scale=y), y2="high:Q"))
+    drawn = base.mark_line(strokeWidth=2, interpolate="step-after" if steps else "linear")
+    layers.append(drawn.encode(y=value, strokeDash=dash))
+    # Points that are hardly seen are what the pointer finds.
+    points = base.mark_point(size=36, filled=True, opacity=1 if dots or len(records) <= len(series) else 0.01)
+    layers.append(points.encode(y=value, tooltip=_tooltip(records, len(series) > 1)))
+    if mark is not None:
+        at = alt.Chart(_data([{"at": mark[0], "word": mark[1]}])).encode(x="at:Q")
+        layers.append(at.mark_rule(strokeDash=[3, 3]))
+        layers.append(at.mark_text(align="right", dx=-4, baseline="top").encode(text="word:N", y=alt.value(2)))
+    return _spec(layers, height=230)
 
 
-def _line(one: tuple[float, float], two: tuple[float, float], class_: str) -> Element:
-    return element("path", d=_path([one, two]), class_=class_)
+def scatter(
+    records: Sequence[Record],
+    x_title: str,
+    y_title: str,
+    colors: Sequence[str] = COLORS,
+    *,
+    domain: tuple[float, float] | None = (0, 100),
+    log_x: bool = False,
+    diagonal: bool = False,
+) -> Spec:
+    """Points, with intervals in both directions where records have them, a colour per series.
+
+    Args:
+      records: `x`, `value`, `series`, `text`; optional `x_low`, `x_high`, `low`, `high`, `index`.
+      x_title, y_title: of the axes, with their units.
+      colors: of the series, in order.
+      domain: of the vertical axis; None follows the values.
+      log_x: whether the horizontal axis is logarithmic.
+      diagonal: whether the line of equal values is drawn, with both axes from 0 to 100.
+    """
+    series = _values(records, "series")
+    scale = alt.Scale(domain=[0, 100]) if diagonal else alt.Scale(zero=False, nice=False, padding=10)
+    if log_x:
+        scale = alt.Scale(type="log", nice=False, padding=10)
+    y_scale = alt.Scale(domain=list(domain)) if domain else alt.Scale()
+    base = alt.Chart(_data(records)).encode(
+        color=_color(series, colors), tooltip=_tooltip(records, len(series) > 1), opacity=_faded(records)
+    )
+    axis = _log_axis(records, "x") if log_x else alt.Axis()
+    x = alt.X("x:Q", title=x_title, scale=scale, axis=axis)
+    y = alt.Y("value:Q", title=y_title, scale=y_scale)
+    layers = []
+    if diagonal:
+        ends = alt.Chart(_data([{"x": 0, "value": 0}, {"x": 100, "value": 100}]))
+        layers.append(ends.mark_line(strokeDash=[3, 3], strokeWidth=1, color=GREY).encode(x=x, y=y))
+    if any("x_low" in record for record in records):
+        layers.append(base.mark_rule().encode(x=alt.X("x_low:Q", title=x_title, scale=scale), x2="x_high:Q", y=y))
+        layers.append(base.mark_rule().encode(x=x, y=alt.Y("low:Q", title=y_title, scale=y_scale), y2="high:Q"))
+    layers.append(
+        base.mark_point(size=60 if diagonal else 30, filled=True, opacity=1).encode(x=x, y=y, shape=_shape(series))
+    )
+    return _spec(layers, height=320)
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    """Path data through points."""
-    return "".join(f"{'L' if number else 'M'}{_n(x)} {_n(y)}" for number, (x, y) in enumerate(points))
+def heat(cells: Sequence[Record], names: Sequence[str]) -> Spec:
+    """Counts by true class (row) and predicted class (column); the stronger, the larger the share of the row.
+
+    Args:
+      cells: `true` and `predicted` (places in `names`), `count`, `share` of the row and `index`, the true class.
+        Cells without images may be left out.
+      names: of the classes in the order of rows and columns; of more than 20, they are shown at the pointer only.
+    """
+    few = len(names) <= 20
+    places = list(range(len(names)))
+    lookup = [{"place": place, "name": name} for place, name in enumerate(names)]
+    chart = alt.Chart(_data(cells))
+    for key in ("true", "predicted"):
+        chart = chart.transform_lookup(
+            lookup=key, from_=alt.LookupData(data=_data(lookup), key="place", fields=["name"]), as_=[f"{key}_name"]
+        )
+    sides = {}
+    for key, channel in (("true", alt.Y), ("predicted", alt.X)):
+        kind = "true class" if key == "true" else "predicted class"
+        if few:
+            axis = alt.Axis(labelAngle=-40 if channel is alt.X else 0, labelLimit=110, labelOverlap=False, grid=False)
+            scale = alt.Scale(domain=list(names))
+            sides[key] = channel(f"{key}_name:N", title=kind, axis=axis, scale=scale)
+        else:
+            axis = alt.Axis(values=places[:: max(1, len(names) // 10)], labelExpr="datum.value + 1", labelAngle=0)
+            title = f"{kind}, rank by training images"
+            sides[key] = channel(f"{key}:O", title=title, axis=axis, scale=alt.Scale(domain=places))
+    tooltip = [
+        alt.Tooltip("true_name:N", title="true class"),
+        alt.Tooltip("predicted_name:N", title="predicted"),
+        alt.Tooltip("count:Q", title="images", format=","),
+        alt.Tooltip("share:Q", title="share of the class", format=".1%"),
+    ]
+    base = chart.encode(x=sides["predicted"], y=sides["true"], tooltip=tooltip)
+    tint = alt.Opacity("share:Q", legend=None, scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0.02, 0.9]))
+    stroke = alt.condition("datum.index == chosen", alt.value(ORANGE), alt.value("transparent"))
+    layers = [base.mark_rect(color=BLUE, strokeWidth=2).encode(opacity=tint, stroke=stroke)]
+    if few:
+        layers.append(base.mark_text(fontSize=11).encode(text=alt.Text("count:Q", format=",")))
+    drawn = _spec(layers, height=24 * len(names) if few else 460)
+    return drawn if few else drawn | {"usermeta": {"renderer": "canvas"}}
 
 
-def _text(words: str, x: float, y: float, anchor: str) -> Element:
-    return element("text", words, x=_n(x), y=_n(y), text_anchor=anchor)
+def _spec(layers: Sequence[alt.Chart], *, height: int) -> Spec:
+    """The specification of a chart as wide as the page gives it. Tests validate it; for users that takes too long."""
+    chosen = alt.param(name="chosen", value=-1)
+    return alt.layer(*layers, width="container", height=height).add_params(chosen).to_dict(validate=False)
 
 
-def _upright(words: str, middle: float) -> Element:
-    """The title of a vertical axis."""
-    return element("text", words, transform=f"translate(10 {_n(middle)}) rotate(-90)", text_anchor="middle")
+def _data(records: Sequence[Record]) -> alt.InlineData:
+    return alt.InlineData(values=[dict(record) for record in records])
 
 
-def _short(name: str) -> str:
-    """A name that leaves room for the chart."""
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _values(records: Sequence[Record], key: str) -> list[str]:
+    """Different values of a field, in order."""
+    return list(dict.fromkeys(record[key] for record in records))
 
 
-def _n(number: float) -> str:
-    """A coordinate, to a tenth of a unit."""
-    return f"{number:.1f}".removesuffix(".0")
+def _legend(series: Sequence[str], symbol: str | None = None) -> alt.Legend | None:
+    """Of several series, above the chart; long names have a line each, so that a phone has room for them."""
+    if len(series) < 2:
+        return None
+    more: Spec = {} if symbol is None else {"symbolType": symbol, "symbolStrokeWidth": 2}
+    columns = 1 if max(map(len, series)) > 18 else 2
+    return alt.Legend(title=None, orient="top", columns=columns, symbolOpacity=1, **more)
+
+
+def _log_axis(records: Sequence[Record], key: str) -> alt.Axis:
+    """A logarithmic axis with round numbers, or with its ends where there are less than two of them."""
+    values = [float(record[key]) for record in records]
+    low, high = min(values), max(values)
+    leading = (1, 2, 5) if high / low < 200 else (1,)
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside = [digit * 10.0**exponent for exponent in exponents for digit in leading]
+    inside = [value for value in inside if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    return alt.Axis(values=inside if len(inside) > 1 else [low, high], format=",~g")
+
+
+def _shape(series: Sequence[str]) -> alt.Shape:
+    """A fixed shape for each series, for those who cannot tell the colours apart."""
+    scale = alt.Scale(domain=list(series), range=[_SHAPES[number % len(_SHAPES)] for number in range(len(series))])
+    return alt.Shape("series:N", scale=scale, legend=_legend(series))
+
+
+def _color(series: Sequence[str], colors: Sequence[str], symbol: str | None = None) -> alt.Color:
+    """A fixed colour for each series."""
+    shown = [colors[number % len(colors)] for number in range(len(series))]
+    return alt.Color("series:N", scale=alt.Scale(domain=list(series), range=shown), legend=_legend(series, symbol))
+
+
+def _faded(records: Sequence[Record], strong: float = 1.0) -> Any:
+    """Records of other classes than the chosen one step back."""
+    if not any("index" in record for record in records):
+        return alt.value(strong)
+    return alt.condition(_CHOSEN, alt.value(strong), alt.value(0.15))
+
+
+def _tooltip(records: Sequence[Record], several: bool) -> list[alt.Tooltip]:
+    """What the pointer shows: names and the text of the value."""
+    known = {key for record in records for key in record}
+    shown = [alt.Tooltip("name:N", title="of")] if "name" in known else []
+    shown += [alt.Tooltip("series:N", title="shown")] if several else []
+    shown += [alt.Tooltip("x_text:N", title="at")] if "x_text" in known else []
+    shown.append(alt.Tooltip("text:N", title="value"))
+    return shown + ([alt.Tooltip("detail:N", title="images")] if "detail" in known else [])

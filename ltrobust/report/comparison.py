@@ -1,12 +1,19 @@
-"""Plain text of a paired comparison of two models, made from its dictionary alone. No JAX."""
+"""Plain text of comparisons: two models, the images that flip between them, and two methods over seeds. No JAX."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ltrobust.analysis.evaluations import GROUPS
 from ltrobust.report import tables
+from ltrobust.report.numbers import p_value
 
 _LEVEL = 0.05
+# Ids of flipped images that a terminal shows; the page and the JSON name all.
+_IDS = 20
+DIRECTIONS = ("won", "lost")
+_SEED_VIEWS = {"overall": "all images", "balanced": "mean of classes", **GROUPS, "worst": "worst class"}
+_FEW_SEEDS = 3
 _FEW_CLASSES = 20
 _OPEN = "no difference shown"
 # Rows in this order, wherever JSON put them; other groups follow, the worst class ends.
@@ -133,4 +140,97 @@ def _values(view: Mapping[str, Any]) -> list[str]:
 
 def _test(test: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     """Discordant counts and p-values; a tiny p-value as a bound."""
-    return [str(test["b"]), str(test["c"]), *(f"{test[key]:.4f}" if test[key] >= 1e-4 else "<0.0001" for key in keys)]
+    return [str(test["b"]), str(test["c"]), *(p_value(test[key]) for key in keys)]
+
+
+def flips(pair: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """Columns, breaking attacks and ids, for a terminal.
+
+    Args:
+      pair: one entry of a comparison's `comparisons`, see `analysis/compare_runs.py`.
+      class_names: one per class.
+    """
+    header = ["column", pair["model"], pair["reference"], "difference", "interval", "b", "c", "p", "corrected p"]
+    rows = []
+    for name, view in pair["columns"].items():
+        ends = f"[{100 * view['low']:+.2f}, {100 * view['high']:+.2f}]"
+        values = [f"{100 * view['first']:.2f}", f"{100 * view['second']:.2f}", f"{100 * view['difference']:+.2f}", ends]
+        p = [p_value(view[key]) for key in ("p", "p_holm")]
+        rows.append([name, *values, str(view["b"]), str(view["c"]), *p])
+    title = f"every column, all images; difference: {pair['difference']}; p corrected by Holm over columns"
+    parts = [f"{title}:\n{tables.align([header, *rows])}"]
+    parts += [_flips_of(pair, direction, class_names) for direction in DIRECTIONS]
+    return "\n\n".join(parts)
+
+
+def _flips_of(pair: Mapping[str, Any], direction: str, class_names: Sequence[str]) -> str:
+    """Breaking attacks and ids of one direction."""
+    found = pair["flips"][direction]
+    if not found:
+        return f"{direction}: none"
+    winner, loser = roles(pair, direction)
+    header = [f"{loser} broken by", "images", "first", "alone"]
+    rows = [[entry["name"], *(str(entry[key]) for key in header[1:])] for entry in pair["breakers"][direction]]
+    ids = [f"{entry['image']} ({class_names[entry['label']]}, {entry['broken_by'][0]})" for entry in found[:_IDS]]
+    more = f", and {len(found) - _IDS} more (--json, --html)" if len(found) > _IDS else ""
+    said = f"{direction}: {len(found)} images that {winner} resists and {loser} does not"
+    return f"{said}\n{tables.align([header, *rows])}\nids: {', '.join(ids)}{more}"
+
+
+def roles(pair: Mapping[str, Any], direction: str) -> tuple[str, str]:
+    """Who resists and who does not."""
+    both = (pair["model"], pair["reference"])
+    return both if direction == "won" else both[::-1]
+
+
+def over_seeds(seeds: Mapping[str, Any], sides: Sequence[str], class_names: Sequence[str]) -> str:
+    """Differences of every seed with mean, deviation and t-interval, for a terminal.
+
+    Args:
+      seeds: of `evaluation.seeds.over_seeds`.
+      sides: what the two methods are called.
+      class_names: one per class.
+    """
+    title = f"{sides[0]} minus {sides[1]} over {seeds['seeds']} seeds, percentage points"
+    blocks = []
+    for name, entries in seed_blocks(seeds, class_names, list(range(len(class_names)))):
+        rows = [[what, *seed_cells(entry)] for what, entry in entries]
+        blocks.append(tables.align([[name, *seed_header(seeds)], *rows]))
+    return "\n\n".join([title, *blocks, seed_note(seeds)])
+
+
+def seed_blocks(
+    seeds: Mapping[str, Any], class_names: Sequence[str], order: Sequence[int]
+) -> list[tuple[str, list[tuple[str, Mapping[str, Any]]]]]:
+    """What is listed: views, columns, classes."""
+    views = [(title, seeds["views"][name]) for name, title in _SEED_VIEWS.items() if name in seeds["views"]]
+    by_class = {entry["class"]: entry for entry in seeds["per_class"]}
+    classes = [(class_names[index], by_class[index]) for index in order if index in by_class]
+    return [("view", views), ("column", list(seeds["columns"].items())), ("class", classes)]
+
+
+def seed_header(seeds: Mapping[str, Any]) -> list[str]:
+    """Titles of `seed_cells`."""
+    return [*(f"pair {n}" for n in range(1, seeds["seeds"] + 1)), "mean ± sd", "95 % interval", "p", "corrected p"]
+
+
+def seed_cells(entry: Mapping[str, Any]) -> list[str]:
+    """Each seed, mean ± sd, interval, p; only classes have a corrected p."""
+    return [
+        *(f"{100 * value:+.2f}" for value in entry["values"]),
+        f"{100 * entry['mean']:+.2f} ± {100 * entry['sd']:.2f}",
+        f"[{100 * entry['low']:+.2f}, {100 * entry['high']:+.2f}]",
+        p_value(entry["p"]),
+        p_value(entry["p_holm"]) if "p_holm" in entry else "-",
+    ]
+
+
+def seed_note(seeds: Mapping[str, Any]) -> str:
+    """What the numbers are, and how far they carry."""
+    overall = seeds["views"]["overall"]
+    shown = "excludes 0" if overall["low"] > 0 or overall["high"] < 0 else "holds 0: no difference shown"
+    few = f" Fewer than {_FEW_SEEDS} seeds: one run and its repetition, not a result." * (seeds["seeds"] < _FEW_SEEDS)
+    return (
+        "p: paired t-test over seeds; corrected p: Holm over classes. The interval over all images "
+        f"{shown}.{few} Seeds share one test set and one long-tailed split, whose variation is not in the interval."
+    )

@@ -1,56 +1,68 @@
-"""The page of a comparison: one HTML file in the look of a run's. No JAX, no script, nothing from a network."""
+"""The page of a comparison, in the look of a run's. No JAX."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltrobust.report import charts, differences, flips, frame, over_seeds
-from ltrobust.report.charts import Axis, Row
-from ltrobust.report.markup import NOTHING, Element, element, figure, folded, interval, paragraph, table, words
+import numpy as np
 
-_PERCENT = Axis("right, % of the images", 0, 100)
+from ltrobust.analysis import runs
+from ltrobust.analysis.evaluations import labels, short
+from ltrobust.analysis.runs import Model
+from ltrobust.evaluation import store
+from ltrobust.report import accuracy, charts, comparison, frame
+from ltrobust.report.charts import BLUE, GREY
+from ltrobust.report.frame import Figure, Table, record
+from ltrobust.report.material import FEW_CLASSES, Flipped
+from ltrobust.report.numbers import NOTHING, interval, p_value
+
+_MOST_PICTURES = 6
 
 
-def render(
-    found: Mapping[str, Any],
-    pictures: Sequence[Sequence[flips.Flipped]] = (),
-    missing: Sequence[str] = (),
-) -> str:
+def render(found: Mapping[str, Any], pictures: Sequence[Sequence[Flipped]] = (), missing: Sequence[str] = ()) -> str:
     """The page's text.
 
     Args:
       found: of `analysis.compare_runs.compare_all`, or the same read from JSON.
       pictures: of each entry of `found["comparisons"]`; `missing` says why an entry has none.
     """
-    counts, plain = found["training_counts"], found["class_names"]
-    names = [f"{name} ({counts[n]:,})" for n, name in enumerate(plain)] if counts else list(plain)
+    plain = [short(name) for name in found["class_names"]]
+    counts = found["training_counts"]
+    names = [f"{name} ({counts[n]:,})" for n, name in enumerate(plain)] if counts else plain
     order = sorted(range(len(plain)), key=lambda index: -counts[index]) if counts else list(range(len(plain)))
-    sections = [("summary", "Summary", _summary(found))]
-    if found["seeds"]:
-        sections.append(("seeds", "Over seeds", over_seeds.section(found["seeds"], found["sides"], order, names)))
-    for number, pair in enumerate(found["comparisons"]):
-        shown = pictures[number] if number < len(pictures) else ()
-        why = missing[number] if number < len(missing) else ""
-        content = _pair(found, pair, order, names, shown, why)
-        sections.append((f"pair{number + 1}", f"{pair['model']} minus {pair['reference']}", content))
-    title = " / ".join(found["sides"]) if found["seeds"] else " / ".join(model["name"] for model in found["models"])
-    return frame.whole(title, "comparison", sections)
-
-
-def _summary(found: Mapping[str, Any]) -> list[Element]:
-    """Who is compared, on what, and what came out."""
-    threat, protocol = found["threat"], found["protocol"]
-    models = found["models"]
-    rows = [
-        Row(
-            _ends(model["name"]),
-            [charts.in_percent(model["columns"]["clean"], 6), charts.in_percent(model["robust"], 0)],
-        )
-        for model in models
+    pairs = [
+        _pair(pair, number, order, names, plain, pictures[number - 1] if number <= len(pictures) else ())
+        for number, pair in enumerate(found["comparisons"], start=1)
     ]
-    legend = charts.legend([("clean", 6), (found["column"], 0)], "dot")
-    chart = charts.rows("Accuracy of each network.", rows, _PERCENT, bars=False)
+    seeds = _seeds(found["seeds"], found["sides"], order, names) if found["seeds"] else None
+    sections = [("summary", "Summary"), *([("seeds", "Over seeds")] if seeds else [])]
+    sections += [(f"pair{number}", pair["title"]) for number, pair in enumerate(pairs, start=1)]
+    reasons = list(dict.fromkeys(reason for reason in missing if reason))
+    title = found["sides"] if found["seeds"] else [model["name"] for model in found["models"]]
+    return frame.render(
+        "comparison.html.jinja",
+        title=" / ".join(title),
+        kind="comparison",
+        sections=sections,
+        class_names=[(index, names[index]) for index in order],
+        missing=[("Pictures", reasons)] if reasons else [],
+        found=found,
+        summary=_summary(found),
+        seeds=seeds,
+        pairs=pairs,
+    )
+
+
+def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Who is compared, and what came out."""
+    models = found["models"]
+    shown = labels([short(model["name"], 40) for model in models])
+    records = [
+        record(estimate, name, series)
+        for name, model in zip(shown, models, strict=True)
+        for series, estimate in (("clean", model["columns"]["clean"]), (found["column"], model["robust"]))
+    ]
     header = ["network", "of the run", "training seed", *(f"{name}, %" for name in models[0]["columns"])]
-    cells = [
+    rows = [
         [
             model["name"],
             model["network"] or NOTHING,
@@ -59,57 +71,161 @@ def _summary(found: Mapping[str, Any]) -> list[Element]:
         ]
         for model in models
     ]
-    drawn = figure("Networks side by side", chart, legend)
-    differ = [
-        [
-            f"{pair['model']} minus {pair['reference']}",
-            interval({**pair["result"]["overall"], "value": pair["result"]["overall"]["difference"]}, sign=True),
-            *(str(pair["result"]["overall"][key]) for key in ("b", "c")),
-            differences.p_value(pair["result"]["overall"]["p"]),
-        ]
-        for pair in found["comparisons"]
-    ]
-    return [
-        paragraph(
-            f"{found['images']:,} test images, the same for all; protocol {protocol['name']}, {threat['norm']} "
-            f"{threat['radius']:g}/255; compared in the column {found['column']}. "
-            + ("" if found["seeds"] else f"The reference is {models[0]['name']}.")
-        ),
-        *(paragraph(note, class_="missing") for note in found["notes"]),
-        element("div", drawn, class_="figures"),
-        folded("Every column of each network", table(header, cells)),
-        element("h3", "Differences, all images"),
-        table(["", "difference", "won", "lost", "p"], differ),
-        paragraph(
-            words(
-                "Percentage points with 95 % paired intervals; won: images that only the first of the two resists, "
-                "lost: only the second; p: exact McNemar test. It speaks of these trained networks on this test set, "
-                "not of what training them again would give: for that give several seeds, with --against."
-            ),
-            class_="note",
-        ),
-    ]
+    spec = charts.rows(records, "right, % of the images", (GREY, BLUE), domain=(0, 100))
+    differ = []
+    for pair in found["comparisons"]:
+        overall = pair["result"]["overall"]
+        gap = interval({**overall, "value": overall["difference"]}, sign=True)
+        numbers = [gap, str(overall["b"]), str(overall["c"]), p_value(overall["p"])]
+        differ.append([f"{pair['model']} minus {pair['reference']}", *numbers])
+    return {
+        "figure": Figure("networks", "Accuracy of each network", spec, Table(header, rows)),
+        "differences": Table(["", "difference", "won", "lost", "p"], differ),
+    }
+
+
+def _seeds(
+    seeds: Mapping[str, Any], sides: Sequence[str], order: Sequence[int], names: Sequence[str]
+) -> dict[str, Any]:
+    """Means over seeds with their t-intervals, and every seed."""
+    figures = []
+    shown_names = labels([short(name, 32) for name in names])
+    title = f"{sides[0]} minus {sides[1]}"
+    tables = comparison.seed_blocks(seeds, names, order)
+    for (kind, listed), (_, drawn) in zip(tables, comparison.seed_blocks(seeds, shown_names, order), strict=True):
+        shown = drawn if len(drawn) <= FEW_CLASSES else [e for e in drawn if e[1]["p_holm"] < 0.05]
+        table = Table([kind, *comparison.seed_header(seeds)], [[n, *comparison.seed_cells(e)] for n, e in listed])
+        records = [point for name, entry in shown for point in _points(name, entry)]
+        if records:
+            spec = charts.rows(records, "difference, percentage points", (BLUE, GREY), rule=0)
+            figures.append(Figure(f"seeds-{kind}", f"{title}, by {kind}", spec, table))
+    return {"note": comparison.seed_note(seeds), "figures": figures}
+
+
+def _points(name: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The mean over seeds with its interval, and every seed. Intervals of few seeds may leave what is possible."""
+    index = {"index": entry["class"]} if "class" in entry else {}
+    low, high = (min(1.0, max(-1.0, entry[end])) for end in ("low", "high"))
+    mean = record({"value": entry["mean"], "low": low, "high": high}, name, "mean of seeds", **index)
+    differs = entry["p_holm"] < 0.05 if "p_holm" in entry else entry["low"] > 0 or entry["high"] < 0
+    points = [mean | {"open": not differs}]
+    for value in entry["values"]:
+        one = {"name": name, "series": "one seed", "value": 100 * value, "low": None, "high": None, "open": False}
+        points.append(one | {"text": f"{100 * value:+.1f} points"} | index)
+    return points
 
 
 def _pair(
-    found: Mapping[str, Any],
     pair: Mapping[str, Any],
+    place: int,
     order: Sequence[int],
     names: Sequence[str],
-    pictures: Sequence[flips.Flipped],
-    missing: str,
-) -> list[Element]:
+    plain: Sequence[str],
+    pictures: Sequence[Flipped],
+) -> dict[str, Any]:
     """Everything on two networks."""
-    views = differences.views_of(pair["result"], order, names.__getitem__)
-    drawn, numbers = differences.shown((pair["model"], pair["reference"]), views, "group and class")
-    return [
-        paragraph(f"In the column {found['column']}. {differences.NOTE}", class_="note"),
-        element("div", drawn, figure("Images that flip", flips.counts(pair, views)), class_="figures"),
-        numbers,
-        *flips.section(pair, order, names, found["class_names"], pictures, missing),
+    both = (pair["model"], pair["reference"])
+    views = accuracy.views_of(pair["result"], order, names.__getitem__)
+    class_labels = labels([short(name, 32) for name in names])
+    by_class = accuracy.differences(f"pair{place}-classes", both, views, class_labels)
+    by_column = accuracy.differences(f"pair{place}-columns", both, list(pair["columns"].items()))
+    return {
+        "title": f"{both[0]} minus {both[1]}",
+        "by_class": by_class,
+        "by_column": by_column,
+        "counts": _counts(pair, views),
+        "breakers": _breakers(pair),
+        "ids": [_ids(pair, direction, order, names) for direction in comparison.DIRECTIONS],
+        "pictures": [_picture(pair, names, plain, entry) for entry in pictures],
+    }
+
+
+def _counts(pair: Mapping[str, Any], views: Sequence[accuracy.View]) -> Table:
+    """Won and lost images: all, by group and by class."""
+    rows = []
+    for name, view in views:
+        test = view.get("pooled", view)
+        if test["b"] is None or view is pair["result"]["balanced"]:  # its images are all images
+            continue
+        images = view.get("images", pair["result"]["images"])
+        rows.append([name, f"{images:,}", str(test["b"]), str(test["c"]), f"{test['b'] - test['c']:+d}"])
+    return Table(["", "images", "won", "lost", "balance"], rows)
+
+
+def _breakers(pair: Mapping[str, Any]) -> Table:
+    """What broke the network that does not resist, in both directions."""
+    rows: list[list[str]] = []
+    for direction in comparison.DIRECTIONS:
+        winner, loser = comparison.roles(pair, direction)
+        rows.append([f"{direction}: {winner} resists, {loser} is broken by"])
+        for entry in pair["breakers"][direction]:
+            rows.append([entry["name"], *(str(entry[key]) for key in ("images", "first", "alone"))])
+    return Table(["", "images", "first", "alone"], rows)
+
+
+def _ids(pair: Mapping[str, Any], direction: str, order: Sequence[int], names: Sequence[str]) -> tuple[str, Table]:
+    """Ids of the flipped images by class, each with the attack that broke it first."""
+    found = pair["flips"][direction]
+    winner, loser = comparison.roles(pair, direction)
+    rows = []
+    for label in order:
+        entries = [entry for entry in found if entry["label"] == label]
+        if entries:
+            ids = ", ".join(f"{entry['image']} ({entry['broken_by'][0]})" for entry in entries)
+            rows.append([names[label], str(len(entries)), ids])
+    title = f"{direction}: {len(found):,} images that {winner} resists and {loser} does not"
+    return title, Table(["class", "images", f"test images (what broke {loser} first)"], rows)
+
+
+def _picture(pair: Mapping[str, Any], names: Sequence[str], plain: Sequence[str], flipped: Flipped) -> dict[str, Any]:
+    """One flipped image, with what broke the other network where it was kept."""
+    entry, direction = flipped.entry, "won" if flipped.won else "lost"
+    _, loser = comparison.roles(pair, direction)
+    what = "clean" if entry["broken_by"][0] == "clean" else f"after {entry['broken_by'][0]}"
+    images = frame.triple(flipped.image, flipped.adv_image)
+    caption = f"test image {entry['image']}; {loser} predicts {plain[entry['prediction']]}, {what}"
+    if flipped.adv_image is not None:
+        caption += f"; {images[-1][1]}"
+    return {"images": images, "title": f"{direction}: {names[entry['label']]}", "caption": caption}
+
+
+def pictures(
+    models: Sequence[Model], found: Mapping[str, Any], data_dir: str, cache_dir: str
+) -> tuple[list[list[Flipped]], list[str]]:
+    """Of each comparison some flipped images, or why there are none."""
+    passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
+    by_name = {model.name: model for model in models}
+    try:
+        if card is None:
+            raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
+        ids = np.array(sorted(models[0].verdicts["clean"]))
+        images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+    except (ValueError, OSError) as error:
+        return [[] for _ in found["comparisons"]], [f"no pictures: {error}"] * len(found["comparisons"])
+    counts = np.array(found["training_counts"] or [0] * passport["num_classes"])
+    drawn = [
+        [
+            _flipped(images, way == "won", entry, by_name[pair["reference" if way == "won" else "model"]])
+            for way in ("won", "lost")
+            for entry in _first_of_classes(pair["flips"][way], counts)
+        ]
+        for pair in found["comparisons"]
     ]
+    return drawn, [""] * len(drawn)
 
 
-def _ends(name: str) -> str:
-    """A name for a chart, which has room for 22 letters: runs differ at either end."""
-    return name if len(name) <= 22 else f"{name[:11]}…{name[-10:]}"
+def _first_of_classes(entries: Sequence[Mapping[str, Any]], counts: np.ndarray) -> list[Mapping[str, Any]]:
+    """The first image of up to six classes, spread from the most training images to the fewest."""
+    first = {entry["label"]: entry for entry in reversed(entries)}
+    present = [label for label in np.argsort(-counts, kind="stable") if label in first]
+    chosen = np.unique(np.linspace(0, len(present) - 1, _MOST_PICTURES).round().astype(int)) if present else []
+    return [first[present[place]] for place in chosen]
+
+
+def _flipped(images: np.ndarray, won: bool, entry: Mapping[str, Any], loser: Model) -> Flipped:
+    """A flipped image, with the adversarial image where the loser's store kept it."""
+    record = loser.verdicts[entry["broken_by"][0]][entry["image"]]
+    kept = "adversarial_at" in record
+    shape = tuple(loser.of.passport["images"]["shape"])
+    adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
+    return Flipped(won, entry, images[entry["image"]] / np.float32(255), adv_image)

@@ -1,32 +1,234 @@
-"""One HTML file that needs nothing else: head, links to the sections, the sections. No JAX, no script."""
+"""What all pages share: templates, tables, the script that draws charts, and figures as files. No JAX."""
 
-from collections.abc import Sequence
+import base64
+import contextlib
+import csv
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from ltrobust.report.markup import Element, document, element
-from ltrobust.report.style import STYLE
+import jinja2
+import markupsafe
+import numpy as np
+from PIL import Image
 
-# A page may fetch nothing; its pictures are part of it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+from ltrobust.report.numbers import interval, percent
+from ltrobust.runtime.files import write_text
+
+_CACHE = Path("~/.cache/ltrobust")
+_FIGURE_WIDTH = 480  # of a chart in a file, in pixels before scaling
 
 
-def whole(name: str, kind: str, sections: Sequence[tuple[str, str, Sequence[Element]]]) -> str:
-    """The text of a page.
+def _theme(ink: str, soft: str, rule: str) -> dict[str, Any]:
+    """What differs between a light and a dark page."""
+    text = {"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 11}
+    return {
+        "background": "transparent",
+        "font": "system-ui, sans-serif",
+        "view": {"stroke": None},
+        "axis": text | {"gridColor": rule, "domainColor": soft, "tickColor": soft, "labelLimit": 150},
+        "legend": text | {"labelLimit": 260},
+        "text": {"color": ink},
+        "rule": {"color": soft},
+    }
+
+
+THEMES = {"light": _theme("#1b1f24", "#59636e", "#d1d9e0"), "dark": _theme("#e6eaef", "#9aa5b1", "#36404b")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text under a header; a row of one cell is a title over the rows below it."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A chart with the table behind it.
+
+    Attributes:
+      name: of letters, digits and hyphens, unique on the page; it names files.
+      title: above the chart; it also describes the chart to those who cannot see it.
+      spec: Vega-Lite.
+      table: the numbers of the chart.
+      note: below the chart.
+      wide: whether it takes the width of the page.
+    """
+
+    name: str
+    title: str
+    spec: Mapping[str, Any]
+    table: Table
+    note: str = ""
+    wide: bool = False
+
+
+def record(estimate: Mapping[str, Any], name: str, series: str = "", **more: Any) -> dict[str, Any]:
+    """An estimate, a fraction, as a chart draws it: in percent, with its text."""
+    value, low, high = (None if estimate[key] is None else 100 * estimate[key] for key in ("value", "low", "high"))
+    shown = {"name": name, "series": series, "value": value, "low": low, "high": high}
+    return shown | {"text": f"{interval(estimate)} %"} | more
+
+
+def png(pixels: np.ndarray) -> str:
+    """A picture, uint8 [H,W,C] of 1, 3 or 4 channels, as a data URI."""
+    content = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(content, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def triple(image: np.ndarray, adv_image: np.ndarray | None) -> list[tuple[str, str]]:
+    """Data URI and description of an image, of the same after an attack, and of the change magnified.
 
     Args:
-      name: what it is about.
-      kind: what it is, for the title of the window: `report`.
-      sections: identity, title and content of each, in order.
+      image, adv_image: float [H,W,C] in [0,1]; without the second there is one picture.
     """
-    links = [element("a", title, href=f"#{identity}") for identity, title, _ in sections]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", f"{name}: ltrobust {kind}"),
-        element("style", STYLE),
+    shown = [("image", image)]
+    if adv_image is not None:
+        change = adv_image - image
+        # Without a change there is nothing to magnify.
+        times = 0.5 / max(float(np.abs(change).max()), 1 / 255)
+        shown += [("adversarial image", adv_image), (f"change, {times:.3g} times", 0.5 + times * change)]
+    return [(png(np.round(255 * np.clip(drawn, 0, 1)).astype(np.uint8)), what) for what, drawn in shown]
+
+
+def render(template: str, **context: Any) -> str:
+    """The text of a page: one HTML file that needs no network.
+
+    Its policy names the digests of its two scripts, so that no other script runs, whatever text the page holds.
+    """
+    scripts = [markupsafe.Markup(text) for text in _scripts()]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src " + " ".join(
+        f"'sha256-{digest}'" for digest in digests
     )
-    header = element("header", element("h1", name), element("nav", *links, aria_label="sections"))
-    made = [element("section", element("h2", title), *content, id=identity) for identity, title, content in sections]
-    return document(element("html", head, element("body", header, element("main", *made)), lang="en"))
+    style = markupsafe.Markup(_file("style.css"))
+    page = _environment().get_template(template)
+    return page.render(scripts=scripts, policy=policy, style=style, themes=THEMES, **context)
+
+
+def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
+    """Writes every figure as `NAME.svg` and `NAME.png`, and the table behind it as `NAME.csv` and `NAME.tex`.
+
+    Args:
+      folder: made if it is not there.
+      figures: of a page.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: one of the files exists; nothing is overwritten.
+    """
+    import vl_convert
+
+    wanted = [folder / f"{figure.name}.{kind}" for figure in figures for kind in ("svg", "png", "csv", "tex")]
+    taken = next((path for path in wanted if path.exists() or path.is_symlink()), None)
+    if taken is not None:
+        raise ValueError(f"{taken} exists and is not overwritten; name another folder for the figures.")
+    folder.mkdir(parents=True, exist_ok=True)
+    version = _vega_lite_version()
+    config = THEMES["light"] | {"background": "white", "font": "sans-serif"}
+    for figure in figures:
+        spec = {**figure.spec, "width": _FIGURE_WIDTH}
+        svg = vl_convert.vegalite_to_svg(spec, vl_version=version, config=config)
+        png_bytes = vl_convert.vegalite_to_png(spec, vl_version=version, config=config, scale=3)
+        (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
+        (folder / f"{figure.name}.png").write_bytes(png_bytes)
+        (folder / f"{figure.name}.csv").write_text(_csv(figure.table), encoding="utf-8", errors="backslashreplace")
+        (folder / f"{figure.name}.tex").write_text(_latex(figure.table), encoding="utf-8", errors="backslashreplace")
+    return wanted
+
+
+def _csv(table: Table) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
+    return text.getvalue()
+
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "\n": " "}
+
+
+def _latex(table: Table) -> str:
+    """A `tabular` environment; a row of one cell spans all columns."""
+    lines = [f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", "\\hline"]
+    for place, row in enumerate([table.header, *table.rows]):
+        cells = ["".join(_LATEX.get(character, character) for character in cell) for cell in row]
+        if len(row) < len(table.header):
+            cells = [f"\\multicolumn{{{len(table.header)}}}{{l}}{{{cells[0]}}}"]
+        lines.append(" & ".join(cells) + r" \\" + (r" \hline" if place == 0 else ""))
+    return "\n".join([*lines, "\\hline", "\\end{tabular}", ""])
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ltrobust.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "interval": interval, "options": _options, "json": _json}
+    return environment
+
+
+def _json(value: Any) -> markupsafe.Markup:
+    """JSON for a script element. What could end the element, or begin a comment in it, is written as an escape."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&'":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup(text)
+
+
+def _options(text: str) -> markupsafe.Markup:
+    """Text whose options, `--name=value`, are set as code and not broken at their hyphens."""
+    pieces = re.split(r"(--\S*[^\s.,;:)])", text)
+    code = markupsafe.Markup('<code class="word">{}</code>')
+    return markupsafe.Markup("").join(code.format(part) if part.startswith("--") else part for part in pieces)
+
+
+def _file(name: str) -> str:
+    return (importlib.resources.files("ltrobust.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _scripts() -> list[str]:
+    """Vega with all that it needs, and the page's own script."""
+    return [re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE) for text in (_vega(), _file("charts.js"))]
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, kept in the cache because bundling takes seconds."""
+    import vl_convert
+
+    path = _CACHE.expanduser() / f"vega-{importlib.metadata.version('vl-convert-python')}-{_vega_lite_version()}.js"
+    with contextlib.suppress(OSError, ValueError):
+        digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+        if digest == hashlib.sha256(text.encode()).hexdigest():
+            return text
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_vega_lite_version())
+    text = text.replace("\r", "")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    return text
+
+
+def _vega_lite_version() -> str:
+    """Of Altair's schema, as vl-convert writes it: `6.4`."""
+    import altair
+
+    return ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])

@@ -1,160 +1,221 @@
-"""Sections of a report that tell how a run went: training curves, and what it cost. No JAX."""
+"""Sections of a run's page on how its networks came about: teacher and student, training curves, cost. No JAX."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltrobust.analysis.evaluations import Evaluation
-from ltrobust.report import charts
-from ltrobust.report.charts import Axis, Series
-from ltrobust.report.markup import NOTHING, Element, element, figure, folded, paragraph, percent, table, words
+from ltrobust.analysis.evaluations import GROUPS, Evaluation
+from ltrobust.report import accuracy, charts
+from ltrobust.report.charts import BLUE, GREY, ORANGE
+from ltrobust.report.frame import Figure, Table, record
+from ltrobust.report.material import Teaching
+from ltrobust.report.numbers import NOTHING, interval, number, percent
 
 Record = Mapping[str, Any]
-_PERCENT = Axis("right, %", 0, 100)
+_SHARES = {"both": "both right", "only_first": "only teacher", "only_second": "only student", "neither": "both wrong"}
+# Title, validation column and view of a curve; the first has none, because it is of the training images.
+_CURVES = (
+    ("validation, clean", "clean", "balanced"),
+    ("validation, PGD-20", "pgd20", "balanced"),
+    ("validation, PGD-20, tail", "pgd20", "tail_third"),
+)
 
 
-def training(records: Sequence[Record]) -> list[Element]:
+def teaching(evaluation: Evaluation, found: Teaching) -> dict[str, Any] | None:
+    """What the teacher saw, how sure both are, and where they agree; None of a run without a teacher."""
+    trained = evaluation.card["training"]
+    if "teacher" not in trained:
+        return None
+    phases = [phase for phase in ("teacher", "student") if "examples" in trained.get(phase, {})]
+    confidence = (
+        "Confidence: mean over a class's test images of the probability of the true class. Attacked is the lowest over "
+        f"the clean image and the points where the attacks of {evaluation.column(evaluation.headline)} ended. Images "
+        "that are wrong when clean are not attacked and count with their clean value. 95 % normal intervals."
+    )
+    return {
+        "exposure": [_list_in_words(evaluation, phase) for phase in phases],
+        "confidence": confidence if found.confidence else "",
+        "figures": ([_exposure(evaluation, phases)] if phases else []) + _confidence(evaluation, found),
+        "agreement": _agreement(found),
+    }
+
+
+def _exposure(evaluation: Evaluation, phases: Sequence[str]) -> Figure:
+    """How often each class's images were seen."""
+    counts = evaluation.card["data"]["class_counts"]
+    listed = {phase: evaluation.card["training"][phase]["examples"]["class_counts"] for phase in phases}
+    records, rows = [], []
+    for index in evaluation.classes:
+        cells = []
+        for phase, seen in listed.items():
+            rate = seen[index] / counts[index]
+            detail = f"{seen[index]:,} entries for {counts[index]:,} images"
+            records.append(accuracy.plain_number(evaluation, index, phase, rate) | {"detail": detail})
+            cells += [f"{seen[index]:,}", f"{rate:.2f}", percent(seen[index] / sum(seen))]
+        rows.append([evaluation.class_name(index), *cells])
+    header = ["class (training images)"]
+    for phase in phases:
+        header += [f"{phase}: in the list", f"{phase}: per image and epoch", f"{phase}: share, %"]
+    spec = accuracy.by_class(evaluation, records, "times per epoch", (BLUE, ORANGE), bars=True)
+    return Figure("exposure", "How often a training image is seen per epoch", spec, Table(header, rows))
+
+
+def _list_in_words(evaluation: Evaluation, phase: str) -> str:
+    """A phase's list in words, counted from the card."""
+    card = evaluation.card
+    run, counts = card["training"][phase], card["data"]["class_counts"]
+    entries, settings = run["examples"]["number"], card["config"][phase]
+    passes = run["steps"] * settings["batch_size"] / entries
+    line = (
+        f"The {phase} is trained on a list of {entries:,} entries; {run['steps']:,} updates of "
+        f"{settings['batch_size']} are {passes:.1f} passes through it."
+    )
+    unseen = sum(max(own - seen, 0) for own, seen in zip(counts, run["examples"]["class_counts"], strict=True))
+    if unseen and settings["subset"] == "balanced":
+        again = settings["balanced"]["redraw"]
+        line += f" {unseen:,} of {sum(counts):,} training images are left out" + (
+            ", other ones in every epoch." if again else ", the same ones in every epoch: the teacher never sees them."
+        )
+    return line
+
+
+def _confidence(evaluation: Evaluation, found: Teaching) -> list[Figure]:
+    """Mean probability of the true class, by class."""
+    figures = []
+    for name, known in found.confidence.items():
+        series = {"clean": known["clean"], "lowest under attack": known["attacked"]}
+        records = [
+            record(estimates[index], evaluation.labels[index], title)
+            | {"index": index, "images": max(evaluation.card["data"]["class_counts"][index], 1)}
+            for index in evaluation.classes
+            for title, estimates in series.items()
+            if estimates[index]["value"] is not None
+        ]
+        rows = [[evaluation.class_name(i), *(interval(e[i]) for e in series.values())] for i in evaluation.classes]
+        axis = "mean probability of the true class, %"
+        spec = accuracy.by_class(evaluation, records, axis, (GREY, BLUE), bars=True, domain=(0, 100))
+        header = ["class (training images)", "clean, %", "attacked, %"]
+        figures.append(
+            Figure(f"confidence-{name.replace('/', '-')}", f"Confidence of {name}", spec, Table(header, rows))
+        )
+    return figures
+
+
+def _agreement(found: Teaching) -> Table | None:
+    """Who is right under attack, by group."""
+    if not found.agreement:
+        return None
+    rows = [
+        [
+            GROUPS.get(group, "all images"),
+            f"{entry['images']:,}",
+            *(percent(entry[key]) for key in _SHARES),
+            number(entry["kappa"]),
+        ]
+        for group, entry in found.agreement.items()
+    ]
+    return Table(["", "images", *(f"{title}, %" for title in _SHARES.values()), "Cohen's kappa"], rows)
+
+
+def training(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Loss, accuracies and learning rate of each phase, with the selected epoch."""
     parts = []
     for phase, found in _phases(records).items():
-        selected = next((r["selected_epoch"] for r in reversed(found) if "selected_epoch" in r), None)
-        marks = [(selected, f"selected: {selected}")] if selected else []
-        epochs = Axis("epoch", found[0]["epoch"], max(found[-1]["epoch"], found[0]["epoch"] + 1))
-        accuracies = [
-            _series("training, attacked", found, lambda r: 100 * r["train"]["robust_correct"], 6),
-            *(
-                _series(title, found, _validation(column, view), style)
-                for title, column, view, style in (
-                    ("validation, clean", "clean", "balanced", 2),
-                    ("validation, PGD-20", "pgd20", "balanced", 0),
-                    ("validation, PGD-20, tail", "pgd20", "tail_third", 1),
-                )
-            ),
+        selected = next((entry["selected_epoch"] for entry in reversed(found) if "selected_epoch" in entry), None)
+        mark = (selected, f"selected: {selected}") if selected else None
+        curves = [_point("training, attacked", entry, entry["train"]["robust_correct"], 100) for entry in found]
+        curves += [_point(title, entry, _validation(entry, c, v), 100) for title, c, v in _CURVES for entry in found]
+        curves = [point for point in curves if point["value"] is not None]
+        loss = [_point("loss", entry, entry["train"]["loss"]) for entry in found]
+        loss = [point for point in loss if point["value"] is not None]
+        rates = [_point("learning rate", entry, entry["learning_rate"]) for entry in found]
+        table = _numbers(found)
+        drawn = [
+            ("accuracy", curves, {"y_title": "right, %", "domain": (0, 100)}),
+            ("loss", loss, {"y_title": "loss"}),
+            ("learning rate", rates, {"y_title": "learning rate"}),
         ]
-        accuracies = [entry for entry in accuracies if entry.x]
-        legend = charts.legend([(entry.name, entry.style) for entry in accuracies])
         figures = [
-            figure(f"{phase}: loss", _free(f"{phase}: loss by epoch", _loss(found), epochs, "loss", marks)),
-            figure(
-                f"{phase}: accuracy",
-                charts.lines(f"{phase}: accuracies by epoch", accuracies, epochs, _PERCENT, marks),
-                legend,
-            ),
-            figure(
-                f"{phase}: learning rate",
-                _free(f"{phase}: learning rate by epoch", _rate(found), epochs, "learning rate", marks),
-            ),
+            Figure(
+                f"{phase}-{what.replace(' ', '-')}",
+                f"{phase}: {what}",
+                charts.lines(points, "epoch", mark=mark, **options),
+                table,
+                wide=what == "accuracy",
+            )
+            for what, points, options in drawn
+            if points
         ]
-        parts += [
-            element("h3", phase),
-            _selected(selected, bool(accuracies[1:])),
-            element("div", *figures, class_="figures"),
-            folded(f"{phase}: the numbers", _table(found)),
-        ]
+        validated = any("validation" in entry for entry in found)
+        parts.append({"name": phase, "selected": _selected(selected, validated), "figures": figures})
     return parts
 
 
-def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> list[Element]:
+def _point(series: str, entry: Record, value: float | None, unit: float = 1) -> dict[str, Any]:
+    """An epoch's number."""
+    scaled = None if value is None else unit * value
+    text = "" if scaled is None else f"{scaled:.1f} %" if unit == 100 else f"{scaled:.4g}"
+    return {"x": entry["epoch"], "x_text": f"epoch {entry['epoch']}", "series": series, "value": scaled, "text": text}
+
+
+def _validation(entry: Record, column: str, view: str) -> float | None:
+    return entry.get("validation", {}).get(column, {}).get(view)
+
+
+def _selected(selected: int | None, validated: bool) -> str:
+    """What is known of the selection."""
+    if selected:
+        return f"Selected weights: after epoch {selected}."
+    if selected == 0:
+        return "No weights were selected: a class has too few validation images."
+    if not validated:
+        return "No validation part, so nothing was selected."
+    return "metrics.jsonl does not name the selected epoch; train again to have it marked."
+
+
+def _numbers(found: Sequence[Record]) -> Table:
+    """Every epoch's numbers."""
+    header = ["epoch", "loss", "training, attacked, %", "clean, %", "PGD-20, %", "tail PGD-20, %", "learning rate"]
+    rows = []
+    for entry in found:
+        loss = entry["train"]["loss"]
+        views = [_validation(entry, column, view) for _, column, view in _CURVES]
+        numbers = [percent(entry["train"]["robust_correct"]), *map(percent, views)]
+        shown = f"{loss:.4f}" if loss is not None else NOTHING
+        rows.append([str(entry["epoch"]), shown, *numbers, f"{entry['learning_rate']:.3g}"])
+    return Table(header, rows)
+
+
+def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """Time by epoch, and of evaluations."""
-    parts, rows, series = [], [], []
-    for style, (phase, found) in enumerate(_phases(records).items()):
-        seconds = [record["seconds"] for record in found]
-        rows.append(
-            [phase, str(len(found)), f"{sum(seconds):,.1f}", f"{statistics.median(seconds):.2f}", f"{seconds[0]:.1f}"]
-        )
-        series.append(Series(phase, [record["epoch"] for record in found], seconds, style))
+    rows, points = [], []
+    for phase, found in _phases(records).items():
+        seconds = [entry["seconds"] for entry in found]
+        numbers = [f"{sum(seconds):,.1f}", f"{statistics.median(seconds):.2f}", f"{seconds[0]:.1f}"]
+        rows.append([phase, str(len(found)), *numbers])
+        points += [
+            _point(phase, entry, None) | {"value": max(entry["seconds"], 1e-3), "text": f"{entry['seconds']:.2f} s"}
+            for entry in found
+        ]
+    figures = []
     if rows:
-        x = Axis("epoch", 1, max(max(entry.x) for entry in series) or 2)
-        values = [value for entry in series for value in entry.y]
-        low, high = max(min(values), 1e-3), max(*values, 1e-3)
-        y = Axis("seconds", low * 0.9, high * 1.1, logarithmic=True)
-        chart = charts.lines("Seconds of each epoch, by phase.", series, x, y)
+        spec = charts.lines(points, "epoch", "seconds", log_y=True)
         header = ["phase", "epochs", "seconds in all", "median epoch, s", "first epoch, s"]
         note = "Validation included; the first epoch of a start also compiles."
-        legend = charts.legend([(entry.name, entry.style) for entry in series])
-        numbers = figure("In numbers", table(header, rows), paragraph(note, class_="note"))
-        parts.append(element("div", figure("Time by epoch", chart, legend), numbers, class_="figures"))
-    if evaluations:
-        cells = [[e.title, f"{e.card['seconds']:,.1f} s", words(e.card["command"])] for e in evaluations]
-        note = "Wall time of the whole command that wrote the newest card, with training where it trained."
-        parts += [
-            element("h3", "Commands"),
-            paragraph(note, class_="note"),
-            table(["card", "wall time", "command"], cells, "words"),
-        ]
-    return parts
+        figures.append(Figure("time", "Time by epoch", spec, Table(header, rows), note))
+    cells = [[e.title, f"{e.card['seconds']:,.1f} s", e.card["command"]] for e in evaluations]
+    commands = Table(["card", "wall time", "command"], cells) if cells else None
+    return {"figures": figures, "commands": commands} if figures or commands else None
+
+
+def seconds_of(records: Sequence[Record]) -> dict[str, float]:
+    """Seconds of all epochs of each phase."""
+    return {phase: sum(entry["seconds"] for entry in found) for phase, found in _phases(records).items()}
 
 
 def _phases(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by phase, epochs ascending."""
     found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record["phase"], []).append(record)
-    return {phase: sorted(entries, key=lambda record: record["epoch"]) for phase, entries in found.items()}
-
-
-def _series(name: str, found: Sequence[Record], value: Callable[[Record], float | None], style: int) -> Series:
-    """A line over the epochs that have the value."""
-    points = [(record["epoch"], value(record)) for record in found]
-    kept = [(epoch, number) for epoch, number in points if number is not None]
-    return Series(name, [epoch for epoch, _ in kept], [number for _, number in kept], style)
-
-
-def _validation(column: str, view: str) -> Callable[[Record], float | None]:
-    """A validation's number in percent, where the epoch has one."""
-
-    def value(record: Record) -> float | None:
-        found = record.get("validation", {}).get(column, {}).get(view)
-        return None if found is None else 100 * found
-
-    return value
-
-
-def _loss(found: Sequence[Record]) -> Series:
-    return _series("loss", found, lambda record: record["train"]["loss"], 0)
-
-
-def _rate(found: Sequence[Record]) -> Series:
-    return _series("learning rate", found, lambda record: record["learning_rate"], 0)
-
-
-def _free(label: str, series: Series, x: Axis, title: str, marks: Sequence[tuple[float, str]]) -> Element:
-    """A chart of one series whose axis follows its values."""
-    low, high = charts.around(series.y, floor=0) if series.y else (0.0, 1.0)
-    return charts.lines(label, [series], x, Axis(title, low, high), marks)
-
-
-def _selected(selected: int | None, validated: bool) -> Element:
-    """What is known of the selection."""
-    if selected:
-        return paragraph(f"Selected weights: after epoch {selected}.", class_="note")
-    if selected == 0:
-        return paragraph("No weights were selected: a class has too few validation images.", class_="note")
-    if not validated:
-        return paragraph("No validation part, so nothing was selected.", class_="note")
-    return paragraph(
-        "Which epoch was selected is not in metrics.jsonl; train anew to have it marked.", class_="missing"
-    )
-
-
-def _table(found: Sequence[Record]) -> Element:
-    """Every epoch's numbers."""
-    header = ["epoch", "loss", "training, attacked, %", "clean, %", "PGD-20, %", "tail PGD-20, %", "learning rate"]
-    rows = []
-    for record in found:
-        validation = record.get("validation", {})
-        views = [
-            validation.get(c, {}).get(v)
-            for c, v in (("clean", "balanced"), ("pgd20", "balanced"), ("pgd20", "tail_third"))
-        ]
-        loss = record["train"]["loss"]
-        numbers = [percent(record["train"]["robust_correct"]), *map(percent, views)]
-        rows.append(
-            [
-                str(record["epoch"]),
-                f"{loss:.4f}" if loss is not None else NOTHING,
-                *numbers,
-                f"{record['learning_rate']:.3g}",
-            ]
-        )
-    return table(header, rows)
+    for entry in records:
+        found.setdefault(entry["phase"], []).append(entry)
+    return {phase: sorted(entries, key=lambda entry: entry["epoch"]) for phase, entries in found.items()}

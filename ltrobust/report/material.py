@@ -51,7 +51,10 @@ class Effort:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image before and after an attack, float [H,W,C] in [0,1], and what the network says of both."""
+    """An image before and after an attack, float [H,W,C] in [0,1], and what the network predicts for both.
+
+    The probabilities are those of the true class; None where the verdicts have none.
+    """
 
     group: str
     image_id: int
@@ -59,8 +62,26 @@ class Picture:
     label: int
     clean_prediction: int
     adv_prediction: int
+    clean_probability: float | None
+    adv_probability: float | None
     image: np.ndarray
     adv_image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Flipped:
+    """An image that only one network resists, float [H,W,C] in [0,1].
+
+    Attributes:
+      won: whether the network asked about resists it.
+      entry: of `analysis/flips.py`.
+      adv_image: what broke the other network, or None where no adversarial images were kept.
+    """
+
+    won: bool
+    entry: Mapping[str, Any]
+    image: np.ndarray
+    adv_image: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""The numbers that tables over cards quote, and how they are written. No JAX."""
+"""How numbers are written, and those that tables over cards quote. No JAX."""
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+NOTHING = "-"
 NUMBERS = (
     ("clean, all", "clean", "overall"),
     ("PGD-20, all", "pgd20", "overall"),
@@ -42,3 +44,29 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its header."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """A fraction in percent, `34.1`; a dash where there is none (JSON has null for NaN)."""
+    return NOTHING if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(estimate: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+    """A value with its interval in percent: `34.1 [33.0, 35.2]`."""
+    if not estimate or estimate["value"] is None:
+        return NOTHING
+    low, high = percent(estimate["low"], sign=sign), percent(estimate["high"], sign=sign)
+    return f"{percent(estimate['value'], sign=sign)} [{low}, {high}]"
+
+
+def number(estimate: Mapping[str, Any], digits: int = 2, *, sign: bool = False) -> str:
+    """A plain number with its interval: `0.93 [0.80, 0.97]`; a dash where there is none."""
+    if estimate["value"] is None:
+        return NOTHING
+    value, low, high = (f"{estimate[key]:{'+' if sign else ''}.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def p_value(p: float) -> str:
+    """A p-value; a tiny one as a bound."""
+    return f"{p:.4f}" if p >= 1e-4 else "<0.0001"

@@ -1,6 +1,6 @@
-"""The page of a run: one HTML file that needs nothing else. No JAX, no script, nothing from a network.
+"""The page of a run: one HTML file that needs no network. No JAX.
 
-Sections are functions from what was read (`material.py`) to elements; a section that lacks something says what to run.
+This module gathers what `templates/run.html.jinja` shows. A section without data is one line at the end of the page.
 """
 
 import re
@@ -8,60 +8,113 @@ from collections.abc import Mapping
 from typing import Any
 
 from ltrobust.analysis.evaluations import Evaluation
-from ltrobust.report import accuracy, confusion, differences, evidence, frame, history, teaching
-from ltrobust.report.markup import NOTHING, Element, element, folded, interval, paragraph, table, words
+from ltrobust.report import accuracy, evidence, frame, history
+from ltrobust.report.frame import Figure, Table
 from ltrobust.report.material import Material
+from ltrobust.report.numbers import NOTHING, interval, percent
 
-_EVALUATE = "Nothing is evaluated yet: let training come to its end, or run ltrobust evaluate --workdir=DIR."
-# Why a section may be empty although everything went well.
-_NOTHING = {
-    "comparison": "One network only: run ltrobust evaluate --workdir=DIR with --config.eval.checkpoint=teacher, and "
-    "=student, under the same protocol.",
-    "teacher": "No teacher was trained in this folder.",
-    "pictures": "No image was broken.",
-    "radius": "One radius only: run ltrobust evaluate with another --config.threat.radius to have a curve.",
-    "training": "No metrics.jsonl: nothing was trained in this folder.",
-    "sanity": "The panel was not run: run ltrobust evaluate --workdir=DIR with --config.eval.protocol=standard.",
-    "cost": "No times were recorded: train or evaluate in this folder.",
+_SECTIONS = {
+    "summary": "Summary",
+    "tail": "Head to tail",
+    "pictures": "Adversarial images",
+    "confusion": "Confusion",
+    "networks": "Networks",
+    "comparison": "Image by image",
+    "teacher": "Teacher and student",
+    "effort": "Attacks",
+    "radius": "Radius",
+    "training": "Training",
+    "sanity": "Sanity checks",
+    "provenance": "Provenance",
+    "cost": "Cost",
 }
+# Why a section may be empty although everything went well.
+_EMPTY = {
+    "comparison": "one network only: run ltrobust evaluate --workdir=DIR with --config.eval.checkpoint=teacher, and "
+    "=student, under the same protocol.",
+    "teacher": "no teacher was trained in this folder.",
+    "pictures": "no adversarial image was kept.",
+    "radius": "one radius only: run ltrobust evaluate --workdir=DIR with another --config.threat.radius for a curve.",
+    "training": "no metrics.jsonl: nothing was trained in this folder.",
+    "sanity": "the checks were not run: run ltrobust evaluate --workdir=DIR with --config.eval.protocol=standard.",
+    "cost": "no times were recorded: train or evaluate in this folder.",
+}
+_NOT_EVALUATED = "nothing is evaluated yet: let training come to its end, or run ltrobust evaluate --workdir=DIR."
+_CURVES = "all attacks of this protocol are judged at their last step: a curve needs --config.eval.protocol=standard."
 
 
 def render(material: Material) -> str:
     """The page's text."""
-    sections = [
-        ("summary", "Summary", _summary(material)),
-        ("classes", "Classes", _of_first(material, accuracy.classes)),
-        ("tail", "Tail robustness", _of_first(material, accuracy.tail)),
-        ("confusion", "Confusion under attack", _of_first(material, confusion.section)),
-        (
-            "comparison",
-            "Networks compared",
-            _of_first(material, lambda e: differences.section(e, material.comparisons)),
-        ),
-        ("teacher", "Teacher and student", _of_first(material, lambda e: teaching.section(e, material.teaching))),
-        ("pictures", "Adversarial images", _of_first(material, lambda e: evidence.pictures(e, material.pictures))),
-        ("effort", "Effort of the attacks", _of_first(material, lambda e: evidence.effort(e, material.efforts))),
-        ("radius", "Radius", evidence.radii(material.evaluations)),
-        ("training", "Training", history.training(material.records)),
-        ("sanity", "Sanity panel", evidence.sanity(material.evaluations)),
-        ("cost", "Cost", history.cost(material.records, material.evaluations)),
-    ]
-    made = [(identity, title, _with_missing(material, identity, content)) for identity, title, content in sections]
-    return frame.whole(_name(material), "report", made)
+    content = _content(material)
+    shown = [(key, title) for key, title in _SECTIONS.items() if content[key]]
+    missing = _missing(material, content)
+    first = material.evaluations[0] if material.evaluations else None
+    names = [(index, first.class_name(index)) for index in first.classes] if first else []
+    return frame.render(
+        "run.html.jinja",
+        title=_name(material),
+        kind="report",
+        sections=shown + ([("missing", "Not recorded")] if missing else []),
+        class_names=names,
+        main=first.main if first else "",
+        attacked=first.column(first.headline) if first else "",
+        missing=missing,
+        shown_pictures=content.pop("pictures"),
+        **content,
+    )
 
 
-def _with_missing(material: Material, identity: str, content: list[Element]) -> list[Element]:
-    """A section's content, with a line for everything that it lacks."""
-    lines = list(material.missing.get(identity, []))
-    if not content and not lines:
-        needs_card = identity not in ("training", "cost")
-        lines = [_EVALUATE if needs_card and not material.evaluations else _NOTHING.get(identity, _EVALUATE)]
-    return [*content, *(paragraph(words(line), class_="missing") for line in lines)]
+def figures(material: Material) -> list[Figure]:
+    """Every figure of the page, in its order."""
+    content = _content(material)
+    found: list[Figure] = []
+    for part in content.values():
+        found += _figures_of(part)
+    return found
 
 
-def _of_first(material: Material, make) -> list[Element]:
-    """A section of the evaluation that is shown in full."""
-    return make(material.evaluations[0]) if material.evaluations else []
+def _figures_of(part: Any) -> list[Figure]:
+    """Figures in a section's content, at any depth."""
+    if isinstance(part, Figure):
+        return [part]
+    inside = part.values() if isinstance(part, Mapping) else part if isinstance(part, list) else []
+    return [figure for entry in inside for figure in _figures_of(entry)]
+
+
+def _content(material: Material) -> dict[str, Any]:
+    """What every section shows; empty or None where there is nothing to show."""
+    content: dict[str, Any] = dict.fromkeys(_SECTIONS)
+    if material.evaluations:
+        first, *others = material.evaluations
+        content["summary"] = _summary(material, first, others)
+        content["tail"] = accuracy.tail(first)
+        content["pictures"] = evidence.pictures(first, material.pictures)
+        content["confusion"] = accuracy.confusion(first)
+        content["networks"] = accuracy.networks(first)
+        content["comparison"] = accuracy.compared(first, material.comparisons)
+        content["teacher"] = history.teaching(first, material.teaching)
+        content["effort"] = evidence.effort(first, material.efforts)
+        content["radius"] = evidence.radii(material.evaluations)
+        content["sanity"] = evidence.sanity(material.evaluations)
+        content["provenance"] = {"entries": _provenance(first), "attacks": _attacks(first)}
+    content["training"] = history.training(material.records)
+    content["cost"] = history.cost(material.records, material.evaluations)
+    return content
+
+
+def _missing(material: Material, content: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Section -> what it lacks and how to have it."""
+    lines = [] if material.evaluations else [("Evaluation", [_NOT_EVALUATED])]
+    for key, title in _SECTIONS.items():
+        # Cards that are not shown are a warning in the summary, if there is one.
+        found = [] if key == "summary" and content[key] else list(material.missing.get(key, []))
+        if key == "effort" and evidence.needs_curves(material.efforts):
+            found.append(_CURVES)
+        if not found and not content[key] and key in _EMPTY and (material.evaluations or key in ("training", "cost")):
+            found = [_EMPTY[key]]
+        if found:
+            lines.append((title, found))
+    return lines
 
 
 def _name(material: Material) -> str:
@@ -72,48 +125,92 @@ def _name(material: Material) -> str:
     return " / ".join(dict.fromkeys(part for part in (config, material.name) if part))
 
 
-def _summary(material: Material) -> list[Element]:
-    """What was run, what came out, and whether to believe it."""
-    if not material.evaluations:
-        return []
-    first, *others = material.evaluations
+def _summary(material: Material, first: Evaluation, others: list[Evaluation]) -> dict[str, Any]:
+    """What came out, in words and large numbers."""
     data = first.card["data"]
-    verdicts = [_believed(evaluation) for evaluation in material.evaluations]
-    what = (
-        f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts']):,} training images "
-        f"in {len(data['class_names'])} classes; {first.card['model']['name']}; {first.title}."
+    columns = first.networks[first.main]["columns"]
+    clean, attacked = columns["clean"], columns[first.headline]
+    title = first.column(first.headline)
+    index = attacked["worst"]["class"]
+    worst = f"class {first.names[index]}, {data['class_counts'][index]:,} training images"
+    tiles = [_tile("clean", clean["overall"], "test images without attack")]
+    tiles.append(_tile(f"robust: {title}", attacked["overall"], "test images under attack"))
+    if attacked.get("tail_third"):
+        number = len(first.groups["tail_third"])
+        tiles.append(_tile("robust, tail", attacked["tail_third"], f"mean of the {number} rarest classes"))
+    tiles.append(_tile("robust, worst class", attacked["worst"], worst))
+    if "autoattack" in columns and first.headline != "autoattack":
+        tiles.append(_tile("AutoAttack", columns["autoattack"]["overall"], "test images under attack"))
+    tail = f", and {percent(attacked['tail_third']['value'])} % in the tail" if attacked.get("tail_third") else ""
+    sentence = (
+        f"Trained on {sum(data['class_counts']):,} images of {data['name']} in {len(data['class_names'])} classes with "
+        f"imbalance ratio {data['imbalance_ratio']:g}, {first.main} ({first.card['model']['name']}) classifies "
+        f"{percent(clean['overall']['value'])} % of the test images correctly. Under attack ({title}; "
+        f"{first.card['threat']['norm']}, radius {first.card['threat']['radius']:g}/255) it is "
+        f"{percent(attacked['overall']['value'])} %{tail}."
     )
-    return [
-        paragraph(what),
-        *(
-            paragraph(f"Warning: {sentence}.", class_="missing")
-            for sentence in data.get("overlap", {}).get("warnings", ())
-        ),
-        *accuracy.headline(first),
-        element("h3", "To be believed?"),
-        element("ul", *verdicts),
-        element("h3", "Passport"),
-        _passport(first),
-        folded("Attacks and their settings", _attacks(first)),
-        *([element("h3", "Other evaluations in this folder"), _others(others)] if others else []),
+    overlap = data.get("overlap", {}).get("warnings", ())
+    evaluations = [first, *others]
+    return {
+        "sentence": sentence,
+        "tiles": tiles,
+        "cost": _cost(material, first),
+        "warnings": [*material.missing.get("summary", ()), *(f"{warning}." for warning in overlap)],
+        "checks": [
+            (e.title, [(name, *evidence.verdict_of(n["sanity_verdict"])) for name, n in e.distinct.items()])
+            for e in evaluations
+            if any(network["sanity_verdict"] for network in e.distinct.values())
+        ],
+        "others": _others(others) if others else None,
+    }
+
+
+def _tile(what: str, estimate: Mapping[str, Any], note: str) -> dict[str, str]:
+    """A large number with its interval."""
+    if estimate["value"] is None:
+        return {"what": what, "value": NOTHING, "spread": NOTHING, "note": note}
+    spread = f"{percent(estimate['low'])} to {percent(estimate['high'])} %"
+    return {"what": what, "value": percent(estimate["value"]), "spread": spread, "note": note}
+
+
+def _cost(material: Material, first: Evaluation) -> str:
+    """What the numbers cost, in a sentence."""
+    numerics = first.card["numerics"]
+    parts = [
+        f"training the {phase} took {_time(found)}" for phase, found in history.seconds_of(material.records).items()
     ]
+    parts.append(f"the command that wrote the newest card took {_time(first.card['seconds'])}")
+    text = ", ".join(parts)
+    return f"{text[0].upper()}{text[1:]}, on {numerics['devices']} x {numerics['device']}. Protocol {first.title}."
 
 
-def _believed(evaluation: Evaluation) -> Element:
-    """An evaluation's sanity verdicts in a line."""
-    judged = {name: network["sanity_verdict"] for name, network in evaluation.distinct.items()}
-    if not any(judged.values()):
-        return element("li", f"{evaluation.title}: ", evidence.badge(None))
-    pieces = [piece for name, verdict in judged.items() for piece in (f" {name} ", evidence.badge(verdict), ";")]
-    return element("li", f"{evaluation.title}:", *pieces[:-1])
+def _time(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
 
 
-def _passport(evaluation: Evaluation) -> Element:
+def _others(evaluations: list[Evaluation]) -> Table:
+    """One line per network of the evaluations that are not shown in full."""
+    header = ["evaluation", "network", "headline", "clean, %", "headline, %", "headline, tail, %", "sanity checks"]
+    rows = []
+    for evaluation in evaluations:
+        for name, network in evaluation.distinct.items():
+            attacked = network["columns"][evaluation.headline]
+            cells = [interval(network["columns"]["clean"]["overall"]), interval(attacked["overall"])]
+            cells += [interval(attacked.get("tail_third")), evidence.verdict_of(network["sanity_verdict"])[0]]
+            rows.append([evaluation.title, name, evaluation.column(evaluation.headline), *cells])
+    return Table(header, rows)
+
+
+def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What the numbers depend on."""
     card = evaluation.card
     data, threat, numerics = card["data"], card["threat"], card["numerics"]
     entries = {
-        "command": words(card["command"]),
+        "command": card["command"],
         "card": f"version {card['card_version']}, {card['created']}",
         "data": f"{data['name']}, profile {data['profile']}, split seed {data['split_seed']}"
         + "".join(f"; {note}" for note in (*data["notes"], *data["test_notes"])),
@@ -141,8 +238,7 @@ def _passport(evaluation: Evaluation) -> Element:
         f"{numerics['verdicts']}",
         "software": ", ".join(f"{name} {version}" for name, version in card["software"].items() if name != "commit"),
     }
-    parts = [part for name, value in entries.items() for part in (element("dt", name), element("dd", value))]
-    return element("dl", *parts)
+    return list(entries.items())
 
 
 def _claims(data: Mapping[str, Any]) -> str:
@@ -171,36 +267,15 @@ def _commits(card: Mapping[str, Any]) -> str:
     return "; ".join(f"{commit} ({', '.join(what)})" for commit, what in by_commit.items())
 
 
-def _attacks(evaluation: Evaluation) -> Element:
+def _attacks(evaluation: Evaluation) -> Table:
     """Every attack with all of its settings, then what is combined."""
     protocol = evaluation.card["protocol"]
     rows = [[evaluation.column(attack["name"]), _settings(attack)] for attack in protocol["attacks"]]
     rows += [[evaluation.column(name), f"right under each of {', '.join(of)}"] for name, of in protocol["combined"]]
-    return table(["column", "settings"], rows)
+    return Table(["column", "settings"], rows)
 
 
 def _settings(attack: Mapping[str, Any]) -> str:
     """Settings in one line; a radius of None is the threat's."""
     plain = {key: value for key, value in attack.items() if key != "name" and value not in (None, [], "")}
     return ", ".join(f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in plain.items())
-
-
-def _others(evaluations: list[Evaluation]) -> Element:
-    """One line per network of the evaluations that are not shown in full."""
-    rows = []
-    for evaluation in evaluations:
-        for name, network in evaluation.distinct.items():
-            attacked = network["columns"][evaluation.headline]
-            tail = attacked.get("tail_third")
-            cells = [interval(network["columns"]["clean"]["overall"]), interval(attacked["overall"])]
-            rows.append(
-                [
-                    evaluation.title,
-                    name,
-                    evaluation.column(evaluation.headline),
-                    *cells,
-                    interval(tail) if tail else NOTHING,
-                    evidence.badge(network["sanity_verdict"]),
-                ]
-            )
-    return table(["evaluation", "network", "headline", "clean, %", "headline, %", "headline, tail, %", "panel"], rows)

@@ -16,7 +16,6 @@ import numpy as np
 from ltrobust.analysis import compare, confidence, runs
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.evaluation import store
-from ltrobust.report import page
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import without_nan, write_text
 from ltrobust.training import records
@@ -31,7 +30,6 @@ _PAIRS = (
 )
 # Of a chart: an attack may take thousands of evaluations.
 _POINTS = 60
-_PICTURES_PER_GROUP = 3
 
 
 def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Path:
@@ -44,6 +42,8 @@ def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrob
     Raises:
       ValueError: nothing to report, or a `report.html` that is not a page as this function left it.
     """
+    from ltrobust.report import page  # Altair takes a second to import
+
     path, drawn = workdir / NAME, None
     # Another process may write a card and its page in the meantime, which an older drawing must not replace.
     while drawn != (names := sorted((workdir / "results").glob("*.json"))):
@@ -52,6 +52,18 @@ def write(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrob
         digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()  # as `write_text` writes it
         write_text(path, f"{text}<!-- ltrobust report {digest} -->\n")
     return path
+
+
+def write_figures(workdir: Path, folder: Path, *, cache_dir: str = "~/.cache/ltrobust") -> list[Path]:
+    """Writes the charts of a run's page and the tables behind them; see `frame.write_figures`.
+
+    Raises:
+      ValueError: nothing to report, or a file that exists.
+    """
+    from ltrobust.report import frame, page  # Altair takes a second to import
+
+    _check_replaceable(workdir / NAME)  # the page is written after the figures
+    return frame.write_figures(folder, page.figures(gather(workdir, cache_dir=cache_dir)))
 
 
 def _check_replaceable(path: Path) -> None:
@@ -187,11 +199,11 @@ def _pictures(
     data_dir: str,
     cache_dir: str,
 ) -> list[Picture]:
-    """Of head, middle and tail the first broken image of up to three classes, as the main network saw them."""
+    """Of head, middle and tail one image that survives every attack and one that breaks, of the main network."""
     network = evaluation.networks[evaluation.main]
     try:
-        broken = _first_broken(passport, verdicts)
-        if not any("adversarial_at" in record for record in broken.values()):
+        kept = _first_kept(passport, verdicts)
+        if not any(kept):
             raise ValueError(
                 "no adversarial images were kept; run ltrobust evaluate --workdir=DIR "
                 "--config.eval.keep_images=True to have them."
@@ -202,19 +214,24 @@ def _pictures(
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
     folder, found = workdir / network["verdicts"]["folder"], []
-    for group, members in evaluation.groups.items():
-        present = [index for index in evaluation.classes if index in members and index in broken]
-        chosen = np.unique(np.linspace(0, len(present) - 1, _PICTURES_PER_GROUP).round().astype(int))
-        for label in [present[place] for place in chosen] if present else []:
-            record = broken[label]
+    for by_class in kept:
+        for group, members in evaluation.groups.items():
+            present = [index for index in evaluation.classes if index in members and index in by_class]
+            if not present:
+                continue
+            label = present[len(present) // 2]
+            record = by_class[label]
+            clean = verdicts["clean"][record["image"]]
             found.append(
                 Picture(
                     group=GROUPS[group],
                     image_id=record["image"],
                     attack=record["attack"],
                     label=label,
-                    clean_prediction=verdicts["clean"][record["image"]]["prediction"],
+                    clean_prediction=clean["prediction"],
                     adv_prediction=record["prediction"],
+                    clean_probability=clean.get("probability"),
+                    adv_probability=record.get("probability"),
                     image=images[record["image"]] / np.float32(255),
                     adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
                 )
@@ -222,18 +239,25 @@ def _pictures(
     return found
 
 
-def _first_broken(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> dict[int, dict[str, Any]]:
-    """Class -> the record of the lowest image id that the headline broke, by the first attack that broke it."""
+def _first_kept(
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """Class -> the record of the lowest image id that survives the headline's attacks, and of the lowest that breaks.
+
+    The record is that of the first attack that broke the image, or of the last one that it survived; only records whose
+    adversarial image was kept count.
+    """
     attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
     _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
-    found: dict[int, dict[str, Any]] = {}
+    survived: dict[int, dict[str, Any]] = {}
+    broken: dict[int, dict[str, Any]] = {}
     for image in sorted(verdicts["clean"]):
-        clean = verdicts["clean"][image]
-        if clean["label"] in found or clean["prediction"] != clean["label"]:
+        label = verdicts["clean"][image]["label"]
+        if verdicts["clean"][image]["prediction"] != label:
             continue
-        for name in members:
-            record = verdicts.get(name, {}).get(image)
-            if record is not None and record["prediction"] != clean["label"]:
-                found[clean["label"]] = record
-                break
-    return found
+        seen = [verdicts[name][image] for name in members if image in verdicts.get(name, {})]
+        breaking = [record for record in seen if record["prediction"] != label]
+        wanted, record = (broken, breaking[0]) if breaking else (survived, seen[-1] if seen else {})
+        if "adversarial_at" in record:
+            wanted.setdefault(label, record)
+    return survived, broken

@@ -5,6 +5,8 @@ from typing import Any
 
 from ltrobust.analysis.evaluations import titles
 
+# Of more classes, tables show a part.
+_FEW_CLASSES = 20
 _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
@@ -95,7 +97,7 @@ def percent(estimate: Mapping[str, Any]) -> str:
 
 def _shown(classes: int) -> list[int]:
     """Every class of a small problem; head, middle and tail of a large one."""
-    if classes <= 20:
+    if classes <= _FEW_CLASSES:
         return list(range(classes))
     middle = classes // 2
     return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
@@ -122,3 +124,35 @@ def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
         for row in rows
     ]
     return "\n".join([*lines[:rule_after], "-" * len(lines[0]), *lines[rule_after:]])
+
+
+def render_files(files: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """One line per class of a folder: images used, and files passed over by reason; then the totals.
+
+    Of more than 20 classes, only those with something passed over have a line.
+
+    Args:
+      files: a split's part of a card's `data.files`.
+      class_names: in label order.
+    """
+    reasons = files["passed_over"]
+    rows = [
+        [name, str(used), *(_number(tally["classes"].get(name, 0)) for tally in reasons.values())]
+        for name, used in zip(class_names, files["used"], strict=True)
+        if len(class_names) <= _FEW_CLASSES or any(name in tally["classes"] for tally in reasons.values())
+    ]
+    outside = [_number(tally["classes"].get("", 0)) for tally in reasons.values()]
+    if any(outside):
+        rows.append(["(no class)", "", *outside])
+    total = ["all", str(sum(files["used"])), *(str(tally["count"]) for tally in reasons.values())]
+    header = [
+        "class",
+        "used",
+        *(f"passed over: {reason}" if not place else reason for place, reason in enumerate(reasons)),
+    ]
+    return align([header, *rows, total])
+
+
+def _number(count: int) -> str:
+    """Zeros are left out, so that the others stand out."""
+    return str(count) if count else ""

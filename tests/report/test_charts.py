@@ -1,50 +1,93 @@
-"""Axes have a few ticks inside, and put values where they belong."""
+"""Specifications of charts: valid, drawn by the library, true to their records, and safe with names from outside."""
 
+import json
+
+import altair
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+import vl_convert
+from hypothesis import given, settings
+from pages import HOSTILE
 
-from ltrobust.report.charts import Axis, Row, Series, Value, around, lines, rows
+from ltrobust.report import charts, frame
 
-numbers = st.floats(-1e4, 1e4).map(lambda value: round(value, 3))
-positive = st.floats(1e-3, 1e5)
+LONG = "x" * 10_000
+names = st.lists(st.text(max_size=30) | st.sampled_from([*HOSTILE, LONG]), min_size=1, max_size=4, unique=True)
+values = st.floats(0, 100)
 
 
-@given(numbers, st.floats(1e-2, 1e4), st.booleans())
-def test_an_axis_has_a_few_ticks_inside(low, span, logarithmic):
-    low = abs(low) + 1e-3 if logarithmic else low
-    axis = Axis("", low, low + span, logarithmic)
-    ticks = axis.ticks()
+def point(name, value=50.0, **more):
+    known = {"name": name, "series": name, "value": value, "low": value / 2, "high": (value + 100) / 2, "text": "t"}
+    return known | more
+
+
+def svg(spec):
+    return vl_convert.vegalite_to_svg({**spec, "width": 300}, vl_version=frame._vega_lite_version())
+
+
+def every_chart(found):
+    """Each kind of chart of the same names."""
+    yield charts.rows([point(name, open=True, index=n) for n, name in enumerate(found)], "x", rule=0)
+    yield charts.rows([point(name) | {"series": s} for name in found for s in ("a", "b")], "x", bars=True)
+    yield charts.classes([point(name, images=n + 1, index=n) for n, name in enumerate(found)], "y", "x")
+    means = [point(name) | {"from": 1, "to": 10} for name in found]
+    yield charts.classes([point(name, images=n + 1, index=n) for n, name in enumerate(found)], "y", "x", means)
+    yield charts.lines([point(name, x=x) for name in found for x in (1, 10)], "x", "y", log_x=True, mark=(2, found[0]))
+    yield charts.lines([point(name, x=x + 1.5) for name in found for x in (1, 2)], "x", "y", log_y=True, steps=True)
+    yield charts.scatter([point(name, x=9, x_low=8, x_high=10) for name in found], "x", "y", diagonal=True)
+    yield charts.scatter([point(name, x=9) for name in found], "x", "y", domain=None, log_x=True)
+    cells = [{"true": n, "predicted": n, "count": 3, "share": 1.0, "index": n} for n in range(len(found))]
+    yield charts.heat(cells, found)
+
+
+@pytest.mark.parametrize("number", [1, 25])
+def test_every_chart_is_valid_and_drawn(number):
+    for spec in every_chart([f"class {n}" for n in range(number)]):
+        altair.LayerChart.from_dict(spec, validate=True)
+        assert svg(spec).startswith("<svg")
+
+
+@settings(max_examples=3, deadline=None)
+@given(names)
+def test_names_are_data_in_every_chart(found):
+    """Without its data and scales a specification is the same whatever the names are."""
+
+    def skeleton(part):
+        if isinstance(part, dict):
+            left_out = ("datasets", "domain", "sort", "name", "range")
+            return {key: skeleton(value) for key, value in part.items() if key not in left_out}
+        return [skeleton(value) for value in part] if isinstance(part, list) else part
+
+    plain = [f"n{place}" for place in range(len(found))]
+    for hostile, harmless in zip(every_chart(found), every_chart(plain), strict=True):
+        one, other = skeleton(hostile), skeleton(harmless)
+        for spec in (one, other):
+            for layer in spec["layer"]:
+                for channel in layer["encoding"].values():
+                    if isinstance(channel, dict) and channel.get("legend"):
+                        channel["legend"].pop("columns")  # long names have a line each
+        assert json.dumps(one) == json.dumps(other)
+
+
+def test_hostile_names_are_text_in_files():
+    drawn = svg(next(every_chart(HOSTILE[:5])))
+    assert "<script" not in drawn
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in drawn
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1))
+def test_a_logarithmic_axis_has_a_few_ticks_inside(found):
+    ticks = charts._log_axis([{"x": value} for value in found], "x").to_dict()["values"]
     assert 2 <= len(ticks) <= 12
-    slack = 1e-5 * span
-    assert all(low - slack <= tick <= low + span + slack for tick in ticks)
-    places = [axis.place(tick) for tick in ticks]
-    assert places == sorted(places)
-    assert all(0 <= place <= 1 for place in places)
-
-
-def test_values_lie_where_they_belong():
-    assert [Axis("", 0, 100).place(value) for value in (-5, 0, 25, 100, 120)] == [0, 0, 0.25, 1, 1]
-    assert Axis("", 1, 100, logarithmic=True).place(10) == pytest.approx(0.5)
-    assert Axis("", 0, 100).ticks() == [0, 20, 40, 60, 80, 100]
-    assert Axis("", 520, 521, logarithmic=True).ticks() == [520, 521]
-    assert Axis("", 0, 0.05).write(0.1 + 0.2) == "0.3"
-    assert (Axis("", 0, 0).place(0), Axis("", 3, 3).ticks()[-1]) == (0, 4)
-
-
-@given(st.lists(st.none() | numbers))
-def test_bounds_hold_every_value_and_are_never_equal(values):
-    low, high = around(values)
-    assert low < high
-    assert all(low <= value <= high for value in values if value is not None)
-    assert around(values, floor=-1e6, ceiling=1e6) == (-1e6, 1e6)
+    assert all(min(found) * 0.999 <= tick <= max(found) * 1.001 for tick in ticks)
 
 
 def test_what_has_no_value_is_not_drawn():
-    drawn = rows(
-        "label", [Row("a", [Value(None, None, None, 0), Value(50, None, None, 1)])], Axis("", 0, 100), bars=False
-    )
-    assert len(drawn.findall("circle")) == 1
-    empty = lines("label", [Series("", [], [], 0)], Axis("epoch", 1, 2), Axis("", 0, 1))
-    assert empty.get("aria-label") == "label"
-    assert empty.find("circle") is None
+    missing = point("b") | {"value": None, "low": None, "high": None}
+    drawn = svg(charts.rows([point("a"), missing], "x"))
+    assert drawn.count('aria-roledescription="point"') == 1
+
+
+def test_the_chosen_class_is_a_parameter_of_every_chart():
+    for spec in every_chart(["a", "b"]):
+        assert [parameter["value"] for parameter in spec["params"] if parameter["name"] == "chosen"] == [-1]

@@ -1,6 +1,7 @@
 """The page of a run: whole, alone, true to the cards, and honest about what it lacks."""
 
 import base64
+import importlib.resources
 import io
 import json
 import re
@@ -16,10 +17,10 @@ from PIL import Image
 from ltrobust.analysis import cards, compare_runs
 from ltrobust.data import sources
 from ltrobust.evaluation import store
-from ltrobust.report import run_page, tables
+from ltrobust.report import accuracy, run_page, tables
 
-SECTIONS = ["summary", "classes", "tail", "confusion", "comparison", "teacher", "pictures", "effort", "radius"]
-SECTIONS += ["training", "sanity", "cost"]
+SECTIONS = ["summary", "tail", "pictures", "confusion", "networks", "comparison", "teacher", "effort", "radius"]
+SECTIONS += ["training", "sanity", "provenance", "cost"]
 PHASES = ("teacher", "student")
 
 
@@ -56,37 +57,98 @@ def test_the_page_stands_alone_and_all_sections_are_there(run):
     assert len(pages.check_alone(page)) > 10
 
 
-def test_the_style_sheet_fetches_nothing_and_knows_dark_and_paper():
-    from ltrobust.report.style import STYLE
+def test_every_chart_has_a_table_behind_it_and_can_be_highlighted(run):
+    _, _, page = run
+    assert [tag for tag, _ in page.tags].count("noscript") == 1
+    folded = [attributes for tag, attributes in page.tags if tag == "details" and attributes.get("class") == "numbers"]
+    assert len(folded) >= len(page.charts)
+    of_classes = [name for name, spec in page.charts.items() if '"index":' in json.dumps(spec)]
+    assert {"classes-autoattack", "classes-clean", "confusion", "predictions", "difference-1", "exposure"} <= set(
+        of_classes
+    )
+    assert all("chosen" in json.dumps(page.charts[name]["layer"]) for name in of_classes)
+    shown = [attributes["value"] for tag, attributes in page.tags if tag == "option"]
+    assert shown == ["-1", *map(str, range(10))]
 
-    assert not re.search(r"url\(|@import|@font-face|//", STYLE)
-    assert "prefers-color-scheme: dark" in STYLE
-    assert "@media print" in STYLE
-    assert STYLE.count("{") == STYLE.count("}")
+
+def test_the_style_sheet_fetches_nothing_and_knows_dark_and_paper():
+    style = (importlib.resources.files("ltrobust.report") / "templates" / "style.css").read_text()
+    assert not re.search(r"url\(|@import|@font-face|//", style)
+    assert "prefers-color-scheme: dark" in style
+    assert "@media print" in style
+    assert style.count("{") == style.count("}")
 
 
 def test_strings_from_outside_are_text(run):
     _, _, page = run
     for name in HOSTILE[:5]:
-        assert name in page.text["classes"]
+        assert name in page.text["tail"]
+        assert name in json.dumps(page.charts["confusion"], ensure_ascii=False).replace('\\"', '"')
     assert "3 <b>images</b>" in page.text["sanity"]
     assert "a & <b>" in page.text[""]
 
 
-def test_the_headline_is_the_cards(run):
+def test_very_long_names_are_shortened_and_stay_different(tmp_path):
+    long = ["<script>" * 1250, "<script>" * 1250 + "b", "\n\t\x00", *"3456789"]
+    fabricated.write_run(tmp_path, names=long, skills={"teacher/last": 0.6, "student/last": 0.7})
+    page = draw(tmp_path)
+    pages.check_alone(page)
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    assert max(len(cell) for rows in page.rows.values() for row in rows for cell in row) < 2000
+    shown = {entry["name"] for entry in pages.records(page.charts["confusion"]) if "name" in entry}
+    assert len(shown) == 10
+
+
+def test_the_large_numbers_are_the_cards(run):
+    _, card, page = run
+    columns = card["networks"]["student/last"]["columns"]
+    estimates = [
+        columns["clean"]["overall"],
+        *(columns["autoattack"][view] for view in ("overall", "tail_third", "worst")),
+    ]
+    for estimate in estimates:
+        low, high = (f"{100 * estimate[end]:.1f}" for end in ("low", "high"))
+        assert f"{100 * estimate['value']:.1f} %95 % interval {low} to {high} %" in page.text["summary"].replace(
+            "\n", ""
+        )
+    assert "Training the teacher took 17.0 s" in page.text["summary"]
+
+
+def test_charts_draw_the_cards(run):
+    _, card, page = run
+    drawn = pages.records(page.charts["classes-autoattack"])
+    for name in ("teacher/last", "student/last"):
+        column = card["networks"][name]["columns"]["autoattack"]
+        shown = {entry["index"]: entry for entry in drawn if entry["series"] == name}
+        assert len(shown) == 10
+        for index, entry in shown.items():
+            for key in ("value", "low", "high"):
+                assert entry[key] == pytest.approx(100 * column["per_class"][index][key])
+            assert entry["detail"].startswith(f"{column['correct'][index]} of {column['total'][index]} ")
+    cells = [entry for entry in pages.records(page.charts["confusion"]) if "count" in entry]
+    matrix = np.zeros((10, 10), int)
+    for cell in cells:
+        matrix[cell["true"], cell["predicted"]] = cell["count"]
+    assert matrix.tolist() == card["networks"]["student/last"]["confusion"]["autoattack"]
+    predicted = [e for e in pages.records(page.charts["predictions"]) if e.get("series", "clean") != "clean"]
+    ratios = [entry["value"] for entry in sorted(predicted, key=lambda entry: entry["index"])]
+    np.testing.assert_allclose(ratios, matrix.sum(axis=0) / matrix.sum(axis=1))
+
+
+def test_the_networks_are_the_cards(run):
     _, card, page = run
     networks = ["teacher/last", "student/last", "student/selected"]
-    assert page.rows["summary"][0] == ["", *networks]
-    rows = page.rows["summary"]
+    assert page.rows["networks"][0] == ["", *networks]
+    rows = page.rows["networks"]
     for column in ("clean", "pgd20", "worst", "autoattack"):
         start = rows.index([tables.titles(card)[column]])
         for offset, view in enumerate(["overall", "head_third", "medium_third", "tail_third", "worst"], start=1):
             found = [card["networks"][name]["columns"][column][view] for name in networks]
             assert rows[start + offset][1:] == [percent(estimate) for estimate in found]
     for text in (card["created"], card["software"]["commit"], "linf, radius 32/255", "797 of 797", "AutoAttack"):
-        assert text in page.text["summary"]
-    # The others are told in a line each: another protocol, another radius.
-    others = [row for row in rows if row[0].startswith(("quick", "standard"))]
+        assert text in page.text["provenance"]
+    # The others have a line each: another protocol, another radius.
+    others = [row for row in page.rows["summary"] if row[0].startswith(("quick", "standard"))]
     assert {row[0].split(" test")[0] for row in others} == {
         "quick, linf 32/255, 797 of 797",
         "standard, linf 16/255, 797 of 797",
@@ -97,16 +159,18 @@ def test_classes_confusion_and_thieves_are_the_cards(run):
     _, card, page = run
     network, counts = card["networks"]["student/last"], card["data"]["class_counts"]
     attacked = network["columns"]["autoattack"]
+    assert page.rows["tail"][0][3:] == ["student/last, %", "student/last, right"]
     assert counts == sorted(counts, reverse=True)
     for index, name in enumerate(HOSTILE):
-        cells = page.row("classes", f"{name} ({counts[index]})")
-        assert cells[1:] == [
+        cells = page.row("tail", f"{name} ({counts[index]})")
+        assert cells[2:] == [
             percent(attacked["per_class"][index]),
             f"{attacked['correct'][index]} of {attacked['total'][index]}",
         ]
         assert page.row("confusion", name) == [str(count) for count in network["confusion"]["autoattack"][index]]
         by, share = network["thief"][index]
-        assert page.row("confusion", f"{name} ({counts[index]})") == [
+        (frequent,) = (row for row in page.rows["confusion"] if row[0] == f"{name} ({counts[index]})" and len(row) == 3)
+        assert frequent[1:] == [
             f"{HOSTILE[by]} ({counts[by]})",
             f"{100 * share:.1f}",
         ]
@@ -126,7 +190,7 @@ def test_teacher_and_student_are_the_cards_and_the_stores(run):
     workdir, card, page = run
     counts = card["data"]["class_counts"]
     rows = [row for row in page.rows["teacher"] if row[0].startswith(HOSTILE[9])]
-    exposure, sure = rows
+    exposure, sure, _ = rows  # the third is of the student
     assert exposure[1:4] == ["27", f"{27 / counts[9]:.2f}", "10.0"]
     assert exposure[4:] == [f"{counts[9]}", "1.00", f"{100 * counts[9] / sum(counts):.1f}"]
     left_out = sum(max(count - 27, 0) for count in counts)
@@ -161,9 +225,9 @@ def test_verdicts_without_probabilities_are_read_and_said_so(run, tmp_path):
             network["verdicts"]["sha256"] = cards.digest_file(lines)
         path.write_text(json.dumps(old))
     page = draw(copy)
-    assert "before probabilities were recorded" in page.text["teacher"]
+    assert "before probabilities were recorded" in page.text["missing"]
     assert page.row("teacher", "all images")
-    assert "is not there any more" not in page.text["effort"]
+    assert "is not there any more" not in page.text["missing"]
 
 
 def test_efforts_end_where_the_card_does(run):
@@ -184,18 +248,29 @@ def test_efforts_end_where_the_card_does(run):
 def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
     workdir, card, page = run
     folder = workdir / card["networks"]["student/last"]["verdicts"]["folder"]
-    _, verdicts = store.read(folder)
+    passport, verdicts = store.read(folder)
+    ids, _, right = store.correct(passport, verdicts)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    told = re.findall(r"test image (\d+); predicted (.*?), after (\S+) (.*?); change times", page.text["pictures"])
-    assert len(images) == 3 * len(told) == 27
+    pattern = r"(head|middle|tail) (survives|breaks): .*? test image (\d+); predicted (.*?) \(true class (.*?)\), "
+    pattern += r"after (\S+) (.*?) \(true class (.*?)\); change"
+    captions = re.findall(pattern, page.text["pictures"])
+    # One image of each kind and group; the last class is broken always.
+    assert len(images) == 3 * len(captions) == 18
+    assert [caption[:2] for caption in captions] == [
+        (g, w) for w in ("survives", "breaks") for g in ("head", "middle", "tail")
+    ]
     test = sources.load("digits", "test", cache_dir="")
-    for number, (identity, before, attack, after) in enumerate(told):
-        drawn = [np.array(Image.open(io.BytesIO(base64.b64decode(src[22:])))) for src in images[3 * number :][:2]]
+    for place, (_, what, identity, before, sure, attack, after, unsure) in enumerate(captions):
+        drawn = [np.array(Image.open(io.BytesIO(base64.b64decode(src[22:])))) for src in images[3 * place :][:2]]
         record = verdicts[attack][int(identity)]
+        assert right[ids == int(identity)] == [what == "survives"]
         np.testing.assert_array_equal(drawn[0], test.images[int(identity), ..., 0])
         kept = store.read_adversarial(folder, record, (8, 8))
         np.testing.assert_array_equal(drawn[1], np.round(255 * kept).astype(np.uint8))
-        assert HOSTILE[record["prediction"]] == after != before == HOSTILE[test.labels[int(identity)]]
+        assert before == HOSTILE[test.labels[int(identity)]]
+        assert after == HOSTILE[record["prediction"]]
+        assert (before == after) == (what == "survives")
+        assert (sure, unsure) == ("0.88", f"{record['probability']:.2f}")
 
 
 def test_training_and_cost_are_the_records(run):
@@ -206,26 +281,27 @@ def test_training_and_cost_are_the_records(run):
     assert page.row("cost", "teacher") == ["6", "17.0", "1.50", "9.5"]
 
 
-def test_what_was_not_recorded_is_said(plain):
+def test_what_was_not_recorded_is_a_line_at_the_end(plain):
     page = draw(plain)
-    assert "--config.eval.keep_images=True" in page.text["pictures"]
-    assert "--config.eval.protocol=standard" in page.text["sanity"]
-    assert "--config.eval.protocol=standard" in page.text["effort"]
-    assert "--config.eval.checkpoint=teacher" in page.text["comparison"]
-    assert "--config.threat.radius" in page.text["radius"]
+    text = page.text["missing"]
+    for option in ("eval.keep_images=True", "eval.protocol=standard", "eval.checkpoint=teacher", "threat.radius"):
+        assert f"--config.{option}" in text
+    assert not {"pictures", "comparison", "radius", "sanity"} & set(page.text)
+    assert [a["id"] for tag, a in page.tags if tag == "section"][-1] == "missing"
     # Verdicts that are not the card's are not used.
     lines = next((plain / "verdicts").iterdir()) / "verdicts.jsonl"
     lines.write_text(lines.read_text() + "\n")
-    assert "other verdicts than the card" in draw(plain).text["effort"]
+    assert "other verdicts than the card" in draw(plain).text["missing"]
     shutil.rmtree(lines.parent)
-    said = draw(plain).text["effort"]
-    assert "is not there any more" in said
-    assert str(plain) not in said
+    text = draw(plain).text["missing"]
+    assert "is not there any more" in text
+    assert str(plain) not in text
     card = plain / "results" / "quick.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"card_version": 1}))
     page = draw(plain)
-    assert "quick.json is a card of version 1" in page.text["summary"]
-    assert all("Nothing is evaluated yet" in page.text[name] for name in [*SECTIONS[1:9], "sanity"])
+    assert "quick.json is a card of version 1" in page.text["missing"]
+    assert "nothing is evaluated yet" in page.text["missing"]
+    assert [a["id"] for tag, a in page.tags if tag == "section"] == ["training", "cost", "missing"]
     assert "after epoch 4" in page.text["training"]
     with pytest.raises(ValueError, match="holds no result card"):
         run_page.write(plain / "verdicts")
@@ -250,10 +326,20 @@ def test_only_an_untouched_page_of_ours_is_replaced(plain):
 def test_a_hundred_classes_stay_small_and_readable(tmp_path):
     fabricated.write_run(tmp_path, classes=100, skills={"teacher/last": 0.6, "student/last": 0.75})
     page = draw(tmp_path)
-    assert (tmp_path / "report.html").stat().st_size < 400_000
-    assert len(page.rows["confusion"]) == 21
-    assert [a["class"] for tag, a in page.tags if tag == "img"] == ["pixels wide"]
-    assert len([row for row in page.rows["classes"] if row[0].startswith("class ")]) == 101
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+    pages.check_alone(page)
+    cells = [entry for entry in pages.records(page.charts["confusion"]) if "count" in entry]
+    assert sum(cell["count"] for cell in cells) == 2000
+    assert page.charts["confusion"]["usermeta"] == {"renderer": "canvas"}  # so many elements are slow as SVG
+    # Classes by accuracy, clean and attacked, each with its header.
+    assert len([row for row in page.rows["tail"] if row[0].startswith("class ")]) == 2 * 101
+
+
+def test_a_thousand_classes_are_a_picture():
+    matrix = np.eye(1000, dtype=int)
+    picture = accuracy._matrix_picture(matrix, range(1000))
+    assert np.array(Image.open(io.BytesIO(base64.b64decode(picture[22:]))))[..., 3].sum() == 255 * 1000
+    assert len(picture) < 200_000
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from ltrobust.analysis import cards
 from ltrobust.commands import diagnose
-from ltrobust.report import run_page
+from ltrobust.report import diagnosis_page, run_page
 from ltrobust.runtime import files
 
 WRITERS = 8
@@ -81,7 +81,7 @@ def test_a_page_that_was_drawn_without_a_card_of_the_meantime_is_drawn_again(tmp
 
 
 def test_diagnoses_written_at_once_have_numbers_and_page_under_one_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(diagnose.page, "render", lambda found: str(found["seconds"]))
+    monkeypatch.setattr(diagnosis_page, "render", lambda found: str(found["seconds"]))
     (tmp_path / "diagnosis.html").write_text("somebody's")
     paths = together(lambda number: diagnose.write({"seconds": number}, tmp_path))
     assert len(set(paths)) == 10 * WRITERS

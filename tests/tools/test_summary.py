@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from ltrobust.analysis import cards
-from ltrobust.report import gradients, grid, numbers
+from ltrobust.report import grid, numbers
 from ltrobust.runtime.files import write_json
-from tools import summary
+from tools import gradients, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,83 @@
+"""Figures as files: every chart as SVG and PNG, every table as CSV and LaTeX, nothing overwritten."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import fabricated
+import numpy as np
+import pytest
+from pages import HOSTILE
+from PIL import Image
+
+from ltrobust.report import charts, frame, page, run_page
+from ltrobust.report.frame import Figure, Table
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    fabricated.write_run(workdir, names=HOSTILE)
+    return page.figures(run_page.gather(workdir, cache_dir=""))
+
+
+def test_every_figure_of_the_page_is_written(figures, tmp_path):
+    chosen = [figure for figure in figures if figure.name in ("classes-worst", "confusion", "student-accuracy")]
+    assert len(chosen) == 3
+    written = frame.write_figures(tmp_path / "new" / "figures", chosen)
+    assert {path.name for path in (tmp_path / "new" / "figures").iterdir()} == {path.name for path in written}
+    assert len(written) == 4 * 3
+    for figure in chosen:
+        base = tmp_path / "new" / "figures" / figure.name
+        assert "<script" not in base.with_suffix(".svg").read_text()
+        assert np.asarray(Image.open(base.with_suffix(".png"))).std() > 0
+        rows = list(csv.reader(io.StringIO(base.with_suffix(".csv").read_text())))
+        assert rows == [list(figure.table.header), *map(list, figure.table.rows)]
+        assert base.with_suffix(".tex").read_text().startswith("\\begin{tabular}{l")
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_figures_and_the_page(figures, tmp_path):
+    (tmp_path / "run").mkdir()
+    fabricated.write_run(tmp_path / "run", names=HOSTILE)
+    words = ["-m", "ltrobust", "report", f"--workdir={tmp_path / 'run'}", f"--figures={tmp_path / 'figures'}"]
+    result = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=300)
+    assert f"figures: {4 * len(figures)} files in {tmp_path / 'figures'}" in result.stdout, result.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert len(list((tmp_path / "figures").iterdir())) == 4 * len(figures)
+
+
+def test_commands_import_altair_and_vega_only_to_draw():
+    modules = "ltrobust.report.run_page, ltrobust.report.frame, ltrobust.commands.compare, ltrobust.commands.diagnose"
+    code = f"import sys, {modules}; sys.exit(bool({{'altair', 'vl_convert', 'pandas', 'jax'}} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_names_of_figures_are_unique_and_safe(figures):
+    assert len({figure.name for figure in figures}) == len(figures) > 10
+    assert all(figure.name.replace("-", "").replace("_", "").isalnum() for figure in figures)
+
+
+def test_a_file_that_is_there_stays(tmp_path):
+    (tmp_path / "b.csv").write_text("mine")
+    spec = charts.rows([{"name": "a", "series": "", "value": 1, "low": None, "high": None, "text": ""}], "x")
+    figures = [Figure(name, "title", spec, Table(["a"], [["b"]])) for name in ("a", "b")]
+    with pytest.raises(ValueError, match=r"b\.csv exists and is not overwritten"):
+        frame.write_figures(tmp_path, figures)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
+
+
+def test_latex_has_no_commands_from_outside():
+    text = frame._latex(Table(["a & b", "%"], [["\\input{x}", "50 %"], ["$x_1^2$"]]))
+    assert "\\textbackslash{}input\\{x\\} & 50 \\% \\\\" in text
+    assert "\\multicolumn{2}{l}{\\$x\\_1\\textasciicircum{}2\\$}" in text
+
+
+def test_what_was_kept_of_the_script_is_used_only_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(frame, "_CACHE", tmp_path)
+    whole = frame._vega()
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(kept.read_text()[:-10])
+    assert frame._vega() == whole
+    assert kept.read_text().endswith(whole[-10:])
