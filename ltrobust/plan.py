@@ -215,11 +215,9 @@ def make_method(config: Mapping[str, Any], name: str) -> Method:
         threat = Threat(**config["threat"])
         if attack["radius"] >= 0:
             threat = dataclasses.replace(threat, radius=attack["radius"])
-        inner = methods.InnerAttack(
-            threat, attack["steps"], attack["step_size"], attack["start"], attack.get("bn", "eval")
-        )
+        inner = methods.InnerAttack(threat, attack["steps"], attack["step_size"], attack["start"], attack["bn"])
         method = methods.create(phase["method"], inner, **settings(phase["method"]))
-        for wrapper in phase.get("wrappers", ()):
+        for wrapper in phase["wrappers"]:
             method = methods.wrap(method, wrapper, **settings(wrapper))
         return method
 

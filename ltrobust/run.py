@@ -83,13 +83,13 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
     with Checkpoints(folder, read_only=True) as checkpoints:
         about = checkpoints.about()
         check_phase(about, folder, wanted)
-        trained_with = compatibility.same_network(about, plan.recorded, folder)
+        compatibility.same_network(about, plan.recorded, folder)
         compatibility.same_images(about, data, folder)
         there = saved.read(checkpoints, folder, wanted)
         module = there.create(platform=devices.platform(mesh))
         restored = saved.restore(checkpoints, module, data.image_shape, mesh)
     here = plan.recorded
-    settings = {**trained_with, "eval": here["eval"], "threat": here["threat"]}
+    settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     with processes.all_or_none():
         if processes.first():
             places = {group: here[group] for group in ("data", "checkpoint")}

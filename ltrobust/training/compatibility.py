@@ -10,7 +10,6 @@ from typing import Any
 from etils import epath
 
 from ltrobust.analysis import cards
-from ltrobust.data import sources
 from ltrobust.data.run_data import RunData, other_images
 from ltrobust.runtime import processes
 from ltrobust.runtime import workdir as workdirs
@@ -90,18 +89,11 @@ def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
         )
 
 
-def same_network(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> dict[str, Any]:
-    """Refuses to evaluate a checkpoint as another network than it is, or on other data.
-
-    Returns the configuration that it was trained with, and in it the keys that checkpoints of older versions lack.
-    """
-    there = dict(about["config"])
-    there["model"] = {"activation": "relu"} | there["model"]  # written when there was no choice
-    there["data"] = sources.form(recorded["data"]) | there["data"]  # when there were no folders
-    if found := workdirs.differences(there, recorded, only=("model.", "data.")):
+def same_network(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
+    """Refuses to evaluate a checkpoint as another network than it is, or on other data."""
+    if found := workdirs.differences(about["config"], recorded, only=("model.", "data.")):
         raise ValueError(
             f"checkpoint {folder} was made with other settings:\n"
             + "\n".join(f"  {line}" for line in found)
             + "\nEvaluate it with the configuration that made it."
         )
-    return there

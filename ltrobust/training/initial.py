@@ -124,7 +124,7 @@ def _check_model(about: Mapping[str, Any], model: ModelPlan, key: str, folder: e
     if classes != run_data.num_classes:
         raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {run_data.num_classes}.")
     free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
-    there = {"activation": "relu", **about["config"]["model"]}
+    there = about["config"]["model"]
     for setting, here in model.describe().items():
         if setting not in free and there.get(setting) != here:
             raise ValueError(
