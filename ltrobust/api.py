@@ -169,15 +169,16 @@ class Run:
         return recorded.evaluation(passport, verdicts, described.get("sanity", ()))
 
     def logits_fn(self, network: str = "student/last") -> Callable[[jax.Array], jax.Array]:
-        """The function from images to logits that the network is judged by, restored from the newest checkpoint.
+        """The function from images to logits of a network, restored from the newest checkpoint.
 
         It takes float32 images [B,H,W,C] in [0,1] and returns logits [B, C], each image for itself: ready for
         `ltrobust.evaluate`, `ltrobust.attacks` and `jax.jit`. A rule of the method for test time is part of it. It
-        computes in the run's `model.dtype`.
+        computes in the run's `model.dtype`; verdicts are taken in float32 whatever that is.
 
         Raises:
-          ValueError: no such network or checkpoint; or the network's or the method's code is not known in this process
-            (give the network to `open_run`, import the file that registers the method).
+          ValueError: no such network; or the network's or the method's code is not known in this process (give the
+            network to `open_run`, import the file that registers the method).
+          FileNotFoundError: there is no complete checkpoint.
         """
         phase, _, weights = network.partition("/")
         if phase not in PHASES:

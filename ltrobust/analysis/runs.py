@@ -19,7 +19,7 @@ from ltrobust.runtime.names import nearest
 
 # The seed of the attacks may differ: it is part of what two evaluations of one network differ in.
 SAME = ("protocol", "threat", "num_classes", "images")
-OWN_PAGE = "diagnose"  # a protocol whose evaluations are shown elsewhere, see `diagnose.py`
+OWN_PAGE = "diagnose"  # a protocol whose evaluations have a separate page, see `report/diagnosis.py`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,6 @@ from scipy import stats
 
 from ltrobust.analysis.compare import holm
 
-# With fewer seeds a result counts as one run.
-ENOUGH = 3
-
 
 def t_interval(values: Sequence[float]) -> dict[str, Any]:
     """Mean of paired differences with its 95 % t-interval, and the two-sided paired t-test.

@@ -58,24 +58,22 @@ def render(name: str = "") -> str:
     keys = flatten(recipes.default().to_dict())
     chosen = {key: value for key, value in keys.items() if not name or f"{key}.".startswith(f"{name}.")}
     if not chosen:
-        chosen = flatten(recipes.load(_file(name, keys)).to_dict())
+        _check_file(name, keys)
+        chosen = flatten(recipes.load(name).to_dict())
     known = meanings()
     return "\n".join(_line(key, value, known.get(key, "")) for key, value in sorted(chosen.items()))
 
 
-def _file(name: str, keys: dict[str, Any]) -> str:
-    """The configuration file that a name means."""
-    stem, sign, recipe = name.partition(":")
-    if stem in recipes.shipped():
-        return f"configs/{stem}.py{sign}{recipe}"
-    if not stem.endswith(".py"):
+def _check_file(name: str, keys: dict[str, Any]) -> None:
+    """Refuses a name that is no configuration, with the keys that it may stand for."""
+    stem = name.partition(":")[0]
+    if stem not in recipes.shipped() and not stem.endswith(".py"):
         groups = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
         raise ValueError(
             f"{name!r} is neither a key nor a configuration; {nearest(name, [*groups, *recipes.shipped()])}"
             f"configurations: {', '.join(recipes.shipped())}; groups of keys: "
             f"{', '.join(sorted(group for group in groups if '.' not in group))}."
         )
-    return name
 
 
 def _line(key: str, value: Any, meaning: str) -> str:

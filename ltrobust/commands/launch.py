@@ -39,7 +39,7 @@ _PATIENCE = flags.DEFINE_integer("patience", 60, "timeout in seconds for process
 _ADOPT = flags.DEFINE_bool(
     "adopt", False, "use a workdir that is neither empty nor a run's; its files stay as they are"
 )
-_CODE = flags.DEFINE_multi_string("code", [], CODE_HELP)
+flags.DEFINE_multi_string("code", [], CODE_HELP)  # `resolve` reads it, before flags are parsed
 # Flag -> what stands for its value in help; empty: it has none.
 FLAGS = {
     "config": "FILE",

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import recipes
 from ltrobust.runtime.files import read_json
-from ltrobust.runtime.workdir import used
+from ltrobust.runtime.workdir import used, with_tuples
 
 
 def get_config(path: str) -> ConfigDict:
@@ -29,9 +29,4 @@ def _update(config: Any, recorded: dict[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(config.get(key), ConfigDict):
             _update(config[key], value)
         else:
-            config[key] = _with_tuples(value)
-
-
-def _with_tuples(value: Any) -> Any:
-    """The value with tuples for lists, at any depth."""
-    return tuple(_with_tuples(item) for item in value) if isinstance(value, list) else value
+            config[key] = with_tuples(value)

@@ -24,7 +24,7 @@ class Evaluation:
         and one that an earlier attack of a sequence broke is not attacked again: that prediction stands in the column.
       records: attack -> field of `drive.Verdicts` -> [N]; NaN or -1 where the attack did not see the image.
       clean_tied: bool [N], whether the label shares the highest clean logit with another class.
-      sanity: items of the sanity panel (see `sanity.py`), where it was run.
+      sanity: items of the sanity panel (`sanity/panel.py`), where it was run.
     """
 
     labels: np.ndarray

@@ -27,7 +27,7 @@ class Teaching:
     Attributes:
       confidence: network -> `clean` and `attacked`, each one estimate per class of the mean probability of the true
         class (`value`, `low`, `high`; None without images).
-      agreement: group of classes (`overall`, or a name of `GROUPS`) -> `evaluation.compare.agreement` of teacher
+      agreement: group of classes (`overall`, or a name of `GROUPS`) -> `analysis.compare.agreement` of teacher
         (first) and student under the headline.
     """
 

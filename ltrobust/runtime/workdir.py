@@ -5,8 +5,8 @@ checkpoints/{teacher,student}  see `training/checkpoints.py`
 metrics.jsonl, tensorboard/    see `training/records.py`
 results/                       result cards
 verdicts/                      see `evaluation/store.py`
-report.html                    see `report.py`
-diagnosis/                     see `diagnose.py`
+report.html                    see `report/run_page.py`
+diagnosis/                     see `commands/diagnose.py`
 """
 
 import copy

@@ -1,7 +1,7 @@
 """The sanity panel: what has to hold before a robust accuracy is believed, overall and per class.
 
 The panel runs after a protocol's attacks, on their verdicts and on those of further attacks. The table of its checks
-and limits is `sanity_rules.py`; most items follow Carlini et al., "On Evaluating Adversarial Robustness" (2019), and
+and limits is `rules.py`; most items follow Carlini et al., "On Evaluating Adversarial Robustness" (2019), and
 the checks that the AutoAttack code makes. No check takes the place of thinking about the defence at hand and attacking
 it on purpose.
 """

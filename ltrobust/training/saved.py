@@ -25,14 +25,12 @@ class Saved:
     """The newest checkpoint of a phase.
 
     Attributes:
-      folder: of the phase's checkpoints.
       step: finished updates.
       about: its JSON part, with the configuration and the data that it was trained with.
       model: its network, as it was configured.
       method: by which it was trained.
     """
 
-    folder: epath.Path
     step: int
     about: Mapping[str, Any]
     model: ModelPlan
@@ -89,7 +87,7 @@ def read(checkpoints: Checkpoints, folder: epath.Path, phase: str = "") -> Saved
     check_phase(about, folder, phase)
     config = about["config"]
     method = make_method(config, about["phase"])
-    return Saved(folder, checkpoints.latest() or 0, about, make_model_plan(config["model"]), method)
+    return Saved(checkpoints.latest() or 0, about, make_model_plan(config["model"]), method)
 
 
 def restore(
