@@ -33,10 +33,14 @@ def importable() -> None:
 
 
 def find(name: str) -> str:
-    """`FILE.py` or `FILE.py:RECIPE` as a path from here, or else of what comes with the package, or else as given."""
+    """`FILE.py` or `FILE.py:RECIPE` as a path from here, or else of what comes with the package, or else as given.
+
+    `NAME` is `configs/NAME.py` where the package has one.
+    """
     file, sign, recipe = name.partition(":")
-    shipped = root() / file
-    return f"{shipped}{sign}{recipe}" if file and not Path(file).exists() and shipped.is_file() else name
+    file = f"configs/{file}.py" if file in shipped() else file
+    here = root() / file
+    return f"{here if file and not Path(file).exists() and here.is_file() else file}{sign}{recipe}"
 
 
 def load(name: str) -> ConfigDict:
@@ -55,7 +59,6 @@ def load(name: str) -> ConfigDict:
     """
     importable()
     file, sign, recipe = name.partition(":")
-    file = f"configs/{file}.py" if file in shipped() else file
     path = find(file)
     if not Path(path).is_file():
         known = shipped()

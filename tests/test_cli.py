@@ -121,6 +121,7 @@ def test_the_default_comes_with_the_package(monkeypatch, tmp_path):
     for words in ([], ["--mode=report"], ["--workdir=run"], ["--workdir=run", "--mode=evaluate"]):
         flags = [word for word in words if "mode" not in word]
         assert resolved(*words) == [f"--config={ROOT}/configs/digits.py", *flags]
+    assert resolved("--config=published:mart") == [f"--config={ROOT}/configs/published.py:mart"]
 
 
 def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_training(monkeypatch, tmp_path):

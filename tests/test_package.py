@@ -87,12 +87,14 @@ def test_what_lies_here_comes_before_what_is_shipped(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shipped = recipes.find("configs/published.py:mart")
     assert shipped == f"{ROOT}/configs/published.py:mart"
+    assert recipes.find("published:mart") == shipped
     assert recipes.load("configs/published.py:mart").student.method == "mart"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "published.py").write_text("def get_config(name):\n    raise ValueError(name)\n")
     assert recipes.find("configs/published.py:mart") == "configs/published.py:mart"
     with pytest.raises(ValueError, match=r"^mart$"):
         recipes.load("configs/published.py:mart")
+    assert recipes.find("mart") == "mart"
     assert recipes.find("configs/nothing.py") == "configs/nothing.py"
     assert recipes.find("") == ""
 
