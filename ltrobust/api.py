@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import models, recipes, run
-from ltrobust.analysis import cards, runs
+from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import in_order
 from ltrobust.evaluation import recorded
 from ltrobust.evaluation.evaluation import Evaluation
@@ -117,13 +117,15 @@ class Run:
 
     @property
     def cards(self) -> dict[str, dict[str, Any]]:
-        """Result cards by file name without `.json`, the oldest first.
+        """Result cards by file name without `.json`, the oldest first. Their percentages are those of their counts.
 
         Raises:
           ValueError: a card that is damaged or was changed.
         """
+        # A copy of a folder has other times of files. Those decide within one second alone.
         files = sorted((self.workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return {path.stem: cards.read(path) for path in files}
+        found = {path.stem: runs.read_card(path) for path in files}
+        return dict(sorted(found.items(), key=lambda item: item[1]["created"]))
 
     @property
     def card(self) -> dict[str, Any]:

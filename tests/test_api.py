@@ -88,6 +88,17 @@ def test_a_run_is_trained_and_read_back(whole):
     assert settings["Plain"] == {"width": 6, "widths": [4]}
 
 
+def test_the_newest_card_is_the_one_made_last_with_percentages_of_its_counts(whole, tmp_path):
+    (tmp_path / "results").mkdir()
+    for name, created in (("new", "2026-01-02"), ("old", "2026-01-01")):  # in this order on disk
+        card = json.loads((whole.workdir / "results" / "quick.json").read_text()) | {"created": created}
+        card["networks"]["student/last"]["columns"]["clean"]["overall"]["value"] = 2.0
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(card))
+    run = lt.Run(tmp_path)
+    assert (list(run.cards), run.card["created"]) == (["old", "new"], "2026-01-02")
+    assert run.card["networks"] == whole.cards["quick"]["networks"]
+
+
 @pytest.mark.parametrize("network", ["student/last", "student/averaged"])
 def test_an_evaluation_is_the_one_of_the_card(whole, network):
     found = whole.evaluation(network)
