@@ -230,6 +230,9 @@ class Method:
         validation images) of what `observe` returned and of `clean` and `robust` accuracy.
       averaging: `method_state -> kept` in [0, 1], asked after `end_epoch`: averaged weights and running statistics are
         then `kept averaged + (1 - kept) weights`. They are saved and reported as `averaged`.
+
+    Raises:
+      ValueError: `averaging` without `end_epoch`.
     """
 
     name: str
@@ -252,6 +255,11 @@ class Method:
     observe: Callable[[Learner, Batch], dict[str, jax.Array]] | None = None
     end_epoch: Callable[[Learner, Mapping[str, jax.Array]], PyTree] | None = None
     averaging: Callable[[PyTree], jax.Array | float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.averaging is not None and self.end_epoch is None:
+            # The averaged weights would stay the first ones, and would be reported.
+            raise ValueError(f"method {self.name} has averaging, which is asked after end_epoch; give it an end_epoch.")
 
     @property
     def plain_outputs(self) -> bool:

@@ -225,3 +225,8 @@ def toy_examples(labels):
 
 def loss_of(method, batch, weights):
     return method.loss(toy_learner(), dataclasses.replace(batch, weights=weights), jnp.ones(batch.images.shape))[0]
+
+
+def test_averaging_without_an_end_of_the_epoch_is_refused():
+    with pytest.raises(ValueError, match="method pgd_at has averaging, which is asked after end_epoch"):
+        dataclasses.replace(methods.create("pgd_at", methods.InnerAttack()), averaging=lambda state: 0.5)
