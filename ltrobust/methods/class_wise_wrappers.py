@@ -158,7 +158,7 @@ def fair_ard(
     assert objective is not None
 
     def attack(learner: Learner, batch: Batch):
-        ascended = objective(learner, batch)
+        ascended = objective(learner.inside, batch)
 
         def counted(images: jax.Array):
             values, logits = ascended(images)
