@@ -170,12 +170,15 @@ class Run:
         passport, verdicts = runs.read_store(self.workdir, described)
         return recorded.evaluation(passport, verdicts, described.get("sanity", ()))
 
-    def logits_fn(self, network: str = "student/last") -> Callable[[jax.Array], jax.Array]:
+    def logits_fn(self, network: str = "student/last", *, exact: bool = True) -> Callable[[jax.Array], jax.Array]:
         """The function from images to logits of a network, restored from the newest checkpoint.
 
         It takes float32 images [B,H,W,C] in [0,1] and returns logits [B, C], each image for itself: ready for
-        `ltrobust.evaluate`, `ltrobust.attacks` and `jax.jit`. A rule of the method for test time is part of it. It
-        computes in the run's `model.dtype`; verdicts are taken in float32 whatever that is.
+        `ltrobust.evaluate`, `ltrobust.attacks` and `jax.jit`. A rule of the method for test time is part of it.
+
+        Args:
+          network: one of `networks`.
+          exact: True computes in float32, as verdicts are taken; False in the run's `model.dtype`.
 
         Raises:
           ValueError: no such network; or the network's or the method's code is not known in this process (give the
@@ -191,7 +194,7 @@ class Run:
             raise ValueError(f"{self.workdir} has no network {network!r}: there are no checkpoints in {folder}.")
         with _without_notes_of_orbax(), Checkpoints(folder, read_only=True) as checkpoints:
             found = saved.read(checkpoints, folder, phase)
-            module = found.create()
+            module = found.create(exact=exact)
             restored = saved.restore(checkpoints, module, tuple(found.about["data"]["image_shape"]))
         if weights not in restored:
             known = ", ".join(f"{phase}/{name}" for name in restored)

@@ -60,6 +60,5 @@ class ModelPlan:
 def make_model_plan(model: Mapping[str, Any]) -> ModelPlan:
     """The network of `model` in a configuration, or as a checkpoint records it."""
     known = {field.name for field in dataclasses.fields(ModelPlan)}
-    # Checkpoints from before there was a choice record no activation.
-    found: dict[str, Any] = {"activation": "relu"} | {key: value for key, value in model.items() if key in known}
+    found: dict[str, Any] = {key: value for key, value in model.items() if key in known}
     return ModelPlan(**found | {"options": model.get(model["name"], {})})

@@ -21,7 +21,7 @@ from ltrobust.runtime import processes
 from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
-# 2 added checksums. A checkpoint of a newer format is refused.
+# A checkpoint of a newer format is refused.
 FORMAT = 2
 
 
@@ -251,7 +251,7 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
     found: dict[int, str] = {}
     sound = None
     for step in steps:
-        damage = _find_damage(folder / str(step))
+        damage = checksums.find_damage(folder / str(step))
         if damage is None:
             sound = folder / str(step)
             break
@@ -271,20 +271,6 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
             f"The damaged one is kept as {kept.name}."
         )
     return set() if rename else set(found)
-
-
-def _find_damage(folder: epath.Path) -> str | None:
-    """What is wrong with a checkpoint, or None. One of format 1 has no checksums, which is printed."""
-    if not (folder / checksums.FILE).exists():
-        try:
-            if json.loads((folder / "about" / "metadata").read_text())["format"] == 1:
-                print(
-                    f"checkpoint {folder} has no checksums, as it was written by an older version; it is not verified."
-                )
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return "about/metadata cannot be read"
-    return checksums.find_damage(folder)
 
 
 def _set_aside(folder: epath.Path) -> epath.Path:

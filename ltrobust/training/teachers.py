@@ -86,7 +86,7 @@ def from_checkpoints(
         there = saved.read(checkpoints, folder)
         if there.num_classes != num_classes:
             raise ValueError(f"{key} ({folder}) has {there.num_classes} classes; the data here have {num_classes}.")
-        shape = there.about["data"].get("image_shape", list(image_shape))
+        shape = there.about["data"]["image_shape"]
         if shape != list(image_shape):
             raise ValueError(
                 f"{key} ({folder}) was trained on images of shape {shape}; here they are {list(image_shape)}."
