@@ -3,6 +3,7 @@
 Property-based tests say at the end how many inputs they tried; `--hypothesis-profile=thorough` tries many more.
 """
 
+import contextlib
 import functools
 import gc
 import itertools
@@ -54,9 +55,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Deletes the oldest compiled programs, beyond `KEPT` bytes of them."""
     if hasattr(session.config, "workerinput") or not COMPILED.is_dir():
         return
-    newest_first = sorted(COMPILED.iterdir(), key=lambda path: -path.stat().st_mtime_ns)
-    sizes = itertools.accumulate(path.stat().st_size for path in newest_first)
-    for path, size in zip(newest_first, sizes, strict=True):
+    found = []
+    for path in COMPILED.iterdir():
+        # Another session of this checkout may delete files at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat(), path))
+    newest_first = sorted(found, key=lambda entry: -entry[0].st_mtime_ns)
+    sizes = itertools.accumulate(stat.st_size for stat, _ in newest_first)
+    for (_, path), size in zip(newest_first, sizes, strict=True):
         if size > KEPT:
             path.unlink(missing_ok=True)
 
