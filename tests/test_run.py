@@ -14,6 +14,7 @@ import planned
 import pytest
 from absl import logging
 
+from ltrobust import methods
 from ltrobust import run as runs
 from ltrobust.analysis import cards
 from ltrobust.commands import diagnose
@@ -488,3 +489,23 @@ def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path
     with pytest.raises(ValueError, match=message):
         teachers.from_checkpoints(str(tmp_path / "run"), "last", key="run", num_classes=10, image_shape=(8, 8, 1))
     assert sorted(saved.rglob("*")) == before
+
+
+def named_loss(inner):
+    """A method of a user, with a metric of a name that every method has, that is taught."""
+    ard = methods.REGISTRY["ard"](inner)
+
+    def loss(learner, batch, adv):
+        value, outcome = ard.loss(learner, batch, adv)
+        return value, dataclasses.replace(outcome, metrics={"loss": value})
+
+    return dataclasses.replace(ard, loss=loss)
+
+
+def test_a_students_loss_that_breaks_the_contract_is_refused_before_the_workdir_is_claimed(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(methods.REGISTRY, "named_loss", named_loss)
+    with tiny.unlocked():
+        tiny.student.method = "named_loss"
+    with pytest.raises(ValueError, match=r"^student: method 'named_loss': a metric is called 'loss'"):
+        runs.train(tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -41,6 +41,7 @@ class Phase:
       validate_every: epochs between validations.
       selects: whether weights are selected by validation, for which every class needs enough images there.
       rule: how its network's outputs become the logits that are attacked and judged.
+      metrics: names of the metrics that its loss returns; None: not known before its first state is made.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Phase:
     validate_every: int
     selects: bool
     rule: methods.DecisionRule
+    metrics: tuple[str, ...] | None = None
 
     def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
         """After `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +23,47 @@ def make_inputs(
     phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
 ) -> steps.Inputs:
     """The phase's constants, on every device. `teachers` are frozen networks by the names that the method asks for."""
+    return devices.replicate(_constants(phase, run_data, teachers), mesh)
+
+
+def _constants(phase: Phase, run_data: RunData, teachers: Mapping[str, Teacher]) -> steps.Inputs:
+    """The same, not yet on the devices."""
     # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
     # division by 255 happen on the device.
     data = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
     counts = jnp.asarray(phase.class_counts, jnp.float32)
-    return devices.replicate(steps.Inputs(data, counts, dict(teachers), phase.step_key), mesh)
+    return steps.Inputs(data, counts, dict(teachers), phase.step_key)
+
+
+def weight_shapes(phase: Phase, run_data: RunData) -> Weights:
+    """The phase's weights as shapes (`jax.ShapeDtypeStruct`)."""
+    drawn = jax.eval_shape(lambda key: initialise(phase.settings.module, key, run_data.image_shape), phase.init_key)
+    return Weights(*drawn)
+
+
+def trace(phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher]) -> tuple[str, ...]:
+    """Names of the metrics that the phase's loss returns. Attack and loss are traced for that; nothing is trained.
+
+    Args:
+      teachers: as for `make_inputs`; shapes (`jax.ShapeDtypeStruct`) in place of their weights suffice.
+
+    Raises:
+      ValueError: the method's attack or loss returns something that it must not.
+    """
+    # A method may compute with numbers when it makes its state, so zeros stand for the weights, not shapes alone.
+    weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weight_shapes(phase, run_data))
+    return _metrics(phase, weights, _method_state(phase, weights), _constants(phase, run_data, teachers), mesh)
+
+
+def _method_state(phase: Phase, initial: Weights) -> Any:
+    """The method's first state."""
+    return phase.settings.method.initial_state(initial.params, jnp.asarray(phase.class_counts, jnp.float32))
+
+
+def _metrics(phase: Phase, weights: Weights, method_state: Any, inputs: steps.Inputs, mesh: Mesh) -> tuple[str, ...]:
+    """See `steps.metric_names`."""
+    batch_size = phase.schedule.batch_size
+    return steps.metric_names(weights, method_state, inputs, settings=phase.settings, mesh=mesh, batch_size=batch_size)
 
 
 def first_state(
@@ -35,19 +72,18 @@ def first_state(
     """State and selection before the first step, on every device. `initial` are first weights; None draws them.
 
     Raises:
-      AssertionError: the method's attack or loss returns something that it must not.
+      ValueError: the method's attack or loss returns something that it must not.
     """
     settings = phase.settings
     if initial is None:
         initial = Weights(*initialise(settings.module, phase.init_key, inputs.data.images.shape[1:]))
-    method_state = settings.method.initial_state(initial.params, jnp.asarray(phase.class_counts, jnp.float32))
-    batch_size = phase.schedule.batch_size
+    method_state = _method_state(phase, initial)
     state = create_state(
         initial.params,
         initial.batch_stats,
         optimizer=settings.optimizer,
         method_state=method_state,
-        metrics=steps.metric_names(initial, method_state, inputs, settings=settings, mesh=mesh, batch_size=batch_size),
+        metrics=_metrics(phase, initial, method_state, inputs, mesh) if phase.metrics is None else phase.metrics,
         averaging=settings.ema_decay > 0 or settings.method.averaging is not None,
     )
     # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.

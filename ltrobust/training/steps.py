@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import chex
 import flax.linen as nn
 import flax.struct
 import jax
@@ -109,12 +108,12 @@ def checked_attack(method: Method, learner: Learner, batch: Batch) -> Any:
     """What the method's attack returns, without a gradient.
 
     Raises:
-      AssertionError: radii or adversarial images of another shape, while the step is traced.
+      ValueError: radii or adversarial images of another shape, while the step is traced.
     """
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
-    whose = f"method {method.name!r}: "
-    chex.assert_shape([batch.radius, batch.step_size], batch.labels.shape, custom_message=whose + "radii")
-    chex.assert_equal_shape([batch.images, method.adv_images(adv)], custom_message=whose + "adversarial images")
+    for what, found in (("radii", batch.radius), ("step sizes", batch.step_size)):
+        _check_shape(method, what, found, batch.labels.shape)
+    _check_shape(method, "adversarial images", method.adv_images(adv), batch.images.shape)
     return adv
 
 
@@ -122,20 +121,52 @@ def checked_loss(method: Method, learner: Learner, batch: Batch, adv: Any) -> tu
     """The method's loss, a scalar, and its outcome.
 
     Raises:
-      AssertionError: a loss or metric that is no scalar, a metric with a name of the step's own, or state of another
-        structure than was given; while the step is traced.
+      ValueError: no pair of loss and outcome, a loss or metric that is no scalar, logits of another shape, a metric
+        with a name of the step's own, or state of another structure, shape or type than was given; while the
+        step is traced.
     """
-    value, outcome = method.loss(learner, batch, adv)
-    whose = f"method {method.name!r}: "
-    chex.assert_shape(value, (), custom_message=whose + "loss")
+    found = method.loss(learner, batch, adv)
+    if not (isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[1], Outcome)):
+        raise ValueError(
+            f"method {method.name!r}: its loss returns a {type(found).__name__}; give a scalar and an Outcome."
+        )
+    value, outcome = found
+    _check_shape(method, "its loss", value, ())
+    _check_shape(method, "Outcome.adv_logits", outcome.adv_logits, (len(batch.labels), len(learner.class_counts)))
     for name, metric in outcome.metrics.items():
-        assert name not in OWN_SUMS, f"{whose}a metric is called {name!r}, as one of every method; rename it."
-        chex.assert_shape(metric, (), custom_message=f"{whose}metric {name!r}")
+        if name in OWN_SUMS:
+            raise ValueError(
+                f"method {method.name!r}: a metric is called {name!r}, as one that every method has; give it another "
+                f"name than {', '.join(OWN_SUMS)}."
+            )
+        _check_shape(method, f"metric {name!r}", metric, ())
     for kept in ("batch_stats", "method_state"):
-        given, returned = getattr(learner, kept), getattr(outcome, kept)
-        assert jax.tree.structure(given) == jax.tree.structure(returned), f"{whose}{kept} changed its structure."
-        chex.assert_trees_all_equal_shapes_and_dtypes(given, returned)
+        given, returned = _kinds(getattr(learner, kept)), _kinds(getattr(outcome, kept))
+        if changed := sorted(path for path in {*given, *returned} if given.get(path) != returned.get(path)):
+            before, after = (kinds.get(changed[0], "nothing") for kinds in (given, returned))
+            raise ValueError(
+                f"method {method.name!r}: its loss changed {kept}{changed[0].strip('~')} from {before} to {after}; "
+                "return what was given, with other values alone."
+            )
     return value, outcome
+
+
+def _check_shape(method: Method, what: str, found: Any, shape: tuple[int, ...]) -> None:
+    """Refuses what a method returns if it has another shape; one device's share is traced."""
+    if jnp.shape(found) != shape:
+        allowed = str(shape) if shape else "a scalar"
+        raise ValueError(f"method {method.name!r}: the shape of {what} is {jnp.shape(found)}; give {allowed}.")
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    """Path -> shape and type of each leaf of a state, and its structure, which empty parts belong to."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = {
+        jax.tree_util.keystr(path): f"{getattr(leaf, 'dtype', None) or jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        for path, leaf in leaves
+    }
+    # Last in the order of paths: it is named where all leaves agree.
+    return found | {"~": str(jax.tree.structure(tree))}
 
 
 def metric_names(

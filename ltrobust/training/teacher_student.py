@@ -13,10 +13,10 @@ from ltrobust.data import longtail
 from ltrobust.data.run_data import RunData, describe
 from ltrobust.evaluation import protocols
 from ltrobust.methods import TEACHER, Teacher
-from ltrobust.plan import RunPlan
+from ltrobust.plan import RunPlan, naming_phase
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.training import compatibility, devices, initial, networks, teachers
+from ltrobust.training import compatibility, devices, initial, networks, placement, teachers
 from ltrobust.training.checkpoints import Checkpoints, check_phase
 from ltrobust.training.initial import Initial
 from ltrobust.training.loop import Services, run_phase
@@ -84,10 +84,11 @@ def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase
 
 
 def prepare(plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase]) -> Ready:
-    """Loads external teachers and first weights, and compares what the processes start with; writes nothing.
+    """Loads external teachers and first weights, traces the methods, and compares the processes; writes nothing.
 
     Raises:
-      ValueError: a teacher or first weights that do not fit, or processes that differ.
+      ValueError: a teacher or first weights that do not fit, a method that returns what it must not, or processes that
+        differ.
     """
     known = teachers.load(
         plan.teachers,
@@ -97,8 +98,32 @@ def prepare(plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, P
         platform=devices.platform(mesh),
     )
     starts = initial.load(plan, phases, run_data)
+    with processes.all_or_none():
+        phases = _traced(plan, run_data, mesh, phases, known)
     compatibility.same_start(plan.recorded, run_data)
     return Ready(plan, run_data, mesh, phases, known, starts)
+
+
+def _traced(
+    plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase], known: Mapping[str, Known]
+) -> dict[str, Phase]:
+    """The phases with the names of their metrics. All are traced before the first is trained."""
+    taught, found = {name: each.teacher for name, each in known.items()}, {}
+    for name, phase in phases.items():
+        needed = {key: taught[key] for key in phase.settings.method.teachers}
+        with naming_phase(name):
+            found[name] = dataclasses.replace(phase, metrics=placement.trace(phase, run_data, mesh, needed))
+        if name == "teacher":
+            shapes = placement.weight_shapes(phase, run_data)
+            taught = {TEACHER: _frozen(plan, run_data, mesh, phase, shapes), **taught}
+    return found
+
+
+def _frozen(plan: RunPlan, run_data: RunData, mesh: Mesh, phase: Phase, weights: Weights) -> Teacher:
+    """The teacher phase's network as a teacher."""
+    head, platform = phase.settings.method.head, devices.platform(mesh)
+    module = plan.model.create(run_data.num_classes, head=head, platform=platform)
+    return Teacher(module, weights.params, weights.batch_stats, phase.rule)
 
 
 def train(ready: Ready, preemption: Preemption) -> Trained:
@@ -137,8 +162,7 @@ def train(ready: Ready, preemption: Preemption) -> Trained:
         named = _named(phase.name, state.weights, selection, state.averaged)
         trained.networks.update({key: Network(weights, method.head, phase.rule) for key, weights in named.items()})
         if phase.name == "teacher":
-            frozen = plan.model.create(run_data.num_classes, head=method.head, platform=devices.platform(mesh))
-            teacher = Teacher(frozen, state.weights.params, state.weights.batch_stats, phase.rule)
+            teacher = _frozen(plan, run_data, mesh, phase, state.weights)
             about = {"from": "teacher phase", "weights": "last", "method": method.name}
             known = {TEACHER: Known(teacher, about), **known}
     return trained

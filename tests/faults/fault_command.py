@@ -10,6 +10,7 @@ import jax
 import pytest
 from injection import ALONE, TINY, Place, Texts, Told, fault, last_words, raised
 
+from ltrobust import methods
 from ltrobust.commands import moved, sweep
 from ltrobust.runtime import processes
 from ltrobust.training import devices
@@ -306,6 +307,28 @@ def dropout(place: Place) -> Told:
     place.patch.setattr(sys, "dont_write_bytecode", True)
     place.patch.setattr(sys, "path", list(sys.path))
     return place.refused(*ALONE, f"--code={file}", "--config.model.name=my_net:Drops")
+
+
+@fault(
+    "own method with a metric of the step's name",
+    "a student's `Outcome(..., {'loss': value})` in `--code=my_at.py`",
+    value=("student", "my_at", "metric", "'loss'"),
+    allowed="examples, loss, robust_correct",
+    remedy="give it another name",
+)
+def metric_of_every_method(place: Place) -> Told:
+    file = place.folder / "my_at.py"
+    file.write_text(
+        "import dataclasses\nfrom ltrobust import methods\n\n\n@methods.register\ndef my_at(inner):\n"
+        "    base = methods.REGISTRY['pgd_at'](inner)\n\n    def loss(*given):\n"
+        "        value, outcome = base.loss(*given)\n"
+        "        return value, dataclasses.replace(outcome, metrics={'loss': value})\n\n"
+        "    return dataclasses.replace(base, loss=loss)\n"
+    )
+    place.patch.setattr(sys, "dont_write_bytecode", True)
+    place.patch.setattr(sys, "path", list(sys.path))
+    place.patch.setattr(methods, "REGISTRY", dict(methods.REGISTRY))
+    return place.refused(*TINY, f"--code={file}", "--config.student.method=my_at")
 
 
 @fault(
