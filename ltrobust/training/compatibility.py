@@ -55,12 +55,12 @@ def same_images(about: Mapping[str, Any], run_data: RunData, folder: epath.Path)
 def same_teachers(about: Mapping[str, Any], taught: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses to go on with another teacher than the one that has taught so far."""
     for name, there in about.get("teachers", {}).items():
-        if there["params_sha256"] != taught[name]["params_sha256"]:
-            raise ValueError(
-                f"checkpoint {folder} was taught by another {name} than the one found now (SHA-256 of its parameters "
-                f"{there['params_sha256'][:12]}, now {taught[name]['params_sha256'][:12]}); give that one, or start "
-                "in a new workdir."
-            )
+        for key, what in (("params_sha256", "parameters"), ("batch_stats_sha256", "running statistics")):
+            if there[key] != taught[name][key]:
+                raise ValueError(
+                    f"checkpoint {folder} was taught by another {name} than the one found now (SHA-256 of its {what} "
+                    f"{there[key][:12]}, now {taught[name][key][:12]}); give that one, or start in a new workdir."
+                )
 
 
 def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: Sequence[str]) -> None:
