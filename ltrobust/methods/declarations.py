@@ -3,6 +3,7 @@
 A wrapper declares names of attributes of `Method`. An attribute is set if it differs from its default.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -132,7 +133,7 @@ def check_wrappable(
 
 
 def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], name: str) -> None:
-    """Refuses a wrapper that puts a hook in place that it does not declare.
+    """Refuses a wrapper that puts a hook in place that it does not declare, or an attack beside another's objective.
 
     Raises:
       ValueError: names the wrapper, the hook and what to write.
@@ -144,6 +145,12 @@ def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], na
                 f"wrapper {name} sets {hook} without declaring it; put @ltrobust.methods.declares(sets=({hook!r},)) "
                 "above the function."
             )
+    # A wrapper around this one may make an attack of the objective, and this one's attack would be gone.
+    if before.attack is not after.attack and after.objective is not None and before.objective is after.objective:
+        raise ValueError(
+            f"wrapper {name} changes attack, but leaves the objective of {before.name}, which its attack no longer "
+            "follows; set objective=None, or the one that it follows."
+        )
 
 
 def _has(method: Method, attribute: str) -> bool:
@@ -174,5 +181,8 @@ def _other_order(
     for each in (name, *inside):
         if base is None or _missing(base, declared(wrappers[each])) or _taken(base, declared(wrappers[each])):
             return None
-        base = wrappers[each](base)
+        with contextlib.suppress(Exception):  # a user's code, called for a message alone
+            base = wrappers[each](base)
+            continue
+        return None
     return f"name {name} before {' and '.join(inside)}"

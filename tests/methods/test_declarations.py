@@ -152,6 +152,7 @@ def counted(method):
         method,
         attack=lambda learner, batch: method.attack(learner.inside, batch),
         loss=loss,
+        objective=None,
         initial_state=lambda *given: {"steps": jnp.int32(0), "method": method.initial_state(*given)},
     )
 
@@ -192,6 +193,38 @@ def test_a_hook_that_is_not_declared_is_named_with_what_to_write():
         ValueError, match=r"wrapper undeclared sets perturb_weights .*@ltrobust.methods.declares\(sets=\('perturb_wei"
     ):
         wrapped("pgd_at", "undeclared")
+
+
+def attacks_anew(method, *, keeps: bool = True):
+    """An attack of its own, beside the method's objective or without it."""
+    attack = lambda learner, batch: batch.images  # noqa: E731
+    return dataclasses.replace(method, attack=attack, objective=method.objective if keeps else None)
+
+
+def test_an_attack_beside_the_objective_of_another_is_refused():
+    methods.register(attacks_anew)
+    ard = wrapped("ard")
+    with pytest.raises(
+        ValueError, match=r"wrapper attacks_anew changes attack, .*objective of ard.*; set objective=No"
+    ):
+        methods.wrap(ard, "attacks_anew")
+    assert methods.wrap(ard, "attacks_anew", keeps=False).objective is None
+    assert methods.wrap(dataclasses.replace(ard, objective=None), "attacks_anew").name == "ard+attacks_anew"
+
+
+@methods.declares(sets=("initial_state",))
+def fails_around_a_bare_method(method):
+    """Works inside of `awp` alone, as a function of a user may."""
+    if method.perturb_weights is None:
+        raise RuntimeError("not this one")
+    return method
+
+
+def test_a_wrapper_that_fails_while_a_message_is_made_does_not_hide_it():
+    methods.register(fails_around_a_bare_method)
+    name = "fails_around_a_bare_method"
+    with pytest.raises(ValueError, match=rf"^{name} cannot wrap trades\+awp, whose .*; leave out {name} or awp\.$"):
+        wrapped("trades", "awp", name)
 
 
 def test_only_attributes_of_a_method_can_be_declared():
