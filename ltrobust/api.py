@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust import models, recipes, run
+from ltrobust import models, recipes, registry, run
 from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import in_order
 from ltrobust.evaluation import recorded
@@ -253,10 +253,18 @@ def record_fields(module: Network) -> dict[str, Any]:
     """The values of a module's fields that are settings; empty for a class or function.
 
     Raises:
-      ValueError: another field has not its default, so that the module cannot be recorded.
+      ValueError: another field has not its default, so that the module cannot be recorded; or the package sets it.
     """
     if not isinstance(module, nn.Module):
         return {}
+    for name, parameter in registry.parameters(type(module), "network").items():
+        value, default = getattr(module, name), parameter.default
+        # A field without a default has to be given, whatever is set later.
+        if name in external.SET_HERE and default is not parameter.empty and value is not default and value != default:
+            raise ValueError(
+                f"field {name} of {type(module).__name__} is {value!r}, but the package sets it, from "
+                f"{external.SET_HERE[name]}; leave it at its default, {default!r}."
+            )
     for name, default in external.other_fields(type(module)).items():
         if getattr(module, name) is not default:
             raise ValueError(

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -53,6 +54,15 @@ class WithActivation(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         return nn.Dense(self.num_classes)(self.activation(images.reshape(len(images), -1)))  # pyright: ignore
+
+
+class SetHere(nn.Module):
+    """A network with every field that the package sets."""
+
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    head: nn.Module | None = None
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +210,19 @@ def test_a_function_that_returns_a_network_is_one():
         (3, "model is 3; give a Flax module"),
         (lambda num_classes: own.Plain(num_classes), "a network cannot be called '<lambda>'"),
         (models.create("small_resnet", num_classes=10), r"network of this package, ResNet; set config\.model\.name"),
+        (
+            SetHere(num_classes=7),
+            r"field num_classes of SetHere is 7, but .* the classes .*; leave it at its default, 10",
+        ),
+        (
+            SetHere(dtype=jnp.bfloat16),
+            r"field dtype of SetHere is .*bfloat16.*, but the package .* config\.model\.dtype",
+        ),
+        (SetHere(axis_name="batch"), "field axis_name of SetHere is 'batch', but the package sets it"),
+        (
+            SetHere(head=nn.Dense(3)),
+            "(?s)field head of SetHere is Dense.*, from the method; leave it at its default, None",
+        ),
         (WithActivation(10, activation=nn.silu), "field activation of WithActivation is .* give a function that"),
     ],
     ids=lambda value: None if isinstance(value, str) else type(value).__name__,
@@ -207,6 +230,10 @@ def test_a_function_that_returns_a_network_is_one():
 def test_what_cannot_be_recorded_is_refused(model, message):
     with pytest.raises(ValueError, match=message):
         with_model(lt.config("digits"), model)
+
+
+def test_defaults_of_fields_that_the_package_sets_may_be_given():
+    assert record_fields(SetHere(num_classes=10, dtype=jnp.dtype("float32"), axis_name=None)) == {}
 
 
 def test_fields_are_recorded_with_tuples():

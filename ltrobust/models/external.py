@@ -38,7 +38,13 @@ GROUP = "ltrobust.models"  # of entry points
 # Argument of `__call__` -> its value in a training pass.
 MODES = {"train": True, "training": True, "use_running_average": False, "deterministic": False}
 REGISTERED: dict[str, Callable[..., nn.Module]] = {}
-_SET_HERE = ("num_classes", "dtype", "axis_name", "head")
+# Field that the package sets -> from what.
+SET_HERE = {
+    "num_classes": "the classes of the data",
+    "dtype": "config.model.dtype",
+    "axis_name": "config.model.sync_batch_norm",
+    "head": "the method",
+}
 _OF_FLAX = ("parent", "name")
 
 
@@ -70,7 +76,7 @@ def add(network: Callable[..., nn.Module], name: str, reserved: tuple[str, ...])
 
 def settings(network: Callable[..., nn.Module]) -> dict[str, Any]:
     """Setting -> default of a class or function. Defaults that a configuration cannot hold are no settings."""
-    return registry.defaults(network, "network", without=(*_SET_HERE, *_OF_FLAX, *other_fields(network)))
+    return registry.defaults(network, "network", without=(*SET_HERE, *_OF_FLAX, *other_fields(network)))
 
 
 def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
         for name, parameter in registry.parameters(network, "network").items()
         if parameter.default is not parameter.empty
         and not registry.is_plain(parameter.default)
-        and name not in (*_SET_HERE, *_OF_FLAX)
+        and name not in (*SET_HERE, *_OF_FLAX)
     }
 
 
