@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
 from ltrobust.runtime.workdir import PHASES, checkpoint_dir, is_run, with_tuples
-from ltrobust.training import saved
+from ltrobust.training import networks, saved
 from ltrobust.training.checkpoints import Checkpoints
 
 # A network of the user: a module, its class, or a function that returns it.
@@ -184,6 +185,9 @@ class Run:
           ValueError: no such network; or the network's or the method's code is not known in this process (give the
             network to `open_run`, import the file that registers the method).
           FileNotFoundError: there is no complete checkpoint.
+
+        Warns:
+          UserWarning: the newest evaluation is of other weights.
         """
         phase, _, weights = network.partition("/")
         if phase not in PHASES:
@@ -200,6 +204,14 @@ class Run:
             known = ", ".join(f"{phase}/{name}" for name in restored)
             raise ValueError(f"{self.workdir} has no network {network!r}; its checkpoint holds {known}.")
         chosen = restored[weights]
+        if network in self.networks:
+            newest = next(card for card in reversed(self.cards.values()) if network in card["networks"])
+            fingerprints = networks.fingerprints_of(chosen)
+            if any(newest["networks"][network].get(key, value) != value for key, value in fingerprints.items()):
+                warnings.warn(
+                    f"{network} of {self.workdir} has been trained further since it was evaluated; evaluate it again.",
+                    stacklevel=2,
+                )
         return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
 
 

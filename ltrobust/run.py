@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -92,12 +93,17 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
     settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
     with processes.all_or_none():
         if processes.first():
+            compatibility.same_workdir(workdir, about, folder)
             places = {group: here[group] for group in ("data", "checkpoint")}
             workdirs.enter(workdir, settings | places, adopt=adopt)
     found = {
         f"{there.phase}/{name}": Network(weights, there.method.head, there.rule) for name, weights in restored.items()
     }
-    trained = Trained(found, {there.phase: card_parts.describe_training(about)}, data, mesh)
+    training = card_parts.describe_training(about)
+    if there.step < about["steps"]:
+        logging.warning("%s: training has not ended: step %d of %d.", folder, there.step, about["steps"])
+        training["evaluated_step"] = there.step
+    trained = Trained(found, {there.phase: training}, data, mesh)
     return write_card(plan, settings, f"{plan.evaluation.protocol.name}-{there.phase}", trained, began)
 
 

@@ -19,6 +19,7 @@ from ltrobust import models
 from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import recorded, store
 from ltrobust.evaluation.session import FIELDS
+from ltrobust.training import networks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -107,6 +108,13 @@ def test_the_newest_card_is_the_one_made_last_with_percentages_of_its_counts(who
     run = lt.Run(tmp_path)
     assert (list(run.cards), run.card["created"]) == (["old", "new"], "2026-01-02")
     assert run.card["networks"] == whole.cards["quick"]["networks"]
+
+
+def test_a_network_that_was_trained_further_than_it_was_evaluated_is_named(whole, monkeypatch):
+    run = lt.open_run(whole.workdir, model=own.Plain(10, width=6))
+    monkeypatch.setattr(networks, "fingerprints_of", lambda weights: {"params_sha256": "another"})
+    with pytest.warns(UserWarning, match="student/last of .* has been trained further since it was evaluated"):
+        run.logits_fn()
 
 
 @pytest.mark.parametrize("network", ["student/last", "student/averaged"])

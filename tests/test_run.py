@@ -21,6 +21,7 @@ from ltrobust.commands import diagnose
 from ltrobust.report import page as page_of_run
 from ltrobust.report import run_page, tables
 from ltrobust.training import initial, teachers
+from ltrobust.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.training.conftest"]
@@ -121,6 +122,31 @@ def test_restored_networks_have_the_numbers_of_the_run(finished, checkpoint):
     assert list(card["training"]) == ["teacher" if "teacher" in checkpoint else "student"]
     phase = "teacher" if "teacher" in checkpoint else "student"
     assert restored == {name: value for name, value in trained.items() if name.startswith(phase)}
+
+
+def test_a_checkpoint_is_not_evaluated_into_the_workdir_of_another_run(finished, tmp_path):
+    config, workdir, _ = finished
+    recorded = json.loads((workdir / "config.json").read_text())
+    other = changed(config, **{"eval.checkpoint": str(workdir), "eval.limit": 1, "threat.radius": 16.0})
+    (tmp_path / "config.json").write_text(json.dumps(recorded | {"seed": 7}))
+    with pytest.raises(
+        ValueError, match=r"(?s)holds another run than .*\n  seed: 7 -> 0\nEvaluate .* in another folder"
+    ):
+        runs.evaluate(other, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    # The same run, evaluated in two folders, under another threat.
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    assert runs.evaluate(other, tmp_path).exists()
+
+
+def test_the_card_of_an_unfinished_training_says_so(finished, tmp_path, monkeypatch, caplog):
+    config, workdir, _ = finished
+    about = Checkpoints.about
+    monkeypatch.setattr(Checkpoints, "about", lambda *args: {**about(*args), "steps": 10**6})
+    partial = changed(config, **{"eval.checkpoint": str(workdir), "eval.limit": 1})
+    training = json.loads(runs.evaluate(partial, tmp_path).read_text())["training"]["student"]
+    assert 0 < training["evaluated_step"] < training["steps"] == 10**6
+    assert f"training has not ended: step {training['evaluated_step']} of 1000000" in caplog.text
 
 
 def changed(config, **overrides):

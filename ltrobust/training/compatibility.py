@@ -13,6 +13,7 @@ from ltrobust.analysis import cards
 from ltrobust.data.run_data import RunData, other_images
 from ltrobust.runtime import processes
 from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import read_json
 from ltrobust.training import records
 
 SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
@@ -86,6 +87,20 @@ def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
             f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
             "Put it back; or evaluate the student without it (ltrobust evaluate); or train both anew in another "
             "workdir."
+        )
+
+
+def same_workdir(workdir: Path, about: Mapping[str, Any], folder: epath.Path) -> None:
+    """Refuses to write a checkpoint's numbers into another run's workdir: their networks have the same names."""
+    if not workdirs.is_run(workdir):
+        return
+    lines = workdirs.differences(read_json(workdir / "config.json"), about["config"])
+    # The threat is the evaluation's own.
+    if found := [line for line in lines if not line.startswith("threat.")]:
+        raise ValueError(
+            f"workdir {workdir} holds another run than that of checkpoint {folder}:\n"
+            + "\n".join(f"  {line}" for line in found)
+            + "\nEvaluate the checkpoint in another folder with --workdir=DIR."
         )
 
 
