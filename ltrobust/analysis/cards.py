@@ -41,6 +41,13 @@ REQUIRED = (
 )
 # Of a network's part: views of its counts, and where its verdicts lie, whose file has a separate digest.
 _NOT_COUNTS = ("columns", "thief", "verdicts")
+# Flags that a command on a card is without: folders and addresses of these machines.
+_LOCAL = re.compile(
+    r"workdir|out|work|inputs|data_dir|config\.(data\.(cache_)?dir|checkpoint\.dir|teachers\.\w+\.path)|"
+    r"coordinator|num_processes|process_id|patience"
+)
+# Flags of which it has no folder.
+_FILES = re.compile(r"code|config|config\.(eval\.checkpoint|(teacher|student)\.initialize)")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -57,17 +64,32 @@ def software() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line without what names a folder or an address of these machines."""
-    keys = r"config\.(data\.(cache_)?dir|checkpoint\.dir|teachers\.\w+\.path)"
-    folders = rf"workdir|out|work|inputs|data_dir|{keys}"
-    local = re.compile(rf"--({folders}|coordinator|num_processes|process_id|patience)\b")
+    """The command line without what names a folder or an address of these machines; of files only the names."""
     kept, words = [Path(sys.argv[0]).name], iter(sys.argv[1:])
     for word in words:
-        if not local.match(word):
+        flag, sign, value = word.partition("=")
+        name = re.sub("^--?", "", flag) if flag.startswith("-") else ""
+        if _LOCAL.fullmatch(name):
+            _ = sign or next(words, None)  # without a sign its value is a word of its own
+        elif _FILES.fullmatch(name):
+            shown = _without_folder(value if sign else next(words, ""), keep_relative=name == "config")
+            kept.append(f"{flag}{sign or ' '}{shown}")
+        else:
             kept.append(word)
-        elif "=" not in word:
-            next(words, None)  # its value is a word of its own
     return " ".join(kept)
+
+
+def _without_folder(value: str, *, keep_relative: bool) -> str:
+    """The name of a file, `FILE:RECIPE` or `FILE:FILE`; a path below the current folder may stay as it is."""
+    if "://" in value:
+        return Path(value).name
+    parts = (Path(part) for part in value.split(":"))
+    return ":".join(str(part) if keep_relative and _is_below(part) else part.name for part in parts)
+
+
+def _is_below(path: Path) -> bool:
+    """Whether a path says nothing of what is outside of the current folder."""
+    return not path.is_absolute() and ".." not in path.parts and not str(path).startswith("~")
 
 
 def digest(arrays: list[np.ndarray]) -> str:

@@ -167,3 +167,25 @@ def test_the_command_on_a_card_names_no_folder(monkeypatch):
     words = ["/home/someone/ltrobust", "offset", "--workdir", "/home/x", "--norm_equalise", "1", "--out=/home/y"]
     monkeypatch.setattr("sys.argv", [*words, "--data_dir", "/home/z"])
     assert cards.command() == "ltrobust offset --norm_equalise 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--code=/home/me/m.py"], "--code=m.py"),
+        (["-code", "/home/me/m.py", "--code=package.module"], "-code m.py --code=package.module"),
+        (["--code=mine/m.py"], "--code=m.py"),
+        (["--config=configs/published.py:mart"], "--config=configs/published.py:mart"),
+        (["--config", "/home/me/m.py:mart", "--config.seed=1"], "--config m.py:mart --config.seed=1"),
+        (["--config=recorded.py:/home/me/config.json"], "--config=recorded.py:config.json"),
+        (["-config=~/m.py", "--config=../me/m.py"], "-config=m.py --config=m.py"),
+        (["--config.student.initialize=/home/me/run"], "--config.student.initialize=run"),
+        (["--config.teacher.initialize=scratch"], "--config.teacher.initialize=scratch"),
+        (["-config.eval.checkpoint", "gs://me/run"], "-config.eval.checkpoint run"),
+        (["-workdir=/home/me", "-workdir", "/home/me", "-config.data.dir=/home/me", "-patience=3"], ""),
+        (["--config.checkpoint.directory=x", "--weights=last"], "--config.checkpoint.directory=x --weights=last"),
+    ],
+)
+def test_no_flag_on_a_card_names_a_folder_outside(monkeypatch, words, kept):
+    monkeypatch.setattr("sys.argv", ["/home/me/ltrobust", "train", *words])
+    assert cards.command() == f"ltrobust train {kept}".rstrip()
