@@ -65,7 +65,7 @@ def test_a_restored_network_has_the_numbers_of_the_run(finished):
 
 def test_it_teaches_and_is_started_from(finished):
     name, config, workdir, _ = finished
-    known = teachers.from_checkpoints(str(workdir), "last", key="teacher", num_classes=10, image_shape=(8, 8, 1))
+    known = teachers.from_checkpoints(str(workdir), "last", num_classes=10, image_shape=(8, 8, 1))
     assert known.about["model"] == name
     logits = known.teacher.logits(np.zeros((2, 8, 8, 1), np.float32))
     assert logits.shape == (2, 10)

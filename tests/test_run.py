@@ -513,7 +513,7 @@ def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path
     with pytest.raises(ValueError, match="checkpoints of the student phase, not of the teacher phase"):
         runs.train(config, tmp_path / "run")
     with pytest.raises(ValueError, match=message):
-        teachers.from_checkpoints(str(tmp_path / "run"), "last", key="run", num_classes=10, image_shape=(8, 8, 1))
+        teachers.from_checkpoints(str(tmp_path / "run"), "last", num_classes=10, image_shape=(8, 8, 1))
     assert sorted(saved.rglob("*")) == before
 
 

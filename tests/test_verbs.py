@@ -138,7 +138,18 @@ def test_commands_on_pages_and_in_messages_exist():
             2,
             "ltrobust agree: --code is 'c.py', and there is",
         ),
-        (["offset", "--workdir=a", "--out=b"], 1, "ltrobust offset: run.path is 'a', which does not exist; give a "),
+        (
+            ["offset", "--workdir=a", "--out=b"],
+            1,
+            "ltrobust offset: --workdir is 'a', which does not exist; give a workdir or a phase's folder of "
+            "checkpoints.\n",
+        ),
+        (
+            ["agree", "--student=a", "--teacher=b"],
+            1,
+            "ltrobust agree: --student is 'a', which does not exist; give a workdir or a phase's folder of "
+            "checkpoints.\n",
+        ),
         (["config", "methods.trade"], 2, "ltrobust config: 'methods.trade' is neither a key nor a configuration; did "),
         (["--epochs=3"], 1, "ltrobust: Unknown command line flag 'epochs'"),
         (["--config.threat.raduis=8"], 1, "ltrobust: the configuration has no key threat.raduis; "),

@@ -58,7 +58,7 @@ def compare_networks(
       ValueError: a path that does not exist, weights that are not there, networks of other classes or images, or fewer
         images than classes.
     """
-    folder = saved.find(student, "student")
+    folder = saved.find(student, "--student")
     with Checkpoints(folder, read_only=True) as checkpoints:
         recorded = saved.read(checkpoints, folder).about["config"]
     data = DataPlan(**recorded["data"])
@@ -69,8 +69,16 @@ def compare_networks(
     ids = first_of_each_class(test.labels, each)
     shape = test.images.shape[1:]
     mine, theirs = (
-        teachers.from_checkpoints(path, weights, key=key, num_classes=test.num_classes, image_shape=shape, exact=True)
-        for key, path, weights in (("student", student, student_weights), ("teacher", teacher, teacher_weights))
+        teachers.from_checkpoints(
+            path,
+            weights,
+            label=f"--{role}",
+            weights_label=f"--{role}_weights",
+            num_classes=test.num_classes,
+            image_shape=shape,
+            exact=True,
+        )
+        for role, path, weights in (("student", student, student_weights), ("teacher", teacher, teacher_weights))
     )
     found = agreement(
         Partial(Teacher.logits, mine.teacher),

@@ -58,7 +58,7 @@ def apply(
         validation part, a head without a linear layer, or an `out` that is neither empty nor of this run.
     """
     began = time.monotonic()
-    folder = saved.find(run, "run")
+    folder = saved.find(run, "--workdir")
     with Checkpoints(folder, read_only=True) as checkpoints:
         there = saved.read(checkpoints, folder)
     config: Any = ConfigDict(there.about["config"])
@@ -71,7 +71,12 @@ def apply(
         raise ValueError(f"{folder} was trained without a validation part, on which the offset is fitted.")
     classes, mesh = run_data.num_classes, devices.make_mesh()
     known = teachers.from_checkpoints(
-        run, weights, key="run", num_classes=classes, image_shape=run_data.image_shape
+        run,
+        weights,
+        label="--workdir",
+        weights_label="--weights",
+        num_classes=classes,
+        image_shape=run_data.image_shape,
     ).teacher
     params = last_layer.norm_equalise(known.params, tau=tau, num_classes=classes) if tau else known.params
     head = there.method.head

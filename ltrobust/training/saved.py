@@ -61,18 +61,22 @@ class Saved:
         return self.model.create(self.num_classes, head=self.method.head, exact=exact, platform=platform)
 
 
-def find(path: str, key: str) -> epath.Path:
+def find(path: str, label: str, *, or_file: bool = False) -> epath.Path:
     """The folder of checkpoints that a path means: a workdir's student's, or itself.
 
+    Args:
+      path: of the folder.
+      label: what the error calls the path, such as the flag or the key that holds it.
+      or_file: whether that may also be a PyTorch file.
+
     Raises:
-      ValueError: there is none; `key` is what the error calls the path.
+      ValueError: there is none.
     """
     folder = folder_in(path)
     if folder is None:
-        raise ValueError(
-            f"{key}.path is {path!r}, which does not exist; give a workdir, a phase's folder of checkpoints, or a "
-            "PyTorch file."
-        )
+        folders = "a workdir or a phase's folder of checkpoints"
+        files = ", or a PyTorch file" if or_file else ""
+        raise ValueError(f"{label} is {path!r}, which does not exist; give {folders}{files}.")
     return folder
 
 

@@ -49,7 +49,9 @@ def load(
             found[name] = from_checkpoints(
                 plan.path,
                 plan.weights,
-                key=key,
+                label=f"{key}.path",
+                weights_label=f"{key}.weights",
+                or_file=True,
                 num_classes=num_classes,
                 image_shape=image_shape,
                 platform=platform,
@@ -61,7 +63,9 @@ def from_checkpoints(
     path: str,
     weights: str,
     *,
-    key: str,
+    label: str = "path",
+    weights_label: str = "weights",
+    or_file: bool = False,
     num_classes: int,
     image_shape: tuple[int, ...],
     exact: bool = False,
@@ -72,7 +76,8 @@ def from_checkpoints(
     Args:
       path: of the folder.
       weights: `last`, `selected` or `averaged`.
-      key: what the errors call it.
+      label, weights_label: what the errors call these two, such as the flags or the keys that hold them.
+      or_file: whether the path could have been a PyTorch file's, which errors then say.
       num_classes: of the data it is meant for.
       image_shape: height, width and channels of those data.
       exact: whether it computes in float32, whatever its configuration says.
@@ -81,20 +86,20 @@ def from_checkpoints(
     Raises:
       ValueError: as for `load`.
     """
-    folder = saved.find(path, key)
+    folder = saved.find(path, label, or_file=or_file)
     with Checkpoints(folder, read_only=True) as checkpoints:
         there = saved.read(checkpoints, folder)
         if there.num_classes != num_classes:
-            raise ValueError(f"{key} ({folder}) has {there.num_classes} classes; the data here have {num_classes}.")
+            raise ValueError(f"{label} ({folder}) has {there.num_classes} classes; the data here have {num_classes}.")
         shape = there.about["data"]["image_shape"]
         if shape != list(image_shape):
             raise ValueError(
-                f"{key} ({folder}) was trained on images of shape {shape}; here they are {list(image_shape)}."
+                f"{label} ({folder}) was trained on images of shape {shape}; here they are {list(image_shape)}."
             )
         module = there.create(exact=exact, platform=platform)
         restored = saved.restore(checkpoints, module, image_shape)
     if weights not in restored:
-        raise ValueError(f"{key}.weights is {weights!r}, but {folder} has {', '.join(restored)} only.")
+        raise ValueError(f"{weights_label} is {weights!r}, but {folder} has {', '.join(restored)} only.")
     chosen = restored[weights]
     described = {
         "from": "checkpoint",

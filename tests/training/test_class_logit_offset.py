@@ -85,9 +85,7 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     assert told["norm_equalise"] == 0.5
     assert len(told["tried"]) == 5
     # The network that was evaluated is the plain one with these changes of its head.
-    plain = teachers.from_checkpoints(
-        str(tmp_path / "run"), "last", key="run", num_classes=10, image_shape=(8, 8, 1)
-    ).teacher
+    plain = teachers.from_checkpoints(str(tmp_path / "run"), "last", num_classes=10, image_shape=(8, 8, 1)).teacher
     factors = np.where(np.arange(10) == told["weakest"], told["factor"], 1).astype(np.float32)
     changed = last_layer.norm_equalise(plain.params, tau=0.5, num_classes=10)
     changed = last_layer.class_logit_offset(changed, jnp.asarray(factors))

@@ -95,7 +95,10 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
     assert -1 <= found["cosine"]["low"] <= found["cosine"]["value"] <= found["cosine"]["high"] <= 1
     with pytest.raises(ValueError, match="exists; nothing is overwritten"):
         agree.main([f"--student={earlier}", f"--teacher={earlier}", f"--json={target}"], "ltrobust agree")
-    with pytest.raises(ValueError, match=r"teacher.path is 'nowhere', which does not exist"):
+    with pytest.raises(
+        ValueError,
+        match=r"^--teacher is 'nowhere', which does not exist; give a workdir or a phase's folder of checkpoints\.$",
+    ):
         agree.main([f"--student={earlier}", "--teacher=nowhere", "--images=20"], "ltrobust agree")
 
 
@@ -103,7 +106,10 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"teachers.teacher.path": "nowhere"}, r"teachers.teacher.path is 'nowhere', which does not exist"),
+        (
+            {"teachers.teacher.path": "nowhere"},
+            r"^teachers.teacher.path is 'nowhere', which does not exist; .* checkpoints, or a PyTorch file\.$",
+        ),
         ({"teachers.teacher.weights": "best"}, r"teachers.teacher.weights is 'best'; known: last, selected, averaged"),
         ({"teachers.teacher.weights": "selected"}, r"weights is 'selected', but .* has last, averaged only"),
         ({"student.method": "mtard"}, r"student.method mtard needs a clean_teacher; give teachers.clean_teacher.path"),
