@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltrobust import attacks, data, methods, models
-    from ltrobust.api import Run, config, open_run, train
+    from ltrobust.api import Run, open_run, train
     from ltrobust.data.dataset import Dataset
     from ltrobust.evaluation.evaluate import evaluate
     from ltrobust.evaluation.evaluation import Evaluation
+    from ltrobust.recipes import config
     from ltrobust.threat import Threat
 
 __all__ = [
@@ -39,7 +40,7 @@ _PUBLIC = {
     "Evaluation": "ltrobust.evaluation.evaluation",
     "Run": "ltrobust.api",
     "Threat": "ltrobust.threat",
-    "config": "ltrobust.api",
+    "config": "ltrobust.recipes",
     "evaluate": "ltrobust.evaluation.evaluate",
     "open_run": "ltrobust.api",
     "train": "ltrobust.api",

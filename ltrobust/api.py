@@ -1,27 +1,26 @@
-"""Whole runs from Python: `ltrobust.config`, `train`, `open_run` and `Run`."""
+"""Whole runs from Python: `ltrobust.train`, `open_run` and `Run`."""
 
-import contextlib
 import dataclasses
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
-from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust import models, recipes, registry, run
+from ltrobust import models, registry, run
 from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import in_order
 from ltrobust.evaluation import recorded
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Teacher
 from ltrobust.models import external
+from ltrobust.runtime import logs
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
@@ -31,20 +30,6 @@ from ltrobust.training.checkpoints import Checkpoints
 
 # A network of the user: a module, its class, or a function that returns it.
 Network = nn.Module | Callable[..., nn.Module]
-
-
-def config(name: str = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
-    """The configuration of a run, a ConfigDict as the command line has it: known keys may be set, others not.
-
-    Args:
-      name: one that comes with the package, such as `digits`, or `published:robal_n` for one of several recipes in a
-        file; or the path of a file.
-
-    Raises:
-      FileNotFoundError: there is no such file; names those that come with the package.
-      ValueError: it is no configuration, or has no such recipe.
-    """
-    return recipes.load(name)
 
 
 def train(
@@ -196,7 +181,7 @@ class Run:
         folder = epath.Path(checkpoint_dir(self.workdir, there) or self.workdir / "checkpoints") / phase
         if not folder.is_dir():
             raise ValueError(f"{self.workdir} has no network {network!r}: there are no checkpoints in {folder}.")
-        with _without_notes_of_orbax(), Checkpoints(folder, read_only=True) as checkpoints:
+        with logs.quiet(), Checkpoints(folder, read_only=True) as checkpoints:
             found = saved.read(checkpoints, folder, phase)
             module = found.create(exact=exact)
             restored = saved.restore(checkpoints, module, tuple(found.about["data"]["image_shape"]))
@@ -213,21 +198,6 @@ class Run:
                     stacklevel=2,
                 )
         return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
-
-
-@contextlib.contextmanager
-def _without_notes_of_orbax() -> Iterator[None]:
-    """Orbax warns of every read-only opening; what matters of it comes as an exception."""
-
-    def is_of_others(record: Any) -> bool:
-        return "orbax" not in record.pathname
-
-    logger = logging.get_absl_logger()
-    logger.addFilter(is_of_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_of_others)
 
 
 def with_model(config: ConfigDict, model: Network) -> ConfigDict:

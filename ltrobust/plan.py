@@ -20,10 +20,10 @@ from ltrobust.methods import TEACHER, Method
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.names import nearest
+from ltrobust.runtime.workdir import WEIGHTS
 from ltrobust.threat import Threat
 
 SUBSETS = ("balanced", "all")
-WEIGHTS = ("last", "selected", "averaged")  # of a phase
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,20 @@ def find(name: str) -> str:
     return f"{here if file and not Path(file).exists() and here.is_file() else file}{sign}{recipe}"
 
 
+def config(name: str = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
+    """The configuration of a run, a ConfigDict as the command line has it: known keys may be set, others not.
+
+    Args:
+      name: one that comes with the package, such as `digits`, or `published:robal_n` for one of several recipes in a
+        file; or the path of a file.
+
+    Raises:
+      FileNotFoundError: there is no such file; names those that come with the package.
+      ValueError: it is no configuration, or has no such recipe.
+    """
+    return load(name)
+
+
 def load(name: str) -> ConfigDict:
     """A configuration as the command would have it, locked: known keys may be set, others not.
 

@@ -66,7 +66,16 @@ def test_help_lists_every_verb_on_one_line(capsys):
     main.call(["--help"], "main.py")
     assert capsys.readouterr().out.startswith("usage: main.py VERB ...")
     files = {path.stem for path in (ROOT / "ltrobust" / "commands").glob("*.py")}
-    assert files - set(main.VERBS) == {"__init__", "launch", "main", "moved", "parser", "recorded"}
+    assert files - set(main.VERBS) == {
+        "__init__",
+        "agreement",
+        "launch",
+        "main",
+        "moved",
+        "offset_network",
+        "parser",
+        "recorded",
+    }
 
 
 @pytest.mark.parametrize("verb", main.VERBS)

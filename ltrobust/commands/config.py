@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust import methods, models, recipes
+from ltrobust import recipes
 from ltrobust.commands.parser import Parser, UsageError, load_code
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.workdir import flatten
@@ -87,6 +87,8 @@ def meanings() -> dict[str, str]:
     for key, text in _of_comments(recipes.root() / "configs" / "default.py"):
         if text:
             found.setdefault(key, text)  # the first is of the key; later ones are of another value
+    from ltrobust import methods, models  # with JAX, which help does not need
+
     for group, functions in (("methods", methods.REGISTRY | methods.WRAPPERS), ("model", models.REGISTERED)):
         for name, function in functions.items():
             found |= {f"{group}.{name}.{setting}": text for setting, text in arguments(function).items()}

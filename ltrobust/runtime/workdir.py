@@ -24,6 +24,7 @@ from ltrobust.runtime.files import is_lock, is_partial, read_json, write_json
 
 # Phases of a run, in order; each has a folder of checkpoints.
 PHASES = ("teacher", "student")
+WEIGHTS = ("last", "selected", "averaged")  # of a phase
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
 _FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
