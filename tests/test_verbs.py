@@ -45,12 +45,12 @@ def ended(capsys, *words, program="ltrobust"):
     return end.value.code, capsys.readouterr().err
 
 
-def started(*words, folder):
+def started(*words, folder, **environment):
     """A command in another process."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -273,6 +273,35 @@ def test_python_looks_for_an_old_command_and_finds_the_new_spelling(tmp_path):
     assert "No module named ltrobust.nothing" in started("-m", "ltrobust.nothing", folder=tmp_path).stderr
     code = "import sys; sys.argv = ['-m']; import ltrobust; print('imported')"
     assert started("-c", code, folder=tmp_path).stdout == "imported\n", "as for another package's module"
+
+
+def test_a_page_needs_no_device(tmp_path):
+    (tmp_path / "run").mkdir()
+    fabricated.write_run(tmp_path / "run")
+    told = started("-m", "ltrobust", "report", "--workdir=run", folder=tmp_path, JAX_PLATFORMS="cuda")
+    assert (told.returncode, told.stdout) == (0, "report: run/report.html\n"), told.stderr
+
+
+def test_a_page_that_cannot_be_drawn_is_status_1_with_a_reason(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, message = ended(capsys, "report", "--workdir=nowhere")
+    assert status == 1
+    assert message.startswith("\nltrobust report: nowhere holds no result card and no metrics.jsonl to report on; ")
+    main.call(["report", "--workdir=nowhere", "--process_id=1"])  # the first one writes
+    assert not any(tmp_path.iterdir())
+
+
+def test_help_and_configurations_wait_for_no_more_than_they_need():
+    """Help imports no JAX, `ltrobust.config` no Orbax."""
+    code = (
+        "import sys, contextlib; from ltrobust.commands import main\n"
+        "for verb in main.VERBS:\n"
+        "    with contextlib.suppress(SystemExit): main.call([verb, '--help'])\n"
+        "    assert 'jax' not in sys.modules, verb\n"
+        "import ltrobust; ltrobust.config('digits'); assert 'orbax' not in sys.modules"
+    )
+    told = started("-c", code, folder=ROOT)
+    assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.slow

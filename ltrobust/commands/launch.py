@@ -1,7 +1,6 @@
 """What the verbs that take a configuration share: flags, the configuration that is meant, how work begins and ends."""
 
 import functools
-import logging as standard_logging
 import os
 import pathlib
 import re
@@ -18,6 +17,8 @@ from ml_collections import config_flags
 from ltrobust import recipes
 from ltrobust.commands import main, recorded
 from ltrobust.commands.parser import CODE_HELP, Parser, UsageError, load_code, taken
+from ltrobust.runtime import logs
+from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
 # Called with configuration, workdir, preemption, and `adopt`.
 Work = Callable[..., Any]
@@ -57,19 +58,21 @@ def launch(
     arguments: Sequence[str],
     program: str,
     text: str | None,
-    work: Work | None,
+    work: Work,
     *,
     trains: bool,
+    computes: bool = True,
     more: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> None:
-    """Does a verb's work under the configuration and in the workdir that the words name, then writes the run's page.
+    """Does a verb's work under the configuration and in the workdir that the words name.
 
     Args:
       arguments: words after the verb.
       program: name in messages, such as `ltrobust train`.
       text: what `--help` prints above the flags.
-      work: what to do; None: only the page.
+      work: what to do.
       trains: whether the work trains; other work takes the workdir's own configuration, unless one is given.
+      computes: whether the work needs JAX's devices and may be shared by processes; the run's page is written then.
       more: flags that the verb has taken from the words itself -> what stands for the value in help, and the help.
 
     Raises:
@@ -80,7 +83,7 @@ def launch(
         print(_help(program, text, more))
         return
     app.run(
-        functools.partial(_launched, program, work),
+        functools.partial(_launched, program, _compute if computes else _draw_alone, work),
         argv=[sys.argv[0], *arguments],
         flags_parser=lambda words: [words[0], *_parse(resolve(words[1:], trains=trains), program)],
     )
@@ -152,39 +155,39 @@ def _help(program: str, text: str | None, more: Mapping[str, tuple[str, str]]) -
     return parser.format_help().rstrip()
 
 
-def _launched(program: str, work: Work | None, arguments: list[str]) -> None:
+def _launched(program: str, do: Callable[[str, Work, pathlib.Path], None], work: Work, arguments: list[str]) -> None:
     """The work, once flags are set."""
     del arguments  # none are left
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    # Orbax warns of every read-only opening, and asyncio of what a failed save leaves; what matters is an exception.
-    logging.get_absl_handler().addFilter(_matters)
+    logging.get_absl_handler().addFilter(logs.matters)
+    # A recipe's name follows the file's: configs/published.py:robal_n.
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).name.replace(".py", "", 1)
+    do(program, work, pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '_')}"))
+
+
+def _compute(program: str, work: Work, workdir: pathlib.Path) -> None:
+    """Work with JAX, by all processes of the run, and then the page."""
     import jax
 
     from ltrobust.runtime import processes
-    from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
-    # A recipe's name follows the file's: configs/published.py:robal_n.
-    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).name.replace(".py", "", 1)
-    workdir = pathlib.Path(_WORKDIR.value or f"runs/{name.replace(':', '_')}")
     preemption = Preemption()
     try:
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
         processes.check_devices()
         with preemption.listening():
-            if work is not None:
-                work(_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
+            work(_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
             if processes.first():
-                _draw(workdir, program, required=work is None)
+                _draw(workdir, program)
     except Preempted as request:
         processes.leave(str(request), EXIT_STATUS, program)
     except KeyboardInterrupt:
         processes.leave("interrupted; the same command goes on from what is saved.", 128 + signal.SIGINT, program)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        logging.debug("where it happened", exc_info=error)
-        processes.leave(f"{error}{main.advice(error)}\n(--verbosity=1 shows where)", 1, program)
+        processes.leave(_told(error), 1, program)
     except Exception:
         # A mistake of this program's. Alone it may end as it likes; of several, none may wait for this one.
         if not jax.distributed.is_initialized():
@@ -192,22 +195,32 @@ def _launched(program: str, work: Work | None, arguments: list[str]) -> None:
         processes.leave(traceback.format_exc(), 1, program)
 
 
-def _matters(record: standard_logging.LogRecord) -> bool:
-    """Whether a line of the log is for the user."""
-    return "orbax" not in record.pathname and record.name != "asyncio"
+def _draw_alone(program: str, work: Work, workdir: pathlib.Path) -> None:
+    """Work that needs no device and waits for nobody; of processes with numbers the first one does it."""
+    if _PROCESS_ID.value:
+        return
+    try:
+        with Preemption().listening():
+            work(_CONFIG.value, workdir)
+    except (ValueError, OSError, MemoryError) as error:
+        main.end(f"\n{program}: {_told(error)}", 1)
 
 
-def _draw(workdir: pathlib.Path, program: str, *, required: bool) -> None:
-    """Writes the run's page. Unless it was asked for, a failure is one line: what was computed is not undone by it."""
-    from ltrobust.runtime.preemption import Preempted
+def _told(error: Exception) -> str:
+    """What an error says, and what to do."""
+    logging.debug("where it happened", exc_info=error)
+    return f"{error}{main.advice(error)}\n(--verbosity=1 shows where)"
 
+
+def _draw(workdir: pathlib.Path, program: str) -> None:
+    """Writes the run's page. A failure is one line: what was computed is not undone by it."""
     data = _CONFIG.value.data
     try:
         from ltrobust.report import run_page
 
         print(f"report: {run_page.write(workdir, data_dir=data.dir, cache_dir=data.cache_dir)}")
+    except Preempted:
+        raise
     except Exception as error:
-        if required or isinstance(error, Preempted):
-            raise
         logging.debug("where it happened", exc_info=error)
         print(f"{program}: no report: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)

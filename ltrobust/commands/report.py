@@ -27,15 +27,15 @@ def main(arguments: Sequence[str], program: str) -> None:
     folders, rest = taken(arguments, "figures")
     if folders and not folders[-1]:
         raise UsageError("--figures names no folder; give --figures=DIR.")
-    work = functools.partial(_figures, Path(folders[-1])) if folders else None
-    launch(rest, program, __doc__, work, trains=False, more=_FLAGS)
+    work = functools.partial(_draw, Path(folders[-1]) if folders else None)
+    launch(rest, program, __doc__, work, trains=False, computes=False, more=_FLAGS)
 
 
-def _figures(folder: Path, config: Any, workdir: Path, *_: Any, **__: Any) -> None:
-    """Writes the figures, by the first process."""
+def _draw(figures: Path | None, config: Any, workdir: Path) -> None:
+    """Writes the figures where asked, then the page."""
     from ltrobust.report import run_page
-    from ltrobust.runtime import processes
 
-    if processes.first():
-        written = run_page.write_figures(workdir, folder, cache_dir=config.data.cache_dir)
-        print(f"figures: {len(written)} files in {folder}")
+    if figures is not None:
+        written = run_page.write_figures(workdir, figures, cache_dir=config.data.cache_dir)
+        print(f"figures: {len(written)} files in {figures}")
+    print(f"report: {run_page.write(workdir, data_dir=config.data.dir, cache_dir=config.data.cache_dir)}")
