@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from ltrobust.runtime.names import nearest
+from ltrobust.runtime.names import UnknownName, nearest
 
 # Methods that IGDM's paper starts from, with its weight of the term for ResNet-18 and the LTD teacher.
 BASES = {"pgd_at": 60.0, "trades": 20.0, "ard": 5.0, "iad": 50.0, "rslad": 0.9, "adaad": 5.0}
@@ -38,7 +38,7 @@ def make(data: str, num_classes: int, name: str, alphas: dict[str, float]) -> Co
     base, _, wrapper = name.partition("+")
     if (base not in alphas or wrapper not in ("", "igdm")) and name not in OTHERS:
         known = (*alphas, *(f"{method}+igdm" for method in alphas), *OTHERS)
-        raise ValueError(f"there is no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}.")
+        raise UnknownName(f"there is no recipe {name!r}; {nearest(name, known)}known: {', '.join(known)}.")
     config: Any = default.get_config()
     config.data.name = data
     config.data.imbalance_ratio = 1.0

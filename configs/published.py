@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from ltrobust.runtime.names import nearest
+from ltrobust.runtime.names import UnknownName, nearest
 
 # The first epoch at a new rate, counted from 1, is the one after the fraction.
 EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}
@@ -140,7 +140,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def get_config(name: str = "") -> ConfigDict:
     if name not in RECIPES:
-        raise ValueError(
+        raise UnknownName(
             f"recipe is {name!r}; {nearest(name, RECIPES)}give --config=configs/published.py:NAME with one of "
             f"{', '.join(RECIPES)}."
         )

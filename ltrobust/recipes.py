@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ltrobust import registry
-from ltrobust.runtime.names import nearest
+from ltrobust.runtime.names import UnknownName, nearest
 
 # Group of keys -> what its own groups are settings of.
 _REGISTERED = {"methods": "method", "model": "network"}
@@ -68,7 +68,8 @@ def load(name: str) -> ConfigDict:
 
     Raises:
       FileNotFoundError: there is no such file (names those that come with the package).
-      ValueError: it is no configuration, has no such recipe, or has other keys than `configs/default.py`
+      UnknownName: it has no recipes, or several and none is named. A file that has them may raise it too.
+      ValueError: it is no configuration, or has other keys than `configs/default.py`
         (`check_keys`).
     """
     importable()
@@ -90,7 +91,7 @@ def load(name: str) -> ConfigDict:
         inspect.signature(get_config).bind(*given)
     except TypeError:
         wanted = f"has no recipes; give {file}" if given else f"has several recipes; give {file}:NAME"
-        raise ValueError(f"{file} {wanted}.") from None
+        raise UnknownName(f"{file} {wanted}.") from None
     try:
         config = get_config(*given)
     except TypeError as error:

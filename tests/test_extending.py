@@ -410,3 +410,12 @@ def test_the_command_lists_keys(tmp_path, capsys, monkeypatch):
     assert "did you mean robal_n?" in message
     message = refused("digits", "--config.seed=1")
     assert message == "unrecognized arguments: --config.seed=1; ltrobust config --help lists the flags."
+    assert "'diigts.py' is neither a key nor a configuration; did you mean digits?" in refused("diigts.py")
+    assert refused("digits:small") == "digits has no recipes; give digits."
+    for line, message in (
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("open('gone')", "FileNotFoundError: .*gone"),
+    ):
+        (tmp_path / "mine.py").write_text(f"def get_config():\n    {line}\n")
+        with pytest.raises(ValueError, match=rf"^the configuration mine\.py cannot be read: {message}"):
+            config_listing.main(["mine.py"], "ltrobust config")

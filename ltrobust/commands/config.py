@@ -21,7 +21,7 @@ from typing import Any
 
 from ltrobust import recipes
 from ltrobust.commands.parser import Parser, UsageError, load_code
-from ltrobust.runtime.names import nearest
+from ltrobust.runtime.names import UnknownName, nearest
 from ltrobust.runtime.workdir import flatten
 
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str], program: str) -> None:
     """Prints the listing.
 
     Raises:
-      UsageError: neither a configuration nor a key; or the configuration cannot be read.
+      UsageError: neither a configuration nor a key; or the file has no such recipe.
+      ValueError: the configuration cannot be read.
     """
     parser = Parser(program, __doc__)
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="configuration, or beginning of keys")
@@ -39,9 +40,11 @@ def main(arguments: Sequence[str], program: str) -> None:
     load_code(given.code)
     try:
         print(render(given.name))
+    except UnknownName as error:
+        raise UsageError(str(error)) from error
     except Exception as error:  # a configuration is a program: anything may be raised in it
-        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-        raise UsageError(f"{kind}{error}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"the configuration {given.name} cannot be read: {kind}{error}") from error
 
 
 def render(name: str = "") -> str:
@@ -53,7 +56,8 @@ def render(name: str = "") -> str:
         Empty: all keys.
 
     Raises:
-      ValueError: neither a configuration nor a key; or the configuration cannot be read.
+      UnknownName: neither a configuration nor a key, or no such recipe.
+      Exception: what the configuration raises.
     """
     keys = flatten(recipes.default().to_dict())
     chosen = {key: value for key, value in keys.items() if not name or f"{key}.".startswith(f"{name}.")}
@@ -67,9 +71,9 @@ def render(name: str = "") -> str:
 def _check_file(name: str, keys: dict[str, Any]) -> None:
     """Refuses a name that is no configuration, with the keys that it may stand for."""
     stem = name.partition(":")[0]
-    if stem not in recipes.shipped() and not stem.endswith(".py"):
+    if not Path(recipes.find(stem)).is_file():
         groups = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
-        raise ValueError(
+        raise UnknownName(
             f"{name!r} is neither a key nor a configuration; {nearest(name, [*groups, *recipes.shipped()])}"
             f"configurations: {', '.join(recipes.shipped())}; groups of keys: "
             f"{', '.join(sorted(group for group in groups if '.' not in group))}."
@@ -83,12 +87,12 @@ def _line(key: str, value: Any, meaning: str) -> str:
 
 def meanings() -> dict[str, str]:
     """Key -> what it means, for every key of `configs/default.py` that says so."""
+    from ltrobust import methods, models  # with JAX, which help does not need
+
     found: dict[str, str] = {}
     for key, text in _of_comments(recipes.root() / "configs" / "default.py"):
         if text:
             found.setdefault(key, text)  # the first is of the key; later ones are of another value
-    from ltrobust import methods, models  # with JAX, which help does not need
-
     for group, functions in (("methods", methods.REGISTRY | methods.WRAPPERS), ("model", models.REGISTERED)):
         for name, function in functions.items():
             found |= {f"{group}.{name}.{setting}": text for setting, text in arguments(function).items()}

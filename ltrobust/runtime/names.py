@@ -6,6 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 
+class UnknownName(ValueError):
+    """A name that is none of those that are known, such as a misspelt one; the message names what is allowed."""
+
+
 def nearest(name: Any, known: Iterable[str], other_names: Mapping[str, str] = MappingProxyType({})) -> str:
     """`did you mean NAME? `, the middle of an error message; empty where no known name is near.
 
