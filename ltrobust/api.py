@@ -24,7 +24,7 @@ from ltrobust.runtime import logs
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.runtime.workdir import PHASES, checkpoint_dir, is_run, with_tuples
+from ltrobust.runtime.workdir import PHASES, check_values, checkpoint_dir, is_run, with_tuples
 from ltrobust.training import networks, saved
 from ltrobust.training.checkpoints import Checkpoints
 
@@ -52,8 +52,8 @@ def train(
       adopt: whether the folder may hold files of others.
 
     Raises:
-      ValueError: a setting that makes no sense, a folder that is another run's or in use, or a network that cannot be
-        trained or recorded.
+      ValueError: no ConfigDict, an unknown key, a setting that makes no sense, a folder that is another run's or in
+        use, or a network that cannot be trained or recorded.
       FloatingPointError: a loss or update that is not finite.
       ltrobust.runtime.preemption.Preempted: the process was asked to stop; what was done is saved.
     """
@@ -202,6 +202,7 @@ class Run:
 
 def with_model(config: ConfigDict, model: Network) -> ConfigDict:
     """A copy of the configuration that names the network, with its settings."""
+    check_values(config)
     name = _register(model)
     found: Any = config.copy_and_resolve_references()
     given = found.model[name].to_dict() if name in found.model else {}

@@ -156,7 +156,8 @@ def check_keys(config: Any) -> None:
     A file that sets `config.threat.raduis` would otherwise be run with the radius of the default.
 
     Raises:
-      ValueError: it is no ConfigDict; an unknown key (names it and the nearest known one); a key that is not there.
+      ValueError: it is no ConfigDict; an unknown key (names it and the nearest known one); a key that is not there,
+        but for settings of what was registered after the configuration was made.
     """
     if not isinstance(config, ConfigDict):
         raise ValueError(
@@ -175,7 +176,11 @@ def check_keys(config: Any) -> None:
             )
         hint = nearest(key, known) or "configs/default.py has every key that exists."
         raise ValueError(f"the configuration has an unknown key {key}; {hint.strip()}")
+    groups = {key.rpartition(".")[0] for key in found}
     for key in sorted(known - found):
+        group = key.rpartition(".")[0]
+        if group.partition(".")[0] in _REGISTERED and "." in group and group not in groups:
+            continue  # registered after the configuration was made, which then means its defaults
         raise ValueError(f"the configuration has no key {key}; begin with configs.default.get_config().")
 
 

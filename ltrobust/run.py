@@ -14,7 +14,7 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust import models
+from ltrobust import models, recipes
 from ltrobust.analysis import card_parts, cards
 from ltrobust.data import run_data, sources
 from ltrobust.data.run_data import DataPlan, RunData, first_of_each_class
@@ -38,8 +38,8 @@ def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = Non
     stopped. `adopt` makes a folder with files of others in it a workdir (`workdir.enter`).
 
     Raises:
-      ValueError: a setting that makes no sense; everything that can be known before training is checked before. Or
-        another process is at work in the workdir, or the folder is no workdir.
+      ValueError: an unknown key, or a setting that makes no sense; everything that can be known before training is
+        checked before. Or another process is at work in the workdir, or the folder is no workdir.
       Preempted: `preemption` was asked to stop.
     """
     began, plan = time.monotonic(), _make_plan(config, workdir)
@@ -163,9 +163,11 @@ def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: T
 
 
 def _make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> RunPlan:
-    """The plan, once JAX's own settings are known to be sound. A mistake in one process is raised in all."""
+    """The plan, once JAX's settings and the keys are known to be sound. A mistake in one process is raised in all."""
     with processes.all_or_none():
         ambient.check()
+        workdirs.check_values(config)
+        recipes.check_keys(config)  # an unlocked configuration takes every key, which would be ignored
         return make_plan(config, workdir, training=training)
 
 

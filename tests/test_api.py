@@ -1,5 +1,6 @@
 """Runs from Python: configurations, training with one's own network, and what an opened run gives back."""
 
+import functools
 import json
 import os
 import pathlib
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import own
 import pytest
+from ml_collections import ConfigDict
 
 import ltrobust as lt
-from ltrobust import models
+from ltrobust import models, recipes, run
 from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import recorded, store
 from ltrobust.evaluation.session import FIELDS
@@ -246,6 +248,43 @@ def test_defaults_of_fields_that_the_package_sets_may_be_given():
 
 def test_fields_are_recorded_with_tuples():
     assert record_fields(own.Plain(10, widths=[1, 2])) == {"width": 4, "widths": (1, 2)}  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("student.epochz", r"unknown key student\.epochz; did you mean student\.epochs\?"),
+        ("model.wdith", r"unknown key model\.wdith; did you mean model\.width\?"),
+        ("threat.raduis", r"unknown key threat\.raduis; did you mean threat\.radius\?"),
+        ("methods.trads.beta", "settings of the method trads, which is not registered"),
+    ],
+)
+def test_an_unknown_key_of_an_unlocked_configuration_is_refused(tmp_path, key, message):
+    config = small().unlock()
+    config.update(ConfigDict(functools.reduce(lambda value, name: {name: value}, reversed(key.split(".")), 1)))
+    for work in (lt.train, run.evaluate):
+        with pytest.raises(ValueError, match=message):
+            work(config, tmp_path / "run")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", [None, own.Plain])
+@pytest.mark.parametrize("config", [{"seed": 1}, "digits", None], ids=repr)
+def test_what_is_no_configuration_is_refused(tmp_path, config, model):
+    with pytest.raises(ValueError, match=rf"the configuration is a {type(config).__name__}; give a ConfigDict"):
+        lt.train(config, tmp_path / "run", model=model)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_configuration_that_is_older_than_a_registration_is_one():
+    config = small()
+    models.register(own.Plain)
+    recipes.check_keys(config)
+    recipes.check_keys(with_model(config, WithActivation(10)))
+    with config.unlocked():
+        del config.model.width
+    with pytest.raises(ValueError, match=r"has no key model\.width"):
+        recipes.check_keys(config)
 
 
 def test_what_is_not_there_is_named(whole, tmp_path):

@@ -41,7 +41,7 @@ ALLOWED = {
         "runtime",
         "training",
     },
-    "run": {"analysis", "data", "models", "plan", "report", "runtime", "training"},
+    "run": {"analysis", "data", "models", "plan", "recipes", "report", "runtime", "training"},
     "commands": {
         "analysis",
         "commands",

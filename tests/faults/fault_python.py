@@ -51,6 +51,19 @@ def another_network(place: Place) -> Told:
 
 
 @fault(
+    "misspelt key of an unlocked configuration",
+    "`lt.train(config, DIR/run)` after `config.unlock().threat.raduis = 8.0`",
+    value="threat.raduis",
+    allowed="",
+    remedy="threat.radius",
+)
+def misspelt_key(place: Place) -> Told:
+    config = configuration().unlock()
+    config.threat.raduis = 8.0
+    return place.raised(ValueError, lambda: ltrobust.train(config, place.folder / "run"))
+
+
+@fault(
     "run opened from Python with another network",
     "`lt.open_run(DIR/run, model=OwnNet(width=7))` of a run with `OwnNet(width=6)`",
     value=("DIR/run", "OwnNet", "width 6 instead of 7"),
