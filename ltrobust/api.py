@@ -13,7 +13,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ltrobust import models, registry, run
+from ltrobust import models, run
 from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import in_order
 from ltrobust.evaluation import recorded
@@ -240,10 +240,9 @@ def record_fields(module: Network) -> dict[str, Any]:
     """
     if not isinstance(module, nn.Module):
         return {}
-    for name, parameter in registry.parameters(type(module), "network").items():
-        value, default = getattr(module, name), parameter.default
-        # A field without a default has to be given, whatever is set later.
-        if name in external.SET_HERE and default is not parameter.empty and value is not default and value != default:
+    for name, default in external.set_here(type(module)).items():
+        value = getattr(module, name)
+        if value is not default and value != default:
             raise ValueError(
                 f"field {name} of {type(module).__name__} is {value!r}, but the package sets it, from "
                 f"{external.SET_HERE[name]}; leave it at its default, {default!r}."

@@ -222,11 +222,11 @@ def test_a_function_that_returns_a_network_is_one():
         (models.create("small_resnet", num_classes=10), r"network of this package, ResNet; set config\.model\.name"),
         (
             SetHere(num_classes=7),
-            r"field num_classes of SetHere is 7, but .* the classes .*; leave it at its default, 10",
+            r"field num_classes of SetHere is 7, but .* from the data; leave it at its default, 10",
         ),
         (
             SetHere(dtype=jnp.bfloat16),
-            r"field dtype of SetHere is .*bfloat16.*, but the package .* config\.model\.dtype",
+            r"field dtype of SetHere is .*bfloat16.*, but the package .* from model\.dtype",
         ),
         (SetHere(axis_name="batch"), "field axis_name of SetHere is 'batch', but the package sets it"),
         (

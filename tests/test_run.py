@@ -405,7 +405,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     [
         (["--config=configs/digits.py", "--config.student.epoch=3"], "epochs"),
         (["--config=configs/digits.py", "--config.student.epochs=three"], "three"),
-        (["--config=configs/digits.py", "--mode=test"], "train|evaluate"),
+        (["--config=configs/digits.py", "--mode=test"], "give one of train, evaluate"),
         (["--config=configs/nothing.py"], "nothing.py"),
         (["--config=configs/published.py"], "published.py:NAME with one of pgd_at"),
         (["--config=configs/digits.py", "surplus"], "surplus"),

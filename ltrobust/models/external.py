@@ -39,12 +39,7 @@ GROUP = "ltrobust.models"  # of entry points
 MODES = {"train": True, "training": True, "use_running_average": False, "deterministic": False}
 REGISTERED: dict[str, Callable[..., nn.Module]] = {}
 # Field that the package sets -> from what.
-SET_HERE = {
-    "num_classes": "the classes of the data",
-    "dtype": "config.model.dtype",
-    "axis_name": "config.model.sync_batch_norm",
-    "head": "the method",
-}
+SET_HERE = {"num_classes": "the data", "dtype": "model.dtype", "axis_name": "the devices", "head": "the method"}
 _OF_FLAX = ("parent", "name")
 
 
@@ -88,6 +83,13 @@ def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
         and not registry.is_plain(parameter.default)
         and name not in (*SET_HERE, *_OF_FLAX)
     }
+
+
+def set_here(network: Callable[..., nn.Module]) -> dict[str, Any]:
+    """Field -> default, of those fields or arguments that the package sets and that have one."""
+    known = registry.parameters(network, "network")
+    defaults = {name: known[name].default for name in SET_HERE if name in known}
+    return {name: default for name, default in defaults.items() if default is not inspect.Parameter.empty}
 
 
 def find(name: str) -> Callable[..., nn.Module] | nn.Module:
