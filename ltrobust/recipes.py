@@ -6,6 +6,7 @@ way they go by the same names, such as `configs/folder.py` or `configs/published
 
 import ast
 import inspect
+import os
 import runpy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def find(name: str) -> str:
     return f"{here if file and not Path(file).exists() and here.is_file() else file}{sign}{recipe}"
 
 
-def config(name: str = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
+def config(name: str | os.PathLike[str] = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
     """The configuration of a run, a ConfigDict as the command line has it: known keys may be set, others not.
 
     Args:
@@ -54,7 +55,7 @@ def config(name: str = "digits") -> Any:  # a ConfigDict, of whose keys type che
       FileNotFoundError: there is no such file; names those that come with the package.
       ValueError: it is no configuration, or has no such recipe.
     """
-    return load(name)
+    return load(os.fspath(name))
 
 
 def load(name: str) -> ConfigDict:

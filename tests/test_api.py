@@ -85,7 +85,7 @@ def test_a_configuration_is_found_by_name_or_path(tmp_path):
     assert lt.config("digits") == lt.config() == lt.config("configs/digits.py")
     assert lt.config("published:robal_n").student.method == "robal"
     (tmp_path / "mine.py").write_text("from configs.digits import get_config\n")
-    assert lt.config(str(tmp_path / "mine.py")) == lt.config("digits")
+    assert lt.config(tmp_path / "mine.py") == lt.config(str(tmp_path / "mine.py")) == lt.config("digits")
     with pytest.raises(FileNotFoundError, match=r"'digts'; did you mean digits\? known configurations: .*published"):
         lt.config("digts")
     with pytest.raises(AttributeError, match="epochz"):

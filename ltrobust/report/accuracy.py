@@ -102,7 +102,7 @@ def confusion(evaluation: Evaluation) -> dict[str, Any]:
         figures.insert(0, heat("confusion", title, matrix, order, evaluation.names))
     return {
         "figures": figures,
-        "matrix": None if len(order) <= _MOST_CELLS else _matrix_picture(matrix, order),
+        "matrix": None if len(order) <= _MOST_CELLS else matrix_picture(matrix, order),
         "frequent": Table(["class (training images)", "most often taken for", "share, %"], rows[:FEW_CLASSES]),
         "note": note if few else f"{note} The {min(FEW_CLASSES, len(rows))} largest shares.",
     }
@@ -130,7 +130,7 @@ def heat(name: str, title: str, matrix: np.ndarray, order: Sequence[int], names:
     return Figure(name, title, charts.heat(cells, shown), Table(header, rows))
 
 
-def _matrix_picture(matrix: np.ndarray, order: Sequence[int]) -> str:
+def matrix_picture(matrix: np.ndarray, order: Sequence[int]) -> str:
     """A matrix of very many classes as a picture whose opacity is the square root of the share of the row."""
     sorted_matrix = matrix[np.ix_(order, order)]
     shares = sorted_matrix / np.maximum(sorted_matrix.sum(axis=1, keepdims=True), 1)

@@ -98,7 +98,7 @@ def classes(records: Sequence[Record], title: str, x_title: str, means: Sequence
         )
         return _spec([whiskers, dots], height=300)
     log = alt.Scale(type="log", nice=False, padding=8)
-    x = alt.X("images:Q", title=x_title, scale=log, axis=_log_axis(records, "images"))
+    x = alt.X("images:Q", title=x_title, scale=log, axis=log_axis(records, "images"))
     base = alt.Chart(_data(records)).encode(
         x=x, tooltip=_tooltip(records, len(series) > 1), opacity=_faded(records, strong=0.55), color=color
     )
@@ -146,7 +146,7 @@ def lines(
         "x:Q",
         title=x_title,
         scale=alt.Scale(type="log", nice=False) if log_x else alt.Scale(zero=False, nice=False),
-        axis=_log_axis(records, "x")
+        axis=log_axis(records, "x")
         if log_x
         else alt.Axis(tickCount=5, tickMinStep=1, format=",~g")
         if whole
@@ -197,7 +197,7 @@ def scatter(
     base = alt.Chart(_data(records)).encode(
         color=_color(series, colors), tooltip=_tooltip(records, len(series) > 1), opacity=_faded(records)
     )
-    axis = _log_axis(records, "x") if log_x else alt.Axis()
+    axis = log_axis(records, "x") if log_x else alt.Axis()
     x = alt.X("x:Q", title=x_title, scale=scale, axis=axis)
     y = alt.Y("value:Q", title=y_title, scale=y_scale)
     layers = []
@@ -280,7 +280,7 @@ def _legend(series: Sequence[str], symbol: str | None = None) -> alt.Legend | No
     return alt.Legend(title=None, orient="top", columns=columns, symbolOpacity=1, **more)
 
 
-def _log_axis(records: Sequence[Record], key: str) -> alt.Axis:
+def log_axis(records: Sequence[Record], key: str) -> alt.Axis:
     """A logarithmic axis with round numbers, or with its ends where there are less than two of them."""
     values = [float(record[key]) for record in records]
     low, high = min(values), max(values)

@@ -23,7 +23,7 @@ from PIL import Image
 from ltrobust.report.numbers import interval, percent
 from ltrobust.runtime.files import write_text
 
-_CACHE = Path("~/.cache/ltrobust")
+CACHE = Path("~/.cache/ltrobust")
 _FIGURE_WIDTH = 480  # of a chart in a file, in pixels before scaling
 
 
@@ -137,7 +137,7 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     if taken is not None:
         raise ValueError(f"{taken} exists and is not overwritten; name another folder for the figures.")
     folder.mkdir(parents=True, exist_ok=True)
-    version = _vega_lite_version()
+    version = vega_lite_version()
     config = THEMES["light"] | {"background": "white", "font": "sans-serif"}
     for figure in figures:
         spec = {**figure.spec, "width": _FIGURE_WIDTH}
@@ -146,7 +146,7 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
         (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{figure.name}.png").write_bytes(png_bytes)
         (folder / f"{figure.name}.csv").write_text(_csv(figure.table), encoding="utf-8", errors="backslashreplace")
-        (folder / f"{figure.name}.tex").write_text(_latex(figure.table), encoding="utf-8", errors="backslashreplace")
+        (folder / f"{figure.name}.tex").write_text(latex(figure.table), encoding="utf-8", errors="backslashreplace")
     return wanted
 
 
@@ -161,7 +161,7 @@ _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasc
 _LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "\n": " "}
 
 
-def _latex(table: Table) -> str:
+def latex(table: Table) -> str:
     """A `tabular` environment; a row of one cell spans all columns."""
     lines = [f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", "\\hline"]
     for place, row in enumerate([table.header, *table.rows]):
@@ -207,19 +207,19 @@ def _file(name: str) -> str:
 @functools.cache
 def _scripts() -> list[str]:
     """Vega with all that it needs, and the page's own script."""
-    return [re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE) for text in (_vega(), _file("charts.js"))]
+    return [re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE) for text in (vega_script(), _file("charts.js"))]
 
 
-def _vega() -> str:
+def vega_script() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, kept in the cache because bundling takes seconds."""
     import vl_convert
 
-    path = _CACHE.expanduser() / f"vega-{importlib.metadata.version('vl-convert-python')}-{_vega_lite_version()}.js"
+    path = CACHE.expanduser() / f"vega-{importlib.metadata.version('vl-convert-python')}-{vega_lite_version()}.js"
     with contextlib.suppress(OSError, ValueError):
         digest, _, text = path.read_text(encoding="utf-8").partition("\n")
         if digest == hashlib.sha256(text.encode()).hexdigest():
             return text
-    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_vega_lite_version())
+    text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version())
     text = text.replace("\r", "")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +227,7 @@ def _vega() -> str:
     return text
 
 
-def _vega_lite_version() -> str:
+def vega_lite_version() -> str:
     """Of Altair's schema, as vl-convert writes it: `6.4`."""
     import altair
 

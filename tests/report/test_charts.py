@@ -22,7 +22,7 @@ def point(name, value=50.0, **more):
 
 
 def svg(spec):
-    return vl_convert.vegalite_to_svg({**spec, "width": 300}, vl_version=frame._vega_lite_version())
+    return vl_convert.vegalite_to_svg({**spec, "width": 300}, vl_version=frame.vega_lite_version())
 
 
 def every_chart(found):
@@ -77,7 +77,7 @@ def test_hostile_names_are_text_in_files():
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1))
 def test_a_logarithmic_axis_has_a_few_ticks_inside(found):
-    ticks = charts._log_axis([{"x": value} for value in found], "x").to_dict()["values"]
+    ticks = charts.log_axis([{"x": value} for value in found], "x").to_dict()["values"]
     assert 2 <= len(ticks) <= 12
     assert all(min(found) * 0.999 <= tick <= max(found) * 1.001 for tick in ticks)
 

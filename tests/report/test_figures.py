@@ -69,15 +69,15 @@ def test_a_file_that_is_there_stays(tmp_path):
 
 
 def test_latex_has_no_commands_from_outside():
-    text = frame._latex(Table(["a & b", "%"], [["\\input{x}", "50 %"], ["$x_1^2$"]]))
+    text = frame.latex(Table(["a & b", "%"], [["\\input{x}", "50 %"], ["$x_1^2$"]]))
     assert "\\textbackslash{}input\\{x\\} & 50 \\% \\\\" in text
     assert "\\multicolumn{2}{l}{\\$x\\_1\\textasciicircum{}2\\$}" in text
 
 
 def test_what_was_kept_of_the_script_is_used_only_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(frame, "_CACHE", tmp_path)
-    whole = frame._vega()
+    monkeypatch.setattr(frame, "CACHE", tmp_path)
+    whole = frame.vega_script()
     (kept,) = tmp_path.iterdir()
     kept.write_text(kept.read_text()[:-10])
-    assert frame._vega() == whole
+    assert frame.vega_script() == whole
     assert kept.read_text().endswith(whole[-10:])

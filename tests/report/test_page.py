@@ -337,7 +337,7 @@ def test_a_hundred_classes_stay_small_and_readable(tmp_path):
 
 def test_a_thousand_classes_are_a_picture():
     matrix = np.eye(1000, dtype=int)
-    picture = accuracy._matrix_picture(matrix, range(1000))
+    picture = accuracy.matrix_picture(matrix, range(1000))
     assert np.array(Image.open(io.BytesIO(base64.b64decode(picture[22:]))))[..., 3].sum() == 255 * 1000
     assert len(picture) < 200_000
 
