@@ -26,7 +26,7 @@ from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.runtime.workdir import PHASES
 from ltrobust.training import compatibility, devices, networks, saved, teacher_student
-from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
+from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.networks import Network
 from ltrobust.training.teacher_student import Trained
 
@@ -82,11 +82,10 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
     compatibility.same_start(plan.recorded, data)
     wanted = plan.evaluation.checkpoint if plan.evaluation.checkpoint in PHASES else ""
     with Checkpoints(folder, read_only=True) as checkpoints:
-        about = checkpoints.about()
-        check_phase(about, folder, wanted)
+        there = saved.read(checkpoints, folder, wanted)
+        about = there.about
         compatibility.same_network(about, plan.recorded, folder)
         compatibility.same_images(about, data, folder)
-        there = saved.read(checkpoints, folder, wanted)
         module = there.create(platform=devices.platform(mesh))
         restored = saved.restore(checkpoints, module, data.image_shape, mesh)
     here = plan.recorded
