@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_PHASES, _WEIGHTS = ("teacher", "student"), ("last", "selected", "averaged")
+from ltrobust.runtime.workdir import PHASES, WEIGHTS
+
 _NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
 # The groups that a report shows, and what it calls them.
 GROUPS = {"head_third": "head", "medium_third": "middle", "tail_third": "tail"}
@@ -91,5 +92,5 @@ def labels(names: Sequence[str]) -> list[str]:
 
 def in_order(names: Sequence[str]) -> list[str]:
     """Names of networks, teacher before student, last weights first."""
-    known = [f"{phase}/{weights}" for phase in _PHASES for weights in _WEIGHTS]
+    known = [f"{phase}/{weights}" for phase in PHASES for weights in WEIGHTS]
     return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))
