@@ -4,7 +4,7 @@ import dataclasses
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +140,13 @@ class Run:
         Raises:
           ValueError: there is none; or its files are damaged, or of another version.
         """
-        missing: dict[str, list[str]] = defaultdict(list)
-        found = [
-            each
-            for each in runs.evaluations(self.workdir, missing)
-            if network in each.networks and protocol in ("", each.card["protocol"]["name"])
-        ]
-        if not found:
+        described = self._described(network, protocol)
+        if described is None:
             under = f" under the protocol {protocol}" if protocol else ""
             raise ValueError(
                 f"{self.workdir} has no evaluation of {network!r}{under}; {nearest(network, self.networks)}"
                 f"evaluated networks: {', '.join(self.networks) or 'none yet'}."
             )
-        described = found[0].networks[network]
         passport, verdicts = runs.read_store(self.workdir, described)
         return recorded.evaluation(passport, verdicts, described.get("sanity", ()))
 
@@ -172,7 +166,7 @@ class Run:
           FileNotFoundError: there is no complete checkpoint.
 
         Warns:
-          UserWarning: the newest evaluation is of other weights.
+          UserWarning: `evaluation(network)` is of other weights.
         """
         phase, _, weights = network.partition("/")
         if phase not in PHASES:
@@ -189,15 +183,20 @@ class Run:
             known = ", ".join(f"{phase}/{name}" for name in restored)
             raise ValueError(f"{self.workdir} has no network {network!r}; its checkpoint holds {known}.")
         chosen = restored[weights]
-        if network in self.networks:
-            newest = next(card for card in reversed(self.cards.values()) if network in card["networks"])
+        if described := self._described(network):
             fingerprints = networks.fingerprints_of(chosen)
-            if any(newest["networks"][network].get(key, value) != value for key, value in fingerprints.items()):
+            if any(described.get(key, value) != value for key, value in fingerprints.items()):
                 warnings.warn(
                     f"{network} of {self.workdir} has been trained further since it was evaluated; evaluate it again.",
                     stacklevel=2,
                 )
         return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
+
+    def _described(self, network: str, protocol: str = "") -> Mapping[str, Any] | None:
+        """The card's part on a network in its weightiest evaluation, under the protocol if one is named."""
+        missing: dict[str, list[str]] = defaultdict(list)
+        found = (each for each in runs.evaluations(self.workdir, missing) if network in each.networks)
+        return next((each.networks[network] for each in found if protocol in ("", each.card["protocol"]["name"])), None)
 
 
 def with_model(config: ConfigDict, model: Network) -> ConfigDict:

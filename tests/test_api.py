@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -117,6 +118,13 @@ def test_a_network_that_was_trained_further_than_it_was_evaluated_is_named(whole
     monkeypatch.setattr(networks, "fingerprints_of", lambda weights: {"params_sha256": "another"})
     with pytest.warns(UserWarning, match="student/last of .* has been trained further since it was evaluated"):
         run.logits_fn()
+
+
+def test_a_damaged_card_does_not_keep_a_network_from_its_weights(whole, tmp_path):
+    workdir = shutil.copytree(whole.workdir, tmp_path / "run")
+    for file in (workdir / "results").glob("*.json"):
+        file.write_text("{")
+    assert lt.open_run(workdir, model=own.Plain(10, width=6)).logits_fn()(jnp.zeros((1, 8, 8, 1))).shape == (1, 10)
 
 
 @pytest.mark.parametrize("network", ["student/last", "student/averaged"])
