@@ -1,4 +1,4 @@
-"""Published results that a configuration here can be held against: writes their table into docs/reproducing.md.
+"""Published results that a configuration here can be compared with: writes their table into docs/reproducing.md.
 
     python -m tools.published_rows [--write=docs/reproducing.md]
 

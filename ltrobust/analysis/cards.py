@@ -70,7 +70,7 @@ def command() -> str:
         flag, sign, value = word.partition("=")
         name = re.sub("^--?", "", flag) if flag.startswith("-") else ""
         if _LOCAL.fullmatch(name):
-            _ = sign or next(words, None)  # without a sign its value is a word of its own
+            _ = sign or next(words, None)  # without a sign its value is the next word
         elif _FILES.fullmatch(name):
             shown = _without_folder(value if sign else next(words, ""), keep_relative=name == "config")
             kept.append(f"{flag}{sign or ' '}{shown}")

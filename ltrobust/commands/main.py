@@ -138,7 +138,7 @@ def check_limits() -> None:
 
 
 def advice(error: Exception) -> str:
-    """What to do about a system's error, on a line of its own; empty where nothing is known."""
+    """What to do about a system's error, on a separate line; empty where nothing is known."""
     return _ADVICE.get(error.errno or 0, "") if isinstance(error, OSError) else ""
 
 

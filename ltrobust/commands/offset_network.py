@@ -37,7 +37,7 @@ def apply(
 
     Args:
       run: a workdir or a folder of checkpoints.
-      out: folder of the card and the verdicts; the same call goes on with an evaluation that was interrupted.
+      out: folder of the card and the verdicts; the same call resumes an evaluation that was interrupted.
       weights: `last`, `selected` or `averaged`.
       tau: of `norm_equalise`, which comes before the offset is fitted; 0: none.
       protocol: of the evaluation; None for the run's.

@@ -9,7 +9,7 @@ A sweep is a Python file that names three things:
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
 
 In a changed value, {out} is the sweep's folder and {seed} (the last part of an axis' key) that axis' value, so that a
-run can name the folder of an earlier one. Every cell is `ltrobust train` in a process and a folder of its own; one that
+run can name the folder of an earlier one. Every cell is `ltrobust train` in a separate process and folder; one that
 fails is reported and passed over. The same command again resumes: finished cells are skipped, begun ones resumed. A
 second sweep with the same folder works beside the first on other cells.
 """

@@ -81,7 +81,7 @@ class Learner:
 
     def forward(self, images: jax.Array, *, bn: models.BatchNormMode) -> tuple[jax.Array, "Learner"]:
         """Logits [B, C], and the learner with the running statistics that this pass left behind."""
-        # The caller goes on with the returned learner, so that passes update the statistics in the order of the code.
+        # The caller continues with the returned learner, so that passes update the statistics in the order of the code.
         logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, dataclasses.replace(self, batch_stats=stats)
 

@@ -39,7 +39,7 @@ class DecisionRule:
 class Teacher:
     """A frozen network: running statistics, no updates. Its input gradient is available to attacks.
 
-    `mean` and `std`, one number for each channel, are of networks from elsewhere that normalise their input.
+    `mean` and `std`, one number for each channel, are of external networks that normalise their input.
     """
 
     module: nn.Module = flax.struct.field(pytree_node=False)

@@ -112,7 +112,7 @@ class Checkpoints:
         args["about"] = ocp.args.JsonSave({"format": FORMAT, **about})  # pyright: ignore[reportCallIssue]
         try:
             self._manager.save(step, args=ocp.args.Composite(**args))
-        except Exception as error:  # training goes on: its state is in memory, and a later save may succeed
+        except Exception as error:  # training continues: its state is in memory, and a later save may succeed
             self._give_up(error)
 
     def settle(self) -> OSError | None:

@@ -120,7 +120,7 @@ def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
 
 
 def _store_name(plan: RunPlan, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
-    """Where a network's verdicts lie: a folder of its own for everything that they depend on."""
+    """Where a network's verdicts lie: a separate folder for each set of things that they depend on."""
     content = {
         "protocol": dataclasses.asdict(plan.evaluation.protocol),
         "threat": dataclasses.asdict(plan.threat),
