@@ -34,6 +34,7 @@ def finished(tmp_path_factory):
 
     config = digits.get_config()
     config.data.imbalance_ratio = 4.0
+    config.model.name = "own:Normed"  # soon traced
     config.model.width = 4
     config.teacher.epochs = config.student.epochs = 1
     config.student.attack.steps = config.teacher.attack.steps = 1
@@ -281,7 +282,7 @@ def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_co
     ("overrides", "message"),
     [
         ({"model.width": 8}, "model.width: 4 -> 8"),
-        ({"model.name": "resnet18"}, "model.name: 'small_resnet' -> 'resnet18'"),
+        ({"model.name": "resnet18"}, "model.name: 'own:Normed' -> 'resnet18'"),
         ({"data.imbalance_ratio": 5.0}, "data.imbalance_ratio: 4.0 -> 5.0"),
     ],
 )

@@ -20,11 +20,12 @@ PAGE = ROOT / "docs" / "faults.md"
 BEGIN, END = "<!-- faults:begin -->", "<!-- faults:end -->"
 LONGEST = 400  # characters of a message on the page
 
-# A run that trains for seconds: real digits, four channels, both phases by one compiled program.
+# A run that trains for seconds: real digits, a network that is soon traced, both phases by one compiled program.
 _PHASE = ("method=pgd_at", "subset=all", "remainder=drop", "epochs=2", "optimizer.drops=()", "attack.steps=1")
 TINY = (
     "--config=configs/digits.py",
     "--config.data.imbalance_ratio=4.0",
+    "--config.model.name=own:Normed",
     "--config.model.width=4",
     *(f"--config.{phase}.{setting}" for phase in ("teacher", "student") for setting in _PHASE),
     "--config.student.initialize=teacher",

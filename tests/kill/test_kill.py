@@ -8,6 +8,7 @@ import pytest
 # One epoch of each phase, few images.
 CONFIG = [
     *harness.CONFIG,
+    "--config.model.name=own:Normed",
     "--config.teacher.epochs=3",
     "--config.student.epochs=3",
     "--config.student.ema_decay=0.0",
@@ -19,7 +20,9 @@ CONFIG = [
 
 
 @pytest.mark.slow
-def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path):
+@pytest.mark.ci
+def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(harness.ROOT / "tests"))
     cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
     harness.finish(tmp_path / "whole", CONFIG, cache)
     whole = harness.results(tmp_path / "whole")

@@ -20,7 +20,7 @@ COMMAND = [
     "main.py",
     "--config=configs/digits.py",
     "--config.data.imbalance_ratio=4.0",
-    "--config.model.width=4",
+    "--config.model.name=own:Normed",  # soon traced
     "--config.teacher.epochs=2",
     "--config.student.epochs=6",
     "--config.student.method=at_bsl",  # soon traced
@@ -34,7 +34,8 @@ def start(workdir):
     """The process, its standard error in a file (a pipe that nobody reads would fill up)."""
     log = workdir.with_suffix(f".{time.monotonic_ns()}.log")
     with log.open("w") as file:
-        return subprocess.Popen([*COMMAND, f"--workdir={workdir}"], cwd=ROOT, stderr=file, stdout=file), log
+        command, environment = [*COMMAND, f"--workdir={workdir}"], {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=file, stdout=file), log
 
 
 def finish(workdir):
@@ -54,6 +55,7 @@ def wait_for(path, seconds=120):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
     whole = finish(tmp_path / "whole")
     workdir = tmp_path / "stopped"

@@ -27,7 +27,7 @@ PATIENCE = 30
 # Both phases, without the methods that are slow to compile.
 SETTINGS = {
     "data.imbalance_ratio": 4.0,
-    "model.width": 4,
+    "model.name": "own:Normed",  # with BatchNorm, and soon traced
     "teacher.epochs": 2,
     "teacher.attack.steps": 1,
     "student.epochs": 2,
@@ -63,6 +63,7 @@ class Run:
                 command += [f"--patience={PATIENCE}"]
             command += changes.get(process, [])
             environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(2 // number)}
+            environment["PYTHONPATH"] = str(ROOT / "tests")
             self.logs.append(workdir.with_name(f"{workdir.name}.{time.monotonic_ns()}.log"))
             with self.logs[-1].open("w") as log:
                 self.processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
@@ -123,6 +124,7 @@ def together(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_write_once(together):
     card = json.loads((together / "results" / "validation.json").read_text())
     assert (card["numerics"]["processes"], card["numerics"]["devices"]) == (2, 2)
@@ -130,6 +132,7 @@ def test_two_processes_write_once(together):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bits_of_two(together, tmp_path):
     workdir = tmp_path / "run"
     for number, mark in ((1, "metrics.jsonl"), (2, "checkpoints/student")):
@@ -144,6 +147,7 @@ def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bi
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
     run = Run(tmp_path / "run", 2)
     run.wait_for(tmp_path / "run" / "checkpoints" / "teacher")
@@ -158,6 +162,7 @@ def test_a_process_that_dies_ends_the_other_in_bounded_time(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_mistake_in_one_process_is_told_by_all(tmp_path):
     with hold(tmp_path):
         run = Run(tmp_path, 2)
@@ -205,6 +210,7 @@ def test_a_coordinators_port_that_is_in_use_is_a_sentence():
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
     began = time.monotonic()
     found = subprocess.run(
