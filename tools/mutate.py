@@ -120,7 +120,7 @@ def command(file: str, options: argparse.Namespace) -> list[str]:
     rest = [test for test in TARGETS[options.target][1] if (ROOT / test).exists()]
     tests = first if options.own and first else [*first, *rest]
     flags = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", *shlex.split(options.pytest)]
-    return [sys.executable, "-m", "pytest", *flags, *tests]
+    return [sys.executable, "-m", "pytest", "-m", "", *flags, *tests]
 
 
 def judge(copy: pathlib.Path, mutant: Mutant | None, options: argparse.Namespace) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def differing(one, other, order):
 
 @pytest.mark.golden
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_no_verdict_depends_on_batch_size_order_or_devices(shared_data, name):
     rows = np.arange(REPEATED)

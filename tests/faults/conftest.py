@@ -15,6 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROWS] = {}
+    if config.getoption("--write-faults"):
+        config.option.markexpr = ""  # all rows, the slow ones too
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
