@@ -12,6 +12,7 @@ import time
 import planned
 import pytest
 
+from ltrobust import recipes
 from ltrobust.commands import sweep
 from ltrobust.plan import make_plan
 from ltrobust.runtime.files import hold
@@ -31,18 +32,21 @@ if method == "trades":
     sys.exit("trades did not work")
 if method == "mart":
     time.sleep(60)
-from configs import digits
-config = digits.get_config()
+config = json.loads(pathlib.Path("config.json").read_text())
 for key, value in flags.items():
     if key.startswith("config."):
+        *groups, name = key.removeprefix("config.").split(".")
+        group = config
+        for part in groups:
+            group = group[part]
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             pass
-        config.update_from_flattened_dict({key.removeprefix("config."): value})
+        group[name] = type(group[name])(value)
 results = pathlib.Path(flags["workdir"]) / "results"
 results.mkdir(parents=True)
-card = json.loads(pathlib.Path("card.json").read_text()) | {"config": config.to_dict()}
+card = json.loads(pathlib.Path("card.json").read_text()) | {"config": config}
 (results / "quick.json").write_text(json.dumps(card))
 """
 
@@ -63,6 +67,8 @@ def workplace(tmp_path, monkeypatch):
     card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
     card["networks"]["student/averaged"] = card["networks"]["student/last"]
     (tmp_path / "card.json").write_text(json.dumps(card))
+    # Without JAX, which takes seconds to import.
+    (tmp_path / "config.json").write_text(json.dumps(recipes.load("digits").to_dict()))
     (tmp_path / "main.py").write_text(PROGRAM)
     write(tmp_path, SWEEP)
     monkeypatch.chdir(tmp_path)
