@@ -16,6 +16,7 @@ with it look too high.
 import argparse
 import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from configs import cifar10_cpu, digits
 from configs.sweeps import cifar10_cpu as sweep
 from ltrobust import models
 from ltrobust import run as runs
+from ltrobust.analysis import cards
+from ltrobust.analysis.schema.network import Column
 from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.data import batches
 from ltrobust.data.run_data import DataPlan, first_of_each_class
 from ltrobust.models.model_plan import make_model_plan
-from ltrobust.runtime.files import read_json
+from ltrobust.runtime import typed_json
 from ltrobust.threat import Threat
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import Weights
@@ -54,18 +57,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of PGD")
     given = parser.parse_args()
     path, seeds = measure.begin(given, "precision"), given.seeds.split(",")
-    found: dict[str, list[dict[str, Any]]] = {dtype: [] for dtype in DTYPES}
+    found: dict[str, list[Mapping[str, Column]]] = {dtype: [] for dtype in DTYPES}
     reached = []
     for seed in seeds:
         for dtype in DTYPES:
             with tempfile.TemporaryDirectory() as folder:
                 config = configuration(given, int(seed), dtype)
-                card = read_json(Path(runs.train(config, Path(folder))))
-                found[dtype].append(card["networks"]["student/last"]["columns"])
+                card = cards.read(Path(runs.train(config, Path(folder))))
+                found[dtype].append(card.networks["student/last"].columns)
                 if dtype == "float32":
                     reached.append(attacked(config, Path(folder), given.steps))
     rows = [numbers(title, found, column, view) for title, column, view in summary.NUMBERS]
-    measure.finish(path, given, rows + losses(reached), columns=found, attacks=reached)
+    measure.finish(path, given, rows + losses(reached), columns=typed_json.plain(found), attacks=reached)
 
 
 def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:
@@ -80,9 +83,9 @@ def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:
     return config.lock()
 
 
-def numbers(title: str, found: dict[str, list[dict[str, Any]]], column: str, view: str) -> dict[str, Any]:
+def numbers(title: str, found: dict[str, list[Mapping[str, Column]]], column: str, view: str) -> dict[str, Any]:
     """One number in both types, and their difference by seed, in percent."""
-    values = {dtype: np.array([columns[column][view]["value"] for columns in found[dtype]]) for dtype in DTYPES}
+    values = {dtype: np.array([columns[column].value(view) for columns in found[dtype]]) for dtype in DTYPES}
     shown = summary.over_seeds if len(values["float32"]) > 1 else lambda value: f"{100 * value[0]:.2f}"
     row = {"number": title} | {dtype: shown(list(value)) for dtype, value in values.items()}
     return row | {"bfloat16 minus float32": shown(list(values["bfloat16"] - values["float32"]))}

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from ltrobust import models, run
 from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import in_order
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.evaluation import recorded
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Teacher
@@ -102,19 +104,19 @@ class Run:
     workdir: Path
 
     @property
-    def cards(self) -> dict[str, dict[str, Any]]:
-        """Result cards by file name without `.json`, the oldest first. Their percentages are those of their counts.
+    def cards(self) -> dict[str, Card]:
+        """Result cards by file name without `.json`, the oldest first; docs/card.schema.json describes them.
 
         Raises:
-          ValueError: a card that is damaged or was changed.
+          ValueError: a card that is damaged, was changed, or is that of another run or version.
         """
         # A copy of a folder has other times of files. Those decide within one second alone.
         files = sorted((self.workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         found = {path.stem: runs.read_card(path) for path in files}
-        return dict(sorted(found.items(), key=lambda item: item[1]["created"]))
+        return dict(sorted(found.items(), key=lambda item: item[1].created))
 
     @property
-    def card(self) -> dict[str, Any]:
+    def card(self) -> Card:
         """The newest result card.
 
         Raises:
@@ -128,7 +130,7 @@ class Run:
     @property
     def networks(self) -> tuple[str, ...]:
         """Names of the evaluated networks, the teacher's before the student's."""
-        return tuple(in_order(list({name: None for card in self.cards.values() for name in card["networks"]})))
+        return tuple(in_order(list({name: None for card in self.cards.values() for name in card.networks})))
 
     def evaluation(self, network: str = "student/last", *, protocol: str = "") -> Evaluation:
         """The evaluation of a network, read back from its verdicts.
@@ -148,7 +150,7 @@ class Run:
                 f"evaluated networks: {', '.join(self.networks) or 'none yet'}."
             )
         passport, verdicts = runs.read_store(self.workdir, described)
-        return recorded.evaluation(passport, verdicts, described.get("sanity", ()))
+        return recorded.evaluation(passport, verdicts, described.sanity)
 
     def logits_fn(self, network: str = "student/last", *, exact: bool = True) -> Callable[[jax.Array], jax.Array]:
         """The function from images to logits of a network, restored from the newest checkpoint.
@@ -185,18 +187,18 @@ class Run:
         chosen = restored[weights]
         if described := self._described(network):
             fingerprints = networks.fingerprints_of(chosen)
-            if any(described.get(key, value) != value for key, value in fingerprints.items()):
+            if any(getattr(described, key) != value for key, value in fingerprints.items()):
                 warnings.warn(
                     f"{network} of {self.workdir} has been trained further since it was evaluated; evaluate it again.",
                     stacklevel=2,
                 )
         return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
 
-    def _described(self, network: str, protocol: str = "") -> Mapping[str, Any] | None:
+    def _described(self, network: str, protocol: str = "") -> NetworkResult | None:
         """The card's part on a network in its weightiest evaluation, under the protocol if one is named."""
         missing: dict[str, list[str]] = defaultdict(list)
         found = (each for each in runs.evaluations(self.workdir, missing) if network in each.networks)
-        return next((each.networks[network] for each in found if protocol in ("", each.card["protocol"]["name"])), None)
+        return next((each.networks[network] for each in found if protocol in ("", each.card.protocol.name)), None)
 
 
 def with_model(config: ConfigDict, model: Network) -> ConfigDict:

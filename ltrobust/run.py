@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 
 from ltrobust import models, recipes
 from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis.schema.card import Card, Files, ModelRecord, ThreatRecord
 from ltrobust.data import run_data, sources
 from ltrobust.data.run_data import DataPlan, RunData, first_of_each_class
 from ltrobust.plan import RunPlan, make_plan
 from ltrobust.report import tables
-from ltrobust.runtime import ambient, processes
+from ltrobust.runtime import ambient, processes, typed_json
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import Preempted, Preemption
@@ -101,7 +102,7 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
     training = card_parts.describe_training(about)
     if there.step < about["steps"]:
         logging.warning("%s: training has not ended: step %d of %d.", folder, there.step, about["steps"])
-        training["evaluated_step"] = there.step
+        training = dataclasses.replace(training, evaluated_step=there.step)
     trained = Trained(found, {there.phase: training}, data, mesh)
     return write_card(plan, settings, f"{plan.evaluation.protocol.name}-{there.phase}", trained, began)
 
@@ -117,7 +118,7 @@ def show_source(source: sources.Split) -> None:
         images, classes = len(source.labels), source.num_classes
         print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")
         if source.files:
-            print(tables.render_files(source.files, source.class_names), flush=True)
+            print(tables.render_files(typed_json.parse(Files, source.files), source.class_names), flush=True)
 
 
 def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: Trained, began: float) -> Path:
@@ -136,25 +137,26 @@ def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: T
     show_source(test)
     processes.check_same({"test set": test.fingerprint}, compatibility.SAME_DATA)
     ids = first_of_each_class(test.labels, plan.evaluation.limit)
-    overlaps = card_parts.find_overlaps(data, test, ids) if processes.first() else {}
+    overlaps = card_parts.find_overlaps(data, test, ids) if processes.first() else None
     results = networks.evaluate(plan, data, trained.networks, test, ids, mesh)
-    if not processes.first():
+    if overlaps is None:  # another process writes
         return processes.share(None)
-    card = {
-        "config": card_parts.describe_config(settings),
-        "model": {
-            "name": plan.model.name,
-            "parameters": models.count_parameters(next(iter(trained.networks.values())).weights.params),
-        },
-        "data": card_parts.describe_data(plan.data, data, test, ids) | {"overlap": overlaps},
-        "threat": dataclasses.asdict(plan.threat) | {"epsilon": plan.threat.epsilon},
-        "protocol": card_parts.describe_protocol(plan.evaluation.protocol, plan.evaluation.seed, data.num_classes),
-        "selection_rule": card_parts.describe_selection(trained.networks, data),
-        "training": trained.training,
-        "numerics": card_parts.describe_numerics(plan.model.dtype, mesh),
-        "networks": results,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    parameters = models.count_parameters(next(iter(trained.networks.values())).weights.params)
+    card = Card(
+        created=cards.now(),
+        command=cards.command(),
+        software=cards.software(),
+        config=cards.describe_config(settings),
+        model=ModelRecord(plan.model.name, parameters),
+        data=card_parts.describe_data(plan.data, data, test, ids, overlaps),
+        threat=ThreatRecord(**dataclasses.asdict(plan.threat), epsilon=plan.threat.epsilon),
+        protocol=card_parts.describe_protocol(plan.evaluation.protocol, plan.evaluation.seed, data.num_classes),
+        selection_rule=card_parts.describe_selection(trained.networks, data),
+        training=trained.training,
+        numerics=card_parts.describe_numerics(plan.model.dtype, mesh),
+        networks=results,
+        seconds=round(time.monotonic() - began, 1),
+    )
     path = cards.write(plan.workdir / "results", name, card)
     last = "student/last" if "student/last" in results else next(iter(results))
     print(f"\n{tables.render(card)}\n\n{tables.render_classes(card, last)}\n\ncard: {path}")

@@ -1,11 +1,15 @@
 """A run that nobody trained: its verdicts are drawn, its files are written by the writers of real runs."""
 
 import dataclasses
+import json
 
 import numpy as np
 
 from configs import digits
 from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis.schema.card import Card, ModelRecord, Numerics, ThreatRecord
+from ltrobust.analysis.schema.network import Classifier, VerdictFile
+from ltrobust.analysis.schema.training import TrainingExamples, TrainingRecord, TrainingThreat
 from ltrobust.data import sources
 from ltrobust.data.run_data import DataPlan, make_run_data
 from ltrobust.evaluation import evaluate, protocols
@@ -44,39 +48,45 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
         about |= {"class_names": list(run_data.class_names), "params_sha256": f"{name} {skill}"}
         folder = workdir / "verdicts" / f"{protocol}-{radius:g}-{name.replace('/', '-')}"
         _write_store(folder, evaluation, Subject({}, test.images, test.labels, ids), about, adv_images, keep_images)
-        verdicts = {"folder": str(folder.relative_to(workdir)), "sha256": cards.digest_file(folder / "verdicts.jsonl")}
-        weights = {"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"}
-        classifier = {"head": "linear", "class_norms": np.linspace(1, 2, run_data.num_classes).round(6).tolist()}
-        described = card_parts.describe_network(evaluation, run_data.class_counts)
-        networks[name] = weights | described | {"classifier": classifier, "verdicts": verdicts}
-    run = {"seed": 0, "steps": 10, "threat": {"norm": "linf", "radius": 32.0}, "software": cards.software()}
-    balanced = {"class_counts": [27] * run_data.num_classes, "number": 27 * run_data.num_classes, "sha256": "0"}
-    everything = {
-        "class_counts": run_data.class_counts.tolist(),
-        "number": len(run_data.training),
-        "sha256": "1",
+        networks[name] = card_parts.describe_network(
+            evaluation,
+            run_data.class_counts,
+            fingerprints={"params_sha256": f"{name} {skill}", "batch_stats_sha256": "0"},
+            classifier=Classifier("linear", np.linspace(1, 2, run_data.num_classes).round(6).tolist()),
+            verdicts=VerdictFile(str(folder.relative_to(workdir)), cards.digest_file(folder / "verdicts.jsonl")),
+        )
+    classes = run_data.num_classes
+    seen = {
+        "teacher": TrainingExamples(27 * classes, [27] * classes, "0"),
+        "student": TrainingExamples(len(run_data.training), run_data.class_counts.tolist(), "1"),
     }
-    card = {
-        "config": workdirs.plain(config),
-        "model": {"name": "small_resnet", "parameters": 77754},
-        "data": card_parts.describe_data(DataPlan(**config.data.to_dict()), run_data, test, ids) | {"name": train.name},
-        "threat": dataclasses.asdict(threat) | {"epsilon": threat.epsilon},
-        "protocol": card_parts.describe_protocol(protocols.get(protocol), config.eval.seed, run_data.num_classes),
-        "selection_rule": card_parts.SELECTION_RULE,
-        "training": {"teacher": run | {"examples": balanced}, "student": run | {"examples": everything}},
-        "numerics": {
-            "backend": "cpu",
-            "device": "cpu",
-            "devices": 1,
-            "processes": 1,
-            "compute_dtype": "float32",
-            "search_matmul_precision": "backend default",
-            "verdicts": "float32, highest matmul precision",
+    data = card_parts.describe_data(DataPlan(**config.data.to_dict()), run_data, test, ids, None)
+    card = Card(
+        created=cards.now(),
+        command=cards.command(),
+        software=cards.software(),
+        config=cards.describe_config(workdirs.plain(config)),
+        model=ModelRecord("small_resnet", 77754),
+        data=dataclasses.replace(data, name=train.name),
+        threat=ThreatRecord(**dataclasses.asdict(threat), epsilon=threat.epsilon),
+        protocol=card_parts.describe_protocol(protocols.get(protocol), config.eval.seed, classes),
+        selection_rule=card_parts.SELECTION_RULE,
+        training={
+            phase: TrainingRecord(0, 10, cards.software(), TrainingThreat("linf", 32.0), examples)
+            for phase, examples in seen.items()
         },
-        "networks": networks,
-        "seconds": 12.5,
-    }
+        numerics=Numerics("cpu", "cpu", 1, 1, "float32", "backend default", "float32, highest matmul precision", None),
+        networks=networks,
+        seconds=12.5,
+    )
     return cards.write(workdir / "results", protocol, card)
+
+
+def change_card(path, change):
+    """Changes a card's JSON by a function of it, and seals it again."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content | {"sha256": cards.seal(content)}))
 
 
 def _source(part, classes, names):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
+import fabricated
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -97,20 +98,19 @@ def test_a_run_is_trained_and_read_back(whole):
     assert whole.networks == ("student/last", "student/selected", "student/averaged")
     assert list(whole.cards) == ["quick", "validation"]
     assert whole.card == whole.cards["validation"]
-    assert whole.card["model"]["name"] == "Plain"
+    assert whole.card.model.name == "Plain"
     settings = json.loads((whole.workdir / "config.json").read_text())["model"]
     assert settings["Plain"] == {"width": 6, "widths": [4]}
 
 
-def test_the_newest_card_is_the_one_made_last_with_percentages_of_its_counts(whole, tmp_path):
+def test_the_newest_card_is_the_one_made_last(whole, tmp_path):
     (tmp_path / "results").mkdir()
     for name, created in (("new", "2026-01-02"), ("old", "2026-01-01")):  # in this order on disk
-        card = json.loads((whole.workdir / "results" / "quick.json").read_text()) | {"created": created}
-        card["networks"]["student/last"]["columns"]["clean"]["overall"]["value"] = 2.0
-        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(card))
+        path = shutil.copy(whole.workdir / "results" / "quick.json", tmp_path / "results" / f"{name}.json")
+        fabricated.change_card(path, lambda card, day=created: card.update(created=day))
     run = lt.Run(tmp_path)
-    assert (list(run.cards), run.card["created"]) == (["old", "new"], "2026-01-02")
-    assert run.card["networks"] == whole.cards["quick"]["networks"]
+    assert (list(run.cards), run.card.created) == (["old", "new"], "2026-01-02")
+    assert run.card.networks == whole.cards["quick"].networks
 
 
 def test_a_network_that_was_trained_further_than_it_was_evaluated_is_named(whole, monkeypatch):
@@ -130,16 +130,16 @@ def test_a_damaged_card_does_not_keep_a_network_from_its_weights(whole, tmp_path
 @pytest.mark.parametrize("network", ["student/last", "student/averaged"])
 def test_an_evaluation_is_the_one_of_the_card(whole, network):
     found = whole.evaluation(network)
-    described = whole.cards["quick"]["networks"][network]
+    described = whole.cards["quick"].networks[network]
     assert found.protocol.name == "quick"
-    for column, views in described["columns"].items():
-        assert found.counts(column).correct.tolist() == views["correct"]
-        assert found.counts(column).total.tolist() == views["total"]
-    assert found.max_violation == described["max_violation"]
-    assert found.refuted == described["refuted"]
-    assert int(found.clean_tied.sum()) == described["clean_tied"]
+    for column, views in described.columns.items():
+        assert found.counts(column).correct.tolist() == list(views.correct)
+        assert found.counts(column).total.tolist() == list(views.total)
+    assert found.max_violation == described.max_violation
+    assert found.refuted == described.rejected_claims
+    assert int(found.clean_tied.sum()) == described.clean_tied
     rounded = found.correct_after_rounding(found.protocol.headline)
-    assert np.bincount(found.labels, rounded).tolist() == described["rounded_to_8_bits"]["correct"]
+    assert np.bincount(found.labels, rounded).tolist() == list(described.rounded_to_8_bits.correct)
     assert "protocol quick, linf 32/255, 30 images" in found.summary()
     assert whole.evaluation(network, protocol="validation").columns == ("clean", "pgd20")
 
@@ -165,7 +165,7 @@ def test_the_logits_are_those_that_were_judged(whole, network):
     logits_fn = lt.open_run(whole.workdir, model=own.Plain(10, width=6)).logits_fn(network)
     *_, test = lt.data.load("digits", imbalance_ratio=4)
     found = whole.evaluation(network)
-    _, verdicts = store.read(whole.workdir / whole.cards["quick"]["networks"][network]["verdicts"]["folder"])
+    _, verdicts = store.read(whole.workdir / whole.cards["quick"].networks[network].verdicts.folder)
     images = lt.data.to_unit(test.images[sorted(verdicts["clean"])])
     logits = jax.jit(logits_fn)(images)
     np.testing.assert_allclose(logits, logits_fn(images), atol=1e-5)
@@ -327,9 +327,7 @@ def test_a_run_without_a_card_says_so(tmp_path):
 
 
 def test_a_stored_protocol_of_another_version_is_refused(whole):
-    passport, verdicts = store.read(
-        whole.workdir / whole.cards["quick"]["networks"]["student/last"]["verdicts"]["folder"]
-    )
+    passport, verdicts = store.read(whole.workdir / whole.cards["quick"].networks["student/last"].verdicts.folder)
     passport["protocol"]["attacks"][0]["steps"] = 7
     with pytest.raises(ValueError, match="protocol quick of this version is not the one of the verdicts"):
         recorded.evaluation(passport, verdicts)

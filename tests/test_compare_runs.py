@@ -1,6 +1,7 @@
 """Comparing runs: names of networks, pairs over seeds, refusals, and the page against the numbers."""
 
 import json
+import pathlib
 import shutil
 
 import fabricated
@@ -14,6 +15,7 @@ from ltrobust.data import sources
 from ltrobust.evaluation import store
 from ltrobust.report import run_page
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SKILLS = {"plain": 0.6, "better": 0.8}
 
 
@@ -29,9 +31,9 @@ def made(tmp_path_factory):
         for seed in (1, 2):
             copy = folder / f"{method}-seed{seed}"
             shutil.copytree(first, copy)
-            card = json.loads((copy / "results" / "quick.json").read_text())
-            card["config"]["seed"] = seed
-            (copy / "results" / "quick.json").write_text(json.dumps(card))
+            fabricated.change_card(copy / "results" / "quick.json", lambda card, n=seed: card["config"].update(seed=n))
+            config = json.loads((copy / "config.json").read_text())
+            (copy / "config.json").write_text(json.dumps(config | {"seed": seed}))
     return folder
 
 
@@ -73,11 +75,11 @@ def test_the_page_is_the_numbers_and_stands_alone(compared):
     assert len(drawn) == 1 + 2 * 2
     assert all(name in page.text["pair1"] for name in pages.HOSTILE[:5])
     pair = numbers["comparisons"][0]
-    overall = pair["result"]["overall"]
+    overall = pair["result"]["overall"]["test"]
     counted = next(row for row in page.rows["pair1"] if row[0] == "all images" and len(row) == 5)
     assert counted[2:] == [str(overall["b"]), str(overall["c"]), f"{overall['b'] - overall['c']:+d}"]
     tail = next(row for row in page.rows["pair1"] if row[0] == "tail" and len(row) == 5)
-    test = numbers["comparisons"][0]["result"]["tail_third"]["pooled"]
+    test = numbers["comparisons"][0]["result"]["groups"]["tail_third"]["test"]
     assert tail[2:4] == [str(test["b"]), str(test["c"])]
     # Every image that flips is named once, in its class.
     listed = [row for row in page.rows["pair1"] if len(row) == 3 and row[1].isdigit()]
@@ -119,12 +121,12 @@ def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
     spelled = [compare_runs.compare_all([plain, better]), compare_runs.compare_all([better], [plain])]
     over_seeds = compare_runs.compare_all(*([str(made / f"{m}-seed{n}") for n in (0, 1)] for m in ("better", "plain")))
     for numbers in (*spelled, over_seeds):
-        pair = numbers["comparisons"][0]
-        assert pair["difference"] == "better-seed0 minus plain-seed0"
-        assert pair["result"]["overall"]["difference"] > 0
-    assert over_seeds["seeds"]["views"]["overall"]["mean"] > 0
+        pair = numbers.comparisons[0]
+        assert pair.difference == "better-seed0 minus plain-seed0"
+        assert pair.result.overall.difference > 0
+    assert over_seeds.seeds.views["overall"].mean > 0
     stores = [runs.candidates(name)[0].folder for name in (better, plain)]
-    assert compare_runs.compare_stores(*stores)["overall"]["difference"] > 0
+    assert compare_runs.compare_stores(*stores).overall.difference > 0
 
 
 @pytest.mark.parametrize(
@@ -163,13 +165,13 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
     # The weightier protocol comes first, where all have it; otherwise the next.
     fabricated.write_run(other, skills={"student/last": 0.7})
     found = compare_runs.compare_all([str(other), str(made / "plain-seed0")])
-    assert found["protocol"]["name"] == "quick"
+    assert found.protocol.name == "quick"
     store_folder = next((other / "verdicts").glob("quick*"))
     assert runs.candidates(str(store_folder))[0].network == ""
     again = compare_runs.compare_all([str(store_folder), str(made / "plain-seed0")])
-    assert again["comparisons"][0]["result"] == found["comparisons"][0]["result"]
+    assert again.comparisons[0].result == found.comparisons[0].result
     (store_folder / "verdicts.jsonl").write_bytes((store_folder / "verdicts.jsonl").read_bytes() + b"\n")
-    with pytest.raises(ValueError, match="other verdicts than its run's card"):
+    with pytest.raises(ValueError, match="other verdicts than the card"):
         compare_runs.compare_all([str(other), str(made / "plain-seed0")])
 
 
@@ -195,7 +197,7 @@ def test_networks_that_share_an_evaluation_in_pairs_only_are_refused(monkeypatch
 
 def test_other_images_than_those_evaluated_are_refused():
     test = sources.load("digits", "test")
-    ids, card = np.array([5, 700]), {"config": {"data": {}}, "data": {"name": "digits"}}
+    ids, card = np.array([5, 700]), cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
     passport = {"images": {"sha256": cards.digest([test.images[ids]])}}
     found = runs.evaluated_images(card, passport, ids, data_dir="", cache_dir="")
     np.testing.assert_array_equal(found, test.images)
@@ -208,27 +210,40 @@ def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
     pages.check_in_browser(pages.browser(), made / "page.html", 'id="pair2"', tmp_path)
 
 
-def test_a_card_edited_by_hand_is_shown_by_its_counts_or_not_at_all(tmp_path, caplog):
+@pytest.mark.parametrize("change", ["worst", "correct"])
+def test_a_card_edited_by_hand_is_named_and_not_shown(tmp_path, caplog, change):
     path = fabricated.write_run(tmp_path)
+    assert runs.evaluations(tmp_path, {})[0].networks == cards.read(path).networks
     card = json.loads(path.read_text())
-    ((sound,),) = [[evaluation.networks] for evaluation in runs.evaluations(tmp_path, {})]
-    assert sound == card["networks"]
-    # Another percentage and interval: the counts are what is shown.
-    edited = json.loads(path.read_text())
-    edited["networks"]["student/last"]["columns"]["clean"]["worst"] = {"value": 0.987, "low": 0.018, "high": 0.404}
-    path.write_text(json.dumps(edited))
-    assert runs.evaluations(tmp_path, {})[0].networks == sound
-    run_page.write(tmp_path, cache_dir="")
-    assert "98.7" not in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
-    # Other counts: the card is named and not shown.
-    edited["networks"]["student/last"]["columns"]["clean"]["correct"][0] += 1
-    path.write_text(json.dumps(edited))
-    with pytest.raises(ValueError, match=r"quick\.json was changed: its counts are not those that it was written with"):
-        runs.candidates(str(tmp_path))
-    # A card of a version without digests is shown as before.
-    del card["counts_sha256"]
+    column = card["networks"]["student/last"]["columns"]["clean"]
+    if change == "worst":
+        column["worst"]["value"] = 0.987
+    else:
+        column["correct"][0] += 1
     path.write_text(json.dumps(card))
-    assert runs.evaluations(tmp_path, {})[0].networks == sound
+    with pytest.raises(ValueError, match=r"quick\.json was changed after it was written; evaluate again"):
+        runs.candidates(str(tmp_path))
+    run_page.write(tmp_path, cache_dir="")
+    page = pages.Page((tmp_path / "report.html").read_text())
+    assert "quick.json was changed" in page.text["missing"]
+    assert "summary" not in page.text
+
+
+def test_a_card_of_another_run_is_named_and_not_shown(made, tmp_path, caplog):
+    path = fabricated.write_run(tmp_path)
+    shutil.copy(made / "better-seed1" / "results" / "quick.json", path.with_name("other.json"))
+    missing = {"summary": []}
+    assert len(runs.evaluations(tmp_path, missing)) == 1
+    (line,) = missing["summary"]
+    assert f"other.json is the card of another run than {tmp_path} (seed: 0 -> 1); move it away." in line
+    # A folder that is no workdir may hold cards of any run.
+    (tmp_path / "config.json").unlink()
+    assert runs.evaluations(tmp_path, missing)[0].card.seed == 1
+
+
+def resealed(text):
+    content = json.loads(text)
+    return json.dumps(content | {"sha256": cards.seal(content)})
 
 
 DAMAGE = {
@@ -236,9 +251,10 @@ DAMAGE = {
     "empty": lambda text: "",
     "a list": lambda text: "[1, 2]",
     "another program's": lambda text: '{"layers": 12}',
-    "without counts": lambda text: text.replace('"correct"', '"right"').replace('"counts_sha256"', '"digest"'),
-    "without confusion": lambda text: text.replace('"confusion"', '"mixed"').replace('"counts_sha256"', '"digest"'),
-    "more right than there are": lambda text: text.replace('"correct": [', '"correct": [9').replace("counts_sha", "c"),
+    "without counts": lambda text: resealed(text.replace('"correct"', '"right"')),
+    "without confusion": lambda text: resealed(text.replace('"confusion"', '"mixed"')),
+    "with text for a number": lambda text: resealed(text.replace('"evaluated": 797', '"evaluated": "797"')),
+    "more right than there are": lambda text: text.replace('"correct": [', '"correct": [9'),
     "with a network that is a number": lambda text: json.dumps(json.loads(text) | {"networks": {"student/last": 1}}),
 }
 
@@ -251,13 +267,13 @@ def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage)
     other.write_text(DAMAGE[damage](other.read_text()))
     missing = {"summary": []}
     (shown,) = runs.evaluations(tmp_path, missing)
-    assert shown.card["protocol"]["name"] == "quick"
+    assert shown.card.protocol.name == "quick"
     assert "standard.json" in missing["summary"][0]
     assert "standard.json is passed over: " in caplog.text
     run_page.write(tmp_path, cache_dir="")
     assert "standard.json" in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
     found = compare_runs.compare_all([str(made / "better-seed0"), str(tmp_path)])
-    assert found["protocol"]["name"] == "quick"
+    assert found.protocol.name == "quick"
     assert caplog.text.count("standard.json is passed over") == 1
     with pytest.raises(ValueError, match=r"standard\.json"):
         runs.read_card(other)

@@ -41,10 +41,10 @@ def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
     result = json.loads((tmp_path / "out.json").read_text())
     (result,) = [pair["result"] for pair in result["comparisons"]]
     # The first is the reference: won is what the other gets right and the reference does not.
-    assert result["overall"]["b"] == int(np.sum(other.robust & ~plain.robust))
-    assert result["overall"]["c"] == int(np.sum(plain.robust & ~other.robust)) > 0
+    assert result["overall"]["test"]["b"] == int(np.sum(other.robust & ~plain.robust))
+    assert result["overall"]["test"]["c"] == int(np.sum(plain.robust & ~other.robust)) > 0
     assert result["overall"]["first"] == pytest.approx(other.robust.mean())
-    assert "tail_third" in result
+    assert "tail_third" in result["groups"]
     printed = capsys.readouterr().out
     assert "other minus plain" in printed
     assert "tail" in printed

@@ -90,7 +90,7 @@ def test_test_images_that_are_training_images_are_named_on_terminal_card_and_pag
     config.data.dir, config.eval.limit = str(images), 0
     with pytest.warns(UserWarning, match="dangling link"):
         data = json.loads(runs.train(config, tmp_path / "run").read_text())["data"]
-    found = {(entry["of"], entry["in"]): entry for entry in data["overlap"]["pairs"]}
+    found = {(entry["part"], entry["other"]): entry for entry in data["overlap"]["pairs"]}
     named = [name for pair in ("training", "validation") for name in found["test", pair]["named"]]
     assert {tuple(sorted(name)) for name in named} == {
         ("exact", "test/digit 1/copy3.png", "train/digit 1/0003.png"),

@@ -18,7 +18,7 @@ ALLOWED = {
     "evaluation": {"analysis", "attacks", "data", "evaluation", "runtime", "sanity", "threat"},
     "sanity": {"attacks", "data", "evaluation", "runtime", "sanity", "threat"},
     "analysis": {"analysis", "attacks", "data", "evaluation", "runtime", "sanity"},
-    "report": {"analysis", "evaluation", "report", "runtime", "training"},
+    "report": {"analysis", "data", "evaluation", "report", "runtime", "sanity", "training"},
     "training": {
         "analysis",
         "attacks",

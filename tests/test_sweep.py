@@ -46,8 +46,9 @@ for key, value in flags.items():
         group[name] = type(group[name])(value)
 results = pathlib.Path(flags["workdir"]) / "results"
 results.mkdir(parents=True)
-card = json.loads(pathlib.Path("card.json").read_text()) | {"config": config}
-(results / "quick.json").write_text(json.dumps(card))
+from ltrobust.analysis import cards
+card = json.loads(pathlib.Path("card.json").read_text()) | {"config": cards.describe_config(config)}
+(results / "quick.json").write_text(json.dumps(card | {"sha256": cards.seal(card)}))
 """
 
 SWEEP = """
@@ -64,7 +65,6 @@ AXES = {"seed": (0, 1)}
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     card = json.loads(CARD.read_text())
-    card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
     card["networks"]["student/averaged"] = card["networks"]["student/last"]
     (tmp_path / "card.json").write_text(json.dumps(card))
     # Without JAX, which takes seconds to import.

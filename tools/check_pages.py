@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ltrobust
-from ltrobust.analysis import cards
-from tools import design_page, links, published_rows, speed, study_page, summary
+from ltrobust.analysis import cards, diagnose_runs
+from ltrobust.analysis.schema.card import Card
+from tools import card_schema, design_page, links, published_rows, speed, study_page, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -69,22 +70,37 @@ def arithmetic(root: Path) -> Iterator[Stale]:
 
 def committed_cards(root: Path) -> Iterator[Stale]:
     """Cards must have all fields, weights from a clean commit, and all test images; a sweep's may have some of them."""
-    others = {summary.AGREEMENT, summary.DIAGNOSIS}
     for path in sorted((root / "results").rglob("*.json")):
-        found, name = json.loads(path.read_text()), str(path.relative_to(root))
-        kept = not others.isdisjoint(path.parts)
-        runs = {"it": found} if kept else found.get("training", {})
-        for run, values in runs.items():
-            if len(values["software"]["commit"]) != 40:
+        name = str(path.relative_to(root))
+        if summary.AGREEMENT in path.parts:
+            software = {"it": json.loads(path.read_text())["software"]}
+        else:
+            try:
+                if summary.DIAGNOSIS in path.parts:
+                    software = {"it": diagnose_runs.read(path).software}
+                else:
+                    card = cards.read(path)
+                    software = {run: values.software for run, values in card.training.items()}
+                    yield from _all_images(card, name)
+            except ValueError as error:
+                yield Stale(name, str(error).removesuffix("."), "evaluate again")
+                continue
+        for run, versions in software.items():
+            if len(versions["commit"]) != 40:
                 yield Stale(name, f"{run} is from an edited checkout", "run it again from a commit")
-        missing = set() if kept else set(cards.REQUIRED) - set(found)
-        if missing:
-            yield Stale(name, f"the card lacks {', '.join(sorted(missing))}", "evaluate again")
-        elif not kept and summary.SWEEPS not in path.parts:
-            data = found["data"]
-            if data["evaluated"] != data["test_images"]:
-                fault = f"the card is of {data['evaluated']} of {data['test_images']} test images"
-                yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
+
+
+def _all_images(card: Card, name: str) -> Iterator[Stale]:
+    """The card of a recipe must be of the whole test set; those of sweeps may have a part of it."""
+    if summary.SWEEPS not in Path(name).parts and card.data.evaluated != card.data.test_images:
+        fault = f"the card is of {card.data.evaluated} of {card.data.test_images} test images"
+        yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
+
+
+def schema(root: Path) -> Iterator[Stale]:
+    """The JSON Schema of a card must be that of the classes."""
+    if (root / card_schema.FILE).read_text() != card_schema.text():
+        yield Stale(str(card_schema.FILE), "it is not the schema of the classes", "python -m tools.card_schema")
 
 
 def study(root: Path) -> Iterator[Stale]:
@@ -139,6 +155,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     published,
     arithmetic,
     committed_cards,
+    schema,
     study,
     notebook,
     version,

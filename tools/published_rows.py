@@ -8,7 +8,6 @@
 import argparse
 import dataclasses
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
+from ltrobust.analysis import cards  # noqa: E402
 from ltrobust.data import batches, longtail  # noqa: E402
 from ltrobust.plan import make_method  # noqa: E402
 from ltrobust.report.numbers import markdown  # noqa: E402
@@ -389,9 +389,9 @@ def ours(row: Row, root: Path = ROOT) -> str:
     """Our clean, PGD and AA, in percent, or that there is no run."""
     if not row.card:
         return "not run"
-    columns = json.loads((root / "results" / row.card).read_text())["networks"][row.network]["columns"]
+    columns = cards.read(root / "results" / row.card).networks[row.network].columns
     found = [columns.get(name) for name in ("clean", row.source.pgd, row.source.aa)]
-    return " / ".join(f"{100 * column['overall']['value']:.2f}" if column else "-" for column in found)
+    return " / ".join(f"{100 * column.overall.value:.2f}" if column else "-" for column in found)
 
 
 def table() -> str:

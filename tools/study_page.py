@@ -1,11 +1,11 @@
 """What the short tables of docs/study.md must say, from the committed cards of its sweep."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ltrobust.analysis import cards
+from ltrobust.analysis.schema.card import Card
 from ltrobust.report.numbers import t_interval
 
 PAGE = "docs/study.md"
@@ -41,15 +41,15 @@ def expected(root: Path) -> dict[str, list[str]]:
     return rows | dict(_costs(root, ratio) for ratio in RATIOS)
 
 
-def _card(root: Path, variant: str, ratio: str, seed: int) -> dict[str, Any]:
+def _card(root: Path, variant: str, ratio: str, seed: int) -> Card:
     """One run's card."""
-    return json.loads((root / SWEEP / f"{variant}-imbalance_ratio{ratio}-seed{seed}.json").read_text())
+    return cards.read(root / SWEEP / f"{variant}-imbalance_ratio{ratio}-seed{seed}.json")
 
 
 def _tails(root: Path, variant: str, ratio: str, column: str, network: str = "student/last") -> np.ndarray:
     """Percent right of the three rarest classes, by seed."""
-    columns = [_card(root, variant, ratio, seed)["networks"][network]["columns"][column] for seed in SEEDS]
-    return 100 * np.array([one["tail_third"]["value"] for one in columns])
+    columns = [_card(root, variant, ratio, seed).networks[network].columns[column] for seed in SEEDS]
+    return 100 * np.array([one.value("tail_third") for one in columns])
 
 
 def _interval(values: np.ndarray, least: float, most: float) -> str:
@@ -60,9 +60,9 @@ def _interval(values: np.ndarray, least: float, most: float) -> str:
 
 def _costs(root: Path, ratio: str) -> tuple[str, list[str]]:
     """The row of a ratio, and passes of both forms of self-distillation over those of AT-BSL."""
-    training = _card(root, "self_distillation_logits", ratio, 0)["training"]
-    student, teacher = training["student"]["steps"], training["teacher"]["steps"]
-    if _card(root, "at_bsl", ratio, 0)["training"]["student"]["steps"] != student:
+    training = _card(root, "self_distillation_logits", ratio, 0).training
+    student, teacher = training["student"].steps, training["teacher"].steps
+    if _card(root, "at_bsl", ratio, 0).training["student"].steps != student:
         raise ValueError(f"{SWEEP}: at ratio {ratio} AT-BSL and self-distillation have other numbers of steps.")
     passes = [
         student * PASSES[form] + teacher * PASSES["teacher"] for form in ("logits only", "with gradient matching")

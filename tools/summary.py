@@ -5,15 +5,17 @@ python -m tools.check_pages                 names the pages that are older than 
 """
 
 import collections
-import json
+import dataclasses
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from ltrobust.analysis import diagnose_runs
 from ltrobust.analysis.cards import read as read_card
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report import diagnosis, grid
-from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
+from ltrobust.report.numbers import NOTHING, NUMBERS, markdown, one_run, over_seeds
 from tools import gradients
 
 # Of `results/`: the folder of the folders of sweeps.
@@ -27,36 +29,40 @@ BASELINE, COUNTING = "pgd_at", "at_bsl"
 REFERENCE = "self_distillation"
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
+def load(folder: Path) -> list[Card]:
     """The cards in a folder, by name."""
     return [read_card(path) for path in sorted(folder.glob("*.json"))]
 
 
-def network_table(cards: Sequence[Mapping[str, Any]], wanted: Collection[str] | None = None) -> str:
+def network_table(cards: Sequence[Card], wanted: Collection[str] | None = None) -> str:
     """Markdown: one row per student's method and network (None: all), numbers over seeds."""
-    groups: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
+    groups: dict[tuple[str, str], dict[int, NetworkResult]] = collections.defaultdict(dict)
     for card in cards:
-        for name in card["networks"] if wanted is None else wanted:
-            network = card["networks"][name]
-            groups[card["config"]["student"]["method"], name][card["config"]["seed"]] = network
+        for name in card.networks if wanted is None else wanted:
+            groups[card.method, name][card.seed] = card.networks[name]
     rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
     for (method, name), networks in sorted(groups.items()):
-        found = [[network["columns"][c][v] for network in networks.values()] for _, c, v in NUMBERS]
-        several = len(networks) > 1
-        cells = [over_seeds([e["value"] for e in es]) if several else one_run(es[0]) for es in found]
-        rows.append([method, name, str(len(networks)), *cells])
+        rows.append([method, name, str(len(networks)), *(_cell(list(networks.values()), c, v) for _, c, v in NUMBERS)])
     return markdown(rows)
 
 
-def difference_table(cards: Sequence[Mapping[str, Any]], first: str, second: str, network: str) -> str:
+def _cell(networks: Sequence[NetworkResult], column: str, view: str) -> str:
+    """A number over seeds, or of one run."""
+    if len(networks) > 1:
+        return over_seeds([network.columns[column].value(view) for network in networks])
+    estimate = networks[0].columns[column].view(view)
+    return NOTHING if estimate is None else one_run(estimate)
+
+
+def difference_table(cards: Sequence[Card], first: str, second: str, network: str) -> str:
     """Markdown: `first` minus `second` by method, for one network, paired by training seed."""
-    by_method: dict[str, dict[int, Mapping[str, Any]]] = collections.defaultdict(dict)
+    by_method: dict[str, dict[int, Mapping[str, Column]]] = collections.defaultdict(dict)
     for card in cards:
-        by_method[card["config"]["student"]["method"]][card["config"]["seed"]] = card["networks"][network]["columns"]
+        by_method[card.method][card.seed] = card.networks[network].columns
     seeds = sorted(by_method[first].keys() & by_method[second].keys())
     rows = [["difference", "seeds", *(title for title, _, _ in NUMBERS)]]
     differences = [
-        over_seeds([by_method[first][s][c][v]["value"] - by_method[second][s][c][v]["value"] for s in seeds])
+        over_seeds([by_method[first][s][c].value(v) - by_method[second][s][c].value(v) for s in seeds])
         for _, c, v in NUMBERS
     ]
     rows.append([f"{first} minus {second}, {network}", str(len(seeds)), *differences])
@@ -75,7 +81,7 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
         cards = load(folder)
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
         parts.append(network_table(cards, networks))
-        if {c["config"]["student"]["method"] for c in cards} >= {"self_distillation", "at_bsl"}:
+        if {card.method for card in cards} >= {"self_distillation", "at_bsl"}:
             parts.append(difference_table(cards, "self_distillation", "at_bsl", "student/last"))
     return "\n".join(parts)
 
@@ -99,7 +105,7 @@ def sweeps(root: Path) -> str:
     for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
         paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
         cards = [read_card(path) for path in paths]
-        places: dict[str, list[tuple[str, dict[str, Any]]]] = collections.defaultdict(list)
+        places: dict[str, list[tuple[str, Card]]] = collections.defaultdict(list)
         for path, card in zip(paths, cards, strict=True):
             if _shared(card) != _shared(cards[0]):
                 raise ValueError(
@@ -109,7 +115,7 @@ def sweeps(root: Path) -> str:
             variant, _, place = path.stem.split("-seed")[0].partition("-")
             places[place].append((variant, card))
         parts.append(f"## {sweep.name}\n")
-        for _, group in sorted(places.items(), key=lambda item: item[1][0][1]["data"]["imbalance_ratio"]):
+        for _, group in sorted(places.items(), key=lambda item: item[1][0][1].data.imbalance_ratio):
             described = _described([card for _, card in group])
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
@@ -126,43 +132,48 @@ def diagnoses(root: Path) -> str:
     """Each diagnosis in `results/diagnosis/` as the terminal shows it, and what it is of."""
     parts = []
     for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
-        found = json.loads(path.read_text())
+        found = diagnose_runs.read(path)
         # JSON on disk has sorted keys; the terminal shows columns in the protocol's order.
-        attacks, combined = found["protocol"]["attacks"], found["protocol"]["combined"]
-        columns = ["clean", *(attack["name"] for attack in attacks), *(name for name, _ in combined)]
-        for model in found["models"]:
-            model["columns"] = {column: model["columns"][column] for column in columns}
-        threat, names = found["threat"], ", ".join(model["name"] for model in found["models"])
+        columns = [
+            "clean",
+            *(attack.name for attack in found.protocol.attacks),
+            *(n for n, _ in found.protocol.combined),
+        ]
+        models = [
+            dataclasses.replace(model, columns={column: model.columns[column] for column in columns})
+            for model in found.models
+        ]
+        found = dataclasses.replace(found, models=models)
         about = (
-            f"{names}; {threat['norm']} {threat['radius']:g}/255, {found['images']['number']} test images, protocol "
-            f"`{found['protocol']['name']}`; written at commit {found['software']['commit'][:12]}."
+            f"{', '.join(model.name for model in models)}; {found.threat.norm} {found.threat.radius:g}/255, "
+            f"{found.images.number} test images, protocol `{found.protocol.name}`; written at commit "
+            f"{found.software['commit'][:12]}."
         )
         parts.append(f"## {path.stem}\n\n{about}\n\n```text\n{diagnosis.text(found)}\n```\n")
     return "\n".join(parts) or "No diagnosis is here yet.\n"
 
 
-def _shared(card: Mapping[str, Any]) -> tuple[Any, ...]:
+def _shared(card: Card) -> tuple[str | float, ...]:
     """What cards of one table have in common."""
-    data, threat = card["data"], card["threat"]
-    protocol = card["protocol"]["name"]
-    return data["name"], data["test_labels_sha256"][:8], protocol, threat["norm"], threat["radius"]
+    data, threat = card.data, card.threat
+    return data.name, data.test_labels_sha256[:8], card.protocol.name, threat.norm, threat.radius
 
 
-def _described(cards: Sequence[Mapping[str, Any]]) -> str:
+def _described(cards: Sequence[Card]) -> str:
     """What the numbers of a table depend on."""
     card = cards[0]
-    data, threat = card["data"], card["threat"]
-    devices = sorted({f"{c['numerics']['device']} ({c['numerics']['backend']})" for c in cards})
-    commits = sorted({run["software"]["commit"][:12] for c in cards for run in c["training"].values()})
-    tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
-    some = data["evaluated"] < data["test_images"]
-    images = f"{data['evaluated']} of {data['test_images']}" if some else f"all {data['evaluated']}"
+    data, threat = card.data, card.threat
+    devices = sorted({f"{c.numerics.device} ({c.numerics.backend})" for c in cards})
+    commits = sorted({run.software["commit"][:12] for c in cards for run in c.training.values()})
+    tail = next(iter(card.networks.values())).columns["clean"].tail_third
+    some = data.evaluated < data.test_images
+    images = f"{data.evaluated} of {data.test_images}" if some else f"all {data.evaluated}"
     return (
-        f"{data['name']}, imbalance ratio {data['imbalance_ratio']:g} "
-        f"({sum(data['class_counts'])} training images), {card['model']['name']} "
-        f"({card['model']['parameters']:,} parameters), {threat['norm']} {threat['radius']:g}/255, "
-        f"{images} test images, protocol `{card['protocol']['name']}`; device {', '.join(devices)}; "
-        f"trained at commit {', '.join(commits)}. Percent; tail: the last {tail} classes."
+        f"{data.name}, imbalance ratio {data.imbalance_ratio:g} "
+        f"({sum(data.class_counts)} training images), {card.model.name} "
+        f"({card.model.parameters:,} parameters), {threat.norm} {threat.radius:g}/255, "
+        f"{images} test images, protocol `{card.protocol.name}`; device {', '.join(devices)}; "
+        f"trained at commit {', '.join(commits)}. Percent; tail: the last {tail.classes if tail else 0} classes."
     )
 
 

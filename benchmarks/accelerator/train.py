@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from benchmarks.accelerator.jobs import Part, Run
 from benchmarks.accelerator.part import Context
 from ltrobust import recipes
 from ltrobust import run as runs
+from ltrobust.analysis import cards
+from ltrobust.analysis import runs as runs_of
+from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.evaluation import store
-from ltrobust.runtime.files import read_json
 from ltrobust.training.state import Weights
 
 # What makes a run a toy: same phases, methods and protocols.
@@ -52,9 +55,9 @@ def run(context: Context, part: Part) -> dict[str, Any]:
         trained = dataclasses.replace(trained, networks=last)
         card = runs.report(config, workdir, protocol, trained, began)
         (context.folder / f"card-{protocol}.json").write_bytes(card.read_bytes())
-        networks = read_json(card)["networks"]
+        networks = cards.read(card).networks
         np.savez_compressed(context.folder / f"verdicts-{protocol}.npz", **verdicts(workdir, networks))  # pyright: ignore
-        summary[protocol] = {name: accuracies(network["columns"]) for name, network in networks.items()}
+        summary[protocol] = {name: accuracies(network.columns) for name, network in networks.items()}
     (context.folder / "metrics.jsonl").write_bytes((workdir / "metrics.jsonl").read_bytes())
     if context.weights:
         leave_weights(last["student/last"].weights, context.out / f"{context.job}-{part.name}")
@@ -70,14 +73,14 @@ def configuration(context: Context, run: Run) -> Any:
     return config
 
 
-def accuracies(columns: dict[str, Any]) -> dict[str, dict[str, float]]:
+def accuracies(columns: Mapping[str, Column]) -> dict[str, dict[str, float]]:
     """Column -> view -> accuracy, of a network's part of a card."""
     return {
-        column: {view: views[view]["value"] for view in _VIEWS if view in views} for column, views in columns.items()
+        name: {view: column.value(view) for view in _VIEWS if column.view(view)} for name, column in columns.items()
     }
 
 
-def verdicts(workdir: Path, networks: dict[str, Any]) -> dict[str, np.ndarray]:
+def verdicts(workdir: Path, networks: Mapping[str, NetworkResult]) -> dict[str, np.ndarray]:
     """Image by image, from the stores: `ids` and `labels` int32 [N], and `<network>|<column>` uint8 [N], predictions.
 
     Predictions are those that count in the column (`store.final`): the true label where no attack of it broke the
@@ -85,7 +88,7 @@ def verdicts(workdir: Path, networks: dict[str, Any]) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     for name, network in networks.items():
-        passport, records = store.read(workdir / network["verdicts"]["folder"])
+        passport, records = runs_of.read_store(workdir, network)
         for column in store.columns(passport):
             ids, labels, predictions = store.final(passport, records, column)
             found |= {"ids": ids.astype(np.int32), "labels": labels.astype(np.int32)}

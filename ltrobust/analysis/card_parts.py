@@ -1,8 +1,7 @@
-"""The parts of a result card, as plain values."""
+"""The parts of a result card."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,26 +10,25 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
+from ltrobust.analysis.schema.card import DataRecord, Files, Numerics, ProtocolRecord
+from ltrobust.analysis.schema.network import Classifier, Column, Confusion, NetworkResult, Rounded, VerdictFile
+from ltrobust.analysis.schema.training import (
+    InitialRecord,
+    TeacherRecord,
+    TrainingExamples,
+    TrainingRecord,
+    TrainingThreat,
+)
 from ltrobust.data import identity, longtail, overlap, sources
-from ltrobust.data.run_data import DataPlan, RunData, describe
+from ltrobust.data.run_data import DataPlan, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.runtime import ambient
-from ltrobust.runtime.workdir import PHASES
+from ltrobust.runtime import ambient, typed_json
 from ltrobust.sanity import panel
 
 SELECTION_RULE = (
     "highest running mean of three balanced PGD-20 accuracies on the validation part, ties to the later epoch"
 )
-
-
-def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The card's configuration: without folders of this machine, and of a folder of networks only the name."""
-    local = ("dir", "cache_dir")
-    groups = {key: {k: v for k, v in settings[key].items() if k not in local} for key in ("data", "checkpoint")}
-    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
-    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in PHASES}
-    return {**settings, **of_phases, **groups, "teachers": teachers}
 
 
 def describe_selection(networks: Collection[str], run_data: RunData) -> str:
@@ -42,13 +40,22 @@ def describe_selection(networks: Collection[str], run_data: RunData) -> str:
     return f"no weights (fewest validation images of a class: {run_data.validation_counts.min()})"
 
 
-def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
-    """The card's part on one network: counts and views per column, and what verification found."""
-    columns = {}
-    for column in evaluation.columns:
-        counts = evaluation.counts(column)
-        plain = {"correct": counts.correct.tolist(), "total": counts.total.tolist()}
-        columns[column] = plain | metrics.views(counts, class_counts)
+def describe_network(
+    evaluation: Evaluation,
+    class_counts: np.ndarray,
+    *,
+    fingerprints: Mapping[str, str],
+    classifier: Classifier | None,
+    verdicts: VerdictFile | None,
+) -> NetworkResult:
+    """The card's part on one network.
+
+    Args:
+      evaluation: of the network.
+      class_counts: training images per class [C].
+      fingerprints: `params_sha256` and `batch_stats_sha256` of its weights.
+      classifier, verdicts: see `NetworkResult`.
+    """
     headline = evaluation.protocol.headline
     worst = evaluation.final_predictions(headline)
     rounded = metrics.count(evaluation.correct_after_rounding(headline), evaluation.labels, evaluation.num_classes)
@@ -56,30 +63,43 @@ def describe_network(evaluation: Evaluation, class_counts: np.ndarray) -> dict[s
         name: metrics.confusion(predictions, evaluation.labels, evaluation.num_classes)
         for name, predictions in (("clean", evaluation.predictions["clean"]), (headline, worst))
     }
-    return {
-        "max_violation": evaluation.max_violation,
-        "refuted": evaluation.refuted,
-        "clean_tied": int(np.sum(evaluation.clean_tied)),
-        "rounded_to_8_bits": {"column": headline, "correct": rounded.correct.tolist()},
-        "confusion": {name: matrix.tolist() for name, matrix in confusions.items()},
-        "thief": metrics.thief(confusions[headline]),
-        "columns": columns,
-        "sanity": [dataclasses.asdict(item) for item in evaluation.sanity],
-        "sanity_verdict": panel.verdict(evaluation.sanity) if evaluation.sanity else None,
-    }
+    return NetworkResult(
+        **fingerprints,
+        columns={name: describe_column(evaluation.counts(name), class_counts) for name in evaluation.columns},
+        max_violation=evaluation.max_violation,
+        rejected_claims=evaluation.refuted,
+        clean_tied=int(np.sum(evaluation.clean_tied)),
+        rounded_to_8_bits=Rounded(headline, rounded.correct.tolist()),
+        confusion={name: matrix.tolist() for name, matrix in confusions.items()},
+        most_frequent_confusion=[
+            entry and Confusion(*entry) for entry in metrics.most_frequent_confusion(confusions[headline])
+        ],
+        sanity=evaluation.sanity,
+        sanity_verdict=panel.verdict(evaluation.sanity) if evaluation.sanity else None,
+        classifier=classifier,
+        verdicts=verdicts,
+        same_as=None,
+    )
 
 
-def describe_protocol(protocol: protocols.Protocol, seed: int, num_classes: int) -> dict[str, Any]:
+def describe_column(counts: metrics.ClassCounts, class_counts: np.ndarray) -> Column:
+    """Counts of a column with all that is computed from them."""
+    plain = {"correct": counts.correct.tolist(), "total": counts.total.tolist()}
+    return typed_json.parse(Column, typed_json.plain(plain | metrics.views(counts, class_counts)))
+
+
+def describe_protocol(protocol: protocols.Protocol, seed: int, num_classes: int) -> ProtocolRecord:
     """The card's part on the protocol: every setting, and what its columns may be called. `seed`: of the attacks."""
     columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
-    return dataclasses.asdict(protocol) | {
-        "seed": seed,
-        "headline": protocol.headline,
-        "titles": {column: protocols.title(column, num_classes) for column in columns},
-    }
+    return ProtocolRecord.of(
+        typed_json.plain(dataclasses.asdict(protocol)),
+        seed=seed,
+        headline=protocol.headline,
+        titles={column: protocols.title(column, num_classes) for column in columns},
+    )
 
 
-def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> overlap.Overlap:
     """Compares what is trained on, validated on and evaluated (`overlap.describe`); warnings go to the log."""
     positions = {"training": run_data.training.positions, "validation": run_data.validation.positions, "test": ids}
     labels = {"training": run_data.training.labels, "validation": run_data.validation.labels, "test": test.labels[ids]}
@@ -97,49 +117,72 @@ def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> di
         names,
         official={run_data.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
     )
-    for sentence in found["warnings"]:
+    for sentence in found.warnings:
         logging.warning("%s.", sentence)
     return found
 
 
-def describe_data(plan: DataPlan, run_data: RunData, test: sources.Split, ids: np.ndarray) -> dict[str, Any]:
+def describe_data(
+    plan: DataPlan, run_data: RunData, test: sources.Split, ids: np.ndarray, overlaps: overlap.Overlap | None
+) -> DataRecord:
     """The card's part on the data; `ids` are the test images that were evaluated."""
     totals = np.bincount(test.labels[ids], minlength=run_data.num_classes)
     chosen = run_data.class_counts + np.bincount(run_data.validation.labels, minlength=run_data.num_classes)
-    return {
-        **describe(run_data),
-        "name": plan.name,
+    files = {"train": run_data.files, "test": test.files} if test.files else {}
+    return DataRecord(
+        name=plan.name,
         # Where all images are kept, the ratio is what the data have.
-        "imbalance_ratio": plan.imbalance_ratio or float(chosen.max() / chosen.min()),
-        "profile": plan.profile,
-        "split_seed": plan.split_seed,
-        "class_names": list(run_data.class_names),
-        "test_images": len(test.labels),
-        "evaluated": len(ids),
-        "test_balanced": bool(totals.min() == totals.max()),
-        "test_labels_sha256": longtail.fingerprint(test.labels[ids]),
-        "test_images_sha256": test.fingerprint,
-        "test_claim": test.claim,
-        "test_notes": list(test.notes),
-        **({"files": {"train": dict(run_data.files), "test": dict(test.files)}} if test.files else {}),
-    }
+        imbalance_ratio=plan.imbalance_ratio or float(chosen.max() / chosen.min()),
+        profile=plan.profile,
+        split_seed=plan.split_seed,
+        class_names=list(run_data.class_names),
+        class_counts=run_data.class_counts.tolist(),
+        validation_counts=run_data.validation_counts.tolist(),
+        image_shape=list(run_data.image_shape),
+        fingerprints=run_data.fingerprints,
+        notes=list(run_data.notes),
+        claim=run_data.claim,
+        test_images=len(test.labels),
+        evaluated=len(ids),
+        test_balanced=bool(totals.min() == totals.max()),
+        test_labels_sha256=longtail.fingerprint(test.labels[ids]),
+        test_images_sha256=test.fingerprint,
+        test_claim=test.claim,
+        test_notes=list(test.notes),
+        files={split: typed_json.parse(Files, found) for split, found in files.items()} or None,
+        overlap=overlaps,
+    )
 
 
-def describe_numerics(dtype: str, mesh: Mesh) -> dict[str, Any]:
+def describe_numerics(dtype: str, mesh: Mesh) -> Numerics:
     """The card's part on devices and precision."""
-    return {
-        "backend": jax.default_backend(),
-        "device": mesh.devices.flat[0].device_kind,
-        "devices": int(mesh.size),
-        "processes": jax.process_count(),
-        "compute_dtype": dtype,
-        "search_matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
-        "verdicts": "float32, highest matmul precision",
-        "ambient": ambient.describe(),
-    }
+    return Numerics(
+        backend=jax.default_backend(),
+        device=mesh.devices.flat[0].device_kind,
+        devices=int(mesh.size),
+        processes=jax.process_count(),
+        compute_dtype=dtype,
+        search_matmul_precision=str(jax.config.values["jax_default_matmul_precision"] or "backend default"),
+        verdicts="float32, highest matmul precision",
+        ambient=ambient.describe(),
+    )
 
 
-def describe_training(about: Mapping[str, Any]) -> dict[str, Any]:
+def describe_training(about: Mapping[str, Any]) -> TrainingRecord:
     """The card's part on how a phase was trained, from its own checkpoint: it may be older than the evaluation."""
-    run = {key: about["config"][key] for key in ("seed", "threat")}
-    return run | {key: about[key] for key in ("steps", "examples", "software", "teachers", "initial") if key in about}
+    threat = about["config"]["threat"]
+    teachers = about.get("teachers")
+    return TrainingRecord(
+        seed=about["config"]["seed"],
+        steps=about["steps"],
+        software=about["software"],
+        threat=TrainingThreat(threat["norm"], threat["radius"]),
+        examples=typed_json.parse(TrainingExamples, about["examples"]),
+        teachers=teachers and {key: _describe_teacher(known) for key, known in teachers.items()},
+        initial=typed_json.parse(InitialRecord, about["initial"]) if about.get("initial") else None,
+    )
+
+
+def _describe_teacher(known: Mapping[str, Any]) -> TeacherRecord:
+    renamed = {"source" if key == "from" else key: value for key, value in known.items()}
+    return typed_json.parse(TeacherRecord, renamed)

@@ -1,6 +1,6 @@
 """Result cards: one JSON per evaluation that says everything its numbers depend on. No JAX.
 
-A card holds per-class counts for every network and attack; all percentages are derived from them.
+`schema/card.py` says what a card holds. This module reads and writes the files.
 """
 
 import datetime
@@ -19,28 +19,11 @@ from typing import Any
 import numpy as np
 
 import ltrobust
+from ltrobust.analysis.schema.card import CARD_VERSION, Card
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import read_json, without_nan, write_new_json
+from ltrobust.runtime.workdir import PHASES
 
-# Raised when a field changes its meaning. The page of a run does not show cards of other versions.
-CARD_VERSION = 2
-REQUIRED = (
-    "card_version",
-    "created",
-    "software",
-    "command",
-    "config",
-    "model",
-    "data",
-    "threat",
-    "protocol",
-    "selection_rule",
-    "training",
-    "numerics",
-    "networks",
-    "seconds",
-)
-# Of a network's part: views of its counts, and where its verdicts lie, whose file has a separate digest.
-_NOT_COUNTS = ("columns", "thief", "verdicts")
 # Flags that a command on a card is without: folders and addresses of these machines.
 _LOCAL = re.compile(
     r"workdir|out|work|inputs|data_dir|config\.(data\.(cache_)?dir|checkpoint\.dir|teachers\.\w+\.path)|"
@@ -111,58 +94,53 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write(folder: Path, name: str, card: Mapping[str, Any]) -> Path:
-    """Writes `<folder>/<name>.json`, or `<name>-2.json` and so on where that exists: a card is never overwritten.
+def now() -> str:
+    """The time in UTC, as cards have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
-    Raises:
-      ValueError: a required field is missing.
-    """
-    name = name.replace("/", "-")
-    card = {
-        "card_version": CARD_VERSION,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "software": software(),
-        "command": command(),
-        **card,
-    }
-    # The digest covers the counts alone, so that views may be added or renamed without making every card look edited.
-    card["counts_sha256"] = digest_counts(card)
-    missing = [field for field in REQUIRED if field not in card]
-    if missing:
-        raise ValueError(f"result card {name!r} lacks {', '.join(missing)}; a card without them is not written.")
+
+def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The card's configuration: without folders of this machine, and of a folder of networks only the name."""
+    local = ("dir", "cache_dir")
+    groups = {key: {k: v for k, v in settings[key].items() if k not in local} for key in ("data", "checkpoint")}
+    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
+    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in PHASES}
+    return {**settings, **of_phases, **groups, "teachers": teachers}
+
+
+def write(folder: Path, name: str, card: Card) -> Path:
+    """Writes `<folder>/<name>.json`, or `<name>-2.json` and so on where that exists: a card is never overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
-    return write_new_json(folder / f"{name}.json", card)
+    content = typed_json.plain(card)
+    return write_new_json(folder / f"{name.replace('/', '-')}.json", content | {"sha256": seal(content)})
 
 
-def digest_counts(card: Mapping[str, Any]) -> str:
-    """SHA-256 of what a card's numbers are derived from: images per class, and all of its networks but their views."""
-    networks = {
-        name: {key: value for key, value in network.items() if key not in _NOT_COUNTS}
-        | {"columns": {key: [column["correct"], column["total"]] for key, column in network.get("columns", {}).items()}}
-        for name, network in card["networks"].items()
-    }
-    return digest_json({"class_counts": (card["data"] or {}).get("class_counts"), "networks": networks})
+def seal(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a card's JSON without its field `sha256`."""
+    return digest_json({key: value for key, value in content.items() if key != "sha256"})
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A card as `write` left it; one that was written before cards had a digest is read as it is.
+def read(path: Path) -> Card:
+    """The card in a file.
 
     Raises:
-      ValueError: the file is cut off or no card, or its counts are not those that it was written with.
+      ValueError: the file is damaged or no card, a card of another version, or was changed after it was written.
     """
-    card = read_json(path)
-    missing = [field for field in REQUIRED if field not in card] if card.get("card_version") == CARD_VERSION else []
-    if "card_version" not in card or missing:
-        raise ValueError(f"{path} is no result card (it lacks {(missing or REQUIRED)[0]}); move it away.")
-    try:
-        # Cards that were written before the digest existed have none.
-        changed = "counts_sha256" in card and card["counts_sha256"] != digest_counts(card)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
-    if changed:
+    content = read_json(path)
+    version = content.get("card_version")
+    if version is None:
+        raise ValueError(f"{path} is no result card (it has no card_version); move it away.")
+    if version != CARD_VERSION:
         raise ValueError(
-            f"{path} was changed: its counts are not those that it was written with. Evaluate anew, or put back a copy."
+            f"{path} is a card of version {version}, and this is version {CARD_VERSION}; evaluate again with ltrobust "
+            "evaluate --workdir=DIR, or read it with the version that wrote it."
         )
+    try:
+        card = typed_json.parse(Card, content)
+    except ValueError as error:
+        raise ValueError(f"{path} is no card of version {CARD_VERSION}: {error} Put back a copy of it.") from error
+    if card.sha256 != seal(content):
+        raise ValueError(f"{path} was changed after it was written; evaluate again, or put back a copy of it.")
     return card
 
 

@@ -5,12 +5,22 @@ about a difference and drop out. `b` counts images that only the first model get
 does. Accuracies are fractions in [0, 1], differences are first minus second, intervals are 95 %.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from ltrobust.analysis import metrics
+from ltrobust.analysis.schema.paired import (
+    Agreement,
+    ClassDifference,
+    GroupDifference,
+    PairedComparison,
+    PairedTest,
+    PooledDifference,
+    WorstDifference,
+)
 
 _BOOTSTRAP_DRAWS = 2000
 # Columns of a table of outcomes [C, 4].
@@ -75,8 +85,8 @@ def compare(
     labels: np.ndarray,
     num_classes: int,
     training_counts: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Paired comparison of two models' verdicts on the same images, as plain values that JSON can hold.
+) -> PairedComparison:
+    """Paired comparison of two models' verdicts on the same images.
 
     The result does not depend on the order of the images, and swapping the models changes signs and nothing else.
 
@@ -87,19 +97,8 @@ def compare(
       num_classes: C.
       training_counts: training images per class [C]; asks for the groups of `metrics.groups`.
 
-    Returns:
-      images: N.
-      overall: both accuracies (`first`, `second`), `difference = (b - c) / n` with the normal interval (`low`, `high`)
-        of `SE = sqrt((b + c) - (b - c)^2 / n) / n`, and McNemar's test (`b`, `c`, `p`, `mid_p`).
-      balanced, and each group that has test images under its name: the same for means over the group's `classes`
-        classes with images; the interval is the paired bootstrap's, and `pooled` is McNemar's test over all `images`
-        of the group, which weighs classes by their images.
-      worst: each model's worst class (`first_class`, `second_class`) and the difference of their accuracies. The worst
-        class is chosen anew for each model in each bootstrap draw; a minimum is biased low, so the interval need not
-        hold the value.
-      per_class: one entry per class: `class`, `images`, the same as overall of its images, and `p_holm`, corrected over
-        the classes with images. Values are None for a class without images.
-      classes_without_images: left out of everything else.
+    Pooled images have the normal interval of `SE = sqrt((b + c) - (b - c)^2 / n) / n`, means over classes that of the
+    paired bootstrap. A minimum is biased low, so the interval of the worst class need not hold the value.
 
     The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
     of percentiles.
@@ -113,22 +112,23 @@ def compare(
     present = np.flatnonzero(table.sum(axis=1))
     seen = table[present]
     drawn = _resample(seen)
-    result: dict[str, Any] = {
-        "images": len(labels),
-        "overall": _overall(seen.sum(axis=0)),
-        "balanced": _group(seen, drawn, np.arange(len(present))),
-    }
+    groups = {}
     for name, members in ({} if training_counts is None else metrics.groups(training_counts)).items():
         chosen = np.flatnonzero(np.isin(present, members))
         if len(chosen):
-            result[name] = _group(seen, drawn, chosen)
-    result["worst"] = _worst(seen, drawn, present)
-    result["per_class"] = _per_class(table)
-    result["classes_without_images"] = np.flatnonzero(table.sum(axis=1) == 0).tolist()
-    return result
+            groups[name] = _group(seen, drawn, chosen)
+    return PairedComparison(
+        images=len(labels),
+        overall=PooledDifference(**_pooled(seen.sum(axis=0))),
+        balanced=_group(seen, drawn, np.arange(len(present))),
+        groups=groups,
+        worst=_worst(seen, drawn, present),
+        per_class=_per_class(table),
+        classes_without_images=np.flatnonzero(table.sum(axis=1) == 0).tolist(),
+    )
 
 
-def overall(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+def overall(first: np.ndarray, second: np.ndarray) -> PooledDifference:
     """`compare`'s view `overall` alone: both accuracies, their difference with its interval, McNemar's test.
 
     Raises:
@@ -136,19 +136,16 @@ def overall(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """
     labels = np.zeros(len(first), np.int64)
     _check(first, second, labels, 1, None)
-    return _overall(_outcomes(first, second, labels, 1).sum(axis=0))
+    return PooledDifference(**_pooled(_outcomes(first, second, labels, 1).sum(axis=0)))
 
 
-def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     """How far two models are right on the same images: shares and Cohen's kappa with its 95 % interval.
 
     With shares `p_ij` of the four outcomes and margins `p_i.`, `p_.j`: `kappa = (p_o - p_e) / (1 - p_e)`, where
     `p_o = sum_i p_ii` and `p_e = sum_i p_i. p_.i`; 1 is full agreement, 0 what chance gives. The interval is normal, of
     the standard error of Fleiss, Cohen and Everitt 1969 (doi:10.1037/h0028106), equation 13. Kappa and its interval are
-    None where one outcome has all images, and so no agreement is beyond chance.
-
-    Returns:
-      images, the shares `both`, `only_first`, `only_second` and `neither`, and `kappa` with `value`, `low`, `high`.
+    NaN where one outcome has all images, and so no agreement is beyond chance.
 
     Raises:
       ValueError: as `compare`.
@@ -156,19 +153,18 @@ def agreement(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     labels = np.zeros(len(first), np.int64)
     _check(first, second, labels, 1, None)
     counts = _outcomes(first, second, labels, 1).sum(axis=0)
-    share = counts / counts.sum()
-    names = ("both", "only_first", "only_second", "neither")
-    return {"images": int(counts.sum()), **dict(zip(names, share.tolist(), strict=True)), "kappa": cohens_kappa(counts)}
+    both, only_first, only_second, neither = (counts / counts.sum()).tolist()
+    return Agreement(int(counts.sum()), both, only_first, only_second, neither, cohens_kappa(counts))
 
 
-def cohens_kappa(counts: np.ndarray) -> dict[str, float | None]:
+def cohens_kappa(counts: np.ndarray) -> metrics.Estimate:
     """Cohen's kappa of the numbers `[both, only_first, only_second, neither]`, with its interval, see `agreement`."""
     n = counts.sum()
     table = counts.reshape(2, 2) / n
     rows, columns = table.sum(axis=1), table.sum(axis=0)
     observed, expected = float(np.trace(table)), float(rows @ columns)
     if 1 - expected < 1e-12:
-        return dict.fromkeys(("value", "low", "high"))
+        return metrics.Estimate(math.nan, math.nan, math.nan)
     kappa = (observed - expected) / (1 - expected)
     agree = np.diag(table) @ (1 - (rows + columns) * (1 - kappa)) ** 2
     # A cell's row and column change places: p_.i + p_j. of the formula.
@@ -176,7 +172,7 @@ def cohens_kappa(counts: np.ndarray) -> dict[str, float | None]:
     disagree = (1 - kappa) ** 2 * (crossed.sum() - np.trace(crossed))
     variance = (agree + disagree - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
     half = metrics.Z * max(0.0, float(variance)) ** 0.5
-    return {"value": kappa, "low": max(-1.0, kappa - half), "high": min(1.0, kappa + half)}
+    return metrics.Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half))
 
 
 def _check(first: Any, second: Any, labels: Any, num_classes: int, training_counts: Any) -> None:
@@ -234,10 +230,10 @@ def _interval(differences: np.ndarray) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def _test(outcomes: np.ndarray) -> dict[str, Any]:
+def _test(outcomes: np.ndarray) -> PairedTest:
     """McNemar's test of outcomes [4]."""
     b, c = int(outcomes[_ONLY_FIRST]), int(outcomes[_ONLY_SECOND])
-    return {"b": b, "c": c} | mcnemar(b, c)._asdict()
+    return PairedTest(b, c, *mcnemar(b, c))
 
 
 def _values(outcomes: np.ndarray) -> dict[str, float]:
@@ -247,56 +243,56 @@ def _values(outcomes: np.ndarray) -> dict[str, float]:
     return {"first": float(first), "second": float(second), "difference": float((b - c) / n)}
 
 
-def _overall(outcomes: np.ndarray) -> dict[str, Any]:
-    """All images pooled, with the normal interval of the difference."""
+def _pooled(outcomes: np.ndarray) -> dict[str, Any]:
+    """The fields of a `PooledDifference`: pooled images, with the normal interval of the difference."""
     values, test, n = _values(outcomes), _test(outcomes), int(outcomes.sum())
-    b, c, difference = test["b"], test["c"], values["difference"]
-    half = metrics.Z * max(0.0, (b + c) - (b - c) ** 2 / n) ** 0.5 / n
-    return values | {"low": max(-1.0, difference - half), "high": min(1.0, difference + half)} | test
+    difference = values["difference"]
+    half = metrics.Z * max(0.0, (test.b + test.c) - (test.b - test.c) ** 2 / n) ** 0.5 / n
+    return values | {"low": max(-1.0, difference - half), "high": min(1.0, difference + half), "test": test}
 
 
-def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
+def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDifference:
     """Means over the chosen rows of a table of classes with images, and McNemar's test of their pooled images."""
     first, second = _accuracies(table[chosen]).mean(axis=0)
     differences = (drawn[:, chosen, 0] - drawn[:, chosen, 1]).mean(axis=1)
     pooled = table[chosen].sum(axis=0)
-    return {
-        "first": float(first),
-        "second": float(second),
-        "difference": float(first - second),
+    return GroupDifference(
+        first=float(first),
+        second=float(second),
+        difference=float(first - second),
         **_interval(differences),
-        "classes": len(chosen),
-        "images": int(pooled.sum()),
-        "pooled": _test(pooled),
-    }
+        classes=len(chosen),
+        images=int(pooled.sum()),
+        test=_test(pooled),
+    )
 
 
-def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> dict[str, Any]:
+def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> WorstDifference:
     """Each model's worst class; `present` are the classes behind the table's rows."""
     accuracies = _accuracies(table)
     first, second = accuracies.min(axis=0)
     first_class, second_class = present[accuracies.argmin(axis=0)]
     lowest = drawn.min(axis=1)
-    return {
-        "first": float(first),
-        "second": float(second),
-        "difference": float(first - second),
+    return WorstDifference(
+        first=float(first),
+        second=float(second),
+        difference=float(first - second),
         **_interval(lowest[:, 0] - lowest[:, 1]),
-        "first_class": int(first_class),
-        "second_class": int(second_class),
-    }
+        first_class=int(first_class),
+        second_class=int(second_class),
+    )
 
 
-def _per_class(table: np.ndarray) -> list[dict[str, Any]]:
+def _per_class(table: np.ndarray) -> list[ClassDifference]:
     """Every class for itself, p-values raw and corrected."""
-    absent = dict.fromkeys(("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm"))
-    views = [_overall(outcomes) if outcomes.any() else None for outcomes in table]
+    absent: dict[str, Any] = dict.fromkeys(("first", "second", "difference", "low", "high"), math.nan)
+    absent["test"] = None
+    views = [_pooled(outcomes) if outcomes.any() else absent for outcomes in table]
     # The correction covers classes with images only: a test that was not made must not weaken the others.
-    corrected = holm(np.array([view["p"] if view else np.nan for view in views]))
-    found = []
-    for index, (outcomes, view) in enumerate(zip(table, views, strict=True)):
-        entry = {"class": index, "images": int(outcomes.sum())} | absent
-        if view:
-            entry |= view | {"p_holm": float(corrected[index])}
-        found.append(entry)
-    return found
+    corrected = holm(np.array([view["test"].p if view["test"] else np.nan for view in views]))
+    return [
+        ClassDifference(
+            **view, class_index=index, images=int(outcomes.sum()), p_holm=float(p) if view["test"] else math.nan
+        )
+        for index, (outcomes, view, p) in enumerate(zip(table, views, corrected, strict=True))
+    ]

@@ -4,16 +4,18 @@ import collections
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ltrobust.analysis import compare, flips, metrics, runs, seeds
 from ltrobust.analysis.runs import Model
+from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
+from ltrobust.analysis.schema.comparison import Breakers, ComparedNetwork, NetworkComparison, NetworkPair
+from ltrobust.analysis.schema.paired import PairedComparison
 from ltrobust.evaluation import store
 
 
-def compare_stores(first: str | Path, second: str | Path, column: str | None = None) -> dict[str, Any]:
+def compare_stores(first: str | Path, second: str | Path, column: str | None = None) -> PairedComparison:
     """What `ltrobust.analysis.compare.compare` says of two stores.
 
     Raises:
@@ -23,21 +25,14 @@ def compare_stores(first: str | Path, second: str | Path, column: str | None = N
     return _compare(model, reference, column)
 
 
-def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: str | None = None) -> dict[str, Any]:
-    """Everything that the command prints, as plain values.
+def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: str | None = None) -> NetworkComparison:
+    """Everything that the command prints.
 
     Args:
       arguments: the reference and the models; with `against`, the models alone.
       against: the reference; or several runs of a second method, in the same order of seeds as `arguments`, which are
         then the runs of the first.
       column: `clean`, an attack, or a combination; None for the protocol's headline.
-
-    Returns:
-      column, protocol, threat, images (their number), class_names, training_counts (None where unknown), notes;
-      models: `name`, `network`, `seed`, `columns` (accuracy in each), `robust` (that in `column`);
-      comparisons: `model`, `reference`, `difference` ("A minus B", in words), `result` (of `compare.compare`),
-      `columns`, `flips`, `breakers` (of `analysis/flips.py`); seeds: of `over_seeds`, None unless `against` has
-      several; sides: the methods' names.
 
     Raises:
       ValueError: as `read`; too few arguments, or numbers of seeds or seeds that do not pair.
@@ -53,7 +48,7 @@ def read(arguments: Sequence[str], against: Sequence[str]) -> tuple[list[Model],
     return runs.read_alike([*arguments, *against]), len(against)
 
 
-def compare_models(models: Sequence[Model], against: int = 0, column: str | None = None) -> dict[str, Any]:
+def compare_models(models: Sequence[Model], against: int = 0, column: str | None = None) -> NetworkComparison:
     """`compare_all` of networks that were read; the last `against` ones are the second method's, or else 0 of them."""
     pairs = [(model, models[0]) for model in models[1:]]
     if against:
@@ -61,21 +56,19 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
         _check_seeds(pairs)
     compared = [_pair(model, reference, column) for model, reference in pairs]
     passport = models[0].of.passport
-    return {
-        "column": column or store.columns(passport)[-1],
-        "protocol": passport["protocol"],
-        "threat": passport["threat"],
-        "images": passport["images"]["number"],
-        "class_names": _class_names(models),
-        "training_counts": passport["about"].get("training_counts"),
-        "notes": _notes(models),
-        "models": [_describe(model, column) for model in models],
-        "comparisons": compared,
-        "seeds": seeds.over_seeds([p["result"] for p in compared], [p["columns"] for p in compared])
-        if against
-        else None,
-        "sides": [_side([a.name for a, _ in pairs]), _side([b.name for _, b in pairs])] if against else None,
-    }
+    return NetworkComparison(
+        column=column or store.columns(passport)[-1],
+        protocol=ProtocolSettings.of(passport["protocol"]),
+        threat=ThreatSettings(**passport["threat"]),
+        images=passport["images"]["number"],
+        class_names=_class_names(models),
+        training_counts=passport["about"].get("training_counts"),
+        notes=_notes(models),
+        models=[_describe(model, column) for model in models],
+        comparisons=compared,
+        seeds=seeds.over_seeds([p.result for p in compared], [p.columns for p in compared]) if against else None,
+        sides=[_side([a.name for a, _ in pairs]), _side([b.name for _, b in pairs])] if against else None,
+    )
 
 
 def check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:
@@ -89,22 +82,22 @@ def check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:
         raise ValueError(f"{len(arguments)} network: a comparison needs a reference and at least one more.")
 
 
-def _pair(model: Model, reference: Model, column: str | None) -> dict[str, Any]:
+def _pair(model: Model, reference: Model, column: str | None) -> NetworkPair:
     """Everything on two networks."""
     passport = reference.of.passport
     flipped = flips.flips(passport, model.verdicts, reference.verdicts, column)
-    return {
-        "model": model.name,
-        "reference": reference.name,
-        "difference": f"{model.name} minus {reference.name}",
-        "result": _compare(model, reference, column),
-        "columns": flips.by_column(passport, model.verdicts, reference.verdicts),
-        "flips": flipped,
-        "breakers": {way: flips.breakers(passport, entries, column) for way, entries in flipped.items()},
-    }
+    return NetworkPair(
+        model=model.name,
+        reference=reference.name,
+        difference=f"{model.name} minus {reference.name}",
+        result=_compare(model, reference, column),
+        columns=flips.by_column(passport, model.verdicts, reference.verdicts),
+        flips=flipped,
+        breakers=Breakers(*(flips.breakers(passport, found, column) for found in (flipped.won, flipped.lost))),
+    )
 
 
-def _compare(first: Model, second: Model, column: str | None) -> dict[str, Any]:
+def _compare(first: Model, second: Model, column: str | None) -> PairedComparison:
     """`first` minus `second`, with the groups of the second's training counts, where it has any."""
     (_, labels, right), (_, _, other) = (
         store.correct(model.of.passport, model.verdicts, column) for model in (first, second)
@@ -131,7 +124,7 @@ def _check_seeds(pairs: Sequence[tuple[Model, Model]]) -> None:
 
 def _seed(model: Model) -> int | None:
     """The training seed, where a card tells."""
-    return None if model.of.card is None else model.of.card["config"]["seed"]
+    return None if model.of.card is None else model.of.card.seed
 
 
 def _side(names: Sequence[str]) -> str:
@@ -143,7 +136,7 @@ def _side(names: Sequence[str]) -> str:
 def _class_names(models: Sequence[Model]) -> list[str]:
     """The first names that a passport or a card has, or numbers."""
     told = [model.of.passport["about"].get("class_names") for model in models]
-    told += [model.of.card["data"]["class_names"] for model in models if model.of.card]
+    told += [list(model.of.card.data.class_names) for model in models if model.of.card]
     return next(filter(None, told), None) or [str(n) for n in range(models[0].of.passport["num_classes"])]
 
 
@@ -156,13 +149,13 @@ def _notes(models: Sequence[Model]) -> list[str]:
     return [f"{', '.join(other)}: trained on other numbers of images per class; {where}."] if other else []
 
 
-def _describe(model: Model, column: str | None) -> dict[str, Any]:
+def _describe(model: Model, column: str | None) -> ComparedNetwork:
     """A network and its accuracies over all images."""
     passport = model.of.passport
     columns = {}
     for name in store.columns(passport):
         right = store.correct(passport, model.verdicts, name)[2]
-        columns[name] = metrics.wilson(int(right.sum()), len(right))._asdict()
+        columns[name] = metrics.wilson(int(right.sum()), len(right))
     robust = columns[column or store.columns(passport)[-1]]
     network = model.of.network or passport["about"].get("network")
-    return {"name": model.name, "network": network, "seed": _seed(model), "columns": columns, "robust": robust}
+    return ComparedNetwork(model.name, network, _seed(model), columns, robust)

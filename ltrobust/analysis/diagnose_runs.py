@@ -1,24 +1,27 @@
 """The diagnosis of evaluated networks: what separates the classes in verdict stores or workdirs. No JAX."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ltrobust.analysis import cards, diagnosis, runs
+from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
+from ltrobust.analysis.schema.diagnosis import DIAGNOSIS_VERSION, DiagnosedImages, Diagnosis, Superclasses
+from ltrobust.analysis.schema.network import Classifier
 from ltrobust.data import superclasses
 from ltrobust.evaluation import store
-from ltrobust.runtime.files import without_nan
+from ltrobust.runtime import typed_json
+from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 
-VERSION = 1
 PROTOCOL = runs.OWN_PAGE
 
 
-def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> dict[str, Any]:
-    """The diagnosis of stores or workdirs as plain values: `diagnosis.diagnose`, and what its numbers depend on.
+def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> Diagnosis:
+    """The diagnosis of stores or workdirs: `diagnosis.diagnose`, and what its numbers depend on.
 
     Args:
       arguments: at least one, as on the command line.
@@ -43,20 +46,46 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> dict
     ]
     class_names = first["about"].get("class_names") or [str(index) for index in range(first["num_classes"])]
     groups = superclasses.of(class_names)
-    result = diagnosis.diagnose(models, groups)
-    for entry, model, classifier in zip(result["models"], found, classifiers, strict=True):
-        digest = cards.digest_file(model.of.folder / "verdicts.jsonl")
-        entry |= {"head": classifier.get("head"), "verdicts_sha256": digest}
+    described, between = diagnosis.diagnose(models, groups)
     counts = first["about"].get("training_counts") or [0] * len(class_names)
-    about = {key: first[key] for key in runs.SAME} | {
-        "version": VERSION,
-        "software": cards.software(),
-        "column": column or columns[-1],
-        "class_names": class_names,
-        "order": sorted(range(len(counts)), key=lambda index: -counts[index]),
-        "superclasses": None if groups is None else {"names": list(groups[0]), "of": groups[1].tolist()},
-    }
-    return without_nan(about | result)
+    return Diagnosis(
+        software=cards.software(),
+        protocol=ProtocolSettings.of(first["protocol"]),
+        threat=ThreatSettings(**first["threat"]),
+        num_classes=first["num_classes"],
+        images=DiagnosedImages(**first["images"]),
+        column=column or columns[-1],
+        class_names=class_names,
+        order=sorted(range(len(counts)), key=lambda index: -counts[index]),
+        superclasses=None if groups is None else Superclasses(list(groups[0]), groups[1].tolist()),
+        models=[
+            dataclasses.replace(
+                entry,
+                head=classifier.head if classifier else None,
+                verdicts_sha256=cards.digest_file(model.of.folder / "verdicts.jsonl"),
+            )
+            for entry, model, classifier in zip(described, found, classifiers, strict=True)
+        ],
+        between=between,
+    )
+
+
+def read(path: Path) -> Diagnosis:
+    """A diagnosis that `ltrobust diagnose` wrote.
+
+    Raises:
+      ValueError: the file is damaged, no diagnosis, or one of another version.
+    """
+    content = read_json(path)
+    if content.get("version") != DIAGNOSIS_VERSION or "models" not in content:
+        raise ValueError(
+            f"{path} is no diagnosis of version {DIAGNOSIS_VERSION} (it has {content.get('version')!r}); run ltrobust "
+            "diagnose again."
+        )
+    try:
+        return typed_json.parse(Diagnosis, content)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error} Put back a copy of it.") from error
 
 
 def _names(models: Sequence[runs.Model]) -> list[str]:
@@ -71,28 +100,27 @@ def _names(models: Sequence[runs.Model]) -> list[str]:
     ]
 
 
-def _classifier(evaluated: runs.Candidate) -> dict[str, Any]:
-    """What the run's cards say of the network's classifier: `head` and `class_norms`; nothing without such a card."""
+def _classifier(evaluated: runs.Candidate) -> Classifier | None:
+    """The network's classifier, from the run's cards; None without such a card."""
     about = evaluated.passport["about"]
     for evaluation in runs.evaluations(evaluated.folder.resolve().parent.parent, collections.defaultdict(list)):
-        network = evaluation.networks.get(about.get("network", ""), {})
-        if network.get("params_sha256") == about.get("params_sha256") and "classifier" in network:
-            return network["classifier"]
-    return {}
+        network = evaluation.networks.get(about.get("network", ""))
+        if network and network.params_sha256 == about.get("params_sha256") and network.classifier:
+            return network.classifier
+    return None
 
 
-def _model(name: str, model: runs.Model, classifier: Mapping[str, Any], columns: Sequence[str]) -> diagnosis.Model:
+def _model(name: str, model: runs.Model, classifier: Classifier | None, columns: Sequence[str]) -> diagnosis.Model:
     """A model's verdicts, column by column."""
     passport = model.of.passport
     answers = {column: store.final(passport, model.verdicts, column) for column in columns}
     counts = passport["about"].get("training_counts")
-    norms = classifier.get("class_norms")
     return diagnosis.Model(
         name=name,
         labels=answers["clean"][1],
         num_classes=passport["num_classes"],
         predictions={column: predictions for column, (_, _, predictions) in answers.items()},
-        attacks=passport["protocol"]["attacks"],
+        attacks=ProtocolSettings.of(passport["protocol"]).attacks,
         training_counts=None if counts is None else np.asarray(counts),
-        class_norms=None if norms is None else np.asarray(norms),
+        class_norms=np.asarray(classifier.class_norms) if classifier else None,
     )

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.runtime.workdir import PHASES, WEIGHTS
 
 _NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
@@ -21,28 +22,28 @@ class Evaluation:
       groups: classes of head, middle and tail, by the names of `GROUPS`; none is empty.
     """
 
-    card: Mapping[str, Any]
-    networks: Mapping[str, Mapping[str, Any]]
+    card: Card
+    networks: Mapping[str, NetworkResult]
     groups: Mapping[str, Sequence[int]]
 
     @property
     def title(self) -> str:
         """Protocol, threat and images in words."""
-        data, threat = self.card["data"], self.card["threat"]
+        data, threat = self.card.data, self.card.threat
         return (
-            f"{self.card['protocol']['name']}, {threat['norm']} {threat['radius']:g}/255, "
-            f"{data['evaluated']:,} of {data['test_images']:,} test images"
+            f"{self.card.protocol.name}, {threat.norm} {threat.radius:g}/255, "
+            f"{data.evaluated:,} of {data.test_images:,} test images"
         )
 
     @property
     def headline(self) -> str:
         """The column that the protocol is quoted by."""
-        return self.card["protocol"]["headline"]
+        return self.card.protocol.headline
 
     @property
-    def distinct(self) -> dict[str, Mapping[str, Any]]:
+    def distinct(self) -> dict[str, NetworkResult]:
         """The networks without those that have another one's weights."""
-        return {name: network for name, network in self.networks.items() if not network.get("same_as")}
+        return {name: network for name, network in self.networks.items() if network.same_as is None}
 
     @property
     def main(self) -> str:
@@ -52,7 +53,7 @@ class Evaluation:
     @property
     def classes(self) -> list[int]:
         """Classes, most training images first."""
-        counts = self.card["data"]["class_counts"]
+        counts = self.card.data.class_counts
         return sorted(range(len(counts)), key=lambda index: -counts[index])
 
     def column(self, name: str) -> str:
@@ -62,22 +63,22 @@ class Evaluation:
     @property
     def names(self) -> list[str]:
         """Names of the classes; very long ones are shortened."""
-        return [short(name) for name in self.card["data"]["class_names"]]
+        return [short(name) for name in self.card.data.class_names]
 
     def class_name(self, index: int) -> str:
         """A class with its number of training images: `truck (50)`."""
-        return f"{self.names[index]} ({self.card['data']['class_counts'][index]:,})"
+        return f"{self.names[index]} ({self.card.data.class_counts[index]:,})"
 
     @property
     def labels(self) -> list[str]:
         """Classes with their training images as charts have room for them; no two are equal."""
-        counts = self.card["data"]["class_counts"]
+        counts = self.card.data.class_counts
         return labels([f"{short(name, 28)} ({count:,})" for name, count in zip(self.names, counts, strict=True)])
 
 
-def titles(card: Mapping[str, Any]) -> dict[str, str]:
+def titles(card: Card) -> dict[str, str]:
     """Column -> what it may be called in print."""
-    return card["protocol"]["titles"] | _NAMES
+    return {**card.protocol.titles, **_NAMES}
 
 
 def short(text: str, limit: int = 80) -> str:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ltrobust.runtime.typed_json import Number
+
 # The 97.5 % quantile of the normal distribution.
 Z = 1.959964
 # Each end of a 95 % interval rests on 50 of these draws.
@@ -30,11 +32,16 @@ class ClassCounts(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A value with its interval."""
+    """A value with its interval.
 
-    value: float
-    low: float
-    high: float
+    Attributes:
+      value: NaN where there is nothing to compute it from; in JSON null.
+      low, high: the 95 % interval.
+    """
+
+    value: Number
+    low: Number
+    high: Number
 
 
 def count(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassCounts:
@@ -100,7 +107,7 @@ def confusion(predictions: np.ndarray, labels: np.ndarray, num_classes: int) -> 
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def thief(confusion: np.ndarray) -> list[tuple[int, float] | None]:
+def most_frequent_confusion(confusion: np.ndarray) -> list[tuple[int, float] | None]:
     """For each true class the most frequent wrong prediction and its share of the class's images.
 
     Ties go to the lower class; None for a class that is never wrong or has no images.
@@ -212,7 +219,7 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     result: dict[str, Any] = {
         "overall": wilson(counts.correct.sum(), counts.total.sum())._asdict(),
         "balanced": balanced._asdict(),
-        "worst": lowest(counts, 1)._asdict() | {"class": int(np.nanargmin(accuracy))},
+        "worst": lowest(counts, 1)._asdict() | {"class_index": int(np.nanargmin(accuracy))},
         "worst10": lowest(counts, math.ceil(0.1 * classes - 1e-9))._asdict(),
         "sd": deviation,
         "nsd": deviation / balanced.value if balanced.value else math.nan,

@@ -12,9 +12,13 @@ from absl import logging
 
 from ltrobust.analysis import cards, metrics
 from ltrobust.analysis.evaluations import GROUPS, Evaluation, in_order
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.data import sources
 from ltrobust.evaluation import store
-from ltrobust.runtime.files import without_nan
+from ltrobust.runtime import typed_json
+from ltrobust.runtime import workdir as workdirs
+from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 
 # The seed of the attacks may differ: it is part of what two evaluations of one network differ in.
@@ -38,7 +42,7 @@ class Candidate:
     passport: Mapping[str, Any]
     network: str = ""
     sha256: str | None = None
-    card: Mapping[str, Any] | None = None
+    card: Card | None = None
 
     def verdicts(self) -> dict[str, dict[int, dict[str, Any]]]:
         """All verdicts of the store.
@@ -46,8 +50,8 @@ class Candidate:
         Raises:
           ValueError: they are not those that the card was made from.
         """
-        if self.sha256 is not None and cards.digest_file(self.folder / "verdicts.jsonl") != self.sha256:
-            raise ValueError(f"{self.folder} holds other verdicts than its run's card was made from; evaluate anew.")
+        if self.sha256 is not None:
+            check_verdicts(self.folder, str(self.folder), self.sha256)
         return store.read(self.folder)[1]
 
 
@@ -61,7 +65,7 @@ class Model(NamedTuple):
 
 def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
     """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
-    groups: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    groups: dict[str, list[Card]] = collections.defaultdict(list)
     for path in sorted((workdir / "results").glob("*.json")):
         try:
             card = read_card(path)
@@ -69,57 +73,38 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
             missing["summary"].append(f"Not shown: {error}")
             _warn(f"{path.name} is passed over: {error}")
             continue
-        if card.get("card_version") != cards.CARD_VERSION:
-            missing["summary"].append(
-                f"{path.name} is a card of version {card.get('card_version')} and is not shown (this is "
-                f"{cards.CARD_VERSION}); evaluate anew with ltrobust evaluate --workdir=DIR."
-            )
-            continue
-        # Older cards have no digest of pixels; the positions are in all of them.
-        chosen = {part: card["data"]["fingerprints"].get(part) for part in ("chosen", "train", "validation")}
-        shared = [card["protocol"], card["threat"], card["data"]["test_labels_sha256"], chosen]
-        groups[cards.digest_json(shared)].append(card)
+        # Pixels are left out: what is compared image by image are positions.
+        chosen = {part: card.data.fingerprints.get(part) for part in ("chosen", "train", "validation")}
+        shared = [card.protocol, card.threat, card.data.test_labels_sha256, chosen]
+        groups[cards.digest_json(typed_json.plain(shared))].append(card)
     found = []
     for group in groups.values():
-        group.sort(key=lambda card: card["created"])
+        group.sort(key=lambda card: card.created)
         # If several cards have the same network, the newest counts.
-        networks = {name: network for card in group for name, network in card["networks"].items()}
-        training = {phase: run for card in group for phase, run in card["training"].items()}
+        networks = {name: network for card in group for name, network in card.networks.items()}
+        training = {phase: run for card in group for phase, run in card.training.items()}
         named = {name: networks[name] for name in in_order(list(networks))}
-        members = metrics.groups(np.array(group[-1]["data"]["class_counts"]))
+        members = metrics.groups(np.array(group[-1].data.class_counts))
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(Evaluation(group[-1] | {"training": training}, named, groups_shown))
+        found.append(Evaluation(dataclasses.replace(group[-1], training=training), named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
 
 
-def read_card(path: Path) -> dict[str, Any]:
-    """A card whose views are derived from its counts, whatever the file says of them.
+def read_card(path: Path) -> Card:
+    """A card in the `results` of a workdir.
 
     Raises:
-      ValueError: as `cards.read`, or counts that no evaluation can have.
+      ValueError: as `cards.read`, or the card of another run than the workdir's.
     """
     card = cards.read(path)
-    if card["card_version"] != cards.CARD_VERSION:
-        return card
-    try:
-        class_counts = np.array(card["data"]["class_counts"])
-        for network in card["networks"].values():
-            # Percentages in the file are not read: a card that was edited by hand must not be quoted.
-            network["columns"] = {name: _derived(column, class_counts) for name, column in network["columns"].items()}
-            confusion = np.array(network["confusion"][card["protocol"]["headline"]])
-            network["thief"] = without_nan(metrics.thief(confusion))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); put back a copy of it.") from error
+    workdir = path.parent.parent
+    if workdirs.is_run(workdir):
+        run = cards.describe_config(read_json(workdir / "config.json"))
+        # The threat is the evaluation's, and a changed head is not in the run's configuration.
+        own = ("threat.", "inference.")
+        if found := [line for line in workdirs.differences(run, card.config) if not line.startswith(own)]:
+            raise ValueError(f"{path} is the card of another run than {workdir} ({found[0]}); move it away.")
     return card
-
-
-def _derived(column: Mapping[str, Any], class_counts: np.ndarray) -> dict[str, Any]:
-    """A column's counts with all views of them."""
-    correct, total = np.array(column["correct"]), np.array(column["total"])
-    if not (correct.shape == total.shape and np.all((correct >= 0) & (correct <= total)) and total.sum() > 0):
-        raise ValueError(f"{correct.tolist()} of {total.tolist()} images are right")
-    counts = {"correct": column["correct"], "total": column["total"]}
-    return counts | without_nan(metrics.views(metrics.ClassCounts(correct, total), class_counts))
 
 
 @functools.cache
@@ -131,30 +116,35 @@ def _warn(text: str) -> None:
 def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
     """Sort key, largest first: images, no separate page, attacks, the threat of the training, date."""
     card = evaluation.card
-    trained = [(run["threat"]["norm"], run["threat"]["radius"]) for run in card["training"].values()]
-    own = (card["threat"]["norm"], card["threat"]["radius"]) in trained
-    main = card["protocol"]["name"] != OWN_PAGE
-    return card["data"]["evaluated"], main, len(card["protocol"]["attacks"]), own, card["created"]
+    trained = [(run.threat.norm, run.threat.radius) for run in card.training.values() if run.threat]
+    own = (card.threat.norm, card.threat.radius) in trained
+    main = card.protocol.name != OWN_PAGE
+    return card.data.evaluated, main, len(card.protocol.attacks), own, card.created
 
 
-def read_store(workdir: Path, network: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
+def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
     """Passport and verdicts of the store that a card names.
 
     Raises:
       ValueError: it is not there, or holds other verdicts than the card was made from.
     """
-    folder = workdir / network["verdicts"]["folder"]
-    if not folder.is_dir():
-        gone = network["verdicts"]["folder"]
+    if network.verdicts is None or not (workdir / network.verdicts.folder).is_dir():
+        gone = network.verdicts.folder if network.verdicts else "the folder of its verdicts"
         raise ValueError(f"{gone} is not there any more; evaluate anew with ltrobust evaluate --workdir=DIR.")
-    passport, verdicts = store.read(folder)
-    if cards.digest_file(folder / "verdicts.jsonl") != network["verdicts"]["sha256"]:
-        raise ValueError(f"{network['verdicts']['folder']} holds other verdicts than the card was made from.")
-    return passport, verdicts
+    folder = workdir / network.verdicts.folder
+    found = store.read(folder)  # first, for it names what is damaged
+    check_verdicts(folder, network.verdicts.folder, network.verdicts.sha256)
+    return found
+
+
+def check_verdicts(folder: Path, name: str, sha256: str) -> None:
+    """Refuses a store whose verdicts are not those that a card was made from; `name` is for the message."""
+    if cards.digest_file(folder / "verdicts.jsonl") != sha256:
+        raise ValueError(f"{name} holds other verdicts than the card was made from; evaluate anew.")
 
 
 def evaluated_images(
-    card: Mapping[str, Any], passport: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
+    card: Card, passport: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
 ) -> np.ndarray:
     """All test images of a card's data set, uint8 [N,H,W,C].
 
@@ -167,8 +157,8 @@ def evaluated_images(
     Raises:
       ValueError, OSError: the data cannot be read here (see `data.sources.load`), or are others than were evaluated.
     """
-    form = sources.form(card["config"]["data"])
-    test = sources.load(card["data"]["name"], "test", data_dir=data_dir, cache_dir=cache_dir, **form)
+    form = sources.form(card.config["data"])
+    test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
     if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != passport["images"]["sha256"]:
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
     return test.images
@@ -213,9 +203,11 @@ def candidates(argument: str) -> list[Candidate]:
 
 def _candidate(workdir: Path, evaluation: Evaluation, name: str) -> Candidate:
     """A run's network with its store."""
-    verdicts = evaluation.networks[name]["verdicts"]
-    folder = workdir / verdicts["folder"]
-    return Candidate(folder, store.read_passport(folder), name, verdicts["sha256"], evaluation.card)
+    verdicts = evaluation.networks[name].verdicts
+    if verdicts is None:
+        raise ValueError(f"the card of {name} in {workdir} names no verdicts; evaluate anew.")
+    folder = workdir / verdicts.folder
+    return Candidate(folder, store.read_passport(folder), name, verdicts.sha256, evaluation.card)
 
 
 def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:

@@ -16,29 +16,30 @@ Every difference, here and in every table, is model minus reference: above 0 whe
 overwritten.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ltrobust.analysis import compare_runs
+from ltrobust.analysis.schema.comparison import NetworkComparison
 from ltrobust.commands.parser import Parser
 from ltrobust.report import comparison
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import write_json, write_text
 
 
-def render(found: Mapping[str, Any]) -> str:
+def render(found: NetworkComparison) -> str:
     """The whole text for a terminal."""
-    parts = [f"note: {note}" for note in found["notes"]]
-    if found["seeds"]:
-        parts.append(comparison.over_seeds(found["seeds"], found["sides"], found["class_names"]))
-    for pair in found["comparisons"]:
-        if found["seeds"]:
-            overall = pair["result"]["overall"]
-            line = f"{pair['model']} minus {pair['reference']}: {100 * overall['difference']:+.2f}"
-            parts.append(f"{line}, won {overall['b']}, lost {overall['c']}, p {overall['p']:.4f}")
+    parts = [f"note: {note}" for note in found.notes]
+    if found.seeds and found.sides:
+        parts.append(comparison.over_seeds(found.seeds, found.sides, found.class_names))
+    for pair in found.comparisons:
+        if found.seeds:
+            overall, test = pair.result.overall, pair.result.overall.test
+            line = f"{pair.difference}: {100 * overall.difference:+.2f}"
+            parts.append(f"{line}, won {test.b}, lost {test.c}, p {test.p:.4f}")
             continue
-        parts.append(comparison.render(pair["result"], (pair["model"], pair["reference"]), found["class_names"]))
-        parts.append(comparison.flips(pair, found["class_names"]))
+        parts.append(comparison.render(pair.result, (pair.model, pair.reference), found.class_names))
+        parts.append(comparison.flips(pair, found.class_names))
     return "\n\n".join(parts)
 
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     found = compare_runs.compare_models(models, second, given.column)
     print(render(found))
     if given.json is not None:
-        write_json(given.json, found, new=True)
+        write_json(given.json, typed_json.plain(found), new=True)
     if given.html is not None:
         from ltrobust.report import comparison_page  # Altair takes a second to import
 

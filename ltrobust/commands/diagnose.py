@@ -14,23 +14,25 @@ Written are diagnosis.json and diagnosis.html, or diagnosis-2 and so on where on
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ltrobust.analysis import diagnose_runs
+from ltrobust.analysis.schema.diagnosis import Diagnosis
 from ltrobust.commands.parser import Parser
 from ltrobust.report import diagnosis
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import write_new_json, write_text
 from ltrobust.runtime.preemption import Preemption
 
 
-def write(found: Mapping[str, Any], folder: Path) -> Path:
+def write(found: Diagnosis, folder: Path) -> Path:
     """Writes a diagnosis as JSON and as a page, under the first number that is free; returns the page's path."""
     from ltrobust.report import diagnosis_page  # Altair takes a second to import
 
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = write_new_json(folder / "diagnosis.json", found, beside=".html")
+    numbers = write_new_json(folder / "diagnosis.json", typed_json.plain(found), beside=".html")
     path = numbers.with_suffix(".html")
     write_text(path, diagnosis_page.render(found), new=True)
     return path

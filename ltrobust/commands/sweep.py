@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust import recipes
-from ltrobust.analysis import runs
+from ltrobust.analysis import cards
+from ltrobust.analysis.schema.card import Card
 from ltrobust.commands.parser import Parser, load_code
 from ltrobust.report import grid
 from ltrobust.runtime import workdir
@@ -121,8 +122,8 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
     card = card_of(folder, sweep.protocol)
     if card is None:
         return None
-    there, here = runs.read_card(card)["config"], workdir.plain(sweep.config_of(cell))
-    found = workdir.differences(_comparable(there), _comparable(here))
+    there, here = cards.read(card).config, workdir.plain(sweep.config_of(cell))
+    found = workdir.differences(there, cards.describe_config(here))
     # A workdir may be evaluated in several ways; a cell is one of them.
     found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
     if found:
@@ -132,16 +133,6 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
             + "\nMove that folder away, or give the sweep another --out."
         )
     return card
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as cards have it: of folders that networks come from only the name."""
-    teachers = config.get("teachers", {})
-    named = {name: {**entry, "path": Path(entry["path"]).name} for name, entry in teachers.items()}
-    phases = {
-        name: {**config[name], "initialize": Path(config[name]["initialize"]).name} for name in ("teacher", "student")
-    }
-    return {**config, **phases, "teachers": named}
 
 
 def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
@@ -230,7 +221,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), there)))}
 
 
-def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], Card]]:
     """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed."""
     for cell in sweep.cells:
         try:
@@ -240,7 +231,7 @@ def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], d
         if card is not None:
             yield (
                 (cell.variant, *(str(value) for key, value in cell.place.items() if key != "seed")),
-                runs.read_card(card),
+                cards.read(card),
             )
 
 

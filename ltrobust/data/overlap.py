@@ -5,9 +5,10 @@ recoloured copies are not found. Two images count as near-duplicates only if the
 bits and their pixels correlate by at least `CORRELATION`. Both were set on CIFAR-10 and digits (docs/protocols.md).
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,43 @@ class Pairs(NamedTuple):
     first: np.ndarray
     second: np.ndarray
     exact: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedImages:
+    """Images of one part that are also in another part.
+
+    Attributes:
+      part, other: names of the two, such as `test` and `training`.
+      exact, near: how many images of `part` are copies, and near-duplicates, of one of `other`.
+      other_label: how many of both have another label there.
+      named: the first pairs, copies first: name, name in `other`, and `exact` or `near`.
+    """
+
+    part: str
+    other: str
+    exact: int
+    near: int
+    other_label: int
+    named: Sequence[tuple[str, str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """What the parts of a data set share.
+
+    Attributes:
+      images: part -> number of images.
+      pairs: one entry for every two parts.
+      repeated: images of the last part that are copies of others in it.
+      warnings, remarks: sentences, on what spoils a result and on what does not.
+    """
+
+    images: Mapping[str, int]
+    pairs: Sequence[SharedImages]
+    repeated: int
+    warnings: Sequence[str]
+    remarks: Sequence[str]
 
 
 class _Part(NamedTuple):
@@ -78,60 +116,57 @@ def describe(
     names: Callable[[str, np.ndarray], Sequence[str]],
     *,
     official: bool,
-) -> dict[str, Any]:
+) -> Overlap:
     """Compares every part with those before it, and the last one with itself; for the card.
 
     Args:
       images, labels: part such as `training`, `validation` and `test` -> uint8 [N, H, W, C], int64 [N].
       names: the names of a part's images, from the part and positions in it.
       official: whether these are known to be the official data: their near-duplicates are recorded without a warning.
-
-    Returns:
-      `images`, the number in each part; `pairs`, one entry for every two parts: `of` and `in`, the numbers of `exact`
-      copies, `near`-duplicates and pairs of an `other_label`, and the first `named` ones; `repeated`, the copies inside
-      of the last part; `warnings` and `remarks`, sentences.
     """
-    parts, entries = list(images), []
+    parts = list(images)
     prepared = {part: _prepare(images[part]) for part in parts}
-    found: dict[str, Any] = {"warnings": [], "remarks": []}
-    for of, in_ in [(of, in_) for position, of in enumerate(parts) for in_ in parts[:position]]:
-        pairs = _find(prepared[in_], prepared[of])
-        entry = {
-            "of": of,
-            "in": in_,
-            "exact": int(pairs.exact.sum()),
-            "near": int((~pairs.exact).sum()),
-            "other_label": int((labels[in_][pairs.first] != labels[of][pairs.second]).sum()),
-            "named": _named(pairs, names, of, in_),
-        }
+    entries: list[SharedImages] = []
+    warnings: list[str] = []
+    remarks: list[str] = []
+    for part, other in [(part, other) for position, part in enumerate(parts) for other in parts[:position]]:
+        pairs = _find(prepared[other], prepared[part])
+        entry = SharedImages(
+            part=part,
+            other=other,
+            exact=int(pairs.exact.sum()),
+            near=int((~pairs.exact).sum()),
+            other_label=int((labels[other][pairs.first] != labels[part][pairs.second]).sum()),
+            named=_named(pairs, names, part, other),
+        )
         entries.append(entry)
-        if entry["named"]:
-            found["remarks" if official and not entry["exact"] else "warnings"].append(
-                _sentence(entry, len(images[of]), len(images[in_]))
-            )
+        if entry.named:
+            sentences = remarks if official and not entry.exact else warnings
+            sentences.append(_sentence(entry, len(images[part]), len(images[other])))
     last = parts[-1]
     if again := len(images[last]) - len(set(prepared[last].digests)):
-        found["warnings"].append(f"{again:,} {last} images are copies of other {last} images and count again")
-    return {"images": {part: len(images[part]) for part in parts}, "pairs": entries, "repeated": again, **found}
+        warnings.append(f"{again:,} {last} images are copies of other {last} images and count again")
+    return Overlap({part: len(images[part]) for part in parts}, entries, again, warnings, remarks)
 
 
-def _named(pairs: Pairs, names: Callable[[str, np.ndarray], Sequence[str]], of: str, in_: str) -> list[list[str]]:
-    """`[name, name in the other part, exact or near]` of the first pairs, copies first."""
+def _named(
+    pairs: Pairs, names: Callable[[str, np.ndarray], Sequence[str]], part: str, other: str
+) -> list[tuple[str, str, str]]:
+    """`(name, name in the other part, exact or near)` of the first pairs, copies first."""
     order = np.argsort(~pairs.exact, kind="stable")[:NAMED]
     if not len(order):
         return []
     kinds = np.where(pairs.exact[order], "exact", "near").tolist()
-    own, others = names(of, pairs.second[order]), names(in_, pairs.first[order])
-    return [list(entry) for entry in zip(own, others, kinds, strict=True)]
+    return list(zip(names(part, pairs.second[order]), names(other, pairs.first[order]), kinds, strict=True))
 
 
-def _sentence(entry: Mapping[str, Any], number: int, others: int) -> str:
-    counts = {"copies": entry["exact"], "near-duplicates": entry["near"]}
+def _sentence(entry: SharedImages, number: int, others: int) -> str:
+    counts = {"copies": entry.exact, "near-duplicates": entry.near}
     held = " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
-    other = f", {entry['other_label']:,} of them with another label" if entry["other_label"] else ""
-    own, partner, _ = entry["named"][0]
+    label = f", {entry.other_label:,} of them with another label" if entry.other_label else ""
+    own, partner, _ = entry.named[0]
     return (
-        f"the {number:,} {entry['of']} images hold {held} of the {others:,} {entry['in']} images{other}, such as "
+        f"the {number:,} {entry.part} images hold {held} of the {others:,} {entry.other} images{label}, such as "
         f"{own} of {partner}"
     )
 

@@ -10,7 +10,6 @@ import numpy as np
 from ltrobust.evaluation import protocols, store
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.session import empty_record, recall
-from ltrobust.runtime.workdir import with_tuples
 from ltrobust.sanity.rules import Item
 from ltrobust.threat import Threat
 
@@ -18,13 +17,13 @@ from ltrobust.threat import Threat
 def evaluation(
     passport: Mapping[str, Any],
     verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]],
-    sanity: Sequence[Mapping[str, Any]] = (),
+    sanity: Sequence[Item] = (),
 ) -> Evaluation:
     """The evaluation that wrote a store, with its images in the order of their ids.
 
     Args:
       passport, verdicts: from `store.read`.
-      sanity: items of the sanity panel as plain values, which are not in the store.
+      sanity: items of the sanity panel, which are not in the store.
 
     Raises:
       ValueError: images whose verdict is not there yet; or a protocol that is another one in this version.
@@ -53,5 +52,5 @@ def evaluation(
         predictions=predictions,
         records=records,
         clean_tied=margins == 0,
-        sanity=tuple(Item(**{key: with_tuples(value) for key, value in item.items()}) for item in sanity),
+        sanity=tuple(sanity),
     )

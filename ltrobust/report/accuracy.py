@@ -1,11 +1,20 @@
 """Sections of a run's page on accuracy: head and tail, confusion, networks and their differences. No JAX."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ltrobust.analysis.evaluations import GROUPS, Evaluation, labels, short
+from ltrobust.analysis.schema.network import Column
+from ltrobust.analysis.schema.paired import (
+    ClassDifference,
+    ColumnDifference,
+    GroupDifference,
+    PairedComparison,
+    PooledDifference,
+)
 from ltrobust.report import charts, comparison
 from ltrobust.report.charts import BLUE, GREY, ORANGE, PINK
 from ltrobust.report.frame import Figure, Table, png, record
@@ -16,7 +25,7 @@ _RIGHT = "right, % of the images"
 _VIEWS = {"overall": "all images", **GROUPS, "worst": "worst class"}
 # Of more classes the confusion is a picture: so many cells are too much for a page.
 _MOST_CELLS = 100
-View = tuple[str, Mapping[str, Any]]
+View = tuple[str, PooledDifference | GroupDifference | ClassDifference]
 
 
 def tail(evaluation: Evaluation) -> list[Figure]:
@@ -31,8 +40,8 @@ def tail(evaluation: Evaluation) -> list[Figure]:
 
 def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str], *, wide: bool) -> Figure:
     """Accuracy of every class in a column, most training images first."""
-    few, counts = len(evaluation.classes) <= FEW_CLASSES, evaluation.card["data"]["class_counts"]
-    columns = {name: evaluation.networks[name]["columns"][column] for name in shown}
+    few, counts = len(evaluation.classes) <= FEW_CLASSES, evaluation.card.data.class_counts
+    columns = {name: evaluation.networks[name].columns[column] for name in shown}
     records = [
         _of_class(evaluation, found, index, name) for index in evaluation.classes for name, found in columns.items()
     ]
@@ -40,8 +49,9 @@ def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str]
     for group, members in evaluation.groups.items():
         ends = [max(counts[index], 1) for index in members]
         for name, found in columns.items():
-            if found[group]["value"] is not None:
-                means.append(record(found[group], GROUPS[group], name) | {"from": min(ends), "to": max(ends)})
+            mean = found.view(group)
+            if mean is not None and not math.isnan(mean.value):
+                means.append(record(mean, GROUPS[group], name) | {"from": min(ends), "to": max(ends)})
     title = "Clean accuracy by class" if column == "clean" else f"Accuracy by class under {evaluation.column(column)}"
     x_title = "class (training images)" if few else "training images of the class"
     header = ["class (training images)"]
@@ -49,7 +59,7 @@ def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str]
     rows = [
         [
             evaluation.class_name(i),
-            *(c for found in columns.values() for c in (interval(found["per_class"][i]), _of(found, i))),
+            *(c for found in columns.values() for c in (interval(found.per_class[i]), _of(found, i))),
         ]
         for i in evaluation.classes
     ]
@@ -60,43 +70,49 @@ def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str]
     return Figure(f"classes-{column}", title, spec, Table(header, rows), note, wide)
 
 
-def _of_class(evaluation: Evaluation, column: Mapping[str, Any], index: int, series: str) -> dict[str, Any]:
+def _of_class(evaluation: Evaluation, column: Column, index: int, series: str) -> dict[str, Any]:
     """A class's accuracy as charts draw it."""
-    images = max(evaluation.card["data"]["class_counts"][index], 1)
+    images = max(evaluation.card.data.class_counts[index], 1)
     more = {"index": index, "images": images, "detail": f"{_of(column, index)} test images"}
-    return record(column["per_class"][index], evaluation.labels[index], series) | more
+    return record(column.per_class[index], evaluation.labels[index], series) | more
 
 
-def _of(column: Mapping[str, Any], index: int) -> str:
-    return f"{column['correct'][index]:,} of {column['total'][index]:,}"
+def _of(column: Column, index: int) -> str:
+    return f"{column.correct[index]:,} of {column.total[index]:,}"
 
 
 def _groups(evaluation: Evaluation) -> Figure:
     """Clean and attacked accuracy of head, middle, tail and all images, of the main network."""
-    columns = evaluation.networks[evaluation.main]["columns"]
+    columns = evaluation.networks[evaluation.main].columns
     two = [("clean", "clean"), (evaluation.headline, evaluation.column(evaluation.headline))]
     views = [
-        (view, title) for view, title in (GROUPS | {"overall": "all images"}).items() if columns["clean"].get(view)
+        (title, [(name, found) for column, name in two if (found := columns[column].view(view))])
+        for view, title in (GROUPS | {"overall": "all images"}).items()
+        if columns["clean"].view(view)
     ]
-    records = [record(columns[column][view], title, name) for view, title in views for column, name in two]
-    rows = [[title, *(interval(columns[column][view]) for column, _ in two)] for view, title in views]
+    records = [record(estimate, title, name) for title, estimates in views for name, estimate in estimates]
+    rows = [[title, *(interval(estimate) for _, estimate in estimates)] for title, estimates in views]
     spec = charts.rows(records, _RIGHT, (GREY, BLUE), domain=(0, 100), bars=True)
     header = ["group of classes", *(f"{name}, %" for _, name in two)]
     return Figure("groups", f"{evaluation.main}: groups of classes", spec, Table(header, rows))
 
 
-def confusion(evaluation: Evaluation) -> dict[str, Any]:
-    """Which class is taken for which, and how often each class is predicted."""
+def confusion(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Which class is taken for which, and how often each class is predicted; None if the card does not have it."""
     network = evaluation.networks[evaluation.main]
-    matrix, order = np.array(network["confusion"][evaluation.headline]), evaluation.classes
+    if network.confusion is None or network.most_frequent_confusion is None:
+        return None
+    matrices = {name: np.array(found) for name, found in network.confusion.items()}
+    matrix, order = matrices[evaluation.headline], evaluation.classes
     few = len(order) <= FEW_CLASSES
-    frequent = [(index, taken) for index, taken in enumerate(network["thief"]) if taken is not None]
-    frequent.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1][1])
+    frequent = [(index, found) for index, found in enumerate(network.most_frequent_confusion) if found is not None]
+    frequent.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1].share)
     rows = [
-        [evaluation.class_name(index), evaluation.class_name(by), percent(share)] for index, (by, share) in frequent
+        [evaluation.class_name(index), evaluation.class_name(found.predicted), percent(found.share)]
+        for index, found in frequent
     ]
     note = "The most frequent wrong prediction of each class and its share of the class's test images."
-    figures = [_predicted(evaluation, matrix)]
+    figures = [_predicted(evaluation, {"clean": matrices["clean"], evaluation.column(evaluation.headline): matrix})]
     if len(order) <= _MOST_CELLS:
         title = f"Test images of {evaluation.main} by true and predicted class"
         figures.insert(0, heat("confusion", title, matrix, order, evaluation.names))
@@ -139,13 +155,11 @@ def matrix_picture(matrix: np.ndarray, order: Sequence[int]) -> str:
     return png(pixels)
 
 
-def _predicted(evaluation: Evaluation, attacked: np.ndarray) -> Figure:
+def _predicted(evaluation: Evaluation, matrices: Mapping[str, np.ndarray]) -> Figure:
     """How often each class is predicted, relative to how often it occurs."""
-    matrices = {"clean": np.array(evaluation.networks[evaluation.main]["confusion"]["clean"])}
-    matrices[evaluation.column(evaluation.headline)] = attacked
     records, rows = [], []
     for index in evaluation.classes:
-        images = int(attacked[index].sum())
+        images = int(matrices["clean"][index].sum())
         cells = []
         for series, matrix in matrices.items():
             predicted = int(matrix[:, index].sum())
@@ -165,7 +179,7 @@ def _predicted(evaluation: Evaluation, attacked: np.ndarray) -> Figure:
 def plain_number(evaluation: Evaluation, index: int, series: str, value: float) -> dict[str, Any]:
     """A class's plain number, which has no interval."""
     shown = {"name": evaluation.labels[index], "series": series, "value": value, "low": None, "high": None}
-    images = max(evaluation.card["data"]["class_counts"][index], 1)
+    images = max(evaluation.card.data.class_counts[index], 1)
     return shown | {"text": f"{value:.2f}", "index": index, "images": images}
 
 
@@ -189,15 +203,15 @@ def by_class(
 def networks(evaluation: Evaluation) -> list[Figure]:
     """Numbers of all networks side by side, and head against tail."""
     attacked, distinct = evaluation.column(evaluation.headline), evaluation.distinct
-    combined = [name for name, _ in evaluation.card["protocol"]["combined"]]
-    present = evaluation.networks[evaluation.main]["columns"]
+    combined = [name for name, _ in evaluation.card.protocol.combined]
+    present = evaluation.networks[evaluation.main].columns
     quoted = [c for c in dict.fromkeys(("clean", "pgd20", *combined, evaluation.headline)) if c in present]
     rows: list[list[str]] = []
     for column in quoted:
         rows.append([evaluation.column(column)])
         for view, title in _VIEWS.items():
-            found = [network["columns"][column].get(view) for network in distinct.values()]
-            if any(found):
+            found = [network.columns[column].view(view) for network in distinct.values()]
+            if any(estimate is not None for estimate in found):
                 rows.append([title, *map(interval, found)])
     drawn = [("clean", "overall", "clean, all"), (evaluation.headline, "overall", f"{attacked}, all")]
     drawn += [(evaluation.headline, "tail_third", f"{attacked}, tail")]
@@ -206,7 +220,7 @@ def networks(evaluation: Evaluation) -> list[Figure]:
         record(estimate, name, series)
         for name, network in distinct.items()
         for column, view, series in drawn
-        if (estimate := network["columns"][column].get(view))
+        if (estimate := network.columns[column].view(view))
     ]
     spec = charts.rows(records, _RIGHT, (GREY, BLUE, ORANGE, PINK), domain=(0, 100))
     figures = [Figure("networks", "Accuracy of each network", spec, Table(["", *distinct], rows))]
@@ -215,19 +229,19 @@ def networks(evaluation: Evaluation) -> list[Figure]:
 
 def _frontier(evaluation: Evaluation) -> list[Figure]:
     """Head against tail accuracy under attack, of two networks or more."""
-    found = {name: network["columns"][evaluation.headline] for name, network in evaluation.distinct.items()}
-    found = {name: c for name, c in found.items() if c.get("head_third") and c.get("tail_third")}
+    columns = {name: network.columns[evaluation.headline] for name, network in evaluation.distinct.items()}
+    found = [(name, c.head_third, c.tail_third) for name, c in columns.items() if c.head_third and c.tail_third]
     if len(found) < 2:
         return []
     records = [
-        record(column["tail_third"], name, name)
-        | {"x": 100 * column["head_third"]["value"], "x_text": f"head {interval(column['head_third'])} %"}
-        | {f"x_{end}": 100 * column["head_third"][end] for end in ("low", "high")}
-        for name, column in found.items()
+        record(tail, name, name)
+        | {"x": 100 * head.value, "x_text": f"head {interval(head)} %"}
+        | {"x_low": 100 * head.low, "x_high": 100 * head.high}
+        for name, head, tail in found
     ]
     attacked = evaluation.column(evaluation.headline)
     spec = charts.scatter(records, f"head, {attacked}, %", f"tail, {attacked}, %", diagonal=True)
-    rows = [[name, interval(column["head_third"]), interval(column["tail_third"])] for name, column in found.items()]
+    rows = [[name, interval(head), interval(tail)] for name, head, tail in found]
     note = "On the dashed line head and tail are equal. Up and to the right is better."
     return [Figure("frontier", "Head against tail", spec, Table(["network", "head, %", "tail, %"], rows), note)]
 
@@ -246,35 +260,34 @@ def compared(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> dict[
     return {"figures": figures, "same": same}
 
 
-def views_of(result: Mapping[str, Any], order: Sequence[int], class_name: Callable[[int], str]) -> list[View]:
+def views_of(result: PairedComparison, order: Sequence[int], class_name: Callable[[int], str]) -> list[View]:
     """All images, groups, and the classes in order: all of few, otherwise those that differ."""
-    views = [("all images", result["overall"]), ("mean of classes", result["balanced"])]
-    views += [(title, result[view]) for view, title in GROUPS.items() if view in result]
-    entries = [result["per_class"][index] for index in order]
+    views: list[View] = [("all images", result.overall), ("mean of classes", result.balanced)]
+    views += [(title, result.groups[view]) for view, title in GROUPS.items() if view in result.groups]
+    entries = [result.per_class[index] for index in order]
     few = len(entries) <= FEW_CLASSES
-    kept = [entry for entry in entries if few or (entry["images"] and comparison.differs(entry))]
-    return views + [(class_name(entry["class"]), entry) for entry in kept]
+    kept = [entry for entry in entries if few or (entry.images and comparison.differs(entry))]
+    return views + [(class_name(entry.class_index), entry) for entry in kept]
 
 
 def differences(
     name: str, networks: tuple[str, str], views: Sequence[View], class_labels: Sequence[str] | None = None
 ) -> Figure:
     """Paired differences, first minus second network, with a filled dot where one of them is ahead."""
-    views = [(title, view) for title, view in views if view["difference"] is not None]
+    views = [(title, view) for title, view in views if view.test]
     records = []
     for title, view in views:
-        index = view.get("class")
-        label: str = class_labels[int(index)] if class_labels and index is not None else title
-        shown = record({**view, "value": view["difference"]}, label)
-        shown["text"] = f"{interval({**view, 'value': view['difference']}, sign=True)} points"
+        index = view.class_index if isinstance(view, ClassDifference) else None
+        label: str = class_labels[index] if class_labels and index is not None else title
+        shown = record(view, label)
+        shown["text"] = f"{interval(view, sign=True)} points"
         records.append(shown | {"open": not comparison.differs(view)} | ({} if index is None else {"index": index}))
     rows = []
     for title, view in views:
-        test = view.get("pooled", view)
-        corrected = p_value(view["p_holm"]) if "p_holm" in view else NOTHING
-        gap = interval({**view, "value": view["difference"]}, sign=True)
-        shares = [percent(view["first"]), percent(view["second"]), gap]
-        rows.append([title, *shares, str(test["b"]), str(test["c"]), p_value(test["p"]), corrected])
+        if view.test:
+            corrected = p_value(view.p_holm) if isinstance(view, ClassDifference | ColumnDifference) else NOTHING
+            shares = [percent(view.first), percent(view.second), interval(view, sign=True)]
+            rows.append([title, *shares, str(view.test.b), str(view.test.c), p_value(view.test.p), corrected])
     header = ["", *networks, "difference", f"only {networks[0]}", f"only {networks[1]}", "p", "corrected p"]
     spec = charts.rows(records, "difference, percentage points", rule=0)
     return Figure(name, f"{networks[0]} minus {networks[1]}", spec, Table(header, rows))

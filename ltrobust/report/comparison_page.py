@@ -1,13 +1,23 @@
 """The page of a comparison, in the look of a run's. No JAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ltrobust.analysis import runs
 from ltrobust.analysis.evaluations import labels, short
+from ltrobust.analysis.metrics import Estimate
 from ltrobust.analysis.runs import Model
+from ltrobust.analysis.schema.comparison import (
+    ClassSeedDifference,
+    Flip,
+    NetworkComparison,
+    NetworkPair,
+    SeedComparison,
+    SeedDifference,
+)
+from ltrobust.analysis.schema.paired import PooledDifference
 from ltrobust.evaluation import store
 from ltrobust.report import accuracy, charts, comparison, frame
 from ltrobust.report.charts import BLUE, GREY
@@ -18,26 +28,26 @@ from ltrobust.report.numbers import NOTHING, interval, p_value
 _MOST_PICTURES = 6
 
 
-def render(found: Mapping[str, Any], pictures: Sequence[Sequence[Flipped]] = (), missing: Sequence[str] = ()) -> str:
+def render(found: NetworkComparison, pictures: Sequence[Sequence[Flipped]] = (), missing: Sequence[str] = ()) -> str:
     """The page's text.
 
     Args:
-      found: of `analysis.compare_runs.compare_all`, or the same read from JSON.
-      pictures: of each entry of `found["comparisons"]`; `missing` says why an entry has none.
+      found: of `analysis.compare_runs.compare_all`.
+      pictures: of each entry of `found.comparisons`; `missing` says why an entry has none.
     """
-    plain = [short(name) for name in found["class_names"]]
-    counts = found["training_counts"]
+    plain = [short(name) for name in found.class_names]
+    counts = found.training_counts
     names = [f"{name} ({counts[n]:,})" for n, name in enumerate(plain)] if counts else plain
     order = sorted(range(len(plain)), key=lambda index: -counts[index]) if counts else list(range(len(plain)))
     pairs = [
         _pair(pair, number, order, names, plain, pictures[number - 1] if number <= len(pictures) else ())
-        for number, pair in enumerate(found["comparisons"], start=1)
+        for number, pair in enumerate(found.comparisons, start=1)
     ]
-    seeds = _seeds(found["seeds"], found["sides"], order, names) if found["seeds"] else None
+    seeds = _seeds(found.seeds, found.sides, order, names) if found.seeds and found.sides else None
     sections = [("summary", "Summary"), *([("seeds", "Over seeds")] if seeds else [])]
     sections += [(f"pair{number}", pair["title"]) for number, pair in enumerate(pairs, start=1)]
     reasons = list(dict.fromkeys(reason for reason in missing if reason))
-    title = found["sides"] if found["seeds"] else [model["name"] for model in found["models"]]
+    title = found.sides or [model.name for model in found.models]
     return frame.render(
         "comparison.html.jinja",
         title=" / ".join(title),
@@ -52,48 +62,45 @@ def render(found: Mapping[str, Any], pictures: Sequence[Sequence[Flipped]] = (),
     )
 
 
-def _summary(found: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(found: NetworkComparison) -> dict[str, Any]:
     """Who is compared, and what came out."""
-    models = found["models"]
-    shown = labels([short(model["name"], 40) for model in models])
+    models = found.models
+    shown = labels([short(model.name, 40) for model in models])
     records = [
         record(estimate, name, series)
         for name, model in zip(shown, models, strict=True)
-        for series, estimate in (("clean", model["columns"]["clean"]), (found["column"], model["robust"]))
+        for series, estimate in (("clean", model.columns["clean"]), (found.column, model.robust))
     ]
-    header = ["network", "of the run", "training seed", *(f"{name}, %" for name in models[0]["columns"])]
+    header = ["network", "of the run", "training seed", *(f"{name}, %" for name in models[0].columns)]
     rows = [
         [
-            model["name"],
-            model["network"] or NOTHING,
-            NOTHING if model["seed"] is None else str(model["seed"]),
-            *(interval(estimate) for estimate in model["columns"].values()),
+            model.name,
+            model.network or NOTHING,
+            NOTHING if model.seed is None else str(model.seed),
+            *(interval(estimate) for estimate in model.columns.values()),
         ]
         for model in models
     ]
     spec = charts.rows(records, "right, % of the images", (GREY, BLUE), domain=(0, 100))
     differ = []
-    for pair in found["comparisons"]:
-        overall = pair["result"]["overall"]
-        gap = interval({**overall, "value": overall["difference"]}, sign=True)
-        numbers = [gap, str(overall["b"]), str(overall["c"]), p_value(overall["p"])]
-        differ.append([f"{pair['model']} minus {pair['reference']}", *numbers])
+    for pair in found.comparisons:
+        overall, test = pair.result.overall, pair.result.overall.test
+        numbers = [interval(overall, sign=True), str(test.b), str(test.c), p_value(test.p)]
+        differ.append([f"{pair.model} minus {pair.reference}", *numbers])
     return {
         "figure": Figure("networks", "Accuracy of each network", spec, Table(header, rows)),
         "differences": Table(["", "difference", "won", "lost", "p"], differ),
     }
 
 
-def _seeds(
-    seeds: Mapping[str, Any], sides: Sequence[str], order: Sequence[int], names: Sequence[str]
-) -> dict[str, Any]:
+def _seeds(seeds: SeedComparison, sides: Sequence[str], order: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
     """Means over seeds with their t-intervals, and every seed."""
     figures = []
     shown_names = labels([short(name, 32) for name in names])
     title = f"{sides[0]} minus {sides[1]}"
     tables = comparison.seed_blocks(seeds, names, order)
     for (kind, listed), (_, drawn) in zip(tables, comparison.seed_blocks(seeds, shown_names, order), strict=True):
-        shown = drawn if len(drawn) <= FEW_CLASSES else [e for e in drawn if e[1]["p_holm"] < 0.05]
+        shown = drawn if len(drawn) <= FEW_CLASSES else [e for e in drawn if _shown(e[1])]
         table = Table([kind, *comparison.seed_header(seeds)], [[n, *comparison.seed_cells(e)] for n, e in listed])
         records = [point for name, entry in shown for point in _points(name, entry)]
         if records:
@@ -102,21 +109,25 @@ def _seeds(
     return {"note": comparison.seed_note(seeds), "figures": figures}
 
 
-def _points(name: str, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _points(name: str, entry: SeedDifference) -> list[dict[str, Any]]:
     """The mean over seeds with its interval, and every seed. Intervals of few seeds may leave what is possible."""
-    index = {"index": entry["class"]} if "class" in entry else {}
-    low, high = (min(1.0, max(-1.0, entry[end])) for end in ("low", "high"))
-    mean = record({"value": entry["mean"], "low": low, "high": high}, name, "mean of seeds", **index)
-    differs = entry["p_holm"] < 0.05 if "p_holm" in entry else entry["low"] > 0 or entry["high"] < 0
-    points = [mean | {"open": not differs}]
-    for value in entry["values"]:
+    index = {"index": entry.class_index} if isinstance(entry, ClassSeedDifference) else {}
+    low, high = (min(1.0, max(-1.0, end)) for end in (entry.low, entry.high))
+    mean = record(Estimate(entry.mean, low, high), name, "mean of seeds", **index)
+    points = [mean | {"open": not _shown(entry)}]
+    for value in entry.values:
         one = {"name": name, "series": "one seed", "value": 100 * value, "low": None, "high": None, "open": False}
         points.append(one | {"text": f"{100 * value:+.1f} points"} | index)
     return points
 
 
+def _shown(entry: SeedDifference) -> bool:
+    """Whether the seeds show a difference; of a class after correction."""
+    return entry.p_holm < 0.05 if isinstance(entry, ClassSeedDifference) else entry.low > 0 or entry.high < 0
+
+
 def _pair(
-    pair: Mapping[str, Any],
+    pair: NetworkPair,
     place: int,
     order: Sequence[int],
     names: Sequence[str],
@@ -124,11 +135,11 @@ def _pair(
     pictures: Sequence[Flipped],
 ) -> dict[str, Any]:
     """Everything on two networks."""
-    both = (pair["model"], pair["reference"])
-    views = accuracy.views_of(pair["result"], order, names.__getitem__)
+    both = (pair.model, pair.reference)
+    views = accuracy.views_of(pair.result, order, names.__getitem__)
     class_labels = labels([short(name, 32) for name in names])
     by_class = accuracy.differences(f"pair{place}-classes", both, views, class_labels)
-    by_column = accuracy.differences(f"pair{place}-columns", both, list(pair["columns"].items()))
+    by_column = accuracy.differences(f"pair{place}-columns", both, list(pair.columns.items()))
     return {
         "title": f"{both[0]} minus {both[1]}",
         "by_class": by_class,
@@ -140,57 +151,60 @@ def _pair(
     }
 
 
-def _counts(pair: Mapping[str, Any], views: Sequence[accuracy.View]) -> Table:
+def _counts(pair: NetworkPair, views: Sequence[accuracy.View]) -> Table:
     """Won and lost images: all, by group and by class."""
     rows = []
     for name, view in views:
-        test = view.get("pooled", view)
-        if test["b"] is None or view is pair["result"]["balanced"]:  # its images are all images
+        test = view.test
+        if test is None or view is pair.result.balanced:  # its images are all images
             continue
-        images = view.get("images", pair["result"]["images"])
-        rows.append([name, f"{images:,}", str(test["b"]), str(test["c"]), f"{test['b'] - test['c']:+d}"])
+        images = pair.result.images if isinstance(view, PooledDifference) else view.images
+        rows.append([name, f"{images:,}", str(test.b), str(test.c), f"{test.b - test.c:+d}"])
     return Table(["", "images", "won", "lost", "balance"], rows)
 
 
-def _breakers(pair: Mapping[str, Any]) -> Table:
+def _breakers(pair: NetworkPair) -> Table:
     """What broke the network that does not resist, in both directions."""
     rows: list[list[str]] = []
     for direction in comparison.DIRECTIONS:
         winner, loser = comparison.roles(pair, direction)
         rows.append([f"{direction}: {winner} resists, {loser} is broken by"])
-        for entry in pair["breakers"][direction]:
-            rows.append([entry["name"], *(str(entry[key]) for key in ("images", "first", "alone"))])
+        for entry in comparison.flips_of(pair, direction)[1]:
+            rows.append([entry.name, str(entry.images), str(entry.first), str(entry.alone)])
     return Table(["", "images", "first", "alone"], rows)
 
 
-def _ids(pair: Mapping[str, Any], direction: str, order: Sequence[int], names: Sequence[str]) -> tuple[str, Table]:
+def _ids(
+    pair: NetworkPair, direction: comparison.Direction, order: Sequence[int], names: Sequence[str]
+) -> tuple[str, Table]:
     """Ids of the flipped images by class, each with the attack that broke it first."""
-    found = pair["flips"][direction]
+    found, _ = comparison.flips_of(pair, direction)
     winner, loser = comparison.roles(pair, direction)
     rows = []
     for label in order:
-        entries = [entry for entry in found if entry["label"] == label]
+        entries = [entry for entry in found if entry.label == label]
         if entries:
-            ids = ", ".join(f"{entry['image']} ({entry['broken_by'][0]})" for entry in entries)
+            ids = ", ".join(f"{entry.image} ({entry.broken_by[0]})" for entry in entries)
             rows.append([names[label], str(len(entries)), ids])
     title = f"{direction}: {len(found):,} images that {winner} resists and {loser} does not"
     return title, Table(["class", "images", f"test images (what broke {loser} first)"], rows)
 
 
-def _picture(pair: Mapping[str, Any], names: Sequence[str], plain: Sequence[str], flipped: Flipped) -> dict[str, Any]:
+def _picture(pair: NetworkPair, names: Sequence[str], plain: Sequence[str], flipped: Flipped) -> dict[str, Any]:
     """One flipped image, with what broke the other network where it was kept."""
-    entry, direction = flipped.entry, "won" if flipped.won else "lost"
+    entry = flipped.entry
+    direction: comparison.Direction = "won" if flipped.won else "lost"
     _, loser = comparison.roles(pair, direction)
-    what = "clean" if entry["broken_by"][0] == "clean" else f"after {entry['broken_by'][0]}"
+    what = "clean" if entry.broken_by[0] == "clean" else f"after {entry.broken_by[0]}"
     images = frame.triple(flipped.image, flipped.adv_image)
-    caption = f"test image {entry['image']}; {loser} predicts {plain[entry['prediction']]}, {what}"
+    caption = f"test image {entry.image}; {loser} predicts {plain[entry.prediction]}, {what}"
     if flipped.adv_image is not None:
         caption += f"; {images[-1][1]}"
-    return {"images": images, "title": f"{direction}: {names[entry['label']]}", "caption": caption}
+    return {"images": images, "title": f"{direction}: {names[entry.label]}", "caption": caption}
 
 
 def pictures(
-    models: Sequence[Model], found: Mapping[str, Any], data_dir: str, cache_dir: str
+    models: Sequence[Model], found: NetworkComparison, data_dir: str, cache_dir: str
 ) -> tuple[list[list[Flipped]], list[str]]:
     """Of each comparison some flipped images, or why there are none."""
     passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
@@ -201,31 +215,31 @@ def pictures(
         ids = np.array(sorted(models[0].verdicts["clean"]))
         images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
-        return [[] for _ in found["comparisons"]], [f"no pictures: {error}"] * len(found["comparisons"])
-    counts = np.array(found["training_counts"] or [0] * passport["num_classes"])
+        return [[] for _ in found.comparisons], [f"no pictures: {error}"] * len(found.comparisons)
+    counts = np.array(found.training_counts or [0] * passport["num_classes"])
     drawn = [
         [
-            _flipped(images, way == "won", entry, by_name[pair["reference" if way == "won" else "model"]])
-            for way in ("won", "lost")
-            for entry in _first_of_classes(pair["flips"][way], counts)
+            _flipped(images, way == "won", entry, by_name[comparison.roles(pair, way)[1]])
+            for way in comparison.DIRECTIONS
+            for entry in _first_of_classes(comparison.flips_of(pair, way)[0], counts)
         ]
-        for pair in found["comparisons"]
+        for pair in found.comparisons
     ]
     return drawn, [""] * len(drawn)
 
 
-def _first_of_classes(entries: Sequence[Mapping[str, Any]], counts: np.ndarray) -> list[Mapping[str, Any]]:
+def _first_of_classes(entries: Sequence[Flip], counts: np.ndarray) -> list[Flip]:
     """The first image of up to six classes, spread from the most training images to the fewest."""
-    first = {entry["label"]: entry for entry in reversed(entries)}
+    first = {entry.label: entry for entry in reversed(entries)}
     present = [label for label in np.argsort(-counts, kind="stable") if label in first]
     chosen = np.unique(np.linspace(0, len(present) - 1, _MOST_PICTURES).round().astype(int)) if present else []
     return [first[present[place]] for place in chosen]
 
 
-def _flipped(images: np.ndarray, won: bool, entry: Mapping[str, Any], loser: Model) -> Flipped:
+def _flipped(images: np.ndarray, won: bool, entry: Flip, loser: Model) -> Flipped:
     """A flipped image, with the adversarial image where the loser's store kept it."""
-    record = loser.verdicts[entry["broken_by"][0]][entry["image"]]
+    record = loser.verdicts[entry.broken_by[0]][entry.image]
     kept = "adversarial_at" in record
     shape = tuple(loser.of.passport["images"]["shape"])
     adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
-    return Flipped(won, entry, images[entry["image"]] / np.float32(255), adv_image)
+    return Flipped(won, entry, images[entry.image] / np.float32(255), adv_image)

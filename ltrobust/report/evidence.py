@@ -1,6 +1,6 @@
 """Sections of a run's page that support its numbers: pictures, effort of the attacks, radii, sanity checks. No JAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ltrobust.analysis.evaluations import Evaluation
@@ -8,7 +8,8 @@ from ltrobust.report import charts
 from ltrobust.report.charts import BLUE
 from ltrobust.report.frame import Figure, Table, record, triple
 from ltrobust.report.material import Effort, Picture
-from ltrobust.report.numbers import NOTHING, interval, percent
+from ltrobust.report.numbers import NOTHING, Interval, interval, percent
+from ltrobust.sanity.rules import Item
 
 _RIGHT = "right, % of the images"
 _MARKS = {"pass": "✓ pass", "warn": "! warn", "fail": "✗ fail", "skipped": "skipped"}
@@ -46,15 +47,15 @@ def _prediction(name: str, probability: float | None) -> str:
 
 def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Figure]:
     """Accuracy after each attack, and survivors against network evaluations."""
-    columns = evaluation.networks[evaluation.main]["columns"]
-    images = evaluation.card["data"]["evaluated"]
-    members = ["clean", *(attack["name"] for attack in evaluation.card["protocol"]["attacks"])]
-    members += [name for name, _ in evaluation.card["protocol"]["combined"]]
+    columns = evaluation.networks[evaluation.main].columns
+    images = evaluation.card.data.evaluated
+    members = ["clean", *(attack.name for attack in evaluation.card.protocol.attacks)]
+    members += [name for name, _ in evaluation.card.protocol.combined]
     remaining = {entry.attack: percent(entry.remaining / images) for entry in efforts}
     rows = [
-        [evaluation.column(name), interval(columns[name]["overall"]), remaining.get(name, NOTHING)] for name in members
+        [evaluation.column(name), interval(columns[name].overall), remaining.get(name, NOTHING)] for name in members
     ]
-    records = [record(columns[name]["overall"], evaluation.column(name)) for name in members]
+    records = [record(columns[name].overall, evaluation.column(name)) for name in members]
     spec = charts.rows(records, _RIGHT, (BLUE,), domain=(0, 100), bars=True)
     table = Table(["", "right, %", "under it and all above, %"], rows)
     figures = [Figure("attacks", "Accuracy after each attack", spec, table)]
@@ -91,15 +92,14 @@ def _survivors(evaluation: Evaluation, efforts: Sequence[Effort]) -> Table:
 
 def radii(evaluations: Sequence[Evaluation]) -> list[Figure]:
     """Accuracy against the radius, for networks that were evaluated at several."""
-    curves: dict[tuple[str, ...], dict[float, Mapping[str, Any]]] = {}
+    curves: dict[tuple[str, ...], dict[float, Interval]] = {}
     titles = {}
     for evaluation in evaluations:
         card = evaluation.card
         for name, network in evaluation.distinct.items():
-            column = network["columns"][evaluation.headline]["overall"]
-            labels = card["data"]["test_labels_sha256"]
-            key = (card["protocol"]["name"], card["threat"]["norm"], labels, name, network["params_sha256"])
-            curves.setdefault(key, {})[card["threat"]["radius"]] = column
+            labels = card.data.test_labels_sha256
+            key = (card.protocol.name, card.threat.norm, labels, name, network.params_sha256)
+            curves.setdefault(key, {})[card.threat.radius] = network.columns[evaluation.headline].overall
             titles[key] = f"{name}, {evaluation.column(evaluation.headline)}"
     several = {key: dict(sorted(found.items())) for key, found in curves.items() if len(found) > 1}
     if not several:
@@ -120,15 +120,15 @@ def sanity(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     panels = []
     for evaluation in evaluations:
         for name, network in evaluation.distinct.items():
-            if not network["sanity"]:
+            if not network.sanity:
                 continue
-            items = [_item(evaluation, item) for item in network["sanity"]]
+            items = [_item(evaluation, item) for item in network.sanity]
             doubtful = [item for item in items if item["status"] in ("fail", "warn")]
             others = [item for item in items if item not in doubtful]
             passed = sum(item["status"] == "pass" for item in others)
             parts = [(f"{len(doubtful)} failed or with a warning", doubtful)] if doubtful else []
             parts.append((f"{passed} passed, {len(others) - passed} skipped", others))
-            verdict, kind = verdict_of(network["sanity_verdict"])
+            verdict, kind = verdict_of(network.sanity_verdict)
             panels.append(
                 {"name": name, "title": evaluation.title, "verdict": verdict, "kind": kind}
                 | {"doubtful": bool(doubtful), "parts": parts}
@@ -142,8 +142,8 @@ def verdict_of(verdict: str | None) -> tuple[str, str]:
     return verdict or "not run in this protocol", kind
 
 
-def _item(evaluation: Evaluation, item: Mapping[str, Any]) -> dict[str, Any]:
+def _item(evaluation: Evaluation, item: Item) -> dict[str, Any]:
     """One check, with what was found in single classes."""
-    found = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item["per_class"]]
-    shown = {key: item[key] for key in ("id", "check", "status", "evidence")}
-    return shown | {"mark": _MARKS.get(item["status"], item["status"]), "by_class": found}
+    found = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
+    shown = {"id": item.id, "check": item.check, "status": item.status, "evidence": item.evidence}
+    return shown | {"mark": _MARKS.get(item.status, item.status), "by_class": found}

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.resources
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
-from ltrobust.report.numbers import interval, percent
+from ltrobust.report.numbers import Interval, interval, percent
 from ltrobust.runtime.files import write_text
 
 CACHE = Path("~/.cache/ltrobust")
@@ -73,9 +74,9 @@ class Figure:
     wide: bool = False
 
 
-def record(estimate: Mapping[str, Any], name: str, series: str = "", **more: Any) -> dict[str, Any]:
+def record(estimate: Interval, name: str, series: str = "", **more: Any) -> dict[str, Any]:
     """An estimate, a fraction, as a chart draws it: in percent, with its text."""
-    value, low, high = (None if estimate[key] is None else 100 * estimate[key] for key in ("value", "low", "high"))
+    value, low, high = (None if math.isnan(end) else 100 * end for end in (estimate.value, estimate.low, estimate.high))
     shown = {"name": name, "series": series, "value": value, "low": low, "high": high}
     return shown | {"text": f"{interval(estimate)} %"} | more
 

@@ -1,23 +1,23 @@
 """The table of a sweep: cards grouped into rows, numbers over seeds. No JAX."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds, t_interval
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import Column, NetworkResult
+from ltrobust.report.numbers import NUMBERS, Interval, markdown, one_run, over_seeds, t_interval
 
 LAST = "student/last"
 # What else has a row, under the variant's name and these words.
 FURTHER = {"student/averaged": "averaged", "teacher/last": "teacher phase"}
 COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
 
-# A row's networks, as the cards hold them.
-Networks = Sequence[Mapping[str, Any]]
+Networks = Sequence[NetworkResult]
 
 
-def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Mapping[str, Any]]]) -> str:
+def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]]) -> str:
     """Markdown: overall, tail and worst-class numbers of the students, then their robust accuracy by class.
 
     Args:
@@ -30,18 +30,18 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Mapping
     """
     if not cards:
         return "nothing is finished\n"
-    rows: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, ...], list[NetworkResult]] = {}
     for names, card in cards:
-        rows.setdefault(names, []).append(card["networks"][LAST])
+        rows.setdefault(names, []).append(card.networks[LAST])
         for network, words in FURTHER.items():
-            if network in card["networks"]:
-                rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card["networks"][network])
+            if network in card.networks:
+                rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card.networks[network])
     header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
     overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
     return markdown([header, *overall]) + "\n" + _by_class(titles, rows, cards[0][1])
 
 
-def render_differences(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline: str) -> str:
+def render_differences(cards: Sequence[tuple[str, Card]], baseline: str) -> str:
     """Markdown: every other variant minus the baseline, paired by training seed; empty where no two seeds are common.
 
     Args:
@@ -56,14 +56,14 @@ def render_differences(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline:
             continue
         pairs = [(own[seed], base[seed]) for seed in seeds]
         found = [
-            [one[column][view]["value"] - two[column][view]["value"] for one, two in pairs if column in one]
+            [one[column].value(view) - two[column].value(view) for one, two in pairs if column in one]
             for _, column, view in NUMBERS
         ]
         rows.append([f"{variant} minus {baseline}", str(len(seeds)), *(over_seeds(d) if d else "-" for d in found)])
     return markdown([["difference", "seeds", *(title for title, _, _ in NUMBERS)], *rows]) if rows else ""
 
 
-def render_gains(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline: str, reference: str) -> str:
+def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: str) -> str:
     """Markdown: what each variant gains on each class over the baseline, and whether the reference gains on the same.
 
     A gain is the variant's accuracy under PGD-20 minus the baseline's of the same seed, in points. `alike` is
@@ -78,11 +78,11 @@ def render_gains(cards: Sequence[tuple[str, Mapping[str, Any]]], baseline: str, 
     """
     runs = _by_seed(cards)
     seeds = sorted(set.intersection(*(set(own) for own in runs.values()))) if runs else []
-    names = cards[0][1]["data"]["class_names"] if cards else []
+    names = cards[0][1].data.class_names if cards else []
     if baseline not in runs or reference not in runs or len(seeds) < 2 or len(names) > 20:
         return ""
     accuracies = {
-        variant: np.array([[found["value"] for found in own[seed]["pgd20"]["per_class"]] for seed in seeds])
+        variant: np.array([[found.value for found in own[seed]["pgd20"].per_class] for seed in seeds])
         for variant, own in runs.items()
     }
     gains = {variant: 100 * (own - accuracies[baseline]) for variant, own in accuracies.items() if variant != baseline}
@@ -103,52 +103,56 @@ def _alike(gains: np.ndarray, others: np.ndarray) -> str:
     return f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
-def _by_seed(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+def _by_seed(cards: Sequence[tuple[str, Card]]) -> dict[str, dict[int, Mapping[str, Column]]]:
     """Variant -> seed -> columns of the last weights."""
-    runs: dict[str, dict[int, Mapping[str, Any]]] = {}
+    runs: dict[str, dict[int, Mapping[str, Column]]] = {}
     for variant, card in cards:
-        runs.setdefault(variant, {})[card["config"]["seed"]] = card["networks"][LAST]["columns"]
+        runs.setdefault(variant, {})[card.seed] = card.networks[LAST].columns
     return runs
 
 
 def _numbers(networks: Networks) -> list[str]:
     """One row's cells."""
-    columns = [network["columns"] for network in networks]
     return [
-        _cell([column[name][view] for column in columns if column.get(name, {}).get(view) is not None])
+        _cell([_entry(network.columns[name], view) for network in networks if name in network.columns])
         for _, name, view in COLUMNS
     ]
 
 
-def _cell(found: Sequence[Any]) -> str:
+def _entry(column: Column, view: str) -> Interval | float | None:
+    return column.sd if view == "sd" else column.view(view)
+
+
+def _cell(found: Sequence[Interval | float | None]) -> str:
     """One number, over seeds or over test images; a dash where the protocol has no such column."""
-    values = [estimate["value"] if isinstance(estimate, Mapping) else estimate for estimate in found]
+    known = [entry for entry in found if entry is not None]
+    values = [entry if isinstance(entry, float | int) else entry.value for entry in known]
     if len(values) > 1:
         return over_seeds(values)
-    if not found:
+    if not known:
         return "-"
-    return one_run(found[0]) if isinstance(found[0], Mapping) else f"{100 * values[0]:.2f}"
+    return f"{100 * values[0]:.2f}" if isinstance(known[0], float | int) else one_run(known[0])
 
 
-def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Mapping[str, Any]) -> str:
+def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Card) -> str:
     """The headline's accuracy by class, for problems of up to 20 classes; `first` is a card."""
-    headline, counts = first["protocol"]["headline"], first["data"]["class_counts"]
+    headline, counts = first.protocol.headline, first.data.class_counts
     if len(counts) > 20:
         return ""
-    header = [*titles, *(f"{name} ({count})" for name, count in zip(first["data"]["class_names"], counts, strict=True))]
+    header = [*titles, *(f"{name} ({count})" for name, count in zip(first.data.class_names, counts, strict=True))]
     lines = []
     for names, networks in rows.items():
-        classes = zip(*(network["columns"][headline]["per_class"] for network in networks), strict=True)
+        classes = zip(*(network.columns[headline].per_class for network in networks), strict=True)
         lines.append([*names, *(_class(estimates) for estimates in classes)])
-    title = first["protocol"]["titles"].get(headline, headline)
+    title = first.protocol.titles.get(headline, headline)
     about = "mean [95 % t-interval] over seeds, or of one run its 95 % interval over test images"
     return f"{title} by class (training images of the first run): {about}\n\n{markdown([header, *lines])}"
 
 
-def _class(estimates: Sequence[Mapping[str, Any]]) -> str:
+def _class(estimates: Sequence[Interval]) -> str:
     """A class's accuracy in percent: `62.1 [53.8, 70.6]`, its interval kept within 0 and 100."""
-    values = 100 * np.array([estimate["value"] for estimate in estimates])
-    low, high = (100 * estimates[0][key] for key in ("low", "high"))
+    values = 100 * np.array([estimate.value for estimate in estimates])
+    low, high = 100 * estimates[0].low, 100 * estimates[0].high
     if len(values) > 1:
         low, high = t_interval(values)
     return f"{values.mean():.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"

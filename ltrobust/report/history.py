@@ -1,10 +1,12 @@
 """Sections of a run's page on how its networks came about: teacher and student, training curves, cost. No JAX."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
+from ltrobust.analysis.schema.training import TrainingExamples
 from ltrobust.report import accuracy, charts
 from ltrobust.report.charts import BLUE, GREY, ORANGE
 from ltrobust.report.frame import Figure, Table, record
@@ -23,27 +25,28 @@ _CURVES = (
 
 def teaching(evaluation: Evaluation, found: Teaching) -> dict[str, Any] | None:
     """What the teacher saw, how sure both are, and where they agree; None of a run without a teacher."""
-    trained = evaluation.card["training"]
+    trained = evaluation.card.training
     if "teacher" not in trained:
         return None
-    phases = [phase for phase in ("teacher", "student") if "examples" in trained.get(phase, {})]
+    listed = {phase: trained[phase].examples for phase in ("teacher", "student") if phase in trained}
+    known = {phase: examples for phase, examples in listed.items() if examples}
     confidence = (
         "Confidence: mean over a class's test images of the probability of the true class. Attacked is the lowest over "
         f"the clean image and the points where the attacks of {evaluation.column(evaluation.headline)} ended. Images "
         "that are wrong when clean are not attacked and count with their clean value. 95 % normal intervals."
     )
     return {
-        "exposure": [_list_in_words(evaluation, phase) for phase in phases],
+        "exposure": [_list_in_words(evaluation, phase, examples) for phase, examples in known.items()],
         "confidence": confidence if found.confidence else "",
-        "figures": ([_exposure(evaluation, phases)] if phases else []) + _confidence(evaluation, found),
+        "figures": ([_exposure(evaluation, known)] if known else []) + _confidence(evaluation, found),
         "agreement": _agreement(found),
     }
 
 
-def _exposure(evaluation: Evaluation, phases: Sequence[str]) -> Figure:
+def _exposure(evaluation: Evaluation, known: Mapping[str, TrainingExamples]) -> Figure:
     """How often each class's images were seen."""
-    counts = evaluation.card["data"]["class_counts"]
-    listed = {phase: evaluation.card["training"][phase]["examples"]["class_counts"] for phase in phases}
+    counts = evaluation.card.data.class_counts
+    listed = {phase: examples.class_counts for phase, examples in known.items()}
     records, rows = [], []
     for index in evaluation.classes:
         cells = []
@@ -54,23 +57,22 @@ def _exposure(evaluation: Evaluation, phases: Sequence[str]) -> Figure:
             cells += [f"{seen[index]:,}", f"{rate:.2f}", percent(seen[index] / sum(seen))]
         rows.append([evaluation.class_name(index), *cells])
     header = ["class (training images)"]
-    for phase in phases:
+    for phase in listed:
         header += [f"{phase}: in the list", f"{phase}: per image and epoch", f"{phase}: share, %"]
     spec = accuracy.by_class(evaluation, records, "times per epoch", (BLUE, ORANGE), bars=True)
     return Figure("exposure", "How often a training image is seen per epoch", spec, Table(header, rows))
 
 
-def _list_in_words(evaluation: Evaluation, phase: str) -> str:
+def _list_in_words(evaluation: Evaluation, phase: str, examples: TrainingExamples) -> str:
     """A phase's list in words, counted from the card."""
     card = evaluation.card
-    run, counts = card["training"][phase], card["data"]["class_counts"]
-    entries, settings = run["examples"]["number"], card["config"][phase]
-    passes = run["steps"] * settings["batch_size"] / entries
+    steps, counts, settings = card.training[phase].steps, card.data.class_counts, card.config[phase]
+    entries, batch_size = examples.number, settings["batch_size"]
     line = (
-        f"The {phase} is trained on a list of {entries:,} entries; {run['steps']:,} updates of "
-        f"{settings['batch_size']} are {passes:.1f} passes through it."
+        f"The {phase} is trained on a list of {entries:,} entries; {steps:,} updates of "
+        f"{batch_size} are {steps * batch_size / entries:.1f} passes through it."
     )
-    unseen = sum(max(own - seen, 0) for own, seen in zip(counts, run["examples"]["class_counts"], strict=True))
+    unseen = sum(max(own - seen, 0) for own, seen in zip(counts, examples.class_counts, strict=True))
     if unseen and settings["subset"] == "balanced":
         again = settings["balanced"]["redraw"]
         line += f" {unseen:,} of {sum(counts):,} training images are left out" + (
@@ -86,10 +88,10 @@ def _confidence(evaluation: Evaluation, found: Teaching) -> list[Figure]:
         series = {"clean": known["clean"], "lowest under attack": known["attacked"]}
         records = [
             record(estimates[index], evaluation.labels[index], title)
-            | {"index": index, "images": max(evaluation.card["data"]["class_counts"][index], 1)}
+            | {"index": index, "images": max(evaluation.card.data.class_counts[index], 1)}
             for index in evaluation.classes
             for title, estimates in series.items()
-            if estimates[index]["value"] is not None
+            if not math.isnan(estimates[index].value)
         ]
         rows = [[evaluation.class_name(i), *(interval(e[i]) for e in series.values())] for i in evaluation.classes]
         axis = "mean probability of the true class, %"
@@ -108,9 +110,9 @@ def _agreement(found: Teaching) -> Table | None:
     rows = [
         [
             GROUPS.get(group, "all images"),
-            f"{entry['images']:,}",
-            *(percent(entry[key]) for key in _SHARES),
-            number(entry["kappa"]),
+            f"{entry.images:,}",
+            *(percent(getattr(entry, key)) for key in _SHARES),
+            number(entry.kappa),
         ]
         for group, entry in found.agreement.items()
     ]
@@ -203,7 +205,7 @@ def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> dict[s
         header = ["phase", "epochs", "seconds in all", "median epoch, s", "first epoch, s"]
         note = "Validation included; the first epoch of a start also compiles."
         figures.append(Figure("time", "Time by epoch", spec, Table(header, rows), note))
-    cells = [[e.title, f"{e.card['seconds']:,.1f} s", e.card["command"]] for e in evaluations]
+    cells = [[e.title, f"{e.card.seconds:,.1f} s", e.card.command] for e in evaluations]
     commands = Table(["card", "wall time", "command"], cells) if cells else None
     return {"figures": figures, "commands": commands} if figures or commands else None
 

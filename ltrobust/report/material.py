@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis.evaluations import Evaluation
+from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.schema.comparison import Flip
+from ltrobust.analysis.schema.paired import Agreement, PairedComparison
 
 FEW_CLASSES = 20
 
@@ -17,7 +20,7 @@ class Comparison:
 
     first: str
     second: str
-    result: Mapping[str, Any] | None
+    result: PairedComparison | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +29,13 @@ class Teaching:
 
     Attributes:
       confidence: network -> `clean` and `attacked`, each one estimate per class of the mean probability of the true
-        class (`value`, `low`, `high`; None without images).
+        class (NaN without images).
       agreement: group of classes (`overall`, or a name of `GROUPS`) -> `analysis.compare.agreement` of teacher
         (first) and student under the headline.
     """
 
-    confidence: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]] = dataclasses.field(default_factory=dict)
-    agreement: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    confidence: Mapping[str, Mapping[str, Sequence[Estimate]]] = dataclasses.field(default_factory=dict)
+    agreement: Mapping[str, Agreement] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +77,12 @@ class Flipped:
 
     Attributes:
       won: whether the network asked about resists it.
-      entry: of `analysis/flips.py`.
+      entry: the image, and what broke the other network.
       adv_image: what broke the other network, or None where no adversarial images were kept.
     """
 
     won: bool
-    entry: Mapping[str, Any]
+    entry: Flip
     image: np.ndarray
     adv_image: np.ndarray | None
 

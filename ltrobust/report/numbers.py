@@ -1,13 +1,26 @@
 """How numbers are written, and those that tables over cards quote. No JAX."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from scipy import stats
 
 NOTHING = "-"
+
+
+class Interval(Protocol):
+    """A value with the ends of its interval; all are NaN where there is no value."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
 NUMBERS = (
     ("clean, all", "clean", "overall"),
     ("PGD-20, all", "pgd20", "overall"),
@@ -35,9 +48,9 @@ def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def one_run(estimate: Mapping[str, float]) -> str:
+def one_run(estimate: Interval) -> str:
     """A number of a single run, in percent, with its 95 % interval over test images: `28.41 [27.53, 29.30]`."""
-    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
+    return f"{100 * estimate.value:.2f} [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -47,23 +60,24 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """A fraction in percent, `34.1`; a dash where there is none (JSON has null for NaN)."""
-    return NOTHING if value is None else f"{100 * value:{'+' if sign else ''}.{digits}f}"
+    """A fraction in percent, `34.1`; a dash where there is none."""
+    return NOTHING if value is None or math.isnan(value) else f"{100 * value:{'+' if sign else ''}.{digits}f}"
 
 
-def interval(estimate: Mapping[str, Any] | None, *, sign: bool = False) -> str:
+def interval(estimate: Interval | None, *, sign: bool = False) -> str:
     """A value with its interval in percent: `34.1 [33.0, 35.2]`."""
-    if not estimate or estimate["value"] is None:
+    if estimate is None or math.isnan(estimate.value):
         return NOTHING
-    low, high = percent(estimate["low"], sign=sign), percent(estimate["high"], sign=sign)
-    return f"{percent(estimate['value'], sign=sign)} [{low}, {high}]"
+    low, high = percent(estimate.low, sign=sign), percent(estimate.high, sign=sign)
+    return f"{percent(estimate.value, sign=sign)} [{low}, {high}]"
 
 
-def number(estimate: Mapping[str, Any], digits: int = 2, *, sign: bool = False) -> str:
+def number(estimate: Interval | None, digits: int = 2, *, sign: bool = False) -> str:
     """A plain number with its interval: `0.93 [0.80, 0.97]`; a dash where there is none."""
-    if estimate["value"] is None:
+    if estimate is None or math.isnan(estimate.value):
         return NOTHING
-    value, low, high = (f"{estimate[key]:{'+' if sign else ''}.{digits}f}" for key in ("value", "low", "high"))
+    ends = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (f"{end:{'+' if sign else ''}.{digits}f}" for end in ends)
     return f"{value} [{low}, {high}]"
 
 

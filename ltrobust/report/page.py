@@ -3,15 +3,18 @@
 This module gathers what `templates/run.html.jinja` shows. A section without data is one line at the end of the page.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ltrobust.analysis.evaluations import Evaluation
+from ltrobust.analysis.schema.card import AttackRecord, Card, DataRecord
+from ltrobust.data.overlap import Overlap
 from ltrobust.report import accuracy, evidence, frame, history
 from ltrobust.report.frame import Figure, Table
 from ltrobust.report.material import Material
-from ltrobust.report.numbers import NOTHING, interval, percent
+from ltrobust.report.numbers import NOTHING, Interval, interval, percent
 
 _SECTIONS = {
     "summary": "Summary",
@@ -119,7 +122,7 @@ def _missing(material: Material, content: Mapping[str, Any]) -> list[tuple[str, 
 
 def _name(material: Material) -> str:
     """The configuration that the card's command names, and the folder."""
-    command = material.evaluations[0].card["command"] if material.evaluations else ""
+    command = material.evaluations[0].card.command if material.evaluations else ""
     found = re.search(r"--config[= ](\S+)", command)
     config = found[1].rsplit("/", 1)[-1].removesuffix(".py") if found else ""
     return " / ".join(dict.fromkeys(part for part in (config, material.name) if part))
@@ -127,29 +130,29 @@ def _name(material: Material) -> str:
 
 def _summary(material: Material, first: Evaluation, others: list[Evaluation]) -> dict[str, Any]:
     """What came out, in words and large numbers."""
-    data = first.card["data"]
-    columns = first.networks[first.main]["columns"]
+    data, threat = first.card.data, first.card.threat
+    columns = first.networks[first.main].columns
     clean, attacked = columns["clean"], columns[first.headline]
     title = first.column(first.headline)
-    index = attacked["worst"]["class"]
-    worst = f"class {first.names[index]}, {data['class_counts'][index]:,} training images"
-    tiles = [_tile("clean", clean["overall"], "test images without attack")]
-    tiles.append(_tile(f"robust: {title}", attacked["overall"], "test images under attack"))
-    if attacked.get("tail_third"):
+    index, rarest = attacked.worst.class_index, attacked.tail_third
+    worst = f"class {first.names[index]}, {data.class_counts[index]:,} training images"
+    tiles = [_tile("clean", clean.overall, "test images without attack")]
+    tiles.append(_tile(f"robust: {title}", attacked.overall, "test images under attack"))
+    if rarest:
         number = len(first.groups["tail_third"])
-        tiles.append(_tile("robust, tail", attacked["tail_third"], f"mean of the {number} rarest classes"))
-    tiles.append(_tile("robust, worst class", attacked["worst"], worst))
+        tiles.append(_tile("robust, tail", rarest, f"mean of the {number} rarest classes"))
+    tiles.append(_tile("robust, worst class", attacked.worst, worst))
     if "autoattack" in columns and first.headline != "autoattack":
-        tiles.append(_tile("AutoAttack", columns["autoattack"]["overall"], "test images under attack"))
-    tail = f", and {percent(attacked['tail_third']['value'])} % in the tail" if attacked.get("tail_third") else ""
+        tiles.append(_tile("AutoAttack", columns["autoattack"].overall, "test images under attack"))
+    tail = f", and {percent(rarest.value)} % in the tail" if rarest else ""
     sentence = (
-        f"Trained on {sum(data['class_counts']):,} images of {data['name']} in {len(data['class_names'])} classes with "
-        f"imbalance ratio {data['imbalance_ratio']:g}, {first.main} ({first.card['model']['name']}) classifies "
-        f"{percent(clean['overall']['value'])} % of the test images correctly. Under attack ({title}; "
-        f"{first.card['threat']['norm']}, radius {first.card['threat']['radius']:g}/255) it is "
-        f"{percent(attacked['overall']['value'])} %{tail}."
+        f"Trained on {sum(data.class_counts):,} images of {data.name} in {len(data.class_names)} classes with "
+        f"imbalance ratio {data.imbalance_ratio:g}, {first.main} ({first.card.model.name}) classifies "
+        f"{percent(clean.overall.value)} % of the test images correctly. Under attack ({title}; "
+        f"{threat.norm}, radius {threat.radius:g}/255) it is "
+        f"{percent(attacked.overall.value)} %{tail}."
     )
-    overlap = data.get("overlap", {}).get("warnings", ())
+    overlap = data.overlap.warnings if data.overlap else ()
     evaluations = [first, *others]
     return {
         "sentence": sentence,
@@ -157,31 +160,31 @@ def _summary(material: Material, first: Evaluation, others: list[Evaluation]) ->
         "cost": _cost(material, first),
         "warnings": [*material.missing.get("summary", ()), *(f"{warning}." for warning in overlap)],
         "checks": [
-            (e.title, [(name, *evidence.verdict_of(n["sanity_verdict"])) for name, n in e.distinct.items()])
+            (e.title, [(name, *evidence.verdict_of(n.sanity_verdict)) for name, n in e.distinct.items()])
             for e in evaluations
-            if any(network["sanity_verdict"] for network in e.distinct.values())
+            if any(network.sanity_verdict for network in e.distinct.values())
         ],
         "others": _others(others) if others else None,
     }
 
 
-def _tile(what: str, estimate: Mapping[str, Any], note: str) -> dict[str, str]:
+def _tile(what: str, estimate: Interval, note: str) -> dict[str, str]:
     """A large number with its interval."""
-    if estimate["value"] is None:
+    if math.isnan(estimate.value):
         return {"what": what, "value": NOTHING, "spread": NOTHING, "note": note}
-    spread = f"{percent(estimate['low'])} to {percent(estimate['high'])} %"
-    return {"what": what, "value": percent(estimate["value"]), "spread": spread, "note": note}
+    spread = f"{percent(estimate.low)} to {percent(estimate.high)} %"
+    return {"what": what, "value": percent(estimate.value), "spread": spread, "note": note}
 
 
 def _cost(material: Material, first: Evaluation) -> str:
     """What the numbers cost, in a sentence."""
-    numerics = first.card["numerics"]
+    numerics = first.card.numerics
     parts = [
         f"training the {phase} took {_time(found)}" for phase, found in history.seconds_of(material.records).items()
     ]
-    parts.append(f"the command that wrote the newest card took {_time(first.card['seconds'])}")
+    parts.append(f"the command that wrote the newest card took {_time(first.card.seconds)}")
     text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}, on {numerics['devices']} x {numerics['device']}. Protocol {first.title}."
+    return f"{text[0].upper()}{text[1:]}, on {numerics.devices} x {numerics.device}. Protocol {first.title}."
 
 
 def _time(seconds: float) -> str:
@@ -198,9 +201,9 @@ def _others(evaluations: list[Evaluation]) -> Table:
     rows = []
     for evaluation in evaluations:
         for name, network in evaluation.distinct.items():
-            attacked = network["columns"][evaluation.headline]
-            cells = [interval(network["columns"]["clean"]["overall"]), interval(attacked["overall"])]
-            cells += [interval(attacked.get("tail_third")), evidence.verdict_of(network["sanity_verdict"])[0]]
+            attacked = network.columns[evaluation.headline]
+            cells = [interval(network.columns["clean"].overall), interval(attacked.overall)]
+            cells += [interval(attacked.tail_third), evidence.verdict_of(network.sanity_verdict)[0]]
             rows.append([evaluation.title, name, evaluation.column(evaluation.headline), *cells])
     return Table(header, rows)
 
@@ -208,59 +211,57 @@ def _others(evaluations: list[Evaluation]) -> Table:
 def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
     """What the numbers depend on."""
     card = evaluation.card
-    data, threat, numerics = card["data"], card["threat"], card["numerics"]
+    data, threat, numerics = card.data, card.threat, card.numerics
     entries = {
-        "command": card["command"],
-        "card": f"version {card['card_version']}, {card['created']}",
-        "data": f"{data['name']}, profile {data['profile']}, split seed {data['split_seed']}"
-        + "".join(f"; {note}" for note in (*data["notes"], *data["test_notes"])),
+        "command": card.command,
+        "card": f"version {card.card_version}, {card.created}",
+        "data": f"{data.name}, profile {data.profile}, split seed {data.split_seed}"
+        + "".join(f"; {note}" for note in (*data.notes, *data.test_notes)),
         "compared with the official data": _claims(data),
-        "model": f"{card['model']['name']}, {card['model']['parameters']:,} parameters",
-        "threat": f"{threat['norm']}, radius {threat['radius']:g}/255, pixels in [{threat['lower']:g}, "
-        f"{threat['upper']:g}]",
-        "protocol": f"{card['protocol']['name']}; headline: {evaluation.column(evaluation.headline)}"
-        + (f"; {card['protocol']['note']}" if card["protocol"]["note"] else ""),
-        "test images": f"{data['evaluated']:,} of {data['test_images']:,} evaluated, "
-        f"{'balanced' if data['test_balanced'] else 'not balanced'}",
-        "images in two parts": _overlap(data),
-        "seeds": f"evaluation {card['protocol']['seed']}"
-        + "".join(f", {phase} {run['seed']}" for phase, run in card["training"].items()),
-        "selection": card["selection_rule"],
+        "model": f"{card.model.name}, {card.model.parameters:,} parameters",
+        "threat": f"{threat.norm}, radius {threat.radius:g}/255, pixels in [{threat.lower:g}, {threat.upper:g}]",
+        "protocol": f"{card.protocol.name}; headline: {evaluation.column(evaluation.headline)}"
+        + (f"; {card.protocol.note}" if card.protocol.note else ""),
+        "test images": f"{data.evaluated:,} of {data.test_images:,} evaluated, "
+        f"{'balanced' if data.test_balanced else 'not balanced'}",
+        "images in two parts": _overlap(data.overlap),
+        "seeds": f"evaluation {card.protocol.seed}"
+        + "".join(f", {phase} {run.seed}" for phase, run in card.training.items()),
+        "selection": card.selection_rule,
         **{
-            f"{phase} starts from": f"{start['phase']}/{start['weights']} of {start['path']} (step {start['step']}), "
-            f"{'the same' if start['same_images'] else 'other'} images; {start['schedule']}"
-            for phase, run in card["training"].items()
-            if (start := run.get("initial"))
+            f"{phase} starts from": f"{start.phase}/{start.weights} of {start.path} (step {start.step}), "
+            f"{'the same' if start.same_images else 'other'} images; {start.schedule}"
+            for phase, run in card.training.items()
+            if (start := run.initial)
         },
         "commit": _commits(card),
-        "device": f"{numerics['devices']} x {numerics['device']} ({numerics['backend']})",
-        "precision": f"{numerics['compute_dtype']}, search matmul {numerics['search_matmul_precision']}; verdicts "
-        f"{numerics['verdicts']}",
-        "software": ", ".join(f"{name} {version}" for name, version in card["software"].items() if name != "commit"),
+        "device": f"{numerics.devices} x {numerics.device} ({numerics.backend})",
+        "precision": f"{numerics.compute_dtype}, search matmul {numerics.search_matmul_precision}; verdicts "
+        f"{numerics.verdicts}",
+        "software": ", ".join(f"{name} {version}" for name, version in card.software.items() if name != "commit"),
     }
     return list(entries.items())
 
 
-def _claims(data: Mapping[str, Any]) -> str:
+def _claims(data: DataRecord) -> str:
     """What was compared with the official data, of both splits."""
-    if "claim" not in data:
+    if data.claim is None and data.test_claim is None:
         return "not recorded"
-    return f"training split: {data['claim'] or 'not recorded'}; test split: {data['test_claim']}"
+    return f"training split: {data.claim or 'not recorded'}; test split: {data.test_claim}"
 
 
-def _overlap(data: Mapping[str, Any]) -> str:
+def _overlap(found: Overlap | None) -> str:
     """Which images the parts share."""
-    found = data.get("overlap")
-    if not found:
+    if found is None:
         return "not compared"
-    numbers = " with ".join(f"{number:,} {part}" for part, number in found["images"].items())
-    return f"compared: {numbers} images; " + ("; ".join((*found["warnings"], *found["remarks"])) or "none found")
+    numbers = " with ".join(f"{number:,} {part}" for part, number in found.images.items())
+    return f"compared: {numbers} images; " + ("; ".join((*found.warnings, *found.remarks)) or "none found")
 
 
-def _commits(card: Mapping[str, Any]) -> str:
+def _commits(card: Card) -> str:
     """Which commit did what, each commit once."""
-    done = {"evaluation": card["software"]["commit"]}
-    done |= {phase: run["software"]["commit"] for phase, run in card["training"].items()}
+    done = {"evaluation": card.software["commit"]}
+    done |= {phase: run.software["commit"] for phase, run in card.training.items()}
     by_commit: dict[str, list[str]] = {}
     for what, commit in done.items():
         by_commit.setdefault(commit, []).append(what)
@@ -269,13 +270,14 @@ def _commits(card: Mapping[str, Any]) -> str:
 
 def _attacks(evaluation: Evaluation) -> Table:
     """Every attack with all of its settings, then what is combined."""
-    protocol = evaluation.card["protocol"]
-    rows = [[evaluation.column(attack["name"]), _settings(attack)] for attack in protocol["attacks"]]
-    rows += [[evaluation.column(name), f"right under each of {', '.join(of)}"] for name, of in protocol["combined"]]
+    protocol = evaluation.card.protocol
+    rows = [[evaluation.column(attack.name), _settings(attack)] for attack in protocol.attacks]
+    rows += [[evaluation.column(name), f"right under each of {', '.join(of)}"] for name, of in protocol.combined]
     return Table(["column", "settings"], rows)
 
 
-def _settings(attack: Mapping[str, Any]) -> str:
+def _settings(attack: AttackRecord) -> str:
     """Settings in one line; a radius of None is the threat's."""
-    plain = {key: value for key, value in attack.items() if key != "name" and value not in (None, [], "")}
+    settings = {key: value for key, value in attack.settings.items() if value not in (None, [], "")}
+    plain = ({"after": list(attack.after)} if attack.after else {}) | settings
     return ", ".join(f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in plain.items())

@@ -15,9 +15,10 @@ import numpy as np
 
 from ltrobust.analysis import compare, confidence, runs
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
+from ltrobust.analysis.metrics import Estimate
 from ltrobust.evaluation import store
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
-from ltrobust.runtime.files import without_nan, write_text
+from ltrobust.runtime.files import write_text
 from ltrobust.training import records
 
 NAME = "report.html"
@@ -122,32 +123,32 @@ def _comparisons(
     missing: dict[str, list[str]],
 ) -> list[Comparison]:
     """The pairs that were evaluated, image by image under the headline."""
-    counts = np.array(evaluation.card["data"]["class_counts"])
+    counts = np.array(evaluation.card.data.class_counts)
     found = []
     for first, second in _PAIRS:
         if first not in evaluation.networks or second not in evaluation.networks:
             continue
-        keys = ("params_sha256", "batch_stats_sha256")
-        if all(evaluation.networks[first][key] == evaluation.networks[second][key] for key in keys):
+        one, other = evaluation.networks[first], evaluation.networks[second]
+        if (one.params_sha256, one.batch_stats_sha256) == (other.params_sha256, other.batch_stats_sha256):
             found.append(Comparison(first, second, None))
             continue
         try:
-            (ids, labels, right), (other_ids, _, other) = (answers(name) for name in (first, second))
+            (ids, labels, right), (other_ids, _, other_right) = (answers(name) for name in (first, second))
         except (ValueError, OSError) as error:
             missing["comparison"].append(f"{first} and {second}: {error}")
             continue
         if not np.array_equal(ids, other_ids):
             missing["comparison"].append(f"{first} and {second} were evaluated on other images; evaluate them alike.")
             continue
-        found.append(Comparison(first, second, compare.compare(right, other, labels, len(counts), counts)))
+        found.append(Comparison(first, second, compare.compare(right, other_right, labels, len(counts), counts)))
     return found
 
 
 def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str]]) -> Teaching:
     """How sure teacher and student are of the true class, and where they agree, under the headline."""
-    if "teacher" not in evaluation.card["training"]:
+    if "teacher" not in evaluation.card.training:
         return Teaching()
-    sure: dict[str, Any] = {}
+    sure: dict[str, dict[str, list[Estimate]]] = {}
     right: dict[str, np.ndarray] = {}
     labels = np.zeros(0, np.int64)
     for name in ("teacher/last", "student/last"):
@@ -156,8 +157,7 @@ def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str
             _, labels, right[name] = store.correct(passport, verdicts)
             groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
             found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
-            means = {how: confidence.mean_by(groups, values) for how, values in found}
-            sure[name] = {how: without_nan([e._asdict() for e in estimates]) for how, estimates in means.items()}
+            sure[name] = {how: confidence.mean_by(groups, values) for how, values in found}
         except KeyError:
             remedy = "run ltrobust evaluate --workdir=DIR."
             missing["teacher"].append(f"{name} is not evaluated under this protocol: {remedy}")
@@ -213,7 +213,7 @@ def _pictures(
     except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
-    folder, found = workdir / network["verdicts"]["folder"], []
+    folder, found = workdir / (network.verdicts.folder if network.verdicts else ""), []
     for by_class in kept:
         for group, members in evaluation.groups.items():
             present = [index for index in evaluation.classes if index in members and index in by_class]

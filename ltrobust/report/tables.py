@@ -1,9 +1,12 @@
 """Tables for a terminal, made from a card alone. No JAX."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
 
 from ltrobust.analysis.evaluations import titles
+from ltrobust.analysis.schema.card import Card, Files
+from ltrobust.report.numbers import Interval
+from ltrobust.sanity.rules import Item
 
 # Of more classes, tables show a part.
 _FEW_CLASSES = 20
@@ -11,21 +14,21 @@ _VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
-def render(card: Mapping[str, Any]) -> str:
+def render(card: Card) -> str:
     """One line per network and column: accuracy overall, in the tail and in the worst class, in percent.
 
     The bounds of its 95 % interval follow each value.
     """
-    networks = {name: network for name, network in card["networks"].items() if not network.get("same_as")}
-    combined = [name for name, _ in card["protocol"]["combined"]]
-    present = next(iter(networks.values()))["columns"]
+    networks = card.distinct
+    combined = [name for name, _ in card.protocol.combined]
+    present = next(iter(networks.values())).columns
     columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
     names = titles(card)
     rows = [
         [
             name if column == columns[0] else "",
             names[column],
-            *(percent(network["columns"][column][view]) for view in _VIEWS),
+            *(percent(network.columns[column].view(view)) for view in _VIEWS),
         ]
         for name, network in networks.items()
         for column in columns
@@ -33,66 +36,66 @@ def render(card: Mapping[str, Any]) -> str:
     return f"{_title(card)}\n\n{align([['network', 'attack', *_VIEWS.values()], *rows])}\n\n{_legend(card)}"
 
 
-def render_classes(card: Mapping[str, Any], network: str) -> str:
+def render_classes(card: Card, network: str) -> str:
     """One line per class of one network: training images, and each column's accuracy with its interval."""
-    columns = card["networks"][network]["columns"]
-    names, counts = card["data"]["class_names"], card["data"]["class_counts"]
+    columns = card.networks[network].columns
+    names, counts = card.data.class_names, card.data.class_counts
     header = ["class", "training images", *columns]
     rows = [
         [
             names[index],
             str(counts[index]),
-            *(percent(column["per_class"][index]) for column in columns.values()),
+            *(percent(column.per_class[index]) for column in columns.values()),
         ]
         for index in _shown(len(names))
     ]
     return f"{network}, per class (%):\n{align([header, *rows])}"
 
 
-def _title(card: Mapping[str, Any]) -> str:
-    data, threat = card["data"], card["threat"]
+def _title(card: Card) -> str:
+    data, threat = card.data, card.threat
     return (
-        f"{data['name']} (imbalance ratio {data['imbalance_ratio']:g}, {sum(data['class_counts'])} training images), "
-        f"{card['model']['name']}, {threat['norm']} {threat['radius']:g}/255, protocol {card['protocol']['name']}, "
-        f"{data['evaluated']} of {data['test_images']} test images; percent with 95 % intervals"
+        f"{data.name} (imbalance ratio {data.imbalance_ratio:g}, {sum(data.class_counts)} training images), "
+        f"{card.model.name}, {threat.norm} {threat.radius:g}/255, protocol {card.protocol.name}, "
+        f"{data.evaluated} of {data.test_images} test images; percent with 95 % intervals"
     )
 
 
-def _legend(card: Mapping[str, Any]) -> str:
-    tail = next(iter(card["networks"].values()))["columns"]["clean"]["tail_third"]["classes"]
-    parts = [f"tail: the {tail} rarest classes"]
+def _legend(card: Card) -> str:
+    tail = next(iter(card.networks.values())).columns["clean"].tail_third
+    parts = [f"tail: the {tail.classes} rarest classes"] if tail else []
     parts += [
-        f"{titles(card)[name]}: right under each of {', '.join(attacks)}"
-        for name, attacks in card["protocol"]["combined"]
+        f"{titles(card)[name]}: right under each of {', '.join(attacks)}" for name, attacks in card.protocol.combined
     ]
-    note = f"\nnote: {card['protocol']['note']}." if card["protocol"]["note"] else ""
-    overlap = card["data"].get("overlap", {})  # absent from cards of earlier versions
-    warned = "".join(f"\nwarning: {sentence}." for sentence in overlap.get("warnings", ()))
+    note = f"\nnote: {card.protocol.note}." if card.protocol.note else ""
+    warned = "".join(
+        f"\nwarning: {sentence}." for sentence in (card.data.overlap.warnings if card.data.overlap else ())
+    )
     panels = [
-        f"\nsanity panel of {name}: {network['sanity_verdict']}.{_not_passed(network['sanity'])}"
-        for name, network in card["networks"].items()
-        if network["sanity"] and not network.get("same_as")
+        f"\nsanity panel of {name}: {network.sanity_verdict}.{_not_passed(network.sanity)}"
+        for name, network in card.distinct.items()
+        if network.sanity
     ]
     panels += [
-        f"\n{name}: the same weights as {network['same_as']}, shown once."
-        for name, network in card["networks"].items()
-        if network.get("same_as")
+        f"\n{name}: the same weights as {network.same_as}, shown once."
+        for name, network in card.networks.items()
+        if network.same_as
     ]
-    return "; ".join(parts) + f".{note}{warned}{''.join(panels)}\nselected: {card['selection_rule']}."
+    return "; ".join(parts) + f".{note}{warned}{''.join(panels)}\nselected: {card.selection_rule}."
 
 
-def _not_passed(items: Sequence[Mapping[str, Any]]) -> str:
+def _not_passed(items: Sequence[Item]) -> str:
     """Which items failed or warn, a line each."""
     words = {"fail": "failed", "warn": "warning"}
-    found = [item for item in items if item["status"] in words]
-    return "".join(f"\n  {words[item['status']]}: {item['check']} ({item['id']}): {item['evidence']}" for item in found)
+    found = [item for item in items if item.status in words]
+    return "".join(f"\n  {words[item.status]}: {item.check} ({item.id}): {item.evidence}" for item in found)
 
 
-def percent(estimate: Mapping[str, Any]) -> str:
+def percent(estimate: Interval | None) -> str:
     """`34.12 [33.2, 35.1]`, or a dash where there is no value. Bounds, because intervals are not symmetric."""
-    if estimate["value"] is None or estimate["value"] != estimate["value"]:
+    if estimate is None or math.isnan(estimate.value):
         return "-"
-    return f"{100 * estimate['value']:.2f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+    return f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def _shown(classes: int) -> list[int]:
@@ -126,25 +129,25 @@ def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
     return "\n".join([*lines[:rule_after], "-" * len(lines[0]), *lines[rule_after:]])
 
 
-def render_files(files: Mapping[str, Any], class_names: Sequence[str]) -> str:
+def render_files(files: Files, class_names: Sequence[str]) -> str:
     """One line per class of a folder: images used, and files passed over by reason; then the totals.
 
     Of more than 20 classes, only those with something passed over have a line.
 
     Args:
-      files: a split's part of a card's `data.files`.
+      files: of a split.
       class_names: in label order.
     """
-    reasons = files["passed_over"]
+    reasons = files.passed_over
     rows = [
-        [name, str(used), *(_number(tally["classes"].get(name, 0)) for tally in reasons.values())]
-        for name, used in zip(class_names, files["used"], strict=True)
-        if len(class_names) <= _FEW_CLASSES or any(name in tally["classes"] for tally in reasons.values())
+        [name, str(used), *(_number(tally.classes.get(name, 0)) for tally in reasons.values())]
+        for name, used in zip(class_names, files.used, strict=True)
+        if len(class_names) <= _FEW_CLASSES or any(name in tally.classes for tally in reasons.values())
     ]
-    outside = [_number(tally["classes"].get("", 0)) for tally in reasons.values()]
+    outside = [_number(tally.classes.get("", 0)) for tally in reasons.values()]
     if any(outside):
         rows.append(["(no class)", "", *outside])
-    total = ["all", str(sum(files["used"])), *(str(tally["count"]) for tally in reasons.values())]
+    total = ["all", str(sum(files.used)), *(str(tally.count) for tally in reasons.values())]
     header = [
         "class",
         "used",

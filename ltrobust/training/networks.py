@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from ltrobust import attacks, models
 from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictFile
 from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import store as stores
@@ -43,7 +44,7 @@ def evaluate(
     test: sources.Split,
     ids: np.ndarray,
     mesh: Mesh,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, NetworkResult]:
     """Network -> the card's part on it, evaluated on the test images `ids`; empty but in process 0.
 
     Verdicts are kept in the plan's workdir. Networks of the same weights are evaluated once.
@@ -61,7 +62,7 @@ def evaluate(
             seed=settings.seed,
         )
     )
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, NetworkResult] = {}
     first_with: dict[Any, str] = {}  # what logits depend on -> the first network of which they are
     # Last weights first: they are what other networks of the same weights are shown as.
     for network in sorted(networks, key=lambda name: not name.endswith("/last")):
@@ -72,7 +73,7 @@ def evaluate(
         if same != network:
             if processes.first():
                 print(f"{network} has the weights of {same}: evaluated once", flush=True)
-                results[network] = results[same] | {"same_as": same}
+                results[network] = dataclasses.replace(results[same], same_as=same)
             continue
         store = plan.workdir / _store_name(plan, network, fingerprints, known_labels)
         evaluation = evaluator_of(trained.head, trained.rule)(
@@ -93,22 +94,21 @@ def evaluate(
         )
         if not processes.first():
             continue
-        verdicts = {
-            "folder": str(store.relative_to(plan.workdir)),
-            "sha256": cards.digest_file(store / "verdicts.jsonl"),
-        }
-        described = card_parts.describe_network(evaluation, run_data.class_counts)
-        results[network] = fingerprints | described | _describe_classifier(trained, run_data) | {"verdicts": verdicts}
+        results[network] = card_parts.describe_network(
+            evaluation,
+            run_data.class_counts,
+            fingerprints=fingerprints,
+            classifier=_describe_classifier(trained, run_data),
+            verdicts=VerdictFile(str(store.relative_to(plan.workdir)), cards.digest_file(store / "verdicts.jsonl")),
+        )
     return {name: results[name] for name in networks if name in results}
 
 
-def _describe_classifier(network: Network, run_data: RunData) -> dict[str, Any]:
-    """The card's part on the last layer; empty for a network in which it cannot be told from other layers."""
+def _describe_classifier(network: Network, run_data: RunData) -> Classifier | None:
+    """The card's part on the last layer; None for a network in which it cannot be told from other layers."""
     outputs = run_data.num_classes + network.head.extra
     norms = models.class_norms(jax.device_get(network.weights.params), run_data.num_classes, outputs)
-    if norms is None:
-        return {}
-    return {"classifier": {"head": network.head.kind, "class_norms": norms.round(6).tolist()}}
+    return None if norms is None else Classifier(network.head.kind, norms.round(6).tolist())
 
 
 def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:

@@ -9,6 +9,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis.schema.training import TrainingRecord
 from ltrobust.data import longtail
 from ltrobust.data.run_data import RunData, describe
 from ltrobust.evaluation import protocols
@@ -44,7 +45,7 @@ class Trained:
     """
 
     networks: dict[str, Network]
-    training: dict[str, Any]
+    training: dict[str, TrainingRecord]
     run_data: RunData
     mesh: Mesh
 
@@ -170,7 +171,7 @@ def train(ready: Ready, preemption: Preemption) -> Trained:
 
 def _train_phase(
     ready: Ready, phase: Phase, known: Mapping[str, Known], warm: Weights | None, services: Services
-) -> tuple[TrainState, Selection, dict[str, Any]]:
+) -> tuple[TrainState, Selection, TrainingRecord]:
     """Trains one phase, or resumes it from a checkpoint that fits. The card's part on it comes last.
 
     `warm` are its first weights, where it does not draw them.

@@ -1,5 +1,6 @@
 """Paired comparison: recorded test vectors, hand-computed tables, symmetries, and error rates where nothing differs."""
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from ltrobust.analysis import metrics
 from ltrobust.analysis.compare import compare, holm, mcnemar
+from ltrobust.analysis.schema.paired import PairedComparison
+from ltrobust.runtime import typed_json
 
 TRAINING_COUNTS = np.array([500, 120, 30, 12])
 
@@ -28,8 +31,11 @@ tables = st.lists(st.tuples(*[st.integers(0, 8)] * 4), min_size=4, max_size=4).f
 def views_of(result):
     """Every part of a comparison that has a difference."""
     return [
-        *(view for view in result.values() if isinstance(view, dict)),
-        *(entry for entry in result["per_class"] if entry["images"]),
+        result.overall,
+        result.balanced,
+        *result.groups.values(),
+        result.worst,
+        *(entry for entry in result.per_class if entry.images),
     ]
 
 
@@ -85,36 +91,36 @@ def test_holm_refuses(p, problem):
 def test_a_comparison_by_hand():
     # Class 0: 70 and 55 of 100 right. Class 1: 10 and 16 of 20.
     result = compare(*verdicts((45, 25, 10, 20), (10, 0, 6, 4)), 2)
-    overall = result["overall"]
-    assert result["images"] == 120
-    assert (overall["first"], overall["second"]) == (80 / 120, 71 / 120)
-    assert (overall["b"], overall["c"]) == (25, 16)
-    assert overall["difference"] == 9 / 120
+    overall = result.overall
+    assert result.images == 120
+    assert (overall.first, overall.second) == (80 / 120, 71 / 120)
+    assert (overall.test.b, overall.test.c) == (25, 16)
+    assert overall.difference == 9 / 120
     half = 1.959964 * math.sqrt(41 - 81 / 120) / 120
-    assert (overall["low"], overall["high"]) == pytest.approx((9 / 120 - half, 9 / 120 + half))
-    assert (overall["p"], overall["mid_p"]) == mcnemar(25, 16)
+    assert (overall.low, overall.high) == pytest.approx((9 / 120 - half, 9 / 120 + half))
+    assert (overall.test.p, overall.test.mid_p) == mcnemar(25, 16)
 
-    balanced = result["balanced"]
-    assert (balanced["first"], balanced["second"]) == pytest.approx((0.6, 0.675))
-    assert balanced["difference"] == pytest.approx((0.15 - 0.3) / 2)
+    balanced = result.balanced
+    assert (balanced.first, balanced.second) == pytest.approx((0.6, 0.675))
+    assert balanced.difference == pytest.approx((0.15 - 0.3) / 2)
     # The variance of the mean of two class differences, each (p_b + p_c - (p_b - p_c)^2) / n.
     error = math.sqrt((0.35 - 0.15**2) / 100 + (0.3 - 0.3**2) / 20) / 2
-    assert balanced["high"] - balanced["low"] == pytest.approx(2 * 1.96 * error, rel=0.08)
-    assert balanced["pooled"] == {key: overall[key] for key in ("b", "c", "p", "mid_p")}
+    assert balanced.high - balanced.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert balanced.test == overall.test
 
-    worst = result["worst"]
-    assert (worst["first"], worst["first_class"]) == (0.5, 1)
-    assert (worst["second"], worst["second_class"]) == (0.55, 0)
-    assert worst["difference"] == pytest.approx(-0.05)
-    assert worst["low"] < -0.05 < worst["high"]
+    worst = result.worst
+    assert (worst.first, worst.first_class) == (0.5, 1)
+    assert (worst.second, worst.second_class) == (0.55, 0)
+    assert worst.difference == pytest.approx(-0.05)
+    assert worst.low < -0.05 < worst.high
 
-    one, two = result["per_class"]
-    assert (one["b"], one["c"], one["p"]) == (25, 10, pytest.approx(0.016674, abs=5e-7))
-    assert (two["b"], two["c"], two["p"], two["mid_p"]) == (0, 6, 2 / 64, 1 / 64)
+    one, two = result.per_class
+    assert (one.test.b, one.test.c, one.test.p) == (25, 10, pytest.approx(0.016674, abs=5e-7))
+    assert (two.test.b, two.test.c, two.test.p, two.test.mid_p) == (0, 6, 2 / 64, 1 / 64)
     # A class has the interval that all images would have if they were its images alone.
-    alone = compare(*verdicts((45, 25, 10, 20)), 1)["overall"]
-    assert (one["difference"], one["low"], one["high"]) == (0.15, alone["low"], alone["high"])
-    assert (one["p_holm"], two["p_holm"]) == (pytest.approx(2 * one["p"]), pytest.approx(2 * one["p"]))
+    alone = compare(*verdicts((45, 25, 10, 20)), 1).overall
+    assert (one.difference, one.low, one.high) == (0.15, alone.low, alone.high)
+    assert (one.p_holm, two.p_holm) == (pytest.approx(2 * one.test.p), pytest.approx(2 * one.test.p))
 
 
 def test_groups_are_those_of_the_metrics():
@@ -124,28 +130,28 @@ def test_groups_are_those_of_the_metrics():
     result = compare(first, second, labels, 4, TRAINING_COUNTS)
     views = [metrics.views(metrics.count(right, labels, 4), TRAINING_COUNTS) for right in (first, second)]
     for name in ("overall", "balanced", "worst", *metrics.groups(TRAINING_COUNTS)):
-        values = (result[name]["first"], result[name]["second"])
+        found = result.groups.get(name) or getattr(result, name)
+        values = (found.first, found.second)
         assert values == pytest.approx([view[name]["value"] for view in views])
-    assert result["few_count"]["classes"] == 1
-    assert result["few_count"]["images"] == 10
-    assert result["few_count"]["pooled"] == {key: result["per_class"][3][key] for key in ("b", "c", "p", "mid_p")}
-    assert "tail_third" not in compare(first, second, labels, 4)
+    assert result.groups["few_count"].classes == 1
+    assert result.groups["few_count"].images == 10
+    assert result.groups["few_count"].test == result.per_class[3].test
+    assert compare(first, second, labels, 4).groups == {}
 
 
 def test_classes_without_images_are_left_out_and_listed():
     result = compare(*verdicts((3, 5, 0, 2), (0, 0, 0, 0), (1, 0, 5, 4), (0, 0, 0, 0)), 4, TRAINING_COUNTS)
-    assert result["classes_without_images"] == [1, 3]
-    assert result["per_class"][1] == {"class": 1, "images": 0} | dict.fromkeys(
-        ("first", "second", "difference", "low", "high", "b", "c", "p", "mid_p", "p_holm")
-    )
-    assert result["balanced"]["classes"] == 2
-    assert result["balanced"]["difference"] == pytest.approx(0)
+    assert result.classes_without_images == [1, 3]
+    absent = dict.fromkeys(("first", "second", "difference", "low", "high", "test", "p_holm"))
+    assert typed_json.plain(result.per_class[1]) == {"class_index": 1, "images": 0} | absent
+    assert result.balanced.classes == 2
+    assert result.balanced.difference == pytest.approx(0)
     # Two tests are corrected, not four.
-    assert result["per_class"][0]["p_holm"] == 2 * 0.0625
+    assert result.per_class[0].p_holm == 2 * 0.0625
     # The worst class keeps its own number; a group without test images is absent.
-    assert result["worst"]["second_class"] == 0
-    assert result["worst"]["first_class"] == 2
-    assert "few_count" not in result
+    assert result.worst.second_class == 0
+    assert result.worst.first_class == 2
+    assert "few_count" not in result.groups
 
 
 @settings(max_examples=40)
@@ -153,22 +159,15 @@ def test_classes_without_images_are_left_out_and_listed():
 def test_swapping_the_models_mirrors_everything(table):
     first, second, labels = verdicts(*table)
     one, other = (compare(*pair, labels, 4, TRAINING_COUNTS) for pair in ((first, second), (second, first)))
-    assert one.keys() == other.keys()
+    assert one.groups.keys() == other.groups.keys()
     for view, mirror in zip(views_of(one), views_of(other), strict=True):
-        assert (view["first"], view["second"]) == (mirror["second"], mirror["first"])
-        assert view["difference"] == -mirror["difference"]
-        if "low" in view:
-            assert (view["low"], view["high"]) == pytest.approx((-mirror["high"], -mirror["low"]), abs=1e-12)
-        test, mirrored = view.get("pooled", view), mirror.get("pooled", mirror)
-        if "p" in test:
-            assert (test["b"], test["c"], test["p"], test["mid_p"]) == (
-                mirrored["c"],
-                mirrored["b"],
-                mirrored["p"],
-                mirrored["mid_p"],
-            )
-    classes = (one["worst"]["first_class"], one["worst"]["second_class"])
-    assert classes == (other["worst"]["second_class"], other["worst"]["first_class"])
+        assert (view.first, view.second) == (mirror.second, mirror.first)
+        assert view.difference == -mirror.difference
+        assert (view.low, view.high) == pytest.approx((-mirror.high, -mirror.low), abs=1e-12)
+        if view is not one.worst:
+            assert view.test == dataclasses.replace(mirror.test, b=mirror.test.c, c=mirror.test.b)
+    classes = (one.worst.first_class, one.worst.second_class)
+    assert classes == (other.worst.second_class, other.worst.first_class)
 
 
 @settings(max_examples=40)
@@ -176,16 +175,14 @@ def test_swapping_the_models_mirrors_everything(table):
 def test_differences_intervals_and_p_values_are_what_they_should_be(table):
     result = compare(*verdicts(*table), 4, TRAINING_COUNTS)
     for view in views_of(result):
-        assert view["difference"] == pytest.approx(view["first"] - view["second"], abs=1e-12)
-        test = view.get("pooled", view)
-        for key in {"p", "mid_p", "p_holm"} & test.keys():
-            assert 0 <= test[key] <= 1
-        if "low" in view:
-            assert -1 <= view["low"] <= view["high"] <= 1
+        assert view.difference == pytest.approx(view.first - view.second, abs=1e-12)
+        assert -1 <= view.low <= view.high <= 1
         # The interval of a minimum need not hold it.
-        if "low" in view and "first_class" not in view:
-            assert view["low"] - 1e-12 <= view["difference"] <= view["high"] + 1e-12
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
+        if view is not result.worst:
+            assert 0 <= view.test.mid_p <= view.test.p <= getattr(view, "p_holm", view.test.p) <= 1
+            assert view.low - 1e-12 <= view.difference <= view.high + 1e-12
+    content = json.loads(json.dumps(typed_json.plain(result), allow_nan=False))
+    assert typed_json.plain(typed_json.parse(PairedComparison, content)) == content
 
 
 @settings(max_examples=25)
@@ -193,25 +190,26 @@ def test_differences_intervals_and_p_values_are_what_they_should_be(table):
 def test_the_order_of_the_images_changes_nothing_at_all(table, random):
     first, second, labels = verdicts(*table)
     order = np.array(random.sample(range(len(labels)), len(labels)))
-    assert compare(first[order], second[order], labels[order], 4) == compare(first, second, labels, 4)
+    found = [compare(first[order], second[order], labels[order], 4), compare(first, second, labels, 4)]
+    assert typed_json.plain(found[0]) == typed_json.plain(found[1])
 
 
 @settings(max_examples=25)
 @given(tables)
 def test_a_model_does_not_differ_from_itself(table):
     first, _, labels = verdicts(*table)
-    for view in views_of(compare(first, first.copy(), labels, 4, TRAINING_COUNTS)):
-        assert view["difference"] == 0
-        assert view.get("low", 0) == view.get("high", 0) == 0
-        test = view.get("pooled", view)
-        assert test.get("p", 1) == test.get("mid_p", 1) == test.get("p_holm", 1) == 1
+    result = compare(first, first.copy(), labels, 4, TRAINING_COUNTS)
+    for view in views_of(result):
+        assert view.difference == view.low == view.high == 0
+        if view is not result.worst:
+            assert view.test.p == view.test.mid_p == getattr(view, "p_holm", 1) == 1
 
 
 def test_small_label_types_do_not_overflow():
     labels = np.array([0, 150, 199], np.uint8)
     result = compare(np.array([True, True, False]), np.array([True, False, False]), labels, 200)
-    assert result["per_class"][150]["b"] == 1
-    assert len(result["classes_without_images"]) == 197
+    assert result.per_class[150].test.b == 1
+    assert len(result.classes_without_images) == 197
 
 
 RIGHT, LABELS = np.array([True, False]), np.array([0, 1])
@@ -245,8 +243,8 @@ def test_error_rates_where_both_models_are_equally_good():
         # Each image has its own difficulty, the same for both models, and classes differ in it.
         accuracy = np.clip(0.75 - 0.1 * labels + generator.uniform(-0.2, 0.2, 500), 0, 1)
         result = compare(*(generator.rand(2, 500) < accuracy), labels, 5)
-        rejected += result["overall"]["p"] < 0.05
-        covered += result["balanced"]["low"] <= 0 <= result["balanced"]["high"]
+        rejected += result.overall.test.p < 0.05
+        covered += result.balanced.low <= 0 <= result.balanced.high
     assert rejected / pairs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / pairs)
     assert covered / pairs >= 0.92
 
@@ -256,5 +254,5 @@ def test_a_true_difference_is_found():
     labels = np.arange(2000) % 10
     hard = generator.rand(2000)
     result = compare(hard < 0.5, hard < 0.45, labels, 10)
-    assert result["overall"]["p"] < 1e-6
-    assert result["balanced"]["low"] > 0
+    assert result.overall.test.p < 1e-6
+    assert result.balanced.low > 0

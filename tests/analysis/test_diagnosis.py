@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import diagnosis, homing, spread
+from ltrobust.analysis import attack_targets, diagnosis, spread
+from ltrobust.analysis.schema.card import ProtocolSettings
 from ltrobust.data import superclasses
 from ltrobust.evaluation import protocols
+from ltrobust.runtime import typed_json
 
 # The official numbers of the superclasses, fine classes in alphabetical order.
 COARSE = """4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 15 0 11 1 10 12 14 16 9 11 5 5 19 8 8 15
@@ -17,8 +19,9 @@ COARSE = """4 1 14 8 0 6 7 7 18 3 3 14 9 18 7 11 3 9 7 11 6 11 5 10 7 6 13 15 3 
 FINE = sorted(name for members in superclasses.CIFAR100.values() for name in members)
 
 
-def value(estimates):
-    return {name: estimate["value"] for name, estimate in estimates.items()}
+def value(record):
+    """Field -> value of each estimate of a record."""
+    return {name: estimate.value for name, estimate in vars(record).items()}
 
 
 def test_measures_are_those_worked_out_by_hand():
@@ -67,38 +70,39 @@ def test_resampling_is_paired_and_blind_to_order():
 
 
 def test_asymmetry_by_hand():
-    assert homing.asymmetry(np.array([[1, 1], [0, 2]])) == pytest.approx((1 / 3) ** 0.5)
-    assert homing.asymmetry(np.array([[1, 2], [4, 2]])) == pytest.approx(0, abs=1e-12)
+    assert attack_targets.asymmetry(np.array([[1, 1], [0, 2]])) == pytest.approx((1 / 3) ** 0.5)
+    assert attack_targets.asymmetry(np.array([[1, 2], [4, 2]])) == pytest.approx(0, abs=1e-12)
     circle = np.roll(np.eye(4, dtype=int), 1, axis=1) * 5
-    assert homing.asymmetry_estimate(circle) == pytest.approx({"value": 2**0.5, "low": 2**0.5, "high": 2**0.5})
+    assert attack_targets.asymmetry_estimate(circle) == pytest.approx((2**0.5,) * 3)
     counts = np.random.RandomState(0).randint(1, 30, (5, 5))
-    found = homing.asymmetry_estimate(counts)
-    assert found["low"] < found["value"] < found["high"]
-    assert found["value"] == homing.asymmetry(7 * counts)
+    found = attack_targets.asymmetry_estimate(counts)
+    assert found.low < found.value < found.high
+    assert found.value == attack_targets.asymmetry(7 * counts)
 
 
-def test_favourites_by_hand():
+def test_top_wrong_classes_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1, 2])
     clean = np.array([0, 0, 0, 1, 1, 1, 2])
     attacked = np.array([1, 1, 2, 1, 1, 0, 2])  # the fourth image was wrong before
-    found = homing.favourites(labels, clean, attacked, 3)
-    assert [(entry["broken"], entry["target"]) for entry in found["classes"]] == [(3, 1), (1, 0), (0, None)]
-    assert [entry["share"]["value"] for entry in found["classes"][:2]] == [pytest.approx(2 / 3), 1]
-    assert found["share"]["value"] == 0.75
-    assert found["even"] == 0.5
+    found = attack_targets.top_wrong_classes(labels, clean, attacked, 3)
+    assert [(entry.broken, entry.predicted) for entry in found.classes] == [(3, 1), (1, 0), (0, None)]
+    assert [entry.share.value for entry in found.classes[:2]] == [pytest.approx(2 / 3), 1]
+    assert found.share.value == 0.75
+    assert found.even == 0.5
 
 
-def test_homing_by_hand():
+def test_target_agreement_by_hand():
     superclass = np.array([0, 0, 1, 1])
     labels, clean = np.array([0, 0, 0, 0, 0, 2, 0]), np.array([0, 0, 0, 0, 0, 2, 1])
     attacked = np.array(
         # one class, own superclass; other, one; mixed; once only; never; own superclass; wrong when clean
         [[1, 2, 1, 0, 0, 3, 1], [1, 3, 2, 3, 0, 2, 1], [0, 2, 0, 0, 0, 3, 1]]
     )
-    found = homing.homing(labels, clean, attacked, superclass)
-    assert found.pop("images") == 4
-    assert value(found) == {"one_class": 0.5, "one_superclass": 0.75, "own_superclass": 0.5}
-    assert set(homing.homing(labels, clean, attacked)) == {"images", "one_class"}
+    found = attack_targets.target_agreement("abc", labels, clean, attacked, superclass)
+    assert found.images == 4
+    assert (found.one_class.value, found.one_superclass.value, found.own_superclass.value) == (0.5, 0.75, 0.5)
+    without = attack_targets.target_agreement("abc", labels, clean, attacked)
+    assert (without.one_class, without.one_superclass, without.own_superclass) == (found.one_class, None, None)
 
 
 def test_superclasses_are_the_official_ones_whatever_the_order():
@@ -112,7 +116,11 @@ def test_superclasses_are_the_official_ones_whatever_the_order():
     assert superclasses.of([str(index) for index in range(10)]) is None
 
 
-ATTACKS = [dataclasses.asdict(attack) for attack in protocols.get("diagnose").attacks]
+def attacks_of(protocol):
+    return ProtocolSettings.of(typed_json.plain(dataclasses.asdict(protocols.get(protocol)))).attacks
+
+
+ATTACKS = attacks_of("diagnose")
 
 
 def model(name="a", seed=0, classes=5, number=200, **changes):
@@ -124,7 +132,7 @@ def model(name="a", seed=0, classes=5, number=200, **changes):
     predictions = {"clean": clean}
     for place, attack in enumerate(ATTACKS):
         broken = (draws.rand(number) < 0.2 + labels / 10) | (clean != labels)
-        predictions[attack["name"]] = np.where(broken, np.where(clean != labels, clean, wrong[place]), labels)
+        predictions[attack.name] = np.where(broken, np.where(clean != labels, clean, wrong[place]), labels)
     fields = {"training_counts": np.arange(50, 50 - classes, -1), "class_norms": np.linspace(2, 1, classes)} | changes
     return diagnosis.Model(name, labels, classes, predictions, ATTACKS, **fields)
 
@@ -138,7 +146,9 @@ def test_images_in_another_order_are_the_same_diagnosis():
         )
         for one in models
     ]
-    assert diagnosis.diagnose(models, groups) == diagnosis.diagnose(shuffled, groups)
+    assert typed_json.plain(diagnosis.diagnose(models, groups)) == typed_json.plain(
+        diagnosis.diagnose(shuffled, groups)
+    )
 
 
 def test_other_numbers_for_the_classes_change_no_value_over_classes():
@@ -151,20 +161,22 @@ def test_other_numbers_for_the_classes_change_no_value_over_classes():
         training_counts=one.training_counts[back],
         class_norms=one.class_norms[back],
     )
-    (first,), (second,) = (diagnosis.diagnose([found])["models"] for found in (one, other))
-    for column, entry in first["columns"].items():
-        renamed = second["columns"][column]
-        assert value(entry["spread"]) == pytest.approx(value(renamed["spread"]))
-        assert entry["asymmetry"]["value"] == pytest.approx(renamed["asymmetry"]["value"])
-        assert [entry["correct"][index] for index in back] == renamed["correct"]
-        np.testing.assert_array_equal(np.array(entry["confusion"])[np.ix_(back, back)], renamed["confusion"])
-    for pair, renamed in zip(first["consistency"], second["consistency"], strict=True):
-        assert pair["spearman"]["value"] == pytest.approx(renamed["spearman"]["value"])
-    assert first["homing"] == second["homing"]
-    for name in ("class_norms", "training_counts"):
-        for column, entry in first["related"][name]["columns"].items():
-            renamed = second["related"][name]["columns"][column]
-            assert value(entry) == pytest.approx(value(renamed))
+    (first,), (second,) = (diagnosis.diagnose([found])[0] for found in (one, other))
+    for column, entry in first.columns.items():
+        renamed = second.columns[column]
+        assert value(entry.inequality) == pytest.approx(value(renamed.inequality))
+        assert entry.asymmetry.value == pytest.approx(renamed.asymmetry.value)
+        assert [entry.correct[index] for index in back] == renamed.correct
+        np.testing.assert_array_equal(np.array(entry.confusion)[np.ix_(back, back)], renamed.confusion)
+    for pair, renamed in zip(first.consistency, second.consistency, strict=True):
+        assert pair.spearman.value == pytest.approx(renamed.spearman.value)
+    assert first.target_agreement == second.target_agreement
+    for relation, other_relation in (
+        (first.class_norms, second.class_norms),
+        (first.training_counts, second.training_counts),
+    ):
+        for column, entry in relation.columns.items():
+            assert value(entry) == pytest.approx(value(other_relation.columns[column]))
 
 
 def test_the_temperatures_of_a_protocol_are_found_by_their_settings():
@@ -173,10 +185,14 @@ def test_the_temperatures_of_a_protocol_are_found_by_their_settings():
         **{float(scale): f"pgd20@{scale}" for scale in (2, 5, 10, 50)},
     }
     assert diagnosis.temperatures(ATTACKS[:4]) == {}
-    longer = [attack | {"steps": 40} if attack["loss"] == "tempered" else attack for attack in ATTACKS]
+    longer = [
+        dataclasses.replace(attack, settings=attack.settings | {"steps": 40})
+        if attack.settings["loss"] == "tempered"
+        else attack
+        for attack in ATTACKS
+    ]
     assert diagnosis.temperatures(longer) == {}
-    quick = [dataclasses.asdict(attack) for attack in protocols.get("quick").attacks]
-    assert diagnosis.temperatures(quick) == {}
+    assert diagnosis.temperatures(attacks_of("quick")) == {}
 
 
 def test_temperature_is_compared_with_pgd_image_by_image():
@@ -184,19 +200,19 @@ def test_temperature_is_compared_with_pgd_image_by_image():
     pgd, *swept, worst = diagnosis.temperature(one)
     clean = one.predictions["clean"] == one.labels
     broken = {name: clean & (found != one.labels) for name, found in one.predictions.items()}
-    assert pgd["change"] is None
-    assert pgd["rate"]["value"] == broken["pgd20"].sum() / clean.sum()
+    assert pgd.change is None
+    assert pgd.rate.value == broken["pgd20"].sum() / clean.sum()
     for entry in swept:
-        own, base = broken[entry["column"]], broken["pgd20"]
-        assert entry["rate"]["value"] == own.sum() / clean.sum()
-        assert entry["change"]["value"] == pytest.approx(entry["rate"]["value"] - pgd["rate"]["value"])
-        assert (entry["change"]["b"], entry["change"]["c"]) == (np.sum(own & ~base), np.sum(base & ~own))
-        assert entry["change"]["p"] <= entry["change"]["p_holm"]
-        difference = [spread.spread(_accuracy(one, name))["sd"] for name in (entry["column"], "pgd20")]
-        assert entry["spread"]["sd"]["value"] == pytest.approx(difference[0] - difference[1])
+        own, base = broken[entry.column], broken["pgd20"]
+        assert entry.rate.value == own.sum() / clean.sum()
+        assert entry.change.value == pytest.approx(entry.rate.value - pgd.rate.value)
+        assert (entry.change.b, entry.change.c) == (np.sum(own & ~base), np.sum(base & ~own))
+        assert entry.change.p <= entry.change.p_holm
+        difference = [spread.spread(_accuracy(one, name))["sd"] for name in (entry.column, "pgd20")]
+        assert entry.inequality.sd.value == pytest.approx(difference[0] - difference[1])
     together = np.any([broken[name] for name in diagnosis.temperatures(ATTACKS).values()], axis=0)
-    assert worst["rate"]["value"] == together.sum() / clean.sum()
-    assert worst["change"]["c"] == 0
+    assert worst.rate.value == together.sum() / clean.sum()
+    assert worst.change.c == 0
     nothing = dict.fromkeys(one.predictions, (one.labels + 1) % 5)
     assert diagnosis.temperature(dataclasses.replace(one, predictions=nothing)) == []
 
@@ -207,47 +223,47 @@ def _accuracy(one, column):
 
 def test_norms_are_correlated_as_scipy_does():
     one = model()
-    found = diagnosis.diagnose([one])["models"][0]["related"]["class_norms"]["columns"]["pgd20"]
+    found = diagnosis.diagnose([one])[0][0].class_norms.columns["pgd20"]
     expected = stats.pearsonr(one.class_norms, _accuracy(one, "pgd20"))
-    assert found["pearson"]["value"] == pytest.approx(expected.statistic)
+    assert found.pearson.value == pytest.approx(expected.statistic)
     interval = expected.confidence_interval()
-    assert (found["pearson"]["classes_low"], found["pearson"]["classes_high"]) == pytest.approx(tuple(interval))
-    assert found["spearman"]["value"] == pytest.approx(stats.spearmanr(one.class_norms, _accuracy(one, "pgd20"))[0])
-    unknown = diagnosis.diagnose([dataclasses.replace(one, class_norms=None, training_counts=None)])["models"][0]
-    assert unknown["related"] == {"class_norms": None, "training_counts": None}
-    assert unknown["columns"]["clean"]["groups"] == {}
+    assert (found.pearson.classes_low, found.pearson.classes_high) == pytest.approx(tuple(interval))
+    assert found.spearman.value == pytest.approx(stats.spearmanr(one.class_norms, _accuracy(one, "pgd20"))[0])
+    unknown = diagnosis.diagnose([dataclasses.replace(one, class_norms=None, training_counts=None)])[0][0]
+    assert unknown.class_norms is unknown.training_counts is None
+    assert unknown.columns["clean"].groups == {}
 
 
 def test_a_correlation_over_three_classes_has_no_interval_over_classes():
     values, accuracies = np.array([1.0, 2.0, 3.0]), np.array([0.2, 0.4, 0.9])
     drawn = accuracies + 0.01 * np.random.RandomState(0).randn(2000, 3)
-    for found in diagnosis.related(values, accuracies, drawn).values():
-        assert set(found) == {"value", "low", "high"}
-        assert found["value"] == pytest.approx(1, abs=0.1)
+    for found in vars(diagnosis.related(values, accuracies, drawn)).values():
+        assert np.isnan([found.classes_low, found.classes_high]).all()
+        assert found.value == pytest.approx(1, abs=0.1)
 
 
 def test_superclass_scores_count_any_class_of_the_superclass():
     one, group = model(), np.array([0, 0, 1, 1, 1])
-    found = diagnosis.diagnose([one], (("low", "high"), group))["models"][0]["columns"]["pgd20"]["superclasses"]
+    found = diagnosis.diagnose([one], (("low", "high"), group))[0][0].columns["pgd20"].superclasses
     inside = group[one.predictions["pgd20"]] == group[one.labels]
-    assert found["overall"]["value"] == inside.mean()
-    assert [entry["value"] for entry in found["per_superclass"]] == [
+    assert found.overall.value == inside.mean()
+    assert [entry.value for entry in found.per_superclass] == [
         inside[group[one.labels] == 0].mean(),
         inside[group[one.labels] == 1].mean(),
     ]
     broken = (one.predictions["clean"] == one.labels) & (one.predictions["pgd20"] != one.labels)
-    assert found["broken_inside"]["value"] == inside[broken].mean()
+    assert found.broken_inside.value == inside[broken].mean()
 
 
 def test_models_are_held_against_the_first():
     first, second = model(), model("b", 1)
-    between = {entry["column"]: entry for entry in diagnosis.diagnose([first, second])["between"]}
+    between = {entry.column: entry for entry in diagnosis.diagnose([first, second])[1]}
     assert list(between) == list(first.predictions)
     a, b = (_accuracy(one, "mim20") for one in (first, second))
-    assert between["mim20"]["kendall"]["value"] == pytest.approx(stats.kendalltau(a, b)[0])
-    assert between["mim20"]["rho"]["value"] == pytest.approx(spread.rho(b.mean(), b.min(), a.mean(), a.min()))
-    alike = diagnosis.diagnose([first, dataclasses.replace(first, name="b")])["between"]
-    assert all(entry["rho"] == {"value": 0, "low": 0, "high": 0} for entry in alike)
+    assert between["mim20"].kendall.value == pytest.approx(stats.kendalltau(a, b)[0])
+    assert between["mim20"].rho.value == pytest.approx(spread.rho(b.mean(), b.min(), a.mean(), a.min()))
+    alike = diagnosis.diagnose([first, dataclasses.replace(first, name="b")])[1]
+    assert all(entry.rho == (0, 0, 0) for entry in alike)
 
 
 def test_a_class_without_images_is_left_out():
@@ -256,10 +272,10 @@ def test_a_class_without_images_is_left_out():
     one = dataclasses.replace(
         one, labels=one.labels[kept], predictions={column: found[kept] for column, found in one.predictions.items()}
     )
-    found = diagnosis.diagnose([one])["models"][0]
+    found = diagnosis.diagnose([one])[0][0]
     present = _accuracy_of(one, [0, 1, 3, 4])
-    assert found["columns"]["fgsm"]["spread"]["worst"]["value"] == present.min()
-    assert np.isnan(found["columns"]["fgsm"]["per_class"][2]["value"])
+    assert found.columns["fgsm"].inequality.worst.value == present.min()
+    assert np.isnan(found.columns["fgsm"].per_class[2].value)
 
 
 def _accuracy_of(one, classes):

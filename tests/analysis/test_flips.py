@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from ltrobust.analysis import compare, flips, seeds
+from ltrobust.analysis.schema.comparison import Breaker, Flip
 
 PASSPORT = {
     "protocol": {
@@ -30,32 +31,34 @@ def verdicts(clean, a, b):
 def test_flips_and_what_broke_them():
     model, reference = verdicts("", "4", ""), verdicts("0", "12", "2")
     found = flips.flips(PASSPORT, model, reference)
-    assert found["lost"] == [{"image": 14, "label": 0, "broken_by": ["a"], "prediction": 1}]
-    assert [(entry["image"], entry["broken_by"]) for entry in found["won"]] == [
+    assert found.lost == [Flip(image=14, label=0, broken_by=["a"], prediction=1)]
+    assert [(entry.image, entry.broken_by) for entry in found.won] == [
         (10, ["clean"]),
         (11, ["a"]),
         (12, ["a", "b"]),
     ]
-    counts = {entry.pop("name"): entry for entry in flips.breakers(PASSPORT, found["won"])}
-    assert counts["clean"] == {"images": 1, "first": 1, "alone": 1}
-    assert counts["a"] == {"images": 2, "first": 2, "alone": 1}
-    assert counts["b"] == {"images": 1, "first": 0, "alone": 0}
+    counts = flips.breakers(PASSPORT, found.won)
+    assert counts == [
+        Breaker("clean", images=1, first=1, alone=1),
+        Breaker("a", images=2, first=2, alone=1),
+        Breaker("b", images=1, first=0, alone=0),
+    ]
     # Every flipped image has one first breaker, whichever the column.
-    assert sum(entry["first"] for entry in counts.values()) == len(found["won"])
-    assert len(flips.flips(PASSPORT, model, reference, "clean")["won"]) == 1
+    assert sum(entry.first for entry in counts) == len(found.won)
+    assert len(flips.flips(PASSPORT, model, reference, "clean").won) == 1
     swapped = flips.flips(PASSPORT, reference, model)
-    assert (swapped["won"], swapped["lost"]) == (found["lost"], found["won"])
+    assert (swapped.won, swapped.lost) == (found.lost, found.won)
 
 
 def test_columns_are_compared_alike_and_corrected():
     found = flips.by_column(PASSPORT, verdicts("", "4", ""), verdicts("0", "12", "2"))
-    assert {name: (view["b"], view["c"]) for name, view in found.items()} == {
+    assert {name: (view.test.b, view.test.c) for name, view in found.items()} == {
         "clean": (1, 0),
         "a": (3, 1),
         "b": (2, 0),
         "both": (3, 1),
     }
-    assert all(view["p"] <= view["p_holm"] <= 1 for view in found.values())
+    assert all(view.test.p <= view.p_holm <= 1 for view in found.values())
 
 
 @pytest.mark.parametrize("table", [(20, 5, 10, 15), (40, 9, 6, 45), (3, 2, 1, 4), (0, 5, 5, 0), (30, 10, 0, 0)])
@@ -63,13 +66,13 @@ def test_kappa_is_the_textbooks_and_its_interval_that_of_many_draws(table):
     outcome = np.repeat([0, 1, 2, 3], table)
     found = compare.agreement(np.isin(outcome, [0, 1]), np.isin(outcome, [0, 2]))
     both, only_first, only_second, neither = np.array(table) / sum(table)
-    assert (found["both"], found["neither"]) == pytest.approx((both, neither))
+    assert (found.both, found.neither) == pytest.approx((both, neither))
     expected = (both + only_first) * (both + only_second) + (neither + only_first) * (neither + only_second)
-    assert found["kappa"]["value"] == pytest.approx((both + neither - expected) / (1 - expected))
+    assert found.kappa.value == pytest.approx((both + neither - expected) / (1 - expected))
     if min(table) >= 5:
         draws = np.random.RandomState(0).multinomial(sum(table), np.array(table) / sum(table), size=4000)
-        drawn = [compare.cohens_kappa(draw)["value"] for draw in draws]
-        half = (found["kappa"]["high"] - found["kappa"]["low"]) / 2
+        drawn = [compare.cohens_kappa(draw).value for draw in draws]
+        half = (found.kappa.high - found.kappa.low) / 2
         assert half == pytest.approx(1.96 * np.std(drawn), rel=0.08)
 
 
@@ -88,28 +91,27 @@ def test_kappas_interval_is_that_of_its_gradient():
         slopes = np.array([(kappa(shares + 1e-6 * e) - kappa(shares - 1e-6 * e)) / 2e-6 for e in np.eye(4)])
         error = np.sqrt((shares @ slopes**2 - (shares @ slopes) ** 2) / n)
         found = compare.cohens_kappa(np.array(table))
-        assert (found["value"] - found["low"]) / 1.959964 == pytest.approx(error, rel=1e-6)
-        assert (found["high"] - found["value"]) / 1.959964 == pytest.approx(error, rel=1e-6)
+        assert (found.value - found.low) / 1.959964 == pytest.approx(error, rel=1e-6)
+        assert (found.high - found.value) / 1.959964 == pytest.approx(error, rel=1e-6)
 
 
 def test_kappa_of_fleiss_is_symmetric_and_absent_without_variation():
     generator = np.random.RandomState(1)
     first, second = generator.rand(50) < 0.6, generator.rand(50) < 0.4
-    assert compare.agreement(first, second)["kappa"] == pytest.approx(compare.agreement(second, first)["kappa"])
+    assert compare.agreement(first, second).kappa == pytest.approx(compare.agreement(second, first).kappa)
     all_right = np.ones(9, bool)
-    assert compare.agreement(all_right, all_right)["kappa"]["value"] is None
-    same = compare.agreement(first, first)["kappa"]
-    assert (same["value"], same["low"], same["high"]) == pytest.approx((1, 1, 1))
+    assert np.isnan(compare.agreement(all_right, all_right).kappa.value)
+    assert compare.agreement(first, first).kappa == pytest.approx((1, 1, 1))
 
 
 def test_the_interval_over_seeds_is_the_paired_t_tests():
     found = seeds.t_interval([0.02, 0.05, 0.03])
     expected = stats.ttest_1samp([0.02, 0.05, 0.03], 0)
     interval = expected.confidence_interval(0.95)
-    assert (found["mean"], found["p"]) == pytest.approx((0.1 / 3, expected.pvalue))
-    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
-    assert seeds.t_interval([0.0, 0.0])["p"] == 1
-    assert seeds.t_interval([0.1, 0.1])["p"] == 0
+    assert (found.mean, found.p) == pytest.approx((0.1 / 3, expected.pvalue))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert seeds.t_interval([0.0, 0.0]).p == 1
+    assert seeds.t_interval([0.1, 0.1]).p == 0
     with pytest.raises(ValueError, match="needs at least 2"):
         seeds.t_interval([0.1])
 
@@ -123,11 +125,11 @@ def test_one_seed_in_favour_does_not_make_a_method_better():
         return compare.compare(base | (generator.rand(150) < gain), base, labels, 4, np.array([9, 5, 2, 1]))
 
     comparisons = [seed(gain) for gain in (0.6, 0.02, 0.05)]
-    assert comparisons[0]["overall"]["p"] < 1e-4
-    found = seeds.over_seeds(comparisons, [{"clean": c["overall"]} for c in comparisons])
-    assert found["views"]["overall"]["low"] < 0 < found["views"]["overall"]["mean"]
-    assert {"balanced", "head_third", "worst"} <= set(found["views"])
-    assert [entry["class"] for entry in found["per_class"]] == [0, 1, 2]
-    assert found["columns"]["clean"] == found["views"]["overall"]
+    assert comparisons[0].overall.test.p < 1e-4
+    found = seeds.over_seeds(comparisons, [{"clean": c.overall} for c in comparisons])
+    assert found.views["overall"].low < 0 < found.views["overall"].mean
+    assert {"balanced", "head_third", "worst"} <= set(found.views)
+    assert [entry.class_index for entry in found.per_class] == [0, 1, 2]
+    assert found.columns["clean"] == found.views["overall"]
     with pytest.raises(ValueError, match="needs at least 2"):
-        seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0]["overall"]}])
+        seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0].overall}])

@@ -68,7 +68,7 @@ def test_a_class_without_images_is_left_out_and_listed():
     views = metrics.views(counts_of([5, 0, 1], [10, 0, 10]), np.array([9, 5, 3]))
     assert views["classes_without_images"] == [1]
     assert views["balanced"]["value"] == pytest.approx(0.3)
-    assert views["worst"]["class"] == 2
+    assert views["worst"]["class_index"] == 2
     assert math.isnan(views["per_class"][1]["value"])
 
 
@@ -156,11 +156,11 @@ def test_confusion_by_hand():
     assert confusion.dtype == np.int64
     assert confusion.tolist() == [[1, 2, 1, 0], [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
     # Half of class 0 is taken for 1; class 2 is shared between 0 and 1, the lower counts; 1 and 3 have no images.
-    assert metrics.thief(confusion) == [(1, 0.5), None, (0, 0.5), None]
+    assert metrics.most_frequent_confusion(confusion) == [(1, 0.5), None, (0, 0.5), None]
 
 
-def test_a_class_that_is_never_wrong_has_no_thief():
-    assert metrics.thief(np.array([[5, 0], [2, 8]])) == [None, (0, 0.2)]
+def test_a_class_that_is_never_wrong_has_no_most_frequent_confusion():
+    assert metrics.most_frequent_confusion(np.array([[5, 0], [2, 8]])) == [None, (0, 0.2)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60))
@@ -170,7 +170,9 @@ def test_confusion_agrees_with_the_counts(pairs):
     counts = metrics.count(predictions == labels, labels, 5)
     assert np.diag(confusion).tolist() == counts.correct.tolist()
     assert confusion.sum(axis=1).tolist() == counts.total.tolist()
-    for right, total, found in zip(counts.correct, counts.total, metrics.thief(confusion), strict=True):
+    for right, total, found in zip(
+        counts.correct, counts.total, metrics.most_frequent_confusion(confusion), strict=True
+    ):
         assert (found is None) == (right == total)
         assert found is None or 0 < found[1] <= 1 - right / total + 1e-12
 
@@ -196,9 +198,9 @@ def test_confusion_refuses(predictions, labels, problem):
         metrics.confusion(predictions, labels, 2)
 
 
-def test_thief_refuses_what_is_not_square():
+def test_most_frequent_confusion_refuses_what_is_not_square():
     with pytest.raises(ValueError, match=r"shape \[2, 3\]"):
-        metrics.thief(np.zeros((2, 3), int))
+        metrics.most_frequent_confusion(np.zeros((2, 3), int))
 
 
 def test_gap_and_normalised_deviation():

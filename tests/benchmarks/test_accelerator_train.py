@@ -7,22 +7,22 @@ from fabricated import write_run
 
 from benchmarks.accelerator import dry, train
 from ltrobust import models
+from ltrobust.analysis import cards
 from ltrobust.evaluation import protocols
-from ltrobust.runtime.files import read_json
 from ltrobust.training.state import Weights
 
 
 def test_verdicts_of_the_files_give_the_accuracies_of_the_card(tmp_path):
-    card = read_json(write_run(tmp_path))
-    found = train.verdicts(tmp_path, card["networks"])
-    for name, network in card["networks"].items():
-        shown = train.accuracies(network["columns"])
+    card = cards.read(write_run(tmp_path))
+    found = train.verdicts(tmp_path, card.networks)
+    for name, network in card.networks.items():
+        shown = train.accuracies(network.columns)
         for column, views in shown.items():
             correct = found[f"{name}|{column}"] == found["labels"]
             assert np.mean(correct) == pytest.approx(views["overall"])
             per_class = [np.mean(correct[found["labels"] == label]) for label in range(10)]
             assert min(per_class) == pytest.approx(views["worst"])
-    assert len(found["ids"]) == len(np.unique(found["ids"])) == card["data"]["evaluated"]
+    assert len(found["ids"]) == len(np.unique(found["ids"])) == card.data.evaluated
     assert {array.dtype.name for array in found.values()} == {"int32", "uint8"}
 
 

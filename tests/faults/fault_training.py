@@ -426,8 +426,8 @@ def card_cut_off(place: Place) -> Told:
 @fault(
     "card edited by hand",
     "one image less counts as right in a second card; `--mode=report`",
-    value=("copy.json is passed over", "DIR/run/results/copy.json", "counts"),
-    remedy=("Evaluate anew", "put back a copy"),
+    value=("copy.json is passed over", "DIR/run/results/copy.json", "changed"),
+    remedy=("evaluate again", "put back a copy"),
 )
 def card_edited(place: Place) -> Told:
     def change(text: str) -> str:

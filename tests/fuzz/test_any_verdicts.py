@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltrobust.analysis import compare, metrics
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import without_nan
 
 
@@ -49,12 +50,12 @@ def test_views_of_counts(given_verdicts, data):
 def test_a_comparison_is_the_mirror_of_its_swap(given_verdicts):
     classes, labels, first, second = given_verdicts
     one, other = compare.compare(first, second, labels, classes), compare.compare(second, first, labels, classes)
-    assert one["overall"]["difference"] == pytest.approx(np.mean(first) - np.mean(second))
-    assert one["overall"]["difference"] == -other["overall"]["difference"]
-    assert (one["overall"]["b"], one["overall"]["c"]) == (other["overall"]["c"], other["overall"]["b"])
-    assert one["balanced"]["low"] == pytest.approx(-other["balanced"]["high"])
-    assert sum(entry["images"] for entry in one["per_class"]) == len(labels)
-    json.dumps(one, allow_nan=False)
+    assert one.overall.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert one.overall.difference == -other.overall.difference
+    assert (one.overall.test.b, one.overall.test.c) == (other.overall.test.c, other.overall.test.b)
+    assert one.balanced.low == pytest.approx(-other.balanced.high)
+    assert sum(entry.images for entry in one.per_class) == len(labels)
+    json.dumps(typed_json.plain(one), allow_nan=False)
 
 
 WHAT = ("verdicts", "labels", "images", "predictions", "training counts")
@@ -76,7 +77,7 @@ def test_a_comparison_of_anything(first, second, labels, classes, counts):
         says(error, *WHAT)
         return
     assert first.dtype == second.dtype == bool
-    assert result["images"] == len(labels) > 0
+    assert result.images == len(labels) > 0
 
 
 @tries(150)
@@ -89,7 +90,7 @@ def test_a_confusion_of_anything(predictions, labels, classes):
         return
     assert matrix.sum() == len(labels)
     assert matrix.shape == (classes, classes)
-    for label, found in enumerate(metrics.thief(matrix)):
+    for label, found in enumerate(metrics.most_frequent_confusion(matrix)):
         assert found is None or (found[0] != label and 0 < found[1] <= 1)
 
 

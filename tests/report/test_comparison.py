@@ -1,12 +1,15 @@
 """The text of a comparison: every row, numbers in percent, and no winner without evidence."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from ltrobust.analysis.compare import compare
+from ltrobust.analysis.schema.paired import PairedComparison
 from ltrobust.report.comparison import render
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import write_json
 
 NAMES = ("teacher", "student")
@@ -45,8 +48,9 @@ def test_rows_and_numbers():
 
 def test_the_text_is_the_same_from_json(tmp_path):
     result = compared([(45, 25, 10, 20), (0, 0, 0, 0), (50, 10, 30, 10)], np.array([500, 50, 10]))
-    write_json(tmp_path / "comparison.json", result)
-    text = render(json.loads((tmp_path / "comparison.json").read_text()), NAMES)
+    write_json(tmp_path / "comparison.json", typed_json.plain(result))
+    read = typed_json.parse(PairedComparison, json.loads((tmp_path / "comparison.json").read_text()))
+    text = render(read, NAMES)
     assert text == render(result, NAMES)
     assert "without test images, left out: 1." in text
     assert "corrected by Holm over 2 classes" in text
@@ -60,8 +64,8 @@ def test_nobody_is_ahead_of_itself():
 
 def test_few_differing_images_show_nothing_though_their_interval_excludes_0():
     result = compared([(500, 5, 0, 495)])
-    assert result["overall"]["low"] > 0
-    assert result["balanced"]["low"] > 0
+    assert result.overall.low > 0
+    assert result.balanced.low > 0
     text = render(result, NAMES)
     assert row(text, "overall")[-3:] == ["0.0625", "0.0312", "no difference shown"]
     assert row(text, "balanced (1 class)")[-1] == "no difference shown"
@@ -84,7 +88,8 @@ def test_of_many_classes_only_those_that_differ_are_printed():
 
 def test_a_biased_interval_beside_its_value_shows_nothing():
     result = compared([(40, 10, 10, 40)] * 2)
-    result["worst"] |= {"difference": 0.0, "low": -0.2, "high": -0.01}
+    worst = dataclasses.replace(result.worst, difference=0.0, low=-0.2, high=-0.01)
+    result = dataclasses.replace(result, worst=worst)
     assert row(render(result, NAMES), "worst class ")[-1] == "no difference shown"
 
 

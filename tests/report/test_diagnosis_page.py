@@ -18,7 +18,7 @@ SECTIONS = [
     "spread",
     "consistency",
     "confusion",
-    "homing",
+    "targets",
     "temperature",
     "norms",
     "missing",
@@ -50,12 +50,12 @@ def test_the_numbers_are_the_cards(done):
                 assert entry[key] == column[key], (name, key)
             assert entry["groups"]["tail_third"]["value"] == column["tail_third"]["value"]
             for key in ("worst", "worst10"):  # one network has one interval, on whatever page
-                assert entry["spread"][key] == {part: column[key][part] for part in ("value", "low", "high")}
-            assert entry["spread"]["mean"]["value"] == pytest.approx(column["balanced"]["value"])
-            assert entry["spread"]["nsd"]["value"] == pytest.approx(column["nsd"])
+                assert entry["inequality"][key] == {part: column[key][part] for part in ("value", "low", "high")}
+            assert entry["inequality"]["mean"]["value"] == pytest.approx(column["balanced"]["value"])
+            assert entry["inequality"]["nsd"]["value"] == pytest.approx(column["nsd"])
         assert model["columns"]["all_attacks"]["confusion"] == network["confusion"]["all_attacks"]
-        assert model["columns"]["all_attacks"]["thief"] == network["thief"]
-        assert model["related"]["class_norms"]["values"] == network["classifier"]["class_norms"]
+        assert model["columns"]["all_attacks"]["most_frequent_confusion"] == network["most_frequent_confusion"]
+        assert model["class_norms"]["values"] == network["classifier"]["class_norms"]
         assert model["verdicts_sha256"] == network["verdicts"]["sha256"]
 
 
@@ -63,7 +63,7 @@ def test_the_page_stands_alone_and_names_are_text(done):
     page = Page(done[3].read_text())
     pages.check_alone(page)
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == SECTIONS
-    for section in ("classes", "confusion", "homing"):
+    for section in ("classes", "confusion", "targets"):
         for name in HOSTILE[:5]:
             assert name in page.text[section], section
     assert "only those of CIFAR-100" in page.text["missing"]
@@ -100,8 +100,8 @@ def test_the_page_of_the_run_stays_that_of_its_other_evaluations(done, tmp_path)
     shutil.copytree(done[0], tmp_path / "run")
     fabricated.write_run(tmp_path / "run", names=HOSTILE, skills={"student/last": 0.8})
     shown, *others = run_page.gather(tmp_path / "run", cache_dir="").evaluations
-    assert shown.card["protocol"]["name"] == "quick"
-    assert [other.card["protocol"]["name"] for other in others] == ["diagnose"]
+    assert shown.card.protocol.name == "quick"
+    assert [other.card.protocol.name for other in others] == ["diagnose"]
 
 
 def test_a_store_of_anybodys_function_lacks_what_it_cannot_have(done, tmp_path):
@@ -111,7 +111,7 @@ def test_a_store_of_anybodys_function_lacks_what_it_cannot_have(done, tmp_path):
     path = diagnose.run([tmp_path / "verdicts" / "mine"], tmp_path / "out")
     page = Page(path.read_text())
     assert "mine: no lengths of classifier rows are recorded" in page.text["missing"]
-    assert page.row("homing", "9")
+    assert page.row("targets", "9")
 
 
 def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):

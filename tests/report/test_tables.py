@@ -9,16 +9,15 @@ from absl import logging
 from fabricated import write_run
 
 import ltrobust
-from ltrobust.analysis import metrics
+from ltrobust.analysis import cards, metrics
 from ltrobust.report import run_page, tables
-from ltrobust.runtime.files import read_json
 
 CELL = re.compile(r"(\d+\.\d\d) \[(\d+\.\d), (\d+\.\d)\]")
 
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
-    return read_json(write_run(tmp_path_factory.mktemp("run")))
+    return cards.read(write_run(tmp_path_factory.mktemp("run")))
 
 
 def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
@@ -26,20 +25,15 @@ def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
     assert "±" not in text
     cells = [tuple(map(float, found)) for found in CELL.findall(text)]
     # Networks, columns and views; then classes and columns.
-    columns = len(card["networks"]["student/last"]["columns"])
-    assert len(cells) == len(card["networks"]) * 3 * 3 + 10 * columns
+    columns = len(card.networks["student/last"].columns)
+    assert len(cells) == len(card.networks) * 3 * 3 + 10 * columns
     assert all(low - 0.05 <= value <= high + 0.05 for value, low, high in cells)
 
 
 def test_a_wilson_interval_is_printed_as_it_is_and_not_as_half_of_its_width():
-    estimate = metrics.wilson(0, 50)
-    shown = tables.percent({"value": estimate.value, "low": estimate.low, "high": estimate.high})
-    assert shown == "0.00 [0.0, 7.1]"
-    estimate = metrics.wilson(20, 20)
-    assert (
-        tables.percent({"value": estimate.value, "low": estimate.low, "high": estimate.high}) == "100.00 [83.9, 100.0]"
-    )
-    assert tables.percent({"value": None, "low": None, "high": None}) == "-"
+    assert tables.percent(metrics.wilson(0, 50)) == "0.00 [0.0, 7.1]"
+    assert tables.percent(metrics.wilson(20, 20)) == "100.00 [83.9, 100.0]"
+    assert tables.percent(metrics.wilson(0, 0)) == tables.percent(None) == "-"
 
 
 @pytest.mark.slow
@@ -65,7 +59,7 @@ def test_names_on_a_card_reach_neither_terminal_nor_page_as_they_are(tmp_path, m
     monkeypatch.setattr(logging, "warning", lambda *words: None)  # a worker of a parallel run cannot send these names
     workdir = tmp_path / os.fsdecode(b"caf\xe9")
     names = [f"{number} \x1b[31m\udce9" for number in range(10)]
-    text = tables.render_classes(read_json(write_run(workdir, names=names)), "student/last")
+    text = tables.render_classes(cards.read(write_run(workdir, names=names)), "student/last")
     assert r"7 \x1b[31m\udce9" in text
     assert "\x1b" not in text
     text.encode()
@@ -74,6 +68,6 @@ def test_names_on_a_card_reach_neither_terminal_nor_page_as_they_are(tmp_path, m
 
 
 def test_items_of_the_panel_are_named_in_words(tmp_path):
-    text = tables.render(read_json(write_run(tmp_path, protocol="standard")))
+    text = tables.render(cards.read(write_run(tmp_path, protocol="standard")))
     assert "trustworthy, with warnings.\n  warning: broken by Square only (P12): 3 <b>images</b>" in text
     assert "P12 warn" not in text

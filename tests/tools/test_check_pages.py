@@ -3,12 +3,14 @@
 import json
 import shutil
 
+import fabricated
+import jsonschema
 import pytest
 
 import ltrobust
-from ltrobust.analysis import cards
-from ltrobust.runtime.files import write_json
-from tools import check_pages, design_page, links, speed, study_page, summary
+from ltrobust.analysis.schema.card import Card
+from ltrobust.runtime import typed_json
+from tools import card_schema, check_pages, design_page, links, speed, study_page, summary
 
 ROOT = check_pages.ROOT
 
@@ -69,29 +71,57 @@ def test_arithmetic_of_an_older_network_is_found(tmp_path):
 
 
 def test_cards_with_missing_fields_edited_checkouts_or_some_images_only_are_found(tmp_path):
-    card = {"training": {"student": {"software": {"commit": "0" * 40}}}, "data": {"evaluated": 9, "test_images": 9}}
-    card = dict.fromkeys(cards.REQUIRED, 0) | card
-    some = card | {"data": {"evaluated": 8, "test_images": 9}}
-    edited = {"software": {"commit": "0" * 40 + "+changes"}}
-    results = tmp_path / "results"
-    for name, content in {
-        "a/good.json": card,
-        "a/lacks.json": {name: value for name, value in card.items() if name != "threat"},
-        "a/some.json": some,
-        "a/edited.json": card | {"training": {"student": edited}},
-        "sweeps/a/some.json": some,
-        f"{summary.AGREEMENT}/edited.json": edited,
-        f"{summary.DIAGNOSIS}/good.json": {"software": {"commit": "0" * 40}},
-    }.items():
+    committed, results = ROOT / "results" / "digits" / "at_bsl-seed0.json", tmp_path / "results"
+    edited = {"commit": "0" * 40 + "+changes"}
+    changes = {
+        "a/good.json": lambda card: None,
+        "a/lacks.json": lambda card: card.pop("threat"),
+        "a/some.json": lambda card: card["data"].update(evaluated=8),
+        "a/edited.json": lambda card: card["training"]["student"]["software"].update(edited),
+        "sweeps/a/some.json": lambda card: card["data"].update(evaluated=8),
+    }
+    for name, change in changes.items():
         (results / name).parent.mkdir(parents=True, exist_ok=True)
-        write_json(results / name, content)
-    found = {stale.path: stale.fault for stale in check_pages.committed_cards(tmp_path)}
+        shutil.copy(committed, results / name)
+        fabricated.change_card(results / name, change)
+    write(results / summary.AGREEMENT / "edited.json", json.dumps({"software": edited}))
+    (results / summary.DIAGNOSIS).mkdir()
+    shutil.copy(ROOT / "results" / summary.DIAGNOSIS / "digits.json", results / summary.DIAGNOSIS / "good.json")
+    write(results / summary.DIAGNOSIS / "old.json", '{"version": 1}')
+    found = {stale.path: stale.fault.replace(f"{tmp_path}/", "") for stale in check_pages.committed_cards(tmp_path)}
     assert found == {
-        "results/a/lacks.json": "the card lacks threat",
-        "results/a/some.json": "the card is of 8 of 9 test images",
+        "results/a/lacks.json": "results/a/lacks.json is no card of version 3: threat is missing. Put back a copy of "
+        "it",
+        "results/a/some.json": "the card is of 8 of 797 test images",
         "results/a/edited.json": "student is from an edited checkout",
         f"results/{summary.AGREEMENT}/edited.json": "it is from an edited checkout",
+        f"results/{summary.DIAGNOSIS}/old.json": f"results/{summary.DIAGNOSIS}/old.json is no diagnosis of version 2 "
+        "(it has 1); run ltrobust diagnose again",
     }
+
+
+def test_committed_cards_are_valid_by_the_schema():
+    schema = json.loads((ROOT / card_schema.FILE).read_text())
+    assert schema == typed_json.schema(Card)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    paths = [
+        path for folder in ("digits", "cifar10_cpu") for path in sorted((ROOT / "results" / folder).glob("*.json"))
+    ]
+    paths += [next(folder.glob("*.json")) for folder in sorted((ROOT / "results" / "sweeps").iterdir())]
+    for path in paths:
+        card = json.loads(path.read_text())
+        assert not list(validator.iter_errors(card)), path
+    card["data"]["evaluated"] = "many"
+    card["colour"] = "blue"
+    assert len(list(validator.iter_errors(card))) == 2
+
+
+def test_a_schema_that_is_not_that_of_the_classes_is_found(tmp_path):
+    write(tmp_path / card_schema.FILE, card_schema.text())
+    assert list(check_pages.schema(tmp_path)) == []
+    write(tmp_path / card_schema.FILE, card_schema.text().replace("UTC", "GMT"))
+    assert [stale.mend for stale in check_pages.schema(tmp_path)] == ["python -m tools.card_schema"]
 
 
 def test_a_row_of_the_study_that_is_not_the_cards_is_found(copy):

@@ -3,7 +3,9 @@
 import json
 import pathlib
 import re
+import shutil
 
+import fabricated
 import planned
 import pytest
 
@@ -70,8 +72,13 @@ def test_our_number_is_the_cards(tmp_path):
 
     assert published_rows.ours(ROWS[0]) == "not run"
     (tmp_path / "results").mkdir()
-    columns = {"clean": {"overall": {"value": 0.5}}, "pgd20": {"overall": {"value": 0.25}}}
-    card = {"networks": {"student/last": {"columns": columns}}}
-    (tmp_path / "results" / "card.json").write_text(json.dumps(card))
+    committed = ROOT / "results" / "digits" / "at_bsl-seed0.json"
+    path = shutil.copy(committed, tmp_path / "results" / "card.json")
+
+    def change(card):
+        columns = card["networks"]["student/last"]["columns"]
+        columns["clean"]["overall"]["value"], columns["pgd20"]["overall"]["value"] = 0.5, 0.25
+
+    fabricated.change_card(path, change)
     row = dataclasses.replace(ROWS[3], card="card.json")
     assert published_rows.ours(row, tmp_path) == "50.00 / 25.00 / -"

@@ -1,14 +1,17 @@
 """Tables over cards: rows, differences paired by seed, and numbers over seeds that are the textbook's."""
 
+import dataclasses
 import json
 import math
 import pathlib
+import shutil
 
+import fabricated
 import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import cards
+from ltrobust.analysis import cards, metrics
 from ltrobust.report import grid, numbers
 from ltrobust.runtime.files import write_json
 from tools import gradients, summary
@@ -36,10 +39,8 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     committed = ROOT / "results" / "digits"
     for seed in (0, 1):
         for variant, source in (("at_bsl+awp", "at_bsl"), ("self_distillation", "self_distillation")):
-            card = json.loads((committed / f"{source}-seed{seed}.json").read_text())
-            card["protocol"] |= {"headline": "worst", "titles": {}}  # as cards of today have them
-            card["data"]["test_images"] = 1000
-            (folder / f"{variant}-seed{seed}.json").write_text(json.dumps(card))
+            path = shutil.copy(committed / f"{source}-seed{seed}.json", folder / f"{variant}-seed{seed}.json")
+            fabricated.change_card(path, lambda card: card["data"].update(test_images=1000))
     text = summary.sweeps(tmp_path)
     assert "## small" in text
     assert "4 runs: digits" in text
@@ -68,14 +69,12 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     assert (seeds, clean) == ("2", numbers.over_seeds(paired))
     # Another place on the axes has tables and differences of its own.
     for path in folder.glob("*.json"):
-        other = json.loads(path.read_text())
-        other["data"]["imbalance_ratio"] = 50.0
-        path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")).write_text(json.dumps(other))
+        copy = shutil.copy(path, path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")))
+        fabricated.change_card(copy, lambda card: card["data"].update(imbalance_ratio=50.0))
     for half in summary.sweeps(tmp_path).split("digits, imbalance ratio 50 "):
         assert line in half.splitlines()
     # Rows of one table are of one kind.
-    card["threat"]["radius"] = 4.0
-    (folder / "self_distillation-seed1.json").write_text(json.dumps(card))
+    fabricated.change_card(folder / "self_distillation-seed1.json", lambda card: card["threat"].update(radius=4.0))
     with pytest.raises(ValueError, match=r"self_distillation-seed1\.json was not evaluated as"):
         summary.sweeps(tmp_path)
     # The tables of single configurations do not take a sweep for one of them.
@@ -94,19 +93,15 @@ def test_who_gains_where_is_held_against_another_seed_of_the_reference():
         # Its gains have another order in each seed; with itself of the same seed it would agree.
         "turning": lambda seed: base[seed] + np.roll(gain, seed),
     }
-    cards = [
+    runs = [
         (
             variant,
-            {
-                "config": {"seed": seed},
-                "data": {"class_names": list("abcde")},
-                "networks": {"student/last": {"columns": {"pgd20": {"per_class": [{"value": v} for v in of(seed)]}}}},
-            },
+            drawn(seed, of(seed)),
         )
         for variant, of in made.items()
         for seed in base
     ]
-    rows = {line.split(" | ")[0][2:]: line[2:-2].split(" | ") for line in _gains(cards)}
+    rows = {line.split(" | ")[0][2:]: line[2:-2].split(" | ") for line in _gains(runs)}
     assert list(rows) == ["reference", "opposite", "shift", "turning"]
     assert rows["reference"][1:] == ["-20.0", "-10.0", "+0.0", "+10.0", "+20.0", "1.00 [1.00, 1.00]"]
     assert rows["opposite"][1:] == ["+10.0", "+5.0", "+0.0", "-5.0", "-10.0", "-1.00 [-1.00, -1.00]"]
@@ -114,9 +109,24 @@ def test_who_gains_where_is_held_against_another_seed_of_the_reference():
     found = [stats.spearmanr(np.roll(gain, turn), gain).statistic for turn in range(3)]
     assert rows["turning"][-1] == f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
     # Without a second seed that all have, without the baseline: nothing.
-    assert grid.render_gains([card for card in cards if card[1]["config"]["seed"] < 1], "base", "reference") == ""
-    assert grid.render_gains(cards[3:], "base", "reference") == ""
+    assert grid.render_gains([card for card in runs if card[1].seed < 1], "base", "reference") == ""
+    assert grid.render_gains(runs[3:], "base", "reference") == ""
     assert grid.render_gains([], "base", "reference") == ""
+
+
+def drawn(seed, accuracies):
+    """A card of five classes with these accuracies."""
+    card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
+    network = card.networks["student/last"]
+    column = dataclasses.replace(
+        network.columns["pgd20"], per_class=[metrics.Estimate(value, value, value) for value in accuracies]
+    )
+    return dataclasses.replace(
+        card,
+        config={**card.config, "seed": seed},
+        data=dataclasses.replace(card.data, class_names=list("abcde")),
+        networks={"student/last": dataclasses.replace(network, columns={"pgd20": column})},
+    )
 
 
 def _gains(cards):
@@ -127,7 +137,7 @@ def _gains(cards):
 def test_over_seeds_is_mean_deviation_and_t_interval():
     # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
     assert numbers.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
-    assert numbers.one_run({"value": 0.25, "low": 0.2, "high": 0.3125}) == "25.00 [20.00, 31.25]"
+    assert numbers.one_run(metrics.Estimate(0.25, 0.2, 0.3125)) == "25.00 [20.00, 31.25]"
 
 
 def test_a_page_without_markers_is_refused():
@@ -150,14 +160,15 @@ def test_json_keeps_numbers_on_one_line_and_loses_nothing(tmp_path):
     assert (tmp_path / "plain.json").read_text() == "[]\n"
 
 
-def test_cards_are_never_overwritten_and_never_incomplete(tmp_path):
-    card = dict.fromkeys(cards.REQUIRED, float("nan")) | {"data": {}, "networks": {}}
+def test_cards_are_never_overwritten_and_read_as_they_were_written(tmp_path):
+    card = drawn(3, [0.5, float("nan"), 0.25, 1.0, 0.0])
     first, second = cards.write(tmp_path, "quick", card), cards.write(tmp_path, "quick", card)
     assert (first.name, second.name) == ("quick.json", "quick-2.json")
     assert "NaN" not in first.read_text()
-    del card["threat"]
-    with pytest.raises(ValueError, match="lacks threat"):
-        cards.write(tmp_path, "quick", card)
+    read = cards.read(first)
+    assert math.isnan(read.networks["student/last"].columns["pgd20"].per_class[1].value)
+    again = cards.write(tmp_path / "again", "quick", read)
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_the_command_on_a_card_names_no_folder(monkeypatch):

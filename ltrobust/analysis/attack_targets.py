@@ -1,14 +1,17 @@
 """Where attacked images go: asymmetry of the confusion, the top wrong class, and whether attacks agree on it.
 
-NumPy only; intervals of shares are Wilson's. A favourite is chosen by the images it is counted on, so its share is
-biased up, the more so the fewer images were broken.
+NumPy only; intervals of shares are Wilson's. A top wrong class is chosen by the images it is counted on, so its share
+is biased up, the more so the fewer images were broken.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ltrobust.analysis import metrics, spread
+from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.schema.diagnosed_column import TopWrongClass, TopWrongClasses
+from ltrobust.analysis.schema.diagnosis import TargetAgreement
 
 
 def asymmetry(confusion: np.ndarray) -> np.ndarray:
@@ -24,7 +27,7 @@ def asymmetry(confusion: np.ndarray) -> np.ndarray:
     return np.divide(difference, length, out=np.full(np.shape(length), np.nan), where=length > 0)
 
 
-def asymmetry_estimate(confusion: np.ndarray) -> dict[str, float]:
+def asymmetry_estimate(confusion: np.ndarray) -> Estimate:
     """`asymmetry` of counts [C, C] with a bootstrap interval: each row drawn anew, as many images as it has."""
     generator = np.random.RandomState(0)
     squares, shares = np.zeros(spread.DRAWS), {}
@@ -40,64 +43,54 @@ def asymmetry_estimate(confusion: np.ndarray) -> dict[str, float]:
     return spread.estimate(asymmetry(confusion), np.sqrt(differences / squares))
 
 
-def favourites(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, num_classes: int) -> dict[str, Any]:
-    """How many of the images that an attack broke go to their class's favourite target.
+def top_wrong_classes(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, num_classes: int) -> TopWrongClasses:
+    """How many of the images that an attack broke are misclassified as their class's top wrong class.
 
-    Broken are images that are right when clean and wrong when attacked; the favourite is the most frequent prediction
-    of a class's broken images, ties to the lower class.
+    Broken are images that are right when clean and wrong when attacked; the top wrong class is the most frequent
+    prediction of a class's broken images, ties to the lower class.
 
     Args:
       labels, clean, attacked: true classes and both predictions, integers [N] in [0, num_classes).
       num_classes: C.
-
-    Returns:
-      classes: per class `broken` images, `target` (None if none), and `share` that goes there, with its interval.
-      share: the same of all broken images, each to its own class's favourite.
-      even: the share if all other classes were alike, 1 / (C - 1).
     """
     # Images that are wrong when clean say nothing about where an attack sends images.
     broken = (clean == labels) & (attacked != labels)
     moved = metrics.confusion(attacked[broken], labels[broken], num_classes)
-    taken, totals = moved.max(axis=1), moved.sum(axis=1)
+    most, totals = moved.max(axis=1), moved.sum(axis=1)
     classes = [
-        {
-            "broken": int(total),
-            "target": int(row.argmax()) if total else None,
-            "share": metrics.wilson(most, total)._asdict(),
-        }
-        for row, most, total in zip(moved, taken, totals, strict=True)
+        TopWrongClass(int(total), int(row.argmax()) if total else None, metrics.wilson(number, total))
+        for row, number, total in zip(moved, most, totals, strict=True)
     ]
-    whole = metrics.wilson(taken.sum(), totals.sum())._asdict()
-    return {"classes": classes, "share": whole, "even": 1 / (num_classes - 1)}
+    return TopWrongClasses(classes, metrics.wilson(most.sum(), totals.sum()), even=1 / (num_classes - 1))
 
 
-def homing(
-    labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, superclass: np.ndarray | None = None
-) -> dict[str, Any]:
+def target_agreement(
+    attacks: Sequence[str],
+    labels: np.ndarray,
+    clean: np.ndarray,
+    attacked: np.ndarray,
+    superclass: np.ndarray | None = None,
+) -> TargetAgreement:
     """Images that at least two attacks break, and whether all attacks that break one send it to the same place.
 
     Args:
+      attacks: names of A attacks that saw every image that is right when clean.
       labels, clean: true classes and predictions, integers [N].
-      attacked: predictions under each of A attacks that saw every image that is right when clean, integers [A, N].
+      attacked: predictions under each attack, integers [A, N].
       superclass: of each class, integers [C].
-
-    Returns:
-      images: those that at least two attacks break.
-      one_class: the share of them whose every successful attack lands in one and the same class.
-      one_superclass, own_superclass: the share whose successful attacks land in the classes of one superclass, and in
-        those of the image's own one; only with `superclass`.
     """
     wrong = attacked != labels
     chosen = (clean == labels) & (wrong.sum(axis=0) >= 2)
     wrong, attacked, labels = wrong[:, chosen], attacked[:, chosen], labels[chosen]
     number = len(labels)
-    found = {"images": number, "one_class": metrics.wilson(_alike(attacked, wrong).sum(), number)._asdict()}
+    one_superclass = own_superclass = None
     if superclass is not None:
         groups, own = superclass[attacked], superclass[labels]
         inside = np.all((groups == own) | ~wrong, axis=0)
-        found["one_superclass"] = metrics.wilson(_alike(groups, wrong).sum(), number)._asdict()
-        found["own_superclass"] = metrics.wilson(inside.sum(), number)._asdict()
-    return found
+        one_superclass = metrics.wilson(_alike(groups, wrong).sum(), number)
+        own_superclass = metrics.wilson(inside.sum(), number)
+    one_class = metrics.wilson(_alike(attacked, wrong).sum(), number)
+    return TargetAgreement(attacks, number, one_class, one_superclass, own_superclass)
 
 
 def _alike(places: np.ndarray, counted: np.ndarray) -> np.ndarray:

@@ -1,0 +1,196 @@
+"""Frozen dataclasses and named tuples as JSON and back, and their JSON Schema. One definition serves all three.
+
+Fields may be text, numbers, truth values, `Any`, `Literal`, sequences, tuples, mappings with text as keys, other
+records, and each of these or None.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from ltrobust.runtime.names import nearest
+
+# A number that need not exist: NaN in memory, null in JSON, which has no NaN.
+Number = Annotated[float, "null in JSON for NaN"]
+Record = TypeVar("Record")
+_SCALARS: dict[Any, tuple[str, str]] = {
+    str: ("string", "text"),
+    int: ("integer", "a whole number"),
+    float: ("number", "a number"),
+    bool: ("boolean", "true or false"),
+}
+
+
+def plain(value: Any) -> Any:
+    """A record, or anything that holds records, as values that JSON has; NaN becomes None."""
+    if _is_record(type(value)):
+        return {name: plain(getattr(value, name)) for name in _fields(type(value))}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def parse(kind: type[Record], value: Any, path: str = "") -> Record:
+    """The record that `plain` made the value from.
+
+    Args:
+      kind: class of the record.
+      value: as read from JSON.
+      path: where the value stands, for messages: `data.evaluated`.
+
+    Raises:
+      ValueError: a field that is missing, unknown, or of another type (names it by its path).
+    """
+    return _parse(kind, value, path)
+
+
+def _parse(kind: Any, value: Any, path: str) -> Any:
+    """`parse` of any annotation."""
+    if kind is Any:
+        return value
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return math.nan if value is None else _parse(arguments[0], value, path)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _parse(_without_none(arguments), value, path)
+    if origin is Literal:
+        return value if value in arguments else _refuse(path, value, "one of " + ", ".join(map(str, arguments)))
+    if kind in _SCALARS:
+        numbers = (int, float) if kind is float else (kind,)
+        fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
+        return kind(value) if fits else _refuse(path, value, _SCALARS[kind][1])
+    if _is_record(kind):
+        return _parse_record(kind, value, path)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        _ = isinstance(value, Mapping) or _refuse(path, value, "an object")
+        return {key: _parse(arguments[1], item, _below(path, key)) for key, item in value.items()}
+    _ = isinstance(value, list | tuple) or _refuse(path, value, "a list")
+    kinds = arguments if origin is tuple and ... not in arguments else (arguments[0],) * len(value)
+    _ = len(kinds) == len(value) or _refuse(path, value, f"a list of {len(kinds)}")
+    return tuple(_parse(item, entry, f"{path}[{n}]") for n, (item, entry) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _parse_record(kind: Any, value: Any, path: str) -> Any:
+    """`parse` of an object."""
+    _ = isinstance(value, Mapping) or _refuse(path, value, "an object")
+    fields = _fields(kind)
+    for key in value:
+        if key not in fields:
+            raise ValueError(f"{_below(path, key)} is no field; {nearest(key, fields)}known are {', '.join(fields)}.")
+    for name, (_, required) in fields.items():
+        if required and name not in value:
+            raise ValueError(f"{_below(path, name)} is missing.")
+    return kind(**{key: _parse(fields[key][0], item, _below(path, key)) for key, item in value.items()})
+
+
+def _refuse(path: str, value: Any, needed: str) -> Any:
+    shown = repr(value)
+    raise ValueError(f"{path or 'the value'} is {shown[:60]}{'...' * (len(shown) > 60)}; needed is {needed}.")
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _without_none(arguments: Sequence[Any]) -> Any:
+    """The one member of a union that is not None."""
+    (member,) = (argument for argument in arguments if argument is not type(None))
+    return member
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"))
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
+    """Field -> its annotation, and whether it must be given."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if not dataclasses.is_dataclass(kind):
+        return {name: (hints[name], name not in kind._field_defaults) for name in kind._fields}
+    unset = dataclasses.MISSING
+    return {
+        field.name: (hints[field.name], field.default is unset and field.default_factory is unset)
+        for field in dataclasses.fields(kind)
+    }
+
+
+def descriptions(kind: Any) -> dict[str, str]:
+    """Field -> its description in the class's docstring, under `Attributes:`."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if _is_record(base):
+            found |= _described(inspect.getdoc(base) or "")
+    return found
+
+
+def _described(text: str) -> dict[str, str]:
+    """The entries under `Attributes:` of a docstring."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in text.partition("Attributes:\n")[2].splitlines():
+        if begin := re.fullmatch(r"  (\w+(?:, \w+)*): (.*)", line):
+            names = begin[1].split(", ")
+            found |= dict.fromkeys(names, begin[2])
+        elif line.startswith("    "):
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found
+
+
+def schema(kind: Any) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a record, with the descriptions of its docstrings."""
+    definitions: dict[str, Any] = {}
+    _schema(kind, definitions)
+    top = definitions.pop(kind.__name__)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind.__name__, **top} | {
+        "$defs": dict(sorted(definitions.items()))
+    }
+
+
+def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an annotation; records are added to `definitions`."""
+    if kind is Any:
+        return {}
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return {"type": [_SCALARS[arguments[0]][0], "null"]}
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [_schema(_without_none(arguments), definitions), {"type": "null"}]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if kind in _SCALARS:
+        return {"type": _SCALARS[kind][0]}
+    if _is_record(kind):
+        if kind.__name__ not in definitions:
+            definitions[kind.__name__] = {}  # first, for records that hold their own kind
+            definitions[kind.__name__] = _schema_of_record(kind, definitions)
+        return {"$ref": f"#/$defs/{kind.__name__}"}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": _schema(arguments[1], definitions)}
+    if origin is tuple and ... not in arguments:
+        items = [_schema(argument, definitions) for argument in arguments]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    return {"type": "array", "items": _schema(arguments[0], definitions)}
+
+
+def _schema_of_record(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    described = descriptions(kind)
+    properties = {
+        name: _schema(annotation, definitions) | ({"description": described[name]} if name in described else {})
+        for name, (annotation, _) in _fields(kind).items()
+    }
+    return {
+        "description": (inspect.getdoc(kind) or "").partition("\n")[0],
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
