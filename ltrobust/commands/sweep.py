@@ -127,10 +127,10 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
     # A workdir may be evaluated in several ways; a cell is one of them.
     found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
     if found:
-        raise ValueError(
-            f"{folder} holds a finished run of another configuration:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nMove that folder away, or give the sweep another --out."
+        workdir.refuse(
+            f"{folder} holds a finished run of another configuration",
+            found,
+            "Move that folder away, or give the sweep another --out.",
         )
     return card
 

@@ -14,9 +14,9 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
@@ -49,12 +49,17 @@ def claim(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
     if found:
         elsewhere = config.get("checkpoint", {}).get("dir", "")
         student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
-        raise ValueError(
-            f"workdir {workdir} holds a run of another configuration:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nGive another one with --workdir=DIR, or start with the values on the left to go on with that run."
-            + how_to_extend(found, student, Path(elsewhere or workdir / "checkpoints") / "teacher")
+        refuse(
+            f"workdir {workdir} holds a run of another configuration",
+            found,
+            "Give another one with --workdir=DIR, or start with the values on the left to go on with that run."
+            + how_to_extend(found, student, Path(elsewhere or workdir / "checkpoints") / "teacher"),
         )
+
+
+def refuse(title: str, lines: Sequence[str], remedy: str) -> NoReturn:
+    """Raises a ValueError with lines of `differences`, one below the other."""
+    raise ValueError("\n".join([f"{title}:", *(f"  {line}" for line in lines), remedy]))
 
 
 def how_to_extend(found: list[str], student: str, teacher: Any) -> str:

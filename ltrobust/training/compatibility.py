@@ -32,11 +32,11 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
 def same_run(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
     if found := workdirs.differences(about["config"], recorded):
-        raise ValueError(
-            f"{folder} holds checkpoints of another configuration:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nGive another checkpoint.dir, or start with the values on the left to go on with that run."
-            + workdirs.how_to_extend(found, f"{folder.parent / 'student'}", folder.parent / "teacher")
+        workdirs.refuse(
+            f"{folder} holds checkpoints of another configuration",
+            found,
+            "Give another checkpoint.dir, or start with the values on the left to go on with that run."
+            + workdirs.how_to_extend(found, f"{folder.parent / 'student'}", folder.parent / "teacher"),
         )
 
 
@@ -97,18 +97,18 @@ def same_workdir(workdir: Path, about: Mapping[str, Any], folder: epath.Path) ->
     lines = workdirs.differences(read_json(workdir / "config.json"), about["config"])
     # The threat is the evaluation's own.
     if found := [line for line in lines if not line.startswith("threat.")]:
-        raise ValueError(
-            f"workdir {workdir} holds another run than that of checkpoint {folder}:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nEvaluate the checkpoint in another folder with --workdir=DIR."
+        workdirs.refuse(
+            f"workdir {workdir} holds another run than that of checkpoint {folder}",
+            found,
+            "Evaluate the checkpoint in another folder with --workdir=DIR.",
         )
 
 
 def same_network(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses to evaluate a checkpoint as another network than it is, or on other data."""
     if found := workdirs.differences(about["config"], recorded, only=("model.", "data.")):
-        raise ValueError(
-            f"checkpoint {folder} was made with other settings:\n"
-            + "\n".join(f"  {line}" for line in found)
-            + "\nEvaluate it with the configuration that made it."
+        workdirs.refuse(
+            f"checkpoint {folder} was made with other settings",
+            found,
+            "Evaluate it with the configuration that made it.",
         )
