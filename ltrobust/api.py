@@ -14,7 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import models, run
-from ltrobust.analysis import runs
+from ltrobust.analysis import results
 from ltrobust.analysis.evaluations import in_order
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
@@ -112,7 +112,7 @@ class Run:
         """
         # A copy of a folder has other times of files. Those decide within one second alone.
         files = sorted((self.workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        found = {path.stem: runs.read_card(path) for path in files}
+        found = {path.stem: results.read_card(path) for path in files}
         return dict(sorted(found.items(), key=lambda item: item[1].created))
 
     @property
@@ -149,7 +149,7 @@ class Run:
                 f"{self.workdir} has no evaluation of {network!r}{under}; {nearest(network, self.networks)}"
                 f"evaluated networks: {', '.join(self.networks) or 'none yet'}."
             )
-        passport, verdicts = runs.read_store(self.workdir, described)
+        passport, verdicts = results.read_store(self.workdir, described)
         return recorded.evaluation(passport, verdicts, described.sanity)
 
     def logits_fn(self, network: str = "student/last", *, exact: bool = True) -> Callable[[jax.Array], jax.Array]:
@@ -197,7 +197,7 @@ class Run:
     def _described(self, network: str, protocol: str = "") -> NetworkResult | None:
         """The card's part on a network in its weightiest evaluation, under the protocol if one is named."""
         missing: dict[str, list[str]] = defaultdict(list)
-        found = (each for each in runs.evaluations(self.workdir, missing) if network in each.networks)
+        found = (each for each in results.evaluations(self.workdir, missing) if network in each.networks)
         return next((each.networks[network] for each in found if protocol in ("", each.card.protocol.name)), None)
 
 

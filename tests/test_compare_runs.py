@@ -9,7 +9,7 @@ import numpy as np
 import pages
 import pytest
 
-from ltrobust.analysis import cards, compare_runs, runs
+from ltrobust.analysis import cards, compare_runs, results
 from ltrobust.commands import compare
 from ltrobust.data import sources
 from ltrobust.evaluation import store
@@ -47,7 +47,7 @@ def compared(made):
 
 
 def right(made, network, column=None):
-    (chosen, *_) = runs.candidates(str(made / network))
+    (chosen, *_) = results.candidates(str(made / network))
     return store.correct(chosen.passport, chosen.verdicts(), column)
 
 
@@ -125,7 +125,7 @@ def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
         assert pair.difference == "better-seed0 minus plain-seed0"
         assert pair.result.overall.difference > 0
     assert over_seeds.seeds.views["overall"].mean > 0
-    stores = [runs.candidates(name)[0].folder for name in (better, plain)]
+    stores = [results.candidates(name)[0].folder for name in (better, plain)]
     assert compare_runs.compare_stores(*stores).overall.difference > 0
 
 
@@ -167,7 +167,7 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
     found = compare_runs.compare_all([str(other), str(made / "plain-seed0")])
     assert found.protocol.name == "quick"
     store_folder = next((other / "verdicts").glob("quick*"))
-    assert runs.candidates(str(store_folder))[0].network == ""
+    assert results.candidates(str(store_folder))[0].network == ""
     again = compare_runs.compare_all([str(store_folder), str(made / "plain-seed0")])
     assert again.comparisons[0].result == found.comparisons[0].result
     (store_folder / "verdicts.jsonl").write_bytes((store_folder / "verdicts.jsonl").read_bytes() + b"\n")
@@ -178,32 +178,32 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
 def test_a_store_has_one_network(made):
     folder = next((made / "plain-seed0" / "verdicts").iterdir())
     with pytest.raises(ValueError, match=r"is a verdict store, which has one network; leave ':student' out"):
-        runs.candidates(f"{folder}:student")
+        results.candidates(f"{folder}:student")
 
 
 def test_networks_that_share_an_evaluation_in_pairs_only_are_refused(monkeypatch, tmp_path):
     evaluated = {"first": ("quick", "standard"), "second": ("quick",), "third": ("standard",)}
 
     def candidates(argument):
-        same = dict.fromkeys(runs.SAME)
-        return [runs.Candidate(tmp_path, same | {"protocol": {"name": name}}) for name in evaluated[argument]]
+        same = dict.fromkeys(results.SAME)
+        return [results.Candidate(tmp_path, same | {"protocol": {"name": name}}) for name in evaluated[argument]]
 
-    monkeypatch.setattr(runs, "candidates", candidates)
+    monkeypatch.setattr(results, "candidates", candidates)
     with pytest.raises(ValueError, match="no evaluation is common to all of first, second, third; evaluate them alike"):
-        runs.read_alike(list(evaluated))
+        results.read_alike(list(evaluated))
     with pytest.raises(ValueError, match="second and third differ in protocol"):
-        runs.read_alike(["second", "third"])
+        results.read_alike(["second", "third"])
 
 
 def test_other_images_than_those_evaluated_are_refused():
     test = sources.load("digits", "test")
     ids, card = np.array([5, 700]), cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
     passport = {"images": {"sha256": cards.digest([test.images[ids]])}}
-    found = runs.evaluated_images(card, passport, ids, data_dir="", cache_dir="")
+    found = results.evaluated_images(card, passport, ids, data_dir="", cache_dir="")
     np.testing.assert_array_equal(found, test.images)
     for other in (ids + 1, ids + 700):
         with pytest.raises(ValueError, match="are not those that were evaluated; name the folder of their data"):
-            runs.evaluated_images(card, passport, other, data_dir="", cache_dir="")
+            results.evaluated_images(card, passport, other, data_dir="", cache_dir="")
 
 
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
@@ -213,7 +213,7 @@ def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
 @pytest.mark.parametrize("change", ["worst", "correct"])
 def test_a_card_edited_by_hand_is_named_and_not_shown(tmp_path, caplog, change):
     path = fabricated.write_run(tmp_path)
-    assert runs.evaluations(tmp_path, {})[0].networks == cards.read(path).networks
+    assert results.evaluations(tmp_path, {})[0].networks == cards.read(path).networks
     card = json.loads(path.read_text())
     column = card["networks"]["student/last"]["columns"]["clean"]
     if change == "worst":
@@ -222,7 +222,7 @@ def test_a_card_edited_by_hand_is_named_and_not_shown(tmp_path, caplog, change):
         column["correct"][0] += 1
     path.write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"quick\.json was changed after it was written; evaluate again"):
-        runs.candidates(str(tmp_path))
+        results.candidates(str(tmp_path))
     run_page.write(tmp_path, cache_dir="")
     page = pages.Page((tmp_path / "report.html").read_text())
     assert "quick.json was changed" in page.text["missing"]
@@ -233,12 +233,12 @@ def test_a_card_of_another_run_is_named_and_not_shown(made, tmp_path, caplog):
     path = fabricated.write_run(tmp_path)
     shutil.copy(made / "better-seed1" / "results" / "quick.json", path.with_name("other.json"))
     missing = {"summary": []}
-    assert len(runs.evaluations(tmp_path, missing)) == 1
+    assert len(results.evaluations(tmp_path, missing)) == 1
     (line,) = missing["summary"]
     assert f"other.json is the card of another run than {tmp_path} (seed: 0 -> 1); move it away." in line
     # A folder that is no workdir may hold cards of any run.
     (tmp_path / "config.json").unlink()
-    assert runs.evaluations(tmp_path, missing)[0].card.seed == 1
+    assert results.evaluations(tmp_path, missing)[0].card.seed == 1
 
 
 def resealed(text):
@@ -266,7 +266,7 @@ def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage)
     other = fabricated.write_run(tmp_path, protocol="standard")
     other.write_text(DAMAGE[damage](other.read_text()))
     missing = {"summary": []}
-    (shown,) = runs.evaluations(tmp_path, missing)
+    (shown,) = results.evaluations(tmp_path, missing)
     assert shown.card.protocol.name == "quick"
     assert "standard.json" in missing["summary"][0]
     assert "standard.json is passed over: " in caplog.text
@@ -276,4 +276,4 @@ def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage)
     assert found.protocol.name == "quick"
     assert caplog.text.count("standard.json is passed over") == 1
     with pytest.raises(ValueError, match=r"standard\.json"):
-        runs.read_card(other)
+        results.read_card(other)

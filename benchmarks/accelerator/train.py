@@ -14,8 +14,7 @@ from benchmarks.accelerator.jobs import Part, Run
 from benchmarks.accelerator.part import Context
 from ltrobust import recipes
 from ltrobust import run as runs
-from ltrobust.analysis import cards
-from ltrobust.analysis import runs as runs_of
+from ltrobust.analysis import cards, results
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.evaluation import store
 from ltrobust.training.state import Weights
@@ -88,7 +87,7 @@ def verdicts(workdir: Path, networks: Mapping[str, NetworkResult]) -> dict[str, 
     """
     found: dict[str, np.ndarray] = {}
     for name, network in networks.items():
-        passport, records = runs_of.read_store(workdir, network)
+        passport, records = results.read_store(workdir, network)
         for column in store.columns(passport):
             ids, labels, predictions = store.final(passport, records, column)
             found |= {"ids": ids.astype(np.int32), "labels": labels.astype(np.int32)}

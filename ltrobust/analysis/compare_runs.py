@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ltrobust.analysis import compare, flips, metrics, runs, seeds
-from ltrobust.analysis.runs import Model
+from ltrobust.analysis import compare, flips, metrics, results, seeds
+from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.comparison import Breakers, ComparedNetwork, NetworkComparison, NetworkPair
 from ltrobust.analysis.schema.paired import PairedComparison
@@ -21,7 +21,7 @@ def compare_stores(first: str | Path, second: str | Path, column: str | None = N
     Raises:
       ValueError: the stores do not hold the same images, protocol and threat (names what differs), or are unfinished.
     """
-    model, reference = runs.read_alike([str(first), str(second)])
+    model, reference = results.read_alike([str(first), str(second)])
     return _compare(model, reference, column)
 
 
@@ -44,8 +44,8 @@ def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: s
 def read(arguments: Sequence[str], against: Sequence[str]) -> tuple[list[Model], int]:
     """The networks, a single reference first, and how many runs of a second method end the list."""
     if len(against) == 1:
-        return runs.read_alike([*against, *arguments]), 0
-    return runs.read_alike([*arguments, *against]), len(against)
+        return results.read_alike([*against, *arguments]), 0
+    return results.read_alike([*arguments, *against]), len(against)
 
 
 def compare_models(models: Sequence[Model], against: int = 0, column: str | None = None) -> NetworkComparison:

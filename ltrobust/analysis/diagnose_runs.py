@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltrobust.analysis import cards, diagnosis, runs
+from ltrobust.analysis import cards, diagnosis, results
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.diagnosis import DIAGNOSIS_VERSION, DiagnosedImages, Diagnosis, Superclasses
 from ltrobust.analysis.schema.network import Classifier
@@ -17,7 +17,7 @@ from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 
-PROTOCOL = runs.OWN_PAGE
+PROTOCOL = results.OWN_PAGE
 
 
 def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> Diagnosis:
@@ -31,7 +31,7 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> Diag
       ValueError: a folder that is neither, is unfinished or given twice; stores that differ in images, protocol, threat
         or classes (names which); an unknown column.
     """
-    found = runs.read_alike([str(argument) for argument in arguments], first=PROTOCOL)
+    found = results.read_alike([str(argument) for argument in arguments], first=PROTOCOL)
     passports = [model.of.passport for model in found]
     first = passports[0]
     columns = store.columns(first)[1:]
@@ -88,7 +88,7 @@ def read(path: Path) -> Diagnosis:
         raise ValueError(f"{path} is damaged: {error} Put back a copy of it.") from error
 
 
-def _names(models: Sequence[runs.Model]) -> list[str]:
+def _names(models: Sequence[results.Model]) -> list[str]:
     """What the models are called: network, else store; of several, the run before it; numbered where that is alike."""
     names = [model.of.passport["about"].get("network") or model.of.folder.name for model in models]
     if len(set(names)) < len(names):
@@ -100,17 +100,17 @@ def _names(models: Sequence[runs.Model]) -> list[str]:
     ]
 
 
-def _classifier(evaluated: runs.Candidate) -> Classifier | None:
+def _classifier(evaluated: results.Candidate) -> Classifier | None:
     """The network's classifier, from the run's cards; None without such a card."""
     about = evaluated.passport["about"]
-    for evaluation in runs.evaluations(evaluated.folder.resolve().parent.parent, collections.defaultdict(list)):
+    for evaluation in results.evaluations(evaluated.folder.resolve().parent.parent, collections.defaultdict(list)):
         network = evaluation.networks.get(about.get("network", ""))
         if network and network.params_sha256 == about.get("params_sha256") and network.classifier:
             return network.classifier
     return None
 
 
-def _model(name: str, model: runs.Model, classifier: Classifier | None, columns: Sequence[str]) -> diagnosis.Model:
+def _model(name: str, model: results.Model, classifier: Classifier | None, columns: Sequence[str]) -> diagnosis.Model:
     """A model's verdicts, column by column."""
     passport = model.of.passport
     answers = {column: store.final(passport, model.verdicts, column) for column in columns}

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis import runs
+from ltrobust.analysis import results
 from ltrobust.analysis.evaluations import labels, short
 from ltrobust.analysis.metrics import Estimate
-from ltrobust.analysis.runs import Model
+from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.comparison import (
     ClassSeedDifference,
     Flip,
@@ -213,7 +213,7 @@ def pictures(
         if card is None:
             raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
         ids = np.array(sorted(models[0].verdicts["clean"]))
-        images = runs.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         return [[] for _ in found.comparisons], [f"no pictures: {error}"] * len(found.comparisons)
     counts = np.array(found.training_counts or [0] * passport["num_classes"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis import compare, confidence, runs
+from ltrobust.analysis import compare, confidence, results
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.analysis.metrics import Estimate
 from ltrobust.evaluation import store
@@ -85,7 +85,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
       ValueError: the folder holds neither records of training nor result cards.
     """
     missing: dict[str, list[str]] = collections.defaultdict(list)
-    found = runs.evaluations(workdir, missing)
+    found = results.evaluations(workdir, missing)
     history = records.read(workdir / "metrics.jsonl") if (workdir / "metrics.jsonl").is_file() else []
     if not found and not history:
         raise ValueError(f"{workdir} holds no result card and no metrics.jsonl to report on; train in it first.")
@@ -93,13 +93,13 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
         return Material(workdir.resolve().name, records=history, missing=missing)
     first = found[0]
     # One store at a time is kept in memory: those of large test sets are large.
-    answers = functools.cache(lambda name: store.correct(*runs.read_store(workdir, first.networks[name])))
+    answers = functools.cache(lambda name: store.correct(*results.read_store(workdir, first.networks[name])))
     comparisons = _comparisons(first, answers, missing)
     teaching = _teaching(workdir, first, missing)
     efforts: list[Effort] = []
     pictures: list[Picture] = []
     try:
-        passport, verdicts = runs.read_store(workdir, first.networks[first.main])
+        passport, verdicts = results.read_store(workdir, first.networks[first.main])
         efforts = _efforts(passport, verdicts)
         pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
     except (ValueError, OSError) as error:
@@ -153,7 +153,7 @@ def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str
     labels = np.zeros(0, np.int64)
     for name in ("teacher/last", "student/last"):
         try:
-            passport, verdicts = runs.read_store(workdir, evaluation.networks[name])
+            passport, verdicts = results.read_store(workdir, evaluation.networks[name])
             _, labels, right[name] = store.correct(passport, verdicts)
             groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
             found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
@@ -209,7 +209,7 @@ def _pictures(
                 "--config.eval.keep_images=True to have them."
             )
         ids = np.array(sorted(verdicts["clean"]))
-        images = runs.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
