@@ -243,7 +243,7 @@ def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 
 
 def describe(run_data: RunData) -> dict[str, Any]:
-    """What a checkpoint and a card say about the split."""
+    """What a checkpoint says about the split."""
     return {
         "image_shape": list(run_data.image_shape),
         "class_counts": run_data.class_counts.tolist(),

@@ -53,7 +53,7 @@ def test_overall_pools_and_balanced_averages():
     views = metrics.views(counts, np.array([100, 10]))
     assert views["overall"]["value"] == 91 / 110
     assert views["balanced"]["value"] == (0.9 + 0.1) / 2
-    assert views["worst"] == pytest.approx(views["worst"] | {"value": 0.1, "class": 1})
+    assert views["worst"] == pytest.approx(views["worst"] | {"value": 0.1, "class_index": 1})
 
 
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=12))

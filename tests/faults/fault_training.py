@@ -18,6 +18,7 @@ from absl import logging
 from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
 from sklearn import datasets
 
+from ltrobust.analysis import cards
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import hold
 from ltrobust.training import loop, teacher_student
@@ -434,6 +435,34 @@ def card_edited(place: Place) -> Told:
         card = json.loads(text)
         card["networks"]["student/last"]["columns"]["clean"]["correct"][0] -= 1
         return json.dumps(card)
+
+    return page_of_cards(place, "the page is drawn without it and names it", change)
+
+
+@fault(
+    "card of another run",
+    "the card of a run with another seed lies beside a finished run's own; `--mode=report`",
+    value=("copy.json is passed over", "card of another run", "seed: 0 -> 7"),
+    remedy=("move it away",),
+)
+def card_of_another_run(place: Place) -> Told:
+    def change(text: str) -> str:
+        card = json.loads(text)
+        card["config"]["seed"] = 7
+        return json.dumps(card | {"sha256": cards.seal(card)})
+
+    return page_of_cards(place, "the page is drawn without it and names it", change)
+
+
+@fault(
+    "card of an earlier version",
+    "a second card of a finished run has `card_version` 2; `--mode=report`",
+    value=("copy.json is passed over", "card of version 2", "this is version 3"),
+    remedy=("ltrobust evaluate",),
+)
+def card_of_an_earlier_version(place: Place) -> Told:
+    def change(text: str) -> str:
+        return json.dumps(json.loads(text) | {"card_version": 2})
 
     return page_of_cards(place, "the page is drawn without it and names it", change)
 
