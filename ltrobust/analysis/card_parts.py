@@ -178,11 +178,12 @@ def describe_training(about: Mapping[str, Any]) -> TrainingRecord:
         software=about["software"],
         threat=TrainingThreat(threat["norm"], threat["radius"]),
         examples=typed_json.parse(TrainingExamples, about["examples"]),
-        teachers=teachers and {key: _describe_teacher(known) for key, known in teachers.items()},
-        initial=typed_json.parse(InitialRecord, about["initial"]) if about.get("initial") else None,
+        teachers=teachers
+        and {key: typed_json.parse(TeacherRecord, _renamed(known)) for key, known in teachers.items()},
+        initial=typed_json.parse(InitialRecord, _renamed(about["initial"])) if about.get("initial") else None,
     )
 
 
-def _describe_teacher(known: Mapping[str, Any]) -> TeacherRecord:
-    renamed = {"source" if key == "from" else key: value for key, value in known.items()}
-    return typed_json.parse(TeacherRecord, renamed)
+def _renamed(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a network comes from, with the card's name for the checkpoint's `from`."""
+    return {"source" if key == "from" else key: value for key, value in origin.items()}

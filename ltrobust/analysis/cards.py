@@ -101,11 +101,18 @@ def now() -> str:
 
 def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The card's configuration: without folders of this machine, and of a folder of networks only the name."""
-    local = ("dir", "cache_dir")
-    groups = {key: {k: v for k, v in settings[key].items() if k not in local} for key in ("data", "checkpoint")}
-    teachers = {key: {**entry, "path": Path(entry["path"]).name} for key, entry in settings.get("teachers", {}).items()}
-    of_phases = {key: settings[key] | {"initialize": Path(settings[key]["initialize"]).name} for key in PHASES}
-    return {**settings, **of_phases, **groups, "teachers": teachers}
+    found = {
+        **settings,
+        "teachers": {key: _named(entry, "path") for key, entry in settings.get("teachers", {}).items()},
+    }
+    for group in ("data", "checkpoint"):
+        found[group] = {key: value for key, value in settings.get(group, {}).items() if key not in ("dir", "cache_dir")}
+    return found | {phase: _named(settings.get(phase, {}), "initialize") for phase in PHASES}
+
+
+def _named(group: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A group with the name in place of a path, if it has one."""
+    return {**group, **({key: Path(group[key]).name} if key in group else {})}
 
 
 def write(folder: Path, name: str, card: Card) -> Path:

@@ -75,7 +75,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
     teacher = card["training"]["student"]["teachers"]["teacher"]
     there = loaded(config)["teacher"].teacher
     assert teacher["params_sha256"] == networks.fingerprints_of(there)["params_sha256"]
-    assert (teacher["from"], teacher["path"], teacher["method"]) == ("checkpoint", "robust-run", "at_bsl")
+    assert (teacher["source"], teacher["path"], teacher["method"]) == ("checkpoint", "robust-run", "at_bsl")
     assert (teacher["weights"], teacher["phase"], teacher["step"]) == ("last", "student", 2)
     assert str(earlier.parent) not in json.dumps(card)
     [record] = read(tmp_path / "run" / "metrics.jsonl")

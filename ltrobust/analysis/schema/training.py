@@ -70,6 +70,7 @@ class InitialRecord:
     """The checkpoint that a phase started from.
 
     Attributes:
+      source: `checkpoint`.
       path: name of its folder.
       phase, step, weights, method: of the checkpoint.
       same_images: whether it was trained on the same images.
@@ -77,6 +78,7 @@ class InitialRecord:
       params_sha256, batch_stats_sha256: SHA-256 of its parameters and of its running statistics.
     """
 
+    source: str
     path: str
     phase: str
     step: int
