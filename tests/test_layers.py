@@ -41,10 +41,12 @@ ALLOWED = {
         "runtime",
         "training",
     },
+    "compilation": {"compilation", "data", "evaluation", "plan", "report", "runtime", "training"},
     "run": {"analysis", "data", "models", "plan", "recipes", "report", "runtime", "training"},
     "commands": {
         "analysis",
         "commands",
+        "compilation",
         "data",
         "evaluation",
         "methods",
@@ -67,6 +69,8 @@ JAX = {"jax", "flax", "optax", "orbax", "chex"}
 WITHOUT_JAX = {
     "analysis": {"card_parts.py", "gradient_agreement.py"},
     "commands": {"agreement.py", "launch.py", "offset_network.py"},
+    "compilation/chips.py": set(),
+    "compilation/hlo.py": set(),
     "data": {"augment.py", "batches.py", "image_operations.py"},
     "evaluation/identity.py": set(),
     "evaluation/store.py": set(),

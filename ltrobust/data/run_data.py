@@ -166,18 +166,18 @@ def make_run_data(
         raise ValueError(
             f"{source.name}: class {empty} ({source.class_names[empty]}) has no training image; every class needs some."
         )
-    chosen = longtail.choose(labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
     choice = longtail.describe_choice(imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
-    rows = source.rows_of(chosen, choice)
-    carve = longtail.carve_validation(
-        labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
+    chosen, carve = divide(
+        labels,
+        imbalance_ratio=imbalance_ratio,
+        profile=profile,
+        seed=seed,
+        validation_fraction=validation_fraction,
+        validation_floor=validation_floor,
+        validation_cap=validation_cap,
     )
+    rows = source.rows_of(chosen, choice)
     train, validation = chosen[carve.train], chosen[carve.validation]
-    if len(validation) == 0 and validation_fraction > 0:
-        raise ValueError(
-            f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
-            "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
-        )
     training = Examples(source.images[rows[carve.train]], labels[train], train)
     held_out = Examples(source.images[rows[carve.validation]], labels[validation], validation)
     return RunData(
@@ -198,6 +198,33 @@ def make_run_data(
         files=source.files,
         names=source.names,
     )
+
+
+def divide(
+    labels: np.ndarray,
+    *,
+    imbalance_ratio: float,
+    profile: str,
+    seed: int,
+    validation_fraction: float,
+    validation_floor: int,
+    validation_cap: float,
+) -> tuple[np.ndarray, longtail.Carve]:
+    """Positions of the long-tailed list in a complete training split, and the two parts of that list.
+
+    Raises:
+      ValueError: see `longtail.choose` and `longtail.carve_validation`; a validation part that is asked for and empty.
+    """
+    chosen = longtail.choose(labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    carve = longtail.carve_validation(
+        labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
+    )
+    if len(carve.validation) == 0 and validation_fraction > 0:
+        raise ValueError(
+            f"data.validation_fraction is {validation_fraction}, but with data.validation_cap {validation_cap} no "
+            "class has an image to spare; raise the cap, or set the fraction to 0 to train without a validation part."
+        )
+    return chosen, carve
 
 
 def _notes_on_validation(names: tuple[str, ...], validation_labels: np.ndarray) -> tuple[str, ...]:

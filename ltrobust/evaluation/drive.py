@@ -97,7 +97,9 @@ class Driver:
         seed: int,
         place: Callable[[Any], Any],
         devices: int,
+        platform: str | None = None,
     ) -> None:
+        self._on_cpu = (platform or jax.default_backend()) == "cpu"
         self.threat, self.num_classes, self.seed, self.place, self.devices = threat, num_classes, seed, place, devices
         self.apply, self.exact_apply = apply, exact_apply
         self._wanted, self._least = batch_size, padding.ROWS
@@ -112,7 +114,7 @@ class Driver:
         """Makes a batch of few images on the CPU as small as its bits allow (`padding`), where it has 64 rows else."""
         # Batches of 64 rows and more have the same bits; only smaller ones are looked at.
         share, least = -(-min(self._wanted, len(subject.labels)) // self.devices), padding.ROWS
-        if jax.default_backend() == "cpu" and share < least:
+        if self._on_cpu and share < least:
             functions = (self.apply,) if self.exact_apply is self.apply else (self.apply, self.exact_apply)
             shape = subject.images.shape[1:]
             least = padding.rows(functions, subject.variables, shape, self.num_classes, share)
@@ -273,7 +275,7 @@ class Driver:
 
     def _even(self, images: int) -> int:
         """The next larger number of lanes that divides over the devices, and that keeps bits on the CPU."""
-        if jax.default_backend() != "cpu":
+        if not self._on_cpu:
             return -(-images // self.devices) * self.devices
         share = -(-images // self.devices)
         if share <= self._least:

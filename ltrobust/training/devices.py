@@ -47,6 +47,14 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return processes.put(copies, sharding(mesh))
 
 
+def shapes(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
+    """Shapes (`jax.ShapeDtypeStruct`) with that place on the mesh for every array, to lower programs without any."""
+    where = sharding(mesh, spec)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), sharding=where), tree
+    )
+
+
 def map_over_devices(
     function: Callable,
     mesh: Mesh,

@@ -15,6 +15,7 @@ from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictF
 from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import store as stores
+from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.protocols import Protocol
 from ltrobust.methods import DecisionRule, Teacher
@@ -151,6 +152,29 @@ def make_network_evaluator(
     seed: int,
 ) -> Evaluator:
     """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
+    settings = _settings(plan, num_classes, mesh, head=head, rule=rule, images=images, seed=seed)
+    return make_evaluator(**settings, protocol=protocol, keep_images=plan.evaluation.keep_images)
+
+
+def make_network_driver(
+    plan: RunPlan, num_classes: int, mesh: Mesh, *, head: models.Head, rule: DecisionRule, images: int
+) -> Driver:
+    """The driver of such an evaluator, with programs for the mesh's platform, which need not be there."""
+    settings = _settings(plan, num_classes, mesh, head=head, rule=rule, images=images, seed=plan.seed)
+    return Driver(**settings, platform=devices.platform(mesh))
+
+
+def _settings(
+    plan: RunPlan,
+    num_classes: int,
+    mesh: Mesh,
+    *,
+    head: models.Head,
+    rule: DecisionRule,
+    images: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The arguments that `make_evaluator` and `Driver` share."""
 
     def applier(exact: bool):
         module = plan.model.create(num_classes, head=head, exact=exact, platform=devices.platform(mesh))
@@ -161,15 +185,13 @@ def make_network_evaluator(
         return apply
 
     where = devices.sharding(mesh, devices.divided())
-    return make_evaluator(
-        applier(exact=False),
-        protocol=protocol,
-        threat=plan.threat,
-        num_classes=num_classes,
-        batch_size=min(plan.evaluation.batch_size, max(images, 1)),
-        seed=seed,
-        keep_images=plan.evaluation.keep_images,
-        exact_apply=applier(exact=True),
-        place=lambda batch: processes.put(batch, where),
-        devices=mesh.size,
-    )
+    return {
+        "apply": applier(exact=False),
+        "exact_apply": applier(exact=True),
+        "threat": plan.threat,
+        "num_classes": num_classes,
+        "batch_size": min(plan.evaluation.batch_size, max(images, 1)),
+        "seed": seed,
+        "place": lambda batch: processes.put(batch, where),
+        "devices": mesh.size,
+    }

@@ -50,9 +50,14 @@ def trace(phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Te
     Raises:
       ValueError: the method's attack or loss returns something that it must not.
     """
-    # A method may compute with numbers when it makes its state, so zeros stand for the weights, not shapes alone.
-    weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weight_shapes(phase, run_data))
+    weights = _zeros(phase, run_data)
     return _metrics(phase, weights, _method_state(phase, weights), _constants(phase, run_data, teachers), mesh)
+
+
+def _zeros(phase: Phase, run_data: RunData) -> Weights:
+    """Zeros in place of the phase's weights."""
+    # A method may compute with numbers when it makes its state, so shapes alone are not enough.
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), weight_shapes(phase, run_data))
 
 
 def _method_state(phase: Phase, initial: Weights) -> Any:
@@ -74,11 +79,17 @@ def first_state(
     Raises:
       ValueError: the method's attack or loss returns something that it must not.
     """
-    settings = phase.settings
     if initial is None:
-        initial = Weights(*initialise(settings.module, phase.init_key, inputs.data.images.shape[1:]))
-    method_state = _method_state(phase, initial)
-    state = create_state(
+        initial = Weights(*initialise(phase.settings.module, phase.init_key, inputs.data.images.shape[1:]))
+    state = _state(phase, inputs, mesh, initial)
+    # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.
+    return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
+
+
+def _state(phase: Phase, inputs: steps.Inputs, mesh: Mesh, initial: Weights) -> TrainState:
+    """The state before the first step, not yet on the devices."""
+    settings, method_state = phase.settings, _method_state(phase, initial)
+    return create_state(
         initial.params,
         initial.batch_stats,
         optimizer=settings.optimizer,
@@ -86,8 +97,29 @@ def first_state(
         metrics=_metrics(phase, initial, method_state, inputs, mesh) if phase.metrics is None else phase.metrics,
         averaging=settings.ema_decay > 0 or settings.method.averaging is not None,
     )
-    # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.
-    return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)
+
+
+def argument_shapes(
+    phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher], capacity: int
+) -> tuple[TrainState, steps.Inputs, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Arguments of the phase's `steps.compile_stretch` as shapes with their places on the mesh; nothing is computed.
+
+    Args:
+      teachers: as for `make_inputs`; shapes in place of their weights suffice.
+      capacity: rows of the order array.
+
+    Raises:
+      ValueError: the method's attack or loss returns something that it must not.
+    """
+    inputs = _constants(phase, run_data, teachers)
+    state = _state(phase, inputs, mesh, _zeros(phase, run_data))
+    order = jax.ShapeDtypeStruct((capacity, phase.schedule.batch_size), jnp.int32)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    return (
+        devices.shapes((state, inputs), mesh)
+        + devices.shapes((order,), mesh, devices.divided(1))
+        + devices.shapes((number, number), mesh)
+    )
 
 
 def make_order(phase: Phase, first: int, count: int, mesh: Mesh, capacity: int) -> jax.Array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
@@ -109,15 +109,24 @@ def _traced(
     plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase], known: Mapping[str, Known]
 ) -> dict[str, Phase]:
     """The phases with the names of their metrics. All are traced before the first is trained."""
-    taught, found = {name: each.teacher for name, each in known.items()}, {}
-    for name, phase in phases.items():
-        needed = {key: taught[key] for key in phase.settings.method.teachers}
-        with naming_phase(name):
-            found[name] = dataclasses.replace(phase, metrics=placement.trace(phase, run_data, mesh, needed))
-        if name == "teacher":
+    found = {}
+    for phase, needed in with_teachers(plan, run_data, mesh, phases, known):
+        with naming_phase(phase.name):
+            metrics = placement.trace(phase, run_data, mesh, needed)
+        found[phase.name] = dataclasses.replace(phase, metrics=metrics)
+    return found
+
+
+def with_teachers(
+    plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase], known: Mapping[str, Known]
+) -> Iterator[tuple[Phase, dict[str, Teacher]]]:
+    """Each phase with the teachers that its method needs; the run's own teacher has shapes in place of its weights."""
+    taught = {name: each.teacher for name, each in known.items()}
+    for phase in phases.values():
+        yield phase, {key: taught[key] for key in phase.settings.method.teachers}
+        if phase.name == "teacher":
             shapes = placement.weight_shapes(phase, run_data)
             taught = {TEACHER: _frozen(plan, run_data, mesh, phase, shapes), **taught}
-    return found
 
 
 def _frozen(plan: RunPlan, run_data: RunData, mesh: Mesh, phase: Phase, weights: Weights) -> Teacher:

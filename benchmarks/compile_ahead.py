@@ -1,0 +1,112 @@
+"""Compiles the recipes for TPU and GPU topologies without a device, and keeps what the compilers say.
+
+    python benchmarks/compile_ahead.py [--only=digits] [--out=DIR]
+
+One case, a recipe for a topology, after another, each in a process of its own; what is in its file already is left out,
+so that the same command resumes after an interruption. Files: `<out>/<recipe>-<topology>.json`, the rows of
+`ltrobust compile` (`ltrobust/compilation/rows.py`). Small networks take seconds a program, ResNet-18 minutes, more the
+larger ones. A batch that is smaller than the number of chips is raised to it.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "compile_ahead"
+TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "h100:8", "v5e:16x16", "v4:2x2x1", "v5p:2x2x1", "v6e:2x4", "h100:1")
+# Recipe -> configuration and changes. The first ones are compiled first.
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "digits": ("digits", {}),
+    "digits_standard": ("digits", {"eval.protocol": "standard"}),
+    "cifar10": ("cifar10", {}),
+    "cifar10_bfloat16": ("cifar10", {"model.dtype": "bfloat16"}),
+    "cifar100": ("cifar100", {}),
+    "tiny_imagenet": ("tiny_imagenet", {}),
+    "wrn_34_10": ("cifar10", {"model.name": "wrn_34_10", "model.dtype": "bfloat16"}),
+    "cifar10_standard": ("cifar10", {"eval.protocol": "standard"}),
+}
+COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda13-plugin"}
+
+
+def main() -> None:
+    """Runs every case that is not complete."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--only", default="", help="recipes, separated by commas; default: all")
+    parser.add_argument("--case", nargs=2, metavar=("RECIPE", "TOPOLOGY"), help="one case, in this process")
+    given = parser.parse_args()
+    if given.case:
+        compile_case(*given.case, given.out)
+        return
+    chosen = given.only.split(",") if given.only else [*RECIPES]
+    given.out.mkdir(parents=True, exist_ok=True)
+    for recipe, topology in cases(chosen):
+        words = [sys.executable, __file__, f"--out={given.out}", "--case", recipe, topology]
+        status = subprocess.run(words, check=False).returncode
+        print(f"{recipe} for {topology}: {'done' if status == 0 else f'ended with {status}'}", flush=True)
+
+
+def cases(chosen: list[str]) -> list[tuple[str, str]]:
+    """Recipes and topologies: digits for all, then CIFAR-10 for the first three, then the others."""
+    first = [(recipe, topology) for recipe in ("digits", "digits_standard") for topology in TOPOLOGIES]
+    first += [("cifar10", topology) for topology in TOPOLOGIES[:3]]
+    every = [*first, *itertools.product(RECIPES, TOPOLOGIES)]
+    return [case for case in dict.fromkeys(every) if case[0] in chosen]
+
+
+def path_of(recipe: str, topology: str, out: pathlib.Path) -> pathlib.Path:
+    """The file of a case."""
+    return out / f"{recipe}-{topology.replace(':', '-')}.json"
+
+
+def compile_case(recipe: str, topology: str, out: pathlib.Path) -> None:
+    """Compiles the programs of a case that its file does not have, and adds each to the file."""
+    from ltrobust import recipes
+    from ltrobust.compilation import chips, rows, topologies
+    from ltrobust.compilation.programs import programs
+    from ltrobust.plan import make_plan
+    from ltrobust.runtime.files import write_json
+    from ltrobust.training import devices
+
+    wanted, path = chips.parse(topology), path_of(recipe, topology, out)
+    name, changes = RECIPES[recipe]
+    config: Any = recipes.load(name)
+    config.update_from_flattened_dict(changes)
+    for phase in (config.teacher, config.student):
+        phase.batch_size = max(phase.batch_size, wanted.size)
+    found: dict[str, Any] = {"rows": []}
+    if path.exists():
+        found = json.loads(path.read_text())
+    found |= {
+        "recipe": recipe,
+        "config": name,
+        "changes": changes,
+        "topology": topology,
+        "jax": importlib.metadata.version("jax"),
+        "compiler": f"{COMPILERS[wanted.chip.platform]} {importlib.metadata.version(COMPILERS[wanted.chip.platform])}",
+        "commit": _commit(),
+    }
+    known = {(row["program"], row["images"]) for row in found["rows"]}
+    mesh = devices.make_mesh(topologies.make_devices(wanted))
+    for program in programs(make_plan(config, out / "none"), mesh):
+        if (program.name, program.images) in known:
+            continue
+        row = rows.compile_row(program, wanted)
+        found["rows"].append(dataclasses.asdict(row))
+        write_json(path, found)
+        print(f"  {recipe} for {topology}, {row.program}: {row.cpu_seconds} CPU seconds {row.problem}", flush=True)
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
