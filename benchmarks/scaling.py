@@ -16,6 +16,7 @@ import jax
 import measure
 import training
 
+from ltrobust.compilation import hlo
 from ltrobust.training import devices
 from ltrobust.training.state import OWN_SUMS
 
@@ -63,7 +64,7 @@ def divided(given: argparse.Namespace, count: int, synchronised: bool) -> tuple[
     )
     found = training.prepare(config, devices.make_mesh(jax.devices()[:count]))
     program, seconds = measure.compiled(found.lower)
-    sent = collectives.read(program.as_text())
+    sent = hlo.Program(program.as_text()).collectives()
     row = {"devices": count, "batch": batch, "synchronised": synchronised} | collectives.summarise(sent)
     if count > 1:
         weights = found.state.weights

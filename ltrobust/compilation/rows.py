@@ -39,7 +39,7 @@ class Row:
       flops: of one unit on one chip, by arithmetic.
       share_of_peak: flops over what the chip could do in these seconds.
       collectives: entries with kind, depth (in how many loops), count and bytes (that one chip gives).
-      unpriced: instructions without an estimate, entries with kind, operation, bytes, depth and count.
+      unpriced: where there are estimates, instructions without one, entries with kind, operation, bytes, depth and count.
       float64: whether anything is computed in it.
     """
 
@@ -113,7 +113,6 @@ def compile_row(program: Program, topology: Topology) -> Row:
         memory=memory,
         flops=flops,
         collectives=tuple(_grouped(text.collectives(), "bytes", "kind", "depth")),
-        unpriced=tuple(_grouped(_worth_a_line(text.unpriced()), "bytes", "kind", "operation", "depth")),
         float64=text.float64,
     )
     if not chip.gigahertz:
@@ -125,6 +124,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
         found,
         cycles=estimated,
         seconds=seconds,
+        unpriced=tuple(_grouped(_worth_a_line(text.unpriced()), "bytes", "kind", "operation", "depth")),
         share_of_peak=flops / (seconds * chip.peak) if seconds else None,
     )
 

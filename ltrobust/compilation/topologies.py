@@ -24,7 +24,7 @@ _ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
 }
 # Packages, and the extra of this package that installs them.
-_PACKAGES = {"tpu": ("libtpu", "tpu-compile"), "cuda": ("jax-cuda13-plugin", "cuda-compile")}
+PACKAGES = {"tpu": ("libtpu", "tpu-compile"), "cuda": ("jax-cuda13-plugin", "cuda-compile")}
 # What XLA's GPU compiler would ask the device for.
 _GPU = """
 gpu_device_info {{
@@ -45,7 +45,7 @@ def check_compiler(chip: Chip) -> None:
     Raises:
       ValueError: names both versions and the command that installs the right one.
     """
-    package, extra = _PACKAGES[chip.platform]
+    package, extra = PACKAGES[chip.platform]
     needed = _needed(chip.platform)
     install = f"{sys.executable} -m pip install 'ltrobust[{extra}]' '{package}=={needed}'"
     try:

@@ -8,42 +8,8 @@ import numpy as np
 import pytest
 from one_phase import mesh_of, prepared
 
+from ltrobust.compilation import hlo
 from ltrobust.training import devices
-
-HLO = """\
-HloModule jit_stretch
-
-%region_0 (x: f32[], y: f32[]) -> f32[] {
-  ROOT %add = f32[] add(%x, %y)
-}
-
-%attack.1 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %all-reduce.1 = f32[4]{0} all-reduce(%x), channel_id=1, to_apply=%region_0
-}
-
-%steps.2 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %while.1 = (s32[], f32[4]{0}) while(%t), condition=%c.1, body=%attack.1, metadata={op_name="x/while"}
-  ROOT %both = (f32[3,3,1,4]{3,2,1,0}, /*index=1*/bf16[8]{0}, f32[]) all-reduce(%x, %y, %z), to_apply=%region_0
-}
-
-%never (p: f32[4]) -> f32[4] {
-  %all-gather.1 = f32[32]{0} all-gather(%x), dimensions={0}
-}
-
-ENTRY %main (p: f32[4]) -> f32[4] {
-  %while.2 = (s32[], f32[4]{0}) while(%t), condition=%c.2, body=%steps.2
-  %copy = f32[2]{0} collective-permute-start(%x), source_target_pairs={{0,1}}
-}
-"""
-
-
-def test_collectives_are_read_with_their_loops_and_sizes():
-    found = {(one.kind, one.depth, one.numbers, one.bytes) for one in collectives.read(HLO)}
-    assert found == {
-        ("all-reduce", 2, 4, 16),
-        ("all-reduce", 1, 36 + 8 + 1, 4 * 37 + 2 * 8),
-        ("collective-permute", 0, 2, 8),
-    }
 
 
 # The configurations of tests in test_steps.py, so that the programs are there already.
@@ -57,7 +23,7 @@ def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_els
     assert mesh.size > 1
     given = prepared(tiny, "student", mesh, whole_network=True)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
-    found = collectives.read(program.as_text())
+    found = hlo.Program(program.as_text()).collectives()
     method, weights = given.phase.settings.method, given.state.weights
     expected = collectives.expected(
         weights.params,

@@ -1,0 +1,149 @@
+"""The real programs of the digits recipe, compiled for TPUs and GPUs that are not there, and what they may and may not do.
+
+Skipped where a compiler is not installed (extras `tpu-compile` and `cuda-compile`).
+"""
+
+import importlib.metadata
+from typing import Any, NamedTuple
+
+import collectives
+import flops
+import pytest
+
+from ltrobust import recipes
+from ltrobust.compilation import chips, topologies
+from ltrobust.compilation.programs import PASS, STEP, Program, programs
+from ltrobust.compilation.rows import Row, compile_row
+from ltrobust.data import blank
+from ltrobust.plan import make_plan
+from ltrobust.training import devices, placement, teacher_student
+
+MIB = 1 << 20
+# Numbers that a method's loss records.
+METRICS = {"teacher": 0, "student": 4}
+
+
+def needs(name: str) -> chips.Topology:
+    """The topology, or a skip where its compiler is missing."""
+    topology = chips.parse(name)
+    package, extra = topologies.PACKAGES[topology.chip.platform]
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"needs {package}: pip install -e '.[{extra}]'")
+    return topology
+
+
+class Compiled(NamedTuple):
+    """Programs and their rows by name, and what a step of each phase should sum over devices."""
+
+    programs: dict[str, Program]
+    rows: dict[str, Row]
+    expected: dict[str, int]
+
+
+def compiled(name: str, tmp_path: Any, *wanted: str) -> Compiled:
+    """The digits recipe's programs under `standard`, or those whose names begin so."""
+    topology = needs(name)
+    config = recipes.load("digits")
+    config.eval.protocol = "standard"
+    plan = make_plan(config, tmp_path)
+    mesh = devices.make_mesh(topologies.make_devices(topology))
+    chosen = {one.name: one for one in programs(plan, mesh) if one.name.startswith(wanted or "")}
+    data = blank.make_run_data(plan.data)
+    expected = {}
+    for phase in teacher_student.make_phases(plan, data, mesh).values():
+        weights, method = placement.weight_shapes(phase, data), phase.settings.method
+        expected[phase.name] = collectives.expected(
+            weights.params,
+            weights.batch_stats,
+            method,
+            metrics=METRICS[phase.name],
+            synchronised=True,
+            differentiated=flops.PASSES[method.name].differentiated,
+        )
+    return Compiled(chosen, {name: compile_row(one, topology) for name, one in chosen.items()}, expected)
+
+
+@pytest.fixture(scope="module")
+def tpu(tmp_path_factory) -> Compiled:
+    """For eight v5e chips."""
+    return compiled("v5e:2x4", tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+@pytest.mark.parametrize("phase", ["teacher", "student"])
+def test_a_step_on_eight_chips_sums_gradients_and_statistics_and_gathers_little(tpu, phase):
+    row = tpu.rows[f"{phase} step"]
+    assert not row.problem
+    assert row.unit == STEP
+    assert {entry["kind"] for entry in row.collectives} == {"all-reduce"}
+    # One loop is that over steps. A second one would be the attack's, where no chip may wait for another.
+    assert row.depth() == 1
+    assert sum(entry["bytes"] for entry in row.collectives) == 4 * tpu.expected[phase]
+    assert sum(entry["count"] for entry in row.collectives) <= 31
+    assert not row.float64
+    assert 0 < row.memory < 32 * MIB
+    assert row.cycles > 0
+    assert row.share_of_peak < 1
+    # Rows of the data set, one for each image. A gather of single pixels takes longer than a step of the attack.
+    assert sum(entry["bytes"] for entry in row.unpriced if entry["kind"] == "gather") <= GATHERED
+
+
+# Bytes that a chip gathers in a step: rows, labels, and pixels for the crop and the division by 255.
+GATHERED = 4096
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+@pytest.mark.parametrize("kind", ["judge", "pgd", "apgd", "fab", "square", "start of pgd", "start of square"])
+def test_attacks_on_eight_chips_compile_and_send_no_image(tpu, kind):
+    found = [row for name, row in tpu.rows.items() if f": {kind}" in name]
+    assert found
+    for row in found:
+        assert not row.problem
+        assert row.depth() <= 1
+        # Whether a slot is still at work, and how many rest.
+        assert sum(entry["bytes"] for entry in row.collectives) <= 64
+        assert not row.float64
+        assert 0 < row.memory < 32 * MIB
+        assert (row.unit == PASS) == (kind in ("pgd", "apgd", "fab", "square"))
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_slots_of_attacks_stay_divided_over_the_chips(tpu):
+    """The loops are traced for divided slots, so their starts must leave them so."""
+    for name, program in tpu.programs.items():
+        if "start of" not in name:
+            continue
+        shardings = program.trace().lower().compile().output_shardings
+        for leaf in [*shardings.problem[:3], *shardings.state, shardings.evaluations]:
+            assert leaf.spec == devices.divided(), name
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_a_step_on_eight_gpus_sums_gradients_and_statistics(tmp_path):
+    found = compiled("h100:8", tmp_path, "student step")
+    (row,) = found.rows.values()
+    assert not row.problem
+    assert {entry["kind"] for entry in row.collectives} == {"all-reduce"}
+    assert row.depth() == 1
+    assert sum(entry["bytes"] for entry in row.collectives) == 4 * found.expected["student"]
+    assert not row.float64
+    assert 0 < row.memory < 32 * MIB
+    assert row.cycles is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "chip", [chip for chip in chips.CHIPS.values() if chip.platform == "tpu"], ids=lambda c: c.name
+)
+def test_every_listed_topology_exists(chip):
+    for shape in chip.shapes:
+        topology = needs(f"{chip.name}:{shape}")
+        found = topologies.make_devices(topology)
+        assert len(found) == topology.size
+        assert found[0].platform == "tpu"
