@@ -27,6 +27,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # One part to a program, because every worker has one core.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1")
+# Where the TPU's compiler is installed (`tpu-compile`), JAX would look for a TPU in every process.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 

@@ -24,6 +24,7 @@ FLAGS = {
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}
 FLAGS["report"].add("figures")
+FLAGS["compile"] = {*FLAGS["train"], "topology", "phase", "protocol", "batch", "json"}
 
 
 @pytest.fixture(autouse=True)

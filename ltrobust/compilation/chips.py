@@ -76,6 +76,5 @@ def parse(name: str) -> Topology:
     chip = CHIPS.get(kind)
     if chip is None or shape not in chip.shapes:
         every = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.shapes]
-        allowed = "; ".join(f"{chip.name}: {', '.join(chip.shapes)}" for chip in CHIPS.values())
-        raise ValueError(f"--topology is {name!r}; {nearest(name, every)}known topologies: {allowed}.")
+        raise ValueError(f"--topology is {name!r}; {nearest(name, every)}known topologies: {', '.join(every)}.")
     return Topology(chip, shape)

@@ -39,7 +39,7 @@ class Row:
       flops: of one unit on one chip, by arithmetic.
       share_of_peak: flops over what the chip could do in these seconds.
       collectives: entries with kind, depth (in how many loops), count and bytes (that one chip gives).
-      unpriced: where there are estimates, instructions without one, entries with kind, operation, bytes, depth and count.
+      unpriced: where there are estimates, instructions without one: kind, operation, bytes, depth and count.
       float64: whether anything is computed in it.
     """
 

@@ -6,7 +6,6 @@ TPU programs need `libtpu`, CUDA programs JAX's CUDA plugin, each of JAX's versi
 import importlib.metadata
 import os
 import re
-import sys
 from typing import Any
 
 import jax
@@ -46,19 +45,19 @@ def check_compiler(chip: Chip) -> None:
       ValueError: names both versions and the command that installs the right one.
     """
     package, extra = PACKAGES[chip.platform]
-    needed = _needed(chip.platform)
-    install = f"{sys.executable} -m pip install 'ltrobust[{extra}]' '{package}=={needed}'"
+    needed = needed_version(chip.platform)
+    install = f"install it: python -m pip install 'ltrobust[{extra}]' '{package}=={needed}'"
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise ValueError(
-            f"programs for {chip.name} are compiled by {package}, which is not installed: {install}"
+            f"programs for {chip.name} are compiled by {package}, which is not installed; {install}"
         ) from None
     if not _is_version(found, needed):
-        raise ValueError(f"{package} is {found}, but jax {jax.__version__} compiles with {package} {needed}: {install}")
+        raise ValueError(f"{package} is {found}, but jax {jax.__version__} compiles with {package} {needed}; {install}")
 
 
-def _needed(platform: str) -> str:
+def needed_version(platform: str) -> str:
     """The version of the platform's compiler that the installed JAX asks for, such as `0.0.42.*`."""
     if platform == "cuda":
         return jax.__version__

@@ -1,4 +1,4 @@
-"""The real programs of the digits recipe, compiled for TPUs and GPUs that are not there, and what they may and may not do.
+"""The real programs of the digits recipe, compiled for TPUs and GPUs that are not there: what they may and may not do.
 
 Skipped where a compiler is not installed (extras `tpu-compile` and `cuda-compile`).
 """

@@ -5,6 +5,7 @@
 
 import fault_checkpoint
 import fault_command
+import fault_compile
 import fault_data
 import fault_evaluate
 import fault_python
@@ -22,6 +23,7 @@ MODULES = [
         fault_checkpoint,
         fault_store,
         fault_evaluate,
+        fault_compile,
         fault_python,
     )
 ]

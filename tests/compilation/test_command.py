@@ -1,0 +1,109 @@
+"""`ltrobust compile`: its table, its file and its end, with programs of the CPU in place of a TPU's."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ltrobust import recipes
+from ltrobust.commands import compile as command
+from ltrobust.compilation import chips, programs, render, rows, topologies
+
+
+def step(name: str, images: int, key: str = "student.batch_size") -> programs.Program:
+    """A program that multiplies matrices in a loop of unknown length."""
+
+    def run(x, count):
+        return jax.lax.while_loop(lambda c: c[0] < count, lambda c: (c[0] + 1, c[1] @ c[1]), (0, x))[1]
+
+    shapes = (jax.ShapeDtypeStruct((8, 8), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+    return programs.Program(name, (), images, programs.STEP, True, key, lambda: jax.jit(run).trace(*shapes))
+
+
+@pytest.fixture
+def ran(monkeypatch, tmp_path):
+    """Runs the command on these programs; the JSON that it writes."""
+
+    def run(*found, topology="v5e:2x2", phase=""):
+        monkeypatch.setattr(topologies, "make_devices", lambda topology: jax.devices()[:4])
+        monkeypatch.setattr(rows, "programs", lambda plan, mesh, only: iter(found))
+        target = tmp_path / "out.json"
+        words = {"topology": topology, "phase": phase, "protocol": "", "batch": "", "json": str(target)}
+        command.run(recipes.load("digits"), tmp_path, **words)
+        return json.loads(target.read_text())
+
+    return run
+
+
+def test_table_and_file_have_the_same_rows(ran, capsys):
+    (row,) = ran(step("student step", 512))
+    assert row["program"] == "student step"
+    assert (row["chips"], row["images"], row["flops"]) == (4, 512, 2 * 8**3)
+    assert row["memory"] > 0
+    printed = capsys.readouterr().out
+    assert "student step: compiles" in printed
+    line = next(line for line in printed.splitlines() if line.startswith("student step  "))
+    assert line.split()[2:6] == ["512", "128", "yes", f"{row['compile_seconds']:.0f}"]
+    assert "model, not measurements" in printed
+    assert "(few)" not in printed
+
+
+def test_images_on_a_chip_below_and_above_the_best_are_marked_and_explained():
+    topology = chips.parse("v5e:2x2")
+    few, best, many = (rows.Row("step", (), "step", topology.name, 4, images) for images in (64, 512, 4096))
+    table = render.table([few, best, many], topology)
+    assert "16 (few)" in table
+    assert "1024 (many)" in table
+    assert "Use fewer chips" in table
+    assert "Use more chips" in table
+    assert render.advice([best]) == []
+
+
+def test_gpus_have_no_model_of_time():
+    topology = chips.parse("h100:8")
+    table = render.table([rows.Row("step", (), "step", topology.name, 8, 1024)], topology)
+    assert "no model of time" in table
+    assert "not measurements" not in table
+
+
+def test_a_program_that_does_not_compile_is_a_row_with_its_reason(ran, capsys):
+    def trace():
+        raise jax.errors.JaxRuntimeError("INTERNAL: the compiler found no register\nstack")
+
+    broken = programs.Program("quick: pgd", (), 64, programs.PASS, False, "eval.batch_size", trace)
+    with pytest.raises(ValueError, match="quick: pgd does not compile for v5e:2x2: INTERNAL: the compiler found no"):
+        ran(broken, step("student step", 64))
+    assert "student step: compiles" in capsys.readouterr().out, "the others are compiled all the same"
+
+
+def test_a_program_larger_than_the_memory_says_by_how_much(ran, monkeypatch):
+    small = chips.Chip("v5e", "tpu", 100, 1e12, 1.0, ("2x2",))
+    monkeypatch.setitem(chips.CHIPS, "v5e", small)
+    with pytest.raises(
+        ValueError, match=r"student step does not fit: .* Use student.batch_size=\d+ or less, more chips"
+    ):
+        ran(step("student step", 64))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--topology is missing"),
+        (["--topology=v5e:2x4", "--phase=pupil"], "--phase is 'pupil'; give teacher or student"),
+        (["--topology=v5e:2x4", "--batch=many"], "--batch is 'many'; give a number of images"),
+    ],
+)
+def test_mistakes_in_the_words_are_told_before_jax_is_loaded(words, message):
+    with pytest.raises(command.UsageError, match=message):
+        command.main(words, "ltrobust compile")
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e:", "tpu:2x4", "h100:3", "v5e:2x2x2"])
+def test_unknown_topologies_are_refused(name):
+    with pytest.raises(ValueError, match=r"known topologies: .*v5e:16x16.*h200:8"):
+        chips.parse(name)
+
+
+def test_a_topology_knows_its_size():
+    assert [chips.parse(name).size for name in ("v5e:1x1", "v5e:16x16", "v5p:2x2x1", "h100:8")] == [1, 256, 4, 8]

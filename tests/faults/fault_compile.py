@@ -1,0 +1,94 @@
+"""Faults of `ltrobust compile`: met before anything is compiled, or what a compiler says."""
+
+import importlib.metadata
+
+import jax
+from injection import TINY, Place, Told, fault
+
+from ltrobust.compilation import chips, programs, rows, topologies
+
+# What XLA says of a program that is too large for a TPU's memory.
+_EXHAUSTED = (
+    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
+    "Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
+)
+
+
+def refused(place: Place, *words: str) -> Told:
+    """`ltrobust compile` with the tiny recipe, which must end with status 1 and write nothing."""
+    return place.refused("compile", *TINY, *words)
+
+
+def present(place: Place) -> None:
+    """Four CPU devices in the place of those of any topology."""
+    place.patch.setattr(topologies, "make_devices", lambda topology: jax.devices()[:4])
+
+
+@fault(
+    "unknown topology",
+    "`ltrobust compile --topology=v5e:3x5`",
+    value="'v5e:3x5'",
+    allowed=("v5e:1x1", "v5p:2x2x1", "h100:8"),
+    remedy="did you mean v5e:2x4",
+)
+def unknown_topology(place: Place) -> Told:
+    return refused(place, "--topology=v5e:3x5")
+
+
+@fault(
+    "TPU compiler not installed",
+    "`ltrobust compile --topology=v5e:2x4`",
+    value="libtpu",
+    allowed="",
+    remedy=("pip install", "tpu-compile"),
+)
+def no_libtpu(place: Place) -> Told:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    place.patch.setattr(topologies.importlib.metadata, "version", version)
+    return refused(place, "--topology=v5e:2x4")
+
+
+@fault(
+    "TPU compiler of another version",
+    "`ltrobust compile --topology=v5e:2x4`",
+    value="0.0.1",
+    allowed="0.0.42.*",
+    remedy=("pip install", "tpu-compile"),
+)
+def other_libtpu(place: Place) -> Told:
+    place.patch.setattr(topologies.importlib.metadata, "version", lambda name: "0.0.1")
+    place.patch.setattr(topologies, "needed_version", lambda platform: "0.0.42.*")
+    return refused(place, "--topology=v5e:2x4")
+
+
+@fault(
+    "batch that does not divide over the chips of a topology",
+    "`ltrobust compile --topology=v5e:2x2 --batch=66`",
+    value=("teacher.batch_size", "66"),
+    allowed="4 devices",
+    remedy="multiple of 4",
+)
+def odd_batch(place: Place) -> Told:
+    present(place)
+    return refused(place, "--topology=v5e:2x2", "--batch=66")
+
+
+@fault(
+    "program that does not fit a chip",
+    "`ltrobust compile --topology=v5e:2x2`, 20.5 of 15.75 GiB needed",
+    value=("20.50 GiB", "4.75 too many"),
+    allowed="15.75",
+    remedy=("student.batch_size=48 or less", "more chips", "model.dtype=bfloat16"),
+)
+def too_large(place: Place) -> Told:
+    present(place)
+
+    def trace() -> None:
+        raise jax.errors.JaxRuntimeError(_EXHAUSTED)
+
+    step = programs.Program("student step", (), 64, programs.STEP, True, "student.batch_size", trace)
+    place.patch.setattr(rows, "programs", lambda plan, mesh, only: iter([step]))
+    assert chips.parse("v5e:2x2").size == 4
+    return refused(place, "--topology=v5e:2x2")
