@@ -16,7 +16,7 @@ from typing import NamedTuple
 import ltrobust
 from ltrobust.analysis import cards, diagnose_runs
 from ltrobust.analysis.schema.card import Card
-from tools import card_schema, design_page, links, published_rows, speed, study_page, summary
+from tools import card_schema, compiled, design_page, links, published_rows, speed, study_page, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -42,6 +42,7 @@ def tables(root: Path) -> Iterator[Stale]:
     blocks = [(page, "results", block, "tools.summary") for page, block in summary.PAGES.items()]
     blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
     blocks.append((speed.README, speed.PARAGRAPH, speed.short, "tools.speed"))
+    blocks.append((compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"))
     for page, marker, block, module in blocks:
         text = (root / page).read_text()
         if summary.inserted(text, block(root), marker) != text:

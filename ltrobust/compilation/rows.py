@@ -17,8 +17,11 @@ from ltrobust.training import devices
 
 # Below so many bytes an instruction without an estimate is not worth a line.
 _SMALL = 1024
-# XLA for TPUs refuses a program that does not fit, and says: Used 20.50G of 15.75G hbm.
-_USED = re.compile(r"[Uu]sed ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) (?:hbm|HBM)")
+# XLA for TPUs refuses a program that does not fit, in one of two forms.
+_USED = (
+    re.compile(r"required for HLO temporaries \(([\d.]+)([KMG]?)\) exceeds available HBM \(([\d.]+)([KMG]?)\)"),
+    re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm"),
+)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -161,7 +164,7 @@ def _grouped(found: Sequence[Any], total: str, *keys: str) -> list[dict[str, Any
 
 def _problem(message: str, row: Row, topology: Topology, batch_key: str) -> tuple[str, int | None]:
     """Why a compiler refused a program, and the bytes that it would need, if it says so."""
-    if used := _USED.search(message):
+    if used := next(filter(None, (form.search(message) for form in _USED)), None):
         need, have = (int(float(used[part]) * _UNITS[used[part + 1]]) for part in (1, 3))
         return _too_large(need, have, row, batch_key), need
     first = message.strip().splitlines()[0]

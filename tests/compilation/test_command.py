@@ -77,6 +77,25 @@ def test_a_program_that_does_not_compile_is_a_row_with_its_reason(ran, capsys):
     assert "student step: compiles" in capsys.readouterr().out, "the others are compiled all the same"
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (57.32G) exceeds "
+        "available HBM (15.75G).",
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 57.32G of 15.75G hbm. Exceeded hbm capacity.",
+    ],
+)
+def test_what_the_compiler_says_of_memory_becomes_a_batch_that_fits(message, ran):
+    def trace():
+        raise jax.errors.JaxRuntimeError(message)
+
+    large = programs.Program("teacher step", (), 4096, programs.STEP, True, "teacher.batch_size", trace)
+    with pytest.raises(
+        ValueError, match=r"needs 57.32 GiB on a chip that has 15.75, 41.57 too many. Use teacher.batch_s"
+    ):
+        ran(large)
+
+
 def test_a_program_larger_than_the_memory_says_by_how_much(ran, monkeypatch):
     small = chips.Chip("v5e", "tpu", 100, 1e12, 1.0, ("2x2",))
     monkeypatch.setitem(chips.CHIPS, "v5e", small)

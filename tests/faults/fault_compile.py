@@ -9,8 +9,8 @@ from ltrobust.compilation import chips, programs, rows, topologies
 
 # What XLA says of a program that is too large for a TPU's memory.
 _EXHAUSTED = (
-    "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. "
-    "Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (20.50G) exceeds "
+    "available HBM (15.75G)."
 )
 
 

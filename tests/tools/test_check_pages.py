@@ -10,7 +10,8 @@ import pytest
 import ltrobust
 from ltrobust.analysis.schema.card import Card
 from ltrobust.runtime import typed_json
-from tools import card_schema, check_pages, design_page, links, speed, study_page, summary
+from ltrobust.runtime.files import write_json
+from tools import card_schema, check_pages, compiled, design_page, links, speed, study_page, summary
 
 ROOT = check_pages.ROOT
 
@@ -23,13 +24,14 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    for page in {*summary.PAGES, speed.PERFORMANCE}:
+    for page in {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE}:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
     for folder in ("results", "benchmarks", "configs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     summary.main(tmp_path)
     speed.main(tmp_path)
+    compiled.main(tmp_path)
     return tmp_path
 
 
@@ -40,6 +42,7 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
         ("README.md", "results", summary),
         ("README.md", "speed", speed),
         ("docs/performance.md", "results", speed),
+        ("docs/tpu.md", "compiled", compiled),
     ):
         before, begin, rest = (copy / page).read_text().partition(f"<!-- {marker}:begin -->")
         table, end, after = rest.partition(f"<!-- {marker}:end -->")
