@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ltrobust.data import blank
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.programs import programs as evaluation_programs
+from ltrobust.evaluation.lowering import programs as evaluation_programs
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.plan import RunPlan, naming_phase
 from ltrobust.training import devices, loop, networks, placement, steps, teacher_student, teachers
