@@ -1,7 +1,6 @@
 """Runs one attack over many images: full lanes, exact verdicts, everything keyed by the image and not by its batch."""
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -9,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ltrobust.attacks.search import Lanes, Problem, Search, begin, draws, keys_of, refill, work
+from ltrobust.attacks.search import Lanes, draws
 from ltrobust.data.batches import chunks, to_unit
 from ltrobust.evaluation import padding
-from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, judge, true_probabilities
+from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, true_probabilities
+from ltrobust.evaluation.programs import Programs
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.runtime import processes
 from ltrobust.threat import Threat
@@ -104,11 +104,7 @@ class Driver:
         self.apply, self.exact_apply = apply, exact_apply
         self._wanted, self._least = batch_size, padding.ROWS
         self.batch_size = self._even(batch_size)
-        self._judge = jax.jit(functools.partial(judge, exact_apply, num_classes, threat))
-        self._begin = functools.cache(self._compile_begin)
-        self._work = functools.cache(self._compile_work)
-        self._refill = jax.jit(refill, donate_argnums=0)
-        self._release = jax.jit(_release, donate_argnums=0)
+        self._programs = Programs(apply, exact_apply, threat, num_classes)
 
     def pad_as_needed(self, subject: Subject) -> None:
         """Makes a batch of few images on the CPU as small as its bits allow (`padding`), where it has 64 rows else."""
@@ -134,7 +130,7 @@ class Driver:
             try:
                 for rows, valid in chunks(left, self.batch_size):
                     images = self.place(subject.gather(rows))
-                    judgement = self._judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
+                    judgement = self._programs.judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
                     parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
                     left = left[valid:]
                     check_logits(parts[-1].logits)
@@ -180,9 +176,8 @@ class Driver:
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
         """`attack` at one batch size."""
-        # Without its start, a search equals that of every other start: all PGD attacks share one compiled program.
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
-        fill, advance = self._begin(search), self._work(dataclasses.replace(search, start=None))
+        fill, advance = self._programs.begin(search), self._programs.work(search)
         root = draws(self.seed, attack.name)
         radius = np.float32(radius_of(attack, self.threat))
         # Lanes for an even number of rounds; then the row of each lane's image, -1 for none, and its refuted claims.
@@ -197,7 +192,7 @@ class Driver:
                 owners[free], refuted[free], rows = rows[: len(free)], 0, rows[len(free) :]
                 fresh = np.isin(np.arange(width), free)
                 new = fill(*self._problems(subject, owners, logits), root, settings, fresh)
-                lanes = new if lanes is None else self._refill(lanes, new, fresh)
+                lanes = new if lanes is None else self._programs.refill(lanes, new, fresh)
             lanes, limit = self._dispatch(advance, subject, lanes, settings, owners, limit, bool(len(rows)))
             claimed, finished = processes.fetch((lanes.state.claimed, lanes.state.finished))
             stopped = (owners >= 0) & (claimed | finished)
@@ -213,7 +208,7 @@ class Driver:
                 verdicts = _read(lanes, judgement, leave, subject.labels, owners, refuted)
                 owners = np.where(leave, -1, owners)
                 yield verdicts
-            lanes = self._release(lanes, leave, disputed & ~leave)
+            lanes = self._programs.release(lanes, leave, disputed & ~leave)
 
     def _dispatch(
         self,
@@ -240,7 +235,7 @@ class Driver:
     def _judge_lanes(self, subject: Subject, lanes: Lanes, owners: np.ndarray, radius: np.float32) -> Judgement:
         """The exact network on every lane's candidate, on the host."""
         labels = self.place(subject.labels[np.maximum(owners, 0)])
-        judged = self._judge(subject.variables, lanes.state.candidate, lanes.problem.image, labels, radius)
+        judged = self._programs.judge(subject.variables, lanes.state.candidate, lanes.problem.image, labels, radius)
         return processes.fetch(judged)
 
     def _problems(self, subject: Subject, owners: np.ndarray, logits: np.ndarray) -> tuple[Any, Any, Any, Any]:
@@ -248,30 +243,6 @@ class Driver:
         rows = np.maximum(owners, 0)
         ids = subject.ids[rows].astype(np.uint32)
         return self.place((subject.gather(rows), subject.labels[rows].astype(np.int32), logits[rows], ids))
-
-    def _compile_begin(self, search: Search) -> Callable:
-        """`(images, labels, logits, ids, root, settings, occupied) -> Lanes`."""
-
-        def start(images, labels, logits, ids, root, settings, occupied) -> Lanes:
-            return begin(search, Problem(images, labels, logits, keys_of(root, ids)), settings, self.threat, occupied)
-
-        return jax.jit(start)
-
-    def _compile_work(self, search: Search) -> Callable:
-        """`(variables, lanes, settings, limit, enough) -> lanes`; one program for all starts of a kind of attack."""
-
-        def run(variables, lanes, settings, limit, enough) -> Lanes:
-            return work(
-                search,
-                lambda points: self.apply(variables, points),
-                lanes,
-                settings,
-                self.threat,
-                evaluations=limit,
-                enough=enough,
-            )
-
-        return jax.jit(run, donate_argnums=1)
 
     def _even(self, images: int) -> int:
         """The next larger number of lanes that divides over the devices, and that keeps bits on the CPU."""
@@ -286,12 +257,6 @@ class Driver:
 def out_of_memory(error: Exception) -> bool:
     """Whether an error of the runtime says that the device's memory is used up."""
     return "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _release(lanes: Lanes, leave: jax.Array, resume: jax.Array) -> Lanes:
-    """Lanes after the verdicts: those at `leave` are empty, those at `resume` search again."""
-    claimed = lanes.state.claimed & ~resume
-    return lanes._replace(occupied=lanes.occupied & ~leave, state=lanes.state._replace(claimed=claimed))
 
 
 def _read(
