@@ -119,6 +119,11 @@ class Driver:
             self.batch_size = self._even(share * self.devices)
 
     @property
+    def programs(self) -> Programs:
+        """The compiled programs, for who lowers them without running them."""
+        return self._programs
+
+    @property
     def smallest_batch(self) -> int:
         """The fewest images in a call that divide over the devices and keep bits on the CPU."""
         return self._even(1)
@@ -130,7 +135,9 @@ class Driver:
             try:
                 for rows, valid in chunks(left, self.batch_size):
                     images = self.place(subject.gather(rows))
-                    judgement = self._programs.judge(subject.variables, images, images, subject.labels[rows], np.float32(np.inf))
+                    judgement = self._programs.judge(
+                        subject.variables, images, images, subject.labels[rows], np.float32(np.inf)
+                    )
                     parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
                     left = left[valid:]
                     check_logits(parts[-1].logits)

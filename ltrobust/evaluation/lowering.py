@@ -53,7 +53,7 @@ def programs(
     )
     radius, whole = np.float32(0), np.ones(size, bool)
     yield EvaluationProgram(
-        "judge", (), lambda: driver._judge.trace(variables, images, images, labels, radius), passes=False
+        "judge", (), lambda: driver.programs.judge.trace(variables, images, images, labels, radius), passes=False
     )
     starts: dict[Search, list[tuple[Attack, Any]]] = {}
     loops: dict[Search, list[tuple[Attack, Any, Search]]] = {}
@@ -64,14 +64,14 @@ def programs(
 
     def begin(search: Search, attack: Attack, settings: Any) -> Any:
         root = draws(driver.seed, attack.name)
-        return driver._begin(search).trace(images, labels, logits, ids, root, settings, whole)
+        return driver.programs.begin(search).trace(images, labels, logits, ids, root, settings, whole)
 
     for search, users in loops.items():
         attack, settings, first = users[0]
 
         def loop(search=search, first=first, attack=attack, settings=settings) -> Any:
             lanes = place(begin(first, attack, settings).out_info)
-            return driver._work(search).trace(variables, lanes, settings, np.int32(1), np.int32(1))
+            return driver.programs.work(search).trace(variables, lanes, settings, np.int32(1), np.int32(1))
 
         kind, names = type(attack).__name__.lower(), tuple(user[0].name for user in users)
         yield EvaluationProgram(kind, names, loop, passes=True)
