@@ -75,6 +75,6 @@ def parse(name: str) -> Topology:
     kind, _, shape = name.partition(":")
     chip = CHIPS.get(kind)
     if chip is None or shape not in chip.shapes:
-        every = [f"{chip.name}:{shape}" for chip in CHIPS.values() for shape in chip.shapes]
-        raise ValueError(f"--topology is {name!r}; {nearest(name, every)}known topologies: {', '.join(every)}.")
+        known = "; ".join(f"{one.name}:{', '.join(one.shapes)}" for one in CHIPS.values())
+        raise ValueError(f"--topology is {name!r}; {nearest(kind, CHIPS)}known topologies, CHIP:SHAPE: {known}.")
     return Topology(chip, shape)

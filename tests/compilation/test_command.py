@@ -120,7 +120,7 @@ def test_mistakes_in_the_words_are_told_before_jax_is_loaded(words, message):
 
 @pytest.mark.parametrize("name", ["v5e", "v5e:", "tpu:2x4", "h100:3", "v5e:2x2x2"])
 def test_unknown_topologies_are_refused(name):
-    with pytest.raises(ValueError, match=r"known topologies: .*v5e:16x16.*h200:8"):
+    with pytest.raises(ValueError, match=r"known topologies, CHIP:SHAPE: .*v5e:1x1, .*h200:1, 2"):
         chips.parse(name)
 
 

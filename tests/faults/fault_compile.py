@@ -28,8 +28,8 @@ def present(place: Place) -> None:
     "unknown topology",
     "`ltrobust compile --topology=v5e:3x5`",
     value="'v5e:3x5'",
-    allowed=("v5e:1x1", "v5p:2x2x1", "h100:8"),
-    remedy="did you mean v5e:2x4",
+    allowed=("v5e:1x1, 2x2, 2x4", "v5p:2x2x1", "h100:1, 2, 4, 8"),
+    remedy="CHIP:SHAPE",
 )
 def unknown_topology(place: Place) -> Told:
     return refused(place, "--topology=v5e:3x5")
