@@ -10,7 +10,6 @@ import pytest
 import ltrobust
 from ltrobust.analysis.schema.card import Card
 from ltrobust.runtime import typed_json
-from ltrobust.runtime.files import write_json
 from tools import card_schema, check_pages, compiled, design_page, links, speed, study_page, summary
 
 ROOT = check_pages.ROOT
