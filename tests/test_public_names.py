@@ -69,9 +69,9 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     names = {"MyNetwork": MyNetwork}
     exec(code, names)
     assert names["adv_images"].shape == (64, 8, 8, 1)
-    assert names["run"].card["model"]["name"] == "MyNetwork"
+    assert names["run"].card.model.name == "MyNetwork"
     assert names["run"].workdir == pathlib.Path("runs/my_network")
-    assert len(names["train"]) == sum(names["run"].card["data"]["class_counts"])
+    assert len(names["train"]) == sum(names["run"].card.data.class_counts)
     del models.REGISTERED["MyNetwork"]
 
 

@@ -179,11 +179,11 @@ def test_classes_confusion_and_thieves_are_the_cards(run):
 def test_differences_are_those_of_the_stores(run):
     workdir, card, page = run
     folders = [workdir / card["networks"][name]["verdicts"]["folder"] for name in ("student/last", "teacher/last")]
-    view = compare_runs.compare_stores(*folders)["overall"]
+    view = compare_runs.compare_stores(*folders).overall
     cells = page.row("comparison", "all images")
-    assert cells[:2] == [f"{100 * view['first']:.1f}", f"{100 * view['second']:.1f}"]
-    assert cells[2].startswith(f"{100 * view['difference']:+.1f} [")
-    assert cells[3:5] == [str(view["b"]), str(view["c"])]
+    assert cells[:2] == [f"{100 * view.first:.1f}", f"{100 * view.second:.1f}"]
+    assert cells[2].startswith(f"{100 * view.difference:+.1f} [")
+    assert cells[3:5] == [str(view.test.b), str(view.test.c)]
 
 
 def test_teacher_and_student_are_the_cards_and_the_stores(run):
@@ -223,7 +223,7 @@ def test_verdicts_without_probabilities_are_read_and_said_so(run, tmp_path):
             plain = [{k: v for k, v in r.items() if k not in ("probability", "crc")} for r in records]
             lines.write_bytes(b"".join(map(store.encode, plain)))
             network["verdicts"]["sha256"] = cards.digest_file(lines)
-        path.write_text(json.dumps(old))
+        path.write_text(json.dumps(old | {"sha256": cards.seal(old)}))
     page = draw(copy)
     assert "before probabilities were recorded" in page.text["missing"]
     assert page.row("teacher", "all images")
