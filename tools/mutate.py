@@ -43,7 +43,12 @@ TARGETS = {
     ),
     "longtail": (("ltrobust/data/longtail.py",), ("tests/data/test_longtail.py", "tests/fuzz/test_any_subset.py")),
     "intervals": (
-        ("ltrobust/analysis/metrics.py", "ltrobust/analysis/compare.py", "ltrobust/analysis/seeds.py"),
+        (
+            "ltrobust/analysis/intervals.py",
+            "ltrobust/analysis/metrics.py",
+            "ltrobust/analysis/compare.py",
+            "ltrobust/analysis/seeds.py",
+        ),
         (
             "tests/analysis/test_metrics.py",
             "tests/analysis/test_compare.py",

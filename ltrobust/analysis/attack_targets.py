@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltrobust.analysis import metrics, spread
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis import intervals, metrics, spread
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.diagnosed_column import TopWrongClass, TopWrongClasses
 from ltrobust.analysis.schema.diagnosis import TargetAgreement
 
@@ -40,7 +40,7 @@ def asymmetry_estimate(confusion: np.ndarray) -> Estimate:
     # ||M - M^T||^2 = 2 ||M||^2 - 2 <M, M^T>, and most cells of many classes are empty.
     mirrored = [share * shares[other, true] for (true, other), share in shares.items() if (other, true) in shares]
     differences = np.maximum(0.0, 2 * (squares - np.sum(mirrored, axis=0)))
-    return spread.estimate(asymmetry(confusion), np.sqrt(differences / squares))
+    return intervals.percentile(float(asymmetry(confusion)), np.sqrt(differences / squares))
 
 
 def top_wrong_classes(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarray, num_classes: int) -> TopWrongClasses:
@@ -58,10 +58,10 @@ def top_wrong_classes(labels: np.ndarray, clean: np.ndarray, attacked: np.ndarra
     moved = metrics.confusion(attacked[broken], labels[broken], num_classes)
     most, totals = moved.max(axis=1), moved.sum(axis=1)
     classes = [
-        TopWrongClass(int(total), int(row.argmax()) if total else None, metrics.wilson(number, total))
+        TopWrongClass(int(total), int(row.argmax()) if total else None, intervals.wilson(number, total))
         for row, number, total in zip(moved, most, totals, strict=True)
     ]
-    return TopWrongClasses(classes, metrics.wilson(most.sum(), totals.sum()), even=1 / (num_classes - 1))
+    return TopWrongClasses(classes, intervals.wilson(most.sum(), totals.sum()), even=1 / (num_classes - 1))
 
 
 def target_agreement(
@@ -87,9 +87,9 @@ def target_agreement(
     if superclass is not None:
         groups, own = superclass[attacked], superclass[labels]
         inside = np.all((groups == own) | ~wrong, axis=0)
-        one_superclass = metrics.wilson(_alike(groups, wrong).sum(), number)
-        own_superclass = metrics.wilson(inside.sum(), number)
-    one_class = metrics.wilson(_alike(attacked, wrong).sum(), number)
+        one_superclass = intervals.wilson(_alike(groups, wrong).sum(), number)
+        own_superclass = intervals.wilson(inside.sum(), number)
+    one_class = intervals.wilson(_alike(attacked, wrong).sum(), number)
     return TargetAgreement(attacks, number, one_class, one_superclass, own_superclass)
 
 

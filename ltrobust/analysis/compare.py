@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from ltrobust.analysis import metrics
+from ltrobust.analysis import intervals, metrics
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.paired import (
     Agreement,
     ClassDifference,
@@ -53,30 +54,6 @@ def mcnemar(b: int, c: int) -> McNemar:
         return McNemar(1.0, 1.0)
     up_to, below = (float(value) for value in stats.binom.cdf([min(b, c), min(b, c) - 1], b + c, 0.5))
     return McNemar(min(1.0, 2 * up_to), min(1.0, up_to + below))
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of a family of p-values, float64 [M]; NaN is no member and stays NaN.
-
-    The i-th smallest of m (i from 0) becomes `max_{j <= i} min(1, (m - j) p_j)`: rejecting at 0.05 then keeps the
-    chance of any false rejection in the family below 0.05, however the tests depend on each other.
-    Source: Holm 1979.
-
-    Raises:
-      ValueError: not one-dimensional, or a value outside of [0, 1].
-    """
-    p = np.asarray(p, np.float64)
-    if p.ndim != 1:
-        raise ValueError(f"p-values of shape {list(p.shape)}: one axis is needed; correct one family at a time.")
-    members = np.flatnonzero(~np.isnan(p))
-    outside = p[members][(p[members] < 0) | (p[members] > 1)]
-    if len(outside):
-        raise ValueError(f"{outside[0]} is no p-value: they lie in [0, 1]; pass NaN for a test that was not made.")
-    ascending = members[np.argsort(p[members], kind="stable")]
-    corrected = np.full(p.shape, np.nan)
-    steps = np.arange(len(members), 0, -1)
-    corrected[ascending] = np.minimum(1.0, np.maximum.accumulate(steps * p[ascending]))
-    return corrected
 
 
 def compare(
@@ -157,22 +134,21 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     return Agreement(int(counts.sum()), both, only_first, only_second, neither, cohens_kappa(counts))
 
 
-def cohens_kappa(counts: np.ndarray) -> metrics.Estimate:
+def cohens_kappa(counts: np.ndarray) -> Estimate:
     """Cohen's kappa of the numbers `[both, only_first, only_second, neither]`, with its interval, see `agreement`."""
     n = counts.sum()
     table = counts.reshape(2, 2) / n
     rows, columns = table.sum(axis=1), table.sum(axis=0)
     observed, expected = float(np.trace(table)), float(rows @ columns)
     if 1 - expected < 1e-12:
-        return metrics.Estimate(math.nan, math.nan, math.nan)
+        return Estimate(math.nan, math.nan, math.nan)
     kappa = (observed - expected) / (1 - expected)
     agree = np.diag(table) @ (1 - (rows + columns) * (1 - kappa)) ** 2
     # A cell's row and column change places: p_.i + p_j. of the formula.
     crossed = (columns[:, None] + rows[None, :]) ** 2 * table
     disagree = (1 - kappa) ** 2 * (crossed.sum() - np.trace(crossed))
     variance = (agree + disagree - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
-    half = metrics.Z * max(0.0, float(variance)) ** 0.5
-    return metrics.Estimate(kappa, max(-1.0, kappa - half), min(1.0, kappa + half))
+    return intervals.normal(kappa, max(0.0, float(variance)) ** 0.5, -1.0, 1.0)
 
 
 def _check(first: Any, second: Any, labels: Any, num_classes: int, training_counts: Any) -> None:
@@ -224,12 +200,6 @@ def _draw(table: np.ndarray, number: int) -> np.ndarray:
     return np.stack([generator.multinomial(row.sum(), row / row.sum(), size=number) for row in table], axis=1)
 
 
-def _interval(differences: np.ndarray) -> dict[str, float]:
-    """The percentile interval of bootstrap draws."""
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return {"low": float(low), "high": float(high)}
-
-
 def _test(outcomes: np.ndarray) -> PairedTest:
     """McNemar's test of outcomes [4]."""
     b, c = int(outcomes[_ONLY_FIRST]), int(outcomes[_ONLY_SECOND])
@@ -246,9 +216,9 @@ def _values(outcomes: np.ndarray) -> dict[str, float]:
 def _pooled(outcomes: np.ndarray) -> dict[str, Any]:
     """The fields of a `PooledDifference`: pooled images, with the normal interval of the difference."""
     values, test, n = _values(outcomes), _test(outcomes), int(outcomes.sum())
-    difference = values["difference"]
-    half = metrics.Z * max(0.0, (test.b + test.c) - (test.b - test.c) ** 2 / n) ** 0.5 / n
-    return values | {"low": max(-1.0, difference - half), "high": min(1.0, difference + half), "test": test}
+    error = max(0.0, (test.b + test.c) - (test.b - test.c) ** 2 / n) ** 0.5 / n
+    _, low, high = intervals.normal(values["difference"], error, -1.0, 1.0)
+    return values | {"low": low, "high": high, "test": test}
 
 
 def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDifference:
@@ -256,11 +226,13 @@ def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDif
     first, second = _accuracies(table[chosen]).mean(axis=0)
     differences = (drawn[:, chosen, 0] - drawn[:, chosen, 1]).mean(axis=1)
     pooled = table[chosen].sum(axis=0)
+    difference, low, high = intervals.percentile(float(first - second), differences)
     return GroupDifference(
         first=float(first),
         second=float(second),
-        difference=float(first - second),
-        **_interval(differences),
+        difference=difference,
+        low=low,
+        high=high,
         classes=len(chosen),
         images=int(pooled.sum()),
         test=_test(pooled),
@@ -273,11 +245,13 @@ def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> WorstDi
     first, second = accuracies.min(axis=0)
     first_class, second_class = present[accuracies.argmin(axis=0)]
     lowest = drawn.min(axis=1)
+    difference, low, high = intervals.percentile(float(first - second), lowest[:, 0] - lowest[:, 1])
     return WorstDifference(
         first=float(first),
         second=float(second),
-        difference=float(first - second),
-        **_interval(lowest[:, 0] - lowest[:, 1]),
+        difference=difference,
+        low=low,
+        high=high,
         first_class=int(first_class),
         second_class=int(second_class),
     )
@@ -289,7 +263,7 @@ def _per_class(table: np.ndarray) -> list[ClassDifference]:
     absent["test"] = None
     views = [_pooled(outcomes) if outcomes.any() else absent for outcomes in table]
     # The correction covers classes with images only: a test that was not made must not weaken the others.
-    corrected = holm(np.array([view["test"].p if view["test"] else np.nan for view in views]))
+    corrected = intervals.holm(np.array([view["test"].p if view["test"] else np.nan for view in views]))
     return [
         ClassDifference(
             **view, class_index=index, images=int(outcomes.sum()), p_holm=float(p) if view["test"] else math.nan

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltrobust.analysis import compare, flips, metrics, results, seeds
+from ltrobust.analysis import compare, flips, intervals, results, seeds
 from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.comparison import Breakers, ComparedNetwork, NetworkComparison, NetworkPair
@@ -155,7 +155,7 @@ def _describe(model: Model, column: str | None) -> ComparedNetwork:
     columns = {}
     for name in store.columns(passport):
         right = store.correct(passport, model.verdicts, name)[2]
-        columns[name] = metrics.wilson(int(right.sum()), len(right))
+        columns[name] = intervals.wilson(int(right.sum()), len(right))
     robust = columns[column or store.columns(passport)[-1]]
     network = model.of.network or passport["about"].get("network")
     return ComparedNetwork(model.name, network, _seed(model), columns, robust)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis import metrics
+from ltrobust.analysis import intervals
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
 
 _MISSING = (
@@ -51,7 +52,7 @@ def _probability(record: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[metrics.Estimate]:
+def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[Estimate]:
     """Mean of values [N] over each group's positions, with the normal interval of `SE = sd / sqrt(n)`, inside [0, 1].
 
     NaN for an empty group; of one value the interval is all of [0, 1].
@@ -60,9 +61,8 @@ def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[metrics.Es
     for positions in groups:
         chosen = values[positions]
         if not len(chosen):
-            found.append(metrics.Estimate(math.nan, math.nan, math.nan))
+            found.append(Estimate(math.nan, math.nan, math.nan))
             continue
-        mean = float(chosen.mean())
-        half = metrics.Z * float(chosen.std(ddof=1)) / math.sqrt(len(chosen)) if len(chosen) > 1 else 1.0
-        found.append(metrics.Estimate(mean, max(0.0, mean - half), min(1.0, mean + half)))
+        error = float(chosen.std(ddof=1)) / math.sqrt(len(chosen)) if len(chosen) > 1 else math.inf
+        found.append(intervals.normal(float(chosen.mean()), error, 0.0, 1.0))
     return found

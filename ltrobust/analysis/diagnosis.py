@@ -11,10 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
-from ltrobust.analysis import attack_targets, compare, metrics, spread
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis import attack_targets, compare, intervals, metrics, spread
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.card import AttackRecord
 from ltrobust.analysis.schema.diagnosed_column import (
     DiagnosedColumn,
@@ -146,7 +145,7 @@ def describe_column(
     values, bootstrap = spread.spread(counts.accuracy[counts.total > 0]), spread.spread(drawn)
     matrix = metrics.confusion(predictions, labels, model.num_classes)
     known = {} if model.training_counts is None else metrics.groups(model.training_counts)
-    inequality = {name: spread.estimate(value, bootstrap[name]) for name, value in values.items()}
+    inequality = {name: intervals.percentile(float(value), bootstrap[name]) for name, value in values.items()}
     # A card shows these two as well: one network has one interval, on whatever page.
     inequality["worst"] = metrics.lowest(counts, 1)
     inequality["worst10"] = metrics.lowest(counts, math.ceil(0.1 * np.count_nonzero(counts.total) - 1e-9))
@@ -154,8 +153,8 @@ def describe_column(
     return DiagnosedColumn(
         correct=counts.correct.tolist(),
         total=counts.total.tolist(),
-        per_class=[metrics.wilson(k, n) for k, n in zip(counts.correct, counts.total, strict=True)],
-        overall=metrics.wilson(counts.correct.sum(), counts.total.sum()),
+        per_class=[intervals.wilson(k, n) for k, n in zip(counts.correct, counts.total, strict=True)],
+        overall=intervals.wilson(counts.correct.sum(), counts.total.sum()),
         inequality=Inequality(**inequality),
         groups={name: metrics.macro(counts, members) for name, members in known.items() if len(members)},
         confusion=matrix.tolist(),
@@ -175,12 +174,12 @@ def _superclasses(
     entries = []
     for index, name in enumerate(names):
         members = superclass[labels] == index
-        scored, fine = (metrics.wilson(kind[members].sum(), members.sum()) for kind in (inside, right))
+        scored, fine = (intervals.wilson(kind[members].sum(), members.sum()) for kind in (inside, right))
         entries.append(SuperclassAccuracy(name, *scored, fine=fine))
     return SuperclassScores(
-        overall=metrics.wilson(inside.sum(), len(labels)),
+        overall=intervals.wilson(inside.sum(), len(labels)),
         per_superclass=entries,
-        broken_inside=metrics.wilson(inside[broken].sum(), broken.sum()),
+        broken_inside=intervals.wilson(inside[broken].sum(), broken.sum()),
     )
 
 
@@ -191,7 +190,7 @@ def _agreements(
     kinds = [(kind(values), kind(drawn)) for kind in (spread.spearman, spread.kendall)]
     found = []
     for i, j in itertools.combinations(range(len(names)), 2):
-        spearman, kendall = (spread.estimate(value[i, j], draws[:, i, j]) for value, draws in kinds)
+        spearman, kendall = (intervals.percentile(value[i, j], draws[:, i, j]) for value, draws in kinds)
         found.append(((names[i], names[j]), (spearman, kendall)))
     return found
 
@@ -234,17 +233,17 @@ def temperature(model: Model) -> list[TemperatureEffect]:
     right.append(np.all(right, axis=0))
     labels, together = model.labels, np.stack(right, axis=1)
     values, drawn = spread.spread(spread.accuracies(together, labels)), spread.spread(spread.resample(together, labels))
-    rates = [metrics.wilson(np.sum(clean & ~kept), clean.sum()) for kept in right]
+    rates = [intervals.wilson(np.sum(clean & ~kept), clean.sum()) for kept in right]
     # PGD's accuracy minus another one's is that one's rate minus PGD's.
     paired = [compare.overall(right[0][clean], kept[clean]) for kept in right[1:]]
-    corrected = compare.holm(np.array([view.test.p for view in paired]))
+    corrected = intervals.holm(np.array([view.test.p for view in paired]))
     found = [TemperatureEffect(1.0, swept[1.0], rates[0], change=None, inequality=None)]
     names: list[tuple[float | None, str | None]] = [*list(swept.items())[1:], (None, None)]
     for place, ((inverse, column), view, p) in enumerate(zip(names, paired, corrected, strict=True), start=1):
         test = view.test
         change = RateChange(view.difference, view.low, view.high, test.b, test.c, test.p, p_holm=float(p))
         changed = {
-            name: spread.estimate(values[name][place] - values[name][0], drawn[name][:, place] - drawn[name][:, 0])
+            name: intervals.percentile(values[name][place] - values[name][0], drawn[name][:, place] - drawn[name][:, 0])
             for name in _CHANGES
         }
         found.append(TemperatureEffect(inverse, column, rates[place], change, InequalityChange(**changed)))
@@ -255,8 +254,7 @@ def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> Co
     """Pearson's and Spearman's correlation between one number per class and class accuracies.
 
     Two intervals say two things. `low` and `high`: other test images of these classes. `classes_low`, `classes_high`:
-    other classes, tanh(artanh r +- z s), with s = 1 / sqrt(G - 3) for Pearson (Fisher) and
-    s = sqrt((1 + r^2 / 2) / (G - 3)) for Spearman (Bonett and Wright 2000); not for fewer than four classes.
+    other classes, see `intervals.correlation_bounds`; not for fewer than four classes.
 
     Args:
       values: [G], one per class with images.
@@ -267,14 +265,11 @@ def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> Co
     repeated = np.broadcast_to(values, drawn.shape)
     for kind in (spread.pearson, spread.spearman):
         value = float(kind(np.stack([values, accuracies]))[0, 1])
-        entry = spread.estimate(value, kind(np.stack([repeated, drawn], axis=1))[:, 0, 1])
+        entry = intervals.percentile(value, kind(np.stack([repeated, drawn], axis=1))[:, 0, 1])
         low = high = math.nan
         if len(values) > 3:
-            deviation = np.sqrt((1 + value**2 / 2 if kind is spread.spearman else 1) / (len(values) - 3))
-            # A correlation of exactly 1 would have an infinite centre.
-            centre = np.arctanh(np.clip(value, -1 + 1e-9, 1 - 1e-9))
-            low, high = np.tanh(centre + np.array([-1, 1]) * stats.norm.ppf(0.975) * deviation)
-        found.append(Correlation(*entry, classes_low=float(low), classes_high=float(high)))
+            low, high = intervals.correlation_bounds(value, len(values), ranks=kind is spread.spearman)
+        found.append(Correlation(*entry, classes_low=low, classes_high=high))
     return Correlations(*found)
 
 
@@ -304,6 +299,6 @@ def _between(models: Sequence[Model]) -> list[ModelAgreement]:
         draws = spread.rho(means, worsts, means[:, :1], worsts[:, :1])
         for (first, second), estimates in _agreements(names, values, drawn):
             place = names.index(second)
-            rho = spread.estimate(scores[place], draws[:, place]) if first == names[0] else None
+            rho = intervals.percentile(scores[place], draws[:, place]) if first == names[0] else None
             found.append(ModelAgreement(first, second, *estimates, column=column, rho=rho))
     return found

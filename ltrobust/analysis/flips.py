@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis import compare
+from ltrobust.analysis import compare, intervals
 from ltrobust.analysis.schema.comparison import Breaker, Flip, Flips
 from ltrobust.analysis.schema.paired import ColumnDifference
 from ltrobust.evaluation import store
@@ -30,7 +30,7 @@ def by_column(passport: Passport, model: Verdicts, reference: Verdicts) -> dict[
         )
         for column in store.columns(passport)
     }
-    corrected = compare.holm(np.array([view.test.p for view in found.values()]))
+    corrected = intervals.holm(np.array([view.test.p for view in found.values()]))
     return {
         name: ColumnDifference(**vars(view), p_holm=float(p))
         for (name, view), p in zip(found.items(), corrected, strict=True)

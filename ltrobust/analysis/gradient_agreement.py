@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltrobust.analysis.metrics import Estimate, Z
+from ltrobust.analysis import intervals
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.attacks import objectives
 
 Logits = Callable[[jax.Array], jax.Array]
@@ -41,8 +42,8 @@ class Agreement:
 def mean_of(values: np.ndarray) -> Estimate:
     """Mean of [N] with `+- 1.96 s / sqrt(N)`; not a number for fewer than two, where there is no s."""
     values = np.asarray(values, np.float64)
-    margin = Z * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return Estimate(float(values.mean()), float(values.mean() - margin), float(values.mean() + margin))
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return intervals.normal(float(values.mean()), error)
 
 
 def agreement(

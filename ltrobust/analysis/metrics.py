@@ -1,7 +1,7 @@
-"""Counts per class, and all accuracies and intervals that are derived from them. NumPy only.
+"""Counts per class, and all accuracies that are derived from them. NumPy and SciPy only.
 
-Accuracies are fractions in [0, 1]; intervals are 95 %. A class without test images has no accuracy (NaN), is left out
-of macro averages, and is listed.
+Accuracies are fractions in [0, 1]; intervals are 95 %, see `intervals`. A class without test images has no accuracy
+(NaN), is left out of macro averages, and is listed.
 """
 
 import math
@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ltrobust.runtime.typed_json import Number
+from ltrobust.analysis import intervals
+from ltrobust.analysis.intervals import Estimate
 
-# The 97.5 % quantile of the normal distribution.
-Z = 1.959964
 # Each end of a 95 % interval rests on 50 of these draws.
 _BOOTSTRAP_DRAWS = 2000
 
@@ -29,19 +28,6 @@ class ClassCounts(NamedTuple):
         return np.divide(
             self.correct, self.total, out=np.full(len(self.total), np.nan), where=np.asarray(self.total) > 0
         )
-
-
-class Estimate(NamedTuple):
-    """A value with its interval.
-
-    Attributes:
-      value: NaN where there is nothing to compute it from; in JSON null.
-      low, high: the 95 % interval.
-    """
-
-    value: Number
-    low: Number
-    high: Number
 
 
 def count(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassCounts:
@@ -128,19 +114,6 @@ def most_frequent_confusion(confusion: np.ndarray) -> list[tuple[int, float] | N
     ]
 
 
-def wilson(correct: int, total: int) -> Estimate:
-    """Wilson score interval of a proportion; value and bounds are NaN for no images.
-
-    Centre `(k + z^2/2) / (n + z^2)`, half-width `z sqrt(k(n-k)/n + z^2/4) / (n + z^2)`.
-    """
-    k, n = int(correct), int(total)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan)
-    centre = (k + Z**2 / 2) / (n + Z**2)
-    half = Z * math.sqrt(k * (n - k) / n + Z**2 / 4) / (n + Z**2)
-    return Estimate(k / n, max(0.0, centre - half), min(1.0, centre + half))
-
-
 def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
     """Mean of the class accuracies over `classes`, with a normal interval.
 
@@ -153,8 +126,7 @@ def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
     # Smoothed in the error only: a class with all or none of its images right would otherwise have an error of 0.
     smoothed = (correct + 1) / (total + 2)
     error = math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(classes)
-    value = float(np.mean(correct / total))
-    return Estimate(value, max(0.0, value - Z * error), min(1.0, value + Z * error))
+    return intervals.normal(float(np.mean(correct / total)), error, 0.0, 1.0)
 
 
 def lowest(counts: ClassCounts, number: int) -> Estimate:
@@ -170,8 +142,7 @@ def lowest(counts: ClassCounts, number: int) -> Estimate:
     draws = generator.binomial(total, correct / total, size=(_BOOTSTRAP_DRAWS, len(total))) / total
     means = np.mean(np.sort(draws, axis=1)[:, :number], axis=1)
     value = float(np.mean(np.sort(correct / total)[:number]))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    return intervals.percentile(value, means)
 
 
 def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -217,7 +188,7 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     accuracy = counts.accuracy
     balanced, deviation = macro(counts, np.arange(classes)), float(np.nanstd(accuracy))
     result: dict[str, Any] = {
-        "overall": wilson(counts.correct.sum(), counts.total.sum())._asdict(),
+        "overall": intervals.wilson(counts.correct.sum(), counts.total.sum())._asdict(),
         "balanced": balanced._asdict(),
         "worst": lowest(counts, 1)._asdict() | {"class_index": int(np.nanargmin(accuracy))},
         "worst10": lowest(counts, math.ceil(0.1 * classes - 1e-9))._asdict(),
@@ -228,7 +199,7 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     for name, members in groups(training_counts).items():
         if len(members):
             result[name] = macro(counts, members)._asdict() | {"classes": len(members)} | _pooled(counts, members)
-    result["per_class"] = [wilson(k, n)._asdict() for k, n in zip(counts.correct, counts.total, strict=True)]
+    result["per_class"] = [intervals.wilson(k, n)._asdict() for k, n in zip(counts.correct, counts.total, strict=True)]
     result["classes_without_images"] = np.flatnonzero(np.asarray(counts.total) == 0).tolist()
     return result
 
@@ -238,4 +209,4 @@ def _pooled(counts: ClassCounts, members: np.ndarray) -> dict[str, Any]:
     correct, total = counts.correct[members], counts.total[members]
     if len(np.unique(total[total > 0])) < 2:
         return {}
-    return {"pooled": wilson(correct.sum(), total.sum())._asdict()}
+    return {"pooled": intervals.wilson(correct.sum(), total.sum())._asdict()}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from ltrobust.analysis.compare import holm
+from ltrobust.analysis.intervals import holm
 from ltrobust.analysis.schema.comparison import ClassSeedDifference, SeedComparison, SeedDifference
 from ltrobust.analysis.schema.paired import ColumnDifference, Difference, PairedComparison
 

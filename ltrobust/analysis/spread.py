@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ltrobust.analysis.metrics import Estimate
-
 DRAWS = 2000
 MEASURES = ("mean", "worst", "worst10", "best", "range", "var", "sd", "nsd")
 _CELLS = 4_000_000  # of the arrays over pairs of classes that are held at a time
@@ -43,13 +41,6 @@ def resample(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
         number = counts.sum()
         drawn.append(generator.multinomial(number, counts / number, size=DRAWS) @ patterns.astype(float) / number)
     return np.stack(drawn, axis=-1)
-
-
-def estimate(value: Any, drawn: np.ndarray) -> Estimate:
-    """A value with the percentile interval of its bootstrap draws, of those where it is defined."""
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (math.nan, math.nan)
-    return Estimate(float(value), float(low), float(high))
 
 
 def spread(accuracies: np.ndarray) -> dict[str, np.ndarray]:

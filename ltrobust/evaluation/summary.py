@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ltrobust.analysis import metrics
+from ltrobust.analysis import intervals, metrics
 from ltrobust.evaluation import protocols
 from ltrobust.sanity.rules import verdict
 
@@ -22,7 +22,7 @@ def summarise(evaluation: "Evaluation") -> str:
     ]
     for column in evaluation.columns:
         counts = evaluation.counts(column)
-        overall = metrics.wilson(counts.correct.sum(), counts.total.sum())
+        overall = intervals.wilson(counts.correct.sum(), counts.total.sum())
         balanced = metrics.macro(counts, np.arange(classes))
         worst = metrics.lowest(counts, 1)
         lines.append(
@@ -50,6 +50,6 @@ def summarise(evaluation: "Evaluation") -> str:
     return "\n".join(lines)
 
 
-def _interval(estimate: metrics.Estimate) -> str:
+def _interval(estimate: intervals.Estimate) -> str:
     """`34.12 [33.2, 35.1]` in percent."""
     return f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -7,7 +7,7 @@ import numpy as np
 
 from ltrobust.analysis import results
 from ltrobust.analysis.evaluations import labels, short
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.comparison import (
     ClassSeedDifference,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.diagnosed_column import DiagnosedColumn, Inequality
 from ltrobust.analysis.schema.diagnosis import (
     Correlation,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis.evaluations import labels, short
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.diagnosed_column import DiagnosedColumn
 from ltrobust.analysis.schema.diagnosis import DiagnosedModel, Diagnosis, ModelAgreement
 from ltrobust.report import accuracy, charts, diagnosis, frame

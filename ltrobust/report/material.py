@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis.evaluations import Evaluation
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.comparison import Flip
 from ltrobust.analysis.schema.paired import Agreement, PairedComparison
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ltrobust.analysis import compare, confidence, results
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import write_text

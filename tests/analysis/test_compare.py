@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltrobust.analysis import metrics
-from ltrobust.analysis.compare import compare, holm, mcnemar
+from ltrobust.analysis.compare import compare, mcnemar
+from ltrobust.analysis.intervals import holm
 from ltrobust.analysis.schema.paired import PairedComparison
 from ltrobust.runtime import typed_json
 

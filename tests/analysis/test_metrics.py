@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltrobust.analysis import metrics
+from ltrobust.analysis import intervals, metrics
 from ltrobust.analysis.metrics import ClassCounts
 from ltrobust.data.longtail import class_counts
 
@@ -27,14 +27,14 @@ def counts_of(correct, total) -> ClassCounts:
     ],
 )
 def test_wilson_vectors(correct, total, low, high):
-    estimate = metrics.wilson(correct, total)
+    estimate = intervals.wilson(correct, total)
     assert estimate.value == correct / total
     np.testing.assert_allclose([100 * estimate.low, 100 * estimate.high], [low, high], atol=0.005)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_value_within_0_and_1(pair):
-    estimate = metrics.wilson(*pair)
+    estimate = intervals.wilson(*pair)
     assert 0 <= estimate.low <= estimate.value + 1e-12
     assert estimate.value - 1e-12 <= estimate.high <= 1
 
@@ -44,7 +44,7 @@ def test_wilson_holds_the_value_within_0_and_1(pair):
     [(10000, 0.30, 0.9), (1000, 0.30, 2.8), (100, 0.20, 7.8), (50, 0.20, 10.9), (10, 0.30, 24.8)],
 )
 def test_half_widths_of_the_field(n, p, half_width):
-    estimate = metrics.wilson(round(n * p), n)
+    estimate = intervals.wilson(round(n * p), n)
     assert abs(50 * (estimate.high - estimate.low) - half_width) < 0.06
 
 
@@ -214,7 +214,7 @@ def test_gap_and_normalised_deviation():
 def test_a_group_is_also_pooled_where_its_classes_have_unequal_sizes():
     unequal = metrics.views(counts_of([90, 1, 8], [100, 10, 10]), np.array([500, 300, 5]))
     assert unequal["many_count"]["value"] == pytest.approx(0.5)
-    assert unequal["many_count"]["pooled"] == metrics.wilson(91, 110)._asdict()
+    assert unequal["many_count"]["pooled"] == intervals.wilson(91, 110)._asdict()
     assert "pooled" not in unequal["few_count"]
     equal = metrics.views(counts_of([90, 10, 8], [100, 100, 10]), np.array([500, 300, 5]))
     assert "pooled" not in equal["many_count"]

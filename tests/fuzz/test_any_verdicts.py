@@ -9,7 +9,7 @@ from budget import says, tries
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ltrobust.analysis import compare, metrics
+from ltrobust.analysis import compare, intervals, metrics
 from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import without_nan
 
@@ -109,7 +109,7 @@ def test_mcnemar(b, c):
 @tries(100)
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), max_size=10))
 def test_holm(p):
-    corrected = compare.holm(np.array(p))
+    corrected = intervals.holm(np.array(p))
     members = ~np.isnan(p) if p else np.array([], bool)
     assert np.all(corrected[members] >= np.array(p)[members])
     assert np.all(corrected[members] <= 1)

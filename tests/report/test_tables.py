@@ -9,7 +9,7 @@ from absl import logging
 from fabricated import write_run
 
 import ltrobust
-from ltrobust.analysis import cards, metrics
+from ltrobust.analysis import cards, intervals
 from ltrobust.report import run_page, tables
 
 CELL = re.compile(r"(\d+\.\d\d) \[(\d+\.\d), (\d+\.\d)\]")
@@ -31,9 +31,9 @@ def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
 
 
 def test_a_wilson_interval_is_printed_as_it_is_and_not_as_half_of_its_width():
-    assert tables.percent(metrics.wilson(0, 50)) == "0.00 [0.0, 7.1]"
-    assert tables.percent(metrics.wilson(20, 20)) == "100.00 [83.9, 100.0]"
-    assert tables.percent(metrics.wilson(0, 0)) == tables.percent(None) == "-"
+    assert tables.percent(intervals.wilson(0, 50)) == "0.00 [0.0, 7.1]"
+    assert tables.percent(intervals.wilson(20, 20)) == "100.00 [83.9, 100.0]"
+    assert tables.percent(intervals.wilson(0, 0)) == tables.percent(None) == "-"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import cards, metrics
+from ltrobust.analysis import cards, intervals
 from ltrobust.report import grid, numbers
 from ltrobust.runtime.files import write_json
 from tools import gradients, summary
@@ -119,7 +119,7 @@ def drawn(seed, accuracies):
     card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
     network = card.networks["student/last"]
     column = dataclasses.replace(
-        network.columns["pgd20"], per_class=[metrics.Estimate(value, value, value) for value in accuracies]
+        network.columns["pgd20"], per_class=[intervals.Estimate(value, value, value) for value in accuracies]
     )
     return dataclasses.replace(
         card,
@@ -137,7 +137,7 @@ def _gains(cards):
 def test_over_seeds_is_mean_deviation_and_t_interval():
     # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
     assert numbers.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
-    assert numbers.one_run(metrics.Estimate(0.25, 0.2, 0.3125)) == "25.00 [20.00, 31.25]"
+    assert numbers.one_run(intervals.Estimate(0.25, 0.2, 0.3125)) == "25.00 [20.00, 31.25]"
 
 
 def test_a_page_without_markers_is_refused():

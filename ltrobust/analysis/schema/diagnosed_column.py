@@ -7,7 +7,7 @@ defined.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.network import Confusion
 from ltrobust.runtime.typed_json import Number
 

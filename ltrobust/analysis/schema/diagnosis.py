@@ -7,7 +7,7 @@ defined.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.diagnosed_column import DiagnosedColumn
 from ltrobust.runtime.typed_json import Number

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.runtime.typed_json import Number
 from ltrobust.sanity.rules import Item
 

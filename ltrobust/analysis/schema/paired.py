@@ -7,7 +7,7 @@ Accuracies are fractions in [0, 1], differences are first minus second in [-1, 1
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ltrobust.analysis.metrics import Estimate
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.runtime.typed_json import Number
 
 
