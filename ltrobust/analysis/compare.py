@@ -75,7 +75,7 @@ def compare(
       training_counts: training images per class [C]; asks for the groups of `metrics.groups`.
 
     Pooled images have the normal interval of `SE = sqrt((b + c) - (b - c)^2 / n) / n`, means over classes that of the
-    paired bootstrap. A minimum is biased low, so the interval of the worst class need not hold the value.
+    paired bootstrap, the worst classes that of `intervals.lowest_difference`.
 
     The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
     of percentiles.
@@ -85,7 +85,7 @@ def compare(
         [0, num_classes), or training counts of another number of classes.
     """
     _check(first, second, labels, num_classes, training_counts)
-    table = _outcomes(first, second, labels, num_classes)
+    table = outcomes(first, second, labels, num_classes)
     present = np.flatnonzero(table.sum(axis=1))
     seen = table[present]
     drawn = _resample(seen)
@@ -99,7 +99,7 @@ def compare(
         overall=PooledDifference(**_pooled(seen.sum(axis=0))),
         balanced=_group(seen, drawn, np.arange(len(present))),
         groups=groups,
-        worst=_worst(seen, drawn, present),
+        worst=worst(seen, present),
         per_class=_per_class(table),
         classes_without_images=np.flatnonzero(table.sum(axis=1) == 0).tolist(),
     )
@@ -113,7 +113,7 @@ def overall(first: np.ndarray, second: np.ndarray) -> PooledDifference:
     """
     labels = np.zeros(len(first), np.int64)
     _check(first, second, labels, 1, None)
-    return PooledDifference(**_pooled(_outcomes(first, second, labels, 1).sum(axis=0)))
+    return PooledDifference(**_pooled(outcomes(first, second, labels, 1).sum(axis=0)))
 
 
 def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
@@ -129,7 +129,7 @@ def agreement(first: np.ndarray, second: np.ndarray) -> Agreement:
     """
     labels = np.zeros(len(first), np.int64)
     _check(first, second, labels, 1, None)
-    counts = _outcomes(first, second, labels, 1).sum(axis=0)
+    counts = outcomes(first, second, labels, 1).sum(axis=0)
     both, only_first, only_second, neither = (counts / counts.sum()).tolist()
     return Agreement(int(counts.sum()), both, only_first, only_second, neither, cohens_kappa(counts))
 
@@ -171,7 +171,7 @@ def _check(first: Any, second: Any, labels: Any, num_classes: int, training_coun
         metrics.check_training_counts(training_counts, num_classes)
 
 
-def _outcomes(first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def outcomes(first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Images per class and outcome (both right, only the first, only the second, neither), int64 [C, 4]."""
     outcome = 2 * ~np.asarray(first) + 1 * ~np.asarray(second)
     return np.bincount(4 * np.asarray(labels, np.int64) + outcome, minlength=4 * num_classes).reshape(num_classes, 4)
@@ -239,13 +239,17 @@ def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDif
     )
 
 
-def _worst(table: np.ndarray, drawn: np.ndarray, present: np.ndarray) -> WorstDifference:
-    """Each model's worst class; `present` are the classes behind the table's rows."""
+def worst(table: np.ndarray, present: np.ndarray) -> WorstDifference:
+    """Each model's worst class, and the difference of their accuracies with a simultaneous interval.
+
+    Args:
+      table: of `outcomes`, of the G classes with images, [G, 4].
+      present: the labels of these classes, [G].
+    """
     accuracies = _accuracies(table)
     first, second = accuracies.min(axis=0)
     first_class, second_class = present[accuracies.argmin(axis=0)]
-    lowest = drawn.min(axis=1)
-    difference, low, high = intervals.percentile(float(first - second), lowest[:, 0] - lowest[:, 1])
+    difference, low, high = intervals.lowest_difference(table)
     return WorstDifference(
         first=float(first),
         second=float(second),

@@ -12,9 +12,6 @@ import numpy as np
 from ltrobust.analysis import intervals
 from ltrobust.analysis.intervals import Estimate
 
-# Each end of a 95 % interval rests on 50 of these draws.
-_BOOTSTRAP_DRAWS = 2000
-
 
 class ClassCounts(NamedTuple):
     """Correct and all images per class, int64 [C]: the only truth, everything else is derived."""
@@ -130,19 +127,12 @@ def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
 
 
 def lowest(counts: ClassCounts, number: int) -> Estimate:
-    """Mean of the `number` lowest class accuracies (1: the worst class), with a bootstrap interval.
+    """Mean of the `number` lowest class accuracies (1: the worst class), see `intervals.lowest`.
 
-    Images are resampled within each class, which is a binomial draw of its count, and the lowest classes are chosen
-    anew in each of 2,000 draws; the value itself is biased low, the more so the fewer images a class has.
+    The value is biased low, the more so the fewer images a class has.
     """
     present = np.asarray(counts.total) > 0
-    correct, total = counts.correct[present], counts.total[present]
-    # A fixed seed: the same counts must have the same interval on every page.
-    generator = np.random.RandomState(0)
-    draws = generator.binomial(total, correct / total, size=(_BOOTSTRAP_DRAWS, len(total))) / total
-    means = np.mean(np.sort(draws, axis=1)[:, :number], axis=1)
-    value = float(np.mean(np.sort(correct / total)[:number]))
-    return intervals.percentile(value, means)
+    return intervals.lowest(counts.correct[present], counts.total[present], number)
 
 
 def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -110,7 +110,7 @@ def _ahead(view: Difference, names: tuple[str, str]) -> str:
         pooled = (view.test.b - view.test.c) / view.images
     if test and test.p >= _LEVEL and math.isclose(pooled, view.difference, abs_tol=1e-9):
         return _OPEN
-    # The sign is asked as well: the interval of a minimum is biased and need not hold it.
+    # The sign is asked as well: a percentile interval need not hold its value.
     if view.low > 0 and view.difference > 0:
         return names[0]
     return names[1] if view.high < 0 and view.difference < 0 else _OPEN
@@ -127,8 +127,8 @@ def _legend(result: PairedComparison, names: tuple[str, str]) -> str:
     """What the columns and the rows mean."""
     lines = [
         f"b, c: images that only {names[0]}, only {names[1]} gets right, pooled; p: exact McNemar test of b = c.",
-        "intervals: normal for overall, otherwise paired bootstrap inside each class; the worst class is chosen anew",
-        "for each model in every draw.",
+        "intervals: normal for overall, paired bootstrap inside each class for means over classes, and for the worst",
+        "classes bounds that hold for all classes at once.",
         f"ahead: the interval excludes 0, and p < {_LEVEL} where the pooled test is of the same difference.",
     ]
     used = [f"  {text}" for key, text in _DEFINITIONS.items() if any(name.endswith(key) for name in result.groups)]

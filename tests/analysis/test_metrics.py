@@ -133,14 +133,6 @@ def test_macro_interval_is_the_normal_one():
     assert estimate.high - estimate.value == pytest.approx(half)
 
 
-def test_worst_class_interval_chooses_the_worst_anew_in_each_draw():
-    alike = metrics.lowest(counts_of([50] * 10, [100] * 10), 1)
-    # Of ten equal classes the resampled minimum lies below the common accuracy: the bias is visible.
-    assert alike.value == 0.5
-    assert alike.high < 0.5
-    assert metrics.lowest(counts_of([50, 90], [100, 100]), 1).value == 0.5
-
-
 def test_counting_asserts_one_verdict_per_image():
     with pytest.raises(ValueError, match="2 verdicts for 3 labels"):
         metrics.count(np.array([True, False]), np.array([0, 1, 1]), 2)

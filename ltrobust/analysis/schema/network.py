@@ -18,7 +18,7 @@ class WorstClass:
 
     Attributes:
       value: its accuracy; biased low, the more so the fewer images a class has.
-      low, high: bootstrap interval; the worst class is chosen anew in each draw.
+      low, high: simultaneous interval of all classes, see `intervals.lowest`.
       class_index: its label, from 0.
     """
 
@@ -58,7 +58,7 @@ class Column:
       overall: accuracy over all images (Wilson).
       balanced: mean of the class accuracies (normal interval).
       worst: the worst class.
-      worst10: mean of the lowest ceil(C/10) class accuracies (bootstrap interval).
+      worst10: mean of the lowest ceil(C/10) class accuracies (simultaneous interval).
       sd: population standard deviation of the class accuracies.
       nsd: `sd / balanced`.
       gap: accuracy of the best class minus that of the worst.

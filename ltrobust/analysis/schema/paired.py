@@ -87,7 +87,7 @@ class GroupDifference(Difference):
 
 @dataclasses.dataclass(frozen=True)
 class WorstDifference(Difference):
-    """Of each network's worst class, which is chosen anew in each bootstrap draw.
+    """Of each network's worst class; the interval is simultaneous, see `intervals.lowest_difference`.
 
     Attributes:
       first_class, second_class: labels of the two worst classes.
