@@ -24,13 +24,12 @@ import jax
 import jax.numpy as jnp
 import measure
 import numpy as np
-from scipy import stats
 
 from configs import cifar10_cpu, digits
 from configs.sweeps import cifar10_cpu as sweep
 from ltrobust import models
 from ltrobust import run as runs
-from ltrobust.analysis import cards
+from ltrobust.analysis import cards, intervals
 from ltrobust.analysis.schema.network import Column
 from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
@@ -131,16 +130,14 @@ def network(dtype: str, config: Any) -> Any:
 def losses(reached: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean loss that PGD reached and robust accuracy, over all images of all seeds, with a paired interval."""
     exact, low = (np.concatenate([one[dtype] for one in reached]) for dtype in DTYPES)
-    difference = low - exact
-    half = float(stats.t.ppf(0.975, len(difference) - 1) * np.std(difference, ddof=1) / np.sqrt(len(difference)))
-    mean = float(np.mean(difference))
+    difference = intervals.t_interval(low - exact)
     robust = [float(np.mean([one[f"robust, {dtype}"] for one in reached])) for dtype in DTYPES]
     return [
         {
             "number": "loss that PGD reaches",
             "float32": f"{np.mean(exact):.5f}",
             "bfloat16": f"{np.mean(low):.5f}",
-            "bfloat16 minus float32": f"{mean:.6f} [{mean - half:.6f}, {mean + half:.6f}]",
+            "bfloat16 minus float32": f"{difference.mean:.6f} [{difference.low:.6f}, {difference.high:.6f}]",
         },
         {
             "number": "robust to that PGD, %",

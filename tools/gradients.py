@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ltrobust.report.numbers import markdown, over_seeds
+from ltrobust.analysis.intervals import t_interval
+from ltrobust.report.numbers import differences, markdown, over_seeds
 
 IGDM = "+igdm"
 COLUMNS = (
@@ -45,8 +46,9 @@ def render(folder: Path) -> str:
             continue
         pairs = {key: [with_igdm[s][key]["value"] - base[s][key]["value"] for s in common] for key, _ in COLUMNS}
         name = f"{variant} minus {variant.removesuffix(IGDM)}"
-        changes.append([name, str(len(common)), *(_cell(pairs[key]) for key, _ in COLUMNS)])
-    return markdown([header, *rows]) + "\n" + markdown([["difference", *header[1:]], *changes])
+        changes.append((name, len(common), [t_interval(pairs[key]) for key, _ in COLUMNS]))
+    titles = [title for _, title in COLUMNS]
+    return markdown([header, *rows]) + "\n" + differences(titles, changes, unit=1.0, digits=3)
 
 
 def _values(seeds: Mapping[str, Mapping[str, Any]], key: str) -> list[float]:
@@ -56,4 +58,4 @@ def _values(seeds: Mapping[str, Mapping[str, Any]], key: str) -> list[float]:
 
 def _cell(values: list[float]) -> str:
     """A plain number over seeds."""
-    return over_seeds(values, unit=1.0, digits=3)
+    return over_seeds(t_interval(values), unit=1.0, digits=3)

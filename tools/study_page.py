@@ -1,12 +1,12 @@
 """What the short tables of docs/study.md must say, from the committed cards of its sweep."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from ltrobust.analysis import cards
+from ltrobust.analysis import cards, seeds
+from ltrobust.analysis.intervals import SeedMean
 from ltrobust.analysis.schema.card import Card
-from ltrobust.report.numbers import t_interval
+from ltrobust.analysis.schema.network import Column
 
 PAGE = "docs/study.md"
 SWEEP = Path("results") / "sweeps" / "imbalance_cifar10_cpu"
@@ -34,10 +34,13 @@ def expected(root: Path) -> dict[str, list[str]]:
     pairs = [(ratio, column) for ratio in RATIOS for column in COLUMNS]
     rows = {}
     for row, (variant, network) in TAILS.items():
-        rows[row] = [_interval(_tails(root, variant, *pair, network), 0, 100) for pair in pairs]
+        rows[row] = [_mean(seeds.of_columns(*_tails(root, variant, *pair, network))) for pair in pairs]
     # Differences are paired by seed.
-    gains = [_tails(root, "self_distillation", *pair) - _tails(root, "at_bsl", *pair) for pair in pairs]
-    rows["self-distillation minus AT-BSL"] = [_interval(values, -100, 100) for values in gains]
+    gains = []
+    for pair in pairs:
+        (first, view, counts), (second, _, _) = (_tails(root, name, *pair) for name in ("self_distillation", "at_bsl"))
+        gains.append(_mean(seeds.of_differences(list(zip(first, second, strict=True)), view, counts)))
+    rows["self-distillation minus AT-BSL"] = gains
     return rows | dict(_costs(root, ratio) for ratio in RATIOS)
 
 
@@ -46,16 +49,17 @@ def _card(root: Path, variant: str, ratio: str, seed: int) -> Card:
     return cards.read(root / SWEEP / f"{variant}-imbalance_ratio{ratio}-seed{seed}.json")
 
 
-def _tails(root: Path, variant: str, ratio: str, column: str, network: str = "student/last") -> np.ndarray:
-    """Percent right of the three rarest classes, by seed."""
-    columns = [_card(root, variant, ratio, seed).networks[network].columns[column] for seed in SEEDS]
-    return 100 * np.array([one.value("tail_third") for one in columns])
+def _tails(
+    root: Path, variant: str, ratio: str, column: str, network: str = "student/last"
+) -> tuple[list[Column], str, Sequence[int]]:
+    """A column of each seed, the view of the three rarest classes, and the training images."""
+    found = [_card(root, variant, ratio, seed) for seed in SEEDS]
+    return [card.networks[network].columns[column] for card in found], "tail_third", found[0].data.class_counts
 
 
-def _interval(values: np.ndarray, least: float, most: float) -> str:
-    """Mean and t-interval, cut at what is possible."""
-    low, high = t_interval(values)
-    return f"{np.mean(values):.1f} [{max(low, least):.1f}, {min(high, most):.1f}]"
+def _mean(found: SeedMean) -> str:
+    """Mean and t-interval in percent."""
+    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def _costs(root: Path, ratio: str) -> tuple[str, list[str]]:

@@ -7,15 +7,15 @@ python -m tools.check_pages                 names the pages that are older than 
 import collections
 import dataclasses
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from ltrobust.analysis import diagnose_runs
+from ltrobust.analysis import diagnose_runs, seeds
 from ltrobust.analysis.cards import read as read_card
 from ltrobust.analysis.schema.card import Card
-from ltrobust.analysis.schema.network import Column, NetworkResult
+from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
-from ltrobust.report.numbers import NOTHING, NUMBERS, markdown, one_run, over_seeds
+from ltrobust.report.numbers import NUMBERS, differences, markdown, over_seeds, p_value
 from tools import gradients
 
 # Of `results/`: the folder of the folders of sweeps.
@@ -41,32 +41,47 @@ def network_table(cards: Sequence[Card], wanted: Collection[str] | None = None) 
         for name in card.networks if wanted is None else wanted:
             groups[card.method, name][card.seed] = card.networks[name]
     rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
+    counts = cards[0].data.class_counts
     for (method, name), networks in sorted(groups.items()):
-        rows.append([method, name, str(len(networks)), *(_cell(list(networks.values()), c, v) for _, c, v in NUMBERS)])
+        cells = [grid.cell([network.columns[c] for network in networks.values()], v, counts) for _, c, v in NUMBERS]
+        rows.append([method, name, str(len(networks)), *cells])
     return markdown(rows)
-
-
-def _cell(networks: Sequence[NetworkResult], column: str, view: str) -> str:
-    """A number over seeds, or of one run."""
-    if len(networks) > 1:
-        return over_seeds([network.columns[column].value(view) for network in networks])
-    estimate = networks[0].columns[column].view(view)
-    return NOTHING if estimate is None else one_run(estimate)
 
 
 def difference_table(cards: Sequence[Card], first: str, second: str, network: str) -> str:
     """Markdown: `first` minus `second` by method, for one network, paired by training seed."""
-    by_method: dict[str, dict[int, Mapping[str, Column]]] = collections.defaultdict(dict)
-    for card in cards:
-        by_method[card.method][card.seed] = card.networks[network].columns
-    seeds = sorted(by_method[first].keys() & by_method[second].keys())
-    rows = [["difference", "seeds", *(title for title, _, _ in NUMBERS)]]
-    differences = [
-        over_seeds([by_method[first][s][c].value(v) - by_method[second][s][c].value(v) for s in seeds])
-        for _, c, v in NUMBERS
-    ]
-    rows.append([f"{first} minus {second}, {network}", str(len(seeds)), *differences])
-    return markdown(rows)
+    pairs = _pairs([(card.method, card) for card in cards], first, second, network)
+    found = grid.differences_of([(one.columns, two.columns) for one, two in pairs], cards[0].data.class_counts)
+    row = (f"{first} minus {second}, {network}", len(pairs), found)
+    return differences([title for title, _, _ in NUMBERS], [row])
+
+
+def primary(cards: Sequence[tuple[str, Card]], first: str = REFERENCE, second: str = COUNTING) -> str:
+    """The comparison that was decided on before any number was seen: the tail under AutoAttack.
+
+    Args:
+      cards: a variant and one of its cards.
+      first, second: variants; the comparison is first minus second, over seeds.
+    """
+    title = f"Primary comparison: tail accuracy under `{seeds.PRIMARY_PROTOCOL}`, {first} minus {second}"
+    pairs = _pairs([entry for entry in cards if entry[1].protocol.name == seeds.PRIMARY_PROTOCOL], first, second)
+    if len(pairs) < 2:
+        return f"**{title}: missing**, since fewer than two pairs of these cards are of that protocol.\n"
+    card = next(card for _, card in cards if card.protocol.name == seeds.PRIMARY_PROTOCOL)
+    columns = [(one.columns[card.protocol.headline], two.columns[card.protocol.headline]) for one, two in pairs]
+    found = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
+    return f"**{title}: {over_seeds(found)}, p {p_value(found.p)}**, {len(pairs)} seeds.\n"
+
+
+def _pairs(
+    cards: Sequence[tuple[str, Card]], first: str, second: str, network: str = grid.LAST
+) -> list[tuple[NetworkResult, NetworkResult]]:
+    """A network of two variants, by the seeds that both have."""
+    by_variant: dict[str, dict[int, NetworkResult]] = collections.defaultdict(dict)
+    for variant, card in cards:
+        by_variant[variant][card.seed] = card.networks[network]
+    common = sorted(by_variant[first].keys() & by_variant[second].keys())
+    return [(by_variant[first][seed], by_variant[second][seed]) for seed in common]
 
 
 def results(root: Path, networks: Collection[str] | None = None) -> str:
@@ -82,7 +97,8 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
         parts.append(network_table(cards, networks))
         if {card.method for card in cards} >= {"self_distillation", "at_bsl"}:
-            parts.append(difference_table(cards, "self_distillation", "at_bsl", "student/last"))
+            parts.append(primary([(card.method, card) for card in cards]))
+            parts.append(difference_table(cards, REFERENCE, COUNTING, grid.LAST))
     return "\n".join(parts)
 
 
@@ -119,6 +135,7 @@ def sweeps(root: Path) -> str:
             described = _described([card for _, card in group])
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
+            parts.append(primary(group))
             parts.append(grid.render_differences(group, BASELINE))
             parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
             parts.append(grid.render_gains(group, BASELINE, REFERENCE))

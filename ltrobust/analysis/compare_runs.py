@@ -2,15 +2,22 @@
 
 import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ltrobust.analysis import compare, flips, intervals, results, seeds
 from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
-from ltrobust.analysis.schema.comparison import Breakers, ComparedNetwork, NetworkComparison, NetworkPair
+from ltrobust.analysis.schema.comparison import (
+    Breakers,
+    ComparedNetwork,
+    NetworkComparison,
+    NetworkPair,
+    SeedComparison,
+)
 from ltrobust.analysis.schema.paired import PairedComparison
 from ltrobust.evaluation import store
 
@@ -63,12 +70,19 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
         images=passport["images"]["number"],
         class_names=_class_names(models),
         training_counts=passport["about"].get("training_counts"),
-        notes=_notes(models),
+        notes=[*_notes(models), seeds.primary_note(passport["protocol"]["name"])],
         models=[_describe(model, column) for model in models],
         comparisons=compared,
-        seeds=seeds.over_seeds([p.result for p in compared], [p.columns for p in compared]) if against else None,
+        seeds=_over_seeds(compared, passport, column) if against else None,
         sides=[_side([a.name for a, _ in pairs]), _side([b.name for _, b in pairs])] if against else None,
     )
+
+
+def _over_seeds(compared: Sequence[NetworkPair], passport: Mapping[str, Any], column: str | None) -> SeedComparison:
+    """The comparisons of all seeds; the primary one is in the headline of its protocol."""
+    headline = column in (None, store.columns(passport)[-1])
+    primary = seeds.PRIMARY_VIEW if passport["protocol"]["name"] == seeds.PRIMARY_PROTOCOL and headline else None
+    return seeds.over_seeds([p.result for p in compared], [p.columns for p in compared], primary=primary)
 
 
 def check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:

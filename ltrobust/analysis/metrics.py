@@ -120,10 +120,14 @@ def macro(counts: ClassCounts, classes: np.ndarray) -> Estimate:
     if len(classes) == 0:
         return Estimate(math.nan, math.nan, math.nan)
     correct, total = counts.correct[classes], counts.total[classes]
+    return intervals.normal(float(np.mean(correct / total)), error_of_mean(correct, total), 0.0, 1.0)
+
+
+def error_of_mean(correct: np.ndarray, total: np.ndarray) -> float:
+    """Standard error over test images of the mean accuracy of G classes with images, from counts [G]; never 0."""
     # Smoothed in the error only: a class with all or none of its images right would otherwise have an error of 0.
     smoothed = (correct + 1) / (total + 2)
-    error = math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(classes)
-    return intervals.normal(float(np.mean(correct / total)), error, 0.0, 1.0)
+    return math.sqrt(float(np.sum(smoothed * (1 - smoothed) / total))) / len(total)
 
 
 def lowest(counts: ClassCounts, number: int) -> Estimate:

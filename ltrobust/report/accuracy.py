@@ -10,7 +10,6 @@ from ltrobust.analysis.evaluations import GROUPS, Evaluation, labels, short
 from ltrobust.analysis.schema.network import Column
 from ltrobust.analysis.schema.paired import (
     ClassDifference,
-    ColumnDifference,
     GroupDifference,
     PairedComparison,
     PooledDifference,
@@ -283,11 +282,10 @@ def differences(
         shown["text"] = f"{interval(view, sign=True)} points"
         records.append(shown | {"open": not comparison.differs(view)} | ({} if index is None else {"index": index}))
     rows = []
-    for title, view in views:
+    for (title, view), p_holm in zip(views, comparison.corrected([view for _, view in views]), strict=True):
         if view.test:
-            corrected = p_value(view.p_holm) if isinstance(view, ClassDifference | ColumnDifference) else NOTHING
             shares = [percent(view.first), percent(view.second), interval(view, sign=True)]
-            rows.append([title, *shares, str(view.test.b), str(view.test.c), p_value(view.test.p), corrected])
+            rows.append([title, *shares, str(view.test.b), str(view.test.c), p_value(view.test.p), p_value(p_holm)])
     header = ["", *networks, "difference", f"only {networks[0]}", f"only {networks[1]}", "p", "corrected p"]
     spec = charts.rows(records, "difference, percentage points", rule=0)
     return Figure(name, f"{networks[0]} minus {networks[1]}", spec, Table(header, rows))

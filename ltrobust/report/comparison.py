@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
+from ltrobust.analysis import intervals
 from ltrobust.analysis.evaluations import GROUPS
 from ltrobust.analysis.schema.comparison import (
     Breaker,
-    ClassSeedDifference,
     Flip,
     NetworkPair,
     SeedComparison,
@@ -80,11 +82,23 @@ def _summary(result: PairedComparison, names: tuple[str, str]) -> str:
     views: dict[str, Difference] = {"overall": result.overall, "balanced": result.balanced}
     views |= {name: result.groups[name] for name in _GROUPS if name in result.groups}
     views["worst class"] = result.worst
-    header = ["", *names, "difference", "interval", "b", "c", "p", "mid-p", "ahead"]
-    return tables.align([header, *(_line(name, view, names) for name, view in views.items())])
+    header = ["", *names, "difference", "interval", "b", "c", "p", "mid-p", "corrected p", "ahead"]
+    p_holm = corrected(list(views.values()))
+    lines = [_line(name, view, p, names) for (name, view), p in zip(views.items(), p_holm, strict=True)]
+    return tables.align([header, *lines])
 
 
-def _line(name: str, view: Difference, names: tuple[str, str]) -> list[str]:
+def corrected(views: Sequence[Difference]) -> list[float]:
+    """p of each view after Holm's correction: of classes and columns over all of theirs, else over these; or NaN."""
+    tests = [None if isinstance(view, ClassDifference | ColumnDifference) else _test_of(view) for view in views]
+    found = intervals.holm(np.array([test.p if test else math.nan for test in tests]))
+    return [
+        view.p_holm if isinstance(view, ClassDifference | ColumnDifference) else float(p)
+        for view, p in zip(views, found, strict=True)
+    ]
+
+
+def _line(name: str, view: Difference, p_holm: float, names: tuple[str, str]) -> list[str]:
     """Cells of one view."""
     test = _test_of(view)
     classes = view.classes if isinstance(view, GroupDifference) else 0
@@ -93,7 +107,7 @@ def _line(name: str, view: Difference, names: tuple[str, str]) -> list[str]:
         label,
         *_values(view),
         f"[{100 * view.low:+.2f}, {100 * view.high:+.2f}]",
-        *(_test(test, test.p, test.mid_p) if test else ["-"] * 4),
+        *(_test(test, test.p, test.mid_p, p_holm) if test else ["-"] * 5),
         _ahead(view, names),
     ]
 
@@ -129,6 +143,7 @@ def _legend(result: PairedComparison, names: tuple[str, str]) -> str:
         f"b, c: images that only {names[0]}, only {names[1]} gets right, pooled; p: exact McNemar test of b = c.",
         "intervals: normal for overall, paired bootstrap inside each class for means over classes, and for the worst",
         "classes bounds that hold for all classes at once.",
+        "corrected p: Holm over these rows. All but a comparison that was decided on beforehand is exploratory.",
         f"ahead: the interval excludes 0, and p < {_LEVEL} where the pooled test is of the same difference.",
     ]
     used = [f"  {text}" for key, text in _DEFINITIONS.items() if any(name.endswith(key) for name in result.groups)]
@@ -234,7 +249,11 @@ def seed_blocks(
     seeds: SeedComparison, class_names: Sequence[str], order: Sequence[int]
 ) -> list[tuple[str, list[tuple[str, SeedDifference]]]]:
     """What is listed: views, columns, classes."""
-    views = [(title, seeds.views[name]) for name, title in _SEED_VIEWS.items() if name in seeds.views]
+    views = [
+        (f"{title} (primary)" if name == seeds.primary else title, seeds.views[name])
+        for name, title in _SEED_VIEWS.items()
+        if name in seeds.views
+    ]
     by_class = {entry.class_index: entry for entry in seeds.per_class}
     classes: list[tuple[str, SeedDifference]] = [(class_names[i], by_class[i]) for i in order if i in by_class]
     return [("view", views), ("column", list(seeds.columns.items())), ("class", classes)]
@@ -246,13 +265,13 @@ def seed_header(seeds: SeedComparison) -> list[str]:
 
 
 def seed_cells(entry: SeedDifference) -> list[str]:
-    """Each seed, mean ± sd, interval, p; only classes have a corrected p."""
+    """Each seed, mean ± sd, interval, p; the primary comparison has no corrected p."""
     return [
         *(f"{100 * value:+.2f}" for value in entry.values),
         f"{100 * entry.mean:+.2f} ± {100 * entry.sd:.2f}",
         f"[{100 * entry.low:+.2f}, {100 * entry.high:+.2f}]",
         p_value(entry.p),
-        p_value(entry.p_holm) if isinstance(entry, ClassSeedDifference) else "-",
+        p_value(entry.p_holm),
     ]
 
 
@@ -262,6 +281,7 @@ def seed_note(seeds: SeedComparison) -> str:
     shown = "excludes 0" if overall.low > 0 or overall.high < 0 else "holds 0: no difference shown"
     few = f" Fewer than {_FEW_SEEDS} seeds: one run and its repetition, not a result." * (seeds.seeds < _FEW_SEEDS)
     return (
-        "p: paired t-test over seeds; corrected p: Holm over classes. The interval over all images "
-        f"{shown}.{few} Seeds share one test set and one long-tailed split, whose variation is not in the interval."
+        "p: paired t-test over seeds; corrected p: Holm over the views, columns or classes, which are exploratory. "
+        f"The interval over all images {shown}.{few} Seeds share one test set and one long-tailed split, whose "
+        "variation is not in the interval."
     )

@@ -1,5 +1,6 @@
 """The page of a comparison, in the look of a run's. No JAX."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,10 +111,9 @@ def _seeds(seeds: SeedComparison, sides: Sequence[str], order: Sequence[int], na
 
 
 def _points(name: str, entry: SeedDifference) -> list[dict[str, Any]]:
-    """The mean over seeds with its interval, and every seed. Intervals of few seeds may leave what is possible."""
+    """The mean over seeds with its interval, and every seed."""
     index = {"index": entry.class_index} if isinstance(entry, ClassSeedDifference) else {}
-    low, high = (min(1.0, max(-1.0, end)) for end in (entry.low, entry.high))
-    mean = record(Estimate(entry.mean, low, high), name, "mean of seeds", **index)
+    mean = record(Estimate(entry.mean, entry.low, entry.high), name, "mean of seeds", **index)
     points = [mean | {"open": not _shown(entry)}]
     for value in entry.values:
         one = {"name": name, "series": "one seed", "value": 100 * value, "low": None, "high": None, "open": False}
@@ -122,8 +122,8 @@ def _points(name: str, entry: SeedDifference) -> list[dict[str, Any]]:
 
 
 def _shown(entry: SeedDifference) -> bool:
-    """Whether the seeds show a difference; of a class after correction."""
-    return entry.p_holm < 0.05 if isinstance(entry, ClassSeedDifference) else entry.low > 0 or entry.high < 0
+    """Whether the seeds show a difference, after correction unless it is the primary comparison."""
+    return (entry.p if math.isnan(entry.p_holm) else entry.p_holm) < 0.05
 
 
 def _pair(

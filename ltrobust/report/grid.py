@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from ltrobust.analysis import metrics, seeds
+from ltrobust.analysis.intervals import SeedMean, t_interval
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
-from ltrobust.report.numbers import NUMBERS, Interval, markdown, one_run, over_seeds, t_interval
+from ltrobust.report import numbers
+from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
 
 LAST = "student/last"
 # What else has a row, under the variant's name and these words.
@@ -37,7 +40,9 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]])
             if network in card.networks:
                 rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card.networks[network])
     header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
-    overall = [[*names, str(len(found)), *_numbers(found)] for names, found in rows.items()]
+    overall = [
+        [*names, str(len(found)), *_numbers(found, cards[0][1].data.class_counts)] for names, found in rows.items()
+    ]
     return markdown([header, *overall]) + "\n" + _by_class(titles, rows, cards[0][1])
 
 
@@ -48,19 +53,24 @@ def render_differences(cards: Sequence[tuple[str, Card]], baseline: str) -> str:
       cards: a variant and one of its cards, in the order of the rows.
       baseline: a variant.
     """
-    runs = _by_seed(cards)
+    runs, counts = _by_seed(cards), cards[0][1].data.class_counts if cards else ()
     base, rows = runs.get(baseline, {}), []
     for variant, own in runs.items():
-        seeds = sorted(own.keys() & base.keys())
-        if variant == baseline or len(seeds) < 2:
-            continue
-        pairs = [(own[seed], base[seed]) for seed in seeds]
-        found = [
-            [one[column].value(view) - two[column].value(view) for one, two in pairs if column in one]
-            for _, column, view in NUMBERS
-        ]
-        rows.append([f"{variant} minus {baseline}", str(len(seeds)), *(over_seeds(d) if d else "-" for d in found)])
-    return markdown([["difference", "seeds", *(title for title, _, _ in NUMBERS)], *rows]) if rows else ""
+        pairs = [(own[seed], base[seed]) for seed in sorted(own.keys() & base.keys())]
+        if variant != baseline and len(pairs) > 1:
+            rows.append((f"{variant} minus {baseline}", len(pairs), differences_of(pairs, counts)))
+    return numbers.differences([title for title, _, _ in NUMBERS], rows) if rows else ""
+
+
+def differences_of(
+    pairs: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], training_counts: Sequence[int]
+) -> list[SeedMean | None]:
+    """First minus second over seeds for each of `NUMBERS`; None where the cards have no such column."""
+    found = []
+    for _, column, view in NUMBERS:
+        both = [(one[column], two[column]) for one, two in pairs if column in one and column in two]
+        found.append(seeds.of_differences(both, view, training_counts) if len(both) > 1 else None)
+    return found
 
 
 def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: str) -> str:
@@ -77,12 +87,12 @@ def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: st
       reference: another.
     """
     runs = _by_seed(cards)
-    seeds = sorted(set.intersection(*(set(own) for own in runs.values()))) if runs else []
+    common = sorted(set.intersection(*(set(own) for own in runs.values()))) if runs else []
     names = cards[0][1].data.class_names if cards else []
-    if baseline not in runs or reference not in runs or len(seeds) < 2 or len(names) > 20:
+    if baseline not in runs or reference not in runs or len(common) < 2 or len(names) > 20:
         return ""
     accuracies = {
-        variant: np.array([[found.value for found in own[seed]["pgd20"].per_class] for seed in seeds])
+        variant: np.array([[found.value for found in own[seed]["pgd20"].per_class] for seed in common])
         for variant, own in runs.items()
     }
     gains = {variant: 100 * (own - accuracies[baseline]) for variant, own in accuracies.items() if variant != baseline}
@@ -91,7 +101,7 @@ def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: st
         [variant, *(f"{gain:+.1f}" for gain in own.mean(axis=0).round(1) + 0.0), _alike(own, gains[reference])]
         for variant, own in gains.items()
     ]
-    return f"PGD-20 gained by class, mean of {len(seeds)} seeds\n\n{markdown([header, *rows])}"
+    return f"PGD-20 gained by class, mean of {len(common)} seeds\n\n{markdown([header, *rows])}"
 
 
 def _alike(gains: np.ndarray, others: np.ndarray) -> str:
@@ -111,27 +121,26 @@ def _by_seed(cards: Sequence[tuple[str, Card]]) -> dict[str, dict[int, Mapping[s
     return runs
 
 
-def _numbers(networks: Networks) -> list[str]:
-    """One row's cells."""
+def _numbers(networks: Networks, training_counts: Sequence[int]) -> list[str]:
+    """One row's cells; a dash where the protocol has no such column."""
     return [
-        _cell([_entry(network.columns[name], view) for network in networks if name in network.columns])
+        cell([network.columns[name] for network in networks if name in network.columns], view, training_counts)
         for _, name, view in COLUMNS
     ]
 
 
-def _entry(column: Column, view: str) -> Interval | float | None:
-    return column.sd if view == "sd" else column.view(view)
-
-
-def _cell(found: Sequence[Interval | float | None]) -> str:
-    """One number, over seeds or over test images; a dash where the protocol has no such column."""
-    known = [entry for entry in found if entry is not None]
-    values = [entry if isinstance(entry, float | int) else entry.value for entry in known]
-    if len(values) > 1:
-        return over_seeds(values)
+def cell(columns: Sequence[Column], view: str, training_counts: Sequence[int]) -> str:
+    """One number, over seeds or over test images; a dash where there is none."""
+    known = [column for column in columns if view == "sd" or column.view(view) is not None]
     if not known:
-        return "-"
-    return f"{100 * values[0]:.2f}" if isinstance(known[0], float | int) else one_run(known[0])
+        return numbers.NOTHING
+    if view == "sd":  # a deviation over classes has no interval over images
+        values = [column.sd for column in known]
+        return over_seeds(t_interval(values, least=0.0)) if len(values) > 1 else f"{100 * values[0]:.2f}"
+    estimate = known[0].view(view)
+    if len(known) > 1 or estimate is None:
+        return over_seeds(seeds.of_columns(known, view, training_counts))
+    return one_run(estimate)
 
 
 def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Card) -> str:
@@ -142,17 +151,21 @@ def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], f
     header = [*titles, *(f"{name} ({count})" for name, count in zip(first.data.class_names, counts, strict=True))]
     lines = []
     for names, networks in rows.items():
-        classes = zip(*(network.columns[headline].per_class for network in networks), strict=True)
-        lines.append([*names, *(_class(estimates) for estimates in classes)])
+        columns = [network.columns[headline] for network in networks]
+        lines.append([*names, *(_class(columns, index) for index in range(len(counts)))])
     title = first.protocol.titles.get(headline, headline)
     about = "mean [95 % t-interval] over seeds, or of one run its 95 % interval over test images"
     return f"{title} by class (training images of the first run): {about}\n\n{markdown([header, *lines])}"
 
 
-def _class(estimates: Sequence[Interval]) -> str:
-    """A class's accuracy in percent: `62.1 [53.8, 70.6]`, its interval kept within 0 and 100."""
-    values = 100 * np.array([estimate.value for estimate in estimates])
-    low, high = 100 * estimates[0].low, 100 * estimates[0].high
-    if len(values) > 1:
-        low, high = t_interval(values)
-    return f"{values.mean():.1f} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
+def _class(columns: Sequence[Column], index: int) -> str:
+    """A class's accuracy in percent: `62.1 [53.8, 70.6]`."""
+    one = columns[0].per_class[index]
+    mean, low, high = one.value, one.low, one.high
+    if len(columns) > 1:
+        counts = [(np.array([column.correct[index]]), np.array([column.total[index]])) for column in columns]
+        values = [column.per_class[index].value for column in columns]
+        mean, _, low, high, _ = t_interval(
+            values, [metrics.error_of_mean(*pair) for pair in counts], least=0.0, most=1.0
+        )
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,11 +1,12 @@
 """How numbers are written, and those that tables over cards quote. No JAX."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
+
+from ltrobust.analysis.intervals import SeedMean, holm
 
 NOTHING = "-"
 
@@ -30,22 +31,44 @@ NUMBERS = (
 )
 
 
-def over_seeds(values: Sequence[float], *, unit: float = 0.01, digits: int = 2) -> str:
+def over_seeds(found: SeedMean, *, unit: float = 0.01, digits: int = 2) -> str:
     """Mean of a number over training seeds, in percent if the unit is not another: `62.60 ± 3.10 [58.75, 66.45]`.
 
     ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
     """
-    scaled = np.asarray(values, np.float64) / unit
-    low, high = t_interval(scaled)
-    deviation = float(np.std(scaled, ddof=1))
-    return f"{np.mean(scaled):.{digits}f} ± {deviation:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    mean, sd, low, high = (f"{value / unit:.{digits}f}" for value in found[:4])
+    return f"{mean} ± {sd} [{low}, {high}]"
 
 
-def t_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """95 % t-interval of the mean of at least two values, `mean -+ t_{0.975, n-1} sd / sqrt(n)`."""
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    mean = float(np.mean(values))
-    return mean - half, mean + half
+def differences(
+    header: Sequence[str],
+    rows: Sequence[tuple[str, int, Sequence[SeedMean | None]]],
+    *,
+    unit: float = 0.01,
+    digits: int = 2,
+) -> str:
+    """Markdown: exploratory differences over seeds, each with p after Holm's correction over the table.
+
+    Args:
+      header: titles of the numbers.
+      rows: what is subtracted, the number of seeds, and a difference for each number; None where there is none.
+    """
+    family = [found for _, _, cells in rows for found in cells if found is not None]
+    corrected = iter(holm(np.array([found.p for found in family])))
+    lines = [
+        [name, str(seeds), *(_difference(found, corrected, unit, digits) for found in cells)]
+        for name, seeds, cells in rows
+    ]
+    tests = sum(not math.isnan(found.p) for found in family)
+    note = (
+        f"Exploratory; p: paired t-test over seeds, after Holm's correction over the {tests} tests of this table.\n\n"
+    )
+    return note + markdown([["difference", "seeds", *header], *lines])
+
+
+def _difference(found: SeedMean | None, corrected: Iterator[float], unit: float, digits: int) -> str:
+    """A cell, with the next of the corrected p-values."""
+    return NOTHING if found is None else f"{over_seeds(found, unit=unit, digits=digits)}, p {p_value(next(corrected))}"
 
 
 def one_run(estimate: Interval) -> str:
@@ -82,5 +105,7 @@ def number(estimate: Interval | None, digits: int = 2, *, sign: bool = False) ->
 
 
 def p_value(p: float) -> str:
-    """A p-value; a tiny one as a bound."""
+    """A p-value; a tiny one as a bound, a dash where there is no test."""
+    if math.isnan(p):
+        return NOTHING
     return f"{p:.4f}" if p >= 1e-4 else "<0.0001"

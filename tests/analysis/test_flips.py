@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import compare, flips, seeds
+from ltrobust.analysis import compare, flips, intervals, metrics, seeds
 from ltrobust.analysis.schema.comparison import Breaker, Flip
 
 PASSPORT = {
@@ -105,15 +105,29 @@ def test_kappa_of_fleiss_is_symmetric_and_absent_without_variation():
 
 
 def test_the_interval_over_seeds_is_the_paired_t_tests():
-    found = seeds.t_interval([0.02, 0.05, 0.03])
+    found = intervals.t_interval([0.02, 0.05, 0.03])
     expected = stats.ttest_1samp([0.02, 0.05, 0.03], 0)
     interval = expected.confidence_interval(0.95)
     assert (found.mean, found.p) == pytest.approx((0.1 / 3, expected.pvalue))
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert seeds.t_interval([0.0, 0.0]).p == 1
-    assert seeds.t_interval([0.1, 0.1]).p == 0
     with pytest.raises(ValueError, match="needs at least 2"):
-        seeds.t_interval([0.1])
+        intervals.t_interval([0.1])
+
+
+def test_equal_values_of_seeds_have_an_interval_and_no_test():
+    # One image of 797 in each of three seeds.
+    error = float(intervals.paired_error(1, 1, 797))
+    found = intervals.t_interval([1 / 797] * 3, [error] * 3, least=-1.0, most=1.0)
+    assert np.isnan(found.p)
+    assert (found.mean, found.sd) == (pytest.approx(1 / 797), pytest.approx(0))
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * error / np.sqrt(3))
+    assert found.low < 0 < found.high
+    # 0 of 600 in each of three seeds: a bound above 0, and none below.
+    zero = intervals.t_interval([0.0] * 3, [metrics.error_of_mean(np.array([0]), np.array([600]))] * 3, least=0.0)
+    assert zero.low == 0 < zero.high < 0.01
+    # A deviation over seeds above the floor is taken as it is, and intervals stay inside what is possible.
+    wide = intervals.t_interval([0.9, 0.99], [0.01, 0.01], least=0.0, most=1.0)
+    assert (wide.low, wide.high) == (pytest.approx(0.945 - stats.t.ppf(0.975, 1) * 0.045), 1)
 
 
 def test_one_seed_in_favour_does_not_make_a_method_better():
@@ -126,10 +140,16 @@ def test_one_seed_in_favour_does_not_make_a_method_better():
 
     comparisons = [seed(gain) for gain in (0.6, 0.02, 0.05)]
     assert comparisons[0].overall.test.p < 1e-4
-    found = seeds.over_seeds(comparisons, [{"clean": c.overall} for c in comparisons])
+    columns = [{"clean": c.overall} for c in comparisons]
+    found = seeds.over_seeds(comparisons, columns, primary="head_third")
     assert found.views["overall"].low < 0 < found.views["overall"].mean
     assert {"balanced", "head_third", "worst"} <= set(found.views)
     assert [entry.class_index for entry in found.per_class] == [0, 1, 2]
-    assert found.columns["clean"] == found.views["overall"]
+    assert found.columns["clean"].high == found.views["overall"].high
+    # The primary comparison is not corrected, all others are, with each other.
+    assert found.primary == "head_third"
+    assert {name for name, view in found.views.items() if np.isnan(view.p_holm)} == {"head_third"}
+    assert all(view.p <= view.p_holm for name, view in found.views.items() if name != "head_third")
+    assert seeds.over_seeds(comparisons, columns, primary="tail_third").primary is None
     with pytest.raises(ValueError, match="needs at least 2"):
         seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0].overall}])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import cards, intervals
+from ltrobust.analysis import cards, intervals, seeds
 from ltrobust.report import grid, numbers
 from ltrobust.runtime.files import write_json
 from tools import gradients, summary
@@ -26,7 +26,9 @@ def test_what_igdm_changes_is_paired_by_seed(tmp_path):
             write_json(tmp_path / f"{variant}-seed{seed}.json", measured)
     text = gradients.render(tmp_path)
     (line,) = [line for line in text.splitlines() if line.startswith("| ard+igdm minus ard |")]
-    assert line.split(" | ")[2] == numbers.over_seeds([0.1, 0.2], unit=1.0, digits=3)
+    assert line.split(" | ")[2].partition(", p ")[0] == numbers.over_seeds(
+        intervals.t_interval([0.1, 0.2]), unit=1.0, digits=3
+    )
     assert line.split(" | ")[2].startswith("0.150 ± 0.071 [")
     (tmp_path / "ard-seed1.json").unlink()
     with pytest.raises(ValueError, match="one seed of ard;"):
@@ -45,28 +47,25 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     assert "## small" in text
     assert "4 runs: digits" in text
     assert "797 of 1000 test images" in text
-    values = [
-        json.loads((committed / f"at_bsl-seed{seed}.json").read_text())["networks"]["student/last"]["columns"]
-        for seed in (0, 1)
-    ]
+    values, other = (
+        [
+            cards.read(committed / f"{method}-seed{seed}.json").networks["student/last"].columns["clean"]
+            for seed in (0, 1)
+        ]
+        for method in ("at_bsl", "self_distillation")
+    )
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| at_bsl+awp")]
     assert rows[0][1] == "2"
-    assert rows[0][2] == numbers.over_seeds([value["clean"]["overall"]["value"] for value in values])
+    assert rows[0][2] == numbers.over_seeds(seeds.of_columns(values, "overall", ()))
     # Differences to the baseline are paired by seed; with the variant under its name the table has them.
     for path in sorted(folder.glob("at_bsl+awp*")):
         path.rename(folder / path.name.replace("at_bsl+awp", summary.BASELINE))
     (line,) = [line for line in summary.sweeps(tmp_path).splitlines() if line.startswith("| self_distillation minus")]
-    _, seeds, clean, *_ = line.split(" | ")
-    other = [
-        json.loads((committed / f"self_distillation-seed{seed}.json").read_text())["networks"]["student/last"][
-            "columns"
-        ]
-        for seed in (0, 1)
-    ]
-    paired = [
-        a["clean"]["overall"]["value"] - b["clean"]["overall"]["value"] for a, b in zip(other, values, strict=True)
-    ]
-    assert (seeds, clean) == ("2", numbers.over_seeds(paired))
+    _, number, clean, *_ = line.split(" | ")
+    paired = seeds.of_differences(list(zip(other, values, strict=True)), "overall", ())
+    assert paired.mean == np.mean([a.overall.value - b.overall.value for a, b in zip(other, values, strict=True)])
+    assert (number, clean.partition(", p ")[0]) == ("2", numbers.over_seeds(paired))
+    assert f"{summary.REFERENCE} minus {summary.COUNTING}: missing**" in text
     # Another place on the axes has tables and differences of its own.
     for path in folder.glob("*.json"):
         copy = shutil.copy(path, path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")))
@@ -136,7 +135,7 @@ def _gains(cards):
 
 def test_over_seeds_is_mean_deviation_and_t_interval():
     # Three seeds: the half-width is 4.303 / sqrt(3) deviations.
-    assert numbers.over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00 [-4.84, 44.84]"
+    assert numbers.over_seeds(intervals.t_interval([0.1, 0.2, 0.3])) == "20.00 ± 10.00 [-4.84, 44.84]"
     assert numbers.one_run(intervals.Estimate(0.25, 0.2, 0.3125)) == "25.00 [20.00, 31.25]"
 
 

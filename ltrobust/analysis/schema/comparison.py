@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.paired import ColumnDifference, PairedComparison
+from ltrobust.runtime.typed_json import Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +120,9 @@ class SeedDifference:
     Attributes:
       values: one per pair.
       mean, sd: of the values; the deviation is that of a sample (n - 1).
-      low, high: t-interval of the mean.
-      p: of the two-sided paired t-test.
+      low, high: t-interval of the mean; the deviation over seeds is not taken below that of drawing the test images.
+      p: of the two-sided paired t-test; NaN where all values are equal.
+      p_holm: `p` after Holm's correction over the views, columns or classes; NaN of the primary comparison.
     """
 
     values: Sequence[float]
@@ -128,7 +130,8 @@ class SeedDifference:
     sd: float
     low: float
     high: float
-    p: float
+    p: Number
+    p_holm: Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +140,9 @@ class ClassSeedDifference(SeedDifference):
 
     Attributes:
       class_index: its label.
-      p_holm: `p` after Holm's correction over the classes with images.
     """
 
     class_index: int
-    p_holm: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +151,14 @@ class SeedComparison:
 
     Attributes:
       seeds: number of pairs.
+      primary: the view that was decided on beforehand; None where it was not evaluated. All else is exploratory.
       views: `overall`, `balanced`, groups and `worst` -> difference.
       per_class: of every class with images.
       columns: column of the protocol -> difference over all images.
     """
 
     seeds: int
+    primary: str | None
     views: Mapping[str, SeedDifference]
     per_class: Sequence[ClassSeedDifference]
     columns: Mapping[str, SeedDifference]
