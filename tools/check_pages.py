@@ -6,6 +6,7 @@ Prints what is out of date, with the command or the change that mends it, and en
 What the generators compute is tested in tests/; this only compares what is committed with what they give now.
 """
 
+import functools
 import importlib
 import json
 import sys
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import ltrobust
 from ltrobust.analysis import cards, diagnose_runs
 from ltrobust.analysis.schema.card import Card
-from tools import card_schema, compiled, design_page, links, published_rows, speed, study_page, summary
+from tools import card_schema, claims, compiled, design_page, links, published_rows, speed, study_page, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -43,6 +44,8 @@ def tables(root: Path) -> Iterator[Stale]:
     blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
     blocks.append((speed.README, speed.PARAGRAPH, speed.short, "tools.speed"))
     blocks.append((compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"))
+    for page, marker in claims.markers(root):
+        blocks.append((page, marker, functools.partial(claims.block, page=page, marker=marker), "tools.summary"))
     for page, marker, block, module in blocks:
         text = (root / page).read_text()
         if summary.inserted(text, block(root), marker) != text:
@@ -112,6 +115,14 @@ def study(root: Path) -> Iterator[Stale]:
             yield Stale(study_page.PAGE, f"the row `{row}` is not that of the cards", f"write | {' | '.join(cells)} |")
 
 
+def statements(root: Path) -> Iterator[Stale]:
+    """Statements about differences must be borne out by the committed cards."""
+    for claim, difference, found in claims.contradicted(root):
+        shown = f"{claims.Points(found)}, which is not `{difference.expected}`"
+        where = f"{difference.first} minus {difference.second}, {difference.column}, {difference.view}"
+        yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {where} is {shown}", "write what the cards show")
+
+
 def notebook(root: Path) -> Iterator[Stale]:
     """The tutorial is kept without outputs, and its cells have distinct ids."""
     page = "examples/tutorial.ipynb"
@@ -158,6 +169,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     committed_cards,
     schema,
     study,
+    statements,
     notebook,
     version,
     configurations,

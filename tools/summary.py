@@ -16,7 +16,7 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import NUMBERS, differences, markdown, over_seeds, p_value
-from tools import gradients
+from tools import claims, gradients
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
@@ -221,6 +221,9 @@ def main(root: Path) -> None:
     for name, block in PAGES.items():
         page = root / name
         page.write_text(inserted(page.read_text(), block(root)))
+    for name, marker in claims.markers(root):
+        page = root / name
+        page.write_text(inserted(page.read_text(), claims.block(root, name, marker), marker))
 
 
 if __name__ == "__main__":

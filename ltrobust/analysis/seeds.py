@@ -47,7 +47,7 @@ def of_differences(pairs: Sequence[tuple[Column, Column]], view: str, training_c
     Counts do not tell which images differ, only how many differ at least: as many as the counts of each class do.
     """
     values = [first.value(view) - second.value(view) for first, second in pairs]
-    errors = [_least_error(first, second, view, training_counts) for first, second in pairs]
+    errors = [least_error(first, second, view, training_counts) for first, second in pairs]
     return t_interval(values, errors, least=-1.0, most=1.0)
 
 
@@ -126,7 +126,7 @@ def _error(column: Column, view: str, training_counts: Sequence[int]) -> float:
     return metrics.error_of_mean(correct[chosen], total[chosen])
 
 
-def _least_error(first: Column, second: Column, view: str, training_counts: Sequence[int]) -> float:
+def least_error(first: Column, second: Column, view: str, training_counts: Sequence[int]) -> float:
     """The least standard error over test images of a paired difference that has these counts."""
     differences, total = np.array(first.correct) - np.array(second.correct), np.array(first.total)
     if view == "overall":
