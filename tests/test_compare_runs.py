@@ -103,8 +103,13 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
     view = numbers["seeds"]["views"]["overall"]
     each = right(made, "better-seed0")[2].mean() - right(made, "plain-seed0")[2].mean()
     np.testing.assert_allclose(view["values"], [each] * 3)
-    assert (view["low"], view["high"]) == pytest.approx((each, each))
-    assert "better minus plain over 3 seeds" in capsys.readouterr().out
+    # Three equal differences: no test, and an interval as the images make it.
+    assert view["p"] is view["p_holm"] is None
+    assert view["low"] < each < view["high"]
+    assert numbers["seeds"]["primary"] is None
+    text = capsys.readouterr().out
+    assert "better minus plain over 3 seeds" in text
+    assert "The primary comparison is that of tail accuracy in the headline of `standard`: it is missing" in text
     page = pages.Page((tmp_path / "page.html").read_text())
     pages.check_alone(page)
     assert page.row("seeds", "all images")[:3] == [f"{100 * each:+.2f}"] * 3

@@ -12,6 +12,7 @@ import pytest
 
 from configs import cifar10_distillation, default, published
 from ltrobust import methods
+from ltrobust.data import longtail
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.plan import make_plan
@@ -139,6 +140,24 @@ def test_published_rates_fall_in_the_published_epochs(name, epochs):
         step = phase.schedule.first_step(epoch - 1)
         np.testing.assert_allclose(phase.learning_rate(step), factor * first, rtol=1e-5)
         np.testing.assert_allclose(phase.learning_rate(step - 1), 10 * factor * first, rtol=1e-5)
+
+
+def test_published_recipes_have_a_form_that_trains_on_all_images():
+    labels = np.repeat(np.arange(10), 5000)
+    chosen = labels[longtail.choose(labels, imbalance_ratio=50.0, profile="exp")]
+    for name in published.ALL_IMAGES:
+        base, config = load(f"published:{name.partition('+')[0]}"), load(f"published:{name}")
+        changed = {key for key, value in flatten(plain(config)).items() if flatten(plain(base))[key] != value}
+        assert changed == {"data.validation_fraction"}, name
+        # Nothing of these methods waits for a validation part.
+        assert planned.make_method(config, "student").end_epoch is None, name
+        images = [
+            len(longtail.carve_validation(chosen, fraction=one.data.validation_fraction, floor=10, cap=0.2).train)
+            for one in (base, config)
+        ]
+        assert images == [13287, 13996], name
+    with pytest.raises(ValueError, match=r"recipe is 'wat\+all_images'"):
+        published.get_config("wat+all_images")
 
 
 def test_averaging_by_the_step_and_by_a_wrappers_rule_are_not_mixed():

@@ -40,7 +40,7 @@ class Agreement:
 
 
 def mean_of(values: np.ndarray) -> Estimate:
-    """Mean of [N] with `+- 1.96 s / sqrt(N)`; not a number for fewer than two, where there is no s."""
+    """Mean of [N] with `-+ z s / sqrt(N)`; not a number for fewer than two, where there is no s."""
     values = np.asarray(values, np.float64)
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
     return intervals.normal(float(values.mean()), error)

@@ -10,7 +10,7 @@ import pytest
 import ltrobust
 from ltrobust.analysis.schema.card import Card
 from ltrobust.runtime import typed_json
-from tools import card_schema, check_pages, compiled, design_page, links, speed, study_page, summary
+from tools import card_schema, check_pages, claims, compiled, design_page, links, speed, study_page, summary
 
 ROOT = check_pages.ROOT
 
@@ -23,7 +23,8 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    for page in {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE}:
+    pages = {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE, str(claims.FILE)}
+    for page in pages | {page for page, _ in claims.markers(ROOT)}:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
     for folder in ("results", "benchmarks", "configs"):
@@ -38,6 +39,7 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
     assert list(check_pages.tables(copy)) == []
     for page, marker, command in (
         ("docs/results.md", "results", summary),
+        ("docs/study.md", "claims-tail", summary),
         ("README.md", "results", summary),
         ("README.md", "speed", speed),
         ("docs/performance.md", "results", speed),
