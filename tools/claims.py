@@ -26,7 +26,7 @@ class Difference:
     """First minus second over the seeds that both have.
 
     Attributes:
-      sweep: a folder of `results/sweeps/`, or of `results/`.
+      folder: of the cards, below `results/`.
       first, second: variants with their place on the axes, such as `at_bsl-imbalance_ratio50.0`; a network other than
         the student's last weights follows a colon.
       column, view: of the cards.
@@ -34,7 +34,7 @@ class Difference:
       base_first, base_second: the difference of these is subtracted, if they are given.
     """
 
-    sweep: str
+    folder: str
     first: str
     second: str
     column: str
@@ -106,8 +106,7 @@ def _values(root: Path, difference: Difference, first: str, second: str) -> tupl
 def _columns(root: Path, difference: Difference, name: str) -> tuple[dict[int, Column], Sequence[int]]:
     """Seed -> column of a variant's network, and the training images per class."""
     variant, _, network = name.partition(":")
-    folder = root / "results" / "sweeps" / difference.sweep
-    folder = folder if folder.is_dir() else root / "results" / difference.sweep
+    folder = root / "results" / difference.folder
     found: list[Card] = [cards.read(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
     if not found:
         raise ValueError(f"{folder} holds no card of {variant}; name a variant of the sweep.")

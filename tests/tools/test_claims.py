@@ -11,7 +11,7 @@ from tools import check_pages, claims
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIFFERENCE = """
 [[claim.differences]]
-sweep = "digits"
+folder = "digits"
 first = "self_distillation"
 second = "at_bsl"
 column = "pgd20"
