@@ -50,6 +50,7 @@ TARGETS = {
             "ltrobust/analysis/seeds.py",
         ),
         (
+            "tests/analysis/test_intervals.py",
             "tests/analysis/test_metrics.py",
             "tests/analysis/test_compare.py",
             "tests/analysis/test_flips.py",

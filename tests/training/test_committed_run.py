@@ -1,0 +1,63 @@
+"""A short run of digits, compiled as users compile, against the card that is committed for it: bit for bit."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import jaxlib
+import pytest
+
+from ltrobust.analysis import cards
+from ltrobust.runtime.files import write_json
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# `python tests/training/test_committed_run.py` writes it anew, after a change that is meant to change bits.
+COMMITTED = ROOT / "tests" / "training" / "committed_run.json"
+SHORT = (
+    "--config.teacher.epochs=1",
+    "--config.student.epochs=1",
+    "--config.eval.protocol=quick",
+    "--config.eval.limit=10",
+)
+
+
+def here() -> dict[str, str]:
+    """What the bits of a run depend on besides the code: another version or device is another seed."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": (models or [platform.processor()])[0], "jaxlib": jaxlib.__version__}
+
+
+def run(workdir: pathlib.Path) -> dict[str, object]:
+    """Weights and counts of every network of the run."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+    }
+    command = [sys.executable, "main.py", "--config=configs/digits.py", f"--workdir={workdir}", *SHORT]
+    subprocess.run(command, cwd=ROOT, env=environment | {"JAX_PLATFORMS": "cpu"}, check=True, capture_output=True)
+    card = cards.read(workdir / "results" / "quick.json")
+    return {
+        name: {
+            "params_sha256": network.params_sha256,
+            "correct": {column: list(found.correct) for column, found in network.columns.items()},
+        }
+        for name, network in card.networks.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_short_run_has_the_bits_of_its_committed_card(tmp_path):
+    committed = json.loads(COMMITTED.read_text())
+    if committed["platform"] != here():
+        pytest.skip(f"committed on {committed['platform']}: another version or device is another seed")
+    assert run(tmp_path / "run") == committed["networks"]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(COMMITTED, {"platform": here(), "networks": run(pathlib.Path(folder) / "run")})
