@@ -12,10 +12,9 @@ from ltrobust.analysis.schema.network import Classifier, VerdictFile
 from ltrobust.analysis.schema.training import TrainingExamples, TrainingRecord, TrainingThreat
 from ltrobust.data import sources
 from ltrobust.data.run_data import DataPlan, make_run_data
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import evaluate, protocols, verdict
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.evaluation.session import FIELDS
 from ltrobust.evaluation.store import Store
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.sanity.panel import Item
@@ -105,13 +104,15 @@ def _evaluation(generator, skill, test, protocol, threat):
     number, classes = len(test.labels), test.num_classes
     wrong = (test.labels + generator.choice([1, 2, 3], number, p=[0.6, 0.3, 0.1])) % classes
     predictions = {"clean": np.where(generator.rand(number) < 0.9, test.labels, wrong)}
+    records = {"clean": verdict.unseen(number)}
+    records["clean"]["prediction"] = records["clean"]["rounded"] = predictions["clean"]
+    records["clean"]["margin"], records["clean"]["probability"] = 1.0, 0.875
     survival = skill ** (0.5 + 2 * test.labels / classes)
-    records = {}
     for attack in protocol.attacks:
         column = predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == test.labels)
         broken = rows[generator.rand(len(rows)) > survival[rows]]
-        record = {field: np.full(number, missing) for field, missing in FIELDS.items()}
+        record = verdict.unseen(number)
         early = not isinstance(attack, protocols.Pgd)
         spent = np.ceil(generator.exponential(100, number)).astype(int)
         steps = 1 if attack.name == "fgsm" else 20
@@ -124,8 +125,8 @@ def _evaluation(generator, skill, test, protocol, threat):
     signs = generator.choice([-1, 1], test.images.shape).astype(np.float32)
     adv_images = np.clip(test.images / np.float32(255) + np.float32(threat.epsilon) * signs, 0, 1)
     items = PANEL if protocol.sanity else ()
-    tied = np.zeros(number, bool)
-    return Evaluation(test.labels, classes, protocol, threat, predictions, records, tied, items), adv_images
+    made = Evaluation(np.arange(number), test.labels, classes, protocol, threat, predictions, records, items)
+    return made, adv_images
 
 
 def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
@@ -133,13 +134,10 @@ def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
     network = {"logits": np.zeros((8, evaluation.num_classes)).tolist()}
     described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, network)
     store = Store(folder, described | {"about": about}, keep_images=keep_images)
-    clean = zip(subject.ids, subject.labels, evaluation.predictions["clean"], strict=True)
-    known = {"margin": 1.0, "probability": 0.875}
-    store.append("clean", [{"image": int(i), "label": int(y), "prediction": int(p), **known} for i, y, p in clean])
     for name, record in evaluation.records.items():
         rows = np.flatnonzero(record["prediction"] >= 0)
-        lines = [{"image": int(row), **{field: record[field][row].item() for field in FIELDS}} for row in rows]
-        store.append(name, lines, adv_images[rows])
+        kept = None if name == "clean" else adv_images[rows]
+        store.append(name, rows, subject.labels[rows], record[rows], kept)
     store.close()
 
 

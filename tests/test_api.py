@@ -22,7 +22,7 @@ import ltrobust as lt
 from ltrobust import models, recipes, run
 from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import recorded, store
-from ltrobust.evaluation.session import FIELDS
+from ltrobust.evaluation.verdict import FIELDS
 from ltrobust.training import networks
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -136,7 +136,7 @@ def test_an_evaluation_is_the_one_of_the_card(whole, network):
         assert found.counts(column).correct.tolist() == list(views.correct)
         assert found.counts(column).total.tolist() == list(views.total)
     assert found.max_violation == described.max_violation
-    assert found.refuted == described.rejected_claims
+    assert found.rejected_claims == described.rejected_claims
     assert int(found.clean_tied.sum()) == described.clean_tied
     rounded = found.correct_after_rounding(found.protocol.headline)
     assert np.bincount(found.labels, rounded).tolist() == list(described.rounded_to_8_bits.correct)

@@ -73,7 +73,7 @@ def test_a_pytorch_checkpoint_is_evaluated_with_its_normalisation(mistaken, shar
     assert "protocol quick, linf 8/255, 10 images" in found.stdout
     _, verdicts = store.read(tmp_path / "verdicts")
     # Keyed by position in the test set: the first image of each class, in file order.
-    predictions = [record["prediction"] for _, record in sorted(verdicts["clean"].items())]
+    predictions = [line.prediction for _, line in sorted(verdicts["clean"].items())]
     assert predictions == ((labels + 1) % 10).tolist()
 
 

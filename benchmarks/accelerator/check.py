@@ -53,7 +53,7 @@ def golden_verdicts(context: Context) -> dict[str, Any]:
             "robust_by_the_reference": int(reference.sum()),
             "images_that_differ": np.flatnonzero(evaluation.robust != reference).tolist(),
             "largest_difference_of_clean_logits": float(np.abs(clean - subject.record["logits"][: len(clean)]).max()),
-            "claims_refuted_in_float32": evaluation.refuted,
+            "claims_refuted_in_float32": evaluation.rejected_claims,
         }
     return found
 
@@ -74,7 +74,7 @@ def low_precision(context: Context) -> dict[str, Any]:
         return subject.logits_in(jnp.bfloat16)(images).astype(jnp.float32)
 
     exact, low = subject.evaluate(subject.logits), subject.evaluate(rounded, exact=subject.logits)
-    return compared(exact, low) | {"claims_refuted_in_float32": [exact.refuted, low.refuted]}
+    return compared(exact, low) | {"claims_refuted_in_float32": [exact.rejected_claims, low.rejected_claims]}
 
 
 def compared(first: Evaluation, second: Evaluation) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def describe_network(
         **fingerprints,
         columns={name: describe_column(evaluation.counts(name), class_counts) for name in evaluation.columns},
         max_violation=evaluation.max_violation,
-        rejected_claims=evaluation.refuted,
+        rejected_claims=evaluation.rejected_claims,
         clean_tied=int(np.sum(evaluation.clean_tied)),
         rounded_to_8_bits=Rounded(headline, rounded.correct.tolist()),
         confusion={name: matrix.tolist() for name, matrix in confusions.items()},

@@ -9,15 +9,11 @@ import numpy as np
 from ltrobust.analysis import intervals
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
-
-_MISSING = (
-    "these verdicts were written before probabilities were recorded; ltrobust evaluate --workdir=DIR with another "
-    "--config.eval.seed makes new ones beside them."
-)
+from ltrobust.evaluation.lines import Line
 
 
 def true_probabilities(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax's probability of each image's true class, float64 [N] by ascending id: clean, and lowest under attack.
 
@@ -30,26 +26,17 @@ def true_probabilities(
       column: None for the protocol's headline.
 
     Raises:
-      ValueError: no such column, or verdicts without probabilities.
+      ValueError: no such column.
     """
     ids = sorted(verdicts["clean"])
-    clean = [_probability(verdicts["clean"][image]) for image in ids]
+    clean = [verdicts["clean"][image].probability for image in ids]
     seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
     attacked = [
         # The image itself is in the ball, so its clean probability is the first bound.
-        min(before, *(_probability(known[image]) for known in seen if image in known), before)
+        min(before, *(known[image].probability for known in seen if image in known), before)
         for image, before in zip(ids, clean, strict=True)
     ]
     return np.array(clean, np.float64), np.array(attacked, np.float64)
-
-
-def _probability(record: Mapping[str, Any]) -> float:
-    """A verdict's probability of the true class; a ValueError where it has none."""
-    # Stores that were written before the field existed are read all the same.
-    found = record.get("probability")
-    if found is None:
-        raise ValueError(_MISSING)
-    return float(found)
 
 
 def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[Estimate]:

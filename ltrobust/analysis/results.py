@@ -16,6 +16,7 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.data import sources
 from ltrobust.evaluation import store
+from ltrobust.evaluation.lines import Line, Lines
 from ltrobust.runtime import typed_json
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import read_json
@@ -44,15 +45,13 @@ class Candidate:
     sha256: str | None = None
     card: Card | None = None
 
-    def verdicts(self) -> dict[str, dict[int, dict[str, Any]]]:
+    def verdicts(self) -> Lines:
         """All verdicts of the store.
 
         Raises:
           ValueError: they are not those that the card was made from.
         """
-        if self.sha256 is not None:
-            check_verdicts(self.folder, str(self.folder), self.sha256)
-        return store.read(self.folder)[1]
+        return store.read(self.folder, self.sha256)[1]
 
 
 class Model(NamedTuple):
@@ -60,7 +59,7 @@ class Model(NamedTuple):
 
     name: str
     of: Candidate
-    verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]]
+    verdicts: Mapping[str, Mapping[int, Line]]
 
 
 def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
@@ -122,7 +121,7 @@ def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
     return card.data.evaluated, main, len(card.protocol.attacks), own, card.created
 
 
-def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], dict[str, dict[int, Any]]]:
+def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], Lines]:
     """Passport and verdicts of the store that a card names.
 
     Raises:
@@ -131,16 +130,7 @@ def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], d
     if network.verdicts is None or not (workdir / network.verdicts.folder).is_dir():
         gone = network.verdicts.folder if network.verdicts else "the folder of its verdicts"
         raise ValueError(f"{gone} is not there any more; evaluate anew with ltrobust evaluate --workdir=DIR.")
-    folder = workdir / network.verdicts.folder
-    found = store.read(folder)  # first, for it names what is damaged
-    check_verdicts(folder, network.verdicts.folder, network.verdicts.sha256)
-    return found
-
-
-def check_verdicts(folder: Path, name: str, sha256: str) -> None:
-    """Refuses a store whose verdicts are not those that a card was made from; `name` is for the message."""
-    if cards.digest_file(folder / "verdicts.jsonl") != sha256:
-        raise ValueError(f"{name} holds other verdicts than the card was made from; evaluate anew.")
+    return store.read(workdir / network.verdicts.folder, network.verdicts.sha256)
 
 
 def evaluated_images(

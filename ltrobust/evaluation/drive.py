@@ -10,8 +10,8 @@ import numpy as np
 
 from ltrobust.attacks.search import Lanes, draws
 from ltrobust.data.batches import chunks, to_unit
-from ltrobust.evaluation import padding
-from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits, true_probabilities
+from ltrobust.evaluation import judge, padding
+from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits
 from ltrobust.evaluation.programs import Programs
 from ltrobust.evaluation.protocols import Attack, radius_of
 from ltrobust.runtime import processes
@@ -23,37 +23,17 @@ _CPU_STEP = 8
 _DISPATCH_SECONDS = 2.0
 
 
-class Verdicts(NamedTuple):
-    """Images whose attack is over, as the exact network sees them; all arrays have one entry per image.
+class Judged(NamedTuple):
+    """Images whose attack is over; all arrays have one entry per image.
 
     Attributes:
       rows: positions in the evaluated images.
-      predictions: of the adversarial image; the label where none was found.
-      rounded: prediction of the adversarial image rounded to 8 bits and brought back into the ball.
-      evaluations: passes (forward, or forward and backward) until the attack was over.
-      targets: class aimed at when it was broken, -1 for none.
-      margins: `z_y - max_{j != y} z_j` on the adversarial image.
-      probabilities: softmax's of the label on the adversarial image.
-      norms: of the perturbation, in the threat's norm, pixel units.
-      tied: whether the label shares the highest logit with another class.
-      undefined: whether a gradient was not finite.
-      refuted: how many claims of the search the exact network did not confirm.
-      violations: excess over ball and bounds, pixel units; at most `TOLERANCE`.
+      verdicts: of type `verdict.DTYPE`.
       images: the adversarial images, float32.
     """
 
     rows: np.ndarray
-    predictions: np.ndarray
-    rounded: np.ndarray
-    evaluations: np.ndarray
-    targets: np.ndarray
-    margins: np.ndarray
-    probabilities: np.ndarray
-    norms: np.ndarray
-    tied: np.ndarray
-    undefined: np.ndarray
-    refuted: np.ndarray
-    violations: np.ndarray
+    verdicts: np.ndarray
     images: np.ndarray
 
 
@@ -146,7 +126,7 @@ class Driver:
                 self._narrow(error)
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    def attack(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
+    def attack(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Judged]:
         """Verdicts on the images at `rows`, in the order in which their searches end.
 
         Args:
@@ -162,10 +142,10 @@ class Driver:
         left = np.asarray(rows)
         while len(left):
             try:
-                for verdicts in self._drive(subject, attack, left, logits):
+                for judged in self._drive(subject, attack, left, logits):
                     # After a lack of memory only the images without a verdict are attacked again.
-                    left = np.setdiff1d(left, verdicts.rows, assume_unique=True)
-                    yield verdicts
+                    left = np.setdiff1d(left, judged.rows, assume_unique=True)
+                    yield judged
             except jax.errors.JaxRuntimeError as error:
                 self._narrow(error)
 
@@ -181,7 +161,7 @@ class Driver:
         self.batch_size = self._even(self.batch_size // 2)
         print(f"out of memory: going on with {self.batch_size} images per batch")
 
-    def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Verdicts]:
+    def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Judged]:
         """`attack` at one batch size."""
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         fill, advance = self._programs.begin(search), self._programs.work(search)
@@ -212,9 +192,9 @@ class Driver:
             leave = stopped & (finished | ~disputed)
             if np.any(leave):
                 check(judgement, leave)
-                verdicts = _read(lanes, judgement, leave, subject.labels, owners, refuted)
+                judged = _read(lanes, judgement, leave, subject.labels, owners, refuted)
                 owners = np.where(leave, -1, owners)
-                yield verdicts
+                yield judged
             lanes = self._programs.release(lanes, leave, disputed & ~leave)
 
     def _dispatch(
@@ -268,23 +248,19 @@ def out_of_memory(error: Exception) -> bool:
 
 def _read(
     lanes: Lanes, judgement: Judgement, which: np.ndarray, labels: np.ndarray, owners: np.ndarray, refuted: np.ndarray
-) -> Verdicts:
+) -> Judged:
     """Host arrays of the lanes at `which`."""
     evaluations, targets, undefined, images = processes.fetch(
         (lanes.evaluations, lanes.state.target, lanes.undefined, lanes.state.candidate)
     )
-    return Verdicts(
-        rows=owners[which],
-        predictions=judgement.predictions[which],
-        rounded=judgement.rounded[which],
+    rows, found = owners[which], jax.tree.map(lambda leaf: leaf[which], judgement)
+    verdicts = judge.verdicts(
+        found,
+        labels[rows],
         evaluations=evaluations[which],
-        targets=targets[which],
-        margins=judgement.margins[which],
-        probabilities=true_probabilities(judgement.logits[which], labels[owners[which]]),
-        norms=judgement.norms[which],
-        tied=judgement.tied[which],
-        undefined=undefined[which],
-        refuted=refuted[which],
-        violations=judgement.violations[which],
-        images=images[which],
+        # A target is named only where the image was broken.
+        target=np.where(found.predictions != labels[rows], targets[which], -1),
+        non_finite=undefined[which],
+        rejected_claims=refuted[which],
     )
+    return Judged(rows, verdicts, images[which])

@@ -143,13 +143,13 @@ def make_evaluator(
                 items = panel.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)
         jax.monitoring.record_event_duration_secs(EVALUATION_EVENT, time.monotonic() - began)
         return Evaluation(
+            ids=np.asarray(ids, np.int64),
             labels=labels,
             num_classes=num_classes,
             protocol=protocol,
             threat=threat,
             predictions=session.predictions,
-            records=session.records,
-            clean_tied=np.asarray(clean.tied),
+            records={"clean": session.clean_record, **session.records},
             sanity=items,
         )
 

@@ -1,6 +1,7 @@
 """What an evaluation found, image by image."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,33 +14,34 @@ from ltrobust.threat import Threat
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Verdicts on N images.
+    """Verdicts on N images: what `ltrobust.evaluate` returns, and what `Run.evaluation` reads from a store.
 
     Attributes:
+      ids: int64 [N], of the images in their test set.
       labels: int64 [N].
       num_classes: C.
       protocol: what was run.
       threat: at which radius.
       predictions: column -> int64 [N]; `clean`, then each attack. An image that is wrong when clean is never attacked,
         and one that an earlier attack of a sequence broke is not attacked again: that prediction stands in the column.
-      records: attack -> field of `drive.Verdicts` -> [N]; NaN or -1 where the attack did not see the image.
-      clean_tied: bool [N], whether the label shares the highest clean logit with another class.
+      records: `clean` and each attack -> its verdicts [N], an array of type `verdict.DTYPE`: each field of
+        `verdict.Verdict` by its name, as in `records["pgd20"]["margin"]`. An image that was not seen has the defaults.
       sanity: items of the sanity panel (`sanity/panel.py`), where it was run.
     """
 
+    ids: np.ndarray
     labels: np.ndarray
     num_classes: int
     protocol: protocols.Protocol
     threat: Threat
-    predictions: dict[str, np.ndarray]
-    records: dict[str, dict[str, np.ndarray]]
-    clean_tied: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    records: Mapping[str, np.ndarray]
     sanity: tuple[Item, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """`clean`, each attack, and each combination."""
-        return (*self.predictions, *(name for name, _ in self.protocol.combined))
+        return self.protocol.columns.names
 
     @property
     def clean(self) -> np.ndarray:
@@ -56,10 +58,13 @@ class Evaluation:
         """`correct` of every column but `clean`."""
         return {column: self.correct(column) for column in self.columns if column != "clean"}
 
+    def final_predictions(self, column: str) -> np.ndarray:
+        """The prediction that counts in a column, int64 [N]; a combination: the first attack that broke it."""
+        return self.protocol.columns.final(self.predictions, self.labels, column)
+
     def correct(self, column: str) -> np.ndarray:
         """Whether each image is (still) predicted right, bool [N]; a combination: under each of its attacks."""
-        names = dict(self.protocol.combined).get(column, (column,))
-        return np.all([self.predictions[name] == self.labels for name in names], axis=0)
+        return self.final_predictions(column) == self.labels
 
     def counts(self, column: str) -> metrics.ClassCounts:
         """Correct and all images per class."""
@@ -71,24 +76,19 @@ class Evaluation:
         return max((float(np.nanmax(record["violation"], initial=0)) for record in self.records.values()), default=0.0)
 
     @property
-    def refuted(self) -> int:
+    def rejected_claims(self) -> int:
         """How many images had a claim of an attack that the exact network did not confirm."""
-        return int(sum(np.sum(record["refuted"] > 0) for record in self.records.values()))
+        return int(sum(np.sum(record["rejected_claims"] > 0) for record in self.records.values()))
 
-    def final_predictions(self, column: str) -> np.ndarray:
-        """The prediction that counts in a column, int64 [N]; a combination: the first attack that broke it."""
-        final = self.predictions["clean"].copy()
-        for name in dict(self.protocol.combined).get(column, (column,)):
-            # Once wrong, an image keeps the prediction of the first attack that broke it.
-            final = np.where(final == self.labels, self.predictions[name], final)
-        return final
+    @property
+    def clean_tied(self) -> np.ndarray:
+        """Whether the label shares the highest clean logit with another class, bool [N]."""
+        return self.records["clean"]["tied"]
 
     def correct_after_rounding(self, column: str) -> np.ndarray:
         """`correct`, where a broken image counts only if its adversarial image rounded to 8 bits still breaks it."""
-        attacks = {attack.name: attack for attack in self.protocol.attacks}
-        members = dict(self.protocol.combined).get(column, (column,))
-        robust = self.clean
-        for name in {before for member in members for before in (*attacks[member].after, member)}:
+        robust, columns = self.clean, self.protocol.columns
+        for name in {before for member in columns.members(column) for before in columns.members(member)}:
             rounded = self.records[name]["rounded"]
             # Below 0: the attack did not see the image, because it was broken before.
             robust = robust & ((rounded < 0) | (rounded == self.labels))

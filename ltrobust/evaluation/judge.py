@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ltrobust.attacks import ball, objectives
+from ltrobust.evaluation import verdict
 from ltrobust.threat import Threat
 
+# In place of an infinite margin, which JSON does not have: a resumed evaluation is to have the same verdicts.
+_LARGEST = float(np.finfo(np.float32).max)
 # Allowed excess over ball and bounds, pixel units: float32 rounding of x + delta, not 1 %.
 TOLERANCE = 1e-6
 
@@ -78,6 +81,26 @@ def true_probabilities(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Softmax's probability of the true class from logits [B,K], on the host in float64: [B], to six digits."""
     shifted = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
     return (shifted[np.arange(len(labels)), labels] / shifted.sum(axis=-1)).round(6)
+
+
+def verdicts(judgement: Judgement, labels: np.ndarray, **search: Any) -> np.ndarray:
+    """Verdicts [B] (`verdict.DTYPE`) on judged points, on the host.
+
+    Args:
+      judgement: of the points, as host arrays.
+      labels: [B].
+      search: the fields of a verdict that an attack's search knows, [B] or one value each.
+    """
+    return verdict.table(
+        prediction=judgement.predictions,
+        rounded=judgement.rounded,
+        margin=np.clip(np.asarray(judgement.margins, float), -_LARGEST, _LARGEST),
+        probability=true_probabilities(judgement.logits, labels),
+        norm=judgement.norms,
+        tied=judgement.tied,
+        violation=judgement.violations,
+        **search,
+    )
 
 
 def check(judgement: Judgement, which: np.ndarray) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 
 from ltrobust.attacks.kinds import MOST_TARGETS, Apgd, Attack, CwL2, DeepFool, Fab, Pgd, Square
 from ltrobust.attacks.kinds import radius_of as radius_of
+from ltrobust.evaluation.columns import Columns
 from ltrobust.runtime.names import nearest
 from ltrobust.threat import Threat
 
@@ -36,9 +37,14 @@ class Protocol:
     note: str = ""
 
     @property
+    def columns(self) -> Columns:
+        """What it reports, and what each column consists of."""
+        return Columns({attack.name: attack.after for attack in self.attacks}, dict(self.combined))
+
+    @property
     def headline(self) -> str:
         """The column that stands for the protocol's robust accuracy."""
-        return self.combined[-1][0] if self.combined else self.attacks[-1].name
+        return self.columns.headline
 
 
 def _sequence(prefix: str, *attacks: Attack) -> tuple[Attack, ...]:

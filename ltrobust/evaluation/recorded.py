@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.evaluation import protocols, store
+from ltrobust.evaluation import protocols, store, verdict
 from ltrobust.evaluation.evaluation import Evaluation
-from ltrobust.evaluation.session import empty_record, recall
+from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation.session import recall
 from ltrobust.sanity.rules import Item
 from ltrobust.threat import Threat
 
 
 def evaluation(
     passport: Mapping[str, Any],
-    verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    verdicts: Mapping[str, Mapping[int, Line]],
     sanity: Sequence[Item] = (),
 ) -> Evaluation:
     """The evaluation that wrote a store, with its images in the order of their ids.
@@ -33,24 +34,24 @@ def evaluation(
     if json.loads(json.dumps(dataclasses.asdict(protocol))) != passport["protocol"]:
         raise ValueError(f"the protocol {name} of this version is not the one of the verdicts; evaluate anew.")
     ids, labels, clean = store.final(passport, verdicts, "clean")
-    predictions, records = {"clean": clean}, {}
+    predictions, records = {"clean": clean}, {"clean": verdict.unseen(len(labels))}
+    recall(verdicts["clean"], ids, np.arange(len(labels)), records["clean"])
     for attack in protocol.attacks:
         column = predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == labels)
-        record = empty_record(len(labels))
+        record = verdict.unseen(len(labels))
         waiting = recall(verdicts.get(attack.name, {}), ids, rows, record)
         if len(waiting):
             raise ValueError(f"{attack.name} has no verdict on image {ids[waiting[0]]} yet; finish the evaluation.")
         column[rows] = record["prediction"][rows]
         predictions[attack.name], records[attack.name] = column, record
-    margins = np.array([verdicts["clean"][int(image)]["margin"] for image in ids], float)
     return Evaluation(
+        ids=ids,
         labels=labels,
         num_classes=passport["num_classes"],
         protocol=protocol,
         threat=Threat(**passport["threat"], any_radius=True),
         predictions=predictions,
         records=records,
-        clean_tied=margins == 0,
         sanity=tuple(sanity),
     )

@@ -1,7 +1,7 @@
 """Verdicts on disk: one line per image and attack, appended as they come, never rewritten. No JAX.
 
     passport.json    provenance, what the verdicts belong to: protocol, threat, seed, images, labels, network
-    verdicts.jsonl   {"attack", "image", "prediction", ..., "crc"}, one line each, in order of arrival
+    verdicts.jsonl   one line each, in order of arrival: the fields of `lines.Line`, and "crc"
     adversarial.f32  raw little-endian float32 images, only where asked for; a verdict names its offset in bytes
 
 A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
@@ -10,24 +10,27 @@ and repeated, too. The folder is refused for anything other than what its passpo
 """
 
 import contextlib
+import hashlib
 import json
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ltrobust.evaluation import identity
+from ltrobust.evaluation import identity, verdict
+from ltrobust.evaluation.columns import from_plain
+from ltrobust.evaluation.lines import Line, Lines, encode, parse
+from ltrobust.evaluation.verdict import Verdict
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
-from ltrobust.runtime.names import nearest
 
 # Raised when older verdicts could be misread. A store of another format is refused.
-FORMAT = 3
+FORMAT = 4
+_UNSEEN = Verdict().prediction
 
 
 class Store:
-    """An open folder of verdicts. `verdicts` maps attack -> image id -> record, as found when it was opened."""
+    """An open folder of verdicts. `verdicts` maps attack -> image id -> `Line`, as found when it was opened."""
 
     def __init__(self, folder: str | Path, passport: Mapping[str, Any], *, keep_images: bool = False) -> None:
         """Opens the folder, or makes it.
@@ -53,16 +56,28 @@ class Store:
         self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
         self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keep_images else None
 
-    def append(self, attack: str, records: Iterable[Mapping[str, Any]], images: np.ndarray | None = None) -> None:
-        """Adds records, each with at least `image` (its id) and `prediction`, and flushes them."""
+    def append(
+        self,
+        attack: str,
+        ids: Sequence[int] | np.ndarray,
+        labels: np.ndarray,
+        verdicts: np.ndarray,
+        images: np.ndarray | None = None,
+    ) -> None:
+        """Adds verdicts (`verdict.DTYPE`, [n]) on the images with these ids, and flushes them.
+
+        `images`: the adversarial images, float32 [n,H,W,C], which are written where the store keeps them.
+        """
         lines = []
-        for position, record in enumerate(records):
-            record = {"attack": attack, **record}
+        for place, values in enumerate(verdicts):
+            at = None
             if self._images is not None and images is not None:
-                record["adversarial_at"] = self._images.tell()
-                self._images.write(np.ascontiguousarray(images[position], "<f4").tobytes())
-            self.verdicts.setdefault(attack, {})[int(record["image"])] = record
-            lines.append(encode(record))
+                at = self._images.tell()
+                self._images.write(np.ascontiguousarray(images[place], "<f4").tobytes())
+            fields = dict(zip(verdict.FIELDS, values.item(), strict=True))
+            line = Line(attack=attack, image=int(ids[place]), label=int(labels[place]), adversarial_at=at, **fields)
+            self.verdicts.setdefault(attack, {})[line.image] = line
+            lines.append(encode(line))
         if self._images is not None:
             # Images are on disk before the lines that name their offsets.
             self._images.flush()
@@ -76,8 +91,8 @@ class Store:
             self._images.close()
         self._closing.close()
 
-    def _read_lines(self) -> dict[str, dict[int, dict[str, Any]]]:
-        """Every whole record, and a note on what was not whole."""
+    def _read_lines(self) -> Lines:
+        """Every whole line, and a note on what was not whole."""
         path = self.folder / "verdicts.jsonl"
         if not path.exists():
             return {}
@@ -90,15 +105,21 @@ class Store:
         return verdicts
 
 
-def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[int, dict[str, Any]]]]:
+def read(folder: str | Path, sha256: str | None = None) -> tuple[dict[str, Any], Lines]:
     """Passport and verdicts of a store, which may be in use.
 
+    Args:
+      folder: of the store.
+      sha256: of `verdicts.jsonl`, by the card that was made from it; None compares nothing.
+
     Raises:
-      ValueError: the folder is not a store, or one of another version.
+      ValueError: the folder is not a store, or one of another version, or holds other verdicts than the card's.
     """
-    passport, lines = read_passport(folder), Path(folder) / "verdicts.jsonl"
-    verdicts, _ = parse(lines.read_bytes() if lines.exists() else b"")
-    return passport, verdicts
+    passport, file = read_passport(folder), Path(folder) / "verdicts.jsonl"
+    content = file.read_bytes() if file.exists() else b""
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{folder} holds other verdicts than the card was made from; evaluate anew.")
+    return passport, parse(content)[0]
 
 
 def read_passport(folder: str | Path) -> dict[str, Any]:
@@ -121,8 +142,7 @@ def read_passport(folder: str | Path) -> dict[str, Any]:
 
 def columns(passport: Mapping[str, Any]) -> tuple[str, ...]:
     """`clean`, each attack and each combination of a store's protocol; the last one is its headline."""
-    protocol = passport["protocol"]
-    return ("clean", *(attack["name"] for attack in protocol["attacks"]), *(name for name, _ in protocol["combined"]))
+    return from_plain(passport["protocol"]).names
 
 
 def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]:
@@ -131,21 +151,13 @@ def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]
     Raises:
       ValueError: no such column.
     """
-    known = columns(passport)
-    column = column or known[-1]
-    if column not in known:
-        raise ValueError(f"no column {column!r} in the store; {nearest(column, known)}it has {', '.join(known)}.")
-    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
-    alone = {"clean": []} | {name: [*attack["after"], name] for name, attack in attacks.items()}
-    return list((alone | dict(passport["protocol"]["combined"]))[column])
+    return from_plain(passport["protocol"]).members(column)
 
 
 def final(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids and labels of a store's images, ascending by id, and the prediction that counts in a column, int64 [N] each.
-
-    It is that of the first attack of the column that broke the image, as in `Evaluation.final_predictions`.
 
     Args:
       passport: from `read`.
@@ -155,75 +167,44 @@ def final(
     Raises:
       ValueError: no such column, or images whose verdict is not there yet.
     """
-    names = members(passport, column)
-    clean = verdicts.get("clean", {})
+    clean, number = verdicts.get("clean", {}), passport["images"]["number"]
     ids = np.array(sorted(clean), np.int64)
-    labels = np.array([clean[identity]["label"] for identity in ids], np.int64)
-    predictions = np.array([clean[identity]["prediction"] for identity in ids], np.int64)
-    for name in names:
+    labels = np.array([clean[image].label for image in ids], np.int64)
+    predictions = {
         # An attack of a sequence has verdicts only on the images that nothing before it has broken.
-        for place in np.flatnonzero(predictions == labels):
-            record = verdicts.get(name, {}).get(int(ids[place]))
-            if record is None:
-                raise ValueError(f"{name} has no verdict on image {ids[place]} yet; finish the evaluation first.")
-            predictions[place] = record["prediction"]
-    if len(ids) < passport["images"]["number"]:
-        raise ValueError(f"{len(ids)} of {passport['images']['number']} images have verdicts; finish the evaluation.")
-    return ids, labels, predictions
+        name: np.array([line.prediction if (line := seen.get(int(image))) else _UNSEEN for image in ids], np.int64)
+        for name in ("clean", *members(passport, column))
+        for seen in (verdicts.get(name, {}),)
+    }
+    found = from_plain(passport["protocol"]).final(predictions, labels, column)
+    if np.any(missing := found == _UNSEEN):
+        name = next(name for name, seen in predictions.items() if np.any(missing & (seen == _UNSEEN)))
+        raise ValueError(f"{name} has no verdict on image {ids[missing][0]} yet; finish the evaluation first.")
+    if len(ids) < number:
+        raise ValueError(f"{len(ids)} of {number} images have verdicts; finish the evaluation.")
+    return ids, labels, found
 
 
 def correct(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Mapping[str, Any]]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `final`, with whether each image is right, bool [N], in place of the prediction."""
     ids, labels, predictions = final(passport, verdicts, column)
     return ids, labels, predictions == labels
 
 
-def read_adversarial(folder: str | Path, record: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
-    """The adversarial image that a record names, float32 of the given shape.
+def read_adversarial(folder: str | Path, line: Line, shape: tuple[int, ...]) -> np.ndarray:
+    """The adversarial image that a line names, float32 of the given shape.
 
     Raises:
       ValueError: the store was written without images.
     """
-    if "adversarial_at" not in record:
-        raise ValueError(f"the verdict on image {record['image']} names no adversarial image; none were kept.")
+    if line.adversarial_at is None:
+        raise ValueError(f"the verdict on image {line.image} names no adversarial image; none were kept.")
     size = int(np.prod(shape))
     with (Path(folder) / "adversarial.f32").open("rb") as file:
-        file.seek(record["adversarial_at"])
+        file.seek(line.adversarial_at)
         return np.frombuffer(file.read(4 * size), "<f4").reshape(shape)
-
-
-def parse(content: bytes) -> tuple[dict[str, dict[int, dict[str, Any]]], int]:
-    """Records by attack and image, and how many lines were not whole. The first record of an image counts."""
-    verdicts: dict[str, dict[int, dict[str, Any]]] = {}
-    broken = 0
-    for line in content.split(b"\n"):
-        if not line:
-            continue
-        try:
-            # The first record of an image counts, so that a number that was reported never changes.
-            record = _record(line)
-            verdicts.setdefault(record["attack"], {}).setdefault(int(record["image"]), record)
-        except (ValueError, KeyError, TypeError):
-            broken += 1
-    return verdicts, broken
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    """What `encode` was given; a ValueError for a line that is not whole."""
-    content, _, end = line.rpartition(b',"crc":')
-    content += b"}"
-    # A flipped digit is still valid JSON; without the checksum it would be a wrong number.
-    if end != b'"%08x"}' % zlib.crc32(content):
-        raise ValueError("checksum differs")
-    return json.loads(content)
-
-
-def encode(record: Mapping[str, Any]) -> bytes:
-    """A record as it is written: one line of JSON that ends with the checksum of what stands before."""
-    content = json.dumps(without_nan(record), separators=(",", ":"))
-    return f'{content[:-1]},"crc":"{zlib.crc32(content.encode()):08x}"}}\n'.encode()
 
 
 def _claim(folder: Path, here: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def summarise(evaluation: "Evaluation") -> str:
     rounded = evaluation.correct_after_rounding(evaluation.protocol.headline)
     lines.append(
         f"{protocols.title(evaluation.protocol.headline, classes)} with adversarial images rounded to 8 bits: "
-        f"{100 * np.mean(rounded):.2f}; claims refuted by exact verification: {evaluation.refuted}; "
+        f"{100 * np.mean(rounded):.2f}; claims rejected by exact verification: {evaluation.rejected_claims}; "
         f"exact ties on clean images: {int(np.sum(evaluation.clean_tied))}"
     )
     if evaluation.sanity:

@@ -239,7 +239,7 @@ def _first_of_classes(entries: Sequence[Flip], counts: np.ndarray) -> list[Flip]
 def _flipped(images: np.ndarray, won: bool, entry: Flip, loser: Model) -> Flipped:
     """A flipped image, with the adversarial image where the loser's store kept it."""
     record = loser.verdicts[entry.broken_by[0]][entry.image]
-    kept = "adversarial_at" in record
+    kept = record.adversarial_at is not None
     shape = tuple(loser.of.passport["images"]["shape"])
     adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
     return Flipped(won, entry, images[entry.image] / np.float32(255), adv_image)

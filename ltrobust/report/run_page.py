@@ -17,6 +17,7 @@ from ltrobust.analysis import compare, confidence, results
 from ltrobust.analysis.evaluations import GROUPS, Evaluation
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
+from ltrobust.evaluation.lines import Line
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import write_text
 from ltrobust.training import records
@@ -172,17 +173,17 @@ def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str
     return Teaching(sure, agreement)
 
 
-def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]) -> list[Effort]:
+def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]]) -> list[Effort]:
     """Survivors of each attack."""
-    labels = {image: record["label"] for image, record in verdicts["clean"].items()}
-    remaining = {image for image, record in verdicts["clean"].items() if record["prediction"] == record["label"]}
+    labels = {image: line.label for image, line in verdicts["clean"].items()}
+    remaining = {image for image, line in verdicts["clean"].items() if line.prediction == line.label}
     found = []
     for attack in passport["protocol"]["attacks"]:
         seen = verdicts.get(attack["name"], {})
-        broken = {image: record for image, record in seen.items() if record["prediction"] != labels[image]}
+        broken = {image: line for image, line in seen.items() if line.prediction != labels[image]}
         remaining -= broken.keys()
-        longest = max((record["evaluations"] for record in seen.values()), default=1)
-        spent = np.sort([record["evaluations"] for record in broken.values()])
+        longest = max((line.evaluations for line in seen.values()), default=1)
+        spent = np.sort([line.evaluations for line in broken.values()])
         round_numbers = [number for number in (1, 10, 100, 1000) if number <= longest]
         points = np.unique([*round_numbers, *np.geomspace(1, max(longest, 1), _POINTS).round()]).astype(int)
         survivors = len(seen) - np.searchsorted(spent, points, side="right")
@@ -194,7 +195,7 @@ def _pictures(
     workdir: Path,
     evaluation: Evaluation,
     passport: Mapping[str, Any],
-    verdicts: Mapping[str, Mapping[int, Any]],
+    verdicts: Mapping[str, Mapping[int, Line]],
     missing: dict[str, list[str]],
     data_dir: str,
     cache_dir: str,
@@ -221,18 +222,18 @@ def _pictures(
                 continue
             label = present[len(present) // 2]
             record = by_class[label]
-            clean = verdicts["clean"][record["image"]]
+            clean = verdicts["clean"][record.image]
             found.append(
                 Picture(
                     group=GROUPS[group],
-                    image_id=record["image"],
-                    attack=record["attack"],
+                    image_id=record.image,
+                    attack=record.attack,
                     label=label,
-                    clean_prediction=clean["prediction"],
-                    adv_prediction=record["prediction"],
-                    clean_probability=clean.get("probability"),
-                    adv_probability=record.get("probability"),
-                    image=images[record["image"]] / np.float32(255),
+                    clean_prediction=clean.prediction,
+                    adv_prediction=record.prediction,
+                    clean_probability=clean.probability,
+                    adv_probability=record.probability,
+                    image=images[record.image] / np.float32(255),
                     adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
                 )
             )
@@ -240,8 +241,8 @@ def _pictures(
 
 
 def _first_kept(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Any]]
-) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]]
+) -> tuple[dict[int, Line], dict[int, Line]]:
     """Class -> the record of the lowest image id that survives the headline's attacks, and of the lowest that breaks.
 
     The record is that of the first attack that broke the image, or of the last one that it survived; only records whose
@@ -249,15 +250,15 @@ def _first_kept(
     """
     attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
     _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
-    survived: dict[int, dict[str, Any]] = {}
-    broken: dict[int, dict[str, Any]] = {}
+    survived: dict[int, Line] = {}
+    broken: dict[int, Line] = {}
     for image in sorted(verdicts["clean"]):
-        label = verdicts["clean"][image]["label"]
-        if verdicts["clean"][image]["prediction"] != label:
+        label = verdicts["clean"][image].label
+        if verdicts["clean"][image].prediction != label:
             continue
         seen = [verdicts[name][image] for name in members if image in verdicts.get(name, {})]
-        breaking = [record for record in seen if record["prediction"] != label]
-        wanted, record = (broken, breaking[0]) if breaking else (survived, seen[-1] if seen else {})
-        if "adversarial_at" in record:
+        breaking = [record for record in seen if record.prediction != label]
+        wanted, record = (broken, breaking[0]) if breaking else (survived, seen[-1] if seen else None)
+        if record is not None and record.adversarial_at is not None:
             wanted.setdefault(label, record)
     return survived, broken

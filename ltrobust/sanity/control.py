@@ -92,8 +92,8 @@ def examine() -> Item:
     attack = next(attack for attack in protocols.get("standard").attacks if attack.name == "apgd-t")
     logits = np.asarray(driver.clean(subject).logits)
     found = np.zeros(len(rows), bool)
-    for verdicts in driver.attack(subject, attack, np.arange(len(rows)), logits):
-        found[verdicts.rows] = verdicts.predictions == subject.labels[verdicts.rows]
+    for judged in driver.attack(subject, attack, np.arange(len(rows)), logits):
+        found[judged.rows] = judged.verdicts["prediction"] == subject.labels[judged.rows]
     misses = int(np.sum(found != exact))
     evidence = f"{misses} of {len(rows)} images differ from the exact answer ({int(np.sum(exact))} robust)"
     if misses:

@@ -92,7 +92,7 @@ def validity(runs: Runs) -> Item:
         allowed = (record["violation"] <= TOLERANCE) & np.isfinite(record["norm"]) & (record["margin"] <= 0)
         invalid |= broken & ~allowed
         largest = max(largest, float(np.nanmax(record["violation"], initial=0)))
-        refuted += int(np.sum(record["refuted"] > 0))
+        refuted += int(np.sum(record["rejected_claims"] > 0))
     note = f"largest excess {largest:.1e}; {refuted} claims of success refuted and not counted"
     return measured("P03", runs.per_class(invalid), runs.per_class(runs.labels >= 0), note=note)
 

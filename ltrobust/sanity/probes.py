@@ -189,9 +189,9 @@ def _repeated(runs: Runs) -> Item:
     changed = np.zeros(len(runs.labels), bool)
     for attack in attacks:
         before = session.records[attack.name]["prediction"] == runs.labels
-        for verdicts in session.driver.attack(session.subject, attack, rows, session.clean.logits):
-            right = verdicts.predictions == runs.labels[verdicts.rows]
-            changed[verdicts.rows] |= right != before[verdicts.rows]
+        for judged in session.driver.attack(session.subject, attack, rows, session.clean.logits):
+            right = judged.verdicts["prediction"] == runs.labels[judged.rows]
+            changed[judged.rows] |= right != before[judged.rows]
     note = f"{' and '.join(attack.name for attack in attacks)} in another order, among other images"
     return measured("P28", runs.per_class(changed), runs.per_class(rows), note=note)
 
@@ -202,7 +202,7 @@ def precision(runs: Runs, clean: Probe) -> Item:
     A refuted claim changes nothing where the search went on and found a point that the exact network confirms.
     """
     differ = clean.predictions != runs.session.predictions["clean"]
-    claims = np.any([record["refuted"] > 0 for record in runs.session.records.values()], axis=0)
+    claims = np.any([record["rejected_claims"] > 0 for record in runs.session.records.values()], axis=0)
     saved = claims & runs.robust
     note = f"{np.sum(differ)} clean predictions; of {np.sum(claims)} images with a refuted claim {np.sum(saved)} robust"
     return measured("P29", runs.per_class(differ | saved), runs.per_class(runs.labels >= 0), note=note)

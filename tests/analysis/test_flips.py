@@ -6,6 +6,7 @@ from scipy import stats
 
 from ltrobust.analysis import compare, flips, intervals, metrics, seeds
 from ltrobust.analysis.schema.comparison import Breaker, Flip
+from ltrobust.evaluation.lines import Line
 
 PASSPORT = {
     "protocol": {
@@ -20,7 +21,8 @@ def verdicts(clean, a, b):
     """Verdicts on images 10 to 14 of class 0; a string names the images that are wrong there."""
 
     def column(wrong):
-        return {10 + n: {"image": 10 + n, "label": 0, "prediction": int(str(n) in wrong)} for n in range(5)}
+        lines = (Line(attack="", image=10 + n, label=0, prediction=int(str(n) in wrong)) for n in range(5))
+        return {line.image: line for line in lines}
 
     seen = {name: column(wrong) for name, wrong in (("a", a), ("b", b))}
     for n in clean:

@@ -193,6 +193,7 @@ def test_the_attacks_are_those_of_their_version():
             round(float(np.nanmean(record["margin"])), 2),
         )
         for name, record in found.records.items()
+        if name != "clean"
     }
     assert outcomes == OUTCOMES[attacks.VERSION]
 

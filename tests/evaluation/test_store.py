@@ -1,6 +1,7 @@
 """The verdict store: append-only, readable while written, refuses strangers; a killed evaluation goes on."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import ltrobust
 from ltrobust.evaluation import evaluate, protocols, store
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
+from ltrobust.evaluation.verdict import FIELDS
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,11 @@ def test_the_store_holds_every_verdict_of_the_evaluation(whole):
     for name, records in verdicts.items():
         for place, identity in enumerate(ROWS):
             if identity in records:
-                assert records[identity]["prediction"] == evaluation.predictions[name][place]
-    broken = [record for record in verdicts["apgd-ce"].values() if record["prediction"] != record["image"] // 100]
+                assert records[identity].prediction == evaluation.predictions[name][place]
+    broken = [line for line in verdicts["apgd-ce"].values() if line.prediction != line.label]
     assert broken
-    assert all(0 < record["evaluations"] <= 31 and record["margin"] < 0 for record in broken)
-    assert all(record["norm"] <= 8 / 255 + 1e-6 for record in broken)
+    assert all(0 < line.evaluations <= 31 and line.margin < 0 for line in broken)
+    assert all(line.norm <= 8 / 255 + 1e-6 for line in broken)
     np.testing.assert_array_equal(evaluation.robust, exactly_robust(8, ROWS))
 
 
@@ -58,8 +60,8 @@ def test_a_second_call_repeats_nothing(whole, monkeypatch):
     for column, predictions in evaluation.predictions.items():
         np.testing.assert_array_equal(predictions, again.predictions[column])
     for name, record in evaluation.records.items():
-        for field, values in record.items():
-            np.testing.assert_array_equal(values, again.records[name][field])
+        for field in FIELDS:
+            np.testing.assert_array_equal(record[field], again.records[name][field])
 
 
 KILLED = """
@@ -69,9 +71,10 @@ import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
+from ltrobust.evaluation.verdict import FIELDS
 append = Store.append
-def dying(self, attack, records, images=None):
-    append(self, attack, records, images)
+def dying(self, attack, *verdicts):
+    append(self, attack, *verdicts)
     if attack == sys.argv[2]:
         with open(os.path.join(sys.argv[1], "verdicts.jsonl"), "ab") as lines:
             lines.write(b'{{"attack":"' + attack.encode() + b'","ima')
@@ -178,16 +181,14 @@ def test_adversarial_images_are_kept_where_asked_for(tmp_path):
     _, verdicts = store.read(tmp_path / "kept")
     for place in np.flatnonzero(~evaluation.robust)[:20]:
         identity = int(ROWS[place])
-        name = next(
-            name for name in ("apgd-ce", "apgd-t") if verdicts[name][identity]["prediction"] != labels[identity]
-        )
+        name = next(name for name in ("apgd-ce", "apgd-t") if verdicts[name][identity].prediction != labels[identity])
         record = verdicts[name][identity]
         adversarial = store.read_adversarial(tmp_path / "kept", record, (8, 8, 3))
         assert np.abs(adversarial - images[identity]).max() <= 8 / 255 + 1e-6
-        assert np.abs(adversarial - images[identity]).max() == pytest.approx(record["norm"])
-        assert int(np.argmax(apply(weights, adversarial[None]))) == record["prediction"] != labels[identity]
+        assert np.abs(adversarial - images[identity]).max() == pytest.approx(record.norm)
+        assert int(np.argmax(apply(weights, adversarial[None]))) == record.prediction != labels[identity]
     with pytest.raises(ValueError, match="none were kept"):
-        store.read_adversarial(tmp_path / "kept", {"image": 3}, (8, 8, 3))
+        store.read_adversarial(tmp_path / "kept", dataclasses.replace(record, adversarial_at=None), (8, 8, 3))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Faults of a verdict store."""
 
+import dataclasses
 import functools
 import json
 
@@ -10,7 +11,7 @@ from linear import apply, fixture
 
 import ltrobust
 from ltrobust.analysis import compare_runs
-from ltrobust.evaluation import evaluate, protocols, store
+from ltrobust.evaluation import evaluate, protocols, store, verdict
 from ltrobust.runtime.files import hold
 
 BUSY = ("wait for it", "another folder")  # what to do about another process
@@ -104,10 +105,11 @@ def other_gradients(place: Place) -> Told:
 def other_answer(place: Place) -> Told:
     run(place.folder / "store")
     opened = store.Store(place.folder / "store", store.read(place.folder / "store")[0])
-    record = {key: value for key, value in opened.verdicts["clean"][0].items() if key not in ("attack", "crc")}
+    line = opened.verdicts["clean"][0]
+    other = np.array([verdict.row(dataclasses.replace(line, prediction=7))], verdict.DTYPE)
     file = place.folder / "store" / "verdicts.jsonl"
     file.write_bytes(file.read_bytes().split(b"\n", 1)[1])
-    opened.append("clean", [record | {"prediction": 7}])
+    opened.append("clean", [line.image], [line.label], other)
     opened.close()
     return place.raised(ValueError, lambda: run(place.folder / "store"))
 
@@ -146,7 +148,7 @@ def passport_damaged(place: Place) -> Told:
     "verdict store of another version",
     "`format` 1 in its passport",
     value=("DIR/store", "format 1"),
-    allowed="reads 3",
+    allowed="reads 4",
     remedy=("evaluate again", "version that wrote it"),
 )
 def older_store(place: Place) -> Told:

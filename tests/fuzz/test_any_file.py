@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from ltrobust.data import cache, pack, sources
-from ltrobust.evaluation import store
+from ltrobust.evaluation import lines, store
 from ltrobust.runtime import workdir
 from ltrobust.training import records
 
 VERDICTS = [
-    {"attack": "pgd20", "image": number, "prediction": number % 10, "margin": number / 7, "tied": False}
+    lines.Line(
+        attack="pgd20", image=number, label=3, prediction=number % 10, margin=number / 7, probability=0.5, norm=1e-3
+    )
     for number in range(12)
 ]
-LINES = b"".join(store.encode(record) for record in VERDICTS)
+LINES = b"".join(lines.encode(line) for line in VERDICTS)
 METRICS = [{"phase": phase, "epoch": epoch, "train": {"loss": epoch / 3}} for phase in "ab" for epoch in (1, 2, 3)]
 METRIC_LINES = b"".join(json.dumps(record, sort_keys=True).encode() + b"\n" for record in METRICS)
 CONFIG = ConfigDict({"seed": 0, "data": {"name": "digits", "imbalance_ratio": 10.0}, "student": {"drops": (0.5, 0.75)}})
@@ -57,13 +59,13 @@ def file(name: str, content: bytes) -> pathlib.Path:
 @tries(200)
 @given(damaged(LINES))
 def test_verdicts(content):
-    found, broken = store.parse(content)
+    found, broken = lines.parse(content)
     assert set(found) <= {"pgd20"}
     for number, record in found.get("pgd20", {}).items():
         assert record == VERDICTS[number], "a damaged verdict was believed"
-    lines = [line for line in content.split(b"\n") if line]
-    assert broken >= len(lines) - len(VERDICTS)
-    assert broken + len(found.get("pgd20", {})) <= len(lines)
+    written = [line for line in content.split(b"\n") if line]
+    assert broken >= len(written) - len(VERDICTS)
+    assert broken + len(found.get("pgd20", {})) <= len(written)
 
 
 @tries(150)

@@ -164,7 +164,7 @@ def results(workdir: Path) -> dict[str, Any]:
     for folder in sorted((workdir / "verdicts").iterdir()):
         for attack, verdicts in store.read(folder)[1].items():
             found[f"verdicts {folder.name}/{attack}"] = _digest_json(
-                {image: {**record, "adversarial_at": None} for image, record in sorted(verdicts.items())}
+                {image: vars(line) | {"adversarial_at": None} for image, line in sorted(verdicts.items())}
             )
     cards = sorted((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     card = json.loads(cards[-1].read_text())

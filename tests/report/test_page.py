@@ -200,7 +200,7 @@ def test_teacher_and_student_are_the_cards_and_the_stores(run):
     verdicts = [store.read(workdir / card["networks"][f"{name}/last"]["verdicts"]["folder"]) for name in PHASES]
     _, labels, teacher = store.correct(*verdicts[0])
     _, _, student = store.correct(*verdicts[1])
-    clean = np.array([verdicts[0][1]["clean"][image]["prediction"] for image in range(len(labels))]) == labels
+    clean = np.array([verdicts[0][1]["clean"][image].prediction for image in range(len(labels))]) == labels
     nine = labels == 9
     expected = np.mean(np.where(teacher, 0.75, np.where(clean, 0.125, 0.875))[nine])
     assert sure[2].startswith(f"{100 * expected:.1f} [")
@@ -208,26 +208,6 @@ def test_teacher_and_student_are_the_cards_and_the_stores(run):
     outcomes = (teacher & student, teacher & ~student, student & ~teacher, ~teacher & ~student)
     assert shares[:5] == [str(len(labels)), *(f"{100 * found.mean():.1f}" for found in outcomes)]
     assert "tail" in [row[0] for row in page.rows["teacher"]]
-
-
-def test_verdicts_without_probabilities_are_read_and_said_so(run, tmp_path):
-    workdir, _, _ = run
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
-    (copy / "report.html").unlink()
-    for path in (copy / "results").glob("*.json"):
-        old = json.loads(path.read_text())
-        for network in old["networks"].values():
-            lines = copy / network["verdicts"]["folder"] / "verdicts.jsonl"
-            records = [json.loads(line) for line in lines.read_text().splitlines()]
-            plain = [{k: v for k, v in r.items() if k not in ("probability", "crc")} for r in records]
-            lines.write_bytes(b"".join(map(store.encode, plain)))
-            network["verdicts"]["sha256"] = cards.digest_file(lines)
-        path.write_text(json.dumps(old | {"sha256": cards.seal(old)}))
-    page = draw(copy)
-    assert "before probabilities were recorded" in page.text["missing"]
-    assert page.row("teacher", "all images")
-    assert "is not there any more" not in page.text["missing"]
 
 
 def test_efforts_end_where_the_card_does(run):
@@ -268,9 +248,9 @@ def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
         kept = store.read_adversarial(folder, record, (8, 8))
         np.testing.assert_array_equal(drawn[1], np.round(255 * kept).astype(np.uint8))
         assert before == HOSTILE[test.labels[int(identity)]]
-        assert after == HOSTILE[record["prediction"]]
+        assert after == HOSTILE[record.prediction]
         assert (before == after) == (what == "survives")
-        assert (sure, unsure) == ("0.88", f"{record['probability']:.2f}")
+        assert (sure, unsure) == ("0.88", f"{record.probability:.2f}")
 
 
 def test_training_and_cost_are_the_records(run):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -12,8 +11,8 @@ import pytest
 from jax.experimental import io_callback
 
 from ltrobust.attacks.search import Search
-from ltrobust.evaluation import protocols
-from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.evaluation import protocols, verdict
+from ltrobust.evaluation.drive import Driver, Judged, Subject
 from ltrobust.evaluation.progress import Progress
 from ltrobust.evaluation.protocols import PGD20, Protocol, Square
 from ltrobust.evaluation.session import Session
@@ -412,7 +411,9 @@ def test_the_control_warns_where_its_images_are_drawn_otherwise(monkeypatch):
     robust = control.exactly_robust(LINEAR, control.RADIUS)[rows]
 
     def exact(self, subject, attack, rows, logits):
-        yield SimpleNamespace(rows=rows, predictions=np.where(robust, subject.labels, (subject.labels + 1) % 10))
+        verdicts = verdict.unseen(len(subject.labels))
+        verdicts["prediction"] = np.where(robust, subject.labels, (subject.labels + 1) % 10)
+        yield Judged(rows, verdicts, subject.images)
 
     monkeypatch.setattr(Driver, "attack", exact)
     assert control.examine().status == "pass"
