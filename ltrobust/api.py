@@ -71,7 +71,8 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
 
     Args:
       workdir: folder of the run.
-      model: what `train` was given, where this process does not know it yet; only `Run.logits_fn` needs it.
+      model: what `train` was given, where this process does not know it yet; only `Run.logits_fn` needs it, which
+        refuses other code of the same name.
 
     Raises:
       ValueError: the folder holds no run, or a run of another network.
@@ -164,7 +165,8 @@ class Run:
 
         Raises:
           ValueError: no such network; or the network's or the method's code is not known in this process (give the
-            network to `open_run`, import the file that registers the method).
+            network to `open_run`, import the file that registers the method), or the network's is other code than was
+            trained.
           FileNotFoundError: there is no complete checkpoint.
 
         Warns:
@@ -178,9 +180,9 @@ class Run:
         if not folder.is_dir():
             raise ValueError(f"{self.workdir} has no network {network!r}: there are no checkpoints in {folder}.")
         with logs.quiet(), Checkpoints(folder, read_only=True) as checkpoints:
-            found = saved.read(checkpoints, folder, phase)
+            found = saved.read(checkpoints, phase)
             module = found.create(exact=exact)
-            restored = saved.restore(checkpoints, module, tuple(found.about["data"]["image_shape"]))
+            restored = saved.restore(checkpoints, module, found.metadata.image_shape)
         if weights not in restored:
             known = ", ".join(f"{phase}/{name}" for name in restored)
             raise ValueError(f"{self.workdir} has no network {network!r}; its checkpoint holds {known}.")

@@ -83,25 +83,25 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
     compatibility.same_start(plan.recorded, data)
     wanted = plan.evaluation.checkpoint if plan.evaluation.checkpoint in PHASES else ""
     with Checkpoints(folder, read_only=True) as checkpoints:
-        there = saved.read(checkpoints, folder, wanted)
-        about = there.about
-        compatibility.same_network(about, plan.recorded, folder)
-        compatibility.same_images(about, data, folder)
+        there = saved.read(checkpoints, wanted)
+        metadata = there.metadata
+        compatibility.same_network(metadata, plan.recorded, folder)
+        compatibility.same_images(metadata, data, folder)
         module = there.create(platform=devices.platform(mesh))
         restored = saved.restore(checkpoints, module, data.image_shape, mesh)
     here = plan.recorded
-    settings = {**about["config"], "eval": here["eval"], "threat": here["threat"]}
+    settings = {**metadata.config, "eval": here["eval"], "threat": here["threat"]}
     with processes.all_or_none():
         if processes.first():
-            compatibility.same_workdir(workdir, about, folder)
+            compatibility.same_workdir(workdir, metadata, folder)
             places = {group: here[group] for group in ("data", "checkpoint")}
             workdirs.enter(workdir, settings | places, adopt=adopt)
     found = {
         f"{there.phase}/{name}": Network(weights, there.method.head, there.rule) for name, weights in restored.items()
     }
-    training = card_parts.describe_training(about)
-    if there.step < about["steps"]:
-        logging.warning("%s: training has not ended: step %d of %d.", folder, there.step, about["steps"])
+    training = card_parts.describe_training(metadata.plain())
+    if there.step < metadata.steps:
+        logging.warning("%s: training has not ended: step %d of %d.", folder, there.step, metadata.steps)
         training = dataclasses.replace(training, evaluated_step=there.step)
     trained = Trained(found, {there.phase: training}, data, mesh)
     return write_card(plan, settings, f"{plan.evaluation.protocol.name}-{there.phase}", trained, began)

@@ -205,6 +205,22 @@ def test_a_run_is_opened_with_its_own_network_only(whole, model, message):
         lt.open_run(whole.workdir, model=model)
 
 
+def test_other_code_of_the_same_name_is_refused(whole):
+    class Plain(own.Plain):
+        """The same name, fields and parameters; another activation."""
+
+        @nn.compact
+        def __call__(self, images: jax.Array) -> jax.Array:
+            x = nn.tanh(nn.Conv(self.width, (3, 3), strides=2)(images))
+            return nn.Dense(self.num_classes, name="answers")(x.reshape(len(x), -1))
+
+    message = "network Plain is not the one that was trained: with the same weights it gives other logits"
+    with pytest.raises(ValueError, match=message):
+        lt.open_run(whole.workdir, model=Plain(10, width=6)).logits_fn()
+    with pytest.raises(ValueError, match=message):
+        lt.train(small(), whole.workdir, model=Plain(10, width=6))
+
+
 def test_a_class_takes_its_settings_from_the_configuration():
     models.register(own.Plain)
     config = lt.config("digits")

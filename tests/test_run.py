@@ -515,6 +515,8 @@ def test_folders_of_checkpoints_that_were_swapped_are_refused(finished, tmp_path
         runs.train(config, tmp_path / "run")
     with pytest.raises(ValueError, match=message):
         teachers.from_checkpoints(str(tmp_path / "run"), "last", num_classes=10, image_shape=(8, 8, 1))
+    with pytest.raises(ValueError, match=message):
+        runs.train(changed(config, **{"student.initialize": str(tmp_path / "run")}), tmp_path / "new")
     assert sorted(saved.rglob("*")) == before
 
 

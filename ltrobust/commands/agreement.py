@@ -41,7 +41,7 @@ def compare_networks(
     """
     folder = saved.find(student, "--student")
     with Checkpoints(folder, read_only=True) as checkpoints:
-        recorded = saved.read(checkpoints, folder).about["config"]
+        recorded = saved.read(checkpoints).metadata.config
     data = DataPlan(**recorded["data"])
     test = (data if data_dir is None else dataclasses.replace(data, dir=data_dir)).open("test")
     each = images // test.num_classes

@@ -50,13 +50,13 @@ def apply(
     began = time.monotonic()
     folder = saved.find(run, "--workdir")
     with Checkpoints(folder, read_only=True) as checkpoints:
-        there = saved.read(checkpoints, folder)
-    config: Any = ConfigDict(there.about["config"])
+        there = saved.read(checkpoints)
+    config: Any = ConfigDict(there.metadata.config)
     config.eval.protocol = protocol or config.eval.protocol
     config.data.dir = config.data.dir if data_dir is None else data_dir
     plan = make_plan(config, out, training=False)
     run_data = runs.load_run_data(plan.data)
-    compatibility.same_images(there.about, run_data, folder)
+    compatibility.same_images(there.metadata, run_data, folder)
     if not len(run_data.validation.labels):
         raise ValueError(f"{folder} was trained without a validation part, on which the offset is fitted.")
     classes, mesh = run_data.num_classes, devices.make_mesh()
@@ -95,7 +95,7 @@ def apply(
     name = f"{there.phase}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
     network = Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**plan.recorded, "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}
-    training = {there.phase: card_parts.describe_training(there.about)}
+    training = {there.phase: card_parts.describe_training(there.metadata.plain())}
     trained = Trained({name: network}, training, run_data, mesh)
     with hold(out):
         path = runs.write_card(plan, settings, f"{plan.evaluation.protocol.name}-class_logit_offset", trained, began)

@@ -3,7 +3,7 @@
 Each holds the last `weights`, the moving average `averaged` where there is one, `selection` (the best weights so far
 and what the rule needs), `rest` (everything else that training needs) and `about` (JSON: configuration, split
 fingerprints, class counts). So one folder is enough to evaluate or to resume, and no checkpoint is kept for being the
-best. Format 1 had no checksums (`checksums.py`).
+best. What `about` holds is defined in `metadata.py`.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from ltrobust.runtime import processes
 from ltrobust.training import checksums
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection
 
-# A checkpoint of a newer format is refused.
-FORMAT = 2
+# A checkpoint of another format is refused.
+FORMAT = 3
 
 
 def folder_in(path: epath.PathLike) -> epath.Path | None:
@@ -33,14 +33,6 @@ def folder_in(path: epath.PathLike) -> epath.Path | None:
         external = run.get("checkpoint", {}).get("dir", "")  # another place for the checkpoints, if it is not empty
         places[1:1] = [epath.Path(external) / "student"] if external else []
     return next((folder for folder in places if folder.is_dir()), None)
-
-
-def check_phase(about: Mapping[str, Any], folder: epath.Path, phase: str = "") -> None:
-    """Raises a ValueError for checkpoints of another phase than `phase`, or than the folder's name in a workdir."""
-    expected = phase or (folder.name if folder.parent.name == "checkpoints" else "")
-    if expected and about["phase"] != expected:
-        there = f"checkpoints of the {about['phase']} phase, not of the {expected} phase"
-        raise ValueError(f"{folder} holds {there}; were folders swapped?")
 
 
 class Checkpoints:
@@ -161,20 +153,20 @@ class Checkpoints:
         return sum(path.stat().length for path in checksums.files(self.folder / str(step)))
 
     def about(self) -> dict[str, Any]:
-        """The newest checkpoint's JSON part.
+        """The newest checkpoint's JSON part, as it was given to `save`; `metadata.read` reads it as what it is.
 
         Raises:
           FileNotFoundError: there is no complete checkpoint.
-          ValueError: it was written by a newer version.
+          ValueError: it has another format.
         """
         step = self.latest()
         if step is None:
             raise FileNotFoundError(f"no complete checkpoint in {self.folder}; train first.")
         about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about  # pyright: ignore
-        if about["format"] > FORMAT:
+        if (number := about.pop("format", None)) != FORMAT:
             raise ValueError(
-                f"checkpoint {self.folder / str(step)} has format {about['format']}, this version reads up to {FORMAT};"
-                " install the version of ltrobust that wrote it."
+                f"checkpoint {self.folder / str(step)} has format {number}, this version reads {FORMAT}; use the "
+                "version of ltrobust that wrote it, or train again in another workdir."
             )
         return about
 

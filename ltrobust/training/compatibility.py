@@ -15,6 +15,7 @@ from ltrobust.runtime import processes
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import read_json
 from ltrobust.training import records
+from ltrobust.training.metadata import Metadata
 
 SAME_DATA = "every process reads the data set from its own data.dir, and the copies must be equal."
 
@@ -29,9 +30,9 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
     processes.check_same({"training or validation part": run_data.fingerprints["pixels"]}, SAME_DATA)
 
 
-def same_run(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
+def same_run(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
-    if found := workdirs.differences(about["config"], recorded):
+    if found := workdirs.differences(metadata.config, recorded):
         workdirs.refuse(
             f"{folder} holds checkpoints of another configuration",
             found,
@@ -40,9 +41,9 @@ def same_run(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epat
         )
 
 
-def same_images(about: Mapping[str, Any], run_data: RunData, folder: epath.Path) -> None:
+def same_images(metadata: Metadata, run_data: RunData, folder: epath.Path) -> None:
     """Refuses a checkpoint that was trained on other images than those found now."""
-    there, here = about["data"]["fingerprints"], run_data.fingerprints
+    there, here = metadata.fingerprints, run_data.fingerprints
     if differing := other_images(there, here):
         part = differing[0]
         title = "training part" if part == "train" else f"part {part!r}"
@@ -53,9 +54,9 @@ def same_images(about: Mapping[str, Any], run_data: RunData, folder: epath.Path)
         )
 
 
-def same_teachers(about: Mapping[str, Any], taught: Mapping[str, Any], folder: epath.Path) -> None:
-    """Refuses to go on with another teacher than the one that has taught so far."""
-    for name, there in about.get("teachers", {}).items():
+def same_teachers(recorded: Mapping[str, Any], taught: Mapping[str, Any], folder: epath.PathLike) -> None:
+    """Refuses to resume with another teacher than the one that has taught so far, by a checkpoint's `teachers`."""
+    for name, there in recorded.items():
         for key, what in (("params_sha256", "parameters"), ("batch_stats_sha256", "running statistics")):
             if there[key] != taught[name][key]:
                 raise ValueError(
@@ -90,11 +91,11 @@ def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
         )
 
 
-def same_workdir(workdir: Path, about: Mapping[str, Any], folder: epath.Path) -> None:
+def same_workdir(workdir: Path, metadata: Metadata, folder: epath.Path) -> None:
     """Refuses to write a checkpoint's numbers into another run's workdir: their networks have the same names."""
     if not workdirs.is_run(workdir):
         return
-    lines = workdirs.differences(read_json(workdir / "config.json"), about["config"])
+    lines = workdirs.differences(read_json(workdir / "config.json"), metadata.config)
     # The threat is the evaluation's own.
     if found := [line for line in lines if not line.startswith("threat.")]:
         workdirs.refuse(
@@ -104,9 +105,9 @@ def same_workdir(workdir: Path, about: Mapping[str, Any], folder: epath.Path) ->
         )
 
 
-def same_network(about: Mapping[str, Any], recorded: Mapping[str, Any], folder: epath.Path) -> None:
+def same_network(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses to evaluate a checkpoint as another network than it is, or on other data."""
-    if found := workdirs.differences(about["config"], recorded, only=("model.", "data.")):
+    if found := workdirs.differences(metadata.config, recorded, only=("model.", "data.")):
         workdirs.refuse(
             f"checkpoint {folder} was made with other settings",
             found,

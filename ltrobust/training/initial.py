@@ -13,11 +13,12 @@ from etils import epath
 
 from ltrobust.data.run_data import RunData, other_images
 from ltrobust.models.model_plan import ModelPlan
-from ltrobust.plan import RunPlan, make_method
+from ltrobust.plan import RunPlan
 from ltrobust.runtime import processes
 from ltrobust.training import saved
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.phases import Phase
+from ltrobust.training.saved import Saved
 from ltrobust.training.state import Weights
 
 # Values of `initialize` that are no path.
@@ -86,14 +87,15 @@ def _from_checkpoint(path: str, model: ModelPlan, phase: Phase, run_data: RunDat
     with Checkpoints(folder, read_only=True) as checkpoints:
         if checkpoints.latest() is None:
             raise ValueError(f"{key} is {path!r}, and {folder} has no checkpoint; give a run that has trained.")
-        about = checkpoints.about()
-        _check_model(about, model, key, folder, run_data)
-        method = make_method(about["config"], about["phase"])
-        if method.head != phase.settings.method.head:
-            raise ValueError(f"{key} ({folder}) is of {method.name}, whose head is not that of {phase.name}.method.")
+        there = saved.read(checkpoints)
+        _check_model(there, model, key, folder, run_data)
+        if there.method.head != phase.settings.method.head:
+            raise ValueError(
+                f"{key} ({folder}) is of {there.method.name}, whose head is not that of {phase.name}.method."
+            )
+        there.check_code()
         weights = saved.restore(checkpoints, phase.settings.module, run_data.image_shape)["last"]
-        step = checkpoints.latest()
-    same_images = not other_images(about["data"]["fingerprints"], run_data.fingerprints)
+    same_images = not other_images(there.metadata.fingerprints, run_data.fingerprints)
     if not same_images:
         logging.warning(
             "%s (%s) was trained on other images than this run's; they may be among the validation images here.",
@@ -102,10 +104,10 @@ def _from_checkpoint(path: str, model: ModelPlan, phase: Phase, run_data: RunDat
     described = {
         "from": "checkpoint",
         "path": run_of(path),
-        "phase": about["phase"],
+        "phase": there.phase,
         "weights": "last",
-        "step": step,
-        "method": method.name,
+        "step": there.step,
+        "method": there.method.name,
         "same_images": same_images,
         "schedule": describe_schedule(phase),
     }
@@ -118,16 +120,16 @@ def run_of(path: str) -> str:
     return run if folder == "checkpoints" and run else phase
 
 
-def _check_model(about: Mapping[str, Any], model: ModelPlan, key: str, folder: epath.Path, run_data: RunData) -> None:
+def _check_model(there: Saved, model: ModelPlan, key: str, folder: epath.Path, run_data: RunData) -> None:
     """Refuses a checkpoint of another architecture or number of classes."""
-    classes = len(about["examples"]["class_counts"])
+    classes = there.num_classes
     if classes != run_data.num_classes:
         raise ValueError(f"{key} ({folder}) has {classes} classes; the data here have {run_data.num_classes}.")
     free = ("dtype", "sync_batch_norm")  # of how it is computed, not of what is stored
-    there = about["config"]["model"]
+    recorded = there.metadata.config["model"]
     for setting, here in model.describe().items():
-        if setting not in free and there.get(setting) != here:
+        if setting not in free and recorded.get(setting) != here:
             raise ValueError(
-                f"{key} ({folder}) has model.{setting} {there.get(setting)!r}; here it is {here!r}. Give the value of "
-                "that run."
+                f"{key} ({folder}) has model.{setting} {recorded.get(setting)!r}; here it is {here!r}. Give "
+                "the value of that run."
             )

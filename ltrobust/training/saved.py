@@ -1,8 +1,6 @@
 """A phase's network as its newest checkpoint describes it, and its weights."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,8 +13,10 @@ from ltrobust import models
 from ltrobust.methods import DecisionRule, Method, decision_rule
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.plan import make_method
-from ltrobust.training import devices
-from ltrobust.training.checkpoints import Checkpoints, check_phase, folder_in
+from ltrobust.training import answers, devices
+from ltrobust.training.checkpoints import Checkpoints, folder_in
+from ltrobust.training.metadata import Metadata
+from ltrobust.training.metadata import read as read_metadata
 from ltrobust.training.state import Weights
 
 
@@ -26,25 +26,25 @@ class Saved:
 
     Attributes:
       step: finished updates.
-      about: its JSON part, with the configuration and the data that it was trained with.
+      metadata: what it says of itself, with the configuration and the data that it was trained with.
       model: its network, as it was configured.
       method: by which it was trained.
     """
 
     step: int
-    about: Mapping[str, Any]
+    metadata: Metadata
     model: ModelPlan
     method: Method
 
     @property
     def phase(self) -> str:
         """`teacher` or `student`."""
-        return self.about["phase"]
+        return self.metadata.phase
 
     @property
     def class_counts(self) -> np.ndarray:
         """Images per class that the phase trained on, int64 [C]."""
-        return np.array(self.about["examples"]["class_counts"])
+        return np.array(self.metadata.examples.class_counts)
 
     @property
     def num_classes(self) -> int:
@@ -56,8 +56,23 @@ class Saved:
         """How the network's outputs become logits."""
         return decision_rule(self.method, self.class_counts)
 
+    def check_code(self) -> None:
+        """Refuses a network's code in this process that is not the code that was trained.
+
+        Raises:
+          ValueError: it gives other logits with the same weights.
+        """
+        if there := self.metadata.answers:
+            shape = self.metadata.image_shape
+            answers.check(self.model.name, there, answers.take(self.model, self.num_classes, self.method.head, shape))
+
     def create(self, *, exact: bool = False, platform: str | None = None) -> nn.Module:
-        """The network; with `exact` it computes in float32. `platform` as for `models.create`."""
+        """The network; with `exact` it computes in float32. `platform` as for `models.create`.
+
+        Raises:
+          ValueError: as `check_code`.
+        """
+        self.check_code()
         return self.model.create(self.num_classes, head=self.method.head, exact=exact, platform=platform)
 
 
@@ -80,18 +95,16 @@ def find(path: str, label: str, *, or_file: bool = False) -> epath.Path:
     return folder
 
 
-def read(checkpoints: Checkpoints, folder: epath.Path, phase: str = "") -> Saved:
-    """What the newest checkpoint in the folder says of itself.
+def read(checkpoints: Checkpoints, phase: str = "") -> Saved:
+    """What the newest checkpoint says of itself, with its network and its method.
 
     Raises:
       FileNotFoundError: there is no complete checkpoint.
-      ValueError: it is of another phase than `phase`, or than its folder; or its method cannot be made here.
+      ValueError: as `metadata.read`; or its method cannot be made here.
     """
-    about = checkpoints.about()
-    check_phase(about, folder, phase)
-    config = about["config"]
-    method = make_method(config, about["phase"])
-    return Saved(checkpoints.latest() or 0, about, make_model_plan(config["model"]), method)
+    metadata = read_metadata(checkpoints, phase)
+    method = make_method(metadata.config, metadata.phase)
+    return Saved(checkpoints.latest() or 0, metadata, make_model_plan(metadata.config["model"]), method)
 
 
 def restore(

@@ -17,10 +17,11 @@ from ltrobust.methods import TEACHER, Teacher
 from ltrobust.plan import RunPlan, naming_phase
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.training import compatibility, devices, initial, networks, placement, teachers
-from ltrobust.training.checkpoints import Checkpoints, check_phase
+from ltrobust.training import answers, compatibility, devices, initial, metadata, networks, placement, teachers
+from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.initial import Initial
 from ltrobust.training.loop import Services, run_phase
+from ltrobust.training.metadata import Examples, Metadata
 from ltrobust.training.networks import Network, fingerprints_of
 from ltrobust.training.phases import Phase, make_phase
 from ltrobust.training.records import Records
@@ -190,22 +191,24 @@ def _train_phase(
     needed = {key: known[key] for key in phase.settings.method.teachers}
     taught = {key: found.about | fingerprints_of(found.teacher) for key, found in needed.items()}
     began_from = start and start.about | fingerprints_of(start.weights)
+    head = phase.settings.method.head
+    answered = answers.take(plan.model, run_data.num_classes, head, run_data.image_shape)
     with (
         Checkpoints(folder, keep=plan.checkpoints.keep) as checkpoints,
         Records(plan.workdir, silent=not processes.first()) as records,
     ):
         processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
         if checkpoints.latest() is not None:
-            about = checkpoints.about()
-            check_phase(about, folder, phase.name)
-            compatibility.same_run(about, plan.recorded, folder)
-            compatibility.same_images(about, run_data, folder)
-            compatibility.same_teachers(about, taught, folder)
-            began_from = about.get("initial")
+            there = metadata.read(checkpoints, phase.name)
+            compatibility.same_run(there, plan.recorded, folder)
+            compatibility.same_images(there, run_data, folder)
+            compatibility.same_teachers(there.teachers, taught, folder)
+            answers.check(plan.model.name, there.answers, answered)
+            began_from = there.initial
         services = dataclasses.replace(
             services,
             checkpoints=checkpoints,
-            metadata=_metadata(plan, run_data, phase, taught, began_from),
+            metadata=_metadata(plan, run_data, phase, taught, began_from, answered).plain(),
             record=records.write,
         )
         state, selection = run_phase(
@@ -216,7 +219,7 @@ def _train_phase(
             initial=warm,
             services=services,
         )
-        return state, selection, card_parts.describe_training(checkpoints.about())
+        return state, selection, card_parts.describe_training(metadata.read(checkpoints).plain())
 
 
 def _metadata(
@@ -225,23 +228,21 @@ def _metadata(
     phase: Phase,
     taught: Mapping[str, Any],
     began_from: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What every checkpoint of a phase says of it, as plain values."""
+    answered: list[list[float]],
+) -> Metadata:
+    """What every checkpoint of a phase says of itself."""
     examples = phase.examples_of(0)
-    return {
-        "config": plan.recorded,
-        "data": describe(run_data),
-        "software": cards.software(),
-        "phase": phase.name,
-        "steps": phase.total_steps,
-        "teachers": taught,
-        **({"initial": began_from} if began_from else {}),
-        "examples": {
-            "number": len(examples),
-            "class_counts": phase.class_counts.tolist(),
-            "sha256": longtail.fingerprint(examples),
-        },
-    }
+    return Metadata(
+        config=plan.recorded,
+        data=describe(run_data),
+        software=cards.software(),
+        phase=phase.name,
+        steps=phase.total_steps,
+        teachers=taught,
+        examples=Examples(len(examples), phase.class_counts.tolist(), longtail.fingerprint(examples)),
+        initial=began_from or {},
+        answers=answered,
+    )
 
 
 def _named(phase: str, last: Weights, selection: Selection, averaged: Weights | None) -> dict[str, Weights]:

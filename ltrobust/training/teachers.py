@@ -88,13 +88,13 @@ def from_checkpoints(
     """
     folder = saved.find(path, label, or_file=or_file)
     with Checkpoints(folder, read_only=True) as checkpoints:
-        there = saved.read(checkpoints, folder)
+        there = saved.read(checkpoints)
         if there.num_classes != num_classes:
             raise ValueError(f"{label} ({folder}) has {there.num_classes} classes; the data here have {num_classes}.")
-        shape = there.about["data"]["image_shape"]
-        if shape != list(image_shape):
+        shape = there.metadata.image_shape
+        if shape != tuple(image_shape):
             raise ValueError(
-                f"{label} ({folder}) was trained on images of shape {shape}; here they are {list(image_shape)}."
+                f"{label} ({folder}) was trained on images of shape {list(shape)}; here they are {list(image_shape)}."
             )
         module = there.create(exact=exact, platform=platform)
         restored = saved.restore(checkpoints, module, image_shape)

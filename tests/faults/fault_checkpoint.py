@@ -87,11 +87,11 @@ def all_damaged(place: Place) -> Told:
 
 
 @fault(
-    "checkpoint of a newer version",
+    "checkpoint of another version",
     "`format` 99",
     value=(f"{STUDENT}/14", "format 99"),
-    allowed="up to 2",
-    remedy="install the version",
+    allowed="reads 3",
+    remedy=("version of ltrobust that wrote it", "another workdir"),
 )
 def newer(place: Place) -> Told:
     workdir = place.finished()

@@ -58,12 +58,12 @@ TAUGHT = {"student.method": "ard", "student.wrappers": ("igdm",)}
 
 def test_a_teacher_of_other_parameters_or_running_statistics_is_refused(tmp_path):
     there = {"params_sha256": "a" * 64, "batch_stats_sha256": "b" * 64}
-    about = {"teachers": {"teacher": there | {"method": "pgd_at"}}}
-    compatibility.same_teachers(about, {"teacher": there}, tmp_path)
+    recorded = {"teacher": there | {"method": "pgd_at"}}
+    compatibility.same_teachers(recorded, {"teacher": there}, tmp_path)
     for key, what in (("params_sha256", "parameters"), ("batch_stats_sha256", "running statistics")):
         message = f"another teacher .*SHA-256 of its {what} {there[key][:12]}, now {'0' * 12}\\)"
         with pytest.raises(ValueError, match=message):
-            compatibility.same_teachers(about, {"teacher": there | {key: "0" * 64}}, tmp_path)
+            compatibility.same_teachers(recorded, {"teacher": there | {key: "0" * 64}}, tmp_path)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
     # It can only go on with that teacher.
     other = {"teacher": teacher | {"params_sha256": "0" * 64}}
     with pytest.raises(ValueError, match=r"taught by another teacher than the one found now \(SHA-256"):
-        compatibility.same_teachers({"teachers": {"teacher": teacher}}, other, earlier)
+        compatibility.same_teachers({"teacher": teacher}, other, earlier)
 
     # How alike they are, by the command.
     target = tmp_path / "agreement.json"

@@ -1,0 +1,59 @@
+"""What a checkpoint says of itself is read as it was written, or refused with the names of the fields."""
+
+import dataclasses
+import json
+import pathlib
+import types
+from typing import Any
+
+import pytest
+
+from ltrobust.training import metadata
+from ltrobust.training.metadata import Examples, Metadata
+
+WRITTEN = Metadata(
+    config={"seed": 0, "model": {"name": "small_resnet"}},
+    data={"image_shape": [8, 8, 1], "fingerprints": {"train": "0"}},
+    software={"jax": "0"},
+    phase="student",
+    steps=4,
+    teachers={"teacher": {"from": "teacher phase"}},
+    examples=Examples(30, [20, 10], "1"),
+)
+
+
+def read(values: Any, folder: str = "run/checkpoints/student", phase: str = "") -> Metadata:
+    """Metadata from the JSON of a checkpoint."""
+    found: Any = types.SimpleNamespace(
+        about=lambda: json.loads(json.dumps(values)), folder=pathlib.Path(folder), latest=lambda: 4
+    )
+    return metadata.read(found, phase)
+
+
+def test_metadata_is_read_as_it_was_written():
+    for written in (WRITTEN, dataclasses.replace(WRITTEN, initial={"path": "other"})):
+        assert read(written.plain()) == written
+    assert "initial" not in WRITTEN.plain(), "cards hold it only where there is one"
+    assert WRITTEN.image_shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None, "seeds": 1}, "seeds is unknown, steps is missing"),
+        ({"steps": "4"}, "steps is '4'"),
+        ({"examples": {"number": 3, "class_counts": [3]}}, "examples.sha256 is missing"),
+        ({"examples": None}, "examples.class_counts is missing, examples.number is missing, examples.sha256"),
+        ({"phase": "teacher"}, "of the teacher phase, not of the student phase; were folders swapped"),
+    ],
+)
+def test_wrong_and_missing_fields_are_named(changes, message):
+    values = {key: value for key, value in (WRITTEN.plain() | changes).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        read(values)
+
+
+def test_the_phase_of_another_folder_is_its_own():
+    assert read(WRITTEN.plain(), "copies/best").phase == "student"
+    with pytest.raises(ValueError, match="of the student phase, not of the teacher phase"):
+        read(WRITTEN.plain(), "copies/best", "teacher")
