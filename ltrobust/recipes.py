@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import registry
 from ltrobust.runtime.names import UnknownName, nearest
+from ltrobust.runtime.workdir import read_config, used, with_tuples
 
 # Group of keys -> what its own groups are settings of.
 _REGISTERED = {"methods": "method", "model": "network"}
@@ -49,7 +50,7 @@ def config(name: str | os.PathLike[str] = "digits") -> Any:  # a ConfigDict, of 
 
     Args:
       name: one that comes with the package, such as `digits`, or `published:robal_n` for one of several recipes in a
-        file; or the path of a file.
+        file; or the path of a file; or of the `config.json` that a run has recorded.
 
     Raises:
       FileNotFoundError: there is no such file; names those that come with the package.
@@ -65,7 +66,7 @@ def load(name: str) -> ConfigDict:
 
     Args:
       name: a path, or one that comes with the package, such as `configs/folder.py` or `folder`; `:RECIPE` behind it
-        where the file has several.
+        where the file has several; or the path of a `config.json` that a run has recorded.
 
     Raises:
       FileNotFoundError: there is no such file (names those that come with the package).
@@ -74,7 +75,8 @@ def load(name: str) -> ConfigDict:
         (`check_keys`).
     """
     importable()
-    file, sign, recipe = name.partition(":")
+    # The path of a record may have a colon, as the workdir's name may.
+    file, sign, recipe = (name, "", "") if name.endswith(".json") and Path(name).is_file() else name.partition(":")
     path = find(file)
     if not Path(path).is_file():
         known = shipped()
@@ -82,6 +84,10 @@ def load(name: str) -> ConfigDict:
             f"there is no configuration {file!r}; {nearest(Path(file).stem, known)}known configurations: "
             f"{', '.join(known)}; give configs/NAME.py of one, or the path of your own."
         )
+    if path.endswith(".json"):
+        config = recorded(path)
+        check_keys(config)
+        return config.lock()
     if root() not in Path(path).resolve().parents:  # a user's own file
         registry.search(Path(path).parent)
     get_config = runpy.run_path(path).get("get_config")
@@ -111,6 +117,29 @@ def shipped() -> list[str]:
 def default() -> ConfigDict:
     """The configuration of `configs/default.py`, which has every key that exists."""
     return runpy.run_path(str(root() / "configs" / "default.py"))["get_config"]()
+
+
+def recorded(path: str) -> ConfigDict:
+    """The configuration in a workdir's `config.json`; a key that it lacks has the value of `configs/default.py`.
+
+    Settings of methods and networks that are not registered now are left out if the run does not use them.
+
+    Raises:
+      ValueError: the file is damaged, is not the configuration of a run, or holds a value of another type than its key
+        has.
+    """
+    config = default()
+    _update(config, used(read_config(Path(path)), config.to_dict()))
+    return config
+
+
+def _update(config: Any, values: Mapping[str, Any]) -> None:
+    """Sets every recorded key. JSON has lists where a configuration has tuples."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(config.get(key), ConfigDict):
+            _update(config[key], value)
+        else:
+            config[key] = with_tuples(value)
 
 
 def check_override(config: Any, key: str, value: str | None) -> None:
@@ -173,7 +202,7 @@ def check_keys(config: Any) -> None:
         if group in _REGISTERED and "." in rest and not any(other.startswith(f"{group}.{name}.") for other in known):
             raise ValueError(
                 f"the configuration has settings of the {_REGISTERED[group]} {name}, which is not registered; load the "
-                "file that registers it by --code=FILE.py."
+                "file that registers it by --code=FILE.py (in Python: import it)."
             )
         hint = nearest(key, known) or "configs/default.py has every key that exists."
         raise ValueError(f"the configuration has an unknown key {key}; {hint.strip()}")

@@ -153,7 +153,7 @@ def unknown(kind: str, name: Any, known: Collection[str], group: str, *, also: s
         return ValueError(f"{kind} {name!r} cannot be loaded: {broken}")
     return ValueError(
         f"{kind} is {name!r}; {nearest(name, known)}known {kind}s: {', '.join(known)}{also}. "
-        f"Load a file with your own by --code=FILE.py."
+        f"Load a file with your own by --code=FILE.py (in Python: import it)."
     )
 
 

@@ -144,6 +144,20 @@ def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_train
     assert isinstance(found.student.optimizer.drops, tuple)
 
 
+def test_the_record_of_a_run_is_a_configuration_of_its_folder(tmp_path):
+    file, name = tmp_path / "run:1" / "config.json", f"{recorded.__file__}:{tmp_path}/run:1/config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(recipes.load("digits").to_dict() | {"seed": 7}))
+    assert recipes.load(str(file)).seed == recipes.load(name).seed == 7
+    for verb in ("train", "evaluate"):
+        assert resolved(f"--config={file}", f"--mode={verb}") == [f"--config={name}", f"--workdir={file.parent}"]
+        assert resolved(f"--config={file}", "--workdir=new", f"--mode={verb}") == [f"--config={name}", "--workdir=new"]
+    file.write_text("{}")
+    with pytest.raises(ValueError, match="is not the configuration of a run"):
+        recipes.load(str(file))
+    assert "is not the configuration of a run" in refused(f"--config={file}", "--mode=evaluate")
+
+
 def test_a_recorded_configuration_may_be_older_but_not_of_other_keys(tmp_path):
     config = recipes.load("configs/digits.py").to_dict()
     del config["model"]["activation"]

@@ -271,6 +271,9 @@ def test_python_looks_for_an_old_command_and_finds_the_new_spelling(tmp_path):
     told = started("-mltrobust.sweep", "x.py", folder=tmp_path)
     assert (told.returncode, told.stdout) == (2, "")
     assert "give python -m ltrobust sweep x.py" in told.stderr
+    told = started("-m", "ltrobust.commands.compare", "a", folder=tmp_path)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr == "ltrobust: ltrobust.commands.compare is no program; give python -m ltrobust compare\n"
     assert "No module named ltrobust.nothing" in started("-m", "ltrobust.nothing", folder=tmp_path).stderr
     code = "import sys; sys.argv = ['-m']; import ltrobust; print('imported')"
     assert started("-c", code, folder=tmp_path).stdout == "imported\n", "as for another package's module"

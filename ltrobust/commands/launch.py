@@ -27,7 +27,7 @@ _DEFAULT = "configs/digits.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
-    f"configuration file, or FILE:RECIPE; default: the workdir's config.json, for training {_DEFAULT}",
+    f"configuration file, FILE:RECIPE or a run's config.json; default: the workdir's, for training {_DEFAULT}",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/<name of the configuration>")
@@ -100,6 +100,10 @@ def resolve(words: Sequence[str], *, trains: bool) -> list[str]:
     load_code(taken(words, "code")[0])
     given, rest = taken(words, "config")
     name = given[-1] if given else _default(rest, trains)
+    if name.endswith(".json") and pathlib.Path(name).is_file():  # a run's record, which belongs to the run's folder
+        if not taken(rest, "workdir")[0]:
+            rest = [f"--workdir={pathlib.Path(name).parent}", *rest]
+        name = f"{recorded.__file__}:{name}"
     try:
         config = recipes.load(name)
     except FileNotFoundError as error:

@@ -23,6 +23,10 @@ def check(original: Sequence[str], arguments: Sequence[str]) -> None:
       arguments: `sys.argv`: `-m`, then the words after the module's name.
     """
     module = original[-len(arguments)].removeprefix("-m")
+    room, _, name = module.rpartition(".")
+    if room == "ltrobust.commands":
+        print(f"ltrobust: {module} is no program; give python -m ltrobust {name}", file=sys.stderr)
+        sys.exit(2)
     if module in _MOVED:
         command = shlex.join(["python", "-m", "ltrobust", *new_words(module, arguments[1:])])
         print(f"ltrobust: python -m {module} is a verb of one program now; give {command}", file=sys.stderr)

@@ -52,7 +52,7 @@ def claim(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
         refuse(
             f"workdir {workdir} holds a run of another configuration",
             found,
-            "Give another one with --workdir=DIR, or start with the values on the left to go on with that run."
+            "Give another workdir (--workdir=DIR), or start with the values on the left to go on with that run."
             + how_to_extend(found, student, Path(elsewhere or workdir / "checkpoints") / "teacher"),
         )
 
@@ -63,7 +63,7 @@ def refuse(title: str, lines: Sequence[str], remedy: str) -> NoReturn:
 
 
 def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
-    """A line with the flags that train a finished student further, where differences are of its length or rates alone.
+    """Lines with the flags that train a finished student further, where differences are of its length or rates alone.
 
     Args:
       found: lines of `differences`.
@@ -74,7 +74,8 @@ def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
         return ""
     taught = f" --config.teachers.teacher.path={shlex.quote(str(teacher))}" if teacher.is_dir() else ""
     return (
-        "\nTo train that student further, start a new run from its last weights; epochs and rates count anew:\n"
+        "\nTo train that student further, start a new run from its last weights; epochs and rates count anew "
+        "(in Python: a new workdir, and the same keys of the configuration):\n"
         f"  --workdir=NEW --config.student.initialize={shlex.quote(student)}{taught}"
     )
 
@@ -95,8 +96,7 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
     try:
         file = workdir / "config.json"
         if file.exists():
-            if not read_json(file).keys() >= _KEYS:
-                raise ValueError(f"{file} is not the configuration of a run; give another folder with --workdir=DIR.")
+            read_config(file)
             return
         if workdir.is_dir():
             _check_free(workdir) if adopt else _check_empty(workdir)
@@ -106,8 +106,23 @@ def enter(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
         if isinstance(error, FileExistsError) and file.exists():  # another process has just made it
             return
         raise ValueError(
-            f"workdir {workdir} cannot be written ({error}); give another one with --workdir=DIR."
+            f"workdir {workdir} cannot be written ({error}); give another workdir (--workdir=DIR)."
         ) from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The configuration in a run's `config.json`, as plain values.
+
+    Raises:
+      ValueError: the file is damaged, or another program's.
+    """
+    config = read_json(file)
+    if not config.keys() >= _KEYS:
+        raise ValueError(
+            f"{file} is not the configuration of a run; give another workdir (--workdir=DIR), or the config.json of a "
+            "run."
+        )
+    return config
 
 
 def is_run(workdir: Path) -> bool:
@@ -126,8 +141,8 @@ def _check_empty(workdir: Path) -> None:
     if found and not (workdir / "config.json").exists():  # which another process may have just made
         raise ValueError(
             f"workdir {workdir} is not empty and has no config.json of a run (it holds {found[0]}"
-            f"{f' and {len(found) - 1} more' if found[1:] else ''}); give another folder with --workdir=DIR, or "
-            "--adopt to use this one."
+            f"{f' and {len(found) - 1} more' if found[1:] else ''}); give another workdir (--workdir=DIR), or "
+            "use this one (--adopt; in Python adopt=True)."
         )
 
 
