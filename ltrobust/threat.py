@@ -19,9 +19,9 @@ class Threat:
     (8/255): `Threat.in_pixels` does.
 
     Raises:
-      ValueError: unknown norm; a radius that is no number, negative or not finite; one above 0 that is only plausible
-        in pixel units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes it); or one for `linf` that is
-        more than the range of pixels.
+      ValueError: unknown norm; a radius or a bound that is no number; a radius that is negative or not finite; one
+        above 0 that is only plausible in pixel units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes
+        it); or one for `linf` that is more than the range of pixels.
     """
 
     norm: str = "linf"
@@ -38,6 +38,8 @@ class Threat:
     @classmethod
     def in_pixels(cls, norm: str, epsilon: float) -> "Threat":
         """A radius in pixel units, for pixels in [0,1]: `Threat.in_pixels("linf", 8 / 255)`."""
+        if not _is_number(epsilon):
+            raise ValueError(f"threat epsilon is {epsilon!r}; it must be a number, in pixel units.")
         # Rounded, so that 8/255 is exactly 8.
         return cls(norm, round(255 * epsilon, 9), any_radius=True)
 
@@ -46,8 +48,7 @@ class Threat:
             raise ValueError(
                 f"threat norm is {self.norm!r}; {nearest(self.norm, NORMS)}known norms: {', '.join(NORMS)}."
             )
-        number = isinstance(self.radius, int | float) or hasattr(self.radius, "__float__")  # also NumPy's
-        if not (number and math.isfinite(self.radius) and self.radius >= 0):
+        if not (_is_number(self.radius) and math.isfinite(self.radius) and self.radius >= 0):
             raise ValueError(f"threat radius is {self.radius!r}/255; it must be finite and at least 0.")
         if 0 < self.radius < _LEAST[self.norm] and not any_radius:
             raise ValueError(
@@ -55,6 +56,9 @@ class Threat:
                 f"give {255 * self.radius:.4g} or Threat.in_pixels({self.norm!r}, {self.radius:.6g}); else "
                 f"Threat.in_255ths({self.norm!r}, {self.radius:.6g})."
             )
+        for name, bound in (("lower", self.lower), ("upper", self.upper)):
+            if not _is_number(bound):
+                raise ValueError(f"threat {name} is {bound!r}; it must be a number.")
         if not self.lower < self.upper:
             raise ValueError(f"pixel bounds are [{self.lower}, {self.upper}]; the lower must be smaller.")
         if self.norm == "linf" and self.epsilon > self.upper - self.lower:
@@ -70,6 +74,11 @@ class Threat:
 
     def __str__(self) -> str:
         return f"{self.norm} {self.radius:g}/255"
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is one number, of Python's or NumPy's; truth values are none."""
+    return not isinstance(value, bool) and hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
 
 
 def pixels(in_255ths: float) -> float:

@@ -22,6 +22,8 @@ def test_a_radius_beyond_the_range_of_pixels_is_refused():
     assert Threat("linf", 300, lower=-1.0).radius == 300
     with pytest.raises(ValueError, match="radius is '8'/255; it must be finite"):
         Threat("linf", "8")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="epsilon is '8'; it must be a number"):
+        Threat.in_pixels("linf", "8")  # pyright: ignore[reportArgumentType]
 
 
 def test_eight_255ths_is_not_0_031():
@@ -35,6 +37,10 @@ def test_eight_255ths_is_not_0_031():
         ({"norm": "l1"}, "known norms: linf, l2"),
         ({"radius": -1}, "radius is -1"),
         ({"radius": math.nan}, "finite"),
+        ({"radius": True}, "radius is True/255"),
+        ({"radius": np.array([8, 9])}, r"radius is array\(\[8, 9\]\)/255"),
+        ({"lower": None}, "threat lower is None; it must be a number"),
+        ({"upper": "1"}, "threat upper is '1'; it must be a number"),
         ({"lower": 1.0, "upper": 0.0}, "pixel bounds"),
     ],
 )

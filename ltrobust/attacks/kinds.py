@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from ltrobust.attacks import ball
 from ltrobust.attacks.algorithms import apgd, cw_l2, deepfool, fab, pgd, square
 from ltrobust.attacks.search import Search
 from ltrobust.threat import Threat, pixels
@@ -44,6 +45,7 @@ class Pgd:
             kappa=self.kappa,
             decay=self.decay,
         )
+        ball.check_start(self.start, threat)  # searches are kept by their start, and a list cannot be looked up
         return pgd.search(self.start), settings
 
 

@@ -226,6 +226,7 @@ def evaluate(
     images = np.asarray(images)
     ball.check_shape(images.shape)
     inputs.check_numbers(batch_size, seed)
+    inputs.check_store(store, keep_images=keep_images, progress=progress)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
     num_classes = count_classes(logits_fn, images.shape[1:])

@@ -1,5 +1,6 @@
 """Checks of what an evaluation is given: images, labels, ids and numbers."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,25 @@ def check_numbers(batch_size: Any, seed: Any) -> None:
     """Refuses what is no number of images or no seed.
 
     Raises:
-      ValueError: not an integer, a batch below 1, or a seed outside of [0, 2^31).
+      ValueError: not an integer (truth values are none), a batch below 1, or a seed outside of [0, 2^31).
     """
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 31:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 31:
         raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2^31 - 1.")
+
+
+def check_store(store: Any, **switches: Any) -> None:
+    """Refuses a store that is no path, and switches that are no truth values: any text would mean True.
+
+    Raises:
+      ValueError: names the argument.
+    """
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise ValueError(f"store is {store!r}; give the path of a folder, or None to keep no verdicts.")
+    for name, value in switches.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} is {value!r}; give True or False.")
 
 
 def check_ids(ids: Any, number: int) -> np.ndarray:

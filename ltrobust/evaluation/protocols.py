@@ -162,7 +162,7 @@ def get(name: str) -> Protocol:
     Raises:
       ValueError: unknown name; lists the known ones, and the one that is probably meant.
     """
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         hint = nearest(name, PROTOCOLS, {"autoattack": "standard", "auto_attack": "standard", "aa": "standard"})
         raise ValueError(f"evaluation protocol is {name!r}; {hint}known protocols: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]

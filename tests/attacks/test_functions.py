@@ -272,6 +272,7 @@ def two(images):
         ({"steps": 0}, r"steps is 0; give an integer from 1 to 2\^31 - 1"),
         ({"step": 0}, "step is 0; give a finite number above 0"),
         ({"start": "centre"}, "attack start is 'centre'"),
+        ({"start": ["none"]}, r"attack start is \['none'\]; did you mean none"),
         ({"loss": "hinge"}, "PGD loss is 'hinge'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,  # workers need the same names

@@ -188,6 +188,12 @@ def test_a_function_may_be_given_pixels_as_bytes():
         ({"protocol": "legacy-taet"}, ValueError, "did you mean legacy_taet"),
         ({"protocol": "legacy_at_bsl", "threat": ltrobust.Threat("linf", 4)}, ValueError, "linf 8/255 only"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"batch_size": True}, ValueError, "batch_size is True; it must be an integer"),
+        ({"seed": "1"}, ValueError, "seed is '1'; it must be an integer"),
+        ({"protocol": ["quick"]}, ValueError, r"protocol is \['quick'\]; did you mean quick"),
+        ({"store": 8}, ValueError, "store is 8; give the path of a folder, or None"),
+        ({"keep_images": "no"}, ValueError, "keep_images is 'no'; give True or False"),
+        ({"progress": None}, ValueError, "progress is None; give True or False"),
     ],
 )
 def test_bad_input_is_refused_with_a_reason(change, error, message):
