@@ -38,7 +38,8 @@ def take(model: ModelPlan, num_classes: int, head: models.Head, image_shape: tup
     images = generator.uniform(size=(_IMAGES, *image_shape)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
         forward = jax.jit(lambda *arrays: models.forward(module, *arrays, bn="eval")[0])
-        return np.asarray(forward(params, batch_stats, images), float).tolist()
+        logits = np.asarray(forward(params, batch_stats, images), float)
+    return np.where(np.isfinite(logits), logits, np.nan).tolist()  # a checkpoint's JSON has no infinity
 
 
 def check(name: str, there: Sequence[Sequence[float]], here: Sequence[Sequence[float]]) -> None:

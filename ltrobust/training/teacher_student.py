@@ -9,7 +9,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ltrobust.analysis import card_parts, cards
-from ltrobust.analysis.schema.training import TrainingRecord
+from ltrobust.analysis.schema.training import TrainingExamples, TrainingRecord
 from ltrobust.data import longtail
 from ltrobust.data.run_data import RunData, describe
 from ltrobust.evaluation import protocols
@@ -21,7 +21,7 @@ from ltrobust.training import answers, compatibility, devices, initial, metadata
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.initial import Initial
 from ltrobust.training.loop import Services, run_phase
-from ltrobust.training.metadata import Examples, Metadata
+from ltrobust.training.metadata import Metadata
 from ltrobust.training.networks import Network, fingerprints_of
 from ltrobust.training.phases import Phase, make_phase
 from ltrobust.training.records import Records
@@ -236,10 +236,10 @@ def _metadata(
         config=plan.recorded,
         data=describe(run_data),
         software=cards.software(),
-        phase=phase.name,
+        phase=phase.name,  # pyright: ignore[reportArgumentType] - one of the two
         steps=phase.total_steps,
         teachers=taught,
-        examples=Examples(len(examples), phase.class_counts.tolist(), longtail.fingerprint(examples)),
+        examples=TrainingExamples(len(examples), phase.class_counts.tolist(), longtail.fingerprint(examples)),
         initial=began_from or {},
         answers=answered,
     )

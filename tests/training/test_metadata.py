@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from ltrobust.analysis.schema.training import TrainingExamples
 from ltrobust.training import metadata
-from ltrobust.training.metadata import Examples, Metadata
+from ltrobust.training.metadata import Metadata
 
 WRITTEN = Metadata(
     config={"seed": 0, "model": {"name": "small_resnet"}},
@@ -18,7 +19,7 @@ WRITTEN = Metadata(
     phase="student",
     steps=4,
     teachers={"teacher": {"from": "teacher phase"}},
-    examples=Examples(30, [20, 10], "1"),
+    examples=TrainingExamples(30, (20, 10), "1"),
 )
 
 
@@ -31,19 +32,23 @@ def read(values: Any, folder: str = "run/checkpoints/student", phase: str = "") 
 
 
 def test_metadata_is_read_as_it_was_written():
-    for written in (WRITTEN, dataclasses.replace(WRITTEN, initial={"path": "other"})):
+    for written in (
+        WRITTEN,
+        dataclasses.replace(WRITTEN, initial={"path": "other"}, answers=((0.5, 1.0), (2.0, -3.0))),
+    ):
         assert read(written.plain()) == written
-    assert "initial" not in WRITTEN.plain(), "cards hold it only where there is one"
+    assert not {"initial", "answers"} & WRITTEN.plain().keys()
     assert WRITTEN.image_shape == (8, 8, 1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": None, "seeds": 1}, "seeds is unknown, steps is missing"),
-        ({"steps": "4"}, "steps is '4'"),
+        ({"steps": None}, r"student/4: steps is missing\. Use the version of ltrobust that wrote it"),
+        ({"step": 1}, r"step is no field; did you mean steps\?"),
+        ({"steps": "4"}, "steps is '4'; needed is a whole number"),
         ({"examples": {"number": 3, "class_counts": [3]}}, "examples.sha256 is missing"),
-        ({"examples": None}, "examples.class_counts is missing, examples.number is missing, examples.sha256"),
+        ({"phase": "parent"}, "phase is 'parent'; needed is one of teacher, student"),
         ({"phase": "teacher"}, "of the teacher phase, not of the student phase; were folders swapped"),
     ],
 )
