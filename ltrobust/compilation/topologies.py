@@ -46,7 +46,7 @@ def check_compiler(chip: Chip) -> None:
     """
     package, extra = PACKAGES[chip.platform]
     needed = needed_version(chip.platform)
-    install = f"install it: python -m pip install 'ltrobust[{extra}]' '{package}=={needed}'"
+    install = f"python -m pip install '{package}=={needed}', or the extra {extra}, installs it."
     try:
         found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
