@@ -32,6 +32,9 @@ _FREE = {
     *("slice-start", "slice-done", "async-start", "async-update", "async-done"),
 }
 
+# Custom calls that reserve memory or name a part of it.
+_FREE_CALLS = re.compile(r'custom_call_target="(AllocateBuffer|ConcatBitcast|SliceBitcast)"')
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -105,7 +108,9 @@ class Program:
         found = []
         for instruction, depth in self._instructions():
             # What a fusion consists of is in the fusion's estimate.
-            if instruction.kind in _FREE or instruction.kind.endswith("-done") or _estimate(instruction) is not None:
+            if instruction.kind in _FREE or instruction.kind.endswith("-done") or _FREE_CALLS.search(instruction.line):
+                continue
+            if _estimate(instruction) is not None:
                 continue
             named = _OPERATION.search(instruction.line)
             kind = "gather" if "kind=kCustom" in instruction.line and self._gathers(instruction) else instruction.kind

@@ -103,7 +103,8 @@ def test_attacks_on_eight_chips_compile_and_send_no_image(tpu, kind):
     assert found
     for row in found:
         assert not row.problem
-        assert row.depth() <= 1
+        # FAB-T's projection ends when no slot of any chip needs another pass, and asks after each.
+        assert row.depth() <= (2 if kind == "fab" else 1)
         # Whether a slot is still at work, and how many rest.
         assert sum(entry["bytes"] for entry in row.collectives) <= 64
         assert not row.float64

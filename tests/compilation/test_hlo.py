@@ -68,6 +68,7 @@ HloModule jit_stretch, is_scheduled=true
 
 %steps_body (p: (s32[], f32[8,64])) -> (s32[], f32[8,64]) {
   %rows = u8[8,64]{1,0:T(8,128)(4,1)S(1)} fusion(%a, %b), kind=kCustom, calls=%fused_gather, metadata={op_name="w/take"}
+  %room = f32[8,64]{1,0} custom-call(), custom_call_target="AllocateBuffer"
   %wrong = f32[8,64]{1,0} fusion(%x), kind=kLoop, calls=%f5, backend_config={"estimated_cycles":"9223372036854775807"}
   %while.1 = (s32[], f32[8,64]{1,0}) while(%t), condition=%attack_cond, body=%attack_body
   %while.2 = (s32[]) while(%t), condition=%c, body=%known_body, backend_config={"known_trip_count":{"n":"3"}}
