@@ -63,7 +63,7 @@ def make(given: argparse.Namespace, policy: str) -> tuple[Any, Any, Any]:
             check_vma=False,
         )
     )
-    rows, pixels = np.asarray(found.order)[0], np.asarray(found.inputs.data.images)
+    rows, pixels = np.asarray(found.order)[0], np.asarray(found.inputs.data.pixels)
     place = devices.sharding(found.mesh, devices.divided())
     return (
         lambda: found.run(program),

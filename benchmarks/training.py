@@ -74,7 +74,7 @@ class Training:
     def first_batch(self) -> tuple[np.ndarray, np.ndarray]:
         """Images of the first step before augmentation, float32 [B,H,W,C] in [0,1], and their labels."""
         rows, data = np.asarray(self.order)[0], jax.device_get(self.inputs.data)
-        return batches.to_unit(np.asarray(data.images)[rows]), np.asarray(data.labels)[rows]
+        return batches.to_unit(data.images(rows)), np.asarray(data.labels)[rows]
 
     def lower(self) -> Any:
         """The stretch, traced and lowered."""

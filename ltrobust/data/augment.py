@@ -5,6 +5,7 @@ resumed run, another batch size or another number of devices sees the same pixel
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ RANDAUGMENT_OPERATIONS = tuple(name for name in image_operations.NAMES if name !
 RANDAUGMENT_COUNT = 2
 RANDAUGMENT_LEVEL = 8
 RANDAUGMENT_TOP_LEVEL = 30
+
+# Up to this many shifts, warps without `gather` select among them.
+MOST_SHIFTS = 256
 
 # The CIFAR-10 policy: two members each, (operation, probability, level on the grid 0..9); level 0 is also
 # written where an operation has no magnitude.
@@ -54,7 +58,15 @@ AUTOAUGMENT_PAIRS = (
 AUTOAUGMENT_TOP_LEVEL = 9
 
 
-def augment(images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: int = 4, flip: bool = True) -> jax.Array:
+def augment(
+    images: jax.Array,
+    keys: jax.Array,
+    *,
+    policy: str,
+    crop_padding: int = 4,
+    flip: bool = True,
+    gather: bool = True,
+) -> jax.Array:
     """Augments every image under its own key; pure, for use inside `jit` with static keyword arguments.
 
     * none: the images as they are.
@@ -75,6 +87,8 @@ def augment(images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: in
       policy: one of `POLICIES`.
       crop_padding: pixels, 0 for no crop.
       flip: whether mirrored images are as good (digits are not).
+      gather: whether pixels and levels are indexed one by one, which CPUs and GPUs are fast at and TPUs are not. False
+        computes the same pixels by comparing and selecting.
 
     Returns:
       uint8 [B, H, W, C].
@@ -86,7 +100,8 @@ def augment(images: jax.Array, keys: jax.Array, *, policy: str, crop_padding: in
     _check(images, keys, policy, crop_padding)
     if policy == "none":
         return images
-    return jax.vmap(functools.partial(_augment_one, policy=policy, crop_padding=crop_padding, flip=flip))(images, keys)
+    one = functools.partial(_augment_one, policy=policy, crop_padding=crop_padding, flip=flip, gather=gather)
+    return jax.vmap(one)(images, keys)
 
 
 def magnitude_at_level(name: str, level: int, top_level: int, *, height: int, width: int) -> float:
@@ -131,31 +146,44 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -
         raise ValueError(f"crop_padding must be 0 to {min(images.shape[1:3])} pixels, got {crop_padding}")
 
 
-def _augment_one(image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool) -> jax.Array:
+def _augment_one(
+    image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool, gather: bool
+) -> jax.Array:
     """One uint8 image [H, W, C] under one key."""
     # Split in the same way for every policy, so that crops and flips do not change with the policy.
     policy_key, base_key = jax.random.split(key)
     height, width, _ = image.shape
     if policy == "randaugment":
-        image = _apply_both(image, _draw_randaugment(policy_key, height, width))
+        image = _apply_both(image, _draw_randaugment(policy_key, height, width), _randaugment_table, gather)
     elif policy == "autoaugment":
-        image = _apply_both(image, _draw_autoaugment(policy_key, height, width))
-    return _crop_and_flip(image, base_key, crop_padding, flip)
+        image = _apply_both(image, _draw_autoaugment(policy_key, height, width), _autoaugment_table, gather)
+    return _crop_and_flip(image, base_key, crop_padding, flip, gather)
 
 
-def _crop_and_flip(image: jax.Array, key: jax.Array, crop_padding: int, flip: bool) -> jax.Array:
+def _crop_and_flip(image: jax.Array, key: jax.Array, crop_padding: int, flip: bool, gather: bool) -> jax.Array:
     """The base policy: one warp does both."""
     crop_key, flip_key = jax.random.split(key)
     row, column = jax.random.randint(crop_key, (2,), -crop_padding, crop_padding + 1, dtype=jnp.int32)
     mirrored = jax.random.bernoulli(flip_key).astype(jnp.int32) if flip else jnp.int32(0)
+    if not gather:
+        return image_operations.crop_by_shifts(image, row, column, mirrored, padding=crop_padding)
     matrix = image_operations.crop_and_flip(row, column, mirrored, width=image.shape[1])
     return image_operations.warp(image, matrix)
 
 
-def _apply_both(image: jax.Array, operations: Operation) -> jax.Array:
-    """Applies a row of operations (leading axis of every field) one after the other."""
+def _apply_both(
+    image: jax.Array, operations: Operation, table: Callable[[int, int], Operation], gather: bool
+) -> jax.Array:
+    """Applies a row of operations (leading axis of every field) of a table one after the other."""
+    height, width, _ = image.shape
+    shifts = None
+    if not gather:
+        shifts = image_operations.displacements(np.asarray(table(height, width).matrix), height=height, width=width)
+        # Large images are turned by many different shifts, so that selecting among them takes longer than indexing.
+        shifts = shifts if len(shifts) <= MOST_SHIFTS else None
+    apply = functools.partial(image_operations.apply_operation, gather=gather, shifts=shifts)
     # A scan compiles the operation once; with two of them the loop costs nothing against the pixels.
-    return jax.lax.scan(lambda pixels, one: (image_operations.apply_operation(pixels, one), None), image, operations)[0]
+    return jax.lax.scan(lambda pixels, one: (apply(pixels, one), None), image, operations)[0]
 
 
 def _draw_randaugment(key: jax.Array, height: int, width: int) -> Operation:

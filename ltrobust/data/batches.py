@@ -1,5 +1,6 @@
 """Which example is in which batch, and what a pixel means: order, padding, [0,1] floats, device placement."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,15 +16,38 @@ REMAINDERS = ("drop", "carry")
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
-class Resident(NamedTuple):
-    """A data set kept whole on every device: uint8 [N,H,W,C] and int32 [N]."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """A data set kept whole on every device.
 
-    images: Any
+    Attributes:
+      pixels: uint8 [N, H*W*C]. As [N,H,W,C] a TPU pads the channels, so that every dispatch would copy all images into
+        four times the memory.
+      labels: int32 [N].
+      image_shape: H, W and C.
+    """
+
+    pixels: Any
     labels: Any
+    image_shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, images: Any, labels: Any) -> "Resident":
+        """Images [N,H,W,C] and labels [N], NumPy's or JAX's."""
+        return cls(images.reshape(len(images), -1), labels, tuple(images.shape[1:]))
+
+    def images(self, rows: Any) -> Any:
+        """The images at `rows` [B], uint8 [B,H,W,C]."""
+        return self.pixels[rows].reshape(-1, *self.image_shape)
 
 
-def to_unit(images: Any) -> Any:
+def to_unit(images: Any, *, gather: bool = True) -> Any:
     """uint8 pixels as float32 in [0,1], `pixel / 255`, the same bits on the host (NumPy in) and in compiled code.
+
+    Args:
+      images: of any shape.
+      gather: whether compiled code looks pixels up in a table; False computes the same, see `augment`.
 
     Raises:
       ValueError: not uint8.
@@ -32,7 +56,13 @@ def to_unit(images: Any) -> Any:
         raise ValueError(f"pixels must be uint8, got {images.dtype}.")
     if isinstance(images, np.ndarray):
         return _UNIT[images]
-    return jnp.asarray(_UNIT)[images.astype(jnp.int32)]
+    pixels = images.astype(jnp.int32)
+    if gather:
+        return jnp.asarray(_UNIT)[pixels]
+    # The first term is x / 255 cut off after 24 bits and the second one is the rest, so that the sum rounds once, as
+    # the division does. Fused multiply-adds give the same bits inside of this sum; the barrier keeps others out of it.
+    head = (pixels * 0x010101).astype(jnp.float32) * np.float32(2**-24)
+    return jax.lax.optimization_barrier(head + pixels.astype(jnp.float32) * np.float32(2**-24 / 255))
 
 
 class Schedule(NamedTuple):

@@ -19,6 +19,7 @@ point, both one level and both only where the exact result is a whole number:
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -127,13 +128,64 @@ def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.where(inside[..., None], pixels, jnp.uint8(0))
 
 
-def apply_operation(image: jax.Array, operation: Operation) -> jax.Array:
-    """Applies one `Operation` (scalar fields, int32) to one uint8 image [H, W, 3]; same shape and dtype."""
-    pixels = warp(image, jnp.asarray(operation.matrix)).astype(jnp.int32)
+def crop_by_shifts(image: jax.Array, row: jax.Array, column: jax.Array, flip: jax.Array, *, padding: int) -> jax.Array:
+    """The same as `warp` by `crop_and_flip`, without indexing pixels. row, column: int32 in [-padding, padding]."""
+    height, width, _ = image.shape
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    rows = _choose(row + padding, [padded[start : start + height] for start in range(2 * padding + 1)])
+    window = _choose(column + padding, [rows[:, start : start + width] for start in range(2 * padding + 1)])
+    return _choose(flip, [window, window[:, ::-1]])
+
+
+def displacements(matrices: np.ndarray, *, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Every (right, down) by which one of the warps, int [..., 6], moves its look at a pixel inside the image."""
+    y, x = np.mgrid[:height, :width]
+    found = set()
+    for a, b, c, d, e, f in np.unique(matrices.reshape(-1, 6), axis=0).astype(int):
+        source_x, source_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
+        inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+        found |= set(zip((source_x - x)[inside].tolist(), (source_y - y)[inside].tolist(), strict=True))
+    return tuple(sorted(found))
+
+
+def warp_by_shifts(image: jax.Array, matrix: jax.Array, shifts: Sequence[tuple[int, int]]) -> jax.Array:
+    """The same as `warp`, without indexing pixels: chooses among shifted images. `shifts`: see `displacements`."""
+    height, width, _ = image.shape
+    y, x = jnp.mgrid[:height, :width].astype(jnp.int32)
+    right = ((matrix[0] * x + matrix[1] * y + matrix[2]) >> 16) - x
+    down = ((matrix[3] * x + matrix[4] * y + matrix[5]) >> 16) - y
+    reach = max((abs(step) for shift in shifts for step in shift), default=0)
+    padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)))
+    result = jnp.zeros_like(image)
+    for to_right, to_down in shifts:
+        shifted = padded[reach + to_down :, reach + to_right :][:height, :width]
+        result = jnp.where(((right == to_right) & (down == to_down))[..., None], shifted, result)
+    return result
+
+
+def apply_operation(
+    image: jax.Array, operation: Operation, *, gather: bool = True, shifts: Sequence[tuple[int, int]] | None = None
+) -> jax.Array:
+    """Applies one `Operation` (scalar fields, int32) to one uint8 image [H, W, 3]; same shape and dtype.
+
+    Args:
+      gather: whether levels are looked up by index; False computes the same without.
+      shifts: `displacements` of all warps that `operation` may have, for `warp_by_shifts`; None: by index.
+    """
+    matrix = jnp.asarray(operation.matrix)
+    pixels = (warp(image, matrix) if shifts is None else warp_by_shifts(image, matrix, shifts)).astype(jnp.int32)
     pixels = _blend(_blend_base(pixels, jnp.asarray(operation.base)), pixels, operation.weight)
     pixels = pixels & operation.mask
     pixels = jnp.where(pixels < operation.threshold, pixels, 255 - pixels)
-    return _apply_curve(pixels, jnp.asarray(operation.curve)).astype(jnp.uint8)
+    return _apply_curve(pixels, jnp.asarray(operation.curve), gather).astype(jnp.uint8)
+
+
+def _choose(index: jax.Array, candidates: Sequence[jax.Array]) -> jax.Array:
+    """`candidates[index]` for a traced index, by comparing it with every number."""
+    chosen = candidates[0]
+    for number, candidate in enumerate(candidates[1:], 1):
+        chosen = jnp.where(index == number, candidate, chosen)
+    return chosen
 
 
 def _inverse_matrix(name: str, magnitude: float, height: int, width: int) -> tuple[float, ...]:
@@ -184,20 +236,52 @@ def _smooth(pixels: jax.Array) -> jax.Array:
         return pixels
     columns = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
     total = columns[:-2] + columns[1:-1] + columns[2:] + 4 * pixels[1:-1, 1:-1]
-    return pixels.at[1:-1, 1:-1].set((2 * total + 13) // 26)
+    return jax.lax.dynamic_update_slice(pixels, (2 * total + 13) // 26, (1, 1, 0))
 
 
-def _apply_curve(pixels: jax.Array, curve: jax.Array) -> jax.Array:
+def _apply_curve(pixels: jax.Array, curve: jax.Array, gather: bool) -> jax.Array:
     """Maps each channel through its tone curve (`Operation.curve`); int32 [H, W, 3]."""
     flat = pixels.reshape(-1, pixels.shape[-1])
     levels = jnp.arange(256, dtype=jnp.int32)
+    count, look_up = (_count, _look_up) if gather else (_count_by_products, _look_up_by_products)
 
     def one_channel(values: jax.Array) -> jax.Array:
-        curves = (levels, _autocontrast_curve(values), _equalize_curve(values))
-        chosen = jnp.select([curve == index for index in range(3)], curves)
-        return chosen.at[values].get(mode="promise_in_bounds")
+        curves = (levels, _autocontrast_curve(values), _equalize_curve(values, count(values)))
+        return look_up(jnp.select([curve == index for index in range(3)], curves), values)
 
     return jax.vmap(one_channel, in_axes=1, out_axes=1)(flat).reshape(pixels.shape)
+
+
+def _count(values: jax.Array) -> jax.Array:
+    """How often each byte is among the values, int32 [256]."""
+    return jnp.zeros(256, jnp.int32).at[values].add(1, mode="promise_in_bounds")
+
+
+def _look_up(curve: jax.Array, values: jax.Array) -> jax.Array:
+    """`curve[values]`, int32 [N]; curve: int32 [256] of bytes."""
+    return curve.at[values].get(mode="promise_in_bounds")
+
+
+def _count_by_products(values: jax.Array) -> jax.Array:
+    """The same as `_count`, by a matrix product over the halves of each byte."""
+    high, low = _halves(values)
+    counts = jnp.einsum("hn,ln->hl", high, low, preferred_element_type=jnp.float32)
+    return counts.reshape(256).astype(jnp.int32)
+
+
+def _look_up_by_products(curve: jax.Array, values: jax.Array) -> jax.Array:
+    """The same as `_look_up`, by a matrix product and a choice over the halves of each byte."""
+    high, low = _halves(values)
+    table = curve.reshape(16, 16).astype(jnp.bfloat16)
+    candidates = jnp.einsum("hl,ln->hn", table, low, preferred_element_type=jnp.float32)
+    return jnp.sum(jnp.where(high > 0, candidates, 0), axis=0).astype(jnp.int32)
+
+
+def _halves(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which of 16 values each byte's upper and lower half has: two [16, N] of zeros and ones."""
+    # bfloat16 holds whole numbers up to 256, and products are summed in float32, so that nothing is rounded.
+    one_hot = lambda half: (half == jnp.arange(16, dtype=jnp.int32)[:, None]).astype(jnp.bfloat16)  # noqa: E731
+    return one_hot(values >> 4), one_hot(values & 15)
 
 
 def _autocontrast_curve(values: jax.Array) -> jax.Array:
@@ -208,14 +292,12 @@ def _autocontrast_curve(values: jax.Array) -> jax.Array:
     return jnp.where(brightest > darkest, jnp.clip(stretched, 0, 255), levels)
 
 
-def _equalize_curve(values: jax.Array) -> jax.Array:
+def _equalize_curve(values: jax.Array, counts: jax.Array) -> jax.Array:
     """floor((step // 2 + #values below the level) / step), step = #values below the brightest // 255.
 
     Channels with step 0 stay: constant ones, or with fewer than 255 pixels below the brightest level.
     """
     levels = jnp.arange(256, dtype=jnp.int32)
-    histogram = jnp.zeros(256, jnp.int32).at[values].add(1, mode="promise_in_bounds")
-    below = jnp.cumsum(histogram) - histogram
-    step = below[jnp.max(values)] // 255
-    equalized = (step // 2 + below) // jnp.maximum(step, 1)
+    step = jnp.sum(values < jnp.max(values), dtype=jnp.int32) // 255
+    equalized = (step // 2 + jnp.cumsum(counts) - counts) // jnp.maximum(step, 1)
     return jnp.where(step > 0, jnp.clip(equalized, 0, 255), levels)

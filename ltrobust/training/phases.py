@@ -103,6 +103,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         augmentation=plan.augmentation.policy,
         crop_padding=plan.augmentation.crop_padding,
         flip=plan.augmentation.flip,
+        gather=platform != "tpu",
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
     )

@@ -30,7 +30,7 @@ def _constants(phase: Phase, run_data: RunData, teachers: Mapping[str, Teacher])
     """The same, not yet on the devices."""
     # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
     # division by 255 happen on the device.
-    data = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
+    data = batches.Resident.of(run_data.training.images, phase.labels.astype(np.int32))
     counts = jnp.asarray(phase.class_counts, jnp.float32)
     return steps.Inputs(data, counts, dict(teachers), phase.step_key)
 
@@ -80,7 +80,7 @@ def first_state(
       ValueError: the method's attack or loss returns something that it must not.
     """
     if initial is None:
-        initial = Weights(*initialise(phase.settings.module, phase.init_key, inputs.data.images.shape[1:]))
+        initial = Weights(*initialise(phase.settings.module, phase.init_key, inputs.data.image_shape))
     state = _state(phase, inputs, mesh, initial)
     # Separate copies: the training step takes over the buffers of the state (`donate`), and the selection must survive.
     return devices.replicate(state, mesh), devices.replicate(create_selection(initial), mesh)

@@ -21,8 +21,8 @@ from ltrobust.training.state import OWN_SUMS, TrainState, Weights
 class StepSettings:
     """What is fixed while a phase runs.
 
-    `epochs` is the length of the phase; `ema_decay` 0 means no averaging; `sync_batch_norm` says that the module
-    averages its batch statistics over the devices itself.
+    `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
+    `sync_batch_norm` says that the module averages its batch statistics over the devices itself.
     """
 
     module: nn.Module
@@ -32,6 +32,7 @@ class StepSettings:
     augmentation: str = "base"
     crop_padding: int = 4
     flip: bool = True
+    gather: bool = True
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
 
@@ -262,13 +263,14 @@ def make_examples(
     step_key = jax.random.fold_in(inputs.key, step)
     keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
     images = augment(
-        inputs.data.images[rows],
+        inputs.data.images(rows),
         keys[:, 0],
         policy=settings.augmentation,
         crop_padding=settings.crop_padding,
         flip=settings.flip,
+        gather=settings.gather,
     )
-    return to_unit(images), inputs.data.labels[rows], keys[:, 1]
+    return to_unit(images, gather=settings.gather), inputs.data.labels[rows], keys[:, 1]
 
 
 def average(averaged: Weights | None, weights: Weights, decay: float) -> Weights | None:

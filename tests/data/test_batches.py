@@ -1,5 +1,7 @@
 """Which example is in which batch: complete epochs, addressed order, honest padding, exact pixels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,9 +77,21 @@ def test_pixels_are_the_same_bits_on_the_host_and_in_compiled_code():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     host = batches.to_unit(pixels)
     np.testing.assert_array_equal(host, pixels.astype(np.float32) / np.float32(255))
-    np.testing.assert_array_equal(jax.jit(batches.to_unit)(jnp.asarray(pixels)), host)
+    for gather in (True, False):
+        compiled = jax.jit(functools.partial(batches.to_unit, gather=gather))
+        np.testing.assert_array_equal(compiled(jnp.asarray(pixels)), host)
     assert host.min() == 0
     assert host.max() == 1
+
+
+@pytest.mark.optimized
+def test_what_compiled_code_adds_to_pixels_does_not_change_their_bits():
+    """A compiler may merge the sum of a pixel's two terms with a sum that follows, which would round once less."""
+    pixels = jnp.arange(256, dtype=jnp.uint8)
+    noise = lambda: np.float32(0.001) * pixels.astype(jnp.float32)  # noqa: E731
+    expected = jax.jit(lambda unit: unit + noise())(batches.to_unit(np.asarray(pixels)))
+    found = jax.jit(lambda pixels: batches.to_unit(pixels, gather=False) + noise())(pixels)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_errors():

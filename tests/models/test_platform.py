@@ -109,7 +109,7 @@ def chunk(config, platform):
         )
 
     state = jax.eval_shape(start, jax.random.key(0))
-    resident = batches.Resident(run_data.training.images, phase.labels.astype(np.int32))
+    resident = batches.Resident.of(run_data.training.images, phase.labels.astype(np.int32))
     inputs = steps.Inputs(resident, counts, {}, phase.step_key)
     order = jax.ShapeDtypeStruct((4, config.teacher.batch_size), jnp.int32)
     program = steps.compile_stretch(phase.settings, mesh)

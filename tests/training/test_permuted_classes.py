@@ -38,7 +38,7 @@ def prepared() -> training.Training:
 def renamed(run: training.Training) -> training.Training:
     """The same run where every class has its new number."""
     labels = np.argsort(ORDER)[np.asarray(run.inputs.data.labels)].astype(np.int32)
-    data = run.inputs.data._replace(labels=jnp.asarray(labels))
+    data = dataclasses.replace(run.inputs.data, labels=jnp.asarray(labels))
     inputs = dataclasses.replace(run.inputs, data=data, class_counts=run.inputs.class_counts[ORDER])
     return dataclasses.replace(run, inputs=inputs, state=jax.tree_util.tree_map_with_path(reordered, run.state))
 

@@ -83,7 +83,7 @@ def starts(run: training.Training, rows: np.ndarray) -> list[Any]:
         keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(key, position))[1])(np.arange(len(images)))
         return ball.random_start(images, keys, inner.threat.epsilon, start=inner.start, threat=inner.threat) - images
 
-    pixels = batches.to_unit(np.asarray(run.inputs.data.images))
+    pixels = batches.to_unit(jax.device_get(run.inputs.data).images(slice(None)))
     noise = [np.asarray(drawn(jnp.int32(step), jnp.asarray(pixels[some]))) for step, some in enumerate(rows)]
     return [torch.from_numpy(one.transpose(0, 3, 1, 2).copy()) for one in noise]
 
@@ -131,7 +131,8 @@ def in_pytorch(both: Both, changed: dict[str, Any], step_size: float = 1.0) -> E
     step.optimizer.param_groups[0].update({"weight_decay": 2e-2} | changed)
     schedule = SCHEDULES[both.method][1](step.optimizer)
     data, losses = jax.device_get(both.before.inputs.data), []
-    pixels, labels = torch.tensor(batches.to_unit(data.images).transpose(0, 3, 1, 2)), torch.tensor(data.labels)
+    pixels = torch.tensor(batches.to_unit(data.images(slice(None))).transpose(0, 3, 1, 2))
+    labels = torch.tensor(data.labels)
     for some, noise in zip(both.rows, both.noise, strict=True):
         losses.append(float(step(pixels[some], labels[some].long(), noise)))
         schedule.step()
