@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.protocol = "quick"  # see ltrobust/evaluation/protocols.py
     config.eval.checkpoint = "student"  # to be evaluated: student, teacher, or a path to a workdir or a phase's folder
-    config.eval.batch_size = 512  # images per compiled call
+    config.eval.batch_size = 0  # images per call on each device; 0: 128 on a GPU or TPU, 512 on all devices of a CPU
     config.eval.limit = 0  # test images per class, 0 for all
     config.eval.seed = 0  # of the attacks' random draws
     config.eval.keep_images = False  # whether adversarial images are kept beside the verdicts

@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.methods.self_distillation.beta = 10.0
     config.student.augmentation.crop_padding = 8
     config.teacher.augmentation.crop_padding = 8
-    config.eval.batch_size = 256
+    config.eval.batch_size = 128
     return config

@@ -174,10 +174,10 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
         )
     threat, protocol = Threat(**settings["threat"]), protocols.get(evaluation["protocol"])
     protocols.check_threat(protocol, threat)
-    if evaluation["batch_size"] < 1 or evaluation["limit"] < 0:
+    if evaluation["batch_size"] < 0 or evaluation["limit"] < 0:
         raise ValueError(
             f"eval.batch_size is {evaluation['batch_size']} and eval.limit is {evaluation['limit']}; "
-            "they must be at least 1 and 0."
+            "they must be at least 0."
         )
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()

@@ -337,7 +337,7 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"student.wrappers": ("awp", "awp")}, "in the wrapper awp already"),
         ({"teacher.wrappers": ("robust_lt",)}, "all 10 classes have"),
         ({"eval.limit": -1}, "eval.limit is -1"),
-        ({"eval.batch_size": 0}, "eval.batch_size is 0"),
+        ({"eval.batch_size": -1}, "eval.batch_size is -1"),
     ],
     ids=str,
 )

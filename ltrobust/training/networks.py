@@ -140,6 +140,17 @@ def _store_name(plan: RunPlan, network: str, fingerprints: Mapping[str, str], la
     return f"verdicts/{protocol}-{network.replace('/', '-')}-{cards.digest_json(content)[:12]}"
 
 
+def images_per_call(batch_size: int, mesh: Mesh) -> int:
+    """Images in one compiled call of an evaluation, over all devices; `batch_size` is that of each, or 0 for the best.
+
+    No verdict depends on it: every image is searched by itself.
+    """
+    if batch_size:
+        return batch_size * mesh.size
+    # A chip is busy from about 128 images on, by the TPU compiler's model. CPU devices share memory and cores.
+    return 512 if devices.platform(mesh) == "cpu" else 128 * mesh.size
+
+
 def make_network_evaluator(
     plan: RunPlan,
     num_classes: int,
@@ -190,7 +201,7 @@ def _settings(
         "exact_apply": applier(exact=True),
         "threat": plan.threat,
         "num_classes": num_classes,
-        "batch_size": min(plan.evaluation.batch_size, max(images, 1)),
+        "batch_size": min(images_per_call(plan.evaluation.batch_size, mesh), max(images, 1)),
         "seed": seed,
         "place": lambda batch: processes.put(batch, where),
         "devices": mesh.size,

@@ -166,7 +166,7 @@ override(
     allowed="nothing but gradients and a schedule",
     remedy=("sgd", "adam"),
 )
-override("eval.limit below 0", "eval.limit=-1", value="eval.limit is -1", allowed="at least 1 and 0", remedy="")
+override("eval.limit below 0", "eval.limit=-1", value="eval.limit is -1", allowed="at least 0", remedy="")
 override(
     "radius at which a protocol does not exist",
     "eval.protocol=legacy_at_bsl",
