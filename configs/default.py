@@ -79,6 +79,10 @@ def get_config() -> ConfigDict:
     config.eval.seed = 0  # of the attacks' random draws
     config.eval.keep_images = False  # whether adversarial images are kept beside the verdicts
 
+    # Options of XLA's compiler for training, such as xla_tpu_dot_dot_fusion = "false"; they may change last bits.
+    # Evaluations are compiled without them. See docs/performance.md.
+    config.compiler = ConfigDict()
+
     config.checkpoint = ConfigDict()
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
     config.checkpoint.keep = 2  # newest checkpoints kept per phase; with 1 a damaged one cannot be replaced

@@ -69,11 +69,13 @@ class PhasePlan:
     Attributes:
       name: `teacher` or `student`.
       seed: of the run.
+      compiler: of the run: options of XLA's compiler by name.
       method: with its settings, inner attack and wrappers.
     """
 
     name: str
     seed: int
+    compiler: Mapping[str, Any]
     method: Method
     subset: str
     balanced: BalancedPlan
@@ -239,7 +241,8 @@ def make_phase_plan(config: Mapping[str, Any], name: str, method: Method | None 
             "optimizer": OptimizerPlan(**phase["optimizer"]),
             "augmentation": AugmentationPlan(**phase["augmentation"]),
         }
-        return PhasePlan(name=name, seed=config["seed"], **{key: phase[key] for key in kept} | parts)
+        whole = {"seed": config["seed"], "compiler": config.get("compiler", {})}
+        return PhasePlan(name=name, **whole | {key: phase[key] for key in kept} | parts)
 
 
 @contextlib.contextmanager

@@ -156,11 +156,16 @@ def check_override(config: Any, key: str, value: str | None) -> None:
     key = key.partition("[")[0]
     known = set(_keys(config))
     group, sign, option = key.rpartition(".optimizer.options.")
-    if sign and group in config and option not in config[group].optimizer.options:
+    absent = sign and group in config and option not in config[group].optimizer.options
+    if absent or (key.startswith("compiler.") and key.partition(".")[2] not in config.get("compiler", {})):
         raise ValueError(
             f"{key} is not set in the configuration file, so that it cannot be changed by a flag; set it there."
         )
-    if key in known or (".optimizer.options" in key and key.partition(".")[0] in config):
+    if (
+        key in known
+        or key.partition(".")[0] == "compiler"
+        or (".optimizer.options" in key and key.partition(".")[0] in config)
+    ):
         return
     members = sorted(name for name in known if name.startswith(f"{key}."))
     if not members:
@@ -215,9 +220,11 @@ def check_keys(config: Any) -> None:
 
 
 def _keys(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Dotted keys; an optimiser's options are optax's, and so not among them."""
+    """Dotted keys. An optimiser's options are optax's and the compiler's are XLA's, and so not among them."""
     for key, value in tree.items():
-        if isinstance(value, Mapping | ConfigDict) and key != "options":
+        if prefix + key == "compiler" or key == "options":
+            continue
+        if isinstance(value, Mapping | ConfigDict):
             yield from _keys(value, f"{prefix}{key}.")
-        elif key != "options":
+        else:
             yield prefix + key

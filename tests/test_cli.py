@@ -63,6 +63,7 @@ MINE = "from configs import default\n\n\ndef get_config():\n    config = default
         (["--config.weather.optimizer.options.b1=1"], "has no key weather.optimizer.options.b1"),
         (["--config.weather=fine"], "has no key weather; configs/default.py has every key that exists."),
         (["--config.student.optimizer.options.b1=0.9"], "options.b1 is not set in the configuration file"),
+        (["--config.compiler.xla_a=1"], "compiler.xla_a is not set in the configuration file"),
         (["--config=dict.py"], "dict.py cannot be read: the configuration is a dict; get_config must return"),
         (["--config=part.py"], "part.py cannot be read: the configuration has no key checkpoint.dir; begin with"),
         (["--config=numbers.py"], "type <class 'numpy.float32'> .* make a plain number of a NumPy one, by float"),
@@ -105,11 +106,13 @@ def test_the_nearest_name_is_said_where_one_is_near(name, hint):
 
 
 def test_groups_may_be_given_as_dicts_and_options_that_are_set_may_be_changed(tmp_path):
-    (tmp_path / "mine.py").write_text(f"{MINE}    config.student.optimizer.options.b1 = 0.9\n    return config\n")
+    options = "    config.student.optimizer.options.b1 = 0.9\n    config.compiler.xla_a = True\n"
+    (tmp_path / "mine.py").write_text(f"{MINE}{options}    return config\n")
     words = [
         f"--config={tmp_path / 'mine.py'}",
         "--config.student.optimizer.options={'b2': 0.9}",
         "--config.student.optimizer.options.b1=0.8",
+        "--config.compiler.xla_a=False",
         "--config.threat={'radius': 4.0}",
         "--config.student.optimizer.drops[0]=0.5",
     ]

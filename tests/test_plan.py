@@ -71,11 +71,10 @@ def test_every_key_of_a_phase_and_of_the_whole_has_a_field():
     config = default.get_config()
     phase = {field.name for field in dataclasses.fields(plan.PhasePlan)}
     assert set(config.student) - phase == {"wrappers", "attack"}  # parts of the method
-    assert phase - set(config.student) == {"name", "seed"}
+    assert phase - set(config.student) == {"name", "seed", "compiler"}
     assert set(config.student.attack) == {"steps", "step_size", "start", "bn", "radius"}
-    assert set(config) == {
-        *("seed", "data", "threat", "model", "teacher", "student", "teachers", "methods", "eval", "checkpoint")
-    }
+    groups = {"data", "threat", "model", "teacher", "student", "teachers", "methods", "eval", "compiler", "checkpoint"}
+    assert set(config) == {"seed"} | groups
 
 
 def test_defaults_of_the_data_are_those_of_the_configuration():
@@ -208,3 +207,10 @@ def test_every_configuration_that_comes_with_the_package_is_a_plan(name):
     config = recipes.load(name)
     assert isinstance(config, ConfigDict)
     assert plan.make_plan(config, RUN).recorded == plain(config)
+
+
+def test_options_of_the_compiler_are_those_of_every_phase():
+    config = default.get_config().unlock()
+    config.compiler.xla_a = True
+    assert [dict(phase.compiler) for phase in plan.make_plan(config, RUN).phases] == [{"xla_a": True}] * 2
+    assert plan.make_plan(config, RUN).recorded["compiler"] == {"xla_a": True}

@@ -4,7 +4,7 @@ A step is written for one device's share of the batch. State is replicated, rows
 named axis `AXIS` carries every sum over devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,14 +62,35 @@ def map_over_devices(
     in_specs: tuple,
     out_specs: Any = REPLICATED,
     donate: tuple[int, ...] = (),
+    compiler: Mapping[str, Any] | None = None,
 ) -> Callable:
     """`jit(shard_map(function))` over the mesh, with the arguments at `donate` given up to the result.
+
+    `compiler` are options of XLA's compiler by name.
 
     Replication of outputs is not checked by JAX (`check_vma=False`): the steps mix replicated and divided values, and
     the tests compare one device with eight instead.
     """
     mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    return jax.jit(mapped, donate_argnums=donate)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=dict(compiler) if compiler else None)
+
+
+def check_compiler(options: Mapping[str, Any]) -> None:
+    """Refuses options that the compiler of the default device does not know.
+
+    Raises:
+      ValueError: names them and the compiler's reason.
+    """
+    if not options:
+        return
+    try:
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+    except (jax.errors.JaxRuntimeError, ValueError, TypeError) as error:
+        platform = jax.default_backend()
+        raise ValueError(
+            f"compiler is {dict(options)}, which the compiler for {platform} refuses: {str(error).splitlines()[0]}. "
+            "Leave the option out, or give one of that platform."
+        ) from error
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, key: str) -> None:

@@ -106,6 +106,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         gather=platform != "tpu",
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
+        compiler=plan.compiler,
     )
     _check_augmentation(settings, run_data)
     _check_network(model.name, settings, run_data, mesh)

@@ -1,6 +1,7 @@
 """The training step, pure and written for one device's share of the batch, and stretches of it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,8 @@ class StepSettings:
     """What is fixed while a phase runs.
 
     `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
-    `sync_batch_norm` says that the module averages its batch statistics over the devices itself.
+    `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `compiler` are
+    options of XLA's compiler by name.
     """
 
     module: nn.Module
@@ -35,6 +37,7 @@ class StepSettings:
     gather: bool = True
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
+    compiler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @flax.struct.dataclass
@@ -245,7 +248,7 @@ def compile_stretch(settings: StepSettings, mesh: Mesh) -> Any:
 
     whole = devices.REPLICATED
     specs = (whole, whole, devices.divided(1), whole, whole)
-    return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,))
+    return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,), compiler=settings.compiler)
 
 
 def make_examples(

@@ -75,6 +75,8 @@ def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase
     Raises:
       ValueError: see `make_phase`.
     """
+    if plan.phases:
+        devices.check_compiler(plan.phases[0].compiler)  # the same in all
     phases = {phase.name: make_phase(phase, plan.model, run_data, mesh) for phase in plan.phases}
     for phase in plan.phases:
         if len(run_data.validation.labels) and not phases[phase.name].selects:

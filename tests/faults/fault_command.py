@@ -190,6 +190,21 @@ def batch_not_divisible(place: Place) -> Told:
 
 
 @fault(
+    "option that the compiler does not know",
+    "a configuration file with `config.compiler.xla_tpu_no_such_option = True`",
+    value=("xla_tpu_no_such_option", "cpu"),
+    remedy="Leave the option out",
+)
+def unknown_compiler_option(place: Place) -> Told:
+    file = place.folder / "mine.py"
+    file.write_text(
+        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
+        "    config.compiler.xla_tpu_no_such_option = True\n    return config\n"
+    )
+    return place.refused(f"--config={file}", *TINY[1:])
+
+
+@fault(
     "group of keys given a value",
     "`--config.student.optimizer=3`",
     value=("student.optimizer", "3"),
