@@ -12,6 +12,7 @@ import pytest
 from absl import app, flags
 
 from ltrobust.commands import diagnose, launch, main, moved, train
+from ltrobust.runtime import cores
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OF_A_RUN = {"train", "evaluate", "report"}
@@ -322,3 +323,18 @@ def test_a_verb_writes_what_main_py_writes(tmp_path):
         pages.append((tmp_path / "run" / "report.html").read_bytes())
         (tmp_path / "run" / "report.html").unlink()
     assert pages[0] == pages[1] == pages[2]
+
+
+@pytest.mark.slow
+def test_batches_are_divided_over_the_cpu_devices_that_are_asked_for(tmp_path):
+    code = (
+        "import sys; from ltrobust.commands.launch import launch\n"
+        "def work(*given, **settings): import jax; print('devices', jax.device_count())\n"
+        "launch(sys.argv[1:], 'ltrobust train', '', work, trains=True)"
+    )
+    told = started("-c", code, "--config=configs/digits.py", "--cpu_devices=3", "--workdir=run", folder=tmp_path)
+    assert told.stdout.splitlines()[0] == "devices 3", told.stderr
+    told = started("-c", code, "--config=configs/digits.py", "--workdir=run", folder=tmp_path)
+    *advice, last = told.stdout.splitlines()[: 1 + (cores.usable() > 1)]
+    assert last == "devices 1", told.stderr
+    assert all("--cpu_devices=" in line for line in advice)

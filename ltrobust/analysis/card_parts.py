@@ -181,6 +181,7 @@ def describe_training(about: Mapping[str, Any]) -> TrainingRecord:
         teachers=teachers
         and {key: typed_json.parse(TeacherRecord, _renamed(known)) for key, known in teachers.items()},
         initial=typed_json.parse(InitialRecord, _renamed(about["initial"])) if about.get("initial") else None,
+        devices=about["devices"],
     )
 
 

@@ -18,6 +18,7 @@ from ltrobust import recipes
 from ltrobust.commands import main, recorded
 from ltrobust.commands.parser import CODE_HELP, Parser, UsageError, load_code, taken
 from ltrobust.runtime import logs
+from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
 # Called with configuration, workdir, preemption, and `adopt`.
@@ -37,6 +38,9 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "number of processes of the run")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "index of this process, starting at 0")
 _PATIENCE = flags.DEFINE_integer("patience", 60, "timeout in seconds for processes that stop responding")
+_CPU_DEVICES = flags.DEFINE_string(
+    "cpu_devices", "", "devices that batches are divided over on a CPU: a number, or auto for the cores; default: 1"
+)
 _ADOPT = flags.DEFINE_bool(
     "adopt", False, "use a workdir that is neither empty nor a run's; its files stay as they are"
 )
@@ -51,6 +55,7 @@ FLAGS = {
     "num_processes": "N",
     "process_id": "K",
     "patience": "SECONDS",
+    "cpu_devices": "N",
 }
 
 
@@ -174,14 +179,21 @@ def _compute(program: str, work: Work, workdir: pathlib.Path) -> None:
     """Work with JAX, by all processes of the run, and then the page."""
     import jax
 
-    from ltrobust.runtime import processes
+    from ltrobust.runtime import cores, processes
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/ltrobust/compiled"))
     preemption = Preemption()
     try:
+        batch_sizes = [_CONFIG.value[phase].batch_size for phase in workdirs.PHASES]
+        if _CPU_DEVICES.value:
+            count = cores.count_devices(_CPU_DEVICES.value, batch_sizes, cores.usable())
+            jax.config.update("jax_num_cpu_devices", count)
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _PATIENCE.value)
         processes.check_devices()
+        alone = not _CPU_DEVICES.value and jax.default_backend() == "cpu" and jax.device_count() == 1
+        if alone and (advice := cores.advice(batch_sizes, cores.usable())):
+            print(advice, flush=True)
         with preemption.listening():
             work(_CONFIG.value, workdir, preemption, adopt=_ADOPT.value)
             if processes.first():

@@ -19,6 +19,7 @@ class Metadata:
       software: versions, as on cards.
       phase: `teacher` or `student`.
       steps: length of the phase, in updates.
+      devices: how many the phase was trained on, in order: sums over devices have other last bits for another number.
       teachers: name -> where the teacher comes from, and SHA-256 of its weights; empty without a teacher.
       examples: the list of images of an epoch, of the first one where it is drawn anew.
       initial: the run that its first weights are from, and their SHA-256; empty where they were drawn.
@@ -30,6 +31,7 @@ class Metadata:
     software: Mapping[str, str]
     phase: Literal["teacher", "student"]
     steps: int
+    devices: Sequence[int]
     teachers: Mapping[str, Mapping[str, Any]]
     examples: TrainingExamples
     initial: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -195,6 +195,7 @@ def _train_phase(
     began_from = start and start.about | fingerprints_of(start.weights)
     head = phase.settings.method.head
     answered = answers.take(plan.model, run_data.num_classes, head, run_data.image_shape)
+    used: Sequence[int] = ()
     with (
         Checkpoints(folder, keep=plan.checkpoints.keep) as checkpoints,
         Records(plan.workdir, silent=not processes.first()) as records,
@@ -206,11 +207,11 @@ def _train_phase(
             compatibility.same_images(there, run_data, folder)
             compatibility.same_teachers(there.teachers, taught, folder)
             answers.check(plan.model.name, there.answers, answered)
-            began_from = there.initial
+            began_from, used = there.initial, there.devices
         services = dataclasses.replace(
             services,
             checkpoints=checkpoints,
-            metadata=_metadata(plan, run_data, phase, taught, began_from, answered).plain(),
+            metadata=_metadata(plan, run_data, phase, taught, began_from, answered, _with_this(used, ready.mesh.size)).plain(),
             record=records.write,
         )
         state, selection = run_phase(
@@ -231,6 +232,7 @@ def _metadata(
     taught: Mapping[str, Any],
     began_from: Mapping[str, Any] | None,
     answered: list[list[float]],
+    devices: Sequence[int],
 ) -> Metadata:
     """What every checkpoint of a phase says of itself."""
     examples = phase.examples_of(0)
@@ -240,11 +242,17 @@ def _metadata(
         software=cards.software(),
         phase=phase.name,  # pyright: ignore[reportArgumentType] - one of the two
         steps=phase.total_steps,
+        devices=devices,
         teachers=taught,
         examples=TrainingExamples(len(examples), phase.class_counts.tolist(), longtail.fingerprint(examples)),
         initial=began_from or {},
         answers=answered,
     )
+
+
+def _with_this(used: Sequence[int], here: int) -> list[int]:
+    """Numbers of devices that a phase was trained on, in order, once it goes on here."""
+    return [*used] if [*used[-1:]] == [here] else [*used, here]
 
 
 def _named(phase: str, last: Weights, selection: Selection, averaged: Weights | None) -> dict[str, Weights]:

@@ -190,6 +190,17 @@ def batch_not_divisible(place: Place) -> Told:
 
 
 @fault(
+    "unknown number of CPU devices",
+    "`--cpu_devices=two`",
+    value=("--cpu_devices", "'two'"),
+    allowed="at least 1",
+    remedy="auto",
+)
+def unknown_cpu_devices(place: Place) -> Told:
+    return place.refused(*TINY, "--cpu_devices=two")
+
+
+@fault(
     "option that the compiler does not know",
     "a configuration file with `config.compiler.xla_tpu_no_such_option = True`",
     value=("xla_tpu_no_such_option", "cpu"),

@@ -92,6 +92,7 @@ def test_a_finished_run_on_several_devices_trains_nothing_and_writes_a_new_card(
     cards = [json.loads(path.read_text()) for path in (first, second)]
     assert cards[0]["networks"] == cards[1]["networks"]
     assert cards[0]["numerics"]["devices"] == 2
+    assert cards[0]["training"]["student"]["devices"] == [2]
 
 
 @pytest.mark.slow

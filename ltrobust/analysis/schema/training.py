@@ -103,6 +103,7 @@ class TrainingRecord:
       teachers: key of the configuration -> teacher.
       initial: None where the weights were drawn.
       evaluated_step: the updates that were made, where the phase has not ended.
+      devices: how many it was trained on, in order, where it was resumed on other numbers of them.
     """
 
     seed: int
@@ -113,3 +114,4 @@ class TrainingRecord:
     teachers: Mapping[str, TeacherRecord] | None = None
     initial: InitialRecord | None = None
     evaluated_step: int | None = None
+    devices: Sequence[int] | None = None
