@@ -75,8 +75,6 @@ def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase
     Raises:
       ValueError: see `make_phase`.
     """
-    if plan.phases:
-        devices.check_compiler(plan.phases[0].compiler)  # the same in all
     phases = {phase.name: make_phase(phase, plan.model, run_data, mesh) for phase in plan.phases}
     for phase in plan.phases:
         if len(run_data.validation.labels) and not phases[phase.name].selects:
@@ -103,6 +101,8 @@ def prepare(plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, P
     )
     starts = initial.load(plan, phases, run_data)
     with processes.all_or_none():
+        for phase in phases.values():
+            devices.check_compiler(phase.settings.compiler)
         phases = _traced(plan, run_data, mesh, phases, known)
     compatibility.same_start(plan.recorded, run_data)
     return Ready(plan, run_data, mesh, phases, known, starts)
