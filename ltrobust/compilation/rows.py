@@ -175,7 +175,9 @@ def _too_large(need: int, have: int, row: Row, batch_key: str) -> str:
     """By how much a program does not fit, and what would."""
     # Most of what a program holds grows with its images; what does not makes this too low rather than too high.
     fits = max(1, int(row.images * have / need) // row.chips) * row.chips
-    smaller = f"{batch_key}={fits} or less, " if fits < row.images else ""
+    # Evaluations count the images of each device, training those of all.
+    value = fits // row.chips if batch_key == "eval.batch_size" else fits
+    smaller = f"{batch_key}={value} or less, " if fits < row.images else ""
     return (
         f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip that has {have / GIB:.2f}, "
         f"{(need - have) / GIB:.2f} too many. Use {smaller}more chips, or model.dtype=bfloat16."

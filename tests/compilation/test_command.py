@@ -94,6 +94,9 @@ def test_what_the_compiler_says_of_memory_becomes_a_batch_that_fits(message, ran
         ValueError, match=r"needs 57.32 GiB on a chip that has 15.75, 41.57 too many. Use teacher.batch_s"
     ):
         ran(large)
+    attack = programs.Program("quick: pgd", (), 4096, programs.PASS, False, "eval.batch_size", trace)
+    with pytest.raises(ValueError, match=r"Use eval.batch_size=281 or less"):  # on each of four chips
+        ran(attack)
 
 
 def test_a_program_larger_than_the_memory_says_by_how_much(ran, monkeypatch):
