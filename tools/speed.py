@@ -22,6 +22,7 @@ TITLES = {
     "profile_step": "Where the time of a step goes",
     "evaluate_pgd20": "Evaluation, PGD-20",
     "evaluate_standard": "Evaluation, `standard`",
+    "evaluate_start": "Evaluation, `standard`, in fresh processes",
     "evaluate_compile": "Compilation of `standard`",
     "input": "Input",
     "scaling": "Several devices",
