@@ -75,6 +75,7 @@ WITHOUT_JAX = {
     "evaluation/columns.py": set(),
     "evaluation/identity.py": set(),
     "evaluation/lines.py": set(),
+    "evaluation/schedule.py": set(),
     "evaluation/store.py": set(),
     "evaluation/verdict.py": set(),
     "recipes.py": set(),

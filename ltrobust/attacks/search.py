@@ -56,7 +56,7 @@ class Search:
         verified; if the exact network rejects it, `claimed` is cleared and the search continues.
       finished: bool, nothing more will be asked.
       target: int32, the class aimed at, -1 for none.
-      ended: bool, a run is over and the next one is to be begun by `restart`; only where the search has that.
+      ended: bool, a run is over and `restart` is to begin the next one; absent where `advance` does that itself.
 
     Settings are a dict of traced scalars or arrays, the same for every image, so that another radius, number of steps
     or scale costs no compilation. `radius` (pixel units) is always among them.
@@ -68,8 +68,15 @@ class Search:
       advance: `(problem, state, settings, threat, answer) -> state`.
       objective: `(problem, state, settings, logits) -> [B]`, ascended; the one function that is written for a batch.
         None where the attack uses no gradient.
-      restart: `(problem, state, settings, threat) -> state`, for searches of several runs. It is apart from `advance`
-        because its random draws cost as much as a small network, and are rarely wanted.
+      restart: `(problem, state, settings, threat) -> state`, the start of run `state.run`, for searches of several runs
+        (`settings["runs"]`). The state then has `run`, int32, which `advance` counts up when a run ends. It is apart
+        from `advance` because its random draws cost as much as a small network, and are rarely wanted. Runs must be
+        independent: the driver may make them side by side.
+      forgets: whether a new run drops a candidate that was rejected in an earlier one.
+      guesses: G, how many points `point` returns, [G,H,W,C], if more than one; `answer.logits` is then [G,K]. They are
+        the points that a search with one point at a time would ask for one after another, if none of them changed what
+        follows. `state.query` counts those that it would have asked for. Only without an objective.
+      wider: `guesses -> Search` of the same outcome, where lanes without an image can be used for guesses.
     """
 
     start: Callable[[Problem, Any, Threat], Any] | None
@@ -77,6 +84,9 @@ class Search:
     advance: Callable[[Problem, Any, Any, Threat, Answer], Any]
     objective: Callable[[Problem, Any, Any, jax.Array], jax.Array] | None = None
     restart: Callable[[Problem, Any, Any, Threat], Any] | None = None
+    forgets: bool = False
+    guesses: int = 1
+    wider: Callable[[int], "Search"] | None = None
 
 
 class Lanes(NamedTuple):
@@ -89,19 +99,35 @@ class Lanes(NamedTuple):
     occupied: jax.Array
 
 
-def begin(search: Search, problem: Problem, settings: Any, threat: Threat, occupied: jax.Array) -> Lanes:
-    """Lanes before their first evaluation."""
-    start = search.start
+def begin(
+    search: Search,
+    problem: Problem,
+    settings: Any,
+    threat: Threat,
+    occupied: jax.Array,
+    first: jax.Array | None = None,
+) -> Lanes:
+    """Lanes before their first evaluation, at the start of run `first` [B] (default: 0)."""
+    start, restart = search.start, search.restart
     assert start is not None, "a search without a start begins no lanes"
     state = jax.vmap(lambda one: start(one, settings, threat))(problem)
+    if first is not None and restart is not None:
+        at_first = state._replace(run=first)
+        later = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, at_first)
+        state = jax.tree.map(lambda new, old: _choose(first > 0, new, old), later, state)
     none = jnp.zeros(occupied.shape, jnp.int32)
     return Lanes(problem, state, none, jnp.zeros(occupied.shape, bool), occupied)
 
 
-def running(lanes: Lanes, rest_on_claims: jax.Array | bool = True) -> jax.Array:
-    """Which lanes want another evaluation, bool [B]."""
+def running(
+    lanes: Lanes, rest_on_claims: jax.Array | bool = True, until: jax.Array | np.ndarray | None = None
+) -> jax.Array:
+    """Which lanes want another evaluation, bool [B]; in a search of several runs those before run `until` [B] only."""
     # A lane that claims success rests: the exact network checks the claim before more is spent on the image.
-    return lanes.occupied & ~lanes.state.finished & ~(lanes.state.claimed & rest_on_claims)
+    active = lanes.occupied & ~lanes.state.finished & ~(lanes.state.claimed & rest_on_claims)
+    if until is None or "run" not in lanes.state._fields:
+        return active
+    return active & (lanes.state.run < until)
 
 
 def work(
@@ -114,8 +140,11 @@ def work(
     evaluations: jax.Array | int,
     enough: jax.Array | int = 1 << 30,
     rest_on_claims: jax.Array | bool = True,
+    until: jax.Array | None = None,
 ) -> Lanes:
     """Up to `evaluations` network passes over all lanes, fewer where `enough` lanes rest or none runs.
+
+    For a search of several runs `until` [B] is the run before which a lane ends.
 
     A gradient that is not finite is taken as 0, and `undefined` remembers that there was one.
     """
@@ -123,23 +152,24 @@ def work(
 
     def wanted(carry: tuple[jax.Array, Lanes]) -> jax.Array:
         done, lanes = carry
-        active = running(lanes, rest_on_claims)
+        active = running(lanes, rest_on_claims, until)
         # A resting lane costs as much as a running one, so the caller may ask to stop early and refill the free lanes.
         resting = jnp.sum(lanes.occupied & ~active)
         return (done < evaluations) & jnp.any(active) & (resting < enough)
 
     def step(carry: tuple[jax.Array, Lanes]) -> tuple[jax.Array, Lanes]:
         done, lanes = carry
-        active = running(lanes, rest_on_claims)
+        active = running(lanes, rest_on_claims, until)
         answer, undefined = _ask(search, logits_fn, lanes, settings)
         state = advance(lanes.problem, lanes.state, settings, threat, answer)
+        spent = 1 if search.guesses == 1 else state.query - lanes.state.query
         # Every lane is computed in every pass. One that rests keeps its state, so an image's path does not depend on
         # its neighbours.
         state = jax.tree.map(lambda new, old: _choose(active, new, old), state, lanes.state)
         state = _restart(search, lanes.problem, state, settings, threat)
         return done + 1, lanes._replace(
             state=state,
-            evaluations=lanes.evaluations + active.astype(jnp.int32),
+            evaluations=lanes.evaluations + spent * active.astype(jnp.int32),
             undefined=lanes.undefined | (undefined & active),
         )
 
@@ -214,8 +244,13 @@ def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tu
     points = jax.vmap(search.point)(lanes.state)
     objective = search.objective
     if objective is None:
-        logits = logits_fn(points)
-        return Answer(logits, jnp.zeros(len(points)), None), jnp.zeros(len(points), bool)
+        number = len(points)
+        if search.guesses > 1:
+            logits = logits_fn(points.reshape(-1, *points.shape[2:]))
+            logits = logits.reshape(number, search.guesses, -1)
+        else:
+            logits = logits_fn(points)
+        return Answer(logits, jnp.zeros(number), None), jnp.zeros(number, bool)
 
     def total(points: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logits = logits_fn(points)
@@ -234,7 +269,7 @@ def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tu
 def _restart(search: Search, problem: Problem, state: Any, settings: Any, threat: Threat) -> Any:
     """States whose run has ended begin the next one."""
     restart = search.restart
-    if restart is None:
+    if restart is None or "ended" not in state._fields:
         return state
 
     def begun(state: Any) -> Any:

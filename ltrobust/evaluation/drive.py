@@ -8,17 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ltrobust.attacks.search import Lanes, draws
+from ltrobust.attacks.search import Lanes, Search, draws
 from ltrobust.data.batches import chunks, to_unit
-from ltrobust.evaluation import judge, padding
+from ltrobust.evaluation import judge, padding, width
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits
 from ltrobust.evaluation.programs import Programs
 from ltrobust.evaluation.protocols import Attack, radius_of
+from ltrobust.evaluation.schedule import Schedule, decide
 from ltrobust.runtime import processes
 from ltrobust.threat import Threat
 
-# Rows per device come in multiples of this on the CPU, where the batch size chooses the kernel (`padding`).
-_CPU_STEP = 8
 # Long compared with the overhead of a call, short compared with what a kill may lose.
 _DISPATCH_SECONDS = 2.0
 
@@ -84,6 +83,8 @@ class Driver:
         self.apply, self.exact_apply = apply, exact_apply
         self._wanted, self._least = batch_size, padding.ROWS
         self.batch_size = self._even(batch_size)
+        # Search -> numbers of lanes of the programs that exist.
+        self._widths: dict[Search, set[int]] = {}
         self._programs = Programs(apply, exact_apply, threat, num_classes)
 
     def pad_as_needed(self, subject: Subject) -> None:
@@ -164,38 +165,57 @@ class Driver:
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Judged]:
         """`attack` at one batch size."""
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
-        fill, advance = self._programs.begin(search), self._programs.work(search)
+        # Runs are independent, so that those of few images can fill many lanes.
+        runs = int(settings["runs"]) if search.restart else 1
+        search, number = self._lanes(search, len(rows), runs, subject.images[0].size)
+        # A lane makes several runs in turn only while images wait.
+        fill, advance = self._programs.begin(search), self._programs.work(search, restarts=len(rows) > number)
         root = draws(self.seed, attack.name)
         radius = np.float32(radius_of(attack, self.threat))
-        # Lanes for an even number of rounds; then the row of each lane's image, -1 for none, and its refuted claims.
-        width = self._even(-(-len(rows) // -(-len(rows) // self.batch_size)))
-        owners, refuted = np.full(width, -1), np.zeros(width, int)
+        schedule, refuted, current = Schedule(rows, runs, number), np.zeros(number, int), np.zeros(number, int)
         lanes: Any = None
         # Few at first, because the first call also compiles; then what fits into two seconds.
         limit = 32
-        while len(rows) or np.any(owners >= 0):
-            free = np.flatnonzero(owners < 0)[: len(rows)]
-            if len(free):
-                owners[free], refuted[free], rows = rows[: len(free)], 0, rows[len(free) :]
-                fresh = np.isin(np.arange(width), free)
-                new = fill(*self._problems(subject, owners, logits), root, settings, fresh)
+        while schedule.unfinished:
+            fresh = schedule.fill(current)
+            if np.any(fresh):
+                refuted[fresh], current = 0, np.where(fresh, schedule.first, current)
+                problems = self._problems(subject, schedule.owners, logits)
+                new = fill(*problems, root, settings, fresh, schedule.first.astype(np.int32))
                 lanes = new if lanes is None else self._programs.refill(lanes, new, fresh)
-            lanes, limit = self._dispatch(advance, subject, lanes, settings, owners, limit, bool(len(rows)))
-            claimed, finished = processes.fetch((lanes.state.claimed, lanes.state.finished))
-            stopped = (owners >= 0) & (claimed | finished)
+            lanes, limit = self._dispatch(advance, subject, lanes, settings, schedule, current, limit, search.guesses)
+            state = lanes.state
+            current = processes.fetch(state.run) if search.restart else current
+            claimed, finished = processes.fetch((state.claimed, state.finished))
+            over = finished | (current >= schedule.until)
+            stopped = (schedule.owners >= 0) & (claimed | over)
             if not np.any(stopped):
                 continue
-            judgement = self._judge_lanes(subject, lanes, owners, radius)
-            # A refuted claim does not end a search: it goes on until it finds better or its budget ends.
-            disputed = stopped & claimed & (judgement.predictions == subject.labels[np.maximum(owners, 0)])
+            judgement = self._judge_lanes(subject, lanes, schedule.owners, radius)
+            right = judgement.predictions == subject.labels[np.maximum(schedule.owners, 0)]
+            # A rejected claim does not end a search: it continues until it finds better or its budget ends.
+            disputed = stopped & claimed & right
             refuted += disputed
-            leave = stopped & (finished | ~disputed)
+            leave = stopped & (over | ~disputed)
             if np.any(leave):
                 check(judgement, leave)
-                judged = _read(lanes, judgement, leave, subject.labels, owners, refuted)
-                owners = np.where(leave, -1, owners)
-                yield judged
-            lanes = self._programs.release(lanes, leave, disputed & ~leave)
+                results = _read(lanes, judgement, leave, subject.labels, schedule.owners, refuted)
+                decided = decide(schedule, np.flatnonzero(leave), results, claimed & ~right, search.forgets)
+                if decided:
+                    yield jax.tree.map(lambda *leaves: np.stack(leaves), *decided)
+            lanes = self._programs.release(lanes, schedule.owners < 0, disputed & ~leave)
+
+    def _lanes(self, search: Search, images: int, runs: int, pixels: int) -> tuple[Search, int]:
+        """The search, with guesses where there are few images, and its number of lanes; `pixels` of an image."""
+        if search.wider and images < self.batch_size:
+            lanes, guesses = width.guesses(images, self.batch_size, self.devices, self._even)
+            if padding.same_sums(lanes * pixels, padding.ROWS * pixels):
+                return search.wider(guesses), lanes
+        known = self._widths.setdefault(self._programs.shared(search, restarts=False), set())
+        rounds = width.ROUNDS if runs > 1 and self._on_cpu else 1
+        lanes = width.lanes(images * runs, self.batch_size, known, self._even, rounds=rounds)
+        known.add(lanes)
+        return search, lanes
 
     def _dispatch(
         self,
@@ -203,17 +223,19 @@ class Driver:
         subject: Subject,
         lanes: Lanes,
         settings: Any,
-        owners: np.ndarray,
+        schedule: Schedule,
+        current: np.ndarray,
         limit: int,
-        more: bool,
+        guesses: int,
     ) -> tuple[Lanes, int]:
-        """About two seconds of the compiled loop; while `more` images wait it ends once an eighth of lanes rests."""
-        occupied = int(np.sum(owners >= 0))
+        """About two seconds of the compiled loop; while more work waits it ends once an eighth of lanes rests."""
+        occupied = int(np.sum(schedule.owners >= 0))
         # Refilling costs two transfers and a judgement; one per free lane would cost more than the idle lanes.
-        enough = max(1, occupied // 8) if more else occupied
+        enough = max(1, occupied // 8) if schedule.more(current) else occupied
+        until = schedule.until.astype(np.int32)
         before, began = processes.fetch(lanes.evaluations), time.monotonic()
-        lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough))
-        done = int(np.max(processes.fetch(lanes.evaluations) - before))
+        lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough), until)
+        done = int(np.max(processes.fetch(lanes.evaluations) - before)) / guesses
         seconds = time.monotonic() - began
         # All processes must make the same number of passes, so process 0's clock decides.
         limit = int(np.clip(done * _DISPATCH_SECONDS / seconds, 8, min(4 * limit, 4096)))
@@ -221,9 +243,16 @@ class Driver:
 
     def _judge_lanes(self, subject: Subject, lanes: Lanes, owners: np.ndarray, radius: np.float32) -> Judgement:
         """The exact network on every lane's candidate, on the host."""
-        labels = self.place(subject.labels[np.maximum(owners, 0)])
-        judged = self._programs.judge(subject.variables, lanes.state.candidate, lanes.problem.image, labels, radius)
-        return processes.fetch(judged)
+        points, images, labels = lanes.state.candidate, lanes.problem.image, subject.labels[np.maximum(owners, 0)]
+        missing = self._even(len(owners)) - len(owners)
+        if missing:  # lanes with several guesses are fewer than the rows that keep bits
+            repeat = np.arange(len(owners) + missing) % len(owners)
+            points, images = (leaf[repeat] for leaf in processes.fetch((points, images)))
+            points, images, labels = self.place((points, images, labels[repeat]))
+        else:
+            labels = self.place(labels)
+        judged = processes.fetch(self._programs.judge(subject.variables, points, images, labels, radius))
+        return jax.tree.map(lambda leaf: leaf[: len(owners)], judged)
 
     def _problems(self, subject: Subject, owners: np.ndarray, logits: np.ndarray) -> tuple[Any, Any, Any, Any]:
         """Images, labels, clean logits and ids of the lanes' images, on the devices; anything where there is none."""
@@ -233,12 +262,7 @@ class Driver:
 
     def _even(self, images: int) -> int:
         """The next larger number of lanes that divides over the devices, and that keeps bits on the CPU."""
-        if not self._on_cpu:
-            return -(-images // self.devices) * self.devices
-        share = -(-images // self.devices)
-        if share <= self._least:
-            return self._least * self.devices
-        return -(-max(share, padding.ROWS) // _CPU_STEP) * _CPU_STEP * self.devices
+        return width.even(images, self.devices, self._least, cpu=self._on_cpu)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -1,6 +1,5 @@
 """The compiled programs of an evaluation, traced from shapes."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ def programs(
             jax.ShapeDtypeStruct((size,), jnp.uint32),
         )
     )
-    radius, whole = np.float32(0), np.ones(size, bool)
+    radius, whole, runs = np.float32(0), np.ones(size, bool), np.zeros(size, np.int32)
     yield EvaluationProgram(
         "judge", (), lambda: driver.programs.judge.trace(variables, images, images, labels, radius), passes=False
     )
@@ -60,18 +59,18 @@ def programs(
     for attack in attacks:
         search, settings = attack.build(driver.threat, driver.num_classes, image_shape)
         starts.setdefault(search, []).append((attack, settings))
-        loops.setdefault(dataclasses.replace(search, start=None), []).append((attack, settings, search))
+        loops.setdefault(driver.programs.shared(search, restarts=True), []).append((attack, settings, search))
 
     def begin(search: Search, attack: Attack, settings: Any) -> Any:
         root = draws(driver.seed, attack.name)
-        return driver.programs.begin(search).trace(images, labels, logits, ids, root, settings, whole)
+        return driver.programs.begin(search).trace(images, labels, logits, ids, root, settings, whole, runs)
 
     for search, users in loops.items():
         attack, settings, first = users[0]
 
         def loop(search=search, first=first, attack=attack, settings=settings) -> Any:
-            lanes = place(begin(first, attack, settings).out_info)
-            return driver.programs.work(search).trace(variables, lanes, settings, np.int32(1), np.int32(1))
+            lanes, one = place(begin(first, attack, settings).out_info), np.int32(1)
+            return driver.programs.work(search, restarts=True).trace(variables, lanes, settings, one, one, runs)
 
         kind, names = type(attack).__name__.lower(), tuple(user[0].name for user in users)
         yield EvaluationProgram(kind, names, loop, passes=True)

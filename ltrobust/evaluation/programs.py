@@ -29,24 +29,28 @@ class Programs:
         self.begin = functools.cache(self._compile_begin)
         self._work = functools.cache(self._compile_work)
 
-    def work(self, search: Search) -> Callable:
-        """`(variables, lanes, settings, limit, enough) -> lanes`; one program for all starts of a kind of attack."""
+    def work(self, search: Search, *, restarts: bool) -> Callable:
+        """`(variables, lanes, settings, limit, enough, until) -> lanes`; `restarts` where a lane makes several runs."""
+        return self._work(self.shared(search, restarts=restarts))
+
+    def shared(self, search: Search, *, restarts: bool) -> Search:
+        """What one program works for: all starts of a search, and all numbers of runs where no lane makes several."""
         # Without its start, a search equals that of every other start: all PGD attacks share one compiled program.
-        return self._work(dataclasses.replace(search, start=None))
+        return dataclasses.replace(search, start=None, restart=search.restart if restarts else None)
 
     def _compile_begin(self, search: Search) -> Callable:
-        """`(images, labels, logits, ids, root, settings, occupied) -> Lanes`."""
+        """`(images, labels, logits, ids, root, settings, occupied, first) -> Lanes`, at the start of run `first`."""
 
-        def start(images, labels, logits, ids, root, settings, occupied) -> Lanes:
+        def start(images, labels, logits, ids, root, settings, occupied, first) -> Lanes:
             problem = Problem(images, labels, logits, searches.keys_of(root, ids))
-            return searches.begin(search, problem, settings, self._threat, occupied)
+            return searches.begin(search, problem, settings, self._threat, occupied, first)
 
         return jax.jit(start)
 
     def _compile_work(self, search: Search) -> Callable:
         """The program of `work`."""
 
-        def run(variables, lanes, settings, limit, enough) -> Lanes:
+        def run(variables, lanes, settings, limit, enough, until) -> Lanes:
             return searches.work(
                 search,
                 lambda points: self._apply(variables, points),
@@ -55,6 +59,7 @@ class Programs:
                 self._threat,
                 evaluations=limit,
                 enough=enough,
+                until=until,
             )
 
         return jax.jit(run, donate_argnums=1)

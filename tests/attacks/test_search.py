@@ -15,7 +15,7 @@ THREAT = Threat("linf", 8)
 
 
 class Walk(NamedTuple):
-    """A search that adds 1/16 to the image at each evaluation; `run` counts restarts."""
+    """A search that adds 1/16 to the image at each evaluation; `run` counts runs that are over."""
 
     point: jax.Array
     candidate: jax.Array
@@ -42,6 +42,7 @@ def advance(problem, state: Walk, settings, threat: Threat, answer: search.Answe
         point=state.point + 1 / 16,
         candidate=jnp.where(wrong, state.point, state.candidate),
         iteration=iteration,
+        run=state.run + over.astype(jnp.int32),
         claimed=state.claimed | wrong,
         finished=over & last,
         ended=over & ~last,
@@ -50,7 +51,7 @@ def advance(problem, state: Walk, settings, threat: Threat, answer: search.Answe
 
 def restart(problem, state: Walk, settings, threat: Threat) -> Walk:
     fresh = start(problem, settings, threat)
-    return fresh._replace(run=state.run + 1, claimed=state.claimed, candidate=state.candidate)
+    return fresh._replace(run=state.run, claimed=state.claimed, candidate=state.candidate)
 
 
 WALK = search.Search(start=start, point=lambda state: state.point, advance=advance, restart=restart)
@@ -147,6 +148,22 @@ def test_restarts_cost_no_evaluation_and_begin_where_a_run_begins():
     lanes = work(lanes, settings, 100)
     np.testing.assert_array_equal(lanes.evaluations, [12, 12])
     np.testing.assert_array_equal(lanes.state.finished, [True, True])
+
+
+def test_lanes_begin_at_their_first_run_and_rest_before_the_run_where_they_end():
+    images = jnp.zeros((3, 2, 2, 1))
+    settings = {"steps": jnp.int32(3), "runs": jnp.int32(4)}
+    keys = jax.random.split(jax.random.key(0), 3)
+    problem = search.Problem(images, jnp.zeros(3, jnp.int32), logits(images), keys)
+    lanes = search.begin(WALK, problem, settings, THREAT, jnp.ones(3, bool), jnp.array([0, 1, 3]))
+    np.testing.assert_array_equal(lanes.state.run, [0, 1, 3])
+    until = jnp.array([1, 3, 4])
+    lanes = search.work(WALK, logits, lanes, settings, THREAT, evaluations=100, until=until)
+    np.testing.assert_array_equal(lanes.state.run, until)
+    np.testing.assert_array_equal(lanes.evaluations, [3, 6, 3])
+    np.testing.assert_array_equal(lanes.state.finished, [False, False, True])
+    np.testing.assert_array_equal(search.running(lanes, until=until), False)
+    np.testing.assert_array_equal(search.running(lanes), [True, True, False])
 
 
 def test_refilled_lanes_start_afresh_and_the_others_keep_every_bit():

@@ -103,12 +103,19 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     moved = _move(problem, state, settings, threat, gradient, first)
     ended = state.iteration >= settings["steps"]
     last = state.run + 1 >= settings["runs"]
-    return moved._replace(iteration=state.iteration + 1, finished=ended & last, ended=ended & ~last)
+    run = state.run + (ended & ~last).astype(jnp.int32)
+    return moved._replace(
+        iteration=state.iteration + 1,
+        run=run,
+        target=_target(settings, state.order, run),
+        finished=ended & last,
+        ended=ended & ~last,
+    )
 
 
 def restart(problem: Problem, state: State, settings: Any, threat: Threat) -> State:
-    """The next run, from another random start."""
-    fresh = _start_run(problem, settings, threat, state.run + 1, state.order)
+    """Run `state.run`, from another random start."""
+    fresh = _start_run(problem, settings, threat, state.run, state.order)
     return fresh._replace(candidate=state.candidate, claimed=state.claimed)
 
 
@@ -144,8 +151,6 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
     point = _random_point(problem, settings["radius"], threat, run)
     unknown = jnp.float32(-jnp.inf)
     none = jnp.int32(0)
-    targeted = jnp.isin(settings["loss"], jnp.array([LOSSES.index(loss) for loss in _TARGETED]))
-    target = jnp.where(targeted, order[jnp.minimum(run, len(order) - 1)], -1)
     return State(
         point=point,
         previous=point,
@@ -165,11 +170,17 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
         reduced=jnp.array(True),
         run=run,
         order=order,
-        target=target,
+        target=_target(settings, order, run),
         claimed=jnp.array(False),
         finished=jnp.array(False),
         ended=jnp.array(False),
     )
+
+
+def _target(settings: Any, order: jax.Array, run: jax.Array) -> jax.Array:
+    """The class that a run aims at, -1 for none."""
+    targeted = jnp.isin(settings["loss"], jnp.array([LOSSES.index(loss) for loss in _TARGETED]))
+    return jnp.where(targeted, order[jnp.minimum(run, len(order) - 1)], -1)
 
 
 def _random_point(problem: Problem, radius: jax.Array, threat: Threat, run: jax.Array) -> jax.Array:

@@ -138,6 +138,12 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     )
 
 
+def restart(problem: Problem, state: State, settings: Any, threat: Threat) -> State:
+    """The target of run `state.run`. Where claims end a search (`stop_at_radius`), targets are independent."""
+    del problem, settings, threat
+    return state._replace(target=state.order[jnp.minimum(state.run, len(state.order) - 1)])
+
+
 def objective(problem: Problem, state: State, settings: Any, logits: jax.Array) -> jax.Array:
     """`z_t - z_y`, [B]: 0 on the boundary that is sought."""
     del settings
@@ -229,4 +235,4 @@ def _point(state: State) -> jax.Array:
     return state.point
 
 
-FAB = Search(start=start, point=_point, advance=advance, objective=objective)
+FAB = Search(start=start, point=_point, advance=advance, objective=objective, restart=restart, forgets=True)

@@ -9,6 +9,7 @@ An image's search is over when the network's prediction is wrong: a margin of ex
 goes on. Query 0 is the start, every further one a proposal; each draws from a key of its own.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -120,6 +121,53 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
         claimed=state.claimed | wrong,
         finished=state.query >= settings["queries"],
     )
+
+
+def advance_guesses(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> State:
+    """As `advance`, for the proposals [G] that follow one another if none of them is kept.
+
+    Up to the first one that is kept they are what `advance` would have asked for, one by one; the rest is dropped.
+    """
+    guesses = len(answer.logits)
+    queries = state.query + jnp.arange(guesses)
+    margins = jax.vmap(_margin, in_axes=(0, None))(answer.logits, problem.label)
+    asked = queries <= settings["queries"]
+    kept = asked & ((queries == 0) | (margins < state.margin) | (margins <= 0))
+    wrong = asked & (jnp.argmax(answer.logits, axis=-1) != problem.label)
+    first = jnp.argmax(kept | wrong)
+    kept, wrong, point = kept[first], wrong[first], state.point[first]
+    best = jnp.where(kept, point, state.best)
+    query = jnp.where(kept | wrong, queries[first], jnp.minimum(queries[-1], settings["queries"])) + 1
+    propose = _propose_linf if threat.norm == "linf" else _propose_l2
+
+    def proposal(number: jax.Array) -> jax.Array:
+        return propose(problem, best, side_at(settings, number), number, settings["radius"], threat)
+
+    return State(
+        point=jax.vmap(proposal)(query - 1 + jnp.arange(guesses)),
+        best=best,
+        candidate=jnp.where(wrong, point, state.candidate),
+        margin=jnp.where(kept, margins[first], state.margin),
+        query=query,
+        target=state.target,
+        claimed=state.claimed | wrong,
+        finished=query > settings["queries"],
+    )
+
+
+# Cached, because the driver keeps one compiled program per `Search` object.
+@functools.cache
+def search(guesses: int) -> Search:
+    """Square with so many proposals at a time; the outcome is the same."""
+    if guesses == 1:
+        return SQUARE
+
+    def begin(problem: Problem, settings: Any, threat: Threat) -> State:
+        state = start(problem, settings, threat)
+        # All but the first are dropped, because the start is always kept.
+        return state._replace(point=jnp.broadcast_to(state.point, (guesses, *state.point.shape)))
+
+    return Search(start=begin, point=_point, advance=advance_guesses, guesses=guesses)
 
 
 def bumps(side: jax.Array, row: jax.Array, column: jax.Array, upright: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -245,4 +293,4 @@ def _point(state: State) -> jax.Array:
     return state.point
 
 
-SQUARE = Search(start=start, point=_point, advance=advance)
+SQUARE = Search(start=start, point=_point, advance=advance, wider=search)

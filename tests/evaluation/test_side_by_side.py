@@ -1,0 +1,131 @@
+"""Runs and guesses side by side give the record that one search for each image gives, bit for bit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ltrobust.attacks import search as searches
+from ltrobust.attacks.algorithms import square
+from ltrobust.evaluation import protocols
+from ltrobust.evaluation.drive import Driver, Subject
+from ltrobust.threat import Threat
+
+# Bits of two programs are compared.
+pytestmark = pytest.mark.optimized
+
+SIDE, CLASSES, NUMBER = 8, 10, 40
+# At which the first runs break some images, later runs others, and none the rest.
+THREATS = {"linf": Threat("linf", 8), "l2": Threat("l2", 110)}
+ATTACKS = {
+    "apgd-ce": protocols.Apgd("apgd-ce", "ce", steps=12),
+    "apgd-t": protocols.Apgd("apgd-t", "targeted_dlr", steps=5, targets=9),
+    "fab-t": protocols.Fab("fab-t", steps=4),
+    "square": protocols.Square("square", queries=60),
+}
+
+
+@functools.cache
+def subject(seed: int) -> Subject:
+    """A drawn network of two layers, and drawn images, all of them right."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    pixels = SIDE * SIDE * 3
+    weights = (
+        2 * jax.random.normal(keys[0], (pixels, 16)) / np.sqrt(pixels),
+        1.5 * jax.random.normal(keys[1], (16, CLASSES)),
+        0.02 * jax.random.normal(keys[2], (16, CLASSES)),
+    )
+    images = np.asarray(jax.random.uniform(keys[3], (NUMBER, SIDE, SIDE, 3)), np.float32)
+    labels = np.asarray(jnp.argmax(apply(weights, images), axis=1), np.int64)
+    return Subject(weights, images, labels, np.arange(NUMBER))
+
+
+def apply(weights, images):
+    return jnp.tanh(2 * (images.reshape(len(images), -1) - 0.5) @ weights[0]) @ weights[1]
+
+
+def other(weights, images):
+    """Rejects some claims of searches on `apply`."""
+    return apply((weights[0], weights[1] + weights[2]), images)
+
+
+@functools.cache
+def driver(norm: str, exact=apply) -> Driver:
+    options = {"num_classes": CLASSES, "batch_size": 64, "seed": 3, "place": jax.device_put, "devices": 1}
+    return Driver(apply, exact, threat=THREATS[norm], **options)
+
+
+def in_turn(given: Subject, attack, norm: str, exact, logits):
+    """Each image in one lane: all runs one after another, every claim judged. Row -> what a verdict records."""
+    threat = THREATS[norm]
+    search, settings = attack.build(threat, CLASSES, given.images.shape[1:])
+    keys = searches.keys_of(searches.draws(3, attack.name), jnp.asarray(given.ids, jnp.uint32))
+    labels = jnp.asarray(given.labels, jnp.int32)
+    problem = searches.Problem(jnp.asarray(given.images), labels, jnp.asarray(logits), keys)
+    whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf])[:64], problem)  # as many rows as the driver's
+    lanes = jax.jit(lambda: searches.begin(search, whole, settings, threat, jnp.ones(64, bool)))()
+    step = jax.jit(
+        lambda lanes, settings: searches.work(
+            search, lambda points: apply(given.variables, points), lanes, settings, threat, evaluations=1 << 20
+        )
+    )
+    judge = jax.jit(lambda points: jnp.argmax(exact(given.variables, points), axis=1))
+    rejected = np.zeros(64, int)
+    while np.any(lanes.occupied):
+        lanes = step(lanes, settings)
+        claimed, finished = np.asarray(lanes.state.claimed), np.asarray(lanes.state.finished)
+        right = np.asarray(judge(lanes.state.candidate)) == np.asarray(whole.label)
+        again = np.asarray(lanes.occupied) & claimed & right
+        rejected += again
+        state = lanes.state._replace(claimed=jnp.asarray(claimed & ~again))
+        lanes = lanes._replace(state=state, occupied=jnp.asarray(again & ~finished))
+    fields = (lanes.evaluations, lanes.state.target, rejected, lanes.undefined, lanes.state.candidate)
+    return {row: [np.asarray(field)[row] for field in fields] for row in range(NUMBER)}
+
+
+@pytest.mark.parametrize("exact", [apply, other])
+@pytest.mark.parametrize("norm", THREATS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_record_of_an_image_is_that_of_its_runs_in_turn(name, norm, exact):
+    attack, driven = ATTACKS[name], driver(norm, exact)
+    ends = set()
+    for seed in range(2):
+        given = subject(seed)
+        logits = np.asarray(driven.clean(given).logits)
+        expected = in_turn(given, attack, norm, exact, logits)
+        # More pairs of image and run than lanes, then fewer; the second is what a resumed evaluation still attacks.
+        for rows in (np.arange(NUMBER), np.arange(NUMBER)[1::7]):
+            seen = []
+            for verdicts in driven.attack(given, attack, rows, logits):
+                for place, row in enumerate(verdicts.rows):
+                    evaluations, target, rejected, undefined, image = expected[row]
+                    assert verdicts.evaluations[place] == evaluations
+                    assert verdicts.targets[place] == target
+                    assert verdicts.refuted[place] == rejected
+                    assert verdicts.undefined[place] == undefined
+                    np.testing.assert_array_equal(verdicts.images[place], image)
+                    ends.add((bool(verdicts.predictions[place] != given.labels[row]), bool(rejected)))
+                seen += verdicts.rows.tolist()
+            assert sorted(seen) == rows.tolist()
+    assert {broken for broken, _ in ends} == {True, False}
+    assert any(rejected for _, rejected in ends) == (exact is other)
+
+
+@pytest.mark.parametrize("guesses", [2, 5])
+@pytest.mark.parametrize("norm", THREATS)
+def test_square_ends_alike_whatever_the_number_of_guesses(norm, guesses):
+    given, threat = subject(0), THREATS[norm]
+    search, settings = ATTACKS["square"].build(threat, CLASSES, given.images.shape[1:])
+    keys = searches.keys_of(jax.random.key(1), jnp.arange(NUMBER, dtype=jnp.uint32))
+    options = {"settings": settings, "threat": threat}
+    function = functools.partial(apply, given.variables)
+    one, several = (
+        searches.run(kind, function, given.images, given.labels, keys, **options)
+        for kind in (search, square.search(guesses))
+    )
+    np.testing.assert_array_equal(one.evaluations, several.evaluations)
+    for field in ("candidate", "best", "margin", "query", "claimed", "finished"):
+        np.testing.assert_array_equal(getattr(one.state, field), getattr(several.state, field), err_msg=field)
+    assert 0 < int(one.state.claimed.sum()) < NUMBER
