@@ -107,7 +107,8 @@ class Square:
         """The search and its settings."""
         del num_classes
         radius = radius_of(self, threat)
-        return square.SQUARE, square.settings(
+        search = square.LINF if threat.norm == "linf" else square.SQUARE
+        return search, square.settings(
             radius=radius, queries=self.queries, rescale=self.rescale, image_shape=image_shape, norm=threat.norm
         )
 

@@ -71,7 +71,7 @@ class Search:
       restart: `(problem, state, settings, threat) -> state`, the start of run `state.run`, for searches of several runs
         (`settings["runs"]`). The state then has `run`, int32, which `advance` counts up when a run ends. It is apart
         from `advance` because its random draws cost as much as a small network, and are rarely wanted. Runs must be
-        independent: the driver may make them side by side.
+        independent, because the driver may make them side by side, and run 0 begins as `start` does.
       forgets: whether a new run drops a candidate that was rejected in an earlier one.
       guesses: G, how many points `point` returns, [G,H,W,C], if more than one; `answer.logits` is then [G,K]. They are
         the points that a search with one point at a time would ask for one after another, if none of them changed what
@@ -112,9 +112,8 @@ def begin(
     assert start is not None, "a search without a start begins no lanes"
     state = jax.vmap(lambda one: start(one, settings, threat))(problem)
     if first is not None and restart is not None:
-        at_first = state._replace(run=first)
-        later = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, at_first)
-        state = jax.tree.map(lambda new, old: _choose(first > 0, new, old), later, state)
+        # At run 0 this is the start itself. Not a choice between the two, so that one of them is compiled.
+        state = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, state._replace(run=first))
     none = jnp.zeros(occupied.shape, jnp.int32)
     return Lanes(problem, state, none, jnp.zeros(occupied.shape, bool), occupied)
 

@@ -167,7 +167,7 @@ class Driver:
         search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
         # Runs are independent, so that those of few images can fill many lanes.
         runs = int(settings["runs"]) if search.restart else 1
-        search, number = self._lanes(search, len(rows), runs, subject.images[0].size)
+        search, number = self._lanes(search, len(rows), runs)
         # A lane makes several runs in turn only while images wait.
         fill, advance = self._programs.begin(search), self._programs.work(search, restarts=len(rows) > number)
         root = draws(self.seed, attack.name)
@@ -205,12 +205,11 @@ class Driver:
                     yield jax.tree.map(lambda *leaves: np.stack(leaves), *decided)
             lanes = self._programs.release(lanes, schedule.owners < 0, disputed & ~leave)
 
-    def _lanes(self, search: Search, images: int, runs: int, pixels: int) -> tuple[Search, int]:
-        """The search, with guesses where there are few images, and its number of lanes; `pixels` of an image."""
+    def _lanes(self, search: Search, images: int, runs: int) -> tuple[Search, int]:
+        """The search, with guesses where there are few images, and its number of lanes."""
         if search.wider and images < self.batch_size:
             lanes, guesses = width.guesses(images, self.batch_size, self.devices, self._even)
-            if padding.same_sums(lanes * pixels, padding.ROWS * pixels):
-                return search.wider(guesses), lanes
+            return search.wider(guesses), lanes
         known = self._widths.setdefault(self._programs.shared(search, restarts=False), set())
         rounds = width.ROUNDS if runs > 1 and self._on_cpu else 1
         lanes = width.lanes(images * runs, self.batch_size, known, self._even, rounds=rounds)

@@ -61,7 +61,7 @@ def rows(
     if sum(map(_cost, large)) < expensive:
         return ROWS
     for number in candidates:
-        if not same_sums(number * num_classes, ROWS * num_classes):
+        if not _same_side(number * num_classes, ROWS * num_classes):
             continue
         small = _operations(functions, variables, image_shape, number)
         if len(small) == len(large) and all(map(_keeps_bits, small, large)):
@@ -135,7 +135,7 @@ def _keeps_bits(small: Any, large: Any) -> bool:
             return False
         return out[spec[0]] * math.prod(out[axis] for axis in spec[2:]) >= _POSITIONS
     if name.startswith("reduce_") and "precision" not in name:
-        return same_sums(*(math.prod(_shapes(one)[0]) for one in (small, large)))
+        return _same_side(*(math.prod(_shapes(one)[0]) for one in (small, large)))
     # Everything else works element by element, so a row does not see the others. These may not.
     return not (name.startswith(("cum", "fft")) or "callback" in name or "custom_call" in name or "ffi" in name)
 
@@ -156,6 +156,6 @@ def _product_keeps_bits(small: Any, large: Any) -> bool:
     return number >= 2 and (transposed or (outputs <= _OUTPUTS and depth % _DEPTH == 0))
 
 
-def same_sums(small: int, large: int) -> bool:
+def _same_side(small: int, large: int) -> bool:
     """Whether two numbers of elements are summed alike."""
     return (small >= _ELEMENTS) == (large >= _ELEMENTS)

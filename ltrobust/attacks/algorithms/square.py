@@ -9,6 +9,7 @@ An image's search is over when the network's prediction is wrong: a margin of ex
 goes on. Query 0 is the start, every further one a proposal; each draws from a key of its own.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -124,7 +125,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
 
 
 def advance_guesses(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> State:
-    """As `advance`, for the proposals [G] that follow one another if none of them is kept.
+    """As `advance` for `linf`, for the proposals [G] that follow one another if none of them is kept.
 
     Up to the first one that is kept they are what `advance` would have asked for, one by one; the rest is dropped.
     """
@@ -138,10 +139,9 @@ def advance_guesses(problem: Problem, state: State, settings: Any, threat: Threa
     kept, wrong, point = kept[first], wrong[first], state.point[first]
     best = jnp.where(kept, point, state.best)
     query = jnp.where(kept | wrong, queries[first], jnp.minimum(queries[-1], settings["queries"])) + 1
-    propose = _propose_linf if threat.norm == "linf" else _propose_l2
 
     def proposal(number: jax.Array) -> jax.Array:
-        return propose(problem, best, side_at(settings, number), number, settings["radius"], threat)
+        return _propose_linf(problem, best, side_at(settings, number), number, settings["radius"], threat)
 
     return State(
         point=jax.vmap(proposal)(query - 1 + jnp.arange(guesses)),
@@ -158,9 +158,9 @@ def advance_guesses(problem: Problem, state: State, settings: Any, threat: Threa
 # Cached, because the driver keeps one compiled program per `Search` object.
 @functools.cache
 def search(guesses: int) -> Search:
-    """Square with so many proposals at a time; the outcome is the same."""
+    """Square with so many proposals at a time; for `linf` the outcome is the same, bit for bit."""
     if guesses == 1:
-        return SQUARE
+        return LINF
 
     def begin(problem: Problem, settings: Any, threat: Threat) -> State:
         state = start(problem, settings, threat)
@@ -293,4 +293,6 @@ def _point(state: State) -> jax.Array:
     return state.point
 
 
-SQUARE = Search(start=start, point=_point, advance=advance, wider=search)
+SQUARE = Search(start=start, point=_point, advance=advance)
+# Of `linf` alone, whose proposals sum nothing: sums over another number of proposals have other last bits.
+LINF = dataclasses.replace(SQUARE, wider=search)
