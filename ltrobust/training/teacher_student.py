@@ -208,10 +208,11 @@ def _train_phase(
             compatibility.same_teachers(there.teachers, taught, folder)
             answers.check(plan.model.name, there.answers, answered)
             began_from, used = there.initial, there.devices
+        used_here = _with_this(used, ready.mesh.size)
         services = dataclasses.replace(
             services,
             checkpoints=checkpoints,
-            metadata=_metadata(plan, run_data, phase, taught, began_from, answered, _with_this(used, ready.mesh.size)).plain(),
+            metadata=_metadata(plan, run_data, phase, taught, began_from, answered, used_here).plain(),
             record=records.write,
         )
         state, selection = run_phase(

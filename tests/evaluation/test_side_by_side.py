@@ -103,16 +103,17 @@ def test_the_record_of_an_image_is_that_of_its_runs_in_turn(name, norm, exact):
     # More pairs of image and run than lanes, then fewer; the second is what a resumed evaluation still attacks.
     for rows in (np.arange(NUMBER), np.arange(NUMBER)[1::7]):
         seen = []
-        for verdicts in driven.attack(given, attack, rows, logits):
-            for place, row in enumerate(verdicts.rows):
-                evaluations, target, rejected, undefined, image = expected[row]
-                assert verdicts.evaluations[place] == evaluations
-                assert verdicts.targets[place] == target
-                assert verdicts.refuted[place] == rejected
-                assert verdicts.undefined[place] == undefined
-                np.testing.assert_array_equal(verdicts.images[place], image)
-                ends.add((bool(verdicts.predictions[place] != given.labels[row]), bool(rejected)))
-            seen += verdicts.rows.tolist()
+        for judged in driven.attack(given, attack, rows, logits):
+            for place, row in enumerate(judged.rows):
+                evaluations, target, rejected, non_finite, image = expected[row]
+                verdict, broken = judged.verdicts[place], judged.verdicts["prediction"][place] != given.labels[row]
+                assert verdict["evaluations"] == evaluations
+                assert verdict["target"] == (target if broken else -1)
+                assert verdict["rejected_claims"] == rejected
+                assert verdict["non_finite"] == non_finite
+                np.testing.assert_array_equal(judged.images[place], image)
+                ends.add((bool(broken), bool(rejected)))
+            seen += judged.rows.tolist()
         assert sorted(seen) == rows.tolist()
     assert norm == "l2" or {broken for broken, _ in ends} == {True, False}
     assert any(rejected for _, rejected in ends) or (name, exact) != ("fab-t", other)
