@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 
 from ltrobust.data import cache, listing, pixels
-from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Progress
 
 # Keys of an entry's findings besides `pixels.FINDINGS`.
 UNREADABLE = "unreadable"
@@ -219,7 +219,7 @@ def _decode(
 
     # Pillow's decoders and its resizing leave Python's lock to the others.
     title = f"decoding {found.folder.name}, once"
-    with ThreadPoolExecutor() as pool, terminal.bar(title, len(files), "images") as progress:
+    with ThreadPoolExecutor() as pool, Progress(title, len(files), "images") as progress:
         for _ in pool.map(decode, range(len(files))):
             progress.update(1)
     kept = np.array([position for position in range(len(files)) if position not in problems], np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ltrobust.data import identity, longtail, mosaic, pack_manifest, sources
 from ltrobust.data.pack_manifest import REMEDY, File, Manifest, Part, sha256
-from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Progress
 
 ARRAYS = "arrays.npz"
 _ARRAYS = ("train_positions", "train_labels", "test_labels")
@@ -170,7 +170,7 @@ def _write_images(folder: pathlib.Path, source: sources.Split, images: np.ndarra
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     files = []
     # libwebp does not hold Python's lock.
-    with ThreadPoolExecutor() as pool, terminal.bar(f"packing {split}", len(images), "images") as progress:
+    with ThreadPoolExecutor() as pool, Progress(f"packing {split}", len(images), "images") as progress:
         for number, (batch, content) in enumerate(zip(batches, pool.map(mosaic.encode, batches), strict=True)):
             file = File(f"{split}-{number:02d}.webp", sha256(content), len(batch))
             (folder / file.name).write_bytes(content)

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ltrobust.data import archives, cache, sources
-from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Progress
 
 # Part of a decoded copy's fingerprint: raise it when `_decode` gives other images, labels or another order.
 VERSION = 1
@@ -96,7 +96,7 @@ def _decode(builder: Any, split: str, source: str, fingerprint: str) -> cache.En
     images = np.empty((len(records), *builder.info.features["image"].shape), np.uint8)
     labels = np.empty(len(records), np.int64)
     ids: list[str] = []
-    with terminal.bar(f"decoding {source}, once", len(records), "images") as progress:
+    with Progress(f"decoding {source}, once", len(records), "images") as progress:
         for start in range(0, len(records), _CHUNK):
             stop = min(start + _CHUNK, len(records))
             for position, example in enumerate(_read(builder, records, start, stop), start):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltrobust.data import cache
-from ltrobust.runtime import terminal
+from ltrobust.runtime.terminal import Progress
 
 # Part of a decoded copy's fingerprint: raise it when `read` gives other images, labels or another order.
 VERSION = 1
@@ -51,7 +51,7 @@ def read(source: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray, tupl
         for path in listings["test" if split == "train" else "train"]:
             _check_image(tree, path, tree.read(path))
         images = np.empty((len(wanted), *IMAGE_SIZE, 3), np.uint8)
-        with terminal.bar(f"decoding tiny_imagenet {split}, once", len(wanted), "images") as progress:
+        with Progress(f"decoding tiny_imagenet {split}, once", len(wanted), "images") as progress:
             for position, (path, _) in enumerate(wanted):
                 images[position] = _pixels(tree, path)
                 progress.update(1)

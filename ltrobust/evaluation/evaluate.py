@@ -23,7 +23,7 @@ from ltrobust.evaluation import inputs, probe, protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
-from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
 from ltrobust.runtime import ambient, processes
@@ -117,7 +117,7 @@ def make_evaluator(
         ids = np.arange(len(labels)) if ids is None else inputs.check_ids(ids, len(labels))
         subject = Subject(variables, images, labels, ids)
         driver.pad_as_needed(subject)
-        bar = Progress(progress if processes.first() else "", len(labels))
+        bar = AttackProgress(progress if processes.first() else "", len(labels))
         bar.begin("clean", len(labels), len(labels))
         # Computed even if the store has clean predictions: they show whether the store belongs to this network.
         clean = driver.clean(subject, bar.advance)

@@ -7,7 +7,7 @@ import numpy as np
 from ltrobust.evaluation import identity, judge, verdict
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.judge import Judgement
-from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store
 from ltrobust.evaluation.verdict import Verdict
@@ -26,7 +26,7 @@ class Session:
     """
 
     def __init__(
-        self, driver: Driver, subject: Subject, clean: Judgement, store: Store | None, progress: Progress
+        self, driver: Driver, subject: Subject, clean: Judgement, store: Store | None, progress: AttackProgress
     ) -> None:
         self.driver, self.subject, self.clean = driver, subject, clean
         self._store, self._progress = store, progress

@@ -25,7 +25,7 @@ from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import placement, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase
-from ltrobust.training.progress import Progress
+from ltrobust.training.progress import Dispatches
 from ltrobust.training.state import Selection, TrainState, Weights, select
 
 # Most steps in one chunk: the rows of the order array that the compiled program takes.
@@ -101,7 +101,7 @@ def run_phase(
     epoch_began = saved
     with (
         preemption.waiting(),
-        Progress(
+        Dispatches(
             phase.name,
             phase.total_steps,
             int(state.step),
@@ -127,7 +127,7 @@ def run_phase(
                 # The record comes before the checkpoint of its epoch. If the run is killed in between, the epoch is
                 # recorded twice with the same numbers; the other order could leave an epoch without a record.
                 services.record({**record, "seconds": round(time.monotonic() - epoch_began, 3)})
-                progress.show(f"epoch {epoch + 1}, {_one_line(record)}")
+                progress.end_epoch(f"epoch {epoch + 1}, {_one_line(record)}")
                 epoch_began = time.monotonic()
             due = time.monotonic() - saved >= 60 * services.checkpoint_minutes
             # Clocks and signals differ between processes, and all of them must take the same next step.

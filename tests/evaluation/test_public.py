@@ -10,7 +10,7 @@ from linear import apply, exactly_robust, fixture
 
 import ltrobust
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.runtime import terminal
 from ltrobust.sanity import panel, rules
 
@@ -66,7 +66,7 @@ def test_the_progress_line_shows_attack_bounds_and_time_left(capsys, monkeypatch
     shown = capsys.readouterr().err
     assert "evaluating: pgd20" in shown
     assert "right" in shown
-    assert "img/s" in shown
+    assert "images/s" in shown
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_without_a_terminal_each_pass_is_one_plain_line_with_its_time(capsys):
 
 def test_the_clean_pass_counts_what_is_wrong(monkeypatch):
     seen = []
-    monkeypatch.setattr(Progress, "advance", lambda self, images, wrong: seen.append((images, wrong)))
+    monkeypatch.setattr(AttackProgress, "advance", lambda self, images, wrong: seen.append((images, wrong)))
     found = evaluate(labels=np.zeros(50, int), progress=True, batch_size=50)
     assert seen[0] == (50, int(np.sum(~found.clean)))
     assert seen[0][1] > 30

@@ -10,7 +10,7 @@ from linear import apply, fixture
 import ltrobust
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.drive import Driver, Subject
-from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.session import Session
 from ltrobust.models import torch_weights
 from ltrobust.sanity import panel, probes
@@ -325,7 +325,7 @@ def no_memory(place: Place) -> Told:
 def dead_network(place: Place) -> Told:
     weights, images, labels = fixture()
     driver, subject = make_driver(64), Subject(0 * weights, images[ROWS], labels[ROWS], ROWS)
-    session = Session(driver, subject, driver.clean(subject), None, Progress("", len(ROWS)))
+    session = Session(driver, subject, driver.clean(subject), None, AttackProgress("", len(ROWS)))
     session.run(protocols.PGD20)
     runs = Runs(session, SHORT)
     items = (*probes.items(runs), panel.ties(runs), panel.dead_classes(runs))

@@ -6,13 +6,14 @@ import sys
 import time
 
 from ltrobust.runtime import terminal
-from ltrobust.training.progress import Progress
+from ltrobust.runtime.terminal import Progress
+from ltrobust.training.progress import Dispatches
 
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
 def test_hundreds_of_updates_are_one_line(capsys):
-    with terminal.bar("decoding", 1000, "images") as progress:
+    with Progress("decoding", 1000, "images") as progress:
         for _ in range(1000):
             progress.update(1)
     shown = capsys.readouterr().err
@@ -20,30 +21,48 @@ def test_hundreds_of_updates_are_one_line(capsys):
 
 
 def test_long_work_says_now_and_then_how_far_it_is(capsys, monkeypatch):
-    clock = iter(range(0, 100000, 300))  # five minutes a call
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
-    with terminal.bar("decoding", 8, "images") as progress:
-        for _ in range(8):
-            progress.update(1)
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    with Progress("decoding", 7200, "images", 600) as progress:
+        for _ in range(6600):
+            now[0] += 1  # an image a second, for almost two hours
+            progress.update(1, "so far so good")
     lines = capsys.readouterr().err.splitlines()
-    assert 2 < len(lines) < 8
-    assert lines[-1].endswith("8 of 8 images")
+    assert re.fullmatch(STAMP + "decoding: 605 of 7,200 images, 1 images/s, 1.8 h left, so far so good", lines[0])
+    assert "decoding: 610 of" in lines[1]
+    assert 6000 / 60 < len(lines) < 200
+    assert re.search(r", 1 images/s, \d\d? s left", lines[-2])
+    assert lines[-1].endswith("decoding: 7,200 of 7,200 images, so far so good")
+
+
+def test_time_left_leaves_out_what_was_before_the_clock_started(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    with Progress("student", 100, "images") as progress:
+        now[0] += 50
+        progress.update(10)
+        progress.restart_clock()
+        now[0] += 10
+        progress.update(20)
+    shown = capsys.readouterr().err
+    assert "student: 30 of 100 images, 2 images/s, 35 s left" in shown
+    assert "\r" not in shown
 
 
 def test_a_terminal_has_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(terminal, "live", lambda: True)
-    with terminal.bar("decoding", 3, "images") as progress:
+    with Progress("decoding", 3, "images") as progress:
         progress.update(3)
     assert "3/3" in capsys.readouterr().err
 
 
 def test_training_prints_one_plain_line_for_each_epoch(capsys):
-    with Progress("student", 20, 0, 8) as progress:
+    with Dispatches("student", 20, 0, 8) as progress:
         for epoch in (1, 2):
             for _ in range(5):
                 with progress.dispatch(2):
                     pass
-            progress.show(f"epoch {epoch}, loss 1.000")
+            progress.end_epoch(f"epoch {epoch}, loss 1.000")
     shown = capsys.readouterr().err
     assert "\r" not in shown
     lines = shown.splitlines()
@@ -57,24 +76,24 @@ def test_a_bar_of_training_is_closed_and_its_rate_leaves_compiling_out(capsys, m
     monkeypatch.setattr(terminal, "live", lambda: True)
     compiled = time.time() - 3600
     monkeypatch.setattr(time, "time", lambda: compiled)  # asked when the first step is done; the bar has its own clock
-    with Progress("student", 4, 0, 8) as progress:
+    with Dispatches("student", 4, 0, 8) as progress:
         for _ in range(2):
             with progress.dispatch(2):
                 pass
-        progress.show("epoch 1")
+        progress.end_epoch("epoch 1")
     said, shown = capsys.readouterr()
     assert "student: compiled; the first step was done after" in said
     assert shown.endswith("\n")
     last = shown.rstrip().split("\r")[-1]
-    assert re.search(r"32\.0/32\.0 \[1:00:0\d<00:00, .*epoch 1\]", last), last
+    assert re.search(r"32/32 \[1:00:0\d<00:00, .*epoch 1\]", last), last
 
 
 def test_where_nothing_is_to_be_shown_nothing_is(capsys):
-    with Progress("student", 4, 0, 8, silent=True) as progress:
+    with Dispatches("student", 4, 0, 8, silent=True) as progress:
         for _ in range(2):
             with progress.dispatch(2):
                 pass
-        progress.show("epoch 1")
+        progress.end_epoch("epoch 1")
     assert capsys.readouterr() == ("", "")
     assert progress.longest > 1  # dispatches grow all the same
 

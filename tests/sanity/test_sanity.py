@@ -13,7 +13,7 @@ from jax.experimental import io_callback
 from ltrobust.attacks.search import Search
 from ltrobust.evaluation import protocols, verdict
 from ltrobust.evaluation.drive import Driver, Judged, Subject
-from ltrobust.evaluation.progress import Progress
+from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.protocols import PGD20, Protocol, Square
 from ltrobust.evaluation.session import Session
 from ltrobust.evaluation.store import Store
@@ -117,7 +117,7 @@ def session(driver: Driver, variables, protocol: Protocol, rows: np.ndarray = EV
     """After the protocol's attacks."""
     subject = Subject(variables, LINEAR.images[rows], LINEAR.labels[rows], rows)
     clean = driver.clean(subject)
-    begun = Session(driver, subject, clean, store, Progress("", len(rows)))
+    begun = Session(driver, subject, clean, store, AttackProgress("", len(rows)))
     for attack in protocol.attacks:
         begun.run(attack)
     return begun
