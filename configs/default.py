@@ -83,6 +83,9 @@ def get_config() -> ConfigDict:
     # Evaluations are compiled without them. See docs/performance.md.
     config.compiler = ConfigDict()
 
+    config.log = ConfigDict()
+    config.log.wandb = ""  # project of Weights & Biases that epochs are sent to, which needs the extra wandb; "": none
+
     config.checkpoint = ConfigDict()
     config.checkpoint.minutes = 10.0  # between checkpoints; the end of a phase is always saved
     config.checkpoint.keep = 2  # newest checkpoints kept per phase; with 1 a damaged one cannot be replaced

@@ -140,6 +140,7 @@ class RunPlan:
       teachers: external ones by name, as the student's method asks for them.
       evaluation: on the test set.
       checkpoints: where and how often.
+      wandb: `log.wandb`; empty if nothing is trained.
     """
 
     workdir: Path
@@ -152,6 +153,7 @@ class RunPlan:
     teachers: Mapping[str, TeacherPlan]
     evaluation: EvaluationPlan
     checkpoints: CheckpointPlan
+    wandb: str = ""
 
 
 def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> RunPlan:
@@ -196,6 +198,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
         teachers={name: make_teacher_plan(name, external[name]) for name in external if name in wanted},
         evaluation=EvaluationPlan(**evaluation | {"protocol": protocol}),
         checkpoints=CheckpointPlan(epath.Path(folder), checkpoint["minutes"], checkpoint["keep"]),
+        wandb=settings["log"]["wandb"] if training else "",
     )
 
 

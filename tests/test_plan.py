@@ -73,8 +73,11 @@ def test_every_key_of_a_phase_and_of_the_whole_has_a_field():
     assert set(config.student) - phase == {"wrappers", "attack"}  # parts of the method
     assert phase - set(config.student) == {"name", "seed", "compiler"}
     assert set(config.student.attack) == {"steps", "step_size", "start", "bn", "radius"}
-    groups = {"data", "threat", "model", "teacher", "student", "teachers", "methods", "eval", "compiler", "checkpoint"}
-    assert set(config) == {"seed"} | groups
+    assert set(config) == {
+        *("seed", "data", "threat", "model", "teacher", "student", "teachers", "methods", "eval", "compiler", "log"),
+        "checkpoint",
+    }
+    assert set(config.log) == {"wandb"}  # RunPlan.wandb
 
 
 def test_defaults_of_the_data_are_those_of_the_configuration():

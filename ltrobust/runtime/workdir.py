@@ -2,7 +2,8 @@
 
 config.json                    the configuration that the run was started with
 checkpoints/{teacher,student}  see `training/checkpoints.py`
-metrics.jsonl, tensorboard/    see `training/records.py`
+metrics.jsonl, metrics.csv, tensorboard/, wandb/
+                               see `training/records.py`
 results/                       result cards
 verdicts/                      see `evaluation/store.py`
 report.html                    see `report/run_page.py`
@@ -27,13 +28,23 @@ PHASES = ("teacher", "student")
 WEIGHTS = ("last", "selected", "averaged")  # of a phase
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
-_FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "checkpoint.")
+_FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "log.", "checkpoint.")
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 # Of every configuration: they distinguish a `config.json` from other programs' files of that name.
 _KEYS = {"data", "seed", "student"}
 # What a run writes besides its `config.json` and `lock`.
-_WRITTEN = ("metrics.jsonl", "tensorboard", "checkpoints", "verdicts", "results", "report.html", "diagnosis")
+_WRITTEN = (
+    "metrics.jsonl",
+    "metrics.csv",
+    "tensorboard",
+    "wandb",
+    "checkpoints",
+    "verdicts",
+    "results",
+    "report.html",
+    "diagnosis",
+)
 # Keys whose paths are recorded as absolute ones: the run may be continued from another folder.
 _PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))
 

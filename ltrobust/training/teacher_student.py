@@ -24,7 +24,7 @@ from ltrobust.training.loop import Services, run_phase
 from ltrobust.training.metadata import Metadata
 from ltrobust.training.networks import Network, fingerprints_of
 from ltrobust.training.phases import Phase, make_phase
-from ltrobust.training.records import Records
+from ltrobust.training.records import Records, check_wandb
 from ltrobust.training.state import Selection, TrainState, Weights
 from ltrobust.training.teachers import Known
 
@@ -73,8 +73,9 @@ def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase
     """The plan's phases by name, in order. Warns of those that select no weights although there is a validation part.
 
     Raises:
-      ValueError: see `make_phase`.
+      ValueError: see `make_phase`; or `log.wandb` is set and the package is not installed.
     """
+    check_wandb(plan.wandb)
     phases = {phase.name: make_phase(phase, plan.model, run_data, mesh) for phase in plan.phases}
     for phase in plan.phases:
         if len(run_data.validation.labels) and not phases[phase.name].selects:
@@ -198,7 +199,7 @@ def _train_phase(
     used: Sequence[int] = ()
     with (
         Checkpoints(folder, keep=plan.checkpoints.keep) as checkpoints,
-        Records(plan.workdir, silent=not processes.first()) as records,
+        Records(plan.workdir, silent=not processes.first(), wandb=plan.wandb, config=plan.recorded) as records,
     ):
         processes.check_same({f"newest checkpoint in {folder}": checkpoints.latest()}, _SAME_FOLDER)
         if checkpoints.latest() is not None:
