@@ -77,6 +77,7 @@ def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:
     config.update_from_flattened_dict(changes)
     config.seed = seed
     config.model.dtype = dtype
+    config.eval.also = ()
     for phase, epochs in ((config.teacher, given.teacher_epochs), (config.student, given.student_epochs)):
         phase.epochs = epochs or phase.epochs
     return config.lock()

@@ -77,7 +77,11 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 0  # images per call on each device; 0: 128 on a GPU or TPU, 512 on all devices of a CPU
     config.eval.limit = 0  # test images per class, 0 for all
     config.eval.seed = 0  # of the attacks' random draws
-    config.eval.keep_images = False  # whether adversarial images are kept beside the verdicts
+    config.eval.networks = ()  # to be evaluated, such as ("student/last",); (): all of them
+    config.eval.keep_images = False  # True: keep every adversarial image beside the verdicts; False: a small sample
+    # After training, evaluations besides this one: each a dict of keys of `eval` and `threat` that it changes, such as
+    # {"eval.protocol": "standard", "eval.limit": 100}
+    config.eval.also = ()
 
     # Options of XLA's compiler for training, such as xla_tpu_dot_dot_fusion = "false"; they may change last bits.
     # Evaluations are compiled without them. See docs/performance.md.

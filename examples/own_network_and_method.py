@@ -82,6 +82,7 @@ def main(folder: Path) -> None:
     config.student.optimizer.name, config.student.optimizer.learning_rate = "adam", 0.01
     config.threat.radius = 16.0  # in 1/255
     config.eval.limit = 10  # test images of each class
+    config.eval.also = ()  # AutoAttack and other radii, which configs/digits.py asks for
     *_, test = lt.data.load("digits", imbalance_ratio=10)
     images, labels = lt.data.to_unit(test.images[:100]), test.labels[:100]
     threat = lt.Threat("linf", 16)

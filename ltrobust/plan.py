@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import methods
 from ltrobust.data.run_data import DataPlan
-from ltrobust.evaluation import protocols
+from ltrobust.evaluation.evaluation_plan import EvaluationPlan, change_evaluation, make_evaluation_plan
 from ltrobust.methods import TEACHER, Method
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.runtime import workdir as workdirs
@@ -105,18 +105,6 @@ class TeacherPlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationPlan:
-    """How networks are evaluated on the test set. Attributes are keys of `eval`; `protocol` is the protocol itself."""
-
-    protocol: protocols.Protocol
-    checkpoint: str
-    batch_size: int
-    limit: int
-    seed: int
-    keep_images: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
     """Where the phases' checkpoints lie, each in a subfolder of its name, and how often and how many are kept."""
 
@@ -141,6 +129,7 @@ class RunPlan:
       evaluation: on the test set.
       checkpoints: where and how often.
       wandb: `log.wandb`; empty if nothing is trained.
+      also: plans of further evaluations of what this plan trains (`eval.also`); empty if nothing is trained.
     """
 
     workdir: Path
@@ -154,6 +143,7 @@ class RunPlan:
     evaluation: EvaluationPlan
     checkpoints: CheckpointPlan
     wandb: str = ""
+    also: tuple["RunPlan", ...] = ()
 
 
 def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> RunPlan:
@@ -170,19 +160,14 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
     """
     workdirs.check_values(config)
     settings: dict[str, Any] = config.to_dict()
-    checkpoint, evaluation = settings["checkpoint"], settings["eval"]
+    checkpoint = settings["checkpoint"]
     if checkpoint["keep"] < 1 or checkpoint["minutes"] < 0:
         raise ValueError(
             f"checkpoint.keep is {checkpoint['keep']} and checkpoint.minutes is {checkpoint['minutes']}; they "
             "must be at least 1 and 0."
         )
-    threat, protocol = Threat(**settings["threat"]), protocols.get(evaluation["protocol"])
-    protocols.check_threat(protocol, threat)
-    if evaluation["batch_size"] < 0 or evaluation["limit"] < 0:
-        raise ValueError(
-            f"eval.batch_size is {evaluation['batch_size']} and eval.limit is {evaluation['limit']}; "
-            "they must be at least 0."
-        )
+    threat = Threat(**settings["threat"])
+    evaluation = make_evaluation_plan(settings["eval"], threat)
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()
     wanted = phases[-1].method.teachers if phases else ()
@@ -196,10 +181,19 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
         model=make_model_plan(settings["model"]),
         phases=phases,
         teachers={name: make_teacher_plan(name, external[name]) for name in external if name in wanted},
-        evaluation=EvaluationPlan(**evaluation | {"protocol": protocol}),
+        evaluation=evaluation,
         checkpoints=CheckpointPlan(epath.Path(folder), checkpoint["minutes"], checkpoint["keep"]),
         wandb=settings["log"]["wandb"] if training else "",
+        also=tuple(_make_also(config, changes, workdir) for changes in settings["eval"]["also"]) if training else (),
     )
+
+
+def _make_also(config: ConfigDict, changes: Any, workdir: Path) -> RunPlan:
+    """The plan of an entry of `eval.also`."""
+    try:
+        return make_plan(change_evaluation(config, changes), workdir, training=False)
+    except ValueError as error:
+        raise ValueError(f"eval.also has {changes!r}: {error}") from error
 
 
 def make_method(config: Mapping[str, Any], name: str) -> Method:

@@ -35,6 +35,8 @@ from ltrobust.training.teacher_student import Trained
 def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
     """Trains what is not trained yet, evaluates every network and writes the card. Returns the card's path.
 
+    The evaluations of `eval.also` come first and have separate cards, so the newest card is that of the main one.
+
     With several processes all of them call it; the first one writes. The same call in the same workdir resumes where it
     stopped. `adopt` makes a folder with files of others in it a workdir (`workdir.enter`).
 
@@ -45,6 +47,11 @@ def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = Non
     """
     began, plan = time.monotonic(), _make_plan(config, workdir)
     with _training(plan, preemption, adopt) as trained:
+        for also in plan.also:
+            name = also.evaluation.protocol.name
+            if also.threat != plan.threat:
+                name += f"-{also.threat.norm}{also.threat.radius:g}"
+            write_card(also, also.recorded, name, trained, time.monotonic())
         return write_card(plan, plan.recorded, plan.evaluation.protocol.name, trained, began)
 
 

@@ -11,7 +11,7 @@ from ltrobust.analysis.schema.card import Card, ModelRecord, Numerics, ThreatRec
 from ltrobust.analysis.schema.network import Classifier, VerdictFile
 from ltrobust.analysis.schema.training import TrainingExamples, TrainingRecord, TrainingThreat
 from ltrobust.data import sources
-from ltrobust.data.run_data import DataPlan, make_run_data
+from ltrobust.data.run_data import DataPlan, first_of_each_class, make_run_data
 from ltrobust.evaluation import evaluate, protocols, verdict
 from ltrobust.evaluation.drive import Subject
 from ltrobust.evaluation.evaluation import Evaluation
@@ -29,8 +29,13 @@ PANEL = (
 )
 
 
-def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None, keep_images=False, skills=None):
-    """Writes (or adds to) a run on digits, or on `classes` classes of noise; `skills` are accuracies by network."""
+def write_run(
+    workdir, *, protocol="quick", radius=32.0, classes=10, names=None, keep_images=False, skills=None, limit=0, kept=()
+):
+    """Writes (or adds to) a run on digits, or on `classes` classes of noise; `skills` are accuracies by network.
+
+    `limit` is of test images by class; adversarial images are kept of the ids `kept`, or of all.
+    """
     generator = np.random.RandomState(0)
     config = digits.get_config()
     config.eval.protocol, config.threat.radius, config.eval.keep_images = protocol, radius, keep_images
@@ -39,14 +44,16 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
     if not (workdir / "metrics.jsonl").exists():
         workdirs.claim(workdir, workdirs.plain(config))
         _write_records(workdir, run_data.num_classes)
-    threat, ids = Threat("linf", radius), np.arange(len(test.labels))
+    threat, ids = Threat("linf", radius), first_of_each_class(test.labels, limit)
+    seen = dataclasses.replace(test, images=test.images[ids], labels=test.labels[ids])
     networks = {}
     for name, skill in (skills or NETWORKS).items():
-        evaluation, adv_images = _evaluation(generator, skill, test, protocols.get(protocol), threat)
+        evaluation, adv_images = _evaluation(generator, skill, seen, protocols.get(protocol), threat)
         about = {"network": name, "training_counts": run_data.class_counts.tolist()}
         about |= {"class_names": list(run_data.class_names), "params_sha256": f"{name} {skill}"}
         folder = workdir / "verdicts" / f"{protocol}-{radius:g}-{name.replace('/', '-')}"
-        _write_store(folder, evaluation, Subject({}, test.images, test.labels, ids), about, adv_images, keep_images)
+        subject = Subject({}, seen.images, seen.labels, ids)
+        _write_store(folder, evaluation, subject, about, adv_images, {"keep_images": keep_images, "sample": kept})
         networks[name] = card_parts.describe_network(
             evaluation,
             run_data.class_counts,
@@ -55,7 +62,7 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
             verdicts=VerdictFile(str(folder.relative_to(workdir)), cards.digest_file(folder / "verdicts.jsonl")),
         )
     classes = run_data.num_classes
-    seen = {
+    trained = {
         "teacher": TrainingExamples(27 * classes, [27] * classes, "0"),
         "student": TrainingExamples(len(run_data.training), run_data.class_counts.tolist(), "1"),
     }
@@ -72,7 +79,7 @@ def write_run(workdir, *, protocol="quick", radius=32.0, classes=10, names=None,
         selection_rule=card_parts.SELECTION_RULE,
         training={
             phase: TrainingRecord(0, 10, cards.software(), TrainingThreat("linf", 32.0), examples)
-            for phase, examples in seen.items()
+            for phase, examples in trained.items()
         },
         numerics=Numerics("cpu", "cpu", 1, 1, "float32", "backend default", "float32, highest matmul precision", None),
         networks=networks,
@@ -107,6 +114,7 @@ def _evaluation(generator, skill, test, protocol, threat):
     records = {"clean": verdict.unseen(number)}
     records["clean"]["prediction"] = records["clean"]["rounded"] = predictions["clean"]
     records["clean"]["margin"], records["clean"]["probability"] = 1.0, 0.875
+    records["clean"]["confidence"] = 0.9375
     survival = skill ** (0.5 + 2 * test.labels / classes)
     for attack in protocol.attacks:
         column = predictions[attack.after[-1] if attack.after else "clean"].copy()
@@ -121,6 +129,7 @@ def _evaluation(generator, skill, test, protocol, threat):
         record["prediction"][rows] = record["rounded"][rows] = column[rows]
         record["norm"][rows], record["margin"][rows] = threat.epsilon, 0.5
         record["probability"][rows] = np.where(column[rows] == test.labels[rows], 0.75, 0.125)
+        record["confidence"][rows] = np.where(column[rows] == test.labels[rows], 0.75, 0.625)
         predictions[attack.name], records[attack.name] = column, record
     signs = generator.choice([-1, 1], test.images.shape).astype(np.float32)
     adv_images = np.clip(test.images / np.float32(255) + np.float32(threat.epsilon) * signs, 0, 1)
@@ -129,15 +138,15 @@ def _evaluation(generator, skill, test, protocol, threat):
     return made, adv_images
 
 
-def _write_store(folder, evaluation, subject, about, adv_images, keep_images):
+def _write_store(folder, evaluation, subject, about, adv_images, kept):
     """The store of an evaluation's verdicts."""
     network = {"logits": np.zeros((8, evaluation.num_classes)).tolist()}
     described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, network)
-    store = Store(folder, described | {"about": about}, keep_images=keep_images)
+    store = Store(folder, described | {"about": about}, **kept)
     for name, record in evaluation.records.items():
         rows = np.flatnonzero(record["prediction"] >= 0)
-        kept = None if name == "clean" else adv_images[rows]
-        store.append(name, rows, subject.labels[rows], record[rows], kept)
+        shown = None if name == "clean" else adv_images[rows]
+        store.append(name, subject.ids[rows], subject.labels[rows], record[rows], shown)
     store.close()
 
 

@@ -47,6 +47,7 @@ def small():
     config.student.ema_decay = 0.5
     config.student.optimizer.learning_rate = 0.01
     config.eval.limit = 3
+    config.eval.also = ()
     return config
 
 

@@ -26,6 +26,7 @@ def small(network: str):
     config.student.attack.steps = 1
     config.eval.protocol = "validation"
     config.eval.limit = 4
+    config.eval.also = ()
     return config
 
 

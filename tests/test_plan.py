@@ -64,7 +64,8 @@ def test_every_key_of_a_group_has_a_field(kind, group):
     for part in group.split("."):
         keys = keys[part]
     fields = {field.name for field in dataclasses.fields(kind)}
-    assert fields == set(keys) | ({"options"} if kind is ModelPlan else set())
+    elsewhere = {"also"} if kind is plan.EvaluationPlan else set()  # RunPlan.also
+    assert fields == set(keys) - elsewhere | ({"options"} if kind is ModelPlan else set())
 
 
 def test_every_key_of_a_phase_and_of_the_whole_has_a_field():
@@ -155,6 +156,13 @@ def test_teachers_are_those_that_the_method_asks_for():
         ({"eval.protocol": "autoattack"}, r"protocol is 'autoattack'; did you mean standard\? known protocols"),
         ({"eval.protocol": "legacy_robal"}, "is defined at linf 7.905/255 only"),
         ({"eval.batch_size": -1}, "eval.batch_size is -1 and eval.limit is 0; they must be at least 0"),
+        ({"eval.networks": ("student",)}, r"eval\.networks has 'student'; did you mean .*known networks: teacher/last"),
+        ({"eval.also": ("quick",)}, r"eval\.also has 'quick': it is no dict; give a dict of keys of eval and threat"),
+        ({"eval.also": ({"student.epochs": 3},)}, r"eval\.also has .*: student\.epochs cannot be changed; give a dict"),
+        ({"eval.also": ({"eval.limitt": 3},)}, r"eval\.also has .*limitt.*; give a dict"),
+        ({"eval.also": ({"eval.limit": "3"},)}, r"eval\.also has \{'eval\.limit': '3'\}: .*; give a dict"),
+        ({"eval.also": ({"eval.limit": -1},)}, r"eval\.also has .*: eval\.batch_size is .* eval\.limit is -1"),
+        ({"eval.also": ({"eval.protocol": "autoattack"},)}, r"eval\.also has .*: evaluation protocol is 'autoattack'"),
         ({"eval.limit": -1}, "eval.limit is -1; they must be at least 0"),
         ({"student.method": "at-bsl"}, r"student: method is 'at-bsl'; did you mean at_bsl\? known methods"),
         ({"student.wrappers": ("awq",)}, "student: wrapper is 'awq'"),

@@ -59,6 +59,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     def short(name):
         config = real(name)
         config.student.steps, config.student.attack.steps, config.eval.limit = 2, 1, 2
+        config.eval.also = ()
         return config
 
     class MyNetwork(own.Plain):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pages
 import planned
 import pytest
@@ -17,7 +18,9 @@ from absl import logging
 from ltrobust import methods
 from ltrobust import run as runs
 from ltrobust.analysis import cards
+from ltrobust.api import Run
 from ltrobust.commands import diagnose
+from ltrobust.evaluation import store
 from ltrobust.report import page as page_of_run
 from ltrobust.report import run_page, tables
 from ltrobust.training import initial, teachers
@@ -40,6 +43,9 @@ def finished(tmp_path_factory):
     config.student.attack.steps = config.teacher.attack.steps = 1
     config.student.ema_decay = 0.5
     config.eval.limit = 4
+    config.eval.also = (
+        {"eval.protocol": "validation", "eval.limit": 2, "eval.networks": ("student/last",), "threat.radius": 16.0},
+    )
     workdir = tmp_path_factory.mktemp("run") / "répertoire"
     return config.lock(), workdir, runs.train(config, workdir)
 
@@ -109,6 +115,34 @@ def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
     headers = [row for row in page.rows["networks"] if "student/last" in row]
     assert headers
     assert not any("student/selected" in row for row in headers)
+
+
+def test_further_evaluations_have_separate_cards(finished):
+    config, workdir, path = finished
+    card = json.loads((workdir / "results" / "validation-linf16.json").read_text())
+    assert list(card["networks"]) == ["student/last"]
+    assert (card["protocol"]["name"], card["threat"]["radius"], card["data"]["evaluated"]) == ("validation", 16.0, 20)
+    assert (card["config"]["eval"]["protocol"], card["config"]["eval"]["also"]) == ("validation", [])
+    main = json.loads(path.read_text())
+    assert path.name == "quick.json"
+    assert main["threat"]["radius"] == config.threat.radius
+    assert Run(workdir).card == main
+
+
+def test_a_run_keeps_the_images_of_its_pictures(finished):
+    _, workdir, path = finished
+    folder = workdir / json.loads(path.read_text())["networks"]["student/last"]["verdicts"]["folder"]
+    passport, verdicts = store.read(folder)
+    for name in (attack["name"] for attack in passport["protocol"]["attacks"]):
+        assert verdicts[name]
+        for record in verdicts[name].values():
+            found = store.read_adversarial(folder, record, (8, 8, 1))
+            assert np.all((found >= 0) & (found <= 1))
+    page = pages.Page(page_of_run.render(run_page.gather(workdir)))
+    assert " %" in page.text["pictures"]
+    for record in verdicts["clean"].values():
+        right = record["prediction"] == record["label"]
+        assert record["confidence"] == record["probability"] if right else record["confidence"] >= record["probability"]
 
 
 @pytest.mark.parametrize("checkpoint", ["student", "teacher", "{workdir}", "{workdir}/checkpoints/teacher"])

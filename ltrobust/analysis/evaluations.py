@@ -50,6 +50,12 @@ class Evaluation:
         """The network that is shown where only one is: the student's last weights, or the last network."""
         return "student/last" if "student/last" in self.networks else list(self.distinct)[-1]
 
+    def same_subject(self, other: "Evaluation") -> bool:
+        """Whether another evaluation has this one's main network, with the same weights, under the same threat."""
+        there, here = other.networks.get(self.main, {}), self.networks[self.main]
+        same = all(there.get(key) == here[key] for key in ("params_sha256", "batch_stats_sha256"))
+        return same and other.card["threat"] == self.card["threat"]
+
     @property
     def classes(self) -> list[int]:
         """Classes, most training images first."""

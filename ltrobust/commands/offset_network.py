@@ -52,7 +52,7 @@ def apply(
     with Checkpoints(folder, read_only=True) as checkpoints:
         there = saved.read(checkpoints)
     config: Any = ConfigDict(there.metadata.config)
-    config.eval.protocol = protocol or config.eval.protocol
+    config.eval.protocol, config.eval.networks = protocol or config.eval.protocol, ()
     config.data.dir = config.data.dir if data_dir is None else data_dir
     plan = make_plan(config, out, training=False)
     run_data = runs.load_run_data(plan.data)

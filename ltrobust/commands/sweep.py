@@ -97,7 +97,8 @@ def read(file: Path, out: Path) -> Sweep:
 
 def _configure(file: str, cell: Cell) -> Any:
     """The configuration with the cell's changes."""
-    config = recipes.load(file)
+    config: Any = recipes.load(file)
+    config.eval.also = ()  # one table has one evaluation of each run
     for key, value in cell.changes.items():
         try:
             config.update_from_flattened_dict({key: value})
@@ -193,7 +194,7 @@ def _work(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
     log = folder.with_name(f"{folder.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [*PROGRAM, f"--config={sweep.config}", f"--workdir={folder}", *(f"--code={name}" for name in code)]
-    command += [f"--config.{key}={value}" for key, value in cell.changes.items()]
+    command += [f"--config.{key}={value}" for key, value in {"eval.also": (), **cell.changes}.items()]
     with log.open("a") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
         try:

@@ -50,6 +50,7 @@ class Evaluator(TypingProtocol):
         about: Mapping[str, Any] | None = None,
         selected_on: str | None = None,
         test_labels: np.ndarray | None = None,
+        sample: np.ndarray | None = None,
     ) -> Evaluation: ...
 
 
@@ -73,7 +74,8 @@ def make_evaluator(
     by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
     in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `about` plain values
     that are added to its passport. For the sanity panel: `selected_on`, what the weights were selected on, and
-    `test_labels`, the labels of the complete test set by image id.
+    `test_labels`, the labels of the complete test set by image id. `sample`: ids of images whose adversarial images a
+    store keeps although `keep_images` is False.
 
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
@@ -86,7 +88,7 @@ def make_evaluator(
       exact_apply: the same function in float32, where `apply` computes in less.
       place: puts a pytree of arrays with leading axis B on the devices.
       devices: over how many devices `place` divides.
-      keep_images: whether a store keeps the adversarial images.
+      keep_images: whether a store keeps all adversarial images.
 
     Raises:
       ValueError: the protocol does not exist at this threat, or a setting of JAX under which results are not
@@ -110,7 +112,17 @@ def make_evaluator(
     )
 
     def evaluate(
-        variables, images, labels, *, ids=None, progress="", store=None, about=None, selected_on=None, test_labels=None
+        variables,
+        images,
+        labels,
+        *,
+        ids=None,
+        progress="",
+        store=None,
+        about=None,
+        selected_on=None,
+        test_labels=None,
+        sample=None,
     ) -> Evaluation:
         began = time.monotonic()
         images, labels = inputs.check_inputs(images, labels, num_classes, threat)
@@ -131,7 +143,7 @@ def make_evaluator(
                 if store is not None and processes.first():
                     passport = describe(protocol, threat, seed, subject, num_classes, probed)
                     passport["about"] = dict(about or {})
-                    opened = Store(store, passport, keep_images=keep_images)
+                    opened = Store(store, passport, keep_images=keep_images, sample=() if sample is None else sample)
                     closing.callback(opened.close)
                     for note in opened.notes:
                         bar.say(note)

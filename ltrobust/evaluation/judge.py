@@ -77,10 +77,10 @@ def judge(
     )
 
 
-def true_probabilities(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Softmax's probability of the true class from logits [B,K], on the host in float64: [B], to six digits."""
+def probabilities_of(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Softmax's probability of one class for each row of logits [B,K], on the host in float64: [B], to six digits."""
     shifted = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
-    return (shifted[np.arange(len(labels)), labels] / shifted.sum(axis=-1)).round(6)
+    return (shifted[np.arange(len(classes)), classes] / shifted.sum(axis=-1)).round(6)
 
 
 def verdicts(judgement: Judgement, labels: np.ndarray, **search: Any) -> np.ndarray:
@@ -95,7 +95,8 @@ def verdicts(judgement: Judgement, labels: np.ndarray, **search: Any) -> np.ndar
         prediction=judgement.predictions,
         rounded=judgement.rounded,
         margin=np.clip(np.asarray(judgement.margins, float), -_LARGEST, _LARGEST),
-        probability=true_probabilities(judgement.logits, labels),
+        probability=probabilities_of(judgement.logits, labels),
+        confidence=probabilities_of(judgement.logits, judgement.predictions),
         norm=judgement.norms,
         tied=judgement.tied,
         violation=judgement.violations,

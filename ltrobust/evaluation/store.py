@@ -2,7 +2,7 @@
 
     passport.json    provenance, what the verdicts belong to: protocol, threat, seed, images, labels, network
     verdicts.jsonl   one line each, in order of arrival: the fields of `lines.Line`, and "crc"
-    adversarial.f32  raw little-endian float32 images, only where asked for; a verdict names its offset in bytes
+    adversarial.f32  raw little-endian float32 images, some or all; the verdict on a kept one names its offset in bytes
 
 A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
 line, prints a note, and repeats the image. `crc` is the checksum of the rest of the line: a damaged verdict is noticed
@@ -12,7 +12,7 @@ and repeated, too. The folder is refused for anything other than what its passpo
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,14 +32,22 @@ _UNSEEN = Verdict().prediction
 class Store:
     """An open folder of verdicts. `verdicts` maps attack -> image id -> `Line`, as found when it was opened."""
 
-    def __init__(self, folder: str | Path, passport: Mapping[str, Any], *, keep_images: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        passport: Mapping[str, Any],
+        *,
+        keep_images: bool = False,
+        sample: Collection[int] = (),
+    ) -> None:
         """Opens the folder, or makes it.
 
         Args:
           folder: of the store.
           passport: plain values; compared with what is there. `network` is compared up to rounding
             (`identity.differences`), everything else exactly.
-          keep_images: whether adversarial images are kept.
+          keep_images: whether all adversarial images are kept.
+          sample: ids of images of which those of the protocol's attacks are kept in any case.
 
         Raises:
           ValueError: the folder holds verdicts of something else (shows both passports), is not a store, cannot be
@@ -54,7 +62,11 @@ class Store:
         self._closing.enter_context(hold(self.folder))
         self.verdicts = self._read_lines()
         self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
-        self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keep_images else None
+        self._all, self._sample = keep_images, frozenset(int(image) for image in sample)
+        # Attacks of the sanity panel are many, and no picture shows them.
+        self._sampled = {attack["name"] for attack in here["protocol"]["attacks"]} if self._sample else set()
+        keeps = keep_images or self._sample
+        self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keeps else None
 
     def append(
         self,
@@ -71,7 +83,7 @@ class Store:
         lines = []
         for place, values in enumerate(verdicts):
             at = None
-            if self._images is not None and images is not None:
+            if self._images is not None and images is not None and self._keeps(attack, int(ids[place])):
                 at = self._images.tell()
                 self._images.write(np.ascontiguousarray(images[place], "<f4").tobytes())
             fields = dict(zip(verdict.FIELDS, values.item(), strict=True))
@@ -83,6 +95,9 @@ class Store:
             self._images.flush()
         self._lines.write(b"".join(lines))
         self._lines.flush()
+
+    def _keeps(self, attack: str, image: int) -> bool:
+        return self._all or (attack in self._sampled and image in self._sample)
 
     def close(self) -> None:
         """Closes the files; the store can be opened again."""

@@ -24,6 +24,7 @@ class Verdict:
       margin: `z_y - max_{j != y} z_j` on the adversarial image, in logits, below 0 where it is misclassified; an
         infinite one is the largest float32. NaN where the attack did not see the image.
       probability: softmax's of the true class on the adversarial image, 0 to 1, to six digits; NaN likewise.
+      confidence: softmax's of the predicted class, likewise.
       norm: of the perturbation, in the threat's norm, in pixel units (1 is the full range), from 0; NaN likewise.
       tied: whether the true class shares the highest logit with another class.
       non_finite: whether a gradient was not finite; the attack took it as 0.
@@ -37,6 +38,7 @@ class Verdict:
     target: int = -1
     margin: float = math.nan
     probability: float = math.nan
+    confidence: float = math.nan
     norm: float = math.nan
     tied: bool = False
     non_finite: bool = False

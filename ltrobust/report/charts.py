@@ -148,7 +148,7 @@ def lines(
         scale=alt.Scale(type="log", nice=False) if log_x else alt.Scale(zero=False, nice=False),
         axis=log_axis(records, "x")
         if log_x
-        else alt.Axis(tickCount=5, tickMinStep=1, format=",~g")
+        else alt.Axis(tickCount=5, tickMinStep=1, format=",d")  # "g" writes 60 as 6e+1
         if whole
         else alt.Axis(tickCount=5),
     )

@@ -29,20 +29,23 @@ def _picture(evaluation: Evaluation, entry: Picture) -> dict[str, Any]:
     """One image and its caption."""
     names = evaluation.names
     images = triple(entry.image, entry.adv_image)
-    before = _prediction(names[entry.clean_prediction], entry.clean_probability)
-    after = _prediction(names[entry.adv_prediction], entry.adv_probability)
+    under = [
+        _prediction(names[entry.clean_prediction], entry.clean_confidence),
+        _prediction(names[entry.adv_prediction], entry.adv_confidence),
+        images[-1][1],
+    ]
     what = "survives" if entry.adv_prediction == entry.label else "breaks"
     return {
         "images": images,
+        "under": under,
         "title": f"{entry.group} {what}: {evaluation.class_name(entry.label)}",
-        "caption": f"test image {entry.image_id}; predicted {before}, after {evaluation.column(entry.attack)} {after}; "
-        + images[-1][1],
+        "caption": f"test image {entry.image_id}, {evaluation.column(entry.attack)}",
     }
 
 
 def _prediction(name: str, probability: float | None) -> str:
-    """A predicted class with the probability of the true one."""
-    return name if probability is None else f"{name} (true class {probability:.2f})"
+    """A predicted class with its probability."""
+    return name if probability is None else f"{name}: {percent(probability)} %"
 
 
 def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Figure]:
@@ -71,7 +74,9 @@ def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Figure]:
     ]
     x_title = "network evaluations spent on an image"
     spec = charts.lines(points, x_title, _RIGHT, domain=(0, 100), log_x=True, steps=True)
-    return [*figures, Figure("survivors", "Survivors against effort", spec, _survivors(evaluation, efforts))]
+    # A single curve has no legend.
+    title = "Survivors against effort" + (f": {evaluation.column(curves[0].attack)}" if len(curves) == 1 else "")
+    return [*figures, Figure("survivors", title, spec, _survivors(evaluation, efforts))]
 
 
 def needs_curves(efforts: Sequence[Effort]) -> bool:

@@ -99,7 +99,8 @@ def triple(image: np.ndarray, adv_image: np.ndarray | None) -> list[tuple[str, s
         change = adv_image - image
         # Without a change there is nothing to magnify.
         times = 0.5 / max(float(np.abs(change).max()), 1 / 255)
-        shown += [("adversarial image", adv_image), (f"change, {times:.3g} times", 0.5 + times * change)]
+        factor = f"{times:.1f}" if times < 3 else f"{times:.0f}"
+        shown += [("adversarial image", adv_image), (f"change, {factor} times", 0.5 + times * change)]
     return [(png(np.round(255 * np.clip(drawn, 0, 1)).astype(np.uint8)), what) for what, drawn in shown]
 
 

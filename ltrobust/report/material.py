@@ -56,7 +56,7 @@ class Effort:
 class Picture:
     """An image before and after an attack, float [H,W,C] in [0,1], and what the network predicts for both.
 
-    The probabilities are those of the true class; None where the verdicts have none.
+    A confidence is the probability of the predicted class; None if the verdicts are of a version that has none.
     """
 
     group: str
@@ -65,8 +65,8 @@ class Picture:
     label: int
     clean_prediction: int
     adv_prediction: int
-    clean_probability: float | None
-    adv_probability: float | None
+    clean_confidence: float | None
+    adv_confidence: float | None
     image: np.ndarray
     adv_image: np.ndarray
 
@@ -95,7 +95,8 @@ class Material:
       name: of the run's folder.
       evaluations: the one that is shown in full, then all others.
       records: of `metrics.jsonl`, in order.
-      comparisons, teaching, efforts, pictures: of the first evaluation; efforts and pictures of its main network.
+      comparisons, teaching, pictures: of the first evaluation; pictures of its main network.
+      searched: the evaluation that `efforts` are of, its main network; None for the first.
       missing: section -> why it lacks something and what to run to have it, one line each.
     """
 
@@ -104,6 +105,7 @@ class Material:
     records: Sequence[Mapping[str, Any]] = ()
     comparisons: Sequence[Comparison] = ()
     teaching: Teaching = dataclasses.field(default_factory=Teaching)
+    searched: Evaluation | None = None
     efforts: Sequence[Effort] = ()
     pictures: Sequence[Picture] = ()
     missing: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

@@ -61,6 +61,7 @@ def render(material: Material) -> str:
         class_names=names,
         main=first.main if first else "",
         attacked=first.column(first.headline) if first else "",
+        searched=(material.searched or first).title if first else "",
         missing=missing,
         shown_pictures=content.pop("pictures"),
         **content,
@@ -96,7 +97,7 @@ def _content(material: Material) -> dict[str, Any]:
         content["networks"] = accuracy.networks(first)
         content["comparison"] = accuracy.compared(first, material.comparisons)
         content["teacher"] = history.teaching(first, material.teaching)
-        content["effort"] = evidence.effort(first, material.efforts)
+        content["effort"] = evidence.effort(material.searched or first, material.efforts)
         content["radius"] = evidence.radii(material.evaluations)
         content["sanity"] = evidence.sanity(material.evaluations)
         content["provenance"] = {"entries": _provenance(first), "attacks": _attacks(first)}
@@ -142,8 +143,9 @@ def _summary(material: Material, first: Evaluation, others: list[Evaluation]) ->
         number = len(first.groups["tail_third"])
         tiles.append(_tile("robust, tail", rarest, f"mean of the {number} rarest classes"))
     tiles.append(_tile("robust, worst class", attacked.worst, worst))
-    if "autoattack" in columns and first.headline != "autoattack":
-        tiles.append(_tile("AutoAttack", columns["autoattack"].overall, "test images under attack"))
+    if first.headline != "autoattack":
+        found = [evaluation for evaluation in (first, *others) if first.same_subject(evaluation)]
+        tiles += [_autoattack(first, e) for e in found if "autoattack" in e.networks[first.main].columns][:1]
     tail = f", and {percent(rarest.value)} % in the tail" if rarest else ""
     sentence = (
         f"Trained on {sum(data.class_counts):,} images of {data.name} in {len(data.class_names)} classes with "
@@ -176,6 +178,14 @@ def _tile(what: str, estimate: Interval, note: str) -> dict[str, str]:
     return {"what": what, "value": percent(estimate.value), "spread": spread, "note": note}
 
 
+def _autoattack(first: Evaluation, other: Evaluation) -> dict[str, str]:
+    """AutoAttack's number; a part of the test images is named."""
+    data = other.card.data
+    part = f"{data.evaluated:,} of {data.test_images:,} " if data.evaluated < data.test_images else ""
+    note = f"{part}test images under attack"
+    return _tile("AutoAttack", other.networks[first.main].columns["autoattack"].overall, note)
+
+
 def _cost(material: Material, first: Evaluation) -> str:
     """What the numbers cost, in a sentence."""
     numerics = first.card.numerics
@@ -203,7 +213,7 @@ def _others(evaluations: list[Evaluation]) -> Table:
         for name, network in evaluation.distinct.items():
             attacked = network.columns[evaluation.headline]
             cells = [interval(network.columns["clean"].overall), interval(attacked.overall)]
-            cells += [interval(attacked.tail_third), evidence.verdict_of(network.sanity_verdict)[0]]
+            cells += [interval(attacked.tail_third), network.sanity_verdict or NOTHING]
             rows.append([evaluation.title, name, evaluation.column(evaluation.headline), *cells])
     return Table(header, rows)
 

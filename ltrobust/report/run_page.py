@@ -99,10 +99,15 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
     teaching = _teaching(workdir, first, missing)
     efforts: list[Effort] = []
     pictures: list[Picture] = []
+    # Attacks in a sequence end at their first success, so that their effort differs from image to image.
+    curved = (e for e in found if first.same_subject(e) and any(a.after for a in e.card.protocol.attacks))
+    searched = next(curved, first)
     try:
         passport, verdicts = results.read_store(workdir, first.networks[first.main])
-        efforts = _efforts(passport, verdicts)
         pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
+        if searched is not first:
+            passport, verdicts = results.read_store(workdir, searched.networks[first.main])
+        efforts = _efforts(passport, verdicts)
     except (ValueError, OSError) as error:
         for section in ("effort", "pictures"):
             missing[section].append(f"{first.main}: {error}")
@@ -112,6 +117,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
         records=history,
         comparisons=comparisons,
         teaching=teaching,
+        searched=searched,
         efforts=efforts,
         pictures=pictures,
         missing=missing,
@@ -231,8 +237,8 @@ def _pictures(
                     label=label,
                     clean_prediction=clean.prediction,
                     adv_prediction=record.prediction,
-                    clean_probability=clean.probability,
-                    adv_probability=record.probability,
+                    clean_confidence=clean.confidence,
+                    adv_confidence=record.confidence,
                     image=images[record.image] / np.float32(255),
                     adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
                 )

@@ -14,6 +14,7 @@ from ltrobust.analysis import card_parts, cards
 from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictFile
 from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import RunData
+from ltrobust.evaluation import sample
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
@@ -49,6 +50,9 @@ def evaluate(
     """Network -> the card's part on it, evaluated on the test images `ids`; empty but in process 0.
 
     Verdicts are kept in the plan's workdir. Networks of the same weights are evaluated once.
+
+    Raises:
+      ValueError: the plan names networks, and none of them is there.
     """
     settings, known_labels = plan.evaluation, test.labels[ids]
     evaluator_of = functools.cache(
@@ -66,7 +70,10 @@ def evaluate(
     results: dict[str, NetworkResult] = {}
     first_with: dict[Any, str] = {}  # what logits depend on -> the first network of which they are
     # Last weights first: they are what other networks of the same weights are shown as.
-    for network in sorted(networks, key=lambda name: not name.endswith("/last")):
+    chosen = [name for name in networks if not settings.networks or name in settings.networks]
+    if not chosen:
+        raise ValueError(f"eval.networks is {settings.networks}, but there are only {', '.join(networks)}; name one.")
+    for network in sorted(chosen, key=lambda name: not name.endswith("/last")):
         trained = networks[network]
         weights = trained.weights
         fingerprints = fingerprints_of(weights)
@@ -92,6 +99,7 @@ def evaluate(
             },
             selected_on="validation part" if network.endswith(_BY_VALIDATION) else "nothing",
             test_labels=None if settings.limit else test.labels,
+            sample=sample.choose(known_labels, ids, run_data.class_counts, test.images.shape[1:]),
         )
         if not processes.first():
             continue
@@ -102,7 +110,7 @@ def evaluate(
             classifier=_describe_classifier(trained, run_data),
             verdicts=VerdictFile(str(store.relative_to(plan.workdir)), cards.digest_file(store / "verdicts.jsonl")),
         )
-    return {name: results[name] for name in networks if name in results}
+    return {name: results[name] for name in chosen if name in results}
 
 
 def _describe_classifier(network: Network, run_data: RunData) -> Classifier | None:

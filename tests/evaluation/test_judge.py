@@ -136,12 +136,12 @@ def test_nan_logits_stop_and_infinite_ones_do_not():
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(-1e4, 1e4))
 def test_probabilities_of_the_classes_add_up_and_do_not_see_a_constant(logits, constant):
     rows, labels = np.tile(logits, (len(logits), 1)), np.arange(len(logits))
-    found = judge.true_probabilities(rows, labels)
+    found = judge.probabilities_of(rows, labels)
     assert abs(found.sum() - 1) <= 0.5e-6 * len(logits) + 1e-12
     assert np.all(np.diff(found[np.argsort(logits)]) >= 0)
-    np.testing.assert_allclose(judge.true_probabilities(rows + constant, labels), found, atol=1.1e-6)
+    np.testing.assert_allclose(judge.probabilities_of(rows + constant, labels), found, atol=1.1e-6)
 
 
 def test_probabilities_by_hand_to_six_digits():
     logits = np.array([[0.0, 0.0, 0.0], [np.log(2), 0.0, np.log(5)], [1e5, 0.0, 0.0], [1e5, 0.0, 0.0]], np.float32)
-    assert judge.true_probabilities(logits, np.array([2, 0, 0, 1])).tolist() == [0.333333, 0.25, 1.0, 0.0]
+    assert judge.probabilities_of(logits, np.array([2, 0, 0, 1])).tolist() == [0.333333, 0.25, 1.0, 0.0]

@@ -166,6 +166,20 @@ override(
     allowed="nothing but gradients and a schedule",
     remedy=("sgd", "adam"),
 )
+override(
+    "network to be evaluated that no run has",
+    "eval.networks=('student',)",
+    value="'student'",
+    allowed=("teacher/last", "student/averaged"),
+    remedy="did you mean student/last",
+)
+override(
+    "further evaluation that would change training",
+    "eval.also=({'student.epochs': 3},)",
+    value=("eval.also", "student.epochs"),
+    allowed="keys of eval and threat",
+    remedy="give a dict",
+)
 override("eval.limit below 0", "eval.limit=-1", value="eval.limit is -1", allowed="at least 0", remedy="")
 override(
     "radius at which a protocol does not exist",

@@ -33,6 +33,7 @@ TINY = (
     "--config.checkpoint.keep=100",  # so that nothing at all may disappear
     "--config.eval.protocol=validation",
     "--config.eval.limit=2",
+    "--config.eval.also=()",
     "--config.eval.batch_size=64",
 )
 # The same without a teacher.

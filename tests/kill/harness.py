@@ -42,6 +42,7 @@ CONFIG = [
     "--config.teacher.ema_decay=0.9",
     "--config.student.ema_decay=0.9",
     "--config.eval.limit=20",
+    "--config.eval.also=()",
     "--config.checkpoint.minutes=0.0",
 ]
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ltrobust.analysis import cards, compare_runs
 from ltrobust.data import sources
-from ltrobust.evaluation import store
+from ltrobust.evaluation import sample, store
 from ltrobust.report import accuracy, run_page, tables
 
 SECTIONS = ["summary", "tail", "pictures", "confusion", "networks", "comparison", "teacher", "effort", "radius"]
@@ -231,16 +231,16 @@ def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
     passport, verdicts = store.read(folder)
     ids, _, right = store.correct(passport, verdicts)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    pattern = r"(head|middle|tail) (survives|breaks): .*? test image (\d+); predicted (.*?) \(true class (.*?)\), "
-    pattern += r"after (\S+) (.*?) \(true class (.*?)\); change"
+    pattern = r"([^\n]*?): (\d+\.\d) %\s*([^\n]*?): (\d+\.\d) %\s*change, \S+ times\s*"
+    pattern += r"(head|middle|tail) (survives|breaks): [^\n]*? test image (\d+), (\S+)"
     captions = re.findall(pattern, page.text["pictures"])
     # One image of each kind and group; the last class is broken always.
     assert len(images) == 3 * len(captions) == 18
-    assert [caption[:2] for caption in captions] == [
+    assert [caption[4:6] for caption in captions] == [
         (g, w) for w in ("survives", "breaks") for g in ("head", "middle", "tail")
     ]
     test = sources.load("digits", "test", cache_dir="")
-    for place, (_, what, identity, before, sure, attack, after, unsure) in enumerate(captions):
+    for place, (before, sure, after, unsure, _, what, identity, attack) in enumerate(captions):
         drawn = [np.array(Image.open(io.BytesIO(base64.b64decode(src[22:])))) for src in images[3 * place :][:2]]
         record = verdicts[attack][int(identity)]
         assert right[ids == int(identity)] == [what == "survives"]
@@ -250,7 +250,30 @@ def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
         assert before == HOSTILE[test.labels[int(identity)]]
         assert after == HOSTILE[record.prediction]
         assert (before == after) == (what == "survives")
-        assert (sure, unsure) == ("0.88", f"{record.probability:.2f}")
+        # The predicted class's, not the true one's.
+        assert (sure, unsure) == ("93.8", "75.0" if what == "survives" else "62.5")
+
+
+def test_a_run_as_the_default_one_fills_every_section(tmp_path):
+    labels = sources.load("digits", "test", cache_dir="").labels
+    kept = sample.choose(labels, np.arange(len(labels)), np.arange(100, 0, -10), (8, 8, 1))
+    student = {"student/last": 0.75}
+    fabricated.write_run(tmp_path, protocol="standard", limit=6, skills=student)
+    for radius in (16.0, 48.0):
+        fabricated.write_run(tmp_path, radius=radius, skills=student)
+    fabricated.write_run(tmp_path, kept=kept)
+    page = draw(tmp_path)
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == SECTIONS
+    # The number of few images says so; curves and checks are of the same evaluation.
+    assert re.search(r"AutoAttack\s*\d+\.\d %\s*95 %[^%]*%\s*60 of 797 test images under", page.text["summary"])
+    assert "linf 32/255, 60 of 797 test images" in page.text["effort"]
+    assert "60 of 797 test images" in page.text["sanity"]
+    assert page.row("effort", "apgd-ce")
+    assert [row[1] for row in page.rows["radius"] if row[0].startswith("student/last")] == ["16", "32", "48"]
+    # All other numbers are of all images.
+    assert sum(int(row[1]) for row in page.rows["confusion"] if len(row) == 6 and row[1].isdigit()) == 797
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 18
 
 
 def test_training_and_cost_are_the_records(run):

@@ -27,6 +27,7 @@ COMMAND = [
     "--config.student.initialize=teacher",
     "--config.eval.protocol=validation",
     "--config.eval.limit=2",
+    "--config.eval.also=()",
 ]
 
 

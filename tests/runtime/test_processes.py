@@ -36,6 +36,7 @@ SETTINGS = {
     "student.initialize": "teacher",
     "eval.protocol": "validation",
     "eval.limit": 2,
+    "eval.also": (),
 }
 
 

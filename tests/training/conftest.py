@@ -21,5 +21,6 @@ def tiny() -> Any:
         phase.attack.steps = 2
     config.eval.protocol = "validation"
     config.eval.limit = 3
+    config.eval.also = ()
     config.checkpoint.minutes = 0.0
     return config.lock()

@@ -35,6 +35,7 @@ def short(**overrides: Any):
     config.student.attack.steps = config.teacher.attack.steps = 1
     config.eval.protocol = "validation"
     config.eval.limit = 1
+    config.eval.also = ()
     config.update_from_flattened_dict(overrides)
     return config.lock()
 
