@@ -546,3 +546,14 @@ def no_device(place: Place) -> Told:
 def few_files(place: Place) -> Told:
     place.patch.setattr(resource, "getrlimit", lambda kind: (24, 24))
     return place.refused(*TINY)
+
+
+@fault(
+    "Weights & Biases without its package",
+    "`--config.log.wandb=robust` where `wandb` is not installed",
+    value="log.wandb is 'robust'",
+    remedy="pip install -e '.[wandb]'",
+)
+def no_wandb(place: Place) -> Told:
+    place.patch.setitem(sys.modules, "wandb", None)
+    return place.refused(*TINY, "--config.log.wandb=robust")
