@@ -1,0 +1,157 @@
+"""Pickles of plain data, read without Python's unpickler: nothing that they name is imported or called.
+
+What is understood are dicts, lists, tuples, texts, bytes, numbers, and NumPy arrays of numbers as `protocol=2` writes
+them, which is what CIFAR's Python archives hold. Everything else is refused by name.
+"""
+
+import io
+import pickletools
+import struct
+from typing import Any
+
+import numpy as np
+
+# Functions that a pickle names where it describes an array or bytes; none of them is called.
+_ARRAY, _DTYPE, _ENCODE = "numpy array", "numpy dtype", "encoded bytes"
+_NAMES = {
+    "numpy.core.multiarray _reconstruct": _ARRAY,
+    "numpy._core.multiarray _reconstruct": _ARRAY,
+    "numpy ndarray": "numpy.ndarray",
+    "numpy dtype": _DTYPE,
+    "_codecs encode": _ENCODE,
+}
+_NUMBERS = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8")
+_VALUES = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING"),
+    *("SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+    "BINUNICODE8",
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# What a pickle can be wrong in that is no ValueError already.
+_WRONG = (IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
+
+
+class _Named(str):
+    """The name of a function or class, which no text in a pickle can be mistaken for."""
+
+
+class _Part:
+    """An array or its dtype while its parts are still being read; `value` is the array, or the dtype's code."""
+
+    def __init__(self, kind: str, value: Any = None) -> None:
+        self.kind, self.value = kind, value
+
+
+def load(content: bytes) -> dict[str, Any]:
+    """The dict that a pickle holds; its arrays are NumPy arrays, its Python 2 strings are texts (Latin-1).
+
+    Raises:
+      ValueError: a pickle that is cut off, holds no dict, or names anything but arrays of numbers.
+    """
+    try:
+        found = _run(content)
+    except _WRONG as error:
+        raise ValueError(f"it is no sound pickle ({type(error).__name__}: {error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, not a dict")
+    return {str(key): value.value if isinstance(value, _Part) else value for key, value in found.items()}
+
+
+def _run(content: bytes) -> Any:
+    """Follows the operations of a pickle; `marks` are the stacks below each open mark."""
+    stack: list[Any] = []
+    marks: list[list[Any]] = []
+    memo: dict[int, Any] = {}
+
+    def closed() -> list[Any]:
+        nonlocal stack
+        items, stack = stack, marks.pop()
+        return items
+
+    argument: Any
+    for operation, argument, _ in pickletools.genops(io.BytesIO(content)):
+        name = operation.name
+        if name in _VALUES:
+            stack.append(argument)
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            stack.append(_EMPTY[name]())
+        elif name == "MARK":
+            marks.append(stack)
+            stack = []
+        elif name in ("APPENDS", "APPEND"):
+            items = closed() if name == "APPENDS" else [stack.pop()]
+            _only(stack[-1], list).extend(items)
+        elif name in ("SETITEMS", "SETITEM"):
+            items = closed() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            _only(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+        elif name in ("LIST", "TUPLE"):
+            items = closed()
+            stack.append(items if name == "LIST" else tuple(items))
+        elif name == "DICT":
+            items = closed()
+            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        elif name in _TUPLES:
+            stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[int(argument)])
+        elif name in ("GLOBAL", "STACK_GLOBAL"):
+            text = argument if name == "GLOBAL" else " ".join([str(stack.pop(-2)), str(stack.pop())])
+            if text not in _NAMES:
+                raise ValueError(f"it names {str(text).replace(' ', '.')[:80]}, which is not called")
+            stack.append(_Named(_NAMES[text]))
+        elif name == "REDUCE":
+            arguments = stack.pop()
+            stack.append(_described(stack.pop(), arguments))
+        elif name == "BUILD":
+            state = stack.pop()
+            _finish(stack[-1], state)
+        elif name == "STOP":
+            return stack.pop()
+        elif name not in ("PROTO", "FRAME"):
+            raise ValueError(f"it has the operation {name}, which plain data do not need")
+    raise ValueError("it has no end")
+
+
+def _only(value: Any, kind: type) -> Any:
+    """The value, if it is a list or dict that the pickle itself made."""
+    if type(value) is not kind:
+        raise ValueError(f"it puts items into a {type(value).__name__}")
+    return value
+
+
+def _described(function: Any, arguments: Any) -> Any:
+    """What a call that is only described stands for: an array without content, a dtype, or bytes."""
+    if isinstance(function, _Named) and function == _ARRAY:
+        return _Part(_ARRAY)
+    if isinstance(function, _Named) and function == _DTYPE:
+        if arguments[0] not in _NUMBERS:
+            raise ValueError(f"it has an array of {str(arguments[0])[:20]!r}, not of numbers")
+        return _Part(_DTYPE, arguments[0])
+    # Python 3 writes bytes as a Latin-1 text where the protocol has no bytes.
+    if isinstance(function, _Named) and function == _ENCODE and arguments[1] in ("latin1", "latin-1"):
+        return arguments[0].encode("latin-1")
+    raise ValueError("it calls something that is no array")
+
+
+def _finish(part: Any, state: Any) -> None:
+    """Gives a dtype its byte order, or an array its content."""
+    if not isinstance(part, _Part) or not isinstance(state, tuple):
+        raise ValueError("it fills something that is no array")
+    if part.kind == _DTYPE:
+        part.value = ("<" if state[1] == "|" else {"<": "<", ">": ">"}[state[1]]) + part.value
+        return
+    _, shape, dtype, fortran, raw = state
+    raw = raw.encode("latin-1") if isinstance(raw, str) else raw
+    if type(raw) is not bytes or not isinstance(dtype, _Part) or dtype.kind != _DTYPE:
+        raise ValueError("it has an array without a type or without content")
+    numbers = np.frombuffer(raw, np.dtype(dtype.value))
+    # The lengths must be those of the content, so a shape cannot ask for memory that the file does not fill.
+    if not all(type(length) is int and length >= 0 for length in shape) or int(np.prod(shape)) != len(numbers):
+        raise ValueError(f"it has an array of shape {shape} with {len(numbers):,} numbers")
+    part.value = numbers.reshape(shape, order="F" if fortran else "C")
