@@ -15,12 +15,14 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial weights, order of images, augmentation and training attacks
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits, cifar10, cifar100, mnist, svhn_cropped, stl10, tiny_imagenet, folder
+    # digits, cifar10, cifar100, mnist, fashion_mnist, emnist_balanced and its other parts, svhn_cropped, stl10,
+    # tiny_imagenet, imagenet, imagenet10, folder; `ltrobust data NAME` says what each needs
+    config.data.name = "digits"
     config.data.dir = (
         ""  # folder of the archive or of TFDS's records, "": TFDS's own; folder: holds train/CLASS, test/CLASS
     )
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
-    config.data.image_size = 32  # folder only: pixels of either side that images are resized to (bilinear)
+    config.data.image_size = 32  # folder, imagenet: pixels of either side that images are resized to (bilinear)
     config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to
     config.data.skip_unreadable = False  # folder only: count files that cannot be read, and go on without them
     config.data.cache_check = "sample"  # folder only: sample, full: contents compared with those of the decoded copy

@@ -1,7 +1,7 @@
 """Pixels of one of the user's own image files, and what a reader of results must know about them."""
 
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -35,7 +35,7 @@ def check_pillow() -> None:
         )
 
 
-def read(file: pathlib.Path, image_size: int, channels: int) -> tuple[np.ndarray, tuple[str, ...]]:
+def read(file: pathlib.Path | IO[bytes], image_size: int, channels: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H, W, C] of one file, and which of `FINDINGS` are true of it.
 
     Raises:

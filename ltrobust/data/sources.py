@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltrobust.data import archives, folder, identity, longtail
+from ltrobust.data import archives, folder, identity, imagenet, longtail
 from ltrobust.runtime.names import nearest
 
-NAMES = ("digits", "cifar10", "cifar100", "mnist", "svhn_cropped", "stl10", "tiny_imagenet", "folder")
+NAMES = ("digits", *archives.NAMES, "folder")
 SPLITS = ("train", "test")
 
 # The first images are for training. Blocks come from different writers, so the test images are from new ones.
@@ -132,7 +132,8 @@ def load(
         (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`). For `folder` the one that holds `train` and `test`. Or the folder
         of a pack of this data set (`pack.write`).
       cache_dir: where decoded images are kept; empty for no cache.
-      image_size, channels: what the images of a `folder` are converted to (`folder.load`); others stay as they are.
+      image_size, channels: what the images of a `folder` are converted to (`folder.load`), and the size of those of
+        `imagenet` and `imagenet10`; others stay as they are.
       skip_unreadable, cache_check: of a `folder` only (`folder.load`).
 
     Raises:
@@ -146,9 +147,9 @@ def load(
     """
     _check_request(name, split, data_dir, cache_dir)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
-    form = {"image_size": image_size, "channels": channels}
+    form: dict[str, Any] = {"image_size": image_size, "channels": channels}
     form |= {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
-    found, published = _open(name, split, data_dir, cache_root, form)
+    found, published, different = _open(name, split, data_dir, cache_root, form)
     where = f"{split} of {os.fspath(data_dir) or name}"
     _check_labels(found, where)
     known = identity.identify(
@@ -160,8 +161,13 @@ def load(
         num_classes=found.num_classes,
         published=published,
     )
-    notes = tuple(dict.fromkeys(found.notes + known.notes))
-    for note in known.notes if name == "folder" else notes:  # a folder's own notes are warned of where they are urgent
+    told = known.notes
+    if different:
+        # Where the checksum is another one, what is known of labels and pixels says what that means.
+        warnings.warn(f"{where}: {different}: {'; '.join(known.notes) or known.claim}.", UserWarning, stacklevel=2)
+        told = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
+    notes = tuple(dict.fromkeys(found.notes + told))
+    for note in () if different else known.notes if name == "folder" else notes:  # those of a folder: where urgent
         warnings.warn(f"{where}: {note}.", UserWarning, stacklevel=2)
     # A pack with a part of the images knows what was compared when it was made.
     claim = (len(found.labels) < len(found.official_labels) and found.claim) or known.claim
@@ -170,30 +176,42 @@ def load(
 
 def _open(
     name: str, split: str, data_dir: str | os.PathLike[str], cache_root: pathlib.Path | None, form: Any
-) -> tuple[Split, bool]:
-    """A pack, digits, a folder, prepared records or an archive; and whether the archive has the published checksum.
+) -> tuple[Split, bool, str]:
+    """A pack, digits, a folder, prepared records or an archive.
 
-    `form` are the arguments of `folder.load` that say what becomes of the images of a folder.
+    Also whether the archive has the published checksum, and what tells it from the published one, in words.
+
+    `form` are the arguments of `load` that say what becomes of images of many sizes.
     """
     # Both are imported where they are used: they build on this module, and only `prepared` needs TFDS.
     from ltrobust.data import pack
 
     if pack.is_pack(data_dir):
-        return pack.read(data_dir, split, name=name), False
+        return pack.read(data_dir, split, name=name), False, ""
     if name == "digits":
-        return _digits(split), False
+        return _digits(split), False, ""
     if name == "folder":
         found = folder.load(data_dir, split, cache_root=cache_root, **form)
         if found.warnings:
             place = folder.listing.printable(os.fspath(data_dir))
             warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=3)
         entry, kept = found.entry, {"files": found.files, "origin": found.origin, "names": found.names}
-        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, **kept), False
+        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, **kept), False, ""
     root = pathlib.Path(os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if name in imagenet.CLASSES:
+        entry, origin = imagenet.load(
+            split,
+            places=archives.places(archives.published.DATA[name].forms[0], root),
+            image_size=form["image_size"],
+            classes=imagenet.CLASSES[name],
+            cache_root=cache_root,
+            how=archives.how_to_get(name, root),
+        )
+        return Split(name, split, entry.images, entry.labels, entry.class_names, origin=origin), False, ""
     if not any(root.glob(f"{name}/*/dataset_info.json")):
         entry, origin = archives.load(name, split, data_dir=root, cache_root=cache_root)
         read = Split(name, split, entry.images, entry.labels, entry.class_names, origin=origin)
-        return read, archives.PUBLISHED in entry.source
+        return read, archives.PUBLISHED in entry.source, entry.findings.get(archives.DIFFERENT, "")
     try:
         from ltrobust.data import prepared
     except ModuleNotFoundError as error:
@@ -201,7 +219,7 @@ def _open(
             f"{root / name} holds records that TFDS has prepared, and {error.name}, which reads them, is not installed."
             " Install tensorflow-datasets and array_record, or give a folder with the official archive instead."
         ) from error
-    return prepared.load(name, split, data_dir=root, cache_root=cache_root), False
+    return prepared.load(name, split, data_dir=root, cache_root=cache_root), False, ""
 
 
 def _check_labels(found: Split, where: str) -> None:
@@ -213,7 +231,7 @@ def _check_labels(found: Split, where: str) -> None:
     if expected is not None and actual != expected:
         raise ValueError(
             f"{where} is not the official {found.name}: its {len(found.labels):,} labels have SHA-256 {actual}, "
-            f"the official ones {expected}. Give another copy: get {archives.LAYOUTS[found.name].files[0].url}."
+            f"the official ones {expected}. Give another copy: see `ltrobust data {found.name}`."
         )
 
 

@@ -322,7 +322,9 @@ def test_missing_data_come_with_the_archive_that_has_them(tmp_path, name):
         FileNotFoundError, match=f"neither archive nor prepared records of {name}. Get .*http"
     ) as raised:
         sources.load(name, "test", data_dir=tmp_path)
-    assert re.search(rf"and put (it|them) into {tmp_path} as (it is|they are)\.$", str(raised.value))
+    assert re.search(
+        rf"and put (it|them) into {tmp_path} as (it is|they are) \(see `ltrobust data {name}`\)\.$", str(raised.value)
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "tiny_imagenet"])
