@@ -22,6 +22,7 @@ FLAGS = {
     "sweep": {"out", "table", "code"},
     "agree": {"student", "student_weights", "teacher", "teacher_weights", "images", "seed", "data_dir", "json", "code"},
     "offset": {"workdir", "out", "weights", "norm_equalise", "protocol", "data_dir", "code"},
+    "data": {"dir"},
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}
 FLAGS["report"].add("figures")

@@ -30,6 +30,7 @@ VERBS = {
     "agree": "compare the input gradients of a student and a teacher",
     "offset": "raise the logit of a network's weakest class and evaluate it",
     "compile": "compile for TPUs or GPUs that need not be there: does it fit, what does it cost",
+    "data": "print where a data set is published, and where to put its files",
     "config": "list the keys of a configuration with their meaning",
 }
 MODES = ("train", "evaluate", "diagnose", "report")

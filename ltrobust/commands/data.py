@@ -1,0 +1,73 @@
+"""Prints where a data set is published: addresses, sizes, checksums, terms, and where to put the files.
+
+    ltrobust data                        the names of all data sets
+    ltrobust data cifar10                what to download for one of them
+    ltrobust data cifar10 --dir=DIR      also which of its files are in DIR, and whether they are the published ones
+
+Nothing is downloaded.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ltrobust.commands.parser import Parser, UsageError
+from ltrobust.data import archives, listing, published, sources
+from ltrobust.runtime.names import nearest
+
+_OTHERS = {
+    "digits": "digits: 8x8 digits, bundled with scikit-learn; nothing to download.",
+    "folder": f"folder: your own images. In data.dir {listing.EXPECTED}.",
+}
+
+
+def main(arguments: Sequence[str], program: str) -> None:
+    """Prints the description.
+
+    Raises:
+      UsageError: an unknown data set.
+    """
+    parser = Parser(program, __doc__)
+    parser.add_argument("name", nargs="?", default="", metavar="NAME", help="data set; without it all are listed")
+    parser.add_argument("--dir", default="", metavar="DIR", help="folder to look into for its files")
+    given = parser.parse_args(arguments)
+    if given.name and given.name not in sources.NAMES:
+        raise UsageError(
+            f"there is no data set {given.name!r}; {nearest(given.name, sources.NAMES)}"
+            f"data sets: {', '.join(sources.NAMES)}."
+        )
+    print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
+
+
+def describe(name: str, folder: str = "") -> str:
+    """What there is to know about the files of a data set, one fact a line.
+
+    Args:
+      name: one of `sources.NAMES`.
+      folder: where to look for the files; empty for nowhere.
+    """
+    if name in _OTHERS:
+        return _OTHERS[name]
+    data = published.DATA[name]
+    lines = [name, f"  page      {data.page}", f"  terms     {data.terms}", f"  citation  {data.citation}"]
+    for number, form in enumerate(data.forms):
+        lines.append("  files, as they are:" if number == 0 else "  or these:")
+        lines += [f"    {file.url}\n      {file.facts}" for file in form.files]
+        if form.folder:
+            lines.append(f"    or the folder that it unpacks to, {form.folder}")
+    place = folder or "DIR"
+    lines.append(f"  put into  {place}, and name it with --config.data.dir={place}; it is only read")
+    return "\n".join([*lines, *(_found(data, Path(folder).expanduser()) if folder else ())])
+
+
+def _found(data: published.Published, folder: Path) -> Iterator[str]:
+    """A line for each published file that is in the folder."""
+    found = False
+    for form in data.forms:
+        for place in archives.places(form, folder):
+            for file in form.files:
+                if (path := place / file.name).is_file():
+                    found = True
+                    known = "the published file" if file.checksum else "there; its checksum is not known"
+                    yield f"  found     {path}: {file.difference(path) or known}"
+    if not found:
+        yield f"  found     none of these files in {folder}"

@@ -1,0 +1,51 @@
+"""`ltrobust data`: what to download for a data set, and what a folder holds of it."""
+
+import invented
+import pytest
+
+from ltrobust.commands import main
+from ltrobust.data import published, sources
+
+
+@pytest.mark.parametrize("name", sources.NAMES)
+def test_every_data_set_is_described(capsys, name):
+    main.call(["data", name])
+    printed = capsys.readouterr().out
+    assert printed.startswith(name)
+    if name in published.DATA:
+        data = published.DATA[name]
+        for file in (file for form in data.forms for file in form.files):
+            assert f"{file.url}\n      {file.facts}\n" in printed
+        for fact in (data.page, data.terms, data.citation, "--config.data.dir=DIR"):
+            assert fact in printed
+
+
+def test_names_are_listed_and_an_unknown_one_is_answered(capsys):
+    main.call(["data"])
+    assert capsys.readouterr().out.split() == list(sources.NAMES)
+    with pytest.raises(SystemExit) as end:
+        main.call(["data", "cifar"])
+    assert end.value.code == 2
+    assert "there is no data set 'cifar'; did you mean cifar10? data sets: digits" in capsys.readouterr().err
+
+
+def test_files_in_a_folder_are_compared_with_the_published_ones(capsys, tmp_path):
+    invented.place("mnist", invented.publish("mnist", invented.invent("mnist")), tmp_path)
+    paths = [tmp_path / file.name for file in published.DATA["mnist"].files]
+    paths.pop().unlink()
+    main.call(["data", "mnist", f"--dir={tmp_path}"])
+    printed = capsys.readouterr().out
+    for path in paths:
+        assert f"found     {path}: {path.stat().st_size:,} bytes, published " in printed
+    assert printed.count("found") == len(paths)
+    main.call(["data", "stl10", f"--dir={tmp_path}"])
+    assert f"none of these files in {tmp_path}" in capsys.readouterr().out
+
+
+def test_published_files_have_addresses_and_well_formed_checksums():
+    for name, data in published.DATA.items():
+        for file in data.files:
+            assert file.url.startswith("http"), name
+            kind, _, digest = file.checksum.partition(":")
+            assert len(digest) == {"sha256": 64, "md5": 32}[kind], file.url
+            assert set(digest) <= set("0123456789abcdef")
