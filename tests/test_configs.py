@@ -12,7 +12,7 @@ import pytest
 
 from configs import cifar10_distillation, default, published
 from ltrobust import methods
-from ltrobust.data import longtail
+from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.plan import make_plan
@@ -21,6 +21,7 @@ from ltrobust.training import devices, phases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+CLASS_WISE = sorted(f"class_wise.{path.stem}" for path in (ROOT / "configs" / "class_wise").glob("*.py"))
 NAMES = [name for name in FILES if name != "published"] + [f"published:{name}" for name in published.RECIPES]
 
 
@@ -38,7 +39,7 @@ def phase_of(config, name: str) -> phases.Phase:
     return planned.make_phase(config, name, run_data, devices.make_mesh(jax.devices()[:1]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CLASS_WISE])
 def test_keys_are_those_of_default(name):
     assert set(flatten(plain(load(name)))) == set(flatten(plain(default.get_config())))
 
@@ -87,6 +88,16 @@ def test_both_phases_can_be_built(name):
         # sqrt(900 * 300): the geometric mean is the default size of the balanced subset.
         assert phase.class_counts.tolist() == ([520] * 3 if phase_name == "teacher" else [900, 500, 300])
     protocols.get(config.eval.protocol)
+
+
+@pytest.mark.parametrize("name", CLASS_WISE)
+def test_class_wise_configurations_train_one_balanced_phase(name):
+    config = load(name)
+    plan = make_plan(config, pathlib.Path("run"))
+    assert [phase.name for phase in plan.phases] == ["student"]
+    assert (plan.data.name in sources.NAMES, plan.data.imbalance_ratio) == (True, 1.0)
+    wanted = (76.5, 2.55) if name.endswith(".mnist") else (8.0, 2.0)
+    np.testing.assert_allclose((config.threat.radius, config.student.attack.step_size), wanted)
 
 
 def test_the_published_recipe_is_the_default():

@@ -23,7 +23,8 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 def test_every_room_is_a_package_of_the_distribution():
     rooms = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ltrobust").rglob("*.py")}
     assert set(SETUPTOOLS["packages"]) == rooms | set(SETUPTOOLS["package-dir"])
-    shipped = {"ltrobust.shipped.configs": "configs", "ltrobust.shipped.configs.sweeps": "configs/sweeps"}
+    folders = ("configs", "configs/class_wise", "configs/sweeps")
+    shipped = {f"ltrobust.shipped.{folder.replace('/', '.')}": folder for folder in folders}
     assert SETUPTOOLS["package-dir"] == shipped
 
 
