@@ -122,7 +122,7 @@ def how_to_get(name: str, data_dir: pathlib.Path) -> str:
         what = f"{names} from {first.url.rpartition('/')[0]} and put them into {data_dir} as they are"
     else:
         what = f"{first.url} ({first.facts}) and put it into {data_dir} as it is"
-    return f"Get {what} (see `ltrobust data {name}`)."
+    return f"Get {what}; see ltrobust data {name}."
 
 
 def _is_archive(form: published.Form, paths: list[pathlib.Path]) -> bool:

@@ -231,7 +231,7 @@ def _check_labels(found: Split, where: str) -> None:
     if expected is not None and actual != expected:
         raise ValueError(
             f"{where} is not the official {found.name}: its {len(found.labels):,} labels have SHA-256 {actual}, "
-            f"the official ones {expected}. Give another copy: see `ltrobust data {found.name}`."
+            f"the official ones {expected}. Give another copy: see ltrobust data {found.name}."
         )
 
 

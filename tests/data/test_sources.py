@@ -323,7 +323,7 @@ def test_missing_data_come_with_the_archive_that_has_them(tmp_path, name):
     ) as raised:
         sources.load(name, "test", data_dir=tmp_path)
     assert re.search(
-        rf"and put (it|them) into {tmp_path} as (it is|they are) \(see `ltrobust data {name}`\)\.$", str(raised.value)
+        rf"and put (it|them) into {tmp_path} as (it is|they are); see ltrobust data {name}\.$", str(raised.value)
     )
 
 

@@ -236,7 +236,7 @@ def test_nothing_there_says_what_to_put_where(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither archive nor prepared records of tiny_imagenet") as raised:
         load("train", tmp_path)
     assert "http://cs231n.stanford.edu/tiny-imagenet-200.zip" in str(raised.value)
-    assert str(raised.value).endswith(f"put it into {tmp_path} as it is (see `ltrobust data tiny_imagenet`).")
+    assert str(raised.value).endswith(f"put it into {tmp_path} as it is; see ltrobust data tiny_imagenet.")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 `python -m pytest tests/faults --write-faults` writes the page anew; its wording is not compared here.
 """
 
+import fault_archive
 import fault_checkpoint
 import fault_command
 import fault_compile
@@ -19,6 +20,7 @@ MODULES = [
     for module in (
         fault_command,
         fault_data,
+        fault_archive,
         fault_training,
         fault_checkpoint,
         fault_store,
