@@ -1,17 +1,26 @@
 """Files of named arrays: reading .safetensors and PyTorch files, writing .safetensors."""
 
+import contextlib
 import importlib
+import io
 import os
 import pathlib
 import pickle
+import pickletools
+import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ltrobust.runtime import contents
+
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what most code calls it; any other name will do
 CHOICE = "::"  # between a file and the state dict that is meant in it
 TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+# What PyTorch writes around tensors: types of storages, functions that make a tensor of a storage.
+_AROUND_TENSORS = re.compile(r"collections\.OrderedDict|torch\.(_\w+\.)*\w+|torch\.(storage|nn\.parameter)\.\w+")
 
 
 def file_and_choice(path: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
@@ -38,6 +47,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         OSError: the file cannot be opened.
     """
     path, choice = file_and_choice(path)
+    if path.is_file() and (words := contents.mistaken_for(path)):
+        raise ValueError(f"{path} is {words}")
     if path.suffix == ".safetensors":
         safetensors = optional("safetensors")
         try:
@@ -127,13 +138,11 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
     torch = optional("torch")
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < (2, 6):
         raise ValueError(f"torch is {torch.__version__}; expected 2.6 or later, run: pip install -e '.[torch]'")
+    zipped = _is_zipped(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is damaged or holds more than tensors, and pickles are not executed here; where you trust the "
-            "file, convert its state dict to .safetensors with the code that wrote it"
-        ) from error
+        raise ValueError(_damage(path, zipped)) from error
     tensors = unwrapped(content, choice) if isinstance(content, Mapping) else {"the whole content": content}
     others = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
     if others:
@@ -149,6 +158,52 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
         except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, without data (meta)
             raise _no_array(path, str(name), error) from error
     return found
+
+
+def _is_zipped(path: pathlib.Path) -> bool:
+    """Whether a file is in PyTorch's form since 1.6, an uncompressed zip archive.
+
+    Raises:
+        ValueError: it begins like one and has no end.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if zipped and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is cut off: it is a zip archive without its end; download or write it again")
+    return zipped
+
+
+def _damage(path: pathlib.Path, zipped: bool) -> str:
+    """Why PyTorch refuses a file: its pickle names more than tensors need, or it is damaged."""
+    pickled = b""
+    with contextlib.suppress(zipfile.BadZipFile, EOFError):
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+                pickled = archive.read(inside[0]) if inside else b""
+        else:
+            pickled = path.read_bytes()
+    if others := sorted({name for name in _named(pickled) if not _AROUND_TENSORS.fullmatch(name)}):
+        return (
+            f"{path} holds more than tensors ({listed(others)}), and pickles are not executed here; where you trust "
+            "the file, convert its state dict to .safetensors with the code that wrote it"
+        )
+    return f"{path} is damaged, or no PyTorch file; download or write it again"
+
+
+def _named(pickled: bytes) -> Iterator[str]:
+    """The functions and classes that pickles name, as far as they can be read. Nothing of them is executed."""
+    file, texts = io.BytesIO(pickled), [""]
+    # Files of the older form have several pickles, then numbers, which are none.
+    with contextlib.suppress(ValueError, IndexError):
+        while True:
+            for operation, argument, _ in pickletools.genops(file):
+                if operation.name == "GLOBAL":
+                    yield str(argument).replace(" ", ".")
+                elif operation.name == "STACK_GLOBAL":
+                    yield ".".join(texts[-2:])
+                elif isinstance(argument, str):
+                    texts.append(argument)
 
 
 def _no_array(path: pathlib.Path, name: str, error: Exception) -> ValueError:

@@ -146,6 +146,8 @@ def test_imported_arrays_are_float32_copies():
         "_orig_mod.",
         "net.",
         "module._orig_mod.backbone.",
+        "_orig_mod.module.",
+        "backbone.model._orig_mod.module.",
     ],
 )
 def test_wrapping_dicts_and_prefixes_make_no_difference(prefix, wrapper):
@@ -410,19 +412,48 @@ class WritesWhenUnpickled:
 
 
 def test_pytorch_files_that_need_code_are_refused_and_run_none(torch, tmp_path):
-    contents = {"args": argparse.Namespace(lr=0.1), "code": WritesWhenUnpickled(tmp_path / "written")}
+    contents = {
+        "args": argparse.Namespace(lr=0.1),
+        "code": WritesWhenUnpickled(tmp_path / "written"),
+        "module": torch.nn.Sequential(torch.nn.Linear(1, 1)),
+    }
+    named = {"args": r"argparse\.Namespace", "code": r".*getattr", "module": r".*torch\.nn\.modules\.linear\.Linear"}
     for name, value in contents.items():
-        torch.save({"state_dict": {"a": torch.zeros(1)}, name: value}, tmp_path / f"{name}.pt")
-        with pytest.raises(ValueError, match=rf"{name}\.pt is damaged or holds more .* convert .* to \.safetensors"):
-            torch_weights.read(tmp_path / f"{name}.pt")
+        for zipped in (True, False):
+            file = tmp_path / f"{name}{zipped}.pt"
+            torch.save({"state_dict": {"a": torch.zeros(1)}, name: value}, file, _use_new_zipfile_serialization=zipped)
+            message = rf"{file.name} holds more than tensors \(({named[name]}).*convert .* to \.safetensors"
+            with pytest.raises(ValueError, match=message):
+                torch_weights.read(file)
     assert not (tmp_path / "written").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"PK\x03\x04 no zip"])
-def test_damaged_pytorch_files_are_refused(torch, tmp_path, content):
-    path = tmp_path / "weights.pt"
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no pickle", "damaged, or no PyTorch file"),
+        (b"PK\x03\x04 no zip", "cut off: it is a zip archive without its end"),
+        (b"", "an empty file; download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a Git LFS pointer, .* git lfs pull"),
+        (b"<!DOCTYPE html><html><title>Google Drive - Virus scan warning", "a web page, not the file itself"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_files_that_are_no_weights_are_named_as_what_they_are(torch, tmp_path, content, message, suffix):
+    path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"weights\.pt is damaged"):
+    if suffix == ".safetensors" and ("damaged" in message or "cut off" in message):
+        message = "no complete safetensors file"
+    with pytest.raises(ValueError, match=rf"weights{suffix} is {message}"):
+        torch_weights.read(path)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_pytorch_files_that_are_cut_off_are_called_so(torch, tmp_path, share):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"weights\.pt is cut off: it is a zip archive without its end"):
         torch_weights.read(path)
 
 
