@@ -16,7 +16,7 @@ with it look too high.
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,18 @@ from configs import cifar10_cpu, digits
 from configs.sweeps import cifar10_cpu as sweep
 from ltrobust import models
 from ltrobust import run as runs
-from ltrobust.analysis import cards, intervals
+from ltrobust.analysis import cards, intervals, seeds
 from ltrobust.analysis.schema.network import Column
 from ltrobust.attacks import objectives
 from ltrobust.attacks.algorithms.pgd import pgd
 from ltrobust.data import batches
 from ltrobust.data.run_data import DataPlan, first_of_each_class
 from ltrobust.models.model_plan import make_model_plan
+from ltrobust.report.numbers import NUMBERS, over_seeds
 from ltrobust.runtime import typed_json
 from ltrobust.threat import Threat
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.state import Weights
-from tools import summary
 
 CONFIGS = {"digits": (digits, {}), "cifar10_cpu": (cifar10_cpu, sweep.SHORT)}
 DTYPES = ("float32", "bfloat16")
@@ -55,18 +55,19 @@ def main() -> None:
     parser.add_argument("--student_epochs", type=int, default=0, help="0: the configuration's")
     parser.add_argument("--steps", type=int, default=20, help="of PGD")
     given = parser.parse_args()
-    path, seeds = measure.begin(given, "precision"), given.seeds.split(",")
+    path, numbers_of_seeds = measure.begin(given, "precision"), given.seeds.split(",")
     found: dict[str, list[Mapping[str, Column]]] = {dtype: [] for dtype in DTYPES}
-    reached = []
-    for seed in seeds:
+    reached, counts = [], ()
+    for seed in numbers_of_seeds:
         for dtype in DTYPES:
             with tempfile.TemporaryDirectory() as folder:
                 config = configuration(given, int(seed), dtype)
                 card = cards.read(Path(runs.train(config, Path(folder))))
                 found[dtype].append(card.networks["student/last"].columns)
+                counts = card.data.class_counts
                 if dtype == "float32":
                     reached.append(attacked(config, Path(folder), given.steps))
-    rows = [numbers(title, found, column, view) for title, column, view in summary.NUMBERS]
+    rows = [numbers(title, found, column, view, counts) for title, column, view in NUMBERS]
     measure.finish(path, given, rows + losses(reached), columns=typed_json.plain(found), attacks=reached)
 
 
@@ -83,12 +84,19 @@ def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:
     return config.lock()
 
 
-def numbers(title: str, found: dict[str, list[Mapping[str, Column]]], column: str, view: str) -> dict[str, Any]:
+def numbers(
+    title: str, found: dict[str, list[Mapping[str, Column]]], column: str, view: str, training_counts: Sequence[int]
+) -> dict[str, Any]:
     """One number in both types, and their difference by seed, in percent."""
-    values = {dtype: np.array([columns[column].value(view) for columns in found[dtype]]) for dtype in DTYPES}
-    shown = summary.over_seeds if len(values["float32"]) > 1 else lambda value: f"{100 * value[0]:.2f}"
-    row = {"number": title} | {dtype: shown(list(value)) for dtype, value in values.items()}
-    return row | {"bfloat16 minus float32": shown(list(values["bfloat16"] - values["float32"]))}
+    columns = {dtype: [run[column] for run in found[dtype]] for dtype in DTYPES}
+    pairs = list(zip(columns["bfloat16"], columns["float32"], strict=True))
+    if len(pairs) > 1:
+        row = {dtype: over_seeds(seeds.of_columns(own, view, training_counts)) for dtype, own in columns.items()}
+        difference = over_seeds(seeds.of_differences(pairs, view, training_counts))
+    else:
+        row = {dtype: f"{100 * own[0].value(view):.2f}" for dtype, own in columns.items()}
+        difference = f"{100 * (pairs[0][0].value(view) - pairs[0][1].value(view)):.2f}"
+    return {"number": title} | row | {"bfloat16 minus float32": difference}
 
 
 def attacked(config: Any, workdir: Path, steps: int) -> dict[str, Any]:
