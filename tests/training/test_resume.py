@@ -14,6 +14,7 @@ import pytest
 from ltrobust import models
 from ltrobust import run as runs
 from ltrobust.training import devices, loop, steps, teacher_student
+from ltrobust.training.checkpoints import Checkpoints
 
 
 def fingerprints(workdir: pathlib.Path) -> dict:
@@ -93,6 +94,8 @@ def test_a_finished_run_on_several_devices_trains_nothing_and_writes_a_new_card(
     assert cards[0]["networks"] == cards[1]["networks"]
     assert cards[0]["numerics"]["devices"] == 2
     assert cards[0]["training"]["student"]["devices"] == [2]
+    with Checkpoints(tmp_path / "checkpoints" / "student", read_only=True) as checkpoints:
+        assert checkpoints.about()["devices"] == [2]
 
 
 @pytest.mark.slow
