@@ -52,9 +52,10 @@ class Evaluation:
 
     def same_subject(self, other: "Evaluation") -> bool:
         """Whether another evaluation has this one's main network, with the same weights, under the same threat."""
-        there, here = other.networks.get(self.main, {}), self.networks[self.main]
-        same = all(there.get(key) == here[key] for key in ("params_sha256", "batch_stats_sha256"))
-        return same and other.card["threat"] == self.card["threat"]
+        there, here = other.networks.get(self.main), self.networks[self.main]
+        if there is None or other.card.threat != self.card.threat:
+            return False
+        return (there.params_sha256, there.batch_stats_sha256) == (here.params_sha256, here.batch_stats_sha256)
 
     @property
     def classes(self) -> list[int]:

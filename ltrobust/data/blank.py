@@ -39,8 +39,10 @@ def make_run_data(plan: DataPlan) -> RunData:
         validation_cap=plan.validation_cap,
     )
     names = tuple(str(number) for number in range(len(counts)))
-    parts = (labels[chosen[part]] for part in carve)
-    return RunData(*(Examples(_black(len(part), plan.name), part) for part in parts), names)
+    training, validation = (
+        Examples(_black(len(part), plan.name), part) for part in (labels[chosen[part]] for part in carve)
+    )
+    return RunData(training, validation, names)
 
 
 def count_test_images(plan: DataPlan, limit: int) -> int:

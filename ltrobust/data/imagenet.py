@@ -219,7 +219,7 @@ def _decoded(images: Sequence[_Image], image_size: int, split: str) -> np.ndarra
 
     with (
         ThreadPoolExecutor() as pool,
-        terminal.bar(f"decoding imagenet {split}, once", len(images), "images") as progress,
+        terminal.Progress(f"decoding imagenet {split}, once", len(images), "images") as progress,
     ):
         for _ in pool.map(decode, range(len(images))):
             progress.update(1)
