@@ -291,9 +291,9 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
     assert found["protocol"]["name"] == "diagnose"
     (model,) = found["models"]
     assert model["name"] == "student/last"
-    assert [entry["inverse"] for entry in model["temperature"]] in ([], [1, 2, 5, 10, 50, "worst"])
-    assert len(model["related"]["class_norms"]["values"]) == 10
-    assert min(model["related"]["class_norms"]["values"]) > 0
+    assert [entry["inverse"] for entry in model["temperature"]] in ([], [1, 2, 5, 10, 50, None])
+    assert len(model["class_norms"]["values"]) == 10
+    assert min(model["class_norms"]["values"]) > 0
     assert f"diagnosis: {path}" in capsys.readouterr().out
 
 
