@@ -15,7 +15,7 @@ from linear import apply, exactly_robust, fixture
 from short_protocol import ROWS, SHORT, run
 
 import ltrobust
-from ltrobust.evaluation import evaluate, protocols, store
+from ltrobust.evaluation import evaluate, protocols, store, verdict
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
 from ltrobust.evaluation.verdict import FIELDS
@@ -194,21 +194,18 @@ def test_adversarial_images_are_kept_where_asked_for(tmp_path):
 def test_of_a_sample_the_images_of_the_protocols_attacks_are_kept(tmp_path):
     passport = {"protocol": {"attacks": [{"name": "pgd20"}]}}
     images = np.random.RandomState(0).rand(3, 2, 2, 1).astype(np.float32)
-    records = [{"image": identity, "prediction": 0} for identity in (5, 7, 9)]
-    for _ in range(2):  # the second time resumes
+    ids, labels, found = np.array([5, 7, 9]), np.zeros(3, int), verdict.unseen(3)
+    for part in (slice(0, 2), slice(2, 3)):  # the second time resumes
         kept = Store(tmp_path, passport, sample=np.array([7, 9, 11]))
         for name in ("pgd20", "panel/pgd100"):
-            known = kept.verdicts.get(name, {})
-            for place, record in enumerate(records[: 2 + len(known)]):
-                if record["image"] not in known:
-                    kept.append(name, [record], images[place : place + 1])
+            kept.append(name, ids[part], labels[part], found[part], images[part])
         kept.close()
-    _, verdicts = store.read(tmp_path)
-    assert [image for image, record in verdicts["pgd20"].items() if "adversarial_at" in record] == [7, 9]
-    assert not any("adversarial_at" in record for record in verdicts["panel/pgd100"].values())
+    _, lines = store.read(tmp_path)
+    assert [image for image, line in lines["pgd20"].items() if line.adversarial_at is not None] == [7, 9]
+    assert not any(line.adversarial_at for line in lines["panel/pgd100"].values())
     for place in (1, 2):
-        found = store.read_adversarial(tmp_path, verdicts["pgd20"][records[place]["image"]], (2, 2, 1))
-        np.testing.assert_array_equal(found, images[place])
+        there = store.read_adversarial(tmp_path, lines["pgd20"][ids[place]], (2, 2, 1))
+        np.testing.assert_array_equal(there, images[place])
     assert (tmp_path / "adversarial.f32").stat().st_size == 2 * 4 * 4
 
 

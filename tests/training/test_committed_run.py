@@ -21,6 +21,7 @@ SHORT = (
     "--config.student.epochs=1",
     "--config.eval.protocol=quick",
     "--config.eval.limit=10",
+    "--config.eval.also=()",
 )
 
 
