@@ -92,7 +92,7 @@ def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys
     calls = (workplace / "calls").read_text().splitlines()
     assert len(calls) == 6
     assert calls[2] == (
-        "config.data.dir=out/plain-seed0 config.seed=0 config.student.method=pgd_at "
+        "config.data.dir=out/plain-seed0 config.eval.also=() config.seed=0 config.student.method=pgd_at "
         "config.student.wrappers=('one', 'two')"
     )
     printed = capsys.readouterr().out
