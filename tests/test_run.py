@@ -123,9 +123,9 @@ def test_further_evaluations_have_separate_cards(finished):
     assert list(card["networks"]) == ["student/last"]
     assert (card["protocol"]["name"], card["threat"]["radius"], card["data"]["evaluated"]) == ("validation", 16.0, 20)
     assert (card["config"]["eval"]["protocol"], card["config"]["eval"]["also"]) == ("validation", [])
-    main = json.loads(path.read_text())
+    main = cards.read(path)
     assert path.name == "quick.json"
-    assert main["threat"]["radius"] == config.threat.radius
+    assert main.threat.radius == config.threat.radius
     assert Run(workdir).card == main
 
 
@@ -141,8 +141,8 @@ def test_a_run_keeps_the_images_of_its_pictures(finished):
     page = pages.Page(page_of_run.render(run_page.gather(workdir)))
     assert " %" in page.text["pictures"]
     for record in verdicts["clean"].values():
-        right = record["prediction"] == record["label"]
-        assert record["confidence"] == record["probability"] if right else record["confidence"] >= record["probability"]
+        assert record.confidence >= record.probability
+        assert record.prediction != record.label or record.confidence == record.probability
 
 
 @pytest.mark.parametrize("checkpoint", ["student", "teacher", "{workdir}", "{workdir}/checkpoints/teacher"])
