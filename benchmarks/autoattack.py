@@ -7,7 +7,8 @@ Each measurement is a separate process: `cold` compiles everything, `cached` fin
 cache, and `compiled` is the second evaluation of such a process. PyTorch's is `AutoAttack.run_standard_evaluation` of
 the public code (importable as `autoattack`, or `pip install pyautoattack`). `--before` is another checkout of this
 project, measured in the same rounds. Imports are not counted. CPU seconds are those of all threads: they depend less on
-what else the machine does than seconds do.
+what else the machine does than seconds do. PyTorch's threads spend some waiting for one another, so compare them with
+--threads=1.
 """
 
 import argparse
