@@ -85,6 +85,8 @@ class Driver:
         self.batch_size = self._even(batch_size)
         # Search -> numbers of lanes of the programs that exist.
         self._widths: dict[Search, set[int]] = {}
+        # Lanes and guesses of the programs that exist.
+        self._guesses: set[tuple[int, int]] = set()
         self._programs = Programs(apply, exact_apply, threat, num_classes)
 
     def pad_as_needed(self, subject: Subject) -> None:
@@ -208,7 +210,8 @@ class Driver:
     def _lanes(self, search: Search, images: int, runs: int) -> tuple[Search, int]:
         """The search, with guesses where there are few images, and its number of lanes."""
         if search.wider and images < self.batch_size:
-            lanes, guesses = width.guesses(images, self.batch_size, self.devices, self._even)
+            lanes, guesses = width.guesses(images, self.batch_size, self.devices, self._guesses, self._even)
+            self._guesses.add((lanes, guesses))
             return search.wider(guesses), lanes
         known = self._widths.setdefault(self._programs.shared(search, restarts=False), set())
         rounds = width.ROUNDS if runs > 1 and self._on_cpu else 1

@@ -50,26 +50,31 @@ def lanes(searches: int, largest: int, known: Iterable[int], even: Callable[[int
     return min(fitting, key=row_passes, default=best)
 
 
-def guesses(images: int, largest: int, devices: int, even: Callable[[int], int]) -> tuple[int, int]:
+def guesses(
+    images: int, largest: int, devices: int, known: Iterable[tuple[int, int]], even: Callable[[int], int]
+) -> tuple[int, int]:
     """Lanes for so many images, and guesses in each of them, for the most queries by the number of rows.
 
     Args:
       images: at least 1.
       largest: most rows.
       devices: that lanes are divided over.
+      known: lanes and guesses of the programs that exist.
       even: number of rows -> the next possible one.
     """
-    best, fastest = (even(images), 1), _speed(1, even(images))
+    best = (even(images), 1)
     for number in range(2, largest // images + 1):
         width = -(-images // devices) * devices
         while width * number <= largest and even(width * number) != width * number:
             width += devices
         # A tenth more, because guesses cost something beside the network.
-        if width * number <= largest and _speed(number, width * number) > 1.1 * fastest:
-            best, fastest = (width, number), _speed(number, width * number)
-    return best
+        if width * number <= largest and _speed(width, number) > 1.1 * _speed(*best):
+            best = (width, number)
+    enough = _speed(*best) / _SPARE
+    fitting = [one for one in known if images <= one[0] and one[0] * one[1] <= largest and _speed(*one) >= enough]
+    return max(fitting, key=lambda one: _speed(*one), default=best)
 
 
-def _speed(guesses: int, rows: int) -> float:
+def _speed(lanes: int, guesses: int) -> float:
     """Queries of each image in a pass, by the rows of the pass."""
-    return (1 - (1 - _KEPT) ** guesses) / _KEPT / rows
+    return (1 - (1 - _KEPT) ** guesses) / _KEPT / (lanes * guesses)

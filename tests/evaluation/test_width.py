@@ -35,16 +35,20 @@ def test_lanes_are_even_rounds_and_use_programs_that_exist():
 def test_guesses_fill_the_rows_that_bits_need(devices):
     rows = even(devices)
     for images in range(1, 128):
-        lanes, guesses = width.guesses(images, rows(128), devices, rows)
+        lanes, guesses = width.guesses(images, rows(128), devices, [], rows)
         assert lanes >= images
         assert lanes % devices == 0
         assert lanes * guesses == rows(lanes * guesses) <= rows(128)
 
 
 def test_guesses_replace_idle_lanes_and_no_others():
-    assert width.guesses(8, 128, 1, even()) == (8, 8)
-    assert width.guesses(1, 128, 1, even()) == (1, 64)
-    assert width.guesses(64, 128, 1, even()) == (64, 1)
-    assert width.guesses(100, 128, 1, even()) == (104, 1)
+    assert width.guesses(8, 128, 1, [], even()) == (8, 8)
+    assert width.guesses(1, 128, 1, [], even()) == (1, 64)
+    assert width.guesses(64, 128, 1, [], even()) == (64, 1)
+    assert width.guesses(100, 128, 1, [], even()) == (104, 1)
     # Devices that need no padding have no idle lanes.
-    assert width.guesses(26, 1024, 1, even(cpu=False)) == (26, 1)
+    assert width.guesses(26, 1024, 1, [], even(cpu=False)) == (26, 1)
+    # A program that exists is used if it is nearly as fast, and has lanes enough.
+    assert width.guesses(24, 128, 1, [(26, 4)], even()) == (26, 4)
+    assert width.guesses(24, 128, 1, [(23, 4)], even()) == (24, 3)
+    assert width.guesses(8, 128, 1, [(26, 4)], even()) == (8, 8)
