@@ -33,7 +33,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import ltrobust
 from ltrobust import models
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 
 PROTOCOLS = {"pgd20": "validation", "standard": "standard"}
 
@@ -139,7 +140,7 @@ def make(apply: Any, protocol: str, threat: Any) -> Any:
         attacks = tuple(attack for attack in chosen.attacks if attack.name in names)
         chosen = dataclasses.replace(chosen, attacks=attacks, combined=(("autoattack", names),), sanity=False)
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
-    return evaluate.make_evaluator(
+    return make_evaluator(
         apply,
         protocol=chosen,
         threat=threat,
@@ -238,7 +239,8 @@ def torch_pgd20(network: Any, images: np.ndarray, labels: np.ndarray, radius: fl
 COMPILE = """
 import dataclasses, jax, numpy as np
 from ltrobust import Threat, models
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 
 seconds = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -252,7 +254,7 @@ tiny = {"steps": 1, "queries": 1, "targets": 1}
 attacks = [
     dataclasses.replace(attack, **{key: 1 for key in tiny if getattr(attack, key, 0)}) for attack in protocol.attacks
 ]
-evaluator = evaluate.make_evaluator(
+evaluator = make_evaluator(
     lambda weights, points: models.forward(module, *weights, points, bn="eval")[0],
     protocol=dataclasses.replace(protocol, attacks=tuple(attacks)),
     threat=Threat.in_255ths("linf", 1e-3),

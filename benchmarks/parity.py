@@ -25,7 +25,8 @@ import ltrobust  # noqa: E402
 from ltrobust.analysis import cards  # noqa: E402
 from ltrobust.attacks import search  # noqa: E402
 from ltrobust.attacks.algorithms import apgd  # noqa: E402
-from ltrobust.evaluation import evaluate, protocols  # noqa: E402
+from ltrobust.evaluation import protocols  # noqa: E402
+from ltrobust.evaluator import make_evaluator  # noqa: E402
 from ltrobust.report import tables  # noqa: E402
 
 CHANGES = 8  # draws of a change that moves logits as far as two implementations differ
@@ -98,7 +99,7 @@ def compare_verdicts(
 
 def run(protocol: Any, threat: Any, seed: int, logits_fn: Any, images: Any, labels: Any) -> Any:
     """One evaluation, without the sanity panel."""
-    evaluator = evaluate.make_evaluator(
+    evaluator = make_evaluator(
         lambda _, points: logits_fn(points),
         protocol=dataclasses.replace(protocol, sanity=False),
         threat=threat,

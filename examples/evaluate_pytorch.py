@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ltrobust import models
 from ltrobust.data import sources
 from ltrobust.data.run_data import first_of_each_class
-from ltrobust.evaluation.evaluate import evaluate
+from ltrobust.evaluator import evaluate
 from ltrobust.models import torch_weights
 from ltrobust.threat import Threat
 

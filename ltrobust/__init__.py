@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltrobust import attacks, data, methods, models
+    from ltrobust.analysis.evaluation import Evaluation
     from ltrobust.api import Run, open_run, train
     from ltrobust.data.dataset import Dataset
-    from ltrobust.evaluation.evaluate import evaluate
-    from ltrobust.evaluation.evaluation import Evaluation
+    from ltrobust.evaluator import evaluate
     from ltrobust.recipes import config
     from ltrobust.threat import Threat
 
@@ -37,11 +37,11 @@ __version__ = "0.1.0"
 # Where each public name comes from; the name of a module alone is a module.
 _PUBLIC = {
     "Dataset": "ltrobust.data.dataset",
-    "Evaluation": "ltrobust.evaluation.evaluation",
+    "Evaluation": "ltrobust.analysis.evaluation",
     "Run": "ltrobust.api",
     "Threat": "ltrobust.threat",
     "config": "ltrobust.recipes",
-    "evaluate": "ltrobust.evaluation.evaluate",
+    "evaluate": "ltrobust.evaluator",
     "open_run": "ltrobust.api",
     "train": "ltrobust.api",
 }

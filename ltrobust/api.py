@@ -14,12 +14,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import models, run
-from ltrobust.analysis import results
-from ltrobust.analysis.evaluations import in_order
+from ltrobust.analysis import recorded, results
+from ltrobust.analysis.evaluated_networks import in_order
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
-from ltrobust.evaluation import recorded
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.methods import Teacher
 from ltrobust.models import external
 from ltrobust.runtime import logs

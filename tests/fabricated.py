@@ -7,15 +7,16 @@ import numpy as np
 
 from configs import digits
 from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.analysis.schema.card import Card, ModelRecord, Numerics, ThreatRecord
 from ltrobust.analysis.schema.network import Classifier, VerdictFile
 from ltrobust.analysis.schema.training import TrainingExamples, TrainingRecord, TrainingThreat
 from ltrobust.data import sources
 from ltrobust.data.run_data import DataPlan, first_of_each_class, make_run_data
-from ltrobust.evaluation import evaluate, protocols, verdict
+from ltrobust.evaluation import protocols, verdict
 from ltrobust.evaluation.drive import Subject
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.store import Store
+from ltrobust.evaluator import describe
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.sanity.panel import Item
 from ltrobust.threat import Threat
@@ -141,7 +142,7 @@ def _evaluation(generator, skill, test, protocol, threat):
 def _write_store(folder, evaluation, subject, about, adv_images, kept):
     """The store of an evaluation's verdicts."""
     network = {"logits": np.zeros((8, evaluation.num_classes)).tolist()}
-    described = evaluate.describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, network)
+    described = describe(evaluation.protocol, evaluation.threat, 0, subject, evaluation.num_classes, network)
     store = Store(folder, described | {"about": about}, **kept)
     for name, record in evaluation.records.items():
         rows = np.flatnonzero(record["prediction"] >= 0)

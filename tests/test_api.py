@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 
 import ltrobust as lt
 from ltrobust import models, recipes, run
+from ltrobust.analysis import recorded
 from ltrobust.api import record_fields, with_model
-from ltrobust.evaluation import recorded, store
+from ltrobust.evaluation import store
 from ltrobust.evaluation.verdict import FIELDS
 from ltrobust.training import networks
 

@@ -9,7 +9,8 @@ from linear import apply, fixture
 import ltrobust
 from ltrobust.analysis import compare_runs
 from ltrobust.commands import compare
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 
 ROWS = np.arange(0, 1000, 10)
 WEAK = protocols.Protocol(
@@ -22,7 +23,7 @@ WEAK = protocols.Protocol(
 def run(folder, change=0.0, radius=8.0):
     weights, images, labels = fixture()
     weights = weights + np.float32(change) * np.roll(weights, 1, axis=0)
-    evaluator = evaluate.make_evaluator(
+    evaluator = make_evaluator(
         apply, protocol=WEAK, threat=ltrobust.Threat(radius=radius), num_classes=10, batch_size=64
     )
     about = {"training_counts": [50, 40, 30, 20, 10, 9, 8, 7, 6, 5], "class_names": list("abcdefghij")}

@@ -17,10 +17,10 @@ from benchmarks.accelerator import dry
 from benchmarks.accelerator.jobs import Part
 from benchmarks.accelerator.part import Context
 from ltrobust import Threat
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import make_evaluator
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
+from ltrobust.evaluator import make_evaluator
 from ltrobust.training import devices
 
 IMAGES = 200

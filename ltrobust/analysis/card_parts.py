@@ -10,6 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.analysis.schema.card import DataRecord, Files, Numerics, ProtocolRecord
 from ltrobust.analysis.schema.network import Classifier, Column, Confusion, NetworkResult, Rounded, VerdictFile
 from ltrobust.analysis.schema.training import (
@@ -22,7 +23,6 @@ from ltrobust.analysis.schema.training import (
 from ltrobust.data import identity, longtail, overlap, sources
 from ltrobust.data.run_data import DataPlan, RunData
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.runtime import ambient, typed_json
 from ltrobust.sanity import panel
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from ltrobust.analysis import cards, metrics
-from ltrobust.analysis.evaluations import GROUPS, Evaluation, in_order
+from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks, in_order
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.data import sources
@@ -62,7 +62,7 @@ class Model(NamedTuple):
     verdicts: Mapping[str, Mapping[int, Line]]
 
 
-def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation]:
+def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[EvaluatedNetworks]:
     """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
     groups: dict[str, list[Card]] = collections.defaultdict(list)
     for path in sorted((workdir / "results").glob("*.json")):
@@ -85,7 +85,7 @@ def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[Evaluation
         named = {name: networks[name] for name in in_order(list(networks))}
         members = metrics.groups(np.array(group[-1].data.class_counts))
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(Evaluation(dataclasses.replace(group[-1], training=training), named, groups_shown))
+        found.append(EvaluatedNetworks(dataclasses.replace(group[-1], training=training), named, groups_shown))
     return sorted(found, key=_weight, reverse=True)
 
 
@@ -112,7 +112,7 @@ def _warn(text: str) -> None:
     logging.warning("%s", text)
 
 
-def _weight(evaluation: Evaluation) -> tuple[int, bool, int, bool, str]:
+def _weight(evaluation: EvaluatedNetworks) -> tuple[int, bool, int, bool, str]:
     """Sort key, largest first: images, no separate page, attacks, the threat of the training, date."""
     card = evaluation.card
     trained = [(run.threat.norm, run.threat.radius) for run in card.training.values() if run.threat]
@@ -191,7 +191,7 @@ def candidates(argument: str) -> list[Candidate]:
     return chosen
 
 
-def _candidate(workdir: Path, evaluation: Evaluation, name: str) -> Candidate:
+def _candidate(workdir: Path, evaluation: EvaluatedNetworks, name: str) -> Candidate:
     """A run's network with its store."""
     verdicts = evaluation.networks[name].verdicts
     if verdicts is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis.evaluations import GROUPS, Evaluation, labels, short
+from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks, labels, short
 from ltrobust.analysis.schema.network import Column
 from ltrobust.analysis.schema.paired import (
     ClassDifference,
@@ -27,7 +27,7 @@ _MOST_CELLS = 100
 View = tuple[str, PooledDifference | GroupDifference | ClassDifference]
 
 
-def tail(evaluation: Evaluation) -> list[Figure]:
+def tail(evaluation: EvaluatedNetworks) -> list[Figure]:
     """Robust and clean accuracy from head to tail, and of groups of classes."""
     shown = [name for name in evaluation.distinct if name.endswith("/last")] or [evaluation.main]
     return [
@@ -37,7 +37,7 @@ def tail(evaluation: Evaluation) -> list[Figure]:
     ]
 
 
-def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str], *, wide: bool) -> Figure:
+def _from_head_to_tail(evaluation: EvaluatedNetworks, column: str, shown: Sequence[str], *, wide: bool) -> Figure:
     """Accuracy of every class in a column, most training images first."""
     few, counts = len(evaluation.classes) <= FEW_CLASSES, evaluation.card.data.class_counts
     columns = {name: evaluation.networks[name].columns[column] for name in shown}
@@ -69,7 +69,7 @@ def _from_head_to_tail(evaluation: Evaluation, column: str, shown: Sequence[str]
     return Figure(f"classes-{column}", title, spec, Table(header, rows), note, wide)
 
 
-def _of_class(evaluation: Evaluation, column: Column, index: int, series: str) -> dict[str, Any]:
+def _of_class(evaluation: EvaluatedNetworks, column: Column, index: int, series: str) -> dict[str, Any]:
     """A class's accuracy as charts draw it."""
     images = max(evaluation.card.data.class_counts[index], 1)
     more = {"index": index, "images": images, "detail": f"{_of(column, index)} test images"}
@@ -80,7 +80,7 @@ def _of(column: Column, index: int) -> str:
     return f"{column.correct[index]:,} of {column.total[index]:,}"
 
 
-def _groups(evaluation: Evaluation) -> Figure:
+def _groups(evaluation: EvaluatedNetworks) -> Figure:
     """Clean and attacked accuracy of head, middle, tail and all images, of the main network."""
     columns = evaluation.networks[evaluation.main].columns
     two = [("clean", "clean"), (evaluation.headline, evaluation.column(evaluation.headline))]
@@ -96,7 +96,7 @@ def _groups(evaluation: Evaluation) -> Figure:
     return Figure("groups", f"{evaluation.main}: groups of classes", spec, Table(header, rows))
 
 
-def confusion(evaluation: Evaluation) -> dict[str, Any] | None:
+def confusion(evaluation: EvaluatedNetworks) -> dict[str, Any] | None:
     """Which class is taken for which, and how often each class is predicted; None if the card does not have it."""
     network = evaluation.networks[evaluation.main]
     if network.confusion is None or network.most_frequent_confusion is None:
@@ -154,7 +154,7 @@ def matrix_picture(matrix: np.ndarray, order: Sequence[int]) -> str:
     return png(pixels)
 
 
-def _predicted(evaluation: Evaluation, matrices: Mapping[str, np.ndarray]) -> Figure:
+def _predicted(evaluation: EvaluatedNetworks, matrices: Mapping[str, np.ndarray]) -> Figure:
     """How often each class is predicted, relative to how often it occurs."""
     records, rows = [], []
     for index in evaluation.classes:
@@ -175,7 +175,7 @@ def _predicted(evaluation: Evaluation, matrices: Mapping[str, np.ndarray]) -> Fi
     return Figure("predictions", "How often each class is predicted", spec, Table(header, rows), note)
 
 
-def plain_number(evaluation: Evaluation, index: int, series: str, value: float) -> dict[str, Any]:
+def plain_number(evaluation: EvaluatedNetworks, index: int, series: str, value: float) -> dict[str, Any]:
     """A class's plain number, which has no interval."""
     shown = {"name": evaluation.labels[index], "series": series, "value": value, "low": None, "high": None}
     images = max(evaluation.card.data.class_counts[index], 1)
@@ -183,7 +183,7 @@ def plain_number(evaluation: Evaluation, index: int, series: str, value: float) 
 
 
 def by_class(
-    evaluation: Evaluation,
+    evaluation: EvaluatedNetworks,
     records: Sequence[Mapping[str, Any]],
     axis: str,
     colors: Sequence[str],
@@ -199,7 +199,7 @@ def by_class(
     return charts.scatter(points, "training images of the class", axis, colors, log_x=True, domain=domain)
 
 
-def networks(evaluation: Evaluation) -> list[Figure]:
+def networks(evaluation: EvaluatedNetworks) -> list[Figure]:
     """Numbers of all networks side by side, and head against tail."""
     attacked, distinct = evaluation.column(evaluation.headline), evaluation.distinct
     combined = [name for name, _ in evaluation.card.protocol.combined]
@@ -226,7 +226,7 @@ def networks(evaluation: Evaluation) -> list[Figure]:
     return figures + _frontier(evaluation)
 
 
-def _frontier(evaluation: Evaluation) -> list[Figure]:
+def _frontier(evaluation: EvaluatedNetworks) -> list[Figure]:
     """Head against tail accuracy under attack, of two networks or more."""
     columns = {name: network.columns[evaluation.headline] for name, network in evaluation.distinct.items()}
     found = [(name, c.head_third, c.tail_third) for name, c in columns.items() if c.head_third and c.tail_third]
@@ -245,7 +245,7 @@ def _frontier(evaluation: Evaluation) -> list[Figure]:
     return [Figure("frontier", "Head against tail", spec, Table(["network", "head, %", "tail, %"], rows), note)]
 
 
-def compared(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
+def compared(evaluation: EvaluatedNetworks, comparisons: Sequence[Comparison]) -> dict[str, Any] | None:
     """Differences between networks, paired image by image."""
     if not comparisons:
         return None

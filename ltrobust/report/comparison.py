@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ltrobust.analysis import intervals
-from ltrobust.analysis.evaluations import GROUPS
+from ltrobust.analysis.evaluated_networks import GROUPS
 from ltrobust.analysis.schema.comparison import (
     Breaker,
     Flip,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis import results
-from ltrobust.analysis.evaluations import labels, short
+from ltrobust.analysis.evaluated_networks import labels, short
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.results import Model
 from ltrobust.analysis.schema.comparison import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis.evaluations import labels, short
+from ltrobust.analysis.evaluated_networks import labels, short
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.diagnosed_column import DiagnosedColumn
 from ltrobust.analysis.schema.diagnosis import DiagnosedModel, Diagnosis, ModelAgreement

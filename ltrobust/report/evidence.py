@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ltrobust.analysis.evaluations import Evaluation
+from ltrobust.analysis.evaluated_networks import EvaluatedNetworks
 from ltrobust.report import charts
 from ltrobust.report.charts import BLUE
 from ltrobust.report.frame import Figure, Table, record, triple
@@ -15,7 +15,7 @@ _RIGHT = "right, % of the images"
 _MARKS = {"pass": "✓ pass", "warn": "! warn", "fail": "✗ fail", "skipped": "skipped"}
 
 
-def pictures(evaluation: Evaluation, found: Sequence[Picture]) -> list[list[dict[str, Any]]]:
+def pictures(evaluation: EvaluatedNetworks, found: Sequence[Picture]) -> list[list[dict[str, Any]]]:
     """Images before and after an attack: those that survive, then those that break; each list is a line of the page."""
     lines = []
     for survives in (True, False):
@@ -25,7 +25,7 @@ def pictures(evaluation: Evaluation, found: Sequence[Picture]) -> list[list[dict
     return lines
 
 
-def _picture(evaluation: Evaluation, entry: Picture) -> dict[str, Any]:
+def _picture(evaluation: EvaluatedNetworks, entry: Picture) -> dict[str, Any]:
     """One image and its caption."""
     names = evaluation.names
     images = triple(entry.image, entry.adv_image)
@@ -48,7 +48,7 @@ def _prediction(name: str, probability: float | None) -> str:
     return name if probability is None else f"{name}: {percent(probability)} %"
 
 
-def effort(evaluation: Evaluation, efforts: Sequence[Effort]) -> list[Figure]:
+def effort(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> list[Figure]:
     """Accuracy after each attack, and survivors against network evaluations."""
     columns = evaluation.networks[evaluation.main].columns
     images = evaluation.card.data.evaluated
@@ -84,7 +84,7 @@ def needs_curves(efforts: Sequence[Effort]) -> bool:
     return bool(efforts) and not any(len(set(entry.survivors)) > 2 for entry in efforts)
 
 
-def _survivors(evaluation: Evaluation, efforts: Sequence[Effort]) -> Table:
+def _survivors(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> Table:
     """Survivors at powers of ten and at the end."""
     places = [1, 10, 100, 1000]
     rows = []
@@ -95,7 +95,7 @@ def _survivors(evaluation: Evaluation, efforts: Sequence[Effort]) -> Table:
     return Table(["images right after", "0", *(f"{place:,}" for place in places), "the end"], rows)
 
 
-def radii(evaluations: Sequence[Evaluation]) -> list[Figure]:
+def radii(evaluations: Sequence[EvaluatedNetworks]) -> list[Figure]:
     """Accuracy against the radius, for networks that were evaluated at several."""
     curves: dict[tuple[str, ...], dict[float, Interval]] = {}
     titles = {}
@@ -120,7 +120,7 @@ def radii(evaluations: Sequence[Evaluation]) -> list[Figure]:
     return [Figure("radius-curve", "Accuracy against the radius", spec, table)]
 
 
-def sanity(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def sanity(evaluations: Sequence[EvaluatedNetworks]) -> list[dict[str, Any]]:
     """Every panel that was run: verdict, then its items, doubtful ones first."""
     panels = []
     for evaluation in evaluations:
@@ -147,7 +147,7 @@ def verdict_of(verdict: str | None) -> tuple[str, str]:
     return verdict or "not run in this protocol", kind
 
 
-def _item(evaluation: Evaluation, item: Item) -> dict[str, Any]:
+def _item(evaluation: EvaluatedNetworks, item: Item) -> dict[str, Any]:
     """One check, with what was found in single classes."""
     found = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
     shown = {"id": item.id, "check": item.check, "status": item.status, "evidence": item.evidence}

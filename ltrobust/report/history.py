@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltrobust.analysis.evaluations import GROUPS, Evaluation
+from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks
 from ltrobust.analysis.schema.training import TrainingExamples
 from ltrobust.report import accuracy, charts
 from ltrobust.report.charts import BLUE, GREY, ORANGE
@@ -23,7 +23,7 @@ _CURVES = (
 )
 
 
-def teaching(evaluation: Evaluation, found: Teaching) -> dict[str, Any] | None:
+def teaching(evaluation: EvaluatedNetworks, found: Teaching) -> dict[str, Any] | None:
     """What the teacher saw, how sure both are, and where they agree; None of a run without a teacher."""
     trained = evaluation.card.training
     if "teacher" not in trained:
@@ -43,7 +43,7 @@ def teaching(evaluation: Evaluation, found: Teaching) -> dict[str, Any] | None:
     }
 
 
-def _exposure(evaluation: Evaluation, known: Mapping[str, TrainingExamples]) -> Figure:
+def _exposure(evaluation: EvaluatedNetworks, known: Mapping[str, TrainingExamples]) -> Figure:
     """How often each class's images were seen."""
     counts = evaluation.card.data.class_counts
     listed = {phase: examples.class_counts for phase, examples in known.items()}
@@ -63,7 +63,7 @@ def _exposure(evaluation: Evaluation, known: Mapping[str, TrainingExamples]) -> 
     return Figure("exposure", "How often a training image is seen per epoch", spec, Table(header, rows))
 
 
-def _list_in_words(evaluation: Evaluation, phase: str, examples: TrainingExamples) -> str:
+def _list_in_words(evaluation: EvaluatedNetworks, phase: str, examples: TrainingExamples) -> str:
     """A phase's list in words, counted from the card."""
     card = evaluation.card
     steps, counts, settings = card.training[phase].steps, card.data.class_counts, card.config[phase]
@@ -81,7 +81,7 @@ def _list_in_words(evaluation: Evaluation, phase: str, examples: TrainingExample
     return line
 
 
-def _confidence(evaluation: Evaluation, found: Teaching) -> list[Figure]:
+def _confidence(evaluation: EvaluatedNetworks, found: Teaching) -> list[Figure]:
     """Mean probability of the true class, by class."""
     figures = []
     for name, known in found.confidence.items():
@@ -188,7 +188,7 @@ def _numbers(found: Sequence[Record]) -> Table:
     return Table(header, rows)
 
 
-def cost(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+def cost(records: Sequence[Record], evaluations: Sequence[EvaluatedNetworks]) -> dict[str, Any] | None:
     """Time by epoch, and of evaluations."""
     rows, points = [], []
     for phase, found in _phases(records).items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis.evaluations import Evaluation
+from ltrobust.analysis.evaluated_networks import EvaluatedNetworks
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.comparison import Flip
 from ltrobust.analysis.schema.paired import Agreement, PairedComparison
@@ -101,11 +101,11 @@ class Material:
     """
 
     name: str
-    evaluations: Sequence[Evaluation] = ()
+    evaluations: Sequence[EvaluatedNetworks] = ()
     records: Sequence[Mapping[str, Any]] = ()
     comparisons: Sequence[Comparison] = ()
     teaching: Teaching = dataclasses.field(default_factory=Teaching)
-    searched: Evaluation | None = None
+    searched: EvaluatedNetworks | None = None
     efforts: Sequence[Effort] = ()
     pictures: Sequence[Picture] = ()
     missing: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ltrobust.analysis.evaluations import Evaluation
+from ltrobust.analysis.evaluated_networks import EvaluatedNetworks
 from ltrobust.analysis.schema.card import AttackRecord, Card, DataRecord
 from ltrobust.data.overlap import Overlap
 from ltrobust.report import accuracy, evidence, frame, history
@@ -129,7 +129,7 @@ def _name(material: Material) -> str:
     return " / ".join(dict.fromkeys(part for part in (config, material.name) if part))
 
 
-def _summary(material: Material, first: Evaluation, others: list[Evaluation]) -> dict[str, Any]:
+def _summary(material: Material, first: EvaluatedNetworks, others: list[EvaluatedNetworks]) -> dict[str, Any]:
     """What came out, in words and large numbers."""
     data, threat = first.card.data, first.card.threat
     columns = first.networks[first.main].columns
@@ -178,7 +178,7 @@ def _tile(what: str, estimate: Interval, note: str) -> dict[str, str]:
     return {"what": what, "value": percent(estimate.value), "spread": spread, "note": note}
 
 
-def _autoattack(first: Evaluation, other: Evaluation) -> dict[str, str]:
+def _autoattack(first: EvaluatedNetworks, other: EvaluatedNetworks) -> dict[str, str]:
     """AutoAttack's number; a part of the test images is named."""
     data = other.card.data
     part = f"{data.evaluated:,} of {data.test_images:,} " if data.evaluated < data.test_images else ""
@@ -186,7 +186,7 @@ def _autoattack(first: Evaluation, other: Evaluation) -> dict[str, str]:
     return _tile("AutoAttack", other.networks[first.main].columns["autoattack"].overall, note)
 
 
-def _cost(material: Material, first: Evaluation) -> str:
+def _cost(material: Material, first: EvaluatedNetworks) -> str:
     """What the numbers cost, in a sentence."""
     numerics = first.card.numerics
     parts = [
@@ -205,7 +205,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def _others(evaluations: list[Evaluation]) -> Table:
+def _others(evaluations: list[EvaluatedNetworks]) -> Table:
     """One line per network of the evaluations that are not shown in full."""
     header = ["evaluation", "network", "headline", "clean, %", "headline, %", "headline, tail, %", "sanity checks"]
     rows = []
@@ -218,7 +218,7 @@ def _others(evaluations: list[Evaluation]) -> Table:
     return Table(header, rows)
 
 
-def _provenance(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _provenance(evaluation: EvaluatedNetworks) -> list[tuple[str, str]]:
     """What the numbers depend on."""
     card = evaluation.card
     data, threat, numerics = card.data, card.threat, card.numerics
@@ -278,7 +278,7 @@ def _commits(card: Card) -> str:
     return "; ".join(f"{commit} ({', '.join(what)})" for commit, what in by_commit.items())
 
 
-def _attacks(evaluation: Evaluation) -> Table:
+def _attacks(evaluation: EvaluatedNetworks) -> Table:
     """Every attack with all of its settings, then what is combined."""
     protocol = evaluation.card.protocol
     rows = [[evaluation.column(attack.name), _settings(attack)] for attack in protocol.attacks]

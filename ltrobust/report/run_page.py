@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis import compare, confidence, results
-from ltrobust.analysis.evaluations import GROUPS, Evaluation
+from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
 from ltrobust.evaluation.lines import Line
@@ -125,7 +125,7 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
 
 
 def _comparisons(
-    evaluation: Evaluation,
+    evaluation: EvaluatedNetworks,
     answers: Callable[[str], tuple[np.ndarray, np.ndarray, np.ndarray]],
     missing: dict[str, list[str]],
 ) -> list[Comparison]:
@@ -151,7 +151,7 @@ def _comparisons(
     return found
 
 
-def _teaching(workdir: Path, evaluation: Evaluation, missing: dict[str, list[str]]) -> Teaching:
+def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, list[str]]) -> Teaching:
     """How sure teacher and student are of the true class, and where they agree, under the headline."""
     if "teacher" not in evaluation.card.training:
         return Teaching()
@@ -199,7 +199,7 @@ def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Li
 
 def _pictures(
     workdir: Path,
-    evaluation: Evaluation,
+    evaluation: EvaluatedNetworks,
     passport: Mapping[str, Any],
     verdicts: Mapping[str, Mapping[int, Line]],
     missing: dict[str, list[str]],

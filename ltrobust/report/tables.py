@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ltrobust.analysis.evaluations import titles
+from ltrobust.analysis.evaluated_networks import titles
 from ltrobust.analysis.schema.card import Card, Files
 from ltrobust.report.numbers import Interval
 from ltrobust.sanity.rules import Item

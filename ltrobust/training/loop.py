@@ -14,11 +14,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltrobust.analysis import metrics
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.data import batches
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation.drive import out_of_memory
-from ltrobust.evaluation.evaluate import Evaluator
-from ltrobust.evaluation.evaluation import Evaluation
+from ltrobust.evaluator import Evaluator
 from ltrobust.methods import Learner, Method, Teacher, make_batch
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preempted, Preemption

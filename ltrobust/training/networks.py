@@ -10,15 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ltrobust import attacks, models
-from ltrobust.analysis import card_parts, cards
+from ltrobust.analysis import card_parts, cards, sample
 from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictFile
 from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import RunData
-from ltrobust.evaluation import sample
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.drive import Driver
-from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
 from ltrobust.evaluation.protocols import Protocol
+from ltrobust.evaluator import Evaluator, make_evaluator
 from ltrobust.methods import DecisionRule, Teacher
 from ltrobust.plan import RunPlan
 from ltrobust.runtime import ambient, processes

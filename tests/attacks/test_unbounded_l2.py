@@ -8,7 +8,7 @@ import pytest
 from ltrobust.attacks import search
 from ltrobust.attacks.algorithms import cw_l2, deepfool
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import make_evaluator
+from ltrobust.evaluator import make_evaluator
 from ltrobust.threat import Threat
 
 ATTACKS = {

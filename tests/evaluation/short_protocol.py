@@ -4,7 +4,8 @@ import numpy as np
 from linear import apply, fixture
 
 import ltrobust
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 
 ROWS = np.arange(0, 1000, 5)
 # One attack of each kind, short, with the order and survivors of `standard`.
@@ -24,7 +25,7 @@ SHORT = protocols.Protocol(
 def run(folder=None, batch_size=64, seed=0, function=apply, **options):
     """The short protocol on every fifth image of the linear fixture."""
     weights, images, labels = fixture()
-    evaluator = evaluate.make_evaluator(
+    evaluator = make_evaluator(
         function, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=batch_size, seed=seed, **options
     )
     return evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)

@@ -10,8 +10,8 @@ import pytest
 from linear import apply, exactly_robust, fixture
 
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.evaluation.protocols import Pgd, Protocol
+from ltrobust.evaluator import make_evaluator
 from ltrobust.threat import Threat
 
 

@@ -14,7 +14,8 @@ from linear import apply, fixture
 
 import ltrobust
 from ltrobust import attacks
-from ltrobust.evaluation import evaluate, identity, protocols, store
+from ltrobust.evaluation import identity, protocols, store
+from ltrobust.evaluator import make_evaluator
 from ltrobust.runtime import ambient
 
 ROWS = np.arange(0, 1000, 20)
@@ -41,9 +42,7 @@ def run(network, folder, protocol=QUICK):
 def runner(network, protocol=QUICK):
     """`run` for several folders, compiled once."""
     weights, images, labels = fixture()
-    evaluator = evaluate.make_evaluator(
-        network, protocol=protocol, threat=ltrobust.Threat(), num_classes=10, batch_size=64
-    )
+    evaluator = make_evaluator(network, protocol=protocol, threat=ltrobust.Threat(), num_classes=10, batch_size=64)
     return lambda folder: evaluator(weights, images[ROWS], labels[ROWS], ids=ROWS, store=folder)
 
 

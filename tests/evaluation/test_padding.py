@@ -10,8 +10,8 @@ import pytest
 from linear import apply, fixture
 
 from ltrobust.evaluation import padding, verdict
-from ltrobust.evaluation.evaluate import make_evaluator
 from ltrobust.evaluation.protocols import PGD20, Apgd, Protocol
+from ltrobust.evaluator import make_evaluator
 from ltrobust.threat import Threat
 
 SHORT = Protocol("short", (dataclasses.replace(PGD20, steps=3), Apgd("apgd-ce", "ce", steps=5)))

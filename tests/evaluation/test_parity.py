@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import ltrobust
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 from ltrobust.training import devices
 
 IMAGES = 96
@@ -33,7 +34,7 @@ def evaluator(shared_data, name, protocol, batch_size, number):
     """Divides over so many devices; its programs are compiled once for all that evaluate in the same way."""
     _, _, logits_fn, record = golden.load(shared_data, name)
     where = devices.sharding(devices.make_mesh(jax.devices()[:number]), devices.divided())
-    return evaluate.make_evaluator(
+    return make_evaluator(
         lambda _, points: logits_fn(points),
         protocol=protocol,
         threat=ltrobust.Threat("linf", float(record["radius_255"])),

@@ -15,10 +15,11 @@ from linear import apply, exactly_robust, fixture
 from short_protocol import ROWS, SHORT, run
 
 import ltrobust
-from ltrobust.evaluation import evaluate, protocols, store, verdict
+from ltrobust.evaluation import protocols, store, verdict
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.store import Store
 from ltrobust.evaluation.verdict import FIELDS
+from ltrobust.evaluator import make_evaluator
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_a_store_of_something_else_is_refused_with_both_passports(whole, change,
     else:
         settings["protocol"] = protocols.get("quick")
     with pytest.raises(ValueError, match=r"(?s)belongs to another evaluation.*" + expected[change]):
-        evaluate.make_evaluator(apply, **settings)(weights, images, labels[ROWS], ids=ROWS, store=folder)
+        make_evaluator(apply, **settings)(weights, images, labels[ROWS], ids=ROWS, store=folder)
     assert (folder / "verdicts.jsonl").read_bytes() == before
 
 

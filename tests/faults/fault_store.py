@@ -11,13 +11,14 @@ from linear import apply, fixture
 
 import ltrobust
 from ltrobust.analysis import compare_runs
-from ltrobust.evaluation import evaluate, protocols, store, verdict
+from ltrobust.evaluation import protocols, store, verdict
+from ltrobust.evaluator import make_evaluator
 from ltrobust.runtime.files import hold
 
 BUSY = ("wait for it", "another folder")  # what to do about another process
 ROWS = np.arange(0, 1000, 25)
 SHORT = protocols.Protocol("short", (protocols.PGD20,))
-_PROGRAMS = evaluate.make_evaluator(apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64)
+_PROGRAMS = make_evaluator(apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64)
 
 
 def run(folder, factor: float = 1.0):
@@ -90,7 +91,7 @@ def other_gradients(place: Place) -> Told:
         network = lambda weights, images, gradients=gradients: (  # noqa: E731
             gradients * apply(weights, images) + (1 - gradients) * jax.lax.stop_gradient(apply(weights, images))
         )
-        call = functools.partial(evaluate.make_evaluator(network, **settings), weights, images[ROWS], labels[ROWS])
+        call = functools.partial(make_evaluator(network, **settings), weights, images[ROWS], labels[ROWS])
         if gradients:
             call(store=place.folder / "store")
     return place.raised(ValueError, lambda: call(store=place.folder / "store"))
@@ -125,9 +126,7 @@ def other_generator(place: Place) -> Told:
     with jax.default_prng_impl("rbg"):
         return raised(
             ValueError,
-            lambda: evaluate.make_evaluator(
-                apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64
-            ),
+            lambda: make_evaluator(apply, protocol=SHORT, threat=ltrobust.Threat(), num_classes=10, batch_size=64),
         )
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ltrobust
-from ltrobust.evaluation import evaluate, protocols
+from ltrobust.evaluation import protocols
+from ltrobust.evaluator import make_evaluator
 
 SHAPES = ((3, 2, 1), (2, 2, 3))
 # The smallest batch on a CPU: more images, in other batches, are other rounds of one program.
@@ -26,7 +27,7 @@ def evaluator(classes: int, batch_size: int):
     """Programs are compiled once for a number of classes and lanes."""
     key = classes, -(-batch_size // 64)
     if key not in EVALUATORS:
-        EVALUATORS[key] = evaluate.make_evaluator(
+        EVALUATORS[key] = make_evaluator(
             logits, protocol=SHORT, threat=ltrobust.Threat(radius=20), num_classes=classes, batch_size=batch_size
         )
     return EVALUATORS[key]

@@ -14,9 +14,9 @@ import pytest
 from pages import HOSTILE, Page
 from PIL import Image
 
-from ltrobust.analysis import cards, compare_runs
+from ltrobust.analysis import cards, compare_runs, sample
 from ltrobust.data import sources
-from ltrobust.evaluation import sample, store
+from ltrobust.evaluation import store
 from ltrobust.report import accuracy, run_page, tables
 
 SECTIONS = ["summary", "tail", "pictures", "confusion", "networks", "comparison", "teacher", "effort", "radius"]

@@ -14,7 +14,7 @@ from toy_methods import class_wise, counting
 
 from ltrobust import methods
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import Evaluator, make_evaluator
+from ltrobust.evaluator import Evaluator, make_evaluator
 from ltrobust.methods import Teacher
 from ltrobust.models import forward, initialise
 from ltrobust.runtime.preemption import Preempted, Preemption

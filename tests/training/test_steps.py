@@ -14,7 +14,7 @@ from toy_methods import class_wise
 
 from ltrobust import methods
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.evaluate import make_evaluator
+from ltrobust.evaluator import make_evaluator
 from ltrobust.methods import Method
 from ltrobust.models import forward
 from ltrobust.training import devices, loop

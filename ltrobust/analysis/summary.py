@@ -9,7 +9,7 @@ from ltrobust.evaluation import protocols
 from ltrobust.sanity.rules import verdict
 
 if TYPE_CHECKING:
-    from ltrobust.evaluation.evaluation import Evaluation
+    from ltrobust.analysis.evaluation import Evaluation
 
 
 def summarise(evaluation: "Evaluation") -> str:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ltrobust.analysis import metrics
-from ltrobust.evaluation import sample
+from ltrobust.analysis import metrics, sample
 
 
 def test_of_few_classes_each_has_its_lowest_ids_whatever_the_order():

@@ -13,7 +13,7 @@ GROUPS = {"head_third": "head", "medium_third": "middle", "tail_third": "tail"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class EvaluatedNetworks:
     """The networks that were evaluated under one protocol and threat on the same images.
 
     Attributes:
@@ -50,7 +50,7 @@ class Evaluation:
         """The network that is shown where only one is: the student's last weights, or the last network."""
         return "student/last" if "student/last" in self.networks else list(self.distinct)[-1]
 
-    def same_subject(self, other: "Evaluation") -> bool:
+    def same_subject(self, other: "EvaluatedNetworks") -> bool:
         """Whether another evaluation has this one's main network, with the same weights, under the same threat."""
         there, here = other.networks.get(self.main), self.networks[self.main]
         if there is None or other.card.threat != self.card.threat:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ltrobust.analysis import metrics
+from ltrobust.analysis.summary import summarise
 from ltrobust.evaluation import protocols
-from ltrobust.evaluation.summary import summarise
 from ltrobust.sanity.panel import Item
 from ltrobust.threat import Threat
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.evaluation import protocols, store, verdict
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.lines import Line
 from ltrobust.evaluation.session import recall
 from ltrobust.sanity.rules import Item

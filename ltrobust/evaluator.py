@@ -16,12 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ltrobust import attacks
+from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.attacks import ball
 from ltrobust.attacks.inputs import count_classes
 from ltrobust.data import longtail
 from ltrobust.evaluation import inputs, probe, protocols
 from ltrobust.evaluation.drive import Driver, Subject
-from ltrobust.evaluation.evaluation import Evaluation
 from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.session import Session
