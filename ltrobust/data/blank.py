@@ -5,11 +5,13 @@ import numpy as np
 from ltrobust.data import identity, longtail, run_data
 from ltrobust.data.run_data import DataPlan, Examples, RunData
 
+# EMNIST's parts whose class counts are known.
+EMNIST = ("emnist_balanced", "emnist_digits", "emnist_letters", "emnist_mnist")
 # Height, width and channels.
 SHAPES = {
     "cifar10": (32, 32, 3),
     "cifar100": (32, 32, 3),
-    "mnist": (28, 28, 1),
+    **dict.fromkeys(("mnist", "fashion_mnist", *EMNIST), (28, 28, 1)),
     "svhn_cropped": (32, 32, 3),
     "stl10": (96, 96, 3),
     "tiny_imagenet": (64, 64, 3),
@@ -19,8 +21,8 @@ SHAPES = {
 def make_run_data(plan: DataPlan) -> RunData:
     """The training and validation parts with black images in place of the data set's, which is not read.
 
-    Their numbers and class counts are those of a run. `digits`, which is bundled, and `folder`, of which nothing is
-    known before, are read.
+    Their numbers and class counts are those of a run. Other data sets are read: `digits`, which is bundled, and those
+    whose counts or sizes are not known before.
 
     Raises:
       ValueError, FileNotFoundError: as `run_data.load`.
@@ -49,7 +51,7 @@ def count_test_images(plan: DataPlan, limit: int) -> int:
     """Images that an evaluation sees: the test set's, or at most `limit` of each class where that is above 0.
 
     Raises:
-      ValueError, FileNotFoundError: as `sources.load`, for `digits` and `folder`, which are read.
+      ValueError, FileNotFoundError: as `sources.load`, for data sets that are read.
     """
     if plan.name in SHAPES:
         counts = np.array(identity.COUNTS[plan.name, "test"])

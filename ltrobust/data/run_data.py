@@ -261,10 +261,9 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
 
 
 def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """The parts of `RunData.fingerprints` in which two runs' data differ, of those that both have,
-    the training part first.
+    """The parts of `RunData.fingerprints` in which two runs' data differ, the training part first.
 
-    Checkpoints and cards of earlier versions have no digest of pixels.
+    Only a folder's data have `images`, so parts are compared that both have.
     """
     return [part for part in ("train", *sorted(there.keys() & here.keys())) if there[part] != here[part]]
 

@@ -1,5 +1,7 @@
 """What may be claimed about images and labels: only what was compared."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from etils import epath
@@ -83,7 +85,7 @@ def test_own_images_have_a_digest_and_no_claim():
     assert found.fingerprint == identity.digest([images], [labels])
 
 
-def test_checkpoints_without_a_digest_of_pixels_are_compared_by_positions():
+def test_checkpoints_of_other_pixels_or_positions_are_refused():
     made = run_data.make_run_data(
         sources.load("digits", "train"),
         imbalance_ratio=10.0,
@@ -93,9 +95,8 @@ def test_checkpoints_without_a_digest_of_pixels_are_compared_by_positions():
         validation_floor=10,
         validation_cap=0.2,
     )
-    older = {key: value for key, value in made.fingerprints.items() if key != "pixels"}
-    compatibility.same_images({"data": {"fingerprints": older}}, made, epath.Path("checkpoints"))
+    compatibility.same_images(made, made, epath.Path("checkpoints"))
     for key in ("pixels", "train"):
         other = made.fingerprints | {key: "0" * 64}
         with pytest.raises(ValueError, match="trained on other images than those found now"):
-            compatibility.same_images({"data": {"fingerprints": other}}, made, epath.Path("checkpoints"))
+            compatibility.same_images(dataclasses.replace(made, fingerprints=other), made, epath.Path("checkpoints"))

@@ -18,7 +18,7 @@ WRITTEN = Metadata(
     software={"jax": "0"},
     phase="student",
     steps=4,
-    devices=[1],
+    devices=(1,),
     teachers={"teacher": {"from": "teacher phase"}},
     examples=TrainingExamples(30, (20, 10), "1"),
 )
