@@ -48,6 +48,8 @@ class Told:
     message: str
 
 
+# Of a workdir.
+MADE_ANEW = ("lock", "report.html", "metrics.csv")
 # One text, or several; each a few words of a message, which may otherwise be worded as one likes.
 Texts = str | tuple[str, ...]
 
@@ -166,9 +168,10 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
 def unharmed(folder: pathlib.Path, moved: tuple[pathlib.Path, ...] = ()) -> Iterator[None]:
     """Checks that every file in the folder is still there afterwards, with nothing but additions at its end.
 
-    Folders that are `moved` are found under their names with `.damaged` behind. A run's page is drawn anew.
+    Folders that are `moved` are found under their names with `.damaged` behind. The run's page and `metrics.csv` are made
+    anew from other files.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("lock", "report.html")]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in MADE_ANEW]
     before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
     yield
     for path, content in before.items():
