@@ -168,8 +168,8 @@ def run_main(patch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, str]:
 def unharmed(folder: pathlib.Path, moved: tuple[pathlib.Path, ...] = ()) -> Iterator[None]:
     """Checks that every file in the folder is still there afterwards, with nothing but additions at its end.
 
-    Folders that are `moved` are found under their names with `.damaged` behind. The run's page and `metrics.csv` are made
-    anew from other files.
+    Folders that are `moved` are found under their names with `.damaged` behind. The run's page and `metrics.csv` are
+    made anew from other files.
     """
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in MADE_ANEW]
     before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
