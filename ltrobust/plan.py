@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import methods
 from ltrobust.data.run_data import DataPlan
-from ltrobust.evaluation.evaluation_plan import EvaluationPlan, change_evaluation, make_evaluation_plan
+from ltrobust.evaluation.evaluation_plan import EvaluationPlan, change_evaluation, check_networks, make_evaluation_plan
 from ltrobust.methods import TEACHER, Method
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.runtime import workdir as workdirs
@@ -170,6 +170,10 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
     evaluation = make_evaluation_plan(settings["eval"], threat)
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()
+    also = tuple(_make_also(config, changes, workdir) for changes in settings["eval"]["also"]) if training else ()
+    if phases:
+        averaging = {phase.name for phase in phases if phase.ema_decay or phase.method.averaging is not None}
+        check_networks((evaluation, *(plan.evaluation for plan in also)), [phase.name for phase in phases], averaging)
     wanted = phases[-1].method.teachers if phases else ()
     folder = workdirs.checkpoint_dir(workdir, checkpoint["dir"]) or workdir / "checkpoints"
     return RunPlan(
@@ -184,7 +188,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
         evaluation=evaluation,
         checkpoints=CheckpointPlan(epath.Path(folder), checkpoint["minutes"], checkpoint["keep"]),
         wandb=settings["log"]["wandb"] if training else "",
-        also=tuple(_make_also(config, changes, workdir) for changes in settings["eval"]["also"]) if training else (),
+        also=also,
     )
 
 

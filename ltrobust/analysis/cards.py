@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,17 @@ def read(path: Path) -> Card:
         raise ValueError(f"{path} is no card of version {CARD_VERSION}: {error} Put back a copy of it.") from error
     if card.sha256 != seal(content):
         raise ValueError(f"{path} was changed after it was written; evaluate again, or put back a copy of it.")
+    if len({len(part) for part in _by_class(card)}) > 1:
+        raise ValueError(f"{path} is no card: its lists by class have different lengths; put back a copy of it.")
     return card
+
+
+def _by_class(card: Card) -> Iterator[Sequence[Any]]:
+    """The lists of a card that have one entry for each class."""
+    yield from (card.data.class_names, card.data.class_counts)
+    for network in card.networks.values():
+        for column in network.columns.values():
+            yield from (column.correct, column.total)
 
 
 def _version(package: str) -> str:

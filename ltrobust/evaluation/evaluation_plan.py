@@ -1,7 +1,7 @@
 """How networks are evaluated on the test set, as a configuration describes it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -46,6 +46,25 @@ def make_evaluation_plan(settings: Mapping[str, Any], threat: Threat) -> Evaluat
             )
     kept = {key: value for key, value in settings.items() if key not in ("protocol", "networks", "also")}
     return EvaluationPlan(protocol=protocol, networks=tuple(settings["networks"]), **kept)
+
+
+def check_networks(plans: Iterable[EvaluationPlan], phases: Sequence[str], averaging: Collection[str]) -> None:
+    """Refuses evaluations whose networks a run will not have, before it trains.
+
+    Args:
+      plans: of the run's evaluations.
+      phases: that it trains.
+      averaging: those of them that average weights.
+
+    Raises:
+      ValueError: names the networks that there will be.
+    """
+    known = [
+        f"{phase}/{weights}" for phase in phases for weights in WEIGHTS if weights != "averaged" or phase in averaging
+    ]
+    for plan in plans:
+        if plan.networks and not set(plan.networks) & set(known):
+            raise ValueError(f"eval.networks is {plan.networks}, but this run trains {', '.join(known)}; name one.")
 
 
 def change_evaluation(config: ConfigDict, changes: Any) -> ConfigDict:

@@ -5,7 +5,6 @@ import importlib
 import io
 import os
 import pathlib
-import pickle
 import pickletools
 import re
 import zipfile
@@ -140,8 +139,9 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
         raise ValueError(f"torch is {torch.__version__}; expected 2.6 or later, run: pip install -e '.[torch]'")
     zipped = _is_zipped(path)
     try:
+        _check_members(path, zipped)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise ValueError(_damage(path, zipped)) from error
     tensors = unwrapped(content, choice) if isinstance(content, Mapping) else {"the whole content": content}
     others = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
@@ -164,26 +164,40 @@ def _is_zipped(path: pathlib.Path) -> bool:
     """Whether a file is in PyTorch's form since 1.6, an uncompressed zip archive.
 
     Raises:
-        ValueError: it begins like one and has no end.
+        ValueError: it begins like one and has no end, or a damaged one.
     """
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    if zipped and not zipfile.is_zipfile(path):
+    try:
+        whole = not zipped or zipfile.is_zipfile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged ({error}); download or write it again") from error
+    if not whole:
         raise ValueError(f"{path} is cut off: it is a zip archive without its end; download or write it again")
     return zipped
 
 
+def _check_members(path: pathlib.Path, zipped: bool) -> None:
+    """Compares the checksums of a zip's members, which PyTorch does not: a flipped bit would be another weight."""
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+
+
 def _damage(path: pathlib.Path, zipped: bool) -> str:
     """Why PyTorch refuses a file: its pickle names more than tensors need, or it is damaged."""
-    pickled = b""
-    with contextlib.suppress(zipfile.BadZipFile, EOFError):
+    pickled, named = b"", set[str]()
+    with contextlib.suppress(Exception):  # a damaged file may raise anything; what was found until then counts
         if zipped:
             with zipfile.ZipFile(path) as archive:
                 inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
                 pickled = archive.read(inside[0]) if inside else b""
         else:
             pickled = path.read_bytes()
-    if others := sorted({name for name in _named(pickled) if not _AROUND_TENSORS.fullmatch(name)}):
+        for name in _named(pickled):
+            named.add(name)
+    if others := sorted(name for name in named if not _AROUND_TENSORS.fullmatch(name)):
         return (
             f"{path} holds more than tensors ({listed(others)}), and pickles are not executed here; where you trust "
             "the file, convert its state dict to .safetensors with the code that wrote it"

@@ -86,9 +86,13 @@ def _legend(card: Card) -> str:
 
 def _not_passed(items: Sequence[Item]) -> str:
     """Which items failed or warn, a line each."""
-    words = {"fail": "failed", "warn": "warning"}
-    found = [item for item in items if item.status in words]
-    return "".join(f"\n  {words[item.status]}: {item.check} ({item.id}): {item.evidence}" for item in found)
+    lines = []
+    for item in items:
+        if item.status in ("fail", "warn"):
+            failed = "failed" if item.required else "failed, which only warns"
+            word = failed if item.status == "fail" else "warning"
+            lines.append(f"\n  {word}: {item.check} ({item.id}): {item.details}")
+    return "".join(lines)
 
 
 def percent(estimate: Interval | None) -> str:

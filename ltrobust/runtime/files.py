@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
         problem = f"a {type(value).__name__} instead of an object"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problem = str(error)
     raise ValueError(f"{path} is damaged ({problem}); put back a copy of it, or give another folder.")
 

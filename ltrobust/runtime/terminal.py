@@ -7,6 +7,8 @@ from tqdm import tqdm
 
 # Seconds between two plain lines: few at first, so that one sees that it works; more later, so that logs stay short.
 _FIRST, _LAST = 5.0, 60.0
+# Between lines with a note, such as one an epoch.
+_SHORTEST = 1.0
 
 
 class Progress:
@@ -31,7 +33,7 @@ class Progress:
           transient: whether the bar of a terminal disappears at the end.
         """
         self._title, self._total, self._unit, self._done, self._silent = title, total, unit, done, silent
-        self._note, self._changed, self._bar = "", False, None
+        self._note, self._started, self._changed, self._bar = "", False, False, None
         self._written = time.monotonic()
         self._began, self._before = self._written, done
         if live() and not silent:
@@ -42,7 +44,11 @@ class Progress:
 
     def update(self, number: int, note: str | None = None) -> None:
         """Adds to the number that is done; `note` is put behind it from now on."""
-        self._done, self._changed = self._done + number, True
+        self._done = self._done + number
+        if not self._started:
+            # Before the first of them are done there is compiling, which is no part of speed and time left.
+            self._restart_clock()
+        self._started = self._changed = True
         self._note = self._note if note is None else note
         if self._bar is not None:
             if note is not None:
@@ -54,11 +60,11 @@ class Progress:
             self._write_line()
 
     def show(self, note: str) -> None:
-        """A plain line with a note now; a bar gets the note."""
-        self._note = note
+        """A plain line with a note, at most one a second; a bar gets the note."""
+        self._note, self._changed = note, True
         if self._bar is not None:
             self._bar.set_postfix_str(note)
-        else:
+        elif time.monotonic() - self._written >= _SHORTEST:
             self._write_line()
 
     def say(self, text: str) -> None:
@@ -71,11 +77,13 @@ class Progress:
             self._written = time.monotonic()
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
-    def restart_clock(self) -> None:
-        """Speed and time left count from now on, so that compiling is no part of them."""
+    def _restart_clock(self) -> None:
+        """Lets speed and time left count from now on."""
         self._began, self._before = time.monotonic(), self._done
         if self._bar is not None:
-            self._bar.start_t, self._bar.initial = time.time(), self._done
+            # A bar that was last shown before its start is not shown at the end.
+            self._bar.start_t = self._bar.last_print_t = time.time()
+            self._bar.initial = self._done
 
     def close(self) -> None:
         """Ends the bar, or writes the last line if that is not written yet."""

@@ -127,12 +127,17 @@ class Item:
         """Whether a failure takes the trust from the number."""
         return CHECKS[self.id][0]
 
-    def __str__(self) -> str:
+    @property
+    def details(self) -> str:
+        """The evidence, and the worst of the classes that do not pass."""
         worst = sorted(self.per_class, key=lambda entry: -STATUSES.index(entry[1]))
         shown = [f"class {number}: {what} ({status})" for number, status, what in worst[:_SHOWN_CLASSES]]
         if len(worst) > _SHOWN_CLASSES:
             shown.append(f"and {len(worst) - _SHOWN_CLASSES} more classes")
-        return "; ".join([f"{self.status:<7} {self.check} ({self.id}): {self.evidence}", *shown])
+        return "; ".join([self.evidence, *shown])
+
+    def __str__(self) -> str:
+        return f"{self.status:<7} {self.check} ({self.id}): {self.details}"
 
 
 def verdict(items: Iterable[Item]) -> str:

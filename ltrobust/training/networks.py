@@ -71,7 +71,10 @@ def evaluate(
     # Last weights first: they are what other networks of the same weights are shown as.
     chosen = [name for name in networks if not settings.networks or name in settings.networks]
     if not chosen:
-        raise ValueError(f"eval.networks is {settings.networks}, but there are only {', '.join(networks)}; name one.")
+        raise ValueError(
+            f"eval.networks is {settings.networks}, but here are only {', '.join(networks)}; name one, or give "
+            "another phase as eval.checkpoint."
+        )
     for network in sorted(chosen, key=lambda name: not name.endswith("/last")):
         trained = networks[network]
         weights = trained.weights

@@ -39,7 +39,6 @@ class Dispatches:
             self.longest = max(1, int(_DISPATCH_SECONDS * count / max(seconds, 1e-6)))
         else:
             self._progress.say(f"{self._phase}: compiled; the first step was done after {seconds:.1f} s")
-            self._progress.restart_clock()
             self._compiled = True
 
     def end_epoch(self, text: str) -> None:

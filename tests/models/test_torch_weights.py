@@ -457,6 +457,35 @@ def test_pytorch_files_that_are_cut_off_are_called_so(torch, tmp_path, share):
         torch_weights.read(path)
 
 
+def test_pytorch_files_with_a_flipped_bit_are_refused(torch, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.full((1000,), 0.5)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(np.full(10, 0.5, "<f4").tobytes()) + 402] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged, or no PyTorch file; download or write it again"):
+        torch_weights.read(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_of_any_kind_is_called_so(torch, tmp_path, zipped):
+    path, generator = tmp_path / "weights.pt", np.random.RandomState(0)
+    torch.save({"a": torch.arange(40.0), "b": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for content in [b"hello world", *(_damaged(whole, generator) for _ in range(200))]:
+        path.write_bytes(content)
+        try:
+            torch_weights.read(path)
+        except ValueError as error:
+            assert "weights.pt" in str(error)
+
+
+def _damaged(content, generator):
+    changed = np.frombuffer(content, np.uint8).copy()
+    changed[generator.randint(0, len(changed), 3)] = generator.randint(0, 256, 3)
+    return changed.tobytes()
+
+
 @pytest.mark.parametrize(
     ("content", "named"), [([1, 2], "the whole content"), ({"state_dict": {"lr": 0.1, "a": None}}, "lr, a")]
 )

@@ -35,13 +35,12 @@ def test_long_work_says_now_and_then_how_far_it_is(capsys, monkeypatch):
     assert lines[-1].endswith("decoding: 7,200 of 7,200 images, so far so good")
 
 
-def test_time_left_leaves_out_what_was_before_the_clock_started(capsys, monkeypatch):
+def test_time_left_leaves_out_the_time_before_the_first_is_done(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     with Progress("student", 100, "images") as progress:
         now[0] += 50
         progress.update(10)
-        progress.restart_clock()
         now[0] += 10
         progress.update(20)
     shown = capsys.readouterr().err
@@ -56,20 +55,23 @@ def test_a_terminal_has_a_bar(capsys, monkeypatch):
     assert "3/3" in capsys.readouterr().err
 
 
-def test_training_prints_one_plain_line_for_each_epoch(capsys):
+def test_training_prints_one_plain_line_for_each_epoch_and_at_most_one_a_second(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     with Dispatches("student", 20, 0, 8) as progress:
         for epoch in (1, 2):
             for _ in range(5):
                 with progress.dispatch(2):
-                    pass
+                    now[0] += 0.5
             progress.end_epoch(f"epoch {epoch}, loss 1.000")
+            progress.end_epoch(f"epoch {epoch}, again")
     shown = capsys.readouterr().err
     assert "\r" not in shown
     lines = shown.splitlines()
     assert re.fullmatch(STAMP + "student: compiling the training step ...", lines[0])
-    assert re.fullmatch(STAMP + "student: 80 of 160 images, epoch 1, loss 1.000", lines[2])
+    assert re.fullmatch(STAMP + "student: 80 of 160 images, 32 images/s, 2 s left, epoch 1, loss 1.000", lines[2])
     assert re.fullmatch(STAMP + "student: 160 of 160 images, epoch 2, loss 1.000", lines[3])
-    assert len(lines) == 4
+    assert len(lines) == 5  # the last one shows the last note
 
 
 def test_a_bar_of_training_is_closed_and_its_rate_leaves_compiling_out(capsys, monkeypatch):
