@@ -5,6 +5,7 @@ them, which is what CIFAR's Python archives hold. Everything else is refused by 
 """
 
 import io
+import math
 import pickletools
 import struct
 from typing import Any
@@ -29,6 +30,8 @@ _VALUES = {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+# Dicts, lists and tuples inside of each other, and the sides of an array; data sets need fewer.
+_DEEPEST, _SIDES = 16, 32
 # What a pickle can be wrong in that is no ValueError already.
 _WRONG = (IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error)
 
@@ -38,17 +41,20 @@ class _Named(str):
 
 
 class _Part:
-    """An array or its dtype while its parts are still being read; `value` is the array, or the dtype's code."""
+    """An array without its content yet, or a dtype, whose code `value` is; `places` are those of it in the memo."""
 
-    def __init__(self, kind: str, value: Any = None) -> None:
+    def __init__(self, kind: str, value: str = "") -> None:
         self.kind, self.value = kind, value
+        self.places: list[int] = []
 
 
 def load(content: bytes) -> dict[str, Any]:
     """The dict that a pickle holds; its arrays are NumPy arrays, its Python 2 strings are texts (Latin-1).
 
+    Keys are texts or whole numbers: those that are bytes become texts, and the dict's own are all texts.
+
     Raises:
-      ValueError: a pickle that is cut off, holds no dict, or names anything but arrays of numbers.
+      ValueError: a pickle that is cut off, too deeply nested or no dict, or that names anything but arrays of numbers.
     """
     try:
         found = _run(content)
@@ -56,7 +62,8 @@ def load(content: bytes) -> dict[str, Any]:
         raise ValueError(f"it is no sound pickle ({type(error).__name__}: {error})") from error
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, not a dict")
-    return {str(key): value.value if isinstance(value, _Part) else value for key, value in found.items()}
+    _check_content(found)
+    return {str(key): value for key, value in found.items()}
 
 
 def _run(content: bytes) -> Any:
@@ -87,30 +94,35 @@ def _run(content: bytes) -> Any:
             _only(stack[-1], list).extend(items)
         elif name in ("SETITEMS", "SETITEM"):
             items = closed() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            _only(stack[-1], dict).update(zip(items[::2], items[1::2], strict=True))
+            _only(stack[-1], dict).update(_dict(items))
         elif name in ("LIST", "TUPLE"):
             items = closed()
             stack.append(items if name == "LIST" else tuple(items))
         elif name == "DICT":
             items = closed()
-            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+            stack.append(_dict(items))
         elif name in _TUPLES:
             stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
+            place = len(memo) if name == "MEMOIZE" else int(argument)
+            memo[place] = stack[-1]
+            if isinstance(stack[-1], _Part):
+                stack[-1].places.append(place)
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[int(argument)])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            text = argument if name == "GLOBAL" else " ".join([str(stack.pop(-2)), str(stack.pop())])
+            text = argument if name == "GLOBAL" else " ".join([_text(stack.pop(-2)), _text(stack.pop())])
             if text not in _NAMES:
-                raise ValueError(f"it names {str(text).replace(' ', '.')[:80]}, which is not called")
+                raise ValueError(f"it names {text.replace(' ', '.')[:80]}, which is not called")
             stack.append(_Named(_NAMES[text]))
         elif name == "REDUCE":
             arguments = stack.pop()
             stack.append(_described(stack.pop(), arguments))
         elif name == "BUILD":
             state = stack.pop()
-            _finish(stack[-1], state)
+            part, stack[-1] = stack[-1], _finish(stack[-1], state)
+            memo.update({place: stack[-1] for place in part.places if memo[place] is part})
+            part.places.clear()
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
@@ -125,13 +137,47 @@ def _only(value: Any, kind: type) -> Any:
     return value
 
 
+def _text(value: Any) -> str:
+    """The value, if it is a text. Hashing or printing what is nested very deeply would end the process."""
+    if type(value) is not str:
+        raise ValueError(f"it has a {type(value).__name__} where a text belongs")
+    return value
+
+
+def _dict(items: list[Any]) -> dict[str | int, Any]:
+    """Keys and values in turn as a dict."""
+    found: dict[str | int, Any] = {}
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) not in (str, bytes, int):
+            raise ValueError(f"it has a {type(key).__name__} as a key, not a text or a whole number")
+        found[key.decode("latin-1") if type(key) is bytes else key] = value
+    return found
+
+
+def _check_content(found: dict[Any, Any]) -> None:
+    """Refuses what is nested too deeply or in itself, and names and arrays that nothing was made of."""
+    level: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        below: dict[int, Any] = {}  # each once, however often it is named
+        for container in level:
+            for item in container.values() if type(container) is dict else container:
+                if isinstance(item, _Part | _Named):
+                    raise ValueError("it has a name or an array without content among its values")
+                if type(item) in (dict, list, tuple):
+                    below[id(item)] = item
+        level = list(below.values())
+        if not level:
+            return
+    raise ValueError(f"it has more than {_DEEPEST} dicts, lists and tuples inside of each other")
+
+
 def _described(function: Any, arguments: Any) -> Any:
     """What a call that is only described stands for: an array without content, a dtype, or bytes."""
     if isinstance(function, _Named) and function == _ARRAY:
         return _Part(_ARRAY)
     if isinstance(function, _Named) and function == _DTYPE:
-        if arguments[0] not in _NUMBERS:
-            raise ValueError(f"it has an array of {str(arguments[0])[:20]!r}, not of numbers")
+        if _text(arguments[0]) not in _NUMBERS:
+            raise ValueError(f"it has an array of {arguments[0][:20]!r}, not of numbers")
         return _Part(_DTYPE, arguments[0])
     # Python 3 writes bytes as a Latin-1 text where the protocol has no bytes.
     if isinstance(function, _Named) and function == _ENCODE and arguments[1] in ("latin1", "latin-1"):
@@ -139,19 +185,20 @@ def _described(function: Any, arguments: Any) -> Any:
     raise ValueError("it calls something that is no array")
 
 
-def _finish(part: Any, state: Any) -> None:
-    """Gives a dtype its byte order, or an array its content."""
-    if not isinstance(part, _Part) or not isinstance(state, tuple):
+def _finish(part: Any, state: Any) -> Any:
+    """The dtype with its byte order, or the array with its content."""
+    if not isinstance(part, _Part) or type(state) is not tuple:
         raise ValueError("it fills something that is no array")
     if part.kind == _DTYPE:
-        part.value = ("<" if state[1] == "|" else {"<": "<", ">": ">"}[state[1]]) + part.value
-        return
+        return _Part(_DTYPE, ("<" if state[1] == "|" else {"<": "<", ">": ">"}[_text(state[1])]) + part.value)
     _, shape, dtype, fortran, raw = state
     raw = raw.encode("latin-1") if isinstance(raw, str) else raw
     if type(raw) is not bytes or not isinstance(dtype, _Part) or dtype.kind != _DTYPE:
         raise ValueError("it has an array without a type or without content")
     numbers = np.frombuffer(raw, np.dtype(dtype.value))
+    if type(shape) is not tuple or len(shape) > _SIDES or not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError("it has an array whose shape is none")
     # The lengths must be those of the content, so a shape cannot ask for memory that the file does not fill.
-    if not all(type(length) is int and length >= 0 for length in shape) or int(np.prod(shape)) != len(numbers):
+    if math.prod(shape) != len(numbers):
         raise ValueError(f"it has an array of shape {shape} with {len(numbers):,} numbers")
-    part.value = numbers.reshape(shape, order="F" if fortran else "C")
+    return numbers.reshape(shape, order="F" if fortran else "C")

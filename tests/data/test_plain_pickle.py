@@ -125,3 +125,56 @@ def test_random_damage_raises_nothing_but_value_errors():
             with contextlib.suppress(ValueError):
                 plain_pickle.load(bytes(damaged))
     assert len(list(pickletools.genops(content))) > 20
+
+
+DEEP = 200_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # Hashing, printing or comparing what is nested this deeply would end the process.
+        (b"\x80\x02})" + b"\x85" * DEEP + b"K\x01s.", "a tuple as a key"),
+        (b"\x80\x02(" + b")" + b"\x85" * DEEP + b"K\x01d.", "a tuple as a key"),
+        (b"\x80\x02}U\x01a)" + b"\x85" * DEEP + b"s.", "more than 16 dicts, lists and tuples inside"),
+        (b"\x80\x02}U\x01a" + b"]" * DEEP + b"a" * (DEEP - 1) + b"s.", "more than 16 dicts, lists and tuples inside"),
+        (b"\x80\x02}U\x01a]q\x00h\x00as.", "more than 16 dicts, lists and tuples inside"),  # it holds itself
+        (b"\x80\x04)" + b"\x85" * DEEP + b"\x8c\x01a\x93.", "a tuple where a text belongs"),
+        (b"\x80\x02cnumpy\ndtype\n)" + b"\x85" * DEEP + b"\x85R.", "a tuple where a text belongs"),
+        (
+            b"\x80\x02cnumpy\ndtype\nU\x02u1\x85RK\x03)" + b"\x85" * DEEP + b"\x86b.",
+            "a tuple where a text belongs",
+        ),
+        (
+            b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R(K\x01)"
+            + b"\x85" * DEEP
+            + b"cnumpy\ndtype\nU\x02u1\x85R\x89U\x00tb.",
+            "shape is none",
+        ),
+        (b"\x80\x02}U\x01acnumpy\nndarray\ns.", "a name or an array without content"),
+        (b"\x80\x02}G\x00\x00\x00\x00\x00\x00\x00\x00K\x01s.", "a float as a key"),
+    ],
+    ids=range(11),
+)
+def test_depth_bombs_and_odd_keys_are_refused(content, message):
+    with pytest.raises(ValueError, match=message):
+        plain_pickle.load(content)
+
+
+def test_one_list_named_many_times_is_looked_at_once():
+    """Fifteen levels of 50 references to the level below: 50^15 values, were each followed."""
+    level = []
+    for _ in range(14):
+        level = [level] * 50
+    assert len(plain_pickle.load(pickle.dumps({"a": level}, 2))["a"]) == 50
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+def test_arrays_at_any_depth_and_keys_of_bytes_are_read(protocol):
+    array = np.arange(6, dtype="<i4").reshape(2, 3)
+    found = plain_pickle.load(pickle.dumps({b"data": [array, (array, {b"deep": array, 1: 2})]}, protocol))
+    first, (second, third) = found["data"]
+    assert third.keys() == {"deep", 1}
+    for one in (first, second, third["deep"]):
+        assert type(one) is np.ndarray
+        np.testing.assert_array_equal(one, array)
