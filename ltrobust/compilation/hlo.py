@@ -78,6 +78,11 @@ class Instruction:
         """Names of the computations that it calls in these roles."""
         return [name for role, name in self.called if role in roles]
 
+    def operands(self) -> list[str]:
+        """Names of the instructions of the same computation whose outputs it takes."""
+        inside = self.line.partition(f" {self.kind}(")[2]
+        return re.findall(r"%[^\s,()]+", re.split(r"\)(?:,|$)", inside)[0])
+
 
 class Program:
     """A compiled program's text, parsed once.
@@ -93,10 +98,14 @@ class Program:
     def collectives(self) -> list[Collective]:
         """All collectives. One in a computation that is called from several places counts once, at the deepest."""
         found = []
-        for instruction, depth in self._instructions():
-            kind = instruction.kind.removesuffix("-start")
-            if kind in COLLECTIVES:
-                found.append(Collective(kind, depth, *_size(instruction.shape)))
+        for name, depth in self._places.items():
+            shapes = {line.name: line.shape for line in self.computations[name]}
+            for instruction in self.computations[name]:
+                kind = instruction.kind.removesuffix("-start")
+                if kind in COLLECTIVES:
+                    # Its output may be larger than what a device gives, or have both where it is asynchronous.
+                    given = " ".join(shapes[operand] for operand in instruction.operands())
+                    found.append(Collective(kind, depth, *_size(given)))
         return found
 
     def cycles(self) -> Cycles:

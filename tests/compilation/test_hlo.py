@@ -10,11 +10,15 @@ HloModule jit_stretch
 }
 
 %attack.1 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %x = f32[4]{0} get-tuple-element(%p), index=1
   %all-reduce.1 = f32[4]{0} all-reduce(%x), channel_id=1, to_apply=%region_0
 }
 
 %steps.2 (p: (s32[], f32[4])) -> (s32[], f32[4]) {
   %while.1 = (s32[], f32[4]{0}) while(%t), condition=%c.1, body=%attack.1, metadata={op_name="x/while"}
+  %x = f32[3,3,1,4]{3,2,1,0} convolution(%a, %b)
+  %y = bf16[8]{0} convert(%a)
+  %z = f32[] constant(0)
   ROOT %both = (f32[3,3,1,4]{3,2,1,0}, /*index=1*/bf16[8]{0}, f32[]) all-reduce(%x, %y, %z), to_apply=%region_0
 }
 
@@ -24,7 +28,8 @@ HloModule jit_stretch
 
 ENTRY %main (p: f32[4]) -> f32[4] {
   %while.2 = (s32[], f32[4]{0}) while(%t), condition=%c.2, body=%steps.2
-  %copy = f32[2]{0} collective-permute-start(%x), source_target_pairs={{0,1}}
+  %x = f32[2]{0:T(8,128)S(1)} slice(%p)
+  %copy = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(f32[2]{0:T(8,128)S(1)} %x), channel_id=1
 }
 """
 
@@ -73,6 +78,7 @@ HloModule jit_stretch, is_scheduled=true
   %while.1 = (s32[], f32[8,64]{1,0}) while(%t), condition=%attack_cond, body=%attack_body
   %while.2 = (s32[]) while(%t), condition=%c, body=%known_body, backend_config={"known_trip_count":{"n":"3"}}
   %conditional.1 = f32[8]{0} conditional(%p, %a, %b), branch_computations={%rare, %usual}
+  %x = f32[16]{0} get-tuple-element(%p), index=1
   %sum = f32[16]{0} all-reduce(%x), to_apply=%region
 }
 
@@ -90,6 +96,25 @@ def test_collectives_are_read_with_their_loops_and_sizes():
         ("all-reduce", 1, 36 + 8 + 1, 4 * 37 + 2 * 8),
         ("collective-permute", 0, 2, 8),
     }
+
+
+def test_a_collective_has_the_size_of_what_a_device_gives():
+    """Outputs of these have the parts of all devices, or a part only, or both operand and output."""
+    program = hlo.Program("""\
+HloModule jit_gather
+
+ENTRY %main (p: f32[8], q: bf16[4]) -> f32[64] {
+  %p = f32[8]{0} parameter(0)
+  %q = bf16[4]{0} parameter(1)
+  %gather.1 = (f32[8]{0}, f32[64]{0}) all-gather-start(%p), replica_groups={{0,1}}, dimensions={0}
+  %gather.2 = ((f32[8]{0}, bf16[4]{0}), (f32[64]{0}, bf16[32]{0})) all-gather-start(%p, %q), dimensions={0}
+  %gather.3 = f32[64]{0} all-gather-done(%gather.1)
+  %gather.4 = f32[64]{0} all-gather(%p), dimensions={0}
+  %scatter.1 = f32[1]{0} reduce-scatter(%p), dimensions={0}
+}
+""")
+    found = sorted((one.kind, one.numbers, one.bytes) for one in program.collectives())
+    assert found == [("all-gather", 8, 32), ("all-gather", 8, 32), ("all-gather", 12, 40), ("reduce-scatter", 8, 32)]
 
 
 def test_counted_loops_are_multiplied_and_the_loop_over_steps_counts_one_round():
