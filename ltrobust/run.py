@@ -5,8 +5,9 @@ Each function turns its configuration into a plan first, and works with the plan
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from ltrobust import models, recipes
 from ltrobust.analysis import card_parts, cards
 from ltrobust.analysis.schema.card import Card, Files, ModelRecord, ThreatRecord
-from ltrobust.data import run_data, sources
+from ltrobust.data import overlap, run_data, sources
 from ltrobust.data.run_data import DataPlan, RunData, first_of_each_class
 from ltrobust.plan import RunPlan, make_plan
 from ltrobust.report import tables
@@ -30,6 +31,19 @@ from ltrobust.training import compatibility, devices, networks, saved, teacher_s
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.networks import Network
 from ltrobust.training.teacher_student import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """What the evaluations of one command share.
+
+    Attributes:
+      split: the test images, all of them.
+      overlaps: `eval.limit` -> what the images that it leaves share with those that were trained and validated on.
+    """
+
+    split: sources.Split
+    overlaps: Callable[[int], overlap.Overlap]
 
 
 def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
@@ -47,12 +61,13 @@ def train(config: ConfigDict, workdir: Path, preemption: Preemption | None = Non
     """
     began, plan = time.monotonic(), _make_plan(config, workdir)
     with _training(plan, preemption, adopt) as trained:
+        test = open_test(plan.data, trained.run_data)
         for also in plan.also:
             name = also.evaluation.protocol.name
             if also.threat != plan.threat:
                 name += f"-{also.threat.norm}{also.threat.radius:g}"
-            write_card(also, also.recorded, name, trained, time.monotonic())
-        return write_card(plan, plan.recorded, plan.evaluation.protocol.name, trained, began)
+            write_card(also, also.recorded, name, trained, time.monotonic(), test)
+        return write_card(plan, plan.recorded, plan.evaluation.protocol.name, trained, began, test)
 
 
 def fit(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Trained:
@@ -128,7 +143,28 @@ def show_source(source: sources.Split) -> None:
             print(tables.render_files(typed_json.parse(Files, source.files), source.class_names), flush=True)
 
 
-def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: Trained, began: float) -> Path:
+def open_test(plan: DataPlan, run_data: RunData) -> TestSet:
+    """The test set; prints where it comes from. All processes call it."""
+    with processes.all_or_none():
+        test = plan.open("test")
+    show_source(test)
+    processes.check_same({"test set": test.fingerprint}, compatibility.SAME_DATA)
+
+    @functools.cache
+    def overlaps(limit: int) -> overlap.Overlap:
+        return card_parts.find_overlaps(run_data, test, first_of_each_class(test.labels, limit))
+
+    return TestSet(test, overlaps)
+
+
+def write_card(
+    plan: RunPlan,
+    settings: Mapping[str, Any],
+    name: str,
+    trained: Trained,
+    began: float,
+    test_set: TestSet | None = None,
+) -> Path:
     """Evaluates every network on the test set, writes the card and prints its tables (process 0).
 
     Args:
@@ -137,14 +173,13 @@ def write_card(plan: RunPlan, settings: Mapping[str, Any], name: str, trained: T
       name: of the card.
       trained: the networks, and how they were trained.
       began: when the work began, by `time.monotonic`.
+      test_set: what `open_test` returned, where a command writes several cards; None opens it.
     """
     data, mesh = trained.run_data, trained.mesh
-    with processes.all_or_none():
-        test = plan.data.open("test")
-    show_source(test)
-    processes.check_same({"test set": test.fingerprint}, compatibility.SAME_DATA)
+    test_set = test_set or open_test(plan.data, data)
+    test = test_set.split
     ids = first_of_each_class(test.labels, plan.evaluation.limit)
-    overlaps = card_parts.find_overlaps(data, test, ids) if processes.first() else None
+    overlaps = test_set.overlaps(plan.evaluation.limit) if processes.first() else None
     results = networks.evaluate(plan, data, trained.networks, test, ids, mesh)
     if overlaps is None:  # another process writes
         return processes.share(None)

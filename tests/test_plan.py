@@ -164,6 +164,11 @@ def test_teachers_are_those_that_the_method_asks_for():
         ({"eval.also": ({"eval.limit": "3"},)}, r"eval\.also has \{'eval\.limit': '3'\}: .*; give a dict"),
         ({"eval.also": ({"eval.limit": -1},)}, r"eval\.also has .*: eval\.batch_size is .* eval\.limit is -1"),
         ({"eval.also": ({"eval.protocol": "autoattack"},)}, r"eval\.also has .*: evaluation protocol is 'autoattack'"),
+        (
+            {"eval.also": ({"threat.radius": True},)},
+            r"eval\.also has .*: threat\.radius is True, where 32\.0 was; give",
+        ),
+        ({"eval.also": ({"eval.limit": True},)}, r"eval\.also has .*: eval\.limit is True, where 0 was; give a dict"),
         ({"eval.limit": -1}, "eval.limit is -1; they must be at least 0"),
         ({"student.method": "at-bsl"}, r"student: method is 'at-bsl'; did you mean at_bsl\? known methods"),
         ({"student.wrappers": ("awq",)}, "student: wrapper is 'awq'"),

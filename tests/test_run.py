@@ -1,5 +1,6 @@
 """Whole runs on a tiny scale: card, evaluation of checkpoints, ablations, and refusals before anything is lost."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pages
@@ -15,7 +17,7 @@ import planned
 import pytest
 from absl import logging
 
-from ltrobust import methods
+from ltrobust import methods, plan
 from ltrobust import run as runs
 from ltrobust.analysis import cards
 from ltrobust.api import Run
@@ -48,6 +50,27 @@ def finished(tmp_path_factory):
     )
     workdir = tmp_path_factory.mktemp("run") / "répertoire"
     return config.lock(), workdir, runs.train(config, workdir)
+
+
+def test_a_command_opens_the_test_set_once_and_searches_it_once_for_each_limit(tmp_path, monkeypatch):
+    """Whatever the number of further evaluations."""
+    from configs import digits
+
+    config, opened, evaluated, searched = digits.get_config(), [], [], []
+    trained = types.SimpleNamespace(run_data=runs.load_run_data(plan.make_plan(config, tmp_path).data))
+
+    def write_card(plan, settings, name, trained, began, test_set):
+        evaluated.append(name)
+        test_set.overlaps(plan.evaluation.limit)
+
+    monkeypatch.setattr(runs, "_training", lambda *_: contextlib.nullcontext(trained))
+    monkeypatch.setattr(runs, "write_card", write_card)
+    monkeypatch.setattr(runs, "show_source", lambda source: opened.append(source.split))
+    monkeypatch.setattr(runs.card_parts, "find_overlaps", lambda data, test, ids: searched.append(len(ids)))
+    runs.train(config, tmp_path)
+    assert evaluated == ["standard", "quick-linf16", "quick-linf48", "quick"]
+    assert len(searched) == len(set(searched)) == 2
+    assert opened == ["test"]
 
 
 @pytest.mark.slow

@@ -83,6 +83,10 @@ def change_evaluation(config: ConfigDict, changes: Any) -> ConfigDict:
         for key, value in changes.items():
             if not key.startswith(("eval.", "threat.")) or key in ("eval.also", "eval.checkpoint"):
                 raise ValueError(f"{key} cannot be changed")
+            # A truth value would pass as 1 where a number belongs.
+            before = _value(changed, key)
+            if isinstance(value, bool) and not isinstance(before, bool):
+                raise ValueError(f"{key} is {value}, where {before!r} was")
             changed.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = str(error) if isinstance(changes, Mapping) else "it is no dict"
@@ -91,3 +95,10 @@ def change_evaluation(config: ConfigDict, changes: Any) -> ConfigDict:
             '{"eval.protocol": "standard", "eval.limit": 100}.'
         ) from error
     return changed
+
+
+def _value(config: Any, key: str) -> Any:
+    """The value of a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
