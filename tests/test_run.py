@@ -1,6 +1,5 @@
 """Whole runs on a tiny scale: card, evaluation of checkpoints, ablations, and refusals before anything is lost."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -25,7 +24,7 @@ from ltrobust.commands import diagnose
 from ltrobust.evaluation import store
 from ltrobust.report import page as page_of_run
 from ltrobust.report import run_page, tables
-from ltrobust.training import initial, teachers
+from ltrobust.training import initial, teacher_student, teachers
 from ltrobust.training.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -63,14 +62,15 @@ def test_a_command_opens_the_test_set_once_and_searches_it_once_for_each_limit(t
         evaluated.append(name)
         test_set.overlaps(plan.evaluation.limit)
 
-    monkeypatch.setattr(runs, "_training", lambda *_: contextlib.nullcontext(trained))
+    monkeypatch.setattr(teacher_student, "prepare", lambda *_: None)
+    monkeypatch.setattr(teacher_student, "train", lambda *_: trained)
     monkeypatch.setattr(runs, "write_card", write_card)
     monkeypatch.setattr(runs, "show_source", lambda source: opened.append(source.split))
     monkeypatch.setattr(runs.card_parts, "find_overlaps", lambda data, test, ids: searched.append(len(ids)))
     runs.train(config, tmp_path)
     assert evaluated == ["standard", "quick-linf16", "quick-linf48", "quick"]
     assert len(searched) == len(set(searched)) == 2
-    assert opened == ["test"]
+    assert opened == ["train", "test"]
 
 
 @pytest.mark.slow
