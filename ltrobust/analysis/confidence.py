@@ -33,7 +33,7 @@ def true_probabilities(
     seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
     attacked = [
         # The image itself is in the ball, so its clean probability is the first bound.
-        min(before, *(known[image].probability for known in seen if image in known), before)
+        min([before, *(known[image].probability for known in seen if image in known)])
         for image, before in zip(ids, clean, strict=True)
     ]
     return np.array(clean, np.float64), np.array(attacked, np.float64)

@@ -27,7 +27,7 @@ def make_inputs(
 
 
 def _constants(phase: Phase, run_data: RunData, teachers: Mapping[str, Teacher]) -> steps.Inputs:
-    """The same, not yet on the devices."""
+    """The training images with the phase's labels, its class counts, teachers and key; images are on the host yet."""
     # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
     # division by 255 happen on the device.
     data = batches.Resident.of(run_data.training.images, phase.labels.astype(np.int32))
@@ -66,7 +66,7 @@ def _method_state(phase: Phase, initial: Weights) -> Any:
 
 
 def _metrics(phase: Phase, weights: Weights, method_state: Any, inputs: steps.Inputs, mesh: Mesh) -> tuple[str, ...]:
-    """See `steps.metric_names`."""
+    """As `trace`, for weights and a method's state that are there already."""
     batch_size = phase.schedule.batch_size
     return steps.metric_names(weights, method_state, inputs, settings=phase.settings, mesh=mesh, batch_size=batch_size)
 
