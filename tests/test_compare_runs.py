@@ -130,8 +130,8 @@ def test_a_difference_has_one_sign_however_the_reference_is_given(made, capsys):
         assert pair.difference == "better-seed0 minus plain-seed0"
         assert pair.result.overall.difference > 0
     assert over_seeds.seeds.views["overall"].mean > 0
-    stores = [results.candidates(name)[0].folder for name in (better, plain)]
-    assert compare_runs.compare_stores(*stores).overall.difference > 0
+    stores = [str(results.candidates(name)[0].folder) for name in (plain, better)]
+    assert compare_runs.compare_all(stores).comparisons[0].result.overall.difference > 0
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_what_cannot_be_compared_is_refused(stores, tmp_path):
     folder, *_ = stores
     run(tmp_path / "wider", radius=9.0)
     with pytest.raises(ValueError, match="differ in threat"):
-        compare_runs.compare_stores(folder / "plain", tmp_path / "wider")
+        compare_runs.compare_all([str(folder / "plain"), str(tmp_path / "wider")])
     with pytest.raises(ValueError, match="no column 'autoattack'"):
         compare.main([str(folder / "plain"), str(folder / "other"), "--column=autoattack"], "ltrobust compare")
     with pytest.raises(ValueError, match="not a verdict store"):

@@ -3,7 +3,6 @@
 import collections
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,6 @@ from ltrobust.analysis.schema.comparison import (
 )
 from ltrobust.analysis.schema.paired import PairedComparison
 from ltrobust.evaluation import store
-
-
-def compare_stores(first: str | Path, second: str | Path, column: str | None = None) -> PairedComparison:
-    """What `ltrobust.analysis.compare.compare` says of two stores.
-
-    Raises:
-      ValueError: the stores do not hold the same images, protocol and threat (names what differs), or are unfinished.
-    """
-    model, reference = results.read_alike([str(first), str(second)])
-    return _compare(model, reference, column)
 
 
 def compare_all(arguments: Sequence[str], against: Sequence[str] = (), column: str | None = None) -> NetworkComparison:

@@ -12,6 +12,11 @@ _NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
 GROUPS = {"head_third": "head", "medium_third": "middle", "tail_third": "tail"}
 
 
+def distinct(networks: Mapping[str, NetworkResult]) -> dict[str, NetworkResult]:
+    """The networks without those that have another one's weights."""
+    return {name: network for name, network in networks.items() if network.same_as is None}
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluatedNetworks:
     """The networks that were evaluated under one protocol and threat on the same images.
@@ -43,7 +48,7 @@ class EvaluatedNetworks:
     @property
     def distinct(self) -> dict[str, NetworkResult]:
         """The networks without those that have another one's weights."""
-        return {name: network for name, network in self.networks.items() if network.same_as is None}
+        return distinct(self.networks)
 
     @property
     def main(self) -> str:

@@ -13,11 +13,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def scaled_cross_entropy(logits: jax.Array, labels: jax.Array, scale: float = 10.0) -> jax.Array:
-    """`-log softmax(scale * z)_y`; scale 10 is the LSA of the AT-BSL evaluation."""
-    return cross_entropy(scale * logits, labels)
-
-
 def margin(logits: jax.Array, labels: jax.Array, kappa: jax.typing.ArrayLike = 50.0) -> jax.Array:
     """`-max(z_y - max_{j != y} z_j + kappa, 0)` (Carlini and Wagner 2017, the loss behind "CW-Linf")."""
     return -jnp.maximum(true_margin(logits, labels) + kappa, 0.0)

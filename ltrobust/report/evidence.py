@@ -43,9 +43,9 @@ def _picture(evaluation: EvaluatedNetworks, entry: Picture) -> dict[str, Any]:
     }
 
 
-def _prediction(name: str, probability: float | None) -> str:
+def _prediction(name: str, probability: float) -> str:
     """A predicted class with its probability."""
-    return name if probability is None else f"{name}: {percent(probability)} %"
+    return f"{name}: {percent(probability)} %"
 
 
 def effort(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> list[Figure]:

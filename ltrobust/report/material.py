@@ -56,7 +56,7 @@ class Effort:
 class Picture:
     """An image before and after an attack, float [H,W,C] in [0,1], and what the network predicts for both.
 
-    A confidence is the probability of the predicted class; None if the verdicts are of a version that has none.
+    A confidence is the probability of the predicted class.
     """
 
     group: str
@@ -65,8 +65,8 @@ class Picture:
     label: int
     clean_prediction: int
     adv_prediction: int
-    clean_confidence: float | None
-    adv_confidence: float | None
+    clean_confidence: float
+    adv_confidence: float
     image: np.ndarray
     adv_image: np.ndarray
 

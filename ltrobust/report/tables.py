@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ltrobust.analysis.evaluated_networks import titles
+from ltrobust.analysis.evaluated_networks import distinct, titles
 from ltrobust.analysis.schema.card import Card, Files
 from ltrobust.report.numbers import Interval
 from ltrobust.sanity.rules import Item
@@ -19,7 +19,7 @@ def render(card: Card) -> str:
 
     The bounds of its 95 % interval follow each value.
     """
-    networks = card.distinct
+    networks = distinct(card.networks)
     combined = [name for name, _ in card.protocol.combined]
     present = next(iter(networks.values())).columns
     columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
@@ -73,7 +73,7 @@ def _legend(card: Card) -> str:
     )
     panels = [
         f"\nsanity panel of {name}: {network.sanity_verdict}.{_not_passed(network.sanity)}"
-        for name, network in card.distinct.items()
+        for name, network in distinct(card.networks).items()
         if network.sanity
     ]
     panels += [

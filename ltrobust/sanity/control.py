@@ -25,7 +25,6 @@ from ltrobust.threat import Threat
 IMAGES_SHA256 = "e402e51e77a50fbbd8d931ac9d674de1f8183340d6fb639ba910b9c36a1cb1b6"
 WEIGHTS_SHA256 = "8ff1d2c2e3bed07ae16e0d9a897838f4f27e3703de0a4e0e2bfed76ca344fc21"
 RADIUS = 8  # in 1/255
-ROBUST_PER_CLASS = (69, 53, 83, 73, 68, 23, 46, 79, 61, 67)  # of 100, at that radius
 _EVERY = 10  # P32 attacks every tenth image
 
 

@@ -25,7 +25,6 @@ FIVE = jnp.array([[3.0, 1.0, 0.0, -1.0, 7.0]])
         (objectives.balanced_softmax(ADV, FIRST, COUNTS), 0.629215),
         (objectives.balanced_softmax(ADV, LAST, COUNTS), 3.431800),
         (objectives.kl_divergence(CLEAN, ADV), 0.432260),
-        (objectives.scaled_cross_entropy(ADV, FIRST, 1.0), 1.464369),
         (objectives.tempered_difference(ADV, FIRST, 1.0), 1.201413),
         (jax.nn.softplus(objectives.tempered_difference(ADV, FIRST, 1.0)), 1.464369),
         (objectives.tempered_difference(ADV, FIRST, 5.0), 5.000553),

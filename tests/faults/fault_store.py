@@ -154,7 +154,8 @@ def older_store(place: Place) -> Told:
     run(place.folder / "store")
     file = place.folder / "store" / "passport.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
-    return place.raised(ValueError, lambda: compare_runs.compare_stores(place.folder / "store", place.folder / "other"))
+    stores = [str(place.folder / name) for name in ("store", "other")]
+    return place.raised(ValueError, lambda: compare_runs.compare_all(stores))
 
 
 @fault(

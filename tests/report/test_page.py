@@ -178,8 +178,10 @@ def test_classes_confusion_and_thieves_are_the_cards(run):
 
 def test_differences_are_those_of_the_stores(run):
     workdir, card, page = run
-    folders = [workdir / card["networks"][name]["verdicts"]["folder"] for name in ("student/last", "teacher/last")]
-    view = compare_runs.compare_stores(*folders).overall
+    teacher, student = (
+        str(workdir / card["networks"][name]["verdicts"]["folder"]) for name in ("teacher/last", "student/last")
+    )
+    view = compare_runs.compare_all([teacher, student]).comparisons[0].result.overall
     cells = page.row("comparison", "all images")
     assert cells[:2] == [f"{100 * view.first:.1f}", f"{100 * view.second:.1f}"]
     assert cells[2].startswith(f"{100 * view.difference:+.1f} [")

@@ -397,7 +397,7 @@ def test_verdicts_of_the_panel_are_kept_and_found_again(sound, tmp_path):
 def test_the_control_notices_a_weaker_attack(monkeypatch):
     assert control.recorded(LINEAR)
     robust = control.exactly_robust(LINEAR, control.RADIUS)
-    assert tuple(robust.reshape(10, 100).sum(axis=1)) == control.ROBUST_PER_CLASS
+    assert robust.reshape(10, 100).sum(axis=1).tolist() == [69, 53, 83, 73, 68, 23, 46, 79, 61, 67]
     weak = dataclasses.replace(protocols.get("standard").attacks[5], steps=2)
     assert weak.name == "apgd-t"
     monkeypatch.setitem(

@@ -266,8 +266,3 @@ class Card:
     def method(self) -> str:
         """The student's method."""
         return self.config["student"]["method"]
-
-    @property
-    def distinct(self) -> dict[str, NetworkResult]:
-        """The networks without those that have another one's weights."""
-        return {name: network for name, network in self.networks.items() if network.same_as is None}
