@@ -95,7 +95,7 @@ class Lanes(NamedTuple):
     problem: Problem
     state: Any
     evaluations: jax.Array
-    undefined: jax.Array
+    non_finite: jax.Array
     occupied: jax.Array
 
 
@@ -145,7 +145,7 @@ def work(
 
     For a search of several runs `until` [B] is the run before which a lane ends.
 
-    A gradient that is not finite is taken as 0, and `undefined` remembers that there was one.
+    A gradient that is not finite is taken as 0, and `non_finite` remembers that there was one.
     """
     advance = jax.vmap(search.advance, in_axes=(0, 0, None, None, 0))
 
@@ -159,7 +159,7 @@ def work(
     def step(carry: tuple[jax.Array, Lanes]) -> tuple[jax.Array, Lanes]:
         done, lanes = carry
         active = running(lanes, rest_on_claims, until)
-        answer, undefined = _ask(search, logits_fn, lanes, settings)
+        answer, non_finite = _ask(search, logits_fn, lanes, settings)
         state = advance(lanes.problem, lanes.state, settings, threat, answer)
         spent = 1 if search.guesses == 1 else state.query - lanes.state.query
         # Every lane is computed in every pass. One that rests keeps its state, so an image's path does not depend on
@@ -169,7 +169,7 @@ def work(
         return done + 1, lanes._replace(
             state=state,
             evaluations=lanes.evaluations + spent * active.astype(jnp.int32),
-            undefined=lanes.undefined | (undefined & active),
+            non_finite=lanes.non_finite | (non_finite & active),
         )
 
     return jax.lax.while_loop(wanted, step, (jnp.int32(0), lanes))[1]
@@ -261,8 +261,8 @@ def _ask(search: Search, logits_fn: LogitsFn, lanes: Lanes, settings: Any) -> tu
     # A NaN would end the attack on this image, and the network would look more robust than it is. The finite components
     # still point somewhere; the verdict records that there was a gradient that is not finite.
     finite = jnp.isfinite(gradient)
-    undefined = ~jnp.all(finite, axis=(1, 2, 3))
-    return Answer(logits, values, jnp.where(finite, gradient, 0.0)), undefined
+    non_finite = ~jnp.all(finite, axis=(1, 2, 3))
+    return Answer(logits, values, jnp.where(finite, gradient, 0.0)), non_finite
 
 
 def _restart(search: Search, problem: Problem, state: Any, settings: Any, threat: Threat) -> Any:

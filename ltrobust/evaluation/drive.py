@@ -174,14 +174,14 @@ class Driver:
         fill, advance = self._programs.begin(search), self._programs.work(search, restarts=len(rows) > number)
         root = draws(self.seed, attack.name)
         radius = np.float32(radius_of(attack, self.threat))
-        schedule, refuted, current = Schedule(rows, runs, number), np.zeros(number, int), np.zeros(number, int)
+        schedule, rejected, current = Schedule(rows, runs, number), np.zeros(number, int), np.zeros(number, int)
         lanes: Any = None
         # Few at first, because the first call also compiles; then what fits into two seconds.
         limit = 32
         while schedule.unfinished:
             fresh = schedule.fill(current)
             if np.any(fresh):
-                refuted[fresh], current = 0, np.where(fresh, schedule.first, current)
+                rejected[fresh], current = 0, np.where(fresh, schedule.first, current)
                 problems = self._problems(subject, schedule.owners, logits)
                 new = fill(*problems, root, settings, fresh, schedule.first.astype(np.int32))
                 lanes = new if lanes is None else self._programs.refill(lanes, new, fresh)
@@ -196,16 +196,16 @@ class Driver:
             judgement = self._judge_lanes(subject, lanes, schedule.owners, radius)
             right = judgement.predictions == subject.labels[np.maximum(schedule.owners, 0)]
             # A rejected claim does not end a search: it continues until it finds better or its budget ends.
-            disputed = stopped & claimed & right
-            refuted += disputed
-            leave = stopped & (over | ~disputed)
+            pending = stopped & claimed & right
+            rejected += pending
+            leave = stopped & (over | ~pending)
             if np.any(leave):
                 check(judgement, leave)
-                results = _read(lanes, judgement, leave, subject.labels, schedule.owners, refuted)
+                results = _read(lanes, judgement, leave, subject.labels, schedule.owners, rejected)
                 decided = decide(schedule, np.flatnonzero(leave), results, claimed & ~right, search.forgets)
                 if decided:
                     yield jax.tree.map(lambda *leaves: np.stack(leaves), *decided)
-            lanes = self._programs.release(lanes, schedule.owners < 0, disputed & ~leave)
+            lanes = self._programs.release(lanes, schedule.owners < 0, pending & ~leave)
 
     def _lanes(self, search: Search, images: int, runs: int) -> tuple[Search, int]:
         """The search, with guesses where there are few images, and its number of lanes."""
@@ -273,11 +273,11 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _read(
-    lanes: Lanes, judgement: Judgement, which: np.ndarray, labels: np.ndarray, owners: np.ndarray, refuted: np.ndarray
+    lanes: Lanes, judgement: Judgement, which: np.ndarray, labels: np.ndarray, owners: np.ndarray, rejected: np.ndarray
 ) -> Judged:
     """Host arrays of the lanes at `which`."""
-    evaluations, targets, undefined, images = processes.fetch(
-        (lanes.evaluations, lanes.state.target, lanes.undefined, lanes.state.candidate)
+    evaluations, targets, non_finite, images = processes.fetch(
+        (lanes.evaluations, lanes.state.target, lanes.non_finite, lanes.state.candidate)
     )
     rows, found = owners[which], jax.tree.map(lambda leaf: leaf[which], judgement)
     verdicts = judge.verdicts(
@@ -286,7 +286,7 @@ def _read(
         evaluations=evaluations[which],
         # A target is named only where the image was broken.
         target=np.where(found.predictions != labels[rows], targets[which], -1),
-        non_finite=undefined[which],
-        rejected_claims=refuted[which],
+        non_finite=non_finite[which],
+        rejected_claims=rejected[which],
     )
     return Judged(rows, verdicts, images[which])

@@ -206,7 +206,7 @@ def test_attacks_take_exactly_their_evaluations(attack, settings, evaluations):
     lanes = search.run(attack, unbreakable, images, labels, keys, settings=settings, threat=THREAT)
     np.testing.assert_array_equal(lanes.evaluations, evaluations)
     assert bool(lanes.state.finished.all())
-    assert not bool(lanes.undefined.any())
+    assert not bool(lanes.non_finite.any())
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -221,7 +221,7 @@ def test_a_gradient_that_is_not_finite_counts_as_zero_and_is_remembered(steps):
     keys = jax.random.split(jax.random.key(0), 2)
     labels = jnp.zeros(2, jnp.int32)
     lanes = search.run(pgd.search("none"), rooted, images, labels, keys, settings=settings, threat=THREAT)
-    np.testing.assert_array_equal(lanes.undefined, [True, False])
+    np.testing.assert_array_equal(lanes.non_finite, [True, False])
     change = lanes.state.candidate - images
     assert float(change[0, 0, 0, 0]) == 0
     np.testing.assert_allclose(change[0].ravel()[1:], -0.1, atol=1e-6)

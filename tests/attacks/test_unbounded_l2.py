@@ -214,7 +214,7 @@ def test_a_constant_network_gives_the_image_and_no_nan(name, linear):
     assert bool(lanes.state.finished.all())
     assert not bool(lanes.state.claimed.any())
     np.testing.assert_array_equal(lanes.state.candidate, linear.images)
-    assert not bool(lanes.undefined.any())
+    assert not bool(lanes.non_finite.any())
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -82,7 +82,7 @@ def in_turn(given: Subject, attack, norm: str, exact, logits):
         rejected += again
         state = lanes.state._replace(claimed=jnp.asarray(claimed & ~again))
         lanes = lanes._replace(state=state, occupied=jnp.asarray(again & ~finished))
-    fields = (lanes.evaluations, lanes.state.target, rejected, lanes.undefined, lanes.state.candidate)
+    fields = (lanes.evaluations, lanes.state.target, rejected, lanes.non_finite, lanes.state.candidate)
     return {row: [np.asarray(field)[row] for field in fields] for row in range(NUMBER)}
 
 
