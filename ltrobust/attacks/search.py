@@ -56,6 +56,7 @@ class Search:
         verified; if the exact network rejects it, `claimed` is cleared and the search continues.
       finished: bool, nothing more will be asked.
       target: int32, the class aimed at, -1 for none.
+      candidate_target: int32, the class aimed at when `candidate` was found; absent where that is always `target`.
       ended: bool, a run is over and `restart` is to begin the next one; absent where `advance` does that itself.
 
     Settings are a dict of traced scalars or arrays, the same for every image, so that another radius, number of steps

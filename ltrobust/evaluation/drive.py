@@ -276,8 +276,10 @@ def _read(
     lanes: Lanes, judgement: Judgement, which: np.ndarray, labels: np.ndarray, owners: np.ndarray, rejected: np.ndarray
 ) -> Judged:
     """Host arrays of the lanes at `which`."""
+    # A run that broke its image with its last step has made way for the next one, with another target.
+    target = getattr(lanes.state, "candidate_target", lanes.state.target)
     evaluations, targets, non_finite, images = processes.fetch(
-        (lanes.evaluations, lanes.state.target, lanes.non_finite, lanes.state.candidate)
+        (lanes.evaluations, target, lanes.non_finite, lanes.state.candidate)
     )
     rows, found = owners[which], jax.tree.map(lambda leaf: leaf[which], judgement)
     verdicts = judge.verdicts(

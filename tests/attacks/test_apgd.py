@@ -191,11 +191,17 @@ def test_a_run_begins_unended_at_another_random_point_and_keeps_what_was_found()
             change = np.asarray(state.point - image).ravel()
             assert np.linalg.norm(change, np.inf if norm == "linf" else 2) == pytest.approx(0.1, abs=1e-6)
             points.append(change)
-            found = state._replace(claimed=jnp.array(run > 0), candidate=image + run, ended=jnp.array(True))
+            found = state._replace(
+                claimed=jnp.array(run > 0),
+                candidate=image + run,
+                candidate_target=jnp.int32(10 + run),
+                ended=jnp.array(True),
+            )
             # `advance` counts runs.
             state = apgd.restart(problem, found._replace(run=jnp.int32(run + 1)), chosen, threat)
             assert bool(state.claimed) == (run > 0)
             np.testing.assert_array_equal(state.candidate, image + run)
+            assert int(state.candidate_target) == 10 + run
         assert len(np.unique(points, axis=0)) == 3
 
 

@@ -1,5 +1,6 @@
 """Runs and guesses side by side give the record that one search for each image gives, bit for bit."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ltrobust.attacks import search as searches
-from ltrobust.attacks.algorithms import square
+from ltrobust.attacks.algorithms import apgd, square
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.threat import Threat
@@ -59,7 +60,10 @@ def driver(norm: str, exact=apply) -> Driver:
 
 
 def in_turn(given: Subject, attack, norm: str, exact, logits):
-    """Each image in one lane: all runs one after another, every claim judged. Row -> what a verdict records."""
+    """Each image in one lane: all runs one after another, every claim judged. Row -> what a verdict records.
+
+    The target of an image is the one before the evaluation that made the claim.
+    """
     threat = THREATS[norm]
     search, settings = attack.build(threat, CLASSES, given.images.shape[1:])
     keys = searches.keys_of(searches.draws(3, attack.name), jnp.asarray(given.ids, jnp.uint32))
@@ -68,21 +72,26 @@ def in_turn(given: Subject, attack, norm: str, exact, logits):
     whole = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf])[:64], problem)  # as many rows as the driver's
     lanes = jax.jit(lambda: searches.begin(search, whole, settings, threat, jnp.ones(64, bool)))()
     step = jax.jit(
-        lambda lanes, settings: searches.work(
-            search, lambda points: apply(given.variables, points), lanes, settings, threat, evaluations=1 << 20
+        # The number is an argument, because the compiler may treat a loop of known length in other roundings.
+        lambda lanes, settings, number: searches.work(
+            search, lambda points: apply(given.variables, points), lanes, settings, threat, evaluations=number
         )
     )
     judge = jax.jit(lambda points: jnp.argmax(exact(given.variables, points), axis=1))
-    rejected = np.zeros(64, int)
+    rejected, targets = np.zeros(64, int), np.full(64, -1)
     while np.any(lanes.occupied):
-        lanes = step(lanes, settings)
+        running, aimed = np.asarray(searches.running(lanes)), np.asarray(lanes.state.target)
+        lanes = step(lanes, settings, np.int32(1))
         claimed, finished = np.asarray(lanes.state.claimed), np.asarray(lanes.state.finished)
+        targets = np.where(running & claimed, aimed, targets)
         right = np.asarray(judge(lanes.state.candidate)) == np.asarray(whole.label)
         again = np.asarray(lanes.occupied) & claimed & right
         rejected += again
         state = lanes.state._replace(claimed=jnp.asarray(claimed & ~again))
-        lanes = lanes._replace(state=state, occupied=jnp.asarray(again & ~finished))
-    fields = (lanes.evaluations, lanes.state.target, rejected, lanes.non_finite, lanes.state.candidate)
+        lanes = lanes._replace(
+            state=state, occupied=jnp.asarray(np.asarray(lanes.occupied) & (~claimed | again) & ~finished)
+        )
+    fields = (lanes.evaluations, targets, rejected, lanes.non_finite, lanes.state.candidate)
     return {row: [np.asarray(field)[row] for field in fields] for row in range(NUMBER)}
 
 
@@ -117,6 +126,34 @@ def test_the_record_of_an_image_is_that_of_its_runs_in_turn(name, norm, exact):
         assert sorted(seen) == rows.tolist()
     assert norm == "l2" or {broken for broken, _ in ends} == {True, False}
     assert any(rejected for _, rejected in ends) or (name, exact) != ("fab-t", other)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        pytest.param(name, norm, marks=() if norm == "linf" else pytest.mark.slow)
+        for name, norm in itertools.product(["apgd-t", "fab-t"], THREATS)
+    ],
+)
+def test_an_image_broken_by_the_last_step_of_a_run_has_the_target_of_that_run(name, norm):
+    # One lane for each image, and so few steps that most images are broken by the last one of a run.
+    driven, given, on_the_last = driver(norm), subject(0), 0
+    logits = np.asarray(driven.clean(given).logits)
+    order = np.asarray(jax.vmap(apgd.target_order)(jnp.asarray(logits), jnp.asarray(given.labels)))
+    for steps in (1, 2, 3):
+        attack = dataclasses.replace(ATTACKS[name], steps=steps)
+        expected = in_turn(given, attack, norm, apply, logits)
+        for judged in driven.attack(given, attack, np.arange(NUMBER), logits):
+            for row, verdict in zip(judged.rows, judged.verdicts, strict=True):
+                if verdict["prediction"] == given.labels[row]:
+                    assert verdict["target"] == -1
+                    continue
+                assert verdict["target"] == expected[row][1]
+                if name == "apgd-t":  # a run costs as many evaluations as steps, and one at its start
+                    run, place = divmod(int(verdict["evaluations"]) - 1, steps + 1)
+                    assert verdict["target"] == order[row][run]
+                    on_the_last += place == steps
+    assert on_the_last or name == "fab-t"
 
 
 @pytest.mark.parametrize("guesses", [2, 5])

@@ -23,7 +23,10 @@ _RISING = 0.75  # a window in which the loss rose less often than this halves th
 
 
 class State(NamedTuple):
-    """Of one image's search; `iteration` counts evaluations in the current run, 0 at its random start."""
+    """Of one image's search; `iteration` counts evaluations in the current run, 0 at its random start.
+
+    `target` is that of the current run, `candidate_target` that of the run in which `candidate` was found.
+    """
 
     point: jax.Array
     previous: jax.Array
@@ -42,6 +45,7 @@ class State(NamedTuple):
     run: jax.Array
     order: jax.Array
     target: jax.Array
+    candidate_target: jax.Array
     claimed: jax.Array
     finished: jax.Array
     ended: jax.Array
@@ -92,6 +96,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
     state = state._replace(
         # Any misclassified iterate counts, not only the one of the highest loss.
         candidate=jnp.where(wrong, state.point, state.candidate),
+        candidate_target=jnp.where(wrong, state.target, state.candidate_target),
         claimed=state.claimed | wrong,
         checked_loss=jnp.where(first, answer.value, state.checked_loss),
         rises=state.rises + (~first & (answer.value > state.last_loss)).astype(jnp.int32),
@@ -116,7 +121,7 @@ def advance(problem: Problem, state: State, settings: Any, threat: Threat, answe
 def restart(problem: Problem, state: State, settings: Any, threat: Threat) -> State:
     """Run `state.run`, from another random start."""
     fresh = _start_run(problem, settings, threat, state.run, state.order)
-    return fresh._replace(candidate=state.candidate, claimed=state.claimed)
+    return fresh._replace(candidate=state.candidate, candidate_target=state.candidate_target, claimed=state.claimed)
 
 
 def objective(problem: Problem, state: State, settings: Any, logits: jax.Array) -> jax.Array:
@@ -171,6 +176,7 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
         run=run,
         order=order,
         target=_target(settings, order, run),
+        candidate_target=jnp.int32(-1),
         claimed=jnp.array(False),
         finished=jnp.array(False),
         ended=jnp.array(False),

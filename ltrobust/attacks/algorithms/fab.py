@@ -29,6 +29,7 @@ class State(NamedTuple):
     """Of one image's search. `best_norm` (pixel units, infinite if none) is that of `best`, over all targets so far.
 
     `fresh`: `point` is the result of a step and waits to be judged. `iteration` counts steps in the current run.
+    `target` is that of the current run, `candidate_target` that of the run in which `best` was found.
     """
 
     point: jax.Array
@@ -40,6 +41,7 @@ class State(NamedTuple):
     run: jax.Array
     order: jax.Array
     target: jax.Array
+    candidate_target: jax.Array
     claimed: jax.Array
     finished: jax.Array
 
@@ -112,6 +114,7 @@ def start(problem: Problem, settings: Any, threat: Threat) -> State:
         run=none,
         order=order,
         target=order[0],
+        candidate_target=jnp.int32(-1),
         claimed=jnp.array(False),
         finished=jnp.array(False),
     )
@@ -213,7 +216,8 @@ def _remember_nearest(
     # The nearest misclassified point may lie outside of the ball. Then the image itself is judged, and counts as
     # robust.
     candidate = jnp.where(within, best, problem.image)
-    return state._replace(best=best, best_norm=best_norm, candidate=candidate), within
+    target = jnp.where(nearer, state.target, state.candidate_target)
+    return state._replace(best=best, best_norm=best_norm, candidate=candidate, candidate_target=target), within
 
 
 def _step(problem: Problem, state: State, settings: Any, threat: Threat, answer: Answer) -> jax.Array:
