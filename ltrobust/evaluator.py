@@ -178,7 +178,7 @@ def describe(
 ) -> dict[str, Any]:
     """Everything that verdicts depend on: the passport of a store. `network` is from `probe.take`."""
     return {
-        "protocol": dataclasses.asdict(protocol),
+        "protocol": protocols.plain(protocol),
         "threat": dataclasses.asdict(threat),
         "seed": seed,
         "num_classes": num_classes,

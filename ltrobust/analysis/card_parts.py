@@ -1,6 +1,5 @@
 """The parts of a result card."""
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -92,7 +91,7 @@ def describe_protocol(protocol: protocols.Protocol, seed: int, num_classes: int)
     """The card's part on the protocol: every setting, and what its columns may be called. `seed`: of the attacks."""
     columns = [attack.name for attack in protocol.attacks] + [name for name, _ in protocol.combined]
     return ProtocolRecord.of(
-        typed_json.plain(dataclasses.asdict(protocol)),
+        protocols.plain(protocol),
         seed=seed,
         headline=protocol.headline,
         titles={column: protocols.title(column, num_classes) for column in columns},

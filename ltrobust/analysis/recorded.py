@@ -1,7 +1,5 @@
 """Evaluations read back from the verdicts of a store."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +29,7 @@ def evaluation(
     """
     name = passport["protocol"]["name"]
     protocol = protocols.get(name)
-    if json.loads(json.dumps(dataclasses.asdict(protocol))) != passport["protocol"]:
+    if protocols.plain(protocol) != passport["protocol"]:
         raise ValueError(f"the protocol {name} of this version is not the one of the verdicts; evaluate anew.")
     ids, labels, clean = store.final(passport, verdicts, "clean")
     predictions, records = {"clean": clean}, {"clean": verdict.unseen(len(labels))}

@@ -5,6 +5,9 @@ names of its own here: `aa_ta10` (torchattacks: 10 iterations) and `aa2_031` (Ro
 """
 
 import dataclasses
+import json
+import math
+from typing import Any
 
 from ltrobust.attacks.kinds import MOST_TARGETS, Apgd, Attack, CwL2, DeepFool, Fab, Pgd, Square
 from ltrobust.attacks.kinds import radius_of as radius_of
@@ -166,6 +169,18 @@ def get(name: str) -> Protocol:
         hint = nearest(name, PROTOCOLS, {"autoattack": "standard", "auto_attack": "standard", "aa": "standard"})
         raise ValueError(f"evaluation protocol is {name!r}; {hint}known protocols: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
+
+
+def plain(protocol: Protocol) -> dict[str, Any]:
+    """Every setting, as JSON reads it back; the radius of an attack that has none is "unbounded".
+
+    JSON has no infinity, and null is the radius of the threat.
+    """
+    settings = json.loads(json.dumps(dataclasses.asdict(protocol)))
+    for attack in settings["attacks"]:
+        if attack.get("radius") == math.inf:
+            attack["radius"] = "unbounded"
+    return settings
 
 
 def check_threat(protocol: Protocol, threat: Threat) -> None:

@@ -14,6 +14,7 @@ from ltrobust.analysis import card_parts, cards, sample
 from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictFile
 from ltrobust.data import longtail, sources
 from ltrobust.data.run_data import RunData
+from ltrobust.evaluation import protocols
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.protocols import Protocol
@@ -133,7 +134,7 @@ def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
 def _store_name(plan: RunPlan, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
     """Where a network's verdicts lie: a separate folder for each set of things that they depend on."""
     content = {
-        "protocol": dataclasses.asdict(plan.evaluation.protocol),
+        "protocol": protocols.plain(plan.evaluation.protocol),
         "threat": dataclasses.asdict(plan.threat),
         "seed": plan.evaluation.seed,
         "keep_images": plan.evaluation.keep_images,

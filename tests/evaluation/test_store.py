@@ -15,11 +15,13 @@ from linear import apply, exactly_robust, fixture
 from short_protocol import ROWS, SHORT, run
 
 import ltrobust
+from ltrobust.analysis import card_parts, recorded
 from ltrobust.evaluation import protocols, store, verdict
-from ltrobust.evaluation.drive import Driver
+from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.store import Store
 from ltrobust.evaluation.verdict import FIELDS
-from ltrobust.evaluator import make_evaluator
+from ltrobust.evaluator import describe, make_evaluator
+from ltrobust.runtime import typed_json
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ import os, signal, sys
 sys.path[:0] = {paths!r}
 import jax
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-from ltrobust.evaluation.drive import Driver
+from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.store import Store
 from ltrobust.evaluation.verdict import FIELDS
 append = Store.append
@@ -137,6 +139,25 @@ def test_a_store_of_something_else_is_refused_with_both_passports(whole, change,
     with pytest.raises(ValueError, match=r"(?s)belongs to another evaluation.*" + expected[change]):
         make_evaluator(apply, **settings)(weights, images, labels[ROWS], ids=ROWS, store=folder)
     assert (folder / "verdicts.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_what_a_store_holds_of_a_protocol_is_read_back_as_that_protocol(name, tmp_path):
+    protocol, labels, threat = protocols.get(name), np.array([1]), ltrobust.Threat()
+    subject = Subject(None, np.zeros((1, 2, 2, 1), np.uint8), labels, np.arange(1))
+    passport = describe(protocol, threat, 0, subject, 10, {})
+    wrong = verdict.unseen(1)
+    wrong["prediction"] = 0  # wrong when clean, so that no attack has to have a verdict
+    with contextlib.closing(Store(tmp_path / "store", passport)) as opened:
+        opened.append("clean", [0], labels, wrong)
+    found = recorded.evaluation(*store.read(tmp_path / "store"))
+    assert found.protocol == protocol
+    card = card_parts.describe_protocol(protocol, 0, 10)
+    written = typed_json.parse(type(card), json.loads(json.dumps(typed_json.plain(card), allow_nan=False)))
+    radii = {attack.name: attack.settings.get("radius") for attack in written.attacks}
+    for attack in protocol.attacks:
+        radius = getattr(attack, "radius", None)
+        assert radii[attack.name] == ("unbounded" if radius == np.inf else radius)
 
 
 def test_a_folder_that_is_no_store_is_left_alone(tmp_path):

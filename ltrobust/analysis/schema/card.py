@@ -140,7 +140,7 @@ class AttackRecord:
     Attributes:
       name: also that of its column.
       after: attacks whose survivors it sees; empty where it sees every image that is right when clean.
-      settings: all others, as in `attacks/kinds.py`.
+      settings: all others, as in `attacks/kinds.py`; a radius is None for that of the threat, `unbounded` for none.
     """
 
     name: str
