@@ -106,7 +106,10 @@ def correlation_bounds(value: float, number: int, *, ranks: bool) -> tuple[float
     """Ends of `tanh(artanh r -+ z s)` for a correlation of `number` pairs, more than 3.
 
     `s = 1 / sqrt(n - 3)` for Pearson's (Fisher), `sqrt((1 + r^2 / 2) / (n - 3))` for Spearman's (Bonett, Wright 2000).
+    NaN for a correlation that is NaN, as that with a constant.
     """
+    if math.isnan(value):
+        return math.nan, math.nan  # `max` and `min` below would make it -1
     # A correlation of exactly 1 would have an infinite centre.
     centre = math.atanh(min(1 - 1e-9, max(-1 + 1e-9, value)))
     deviation = math.sqrt((1 + value**2 / 2 if ranks else 1) / (number - 3))

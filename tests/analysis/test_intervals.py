@@ -82,3 +82,17 @@ def test_bounds_of_paired_differences_have_width_and_miss_as_often_as_they_say()
     drawn = np.random.RandomState(2).multinomial(n, [u, v, 1 - u - v], 20000)
     low, high = intervals.paired_bounds(drawn[:, 0], drawn[:, 1], np.full(20000, n))
     assert np.mean((low <= u - v) & (u - v <= high)) == pytest.approx(0.95, abs=0.01)
+
+
+def test_bounds_of_correlations_are_scipys_and_absent_with_a_constant():
+    x, y = np.random.RandomState(3).randn(2, 12)
+    pearson = stats.pearsonr(x, y)
+    expected = pearson.confidence_interval(0.95)
+    value = float(pearson.statistic)
+    bounds = intervals.correlation_bounds(value, 12, ranks=False)
+    assert bounds == pytest.approx((expected.low, expected.high))
+    low, high = intervals.correlation_bounds(value, 12, ranks=True)
+    assert low < bounds[0] < value < bounds[1] < high
+    assert intervals.correlation_bounds(1.0, 12, ranks=True)[1] == pytest.approx(1)
+    for ranks in (False, True):
+        assert np.isnan(intervals.correlation_bounds(np.nan, 12, ranks=ranks)).all()
