@@ -103,9 +103,10 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
     view = numbers["seeds"]["views"]["overall"]
     each = right(made, "better-seed0")[2].mean() - right(made, "plain-seed0")[2].mean()
     np.testing.assert_allclose(view["values"], [each] * 3)
-    # Three equal differences: no test, and an interval as the images make it.
-    assert view["p"] is view["p_holm"] is None
+    # Three equal differences: interval and test are as the images make them.
     assert view["low"] < each < view["high"]
+    assert (view["p"] < 0.05) == (view["low"] > 0)
+    assert view["p"] <= view["p_holm"] <= 1
     assert numbers["seeds"]["primary"] is None
     text = capsys.readouterr().out
     assert "better minus plain over 3 seeds" in text

@@ -44,7 +44,7 @@ class SeedMean(NamedTuple):
       mean: of the values.
       sd: sample deviation of the values, with n - 1.
       low, high: ends of the interval of the mean.
-      p: two-sided, of "the mean is 0"; NaN where all values are equal and there is no test.
+      p: two-sided, of "the mean is 0", with the standard error of the interval; NaN where that is 0.
     """
 
     mean: float
@@ -137,7 +137,8 @@ def t_interval(
     """Mean over training seeds with `mean -+ t_{0.975, n-1} s / sqrt(n)`, and the t-test of "the mean is 0".
 
     Equal values of few seeds do not show that seeds do not matter: accuracies are multiples of one image. So `s` is the
-    sample deviation, but at least what drawing the test images makes of one value.
+    sample deviation, but at least what drawing the test images makes of one value. Without `errors`, equal values have
+    an interval without width and no p.
 
     Args:
       values: one per seed.
@@ -155,7 +156,7 @@ def t_interval(
     error = max(sd, floor) / math.sqrt(len(found))
     half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * error
     # Values that differ by rounding only are equal.
-    p = math.nan if np.ptp(found) < 1e-12 else float(2 * special.stdtr(freedom, -abs(mean) / error))
+    p = math.nan if error < 1e-12 else float(2 * special.stdtr(freedom, -abs(mean) / error))
     return SeedMean(mean, sd, max(least, mean - half), min(most, mean + half), p)
 
 

@@ -116,14 +116,21 @@ def test_the_interval_over_seeds_is_the_paired_t_tests():
         intervals.t_interval([0.1])
 
 
-def test_equal_values_of_seeds_have_an_interval_and_no_test():
+def test_equal_values_of_seeds_have_the_interval_and_the_test_of_drawing_images():
     # One image of 797 in each of three seeds.
     error = float(intervals.paired_error(1, 1, 797))
     found = intervals.t_interval([1 / 797] * 3, [error] * 3, least=-1.0, most=1.0)
-    assert np.isnan(found.p)
+    assert found.p == pytest.approx(2 * stats.t.sf(np.sqrt(3) / 797 / error, 2))
     assert (found.mean, found.sd) == (pytest.approx(1 / 797), pytest.approx(0))
     assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * error / np.sqrt(3))
     assert found.low < 0 < found.high
+    # p and interval agree on whether 0 is excluded.
+    clear = intervals.t_interval([0.05] * 3, [0.01] * 3)
+    assert clear.p == pytest.approx(2 * stats.t.sf(5 * np.sqrt(3), 2))
+    assert clear.p < 0.05
+    assert clear.low > 0
+    # Without an error there is no test.
+    assert np.isnan(intervals.t_interval([0.1 + 0.2, 0.3, 0.3]).p)
     # 0 of 600 in each of three seeds: a bound above 0, and none below.
     zero = intervals.t_interval([0.0] * 3, [metrics.error_of_mean(np.array([0]), np.array([600]))] * 3, least=0.0)
     assert zero.low == 0 < zero.high < 0.01
