@@ -74,7 +74,7 @@ def compare(
       num_classes: C.
       training_counts: training images per class [C]; asks for the groups of `metrics.groups`.
 
-    Pooled images have the normal interval of `SE = sqrt((b + c) - (b - c)^2 / n) / n`, means over classes that of the
+    Pooled images and single classes have the interval of `intervals.paired_bounds`, means over classes that of the
     paired bootstrap, the worst classes that of `intervals.lowest_difference`.
 
     The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
@@ -214,11 +214,9 @@ def _values(outcomes: np.ndarray) -> dict[str, float]:
 
 
 def _pooled(outcomes: np.ndarray) -> dict[str, Any]:
-    """The fields of a `PooledDifference`: pooled images, with the normal interval of the difference."""
-    values, test, n = _values(outcomes), _test(outcomes), int(outcomes.sum())
-    error = max(0.0, (test.b + test.c) - (test.b - test.c) ** 2 / n) ** 0.5 / n
-    _, low, high = intervals.normal(values["difference"], error, -1.0, 1.0)
-    return values | {"low": low, "high": high, "test": test}
+    """The fields of a `PooledDifference`: pooled images, with the interval of the paired difference."""
+    low, high = intervals.paired_bounds(outcomes[_ONLY_FIRST], outcomes[_ONLY_SECOND], outcomes.sum())
+    return _values(outcomes) | {"low": float(low), "high": float(high), "test": _test(outcomes)}
 
 
 def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDifference:

@@ -50,7 +50,7 @@ def render(result: PairedComparison, names: tuple[str, str], class_names: Sequen
     """Overall, balanced, groups and worst class, then the classes, in percent with two decimals.
 
     A model is called ahead only where the interval of the difference excludes 0 and, where the pooled test is of the
-    same difference, p < 0.05: intervals of few differing images are too narrow, 5 against 0 of 1,000 have p = 0.06. A
+    same difference, p < 0.05: the exact test is more careful than the interval, 5 against 0 of 1,000 have p = 0.06. A
     class needs a corrected p < 0.05; of more than 20 classes only such are printed.
 
     Args:
@@ -141,8 +141,8 @@ def _legend(result: PairedComparison, names: tuple[str, str]) -> str:
     """What the columns and the rows mean."""
     lines = [
         f"b, c: images that only {names[0]}, only {names[1]} gets right, pooled; p: exact McNemar test of b = c.",
-        "intervals: normal for overall, paired bootstrap inside each class for means over classes, and for the worst",
-        "classes bounds that hold for all classes at once.",
+        "intervals: Zou and Donner's of paired differences for overall, paired bootstrap inside each class for means",
+        "over classes, and for the worst classes bounds that hold for all classes at once.",
         "corrected p: Holm over these rows. All but a comparison that was decided on beforehand is exploratory.",
         f"ahead: the interval excludes 0, and p < {_LEVEL} where the pooled test is of the same difference.",
     ]

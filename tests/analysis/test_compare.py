@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ltrobust.analysis import metrics
 from ltrobust.analysis.compare import compare, mcnemar
 from ltrobust.analysis.intervals import holm
-from ltrobust.analysis.schema.paired import PairedComparison
+from ltrobust.analysis.schema.paired import GroupDifference, PairedComparison
 from ltrobust.runtime import typed_json
 
 TRAINING_COUNTS = np.array([500, 120, 30, 12])
@@ -97,8 +97,11 @@ def test_a_comparison_by_hand():
     assert (overall.first, overall.second) == (80 / 120, 71 / 120)
     assert (overall.test.b, overall.test.c) == (25, 16)
     assert overall.difference == 9 / 120
-    half = 1.959964 * math.sqrt(41 - 81 / 120) / 120
-    assert (overall.low, overall.high) == pytest.approx((9 / 120 - half, 9 / 120 + half))
+    # Wilson's bounds of u = 25/120 and v = 16/120 have the distances 0.0630, 0.0811, 0.0496 and 0.0723 from them, and
+    # twice the correlation of u and v is -0.4024.
+    below = math.sqrt(0.0630**2 + 0.4024 * 0.0630 * 0.0723 + 0.0723**2)
+    above = math.sqrt(0.0811**2 + 0.4024 * 0.0811 * 0.0496 + 0.0496**2)
+    assert (overall.low, overall.high) == pytest.approx((9 / 120 - below, 9 / 120 + above), abs=1e-4)
     assert (overall.test.p, overall.test.mid_p) == mcnemar(25, 16)
 
     balanced = result.balanced
@@ -199,12 +202,25 @@ def test_the_order_of_the_images_changes_nothing_at_all(table, random):
 def test_a_model_does_not_differ_from_itself(table):
     first, _, labels = verdicts(*table)
     result = compare(first, first.copy(), labels, 4, TRAINING_COUNTS)
-    # That few images show no difference does not show that there is none.
-    assert result.worst.low < result.worst.difference == 0 < result.worst.high
     for view in views_of(result):
+        if isinstance(view, GroupDifference):
+            assert view.low == view.high == 0
+        else:  # that few images show no difference does not show that there is none
+            assert view.low < 0 < view.high
+        assert view.difference == 0
         if view is not result.worst:
-            assert view.difference == view.low == view.high == 0
             assert view.test.p == view.test.mid_p == getattr(view, "p_holm", 1) == 1
+
+
+@pytest.mark.parametrize(("u", "v", "n"), [(0.01, 0.002, 200), (0.004, 0.001, 1000), (0.002, 0.002, 1000)])
+def test_intervals_of_rare_differences_hold_the_true_one(u, v, n):
+    drawn = np.random.RandomState(4).multinomial(n, [u, v, 1 - u - v], 4000)
+    held = 0
+    for (b, c, same), number in zip(*np.unique(drawn, axis=0, return_counts=True), strict=True):
+        first, second, labels = verdicts((0, b, c, same))
+        view = compare(first, second, labels, 1).overall
+        held += number * (view.low <= u - v <= view.high)
+    assert held / 4000 >= 0.94
 
 
 def test_small_label_types_do_not_overflow():

@@ -50,7 +50,7 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class PooledDifference(Difference):
-    """Over all images; the interval is normal.
+    """Over all images; the interval is that of `intervals.paired_bounds`.
 
     Attributes:
       test: of these images.
@@ -99,7 +99,7 @@ class WorstDifference(Difference):
 
 @dataclasses.dataclass(frozen=True)
 class ClassDifference(Difference):
-    """Of one class; the interval is normal.
+    """Of one class; the interval is that of `intervals.paired_bounds`.
 
     Attributes:
       class_index: its label.
