@@ -2,8 +2,7 @@
 
 import collections
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,16 +61,18 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
         notes=[*_notes(models), seeds.primary_note(passport["protocol"]["name"])],
         models=[_describe(model, column) for model in models],
         comparisons=compared,
-        seeds=_over_seeds(compared, passport, column) if against else None,
+        seeds=_over_seeds(compared, [reference for _, reference in pairs], column) if against else None,
         sides=[_side([a.name for a, _ in pairs]), _side([b.name for _, b in pairs])] if against else None,
     )
 
 
-def _over_seeds(compared: Sequence[NetworkPair], passport: Mapping[str, Any], column: str | None) -> SeedComparison:
+def _over_seeds(compared: Sequence[NetworkPair], references: Sequence[Model], column: str | None) -> SeedComparison:
     """The comparisons of all seeds; the primary one is in the headline of its protocol."""
+    passport = references[0].of.passport
     headline = column in (None, store.columns(passport)[-1])
     primary = seeds.PRIMARY_VIEW if passport["protocol"]["name"] == seeds.PRIMARY_PROTOCOL and headline else None
-    return seeds.over_seeds([p.result for p in compared], [p.columns for p in compared], primary=primary)
+    counts = [reference.of.passport["about"].get("training_counts") for reference in references]
+    return seeds.over_seeds([p.result for p in compared], [p.columns for p in compared], counts, primary=primary)
 
 
 def check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:

@@ -116,15 +116,22 @@ def correlation_bounds(value: float, number: int, *, ranks: bool) -> tuple[float
     return math.tanh(centre - Z * deviation), math.tanh(centre + Z * deviation)
 
 
-def paired_error(differ: np.ndarray | int, difference: np.ndarray | int, total: np.ndarray | int) -> np.ndarray:
-    """Standard error of a paired difference of two proportions, never 0.
+def paired_error(differ: np.ndarray | int, difference: np.ndarray | int, total: np.ndarray | int) -> float:
+    """Standard error of a paired difference of two networks' mean accuracies over G classes with images, never 0.
 
-    Of `total` images, only one of two networks gets `differ` right, and the first gets `difference` more right than the
-    second. `sqrt((m + 1) - d^2 / (n + 2)) / (n + 2)`: half an image is added to each of the four outcomes, as in
-    Agresti and Min 2005 (doi:10.1002/sim.1781).
+    With `n_c' = n_c + 2 / G`: `sqrt(sum_c ((m_c + 1 / G) - d_c^2 / n_c') / n_c'^2) / G`. Half an image is added to each
+    of the four outcomes, as in Agresti and Min 2005 (doi:10.1002/sim.1781), and divided evenly between the classes: of
+    one class, or pooled images, `sqrt((m + 1) - d^2 / (n + 2)) / (n + 2)`.
+
+    Args:
+      differ: m_c, images that only one of the networks gets right, [G] or one number of pooled images.
+      difference: d_c, how many more the first gets right than the second, the same.
+      total: n_c, images, the same.
     """
-    n = np.asarray(total, np.float64) + 2
-    return np.sqrt(np.asarray(differ) + 1 - np.asarray(difference) ** 2 / n) / n
+    m, d, n = (np.atleast_1d(np.asarray(values, np.float64)) for values in (differ, difference, total))
+    classes = len(n)
+    n = n + 2 / classes
+    return math.sqrt(float(np.sum((m + 1 / classes - d**2 / n) / n**2))) / classes
 
 
 def t_interval(

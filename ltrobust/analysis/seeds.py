@@ -15,7 +15,7 @@ from ltrobust.analysis import metrics
 from ltrobust.analysis.intervals import SeedMean, holm, paired_error, t_interval
 from ltrobust.analysis.schema.comparison import ClassSeedDifference, SeedComparison, SeedDifference
 from ltrobust.analysis.schema.network import Column
-from ltrobust.analysis.schema.paired import ColumnDifference, Difference, PairedComparison, PairedTest, WorstDifference
+from ltrobust.analysis.schema.paired import ColumnDifference, Difference, PairedComparison, PairedTest
 
 # What is compared by default, decided before any number is seen: of all others a comparison is exploratory.
 PRIMARY_PROTOCOL, PRIMARY_VIEW = "standard", "tail_third"
@@ -54,6 +54,7 @@ def of_differences(pairs: Sequence[tuple[Column, Column]], view: str, training_c
 def over_seeds(
     comparisons: Sequence[PairedComparison],
     columns: Sequence[Mapping[str, ColumnDifference]],
+    training_counts: Sequence[Sequence[int] | None],
     *,
     primary: str | None = None,
 ) -> SeedComparison:
@@ -62,6 +63,7 @@ def over_seeds(
     Args:
       comparisons: of `compare.compare`, each of the two methods' runs of one seed.
       columns: of `flips.by_column`, in the same order.
+      training_counts: training images per class, by which the groups of each comparison are made; None without groups.
       primary: the view that was decided on beforehand; Holm's correction of the views leaves it out.
 
     Raises:
@@ -75,9 +77,16 @@ def over_seeds(
     }
     views |= {name: [c.groups[name] for c in comparisons] for name in first.groups}
     views["worst"] = [c.worst for c in comparisons]
-    joined = {name: _joined(comparisons, found) for name, found in views.items()}
-    classes = [_joined(comparisons, [c.per_class[index] for c in comparisons]) for index in seen]
-    by_column = [_joined(comparisons, [c[name] for c in columns]) for name in columns[0]]
+    each = list(zip(comparisons, training_counts, strict=True))
+    joined = {n: _joined(found, [exact_error(c, n, counts) for c, counts in each]) for n, found in views.items()}
+    entries = [[c.per_class[index] for c in comparisons] for index in seen]
+    classes = [_joined(found, [_error_of_test(entry.test, entry.images) for entry in found]) for found in entries]
+    views_of = [[c[name] for c in columns] for name in columns[0]]
+    images = [c.images for c in comparisons]
+    by_column = [
+        _joined(found, [_error_of_test(view.test, n) for view, n in zip(found, images, strict=True)])
+        for found in views_of
+    ]
     exploratory = [name for name in joined if name != primary]
     corrected = _corrected([joined[name] for name in exploratory])
     return SeedComparison(
@@ -92,9 +101,8 @@ def over_seeds(
     )
 
 
-def _joined(comparisons: Sequence[PairedComparison], found: Sequence[Difference]) -> SeedDifference:
-    """One view over seeds."""
-    errors = [_paired_error(*pair) for pair in zip(comparisons, found, strict=True)]
+def _joined(found: Sequence[Difference], errors: Sequence[float]) -> SeedDifference:
+    """One view over seeds, from the differences and their standard errors over test images."""
     values = [view.difference for view in found]
     return SeedDifference(values, *t_interval(values, errors, least=-1.0, most=1.0), p_holm=math.nan)
 
@@ -105,16 +113,26 @@ def _corrected(family: Sequence[SeedDifference]) -> list[SeedDifference]:
     return [dataclasses.replace(entry, p_holm=float(p)) for entry, p in zip(family, corrected, strict=True)]
 
 
-def _paired_error(comparison: PairedComparison, view: Difference) -> float:
-    """Standard error over test images of one seed's paired difference."""
-    if isinstance(view, WorstDifference):
-        first, second = (comparison.per_class[index] for index in (view.first_class, view.second_class))
-        if view.first_class != view.second_class:  # other images
-            right = ((first.first, first.images), (second.second, second.images))
-            return math.hypot(*(metrics.error_of_mean(np.array([p * n]), np.array([n])) for p, n in right))
-        view = first
-    test: PairedTest = view.test  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
-    return float(paired_error(test.b + test.c, test.b - test.c, getattr(view, "images", comparison.images)))
+def _error_of_test(test: PairedTest | None, images: int) -> float:
+    """Standard error over test images of the paired difference of pooled images."""
+    assert test is not None  # of classes with images
+    return paired_error(test.b + test.c, test.b - test.c, images)
+
+
+def exact_error(comparison: PairedComparison, view: str, training_counts: Sequence[int] | None) -> float:
+    """Standard error over test images of one seed's paired difference.
+
+    Args:
+      comparison: of the seed.
+      view: `overall`, `balanced`, `worst` or a group of `metrics.groups`.
+      training_counts: training images per class, by which groups are made; None where there are no groups.
+    """
+    classes = comparison.per_class
+    total = np.array([entry.images for entry in classes])
+    shares = np.array([(entry.first, entry.second) for entry in classes])
+    first, second = np.rint(np.nan_to_num(shares).T * total).astype(np.int64)  # NaN: a class without images
+    differ = np.array([entry.test.b + entry.test.c if entry.test else 0 for entry in classes])
+    return _error_of_difference(first, second, differ, total, view, training_counts)
 
 
 def _error(column: Column, view: str, training_counts: Sequence[int]) -> float:
@@ -122,23 +140,51 @@ def _error(column: Column, view: str, training_counts: Sequence[int]) -> float:
     correct, total = np.array(column.correct), np.array(column.total)
     if view == "overall":
         return metrics.error_of_mean(correct.sum(keepdims=True), total.sum(keepdims=True))
-    chosen = np.array([column.worst.class_index]) if view == "worst" else _members(column, view, training_counts)
+    chosen = np.array([column.worst.class_index]) if view == "worst" else _members(total, view, training_counts)
     return metrics.error_of_mean(correct[chosen], total[chosen])
 
 
 def least_error(first: Column, second: Column, view: str, training_counts: Sequence[int]) -> float:
     """The least standard error over test images of a paired difference that has these counts."""
-    differences, total = np.array(first.correct) - np.array(second.correct), np.array(first.total)
+    one, two, total = np.array(first.correct), np.array(second.correct), np.array(first.total)
+    return _error_of_difference(one, two, np.abs(one - two), total, view, training_counts)
+
+
+def _error_of_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    differ: np.ndarray,
+    total: np.ndarray,
+    view: str,
+    training_counts: Sequence[int] | None,
+) -> float:
+    """Standard error over test images of a view's paired difference.
+
+    Args:
+      first, second: images per class that each network gets right, [C].
+      differ: images per class that only one of them gets right, [C].
+      total: images per class, [C].
+      view: `overall`, `balanced`, `worst` or a group of `metrics.groups`.
+      training_counts: by which groups are made.
+    """
     if view == "overall":
-        return float(paired_error(np.abs(differences).sum(), differences.sum(), total.sum()))
-    if view == "worst" and first.worst.class_index != second.worst.class_index:
-        return math.hypot(_error(first, view, training_counts), _error(second, view, training_counts))
-    chosen = np.array([first.worst.class_index]) if view == "worst" else _members(first, view, training_counts)
-    errors = paired_error(np.abs(differences[chosen]), differences[chosen], total[chosen])
-    return float(np.sqrt(np.sum(errors**2))) / len(chosen)
+        return paired_error(differ.sum(), (first - second).sum(), total.sum())
+    if view == "worst":
+        one, two = (_worst(correct, total) for correct in (first, second))
+        if one != two:  # other images
+            return math.hypot(*(metrics.error_of_mean(k[[c]], total[[c]]) for k, c in ((first, one), (second, two))))
+        chosen = np.array([one])
+    else:
+        chosen = _members(total, view, training_counts)
+    return paired_error(differ[chosen], (first - second)[chosen], total[chosen])
 
 
-def _members(column: Column, view: str, training_counts: Sequence[int]) -> np.ndarray:
+def _worst(correct: np.ndarray, total: np.ndarray) -> int:
+    """The class with the lowest accuracy, ties to the lower one."""
+    return int(np.nanargmin(metrics.ClassCounts(correct, total).accuracy))
+
+
+def _members(total: np.ndarray, view: str, training_counts: Sequence[int] | None) -> np.ndarray:
     """The classes with test images that a view is the mean of."""
-    present = np.flatnonzero(column.total)
+    present = np.flatnonzero(total)
     return present if view == "balanced" else np.intersect1d(present, metrics.groups(np.array(training_counts))[view])

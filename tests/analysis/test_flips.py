@@ -150,7 +150,7 @@ def test_one_seed_in_favour_does_not_make_a_method_better():
     comparisons = [seed(gain) for gain in (0.6, 0.02, 0.05)]
     assert comparisons[0].overall.test.p < 1e-4
     columns = [{"clean": c.overall} for c in comparisons]
-    found = seeds.over_seeds(comparisons, columns, primary="head_third")
+    found = seeds.over_seeds(comparisons, columns, [[9, 5, 2, 1]] * 3, primary="head_third")
     assert found.views["overall"].low < 0 < found.views["overall"].mean
     assert {"balanced", "head_third", "worst"} <= set(found.views)
     assert [entry.class_index for entry in found.per_class] == [0, 1, 2]
@@ -159,6 +159,6 @@ def test_one_seed_in_favour_does_not_make_a_method_better():
     assert found.primary == "head_third"
     assert {name for name, view in found.views.items() if np.isnan(view.p_holm)} == {"head_third"}
     assert all(view.p <= view.p_holm for name, view in found.views.items() if name != "head_third")
-    assert seeds.over_seeds(comparisons, columns, primary="tail_third").primary is None
+    assert seeds.over_seeds(comparisons, columns, [[9, 5, 2, 1]] * 3, primary="tail_third").primary is None
     with pytest.raises(ValueError, match="needs at least 2"):
-        seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0].overall}])
+        seeds.over_seeds(comparisons[:1], [{"clean": comparisons[0].overall}], [None])
