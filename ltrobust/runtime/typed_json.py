@@ -14,6 +14,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
+
 from ltrobust.runtime.names import nearest
 
 # A number that need not exist: NaN in memory, null in JSON, which has no NaN.
@@ -27,15 +29,38 @@ _SCALARS: dict[Any, tuple[str, str]] = {
 }
 
 
-def plain(value: Any) -> Any:
-    """A record, or anything that holds records, as values that JSON has; NaN becomes None."""
+def plain(value: Any, path: str = "") -> Any:
+    """A record, or anything that holds records, as values that JSON has.
+
+    NumPy's scalars become Python's. A number that is not finite becomes None, in fields that are declared `Number` or
+    `Any` and outside of records.
+
+    Raises:
+      ValueError: a number that is not finite in another field, or a value that JSON does not have (names its path).
+    """
+    return _plain(Any, value, path)
+
+
+def _plain(kind: Any, value: Any, path: str) -> Any:
+    """`plain` of a value that is declared as `kind`."""
+    value = value.item() if isinstance(value, np.generic) else value
     if _is_record(type(value)):
-        return {name: plain(getattr(value, name)) for name in _fields(type(value))}
+        fields = _fields(type(value))
+        return {name: _plain(kind, getattr(value, name), _below(path, name)) for name, (kind, _) in fields.items()}
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = _without_none(typing.get_args(kind))
+    arguments = typing.get_args(kind)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {
+            key: _plain(arguments[-1] if arguments else Any, item, _below(path, key)) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        each = len(arguments) == len(value) and ... not in arguments
+        kinds = arguments if each else (arguments[0] if arguments else Any,) * len(value)
+        return [_plain(kinds[place], item, f"{path}[{place}]") for place, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return _refuse(path, value, "a finite number") if kind is float else None
+    return value if value is None or isinstance(value, str | int | float) else _refuse(path, value, "a plain value")
 
 
 def parse(kind: type[Record], value: Any, path: str = "") -> Record:
@@ -62,7 +87,9 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _parse(_without_none(arguments), value, path)
     if origin is Literal:
-        return value if value in arguments else _refuse(path, value, "one of " + ", ".join(map(str, arguments)))
+        # True equals 1, and is none of its values.
+        fits = any(value == argument and type(value) is type(argument) for argument in arguments)
+        return value if fits else _refuse(path, value, "one of " + ", ".join(map(str, arguments)))
     if kind in _SCALARS:
         numbers = (int, float) if kind is float else (kind,)
         fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
@@ -146,17 +173,28 @@ def _described(text: str) -> dict[str, str]:
 
 
 def schema(kind: Any) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a record, with the descriptions of its docstrings."""
+    """The JSON Schema (draft 2020-12) of a record, with the descriptions of its docstrings.
+
+    Raises:
+      ValueError: two records have one name.
+    """
+    found: dict[Any, Any] = {}
+    _schema(kind, found)
     definitions: dict[str, Any] = {}
-    _schema(kind, definitions)
+    for record, content in found.items():
+        if record.__name__ in definitions:
+            raise ValueError(
+                f"two records are called {record.__name__}; a schema tells them apart by name. Rename one."
+            )
+        definitions[record.__name__] = content
     top = definitions.pop(kind.__name__)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind.__name__, **top} | {
         "$defs": dict(sorted(definitions.items()))
     }
 
 
-def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of an annotation; records are added to `definitions`."""
+def _schema(kind: Any, definitions: dict[Any, Any]) -> dict[str, Any]:
+    """The schema of an annotation; records are added to `definitions`, by their class."""
     if kind is Any:
         return {}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -169,9 +207,9 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if kind in _SCALARS:
         return {"type": _SCALARS[kind][0]}
     if _is_record(kind):
-        if kind.__name__ not in definitions:
-            definitions[kind.__name__] = {}  # first, for records that hold their own kind
-            definitions[kind.__name__] = _schema_of_record(kind, definitions)
+        if kind not in definitions:
+            definitions[kind] = {}  # first, for records that hold their own kind
+            definitions[kind] = _schema_of_record(kind, definitions)
         return {"$ref": f"#/$defs/{kind.__name__}"}
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": _schema(arguments[1], definitions)}
@@ -181,7 +219,7 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": _schema(arguments[0], definitions)}
 
 
-def _schema_of_record(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+def _schema_of_record(kind: Any, definitions: dict[Any, Any]) -> dict[str, Any]:
     described = descriptions(kind)
     properties = {
         name: _schema(annotation, definitions) | ({"description": described[name]} if name in described else {})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,68 @@ def test_what_is_read_is_what_was_written(record):
 def test_what_is_wrong_is_named_by_its_path(changes, message):
     with pytest.raises(ValueError, match=message):
         typed_json.parse(Whole, GOOD | changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Fields of which some may be NaN.
+
+    Attributes:
+      shares, by_name, best: finite.
+      loose: NaN where there is none.
+      version: of it.
+    """
+
+    shares: Sequence[float]
+    by_name: Mapping[str, float]
+    best: float | None = None
+    loose: Sequence[Number] = ()
+    version: Literal[1] = 1
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Numbers([1.0, math.inf], {}), r"^shares\[1\] is inf; needed is a finite number"),
+        (Numbers([], {"a": math.nan}), r"^by_name.a is nan"),
+        (Numbers([], {}, best=-math.inf), "^best is -inf"),
+        (Numbers([np.float32(np.inf)], {}), r"^shares\[0\] is inf"),
+        ({"networks": [Numbers([math.nan], {})]}, r"^networks\[0\].shares\[0\] is nan"),
+        (Numbers([], {"a": np.arange(2)}), "^by_name.a is array"),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(record, message):
+    with pytest.raises(ValueError, match=message):
+        typed_json.plain(record)
+
+
+def test_numbers_of_numpy_are_written_as_those_of_python():
+    record = Numbers([np.float32(0.5), np.int64(2)], {"a": np.float64(1)}, loose=[math.nan, np.float32(np.nan)])
+    content = typed_json.plain({"right": np.bool_(True), "record": record})
+    assert content["right"] is True
+    assert content["record"] == {
+        "shares": [0.5, 2],
+        "by_name": {"a": 1.0},
+        "best": None,
+        "loose": [None, None],
+        "version": 1,
+    }
+    assert {type(number) for number in content["record"]["shares"]} == {float, int}
+    assert typed_json.parse(Numbers, json.loads(json.dumps(content["record"]))).shares == (0.5, 2)
+
+
+def test_a_truth_value_is_none_of_the_numbers_of_a_literal():
+    content = typed_json.plain(Numbers([], {}))
+    assert typed_json.parse(Numbers, content) == Numbers((), {})
+    with pytest.raises(ValueError, match="version is True; needed is one of 1"):
+        typed_json.parse(Numbers, content | {"version": True})
+
+
+def test_two_records_of_one_name_have_no_schema():
+    other = dataclasses.make_dataclass("Interval", [("middle", float)])
+    both = dataclasses.make_dataclass("Both", [("one", Interval), ("other", other)])
+    with pytest.raises(ValueError, match="two records are called Interval"):
+        typed_json.schema(both)
 
 
 def test_a_field_with_a_default_may_be_left_out_and_others_not():
