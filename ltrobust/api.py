@@ -110,10 +110,8 @@ class Run:
         Raises:
           ValueError: a card that is damaged, was changed, or is that of another run or version.
         """
-        # A copy of a folder has other times of files. Those decide within one second alone.
-        files = sorted((self.workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        found = {path.stem: results.read_card(path) for path in files}
-        return dict(sorted(found.items(), key=lambda item: item[1].created))
+        found = {path: results.read_card(path) for path in sorted((self.workdir / "results").glob("*.json"))}
+        return {path.stem: card for path, card in results.in_order_of_age(found).items()}
 
     @property
     def card(self) -> Card:

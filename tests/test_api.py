@@ -1,5 +1,6 @@
 """Runs from Python: configurations, training with one's own network, and what an opened run gives back."""
 
+import collections
 import functools
 import json
 import os
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 
 import ltrobust as lt
 from ltrobust import models, recipes, run
-from ltrobust.analysis import recorded
+from ltrobust.analysis import recorded, results
 from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import store
 from ltrobust.evaluation.verdict import FIELDS
@@ -113,6 +114,20 @@ def test_the_newest_card_is_the_one_made_last(whole, tmp_path):
     run = lt.Run(tmp_path)
     assert (list(run.cards), run.card.created) == (["old", "new"], "2026-01-02")
     assert run.card.networks == whole.cards["quick"].networks
+
+
+def test_of_the_cards_of_one_second_the_one_with_the_highest_number_is_the_newest(tmp_path):
+    fabricated.write_run(tmp_path)
+    first = tmp_path / "results" / "quick.json"
+    for number in (10, 2):  # the newest first on disk
+        shutil.copy(first, first.with_stem(f"quick-{number}"))
+    for path in first.parent.iterdir():
+        number = int(path.stem.partition("-")[2] or 1)
+        fabricated.change_card(path, lambda card, n=number: card.update(created="2026-01-01", seconds=float(n)))
+    run = lt.Run(tmp_path)
+    assert list(run.cards) == ["quick", "quick-2", "quick-10"]
+    (shown,) = results.evaluations(tmp_path, collections.defaultdict(list))
+    assert shown.card == run.card == run.cards["quick-10"]
 
 
 def test_a_network_that_was_trained_further_than_it_was_evaluated_is_named(whole, monkeypatch):

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,29 +65,42 @@ class Model(NamedTuple):
 
 def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[EvaluatedNetworks]:
     """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
-    groups: dict[str, list[Card]] = collections.defaultdict(list)
+    found: dict[Path, Card] = {}
     for path in sorted((workdir / "results").glob("*.json")):
         try:
-            card = read_card(path)
+            found[path] = read_card(path)
         except (ValueError, OSError) as error:
             missing["summary"].append(f"Not shown: {error}")
             _warn(f"{path.name} is passed over: {error}")
-            continue
+    groups: dict[str, list[Card]] = collections.defaultdict(list)
+    for card in in_order_of_age(found).values():
         # Pixels are left out: what is compared image by image are positions.
         chosen = {part: card.data.fingerprints.get(part) for part in ("chosen", "train", "validation")}
         shared = [card.protocol, card.threat, card.data.test_labels_sha256, chosen]
         groups[cards.digest_json(typed_json.plain(shared))].append(card)
-    found = []
+    joined = []
     for group in groups.values():
-        group.sort(key=lambda card: card.created)
         # If several cards have the same network, the newest counts.
         networks = {name: network for card in group for name, network in card.networks.items()}
         training = {phase: run for card in group for phase, run in card.training.items()}
         named = {name: networks[name] for name in in_order(list(networks))}
         members = metrics.groups(np.array(group[-1].data.class_counts))
         groups_shown = {view: members[view].tolist() for view in GROUPS if len(members[view])}
-        found.append(EvaluatedNetworks(dataclasses.replace(group[-1], training=training), named, groups_shown))
-    return sorted(found, key=_weight, reverse=True)
+        joined.append(EvaluatedNetworks(dataclasses.replace(group[-1], training=training), named, groups_shown))
+    return sorted(joined, key=_weight, reverse=True)
+
+
+def in_order_of_age(found: Mapping[Path, Card]) -> dict[Path, Card]:
+    """Cards by their files, the oldest first; within one second by name, with `quick-2` before `quick-10`.
+
+    Times of files do not count, because a copy of a folder has others.
+    """
+
+    def age(path: Path) -> tuple[str, list[str | int]]:
+        words = re.split(r"(\d+)", path.stem)  # every second one is a number
+        return found[path].created, [int(word) if place % 2 else word for place, word in enumerate(words)]
+
+    return {path: found[path] for path in sorted(found, key=age)}
 
 
 def read_card(path: Path) -> Card:
