@@ -53,6 +53,7 @@ TARGETS = {
             "tests/analysis/test_intervals.py",
             "tests/analysis/test_metrics.py",
             "tests/analysis/test_compare.py",
+            "tests/analysis/test_seeds.py",
             "tests/analysis/test_flips.py",
             "tests/fuzz/test_any_verdicts.py",
         ),

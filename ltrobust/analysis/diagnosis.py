@@ -138,7 +138,7 @@ def describe_column(
       drawn: its class accuracies in bootstrap draws, [2000, G].
       superclasses: as of `diagnose`.
 
-    The minima have the intervals of `metrics.lowest`, as on a run's card.
+    The mean and the minima have the intervals of `metrics.macro` and `metrics.lowest`, as on a run's card.
     """
     predictions, labels, clean = model.predictions[column], model.labels, model.predictions["clean"]
     counts = metrics.count(predictions == labels, labels, model.num_classes)
@@ -146,9 +146,10 @@ def describe_column(
     matrix = metrics.confusion(predictions, labels, model.num_classes)
     known = {} if model.training_counts is None else metrics.groups(model.training_counts)
     inequality = {name: intervals.percentile(float(value), bootstrap[name]) for name, value in values.items()}
-    # A card shows these two as well: one network has one interval, on whatever page.
+    # A card shows these as well: one network has one interval, on whatever page.
+    inequality["mean"] = metrics.macro(counts, np.arange(model.num_classes))
     inequality["worst"] = metrics.lowest(counts, 1)
-    inequality["worst10"] = metrics.lowest(counts, math.ceil(0.1 * np.count_nonzero(counts.total) - 1e-9))
+    inequality["worst10"] = metrics.worst10(counts)
     attacked = column != "clean"
     return DiagnosedColumn(
         correct=counts.correct.tolist(),

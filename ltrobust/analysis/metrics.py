@@ -139,6 +139,16 @@ def lowest(counts: ClassCounts, number: int) -> Estimate:
     return intervals.lowest(counts.correct[present], counts.total[present], number)
 
 
+def lowest_tenth(classes: int) -> int:
+    """How many of `classes` classes with images are the lowest tenth, rounded up: `worst10` is the mean of these."""
+    return -(-classes // 10)
+
+
+def worst10(counts: ClassCounts) -> Estimate:
+    """Mean of the lowest tenth of the class accuracies, of classes with images, see `lowest`."""
+    return lowest(counts, lowest_tenth(np.count_nonzero(counts.total)))
+
+
 def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
     """Named groups of classes, in the definitions that papers use; positions of classes, possibly none.
 
@@ -170,9 +180,9 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     """Every view of one column as plain values: `{name: {"value", "low", "high"}}` and the per-class list.
 
     `overall` pools all images; `balanced` and the groups are means over classes; `worst` is the worst class and
-    `worst10` the mean of the lowest ceil(0.1 C) classes; `sd` is the population deviation over classes, `nsd` is
-    `sd / balanced` (NaN where that is 0), `gap` the best class minus the worst. A group whose classes have unequal
-    numbers of images also has `pooled`, the accuracy over its images.
+    `worst10` the mean of the lowest ceil(G/10) of G classes with images; `sd` is the population deviation over classes,
+    `nsd` is `sd / balanced` (NaN where that is 0), `gap` the best class minus the worst. A group whose classes have
+    unequal numbers of images also has `pooled`, the accuracy over its images.
 
     Raises:
       ValueError: the numbers of classes differ, or training counts that are no counts.
@@ -185,7 +195,7 @@ def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
         "overall": intervals.wilson(counts.correct.sum(), counts.total.sum())._asdict(),
         "balanced": balanced._asdict(),
         "worst": lowest(counts, 1)._asdict() | {"class_index": int(np.nanargmin(accuracy))},
-        "worst10": lowest(counts, math.ceil(0.1 * classes - 1e-9))._asdict(),
+        "worst10": worst10(counts)._asdict(),
         "sd": deviation,
         "nsd": deviation / balanced.value if balanced.value else math.nan,
         "gap": float(np.nanmax(accuracy) - np.nanmin(accuracy)),

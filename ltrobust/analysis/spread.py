@@ -6,11 +6,12 @@ inequality (range, variance, deviation) are biased up and minima down by the noi
 once more; an interval therefore need not hold its value.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from ltrobust.analysis import metrics
 
 DRAWS = 2000
 MEASURES = ("mean", "worst", "worst10", "best", "range", "var", "sd", "nsd")
@@ -52,7 +53,7 @@ def spread(accuracies: np.ndarray) -> dict[str, np.ndarray]:
     """
     ordered = np.sort(accuracies, axis=-1)
     mean, deviation = ordered.mean(axis=-1), ordered.std(axis=-1)
-    lowest = ordered[..., : math.ceil(0.1 * ordered.shape[-1] - 1e-9)].mean(axis=-1)
+    lowest = ordered[..., : metrics.lowest_tenth(ordered.shape[-1])].mean(axis=-1)
     nsd = np.divide(deviation, mean, out=np.full(np.shape(mean), np.nan), where=mean > 0)
     worst, best = ordered[..., 0], ordered[..., -1]
     values = (mean, worst, lowest, best, best - worst, deviation**2, deviation, nsd)

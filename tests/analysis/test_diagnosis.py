@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ltrobust.analysis import attack_targets, diagnosis, spread
+from ltrobust.analysis import attack_targets, diagnosis, metrics, spread
 from ltrobust.analysis.schema.card import ProtocolSettings
 from ltrobust.data import superclasses
 from ltrobust.evaluation import protocols
@@ -274,7 +274,13 @@ def test_a_class_without_images_is_left_out():
     )
     found = diagnosis.diagnose([one])[0][0]
     present = _accuracy_of(one, [0, 1, 3, 4])
-    assert found.columns["fgsm"].inequality.worst.value == present.min()
+    inequality = found.columns["fgsm"].inequality
+    assert inequality.worst.value == present.min()
+    # Mean and minima are the card's.
+    counts = metrics.count(one.predictions["fgsm"] == one.labels, one.labels, 5)
+    views = metrics.views(counts, np.full(5, 9))
+    assert inequality.mean._asdict() == views["balanced"]
+    assert inequality.worst10._asdict() == views["worst10"]
     assert np.isnan(found.columns["fgsm"].per_class[2].value)
 
 

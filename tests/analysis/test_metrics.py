@@ -213,3 +213,13 @@ def test_a_group_is_also_pooled_where_its_classes_have_unequal_sizes():
     # A class without images makes no difference between the mean and the pool.
     absent = metrics.views(counts_of([90, 0, 8], [100, 0, 10]), np.array([500, 300, 5]))
     assert "pooled" not in absent["many_count"]
+
+
+def test_the_lowest_tenth_is_of_the_classes_with_images():
+    correct, total = np.arange(11, 22), np.array([100] * 10 + [0])
+    counts = metrics.ClassCounts(np.minimum(correct, total), total)
+    found = metrics.views(counts, np.full(11, 5))
+    # Of 10 classes with images the lowest tenth is one, of 11 two.
+    assert found["worst10"] == metrics.lowest(counts, 1)._asdict()
+    full = metrics.ClassCounts(correct, np.full(11, 100))
+    assert metrics.worst10(full) == metrics.lowest(full, 2)

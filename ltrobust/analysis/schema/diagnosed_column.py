@@ -17,7 +17,7 @@ class Inequality:
     """Measures over the classes with test images; see `analysis/spread.py`.
 
     Attributes:
-      mean, worst, worst10, best: of the class accuracies; `worst10` is the mean of the lowest ceil(C/10).
+      mean, worst, worst10, best: of the class accuracies; `worst10` is the mean of the lowest ceil(G/10).
       range: best minus worst.
       var, sd, nsd: population variance, standard deviation, and this by the mean.
     """

@@ -58,7 +58,7 @@ class Column:
       overall: accuracy over all images (Wilson).
       balanced: mean of the class accuracies (normal interval).
       worst: the worst class.
-      worst10: mean of the lowest ceil(C/10) class accuracies (simultaneous interval).
+      worst10: mean of the lowest ceil(G/10) accuracies of the G classes with images (simultaneous interval).
       sd: population standard deviation of the class accuracies.
       nsd: `sd / balanced`.
       gap: accuracy of the best class minus that of the worst.
