@@ -146,7 +146,7 @@ def lowest_tenth(classes: int) -> int:
 
 def worst10(counts: ClassCounts) -> Estimate:
     """Mean of the lowest tenth of the class accuracies, of classes with images, see `lowest`."""
-    return lowest(counts, lowest_tenth(np.count_nonzero(counts.total)))
+    return lowest(counts, lowest_tenth(int(np.count_nonzero(counts.total))))
 
 
 def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
