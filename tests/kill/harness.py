@@ -173,7 +173,7 @@ def results(workdir: Path) -> dict[str, Any]:
         del network["verdicts"]["sha256"]  # of a file whose lines are in order of arrival; they are compared above
     for training in card["training"].values():
         del training["software"]  # of the tree that the run was started from, which may be edited meanwhile
-    times = ("created", "seconds", "software")
+    times = ("created", "seconds", "software", "sha256")  # the last is of all fields, times too
     return found | {f"card {key}": value for key, value in card.items() if key not in times}
 
 
