@@ -253,7 +253,7 @@ def _metadata(
 
 
 def _with_this(used: Sequence[int], here: int) -> list[int]:
-    """Numbers of devices that a phase was trained on, in order, once it goes on here."""
+    """Numbers of devices that a phase was trained on, in order, once it resumes here."""
     return [*used] if [*used[-1:]] == [here] else [*used, here]
 
 
