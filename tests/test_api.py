@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 
 import fabricated
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 import ltrobust as lt
 from ltrobust import models, recipes, run
-from ltrobust.analysis import recorded, results
+from ltrobust.analysis import cards, recorded, results
 from ltrobust.api import record_fields, with_model
 from ltrobust.evaluation import store
 from ltrobust.evaluation.verdict import FIELDS
@@ -128,6 +129,13 @@ def test_of_the_cards_of_one_second_the_one_with_the_highest_number_is_the_newes
     assert list(run.cards) == ["quick", "quick-2", "quick-10"]
     (shown,) = results.evaluations(tmp_path, collections.defaultdict(list))
     assert shown.card == run.card == run.cards["quick-10"]
+
+
+def test_cards_that_are_made_within_one_second_have_different_times():
+    before = cards.now()
+    time.sleep(0.002)
+    assert before < cards.now()
+    assert "2026-01-01T00:00:00+00:00" < "2026-01-01T00:00:00.001+00:00", "older cards have whole seconds"
 
 
 def test_a_network_that_was_trained_further_than_it_was_evaluated_is_named(whole, monkeypatch):

@@ -95,8 +95,8 @@ def digest_file(path: Path) -> str:
 
 
 def now() -> str:
-    """The time in UTC, as cards have it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    """Time in UTC for a card's `created`, in milliseconds: two cards of one run can be written within one second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
