@@ -28,6 +28,8 @@ def get_config() -> ConfigDict:
     config.data.cache_check = "sample"  # folder only: sample, full: contents compared with those of the decoded copy
     config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step
+    # Classes from the most frequent to the rarest: "": 0, 1, 2, ...; reversed; random:SEED; or numbers, "2,0,1"
+    config.data.class_order = ""
     config.data.split_seed = 0  # 0: the images of RoBal, AT-BSL and REAT
     config.data.validation_fraction = 0.05  # of each class's training images; 0 for no validation part
     config.data.validation_floor = 10  # validation images of each class, at least

@@ -36,6 +36,7 @@ def make_run_data(plan: DataPlan) -> RunData:
         imbalance_ratio=plan.imbalance_ratio,
         profile=plan.profile,
         seed=plan.split_seed,
+        class_order=plan.class_order,
         validation_fraction=plan.validation_fraction,
         validation_floor=plan.validation_floor,
         validation_cap=plan.validation_cap,

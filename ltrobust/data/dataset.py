@@ -52,6 +52,7 @@ def load(
     imbalance_ratio: float = 50.0,
     profile: str = "exp",
     split_seed: int = 0,
+    class_order: str = "",
     validation_fraction: float = 0.05,
     validation_floor: int = 10,
     validation_cap: float = 0.2,
@@ -73,6 +74,7 @@ def load(
       imbalance_ratio: images of the most frequent class over those of the rarest, at least 1; 0 for every image.
       profile: `exp` or `step` (`longtail.class_counts`).
       split_seed: of the choice of images.
+      class_order: which classes are rare (`longtail.ranks`).
       validation_fraction: of each class's images, 0 for no validation data ...
       validation_floor: ... but at least so many images ...
       validation_cap: ... and at most this fraction of them.
@@ -93,6 +95,7 @@ def load(
         imbalance_ratio=imbalance_ratio,
         profile=profile,
         split_seed=split_seed,
+        class_order=class_order,
         validation_fraction=validation_fraction,
         validation_floor=validation_floor,
         validation_cap=validation_cap,

@@ -47,7 +47,36 @@ def count_classes(labels: np.ndarray, num_classes: int | None = None) -> np.ndar
     return np.bincount(labels.astype(np.int64), minlength=num_classes)
 
 
-def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str = "exp") -> np.ndarray:
+def ranks(class_order: str, classes: int) -> np.ndarray:
+    """Each class's rank in frequency, int64 [C], 0 for the most frequent.
+
+    Args:
+      class_order: the classes from the most frequent to the rarest: "" for 0 to C-1, `reversed` for C-1 to 0,
+        `random:S` for the permutation of seed S, or numbers, such as "2,0,1".
+      classes: C.
+
+    Raises:
+      ValueError: anything else, or numbers that are not each of 0 to C-1 once.
+    """
+    kind, _, seed = class_order.partition(":")
+    if class_order in ("", "reversed"):
+        order = np.arange(classes)[:: -1 if class_order else 1]
+    elif kind == "random" and seed.isdecimal():
+        order = np.random.RandomState(int(seed)).permutation(classes)
+    else:
+        words = [word.strip() for word in class_order.split(",")]
+        if sorted(words) != sorted(map(str, range(classes))):
+            raise ValueError(
+                f"class order is {class_order!r}; give '', 'reversed', 'random:SEED', or each of 0 to {classes - 1} "
+                "once, the most frequent class first."
+            )
+        order = np.array([int(word) for word in words])
+    return np.argsort(order).astype(np.int64)
+
+
+def class_counts(
+    available: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", class_order: str = ""
+) -> np.ndarray:
     """How many examples of each class a long-tailed subset keeps, int64 [C].
 
     `n_c = trunc(n_max * share_c)`, with `share_c = (1/IR)^(c/(C-1))` (`exp`; Cui et al. 2019) or 1 for the
@@ -58,9 +87,10 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
       available: [C] examples that each class has.
       imbalance_ratio: n_max / n_min, at least 1; or 0 for everything that there is, whatever its ratio and profile.
       profile: `exp` or `step`.
+      class_order: which classes are rare (`ranks`); above, c is a class's rank.
 
     Raises:
-      ValueError: ratio below 1, unknown profile, fewer than two classes, or a class left without examples.
+      ValueError: ratio below 1, unknown profile or order, fewer than two classes, or a class left without examples.
     """
     available = np.asarray(available, dtype=np.int64)
     classes = len(available)
@@ -74,12 +104,17 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
         )
     if classes < 2:
         raise ValueError(f"a long-tailed subset needs at least 2 classes, got {classes}.")
+    rank = ranks(class_order, classes).tolist()
     if imbalance_ratio == 0:
+        if class_order:
+            raise ValueError(
+                f"class order {class_order!r} needs an imbalance ratio of at least 1, not 0 for all images."
+            )
         return available.copy()
     if profile == "exp":
-        shares = [(1 / imbalance_ratio) ** (c / (classes - 1)) for c in range(classes)]
+        shares = [(1 / imbalance_ratio) ** (c / (classes - 1)) for c in rank]
     else:
-        shares = [1.0 if c < classes - classes // 2 else 1 / imbalance_ratio for c in range(classes)]
+        shares = [1.0 if c < classes - classes // 2 else 1 / imbalance_ratio for c in rank]
     n_max = min(int(n) / share for n, share in zip(available, shares, strict=True))
     # Rounded first: n / share * share may fall just below the whole number that it stands for.
     counts = np.array([min(int(round(n_max * share, 9)), int(n)) for n, share in zip(available, shares, strict=True)])
@@ -91,7 +126,9 @@ def class_counts(available: np.ndarray, *, imbalance_ratio: float, profile: str 
     return counts
 
 
-def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", seed: int = 0) -> np.ndarray:
+def choose(
+    labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", seed: int = 0, class_order: str = ""
+) -> np.ndarray:
     """Positions of a long-tailed subset, int64 [N'], class after class, in the sampler's own order.
 
     One legacy generator `RandomState(seed)` runs through the classes in ascending order; each class's positions are
@@ -100,14 +137,16 @@ def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", 
 
     Args:
       labels: [N] integers in the data set's official order.
-      imbalance_ratio, profile: see `class_counts`.
+      imbalance_ratio, profile, class_order: see `class_counts`.
       seed: 0 gives the images that RoBal, AT-BSL and REAT trained on.
 
     Raises:
       ValueError: see `class_counts` and `count_classes`.
     """
     labels = np.asarray(labels)
-    counts = class_counts(count_classes(labels), imbalance_ratio=imbalance_ratio, profile=profile)
+    counts = class_counts(
+        count_classes(labels), imbalance_ratio=imbalance_ratio, profile=profile, class_order=class_order
+    )
     # One generator for all classes, in ascending order, and `shuffle` in place: any other order of draws, or NumPy's
     # newer generators, would choose other images than the published splits.
     generator = np.random.RandomState(seed)
@@ -119,9 +158,10 @@ def choose(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp", 
     return np.concatenate(kept)
 
 
-def describe_choice(*, imbalance_ratio: float, profile: str, seed: int) -> str:
+def describe_choice(*, imbalance_ratio: float, profile: str, seed: int, class_order: str = "") -> str:
     """The arguments of `choose` in words, for messages."""
-    return f"imbalance ratio {imbalance_ratio:g}, profile {profile}, split seed {seed}"
+    order = f", class order {class_order}" if class_order else ""
+    return f"imbalance ratio {imbalance_ratio:g}, profile {profile}, split seed {seed}{order}"
 
 
 def long_tailed_test(labels: np.ndarray, *, imbalance_ratio: float, profile: str = "exp") -> np.ndarray:

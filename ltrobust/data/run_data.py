@@ -21,7 +21,7 @@ class DataPlan:
 
     Attributes:
       name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check: see `sources.load`.
-      imbalance_ratio, profile, split_seed: of the long-tailed list; see `longtail.choose`.
+      imbalance_ratio, profile, split_seed, class_order: of the long-tailed list; see `longtail.choose`.
       validation_fraction, validation_floor, validation_cap: see `longtail.carve_validation`.
     """
 
@@ -29,6 +29,7 @@ class DataPlan:
     imbalance_ratio: float = 50.0
     profile: str = "exp"
     split_seed: int = 0
+    class_order: str = ""
     validation_fraction: float = 0.05
     validation_floor: int = 10
     validation_cap: float = 0.2
@@ -134,6 +135,7 @@ def load(plan: DataPlan, show: Callable[[sources.Split], object] = lambda source
         imbalance_ratio=plan.imbalance_ratio,
         profile=plan.profile,
         seed=plan.split_seed,
+        class_order=plan.class_order,
         validation_fraction=plan.validation_fraction,
         validation_floor=plan.validation_floor,
         validation_cap=plan.validation_cap,
@@ -149,6 +151,7 @@ def make_run_data(
     validation_fraction: float,
     validation_floor: int,
     validation_cap: float,
+    class_order: str = "",
 ) -> RunData:
     """The long-tailed training and validation parts of a training split.
 
@@ -166,12 +169,15 @@ def make_run_data(
         raise ValueError(
             f"{source.name}: class {empty} ({source.class_names[empty]}) has no training image; every class needs some."
         )
-    choice = longtail.describe_choice(imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    choice = longtail.describe_choice(
+        imbalance_ratio=imbalance_ratio, profile=profile, seed=seed, class_order=class_order
+    )
     chosen, carve = divide(
         labels,
         imbalance_ratio=imbalance_ratio,
         profile=profile,
         seed=seed,
+        class_order=class_order,
         validation_fraction=validation_fraction,
         validation_floor=validation_floor,
         validation_cap=validation_cap,
@@ -209,13 +215,16 @@ def divide(
     validation_fraction: float,
     validation_floor: int,
     validation_cap: float,
+    class_order: str = "",
 ) -> tuple[np.ndarray, longtail.Carve]:
     """Positions of the long-tailed list in a complete training split, and the two parts of that list.
 
     Raises:
       ValueError: see `longtail.choose` and `longtail.carve_validation`; a validation part that is asked for and empty.
     """
-    chosen = longtail.choose(labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed)
+    chosen = longtail.choose(
+        labels, imbalance_ratio=imbalance_ratio, profile=profile, seed=seed, class_order=class_order
+    )
     carve = longtail.carve_validation(
         labels[chosen], fraction=validation_fraction, floor=validation_floor, cap=validation_cap
     )
