@@ -57,9 +57,9 @@ def difference(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.
     return _at(logits, targets) - _at(logits, labels)
 
 
-def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: jax.Array) -> jax.Array:
-    """`-log softmax(z + log n)_y` (Ren et al., NeurIPS 2020), with n the training counts [C]."""
-    return cross_entropy(logits + jnp.log(class_counts.astype(logits.dtype)), labels)
+def balanced_softmax(logits: jax.Array, labels: jax.Array, class_counts: jax.Array, tau: float = 1.0) -> jax.Array:
+    """`-log softmax(z + tau log n)_y`, with n the training counts [C] (Ren et al., NeurIPS 2020, with `tau = 1`)."""
+    return cross_entropy(logits + tau * jnp.log(class_counts.astype(logits.dtype)), labels)
 
 
 def kl_divergence(target_logits: jax.Array, logits: jax.Array, temperature: float = 1.0) -> jax.Array:

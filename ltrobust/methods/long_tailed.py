@@ -12,15 +12,22 @@ from ltrobust.methods.contract import Batch, InnerAttack, Learner, Method, Outco
 from ltrobust.methods.settings import check_fractions, check_positive, check_variant, check_weights
 
 
-def at_bsl(inner: InnerAttack) -> Method:
-    """`L = CE(z(x') + log n, y)`, x' from PGD on CE of the plain logits (Yue et al., CVPR 2024).
+def at_bsl(inner: InnerAttack, *, tau: float = 1.0) -> Method:
+    """`L = CE(z(x') + tau log n, y)`, x' from PGD on CE of the plain logits (Yue et al., CVPR 2024, with `tau = 1`).
 
     `log n` enters this loss only: neither the attack nor the test sees it. One train-mode pass, on x'.
+
+    Args:
+      tau: of the log counts; above 1 the network predicts rare classes more often.
+
+    Raises:
+      ValueError: a negative tau.
     """
+    check_weights("at_bsl", tau=tau)
 
     def loss(learner: Learner, batch: Batch, adv_images):
         adv_logits, learner = learner.forward(adv_images, bn="train")
-        value = batch.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts))
+        value = batch.mean(objectives.balanced_softmax(adv_logits, batch.labels, learner.class_counts, tau))
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
     attack = attack_cross_entropy(inner)
