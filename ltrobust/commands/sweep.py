@@ -1,6 +1,6 @@
 """Does many runs, one after the other, and makes one table of them.
 
-    ltrobust sweep configs/sweeps/digits.py --out=DIR [--table] [--code=FILE.py]
+    ltrobust sweep configs/sweeps/digits.py --out=DIR [--only=VARIANT,...] [--table] [--code=FILE.py]
 
 A sweep is a Python file that names three things:
 
@@ -8,10 +8,11 @@ A sweep is a Python file that names three things:
     VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
 
-In a changed value, {out} is the sweep's folder and {seed} (the last part of an axis' key) that axis' value, so that a
-run can name the folder of an earlier one. Every cell is `ltrobust train` in a separate process and folder; one that
-fails is reported and passed over. The same command again resumes: finished cells are skipped, begun ones resumed. A
-second sweep with the same folder works beside the first on other cells.
+Changes may also be a function of the place on the axes, which gives them. In a changed value, {out} is the sweep's
+folder and {seed} (the last part of an axis' key) that axis' value, so that a run can name the folder of an earlier one;
+"{seed}" is a number where the key's value is one. Every cell is `ltrobust train` in a separate process and folder; one
+that fails is reported and passed over. The same command again resumes: finished cells are skipped, begun ones resumed.
+A second sweep with the same folder works beside the first on other cells.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from ltrobust.commands.parser import Parser, load_code
 from ltrobust.report import grid
 from ltrobust.runtime import workdir
 from ltrobust.runtime.files import hold, is_lock, write_text
+from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
 # A cell's states; `elsewhere` is in the hands of another process.
@@ -84,7 +86,8 @@ def read(file: Path, out: Path) -> Sweep:
     for values in itertools.product(*found["AXES"].values()):
         place = dict(zip(found["AXES"], values, strict=True))
         names = {"out": out, **{key.rsplit(".")[-1]: value for key, value in place.items()}}
-        for variant, changes in found["VARIANTS"].items():
+        for variant, given in found["VARIANTS"].items():
+            changes = given(place) if callable(given) else given
             filled = {key: v.format(**names) if isinstance(v, str) else v for key, v in changes.items()}
             cells.append(Cell(variant, place, place | filled))
     if len({cell.name for cell in cells}) < len(cells):
@@ -101,10 +104,18 @@ def _configure(file: str, cell: Cell) -> Any:
     config.eval.also = ()  # one table has one evaluation of each run
     for key, value in cell.changes.items():
         try:
+            value = _of_type(config, key, value)
             config.update_from_flattened_dict({key: value})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{cell.name}: {key} cannot be {value!r} in {file}: {error}") from error
     return config
+
+
+def _of_type(config: Any, key: str, value: Any) -> Any:
+    """A number for a filled text such as `"{seed}"`, where the configuration has a number."""
+    found: Any = workdir.flatten(config.to_dict()).get(key)
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    return type(found)(value) if number and isinstance(value, str) else value
 
 
 def card_of(folder: Path, protocol: str) -> Path | None:
@@ -236,6 +247,19 @@ def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], C
             )
 
 
+def _only(sweep: Sweep, names: str) -> Sweep:
+    """The cells of some variants, by names with commas between; all for no name.
+
+    Raises:
+      ValueError: an unknown variant.
+    """
+    wanted, known = [name for name in names.split(",") if name], {cell.variant for cell in sweep.cells}
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"--only has {name!r}; {nearest(name, known)}variants: {', '.join(sorted(known))}.")
+    return dataclasses.replace(sweep, cells=tuple(cell for cell in sweep.cells if cell.variant in (wanted or known)))
+
+
 def main(arguments: Sequence[str], program: str) -> None:
     """Works through a sweep and prints its table, which is also written to `DIR/table.md`.
 
@@ -247,13 +271,14 @@ def main(arguments: Sequence[str], program: str) -> None:
     parser = Parser(program, __doc__)
     parser.add_argument("sweep", type=Path, metavar="FILE", help="Python file with CONFIG, VARIANTS and AXES")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
+    parser.add_argument("--only", default="", metavar="VARIANT,...", help="variants to run; default: all")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
     parser.add_code()
     given = parser.parse_args(arguments)
     recipes.importable()
     load_code(given.code)
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
-    states = {} if given.table else run(sweep, given.out, given.code)
+    states = {} if given.table else run(_only(sweep, given.only), given.out, given.code)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
     table = grid.render(("variant", *axes), list(labelled_cards(sweep, given.out)))
     given.out.mkdir(parents=True, exist_ok=True)
@@ -261,6 +286,6 @@ def main(arguments: Sequence[str], program: str) -> None:
     print(f"\n{table}")
     counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
     if not given.table:
-        print(f"{len(sweep.cells)} cells: {counts}; table: {given.out / 'table.md'}")
+        print(f"{len(states)} cells: {counts}; table: {given.out / 'table.md'}")
     if "failed" in states.values():
         sys.exit(1)
