@@ -39,8 +39,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "at_bsl": method("at_bsl"),
     "self_distillation": WITH_TEACHER,
     # The teacher knows class counts and sees all images; or neither counts nor balance.
-    "counts_teacher": ALL_IMAGES | WITH_TEACHER | {"teacher.method": "at_bsl"},
-    "plain_teacher": ALL_IMAGES | WITH_TEACHER,
+    "counts_teacher": ALL_IMAGES | {"teacher.method": "at_bsl"},
+    "plain_teacher": ALL_IMAGES,
     # As many forward passes as self-distillation: (500 x 29 + 253 x 23) / 23 = 883 updates (docs: performance).
     "at_bsl_matched": method("at_bsl") | {"student.epochs": 177},
     "at_bsl_tau1.5": method("at_bsl", at_bsl__tau=1.5),
