@@ -118,7 +118,7 @@ def test_settings_of_methods_and_wrappers_are_those_of_the_record():
     assert json.dumps(listed, sort_keys=True) == json.dumps(recorded, sort_keys=True)
     assert isinstance(listed["mtard"]["rate_drops"], tuple)
     known = methods.REGISTRY | methods.WRAPPERS
-    assert set(known) - set(recorded) == {"pgd_at", "at_bsl"}  # which have no settings
+    assert set(known) - set(recorded) == {"pgd_at"}  # which has no settings
     for name, function in known.items():
         settings = list(inspect.signature(function).parameters.values())[1:]
         assert listed.get(name, {}) == {setting.name: setting.default for setting in settings}

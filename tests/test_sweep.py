@@ -207,6 +207,28 @@ def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
     assert not (workplace / "calls").exists()
 
 
+def test_changes_may_be_a_function_of_the_place_and_a_filled_text_a_number(workplace):
+    write(
+        workplace,
+        SWEEP.replace('{"student.method": "at_bsl"}', 'lambda place: {"student.epochs": 5 + place["seed"]}').replace(
+            '"student.method": "trades"', '"data.split_seed": "{seed}", "threat.radius": "{seed}"'
+        ),
+    )
+    found = sweep.read(workplace / "sweep.py", workplace)
+    configs = {cell.name: found.config_of(cell) for cell in found.cells}
+    assert [configs[f"plain-seed{seed}"].student.epochs for seed in (0, 1)] == [5, 6]
+    filled = configs["fails-seed1"]
+    assert (filled.data.split_seed, filled.threat.radius) == (1, 1.0)
+
+
+def test_a_sweep_may_run_some_of_its_variants(workplace, capsys):
+    go("--only=plain")
+    assert "2 cells: 2 finished" in capsys.readouterr().out
+    assert len((workplace / "calls").read_text().splitlines()) == 2
+    with pytest.raises(ValueError, match=r"--only has 'plane'; .*variants: after, fails, plain"):
+        go("--only=plane")
+
+
 TINY = """
 CONFIG = "configs/digits.py"
 SMALL = {"model.width": 4, "student.epochs": 1, "student.attack.steps": 1, "eval.protocol": "validation"}

@@ -115,6 +115,26 @@ def test_step_profile_has_two_levels():
     ]
 
 
+@pytest.mark.parametrize(
+    ("order", "ranks"),
+    [("", [0, 1, 2, 3]), ("reversed", [3, 2, 1, 0]), ("2, 0,3,1", [1, 3, 0, 2]), ("random:0", [3, 2, 0, 1])],
+)
+def test_the_class_order_names_the_rare_classes(order: str, ranks: list[int]):
+    assert longtail.ranks(order, 4).tolist() == ranks
+    counts = longtail.class_counts(np.full(4, 64), imbalance_ratio=8, class_order=order)
+    assert counts.tolist() == [[64, 32, 16, 8][rank] for rank in ranks]
+
+
+def test_another_class_order_keeps_a_prefix_of_each_class_and_has_another_fingerprint():
+    labels = sorted_labels(4, 64)
+    plain, other = (longtail.choose(labels, imbalance_ratio=8, class_order=order) for order in ("", "2,0,3,1"))
+    for label in range(4):
+        first, second = plain[labels[plain] == label].tolist(), other[labels[other] == label].tolist()
+        shared = min(len(first), len(second))
+        assert first[:shared] == second[:shared]
+    assert longtail.fingerprint(plain) != longtail.fingerprint(other)
+
+
 def test_an_uneven_source_keeps_the_exact_profile():
     available = np.array([70, 99, 98, 80, 103])
     counts = longtail.class_counts(available, imbalance_ratio=1)
@@ -187,6 +207,9 @@ def test_balanced_subset_matches_the_arithmetic_of_the_method_catalogue(gamma, m
         (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=0.5), "imbalance ratio is 0.5"),
         (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=2, profile="linear"), "exp, step"),
         (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=10), "leaves class 2 without"),
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=2, class_order="0,1"), "each of 0 to 2 once"),
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=2, class_order="random:x"), "random:SEED"),
+        (lambda: longtail.choose(sorted_labels(3, 9), imbalance_ratio=0, class_order="reversed"), "at least 1, not 0"),
         (lambda: longtail.choose(np.zeros((2, 2), int), imbalance_ratio=2), "vector of integers"),
         (lambda: longtail.choose(np.array([0.5, 1.0]), imbalance_ratio=2), "vector of integers"),
         (lambda: longtail.count_classes(np.array([0, 5]), 3), "3 classes allow 0 to 2"),

@@ -101,6 +101,18 @@ def test_without_distillation_the_student_is_at_bsl_bit_for_bit(network):
         jax.tree.map(np.testing.assert_array_equal, mine, theirs)
 
 
+def test_tau_multiplies_the_log_counts_of_at_bsl():
+    counts = jnp.array([9.0, 4.0, 1.0])
+    half, plain, none = (
+        toy_loss(methods.create("at_bsl", INNER, tau=tau), dataclasses.replace(toy_learner(), class_counts=found))[0]
+        for tau, found in ((0.5, counts), (1.0, jnp.sqrt(counts)), (0.0, counts))
+    )
+    np.testing.assert_allclose(half, plain, rtol=1e-6)
+    np.testing.assert_allclose(none, toy_loss(methods.create("pgd_at", INNER))[0], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"at_bsl\.tau is -1"):
+        methods.create("at_bsl", INNER, tau=-1.0)
+
+
 def test_equal_counts_reduce_at_bsl_to_pgd_at(network):
     learner = real_learner(network, class_counts=jnp.full(3, 17.0))
     results = [gradient_of(methods.create(name, INNER), learner) for name in ("at_bsl", "pgd_at")]
