@@ -198,6 +198,7 @@ def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
         ('"student.method": "at_bsl"', '"student.epochs": "many"', "student.epochs cannot be 'many'"),
         ('"student.method": "at_bsl"', '"eval.protocol": "standard"', "quick, standard; one table"),
         ('{"seed": (0, 1)}', '{"seed": (0, 0)}', "cells of the same name"),
+        ("AXES", 'PRIMARY = ("plain", "at_bsl")\nAXES', r"PRIMARY \('plain', 'at_bsl'\); give two variants: after"),
     ],
 )
 def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
@@ -223,7 +224,9 @@ def test_changes_may_be_a_function_of_the_place_and_a_filled_text_a_number(workp
 
 def test_a_sweep_may_run_some_of_its_variants(workplace, capsys):
     go("--only=plain")
-    assert "2 cells: 2 finished" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 cells: 2 finished" in printed
+    assert "self_distillation minus at_bsl: missing**" in printed
     assert len((workplace / "calls").read_text().splitlines()) == 2
     with pytest.raises(ValueError, match=r"--only has 'plane'; .*variants: after, fails, plain"):
         go("--only=plane")

@@ -17,7 +17,18 @@ from typing import NamedTuple
 import ltrobust
 from ltrobust.analysis import cards, diagnose_runs
 from ltrobust.analysis.schema.card import Card
-from tools import card_schema, claims, compiled, design_page, links, published_rows, speed, study_page, summary
+from tools import (
+    card_schema,
+    claims,
+    compiled,
+    design_page,
+    evidence_files,
+    links,
+    published_rows,
+    speed,
+    study_page,
+    summary,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -101,6 +112,13 @@ def _all_images(card: Card, name: str) -> Iterator[Stale]:
         yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
 
 
+def evidence(root: Path) -> Iterator[Stale]:
+    """Kept weights and predictions must be those of their cards."""
+    for folder, fault in evidence_files.faults(root):
+        name = str(folder.relative_to(root))
+        yield Stale(name, fault, f"python -m tools.evidence --keep=RUN {name}, in a new folder")
+
+
 def schema(root: Path) -> Iterator[Stale]:
     """The JSON Schema of a card must be that of the classes."""
     if (root / card_schema.FILE).read_text() != card_schema.text():
@@ -167,6 +185,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     published,
     arithmetic,
     committed_cards,
+    evidence,
     schema,
     study,
     statements,

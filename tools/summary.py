@@ -6,16 +6,17 @@ python -m tools.check_pages                 names the pages that are older than 
 
 import collections
 import dataclasses
+import runpy
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from ltrobust.analysis import diagnose_runs, seeds
+from ltrobust.analysis import diagnose_runs
 from ltrobust.analysis.cards import read as read_card
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
-from ltrobust.report.numbers import NUMBERS, differences, markdown, over_seeds, p_value
+from ltrobust.report.numbers import differences, markdown, of_columns
 from tools import claims, gradients
 
 # Of `results/`: the folder of the folders of sweeps.
@@ -40,10 +41,11 @@ def network_table(cards: Sequence[Card], wanted: Collection[str] | None = None) 
     for card in cards:
         for name in card.networks if wanted is None else wanted:
             groups[card.method, name][card.seed] = card.networks[name]
-    rows = [["student's method", "network", "seeds", *(title for title, _, _ in NUMBERS)]]
+    quoted = of_columns(cards[0].networks[grid.LAST].columns)
+    rows = [["student's method", "network", "seeds", *(title for title, _, _ in quoted)]]
     counts = cards[0].data.class_counts
     for (method, name), networks in sorted(groups.items()):
-        cells = [grid.cell([network.columns[c] for network in networks.values()], v, counts) for _, c, v in NUMBERS]
+        cells = [grid.cell([network.columns[c] for network in networks.values()], v, counts) for _, c, v in quoted]
         rows.append([method, name, str(len(networks)), *cells])
     return markdown(rows)
 
@@ -51,26 +53,10 @@ def network_table(cards: Sequence[Card], wanted: Collection[str] | None = None) 
 def difference_table(cards: Sequence[Card], first: str, second: str, network: str) -> str:
     """Markdown: `first` minus `second` by method, for one network, paired by training seed."""
     pairs = _pairs([(card.method, card) for card in cards], first, second, network)
-    found = grid.differences_of([(one.columns, two.columns) for one, two in pairs], cards[0].data.class_counts)
+    quoted = of_columns(cards[0].networks[network].columns)
+    found = grid.differences_of([(one.columns, two.columns) for one, two in pairs], quoted, cards[0].data.class_counts)
     row = (f"{first} minus {second}, {network}", len(pairs), found)
-    return differences([title for title, _, _ in NUMBERS], [row])
-
-
-def primary(cards: Sequence[tuple[str, Card]], first: str = REFERENCE, second: str = COUNTING) -> str:
-    """The comparison that was decided on before any number was seen: the tail under AutoAttack.
-
-    Args:
-      cards: a variant and one of its cards.
-      first, second: variants; the comparison is first minus second, over seeds.
-    """
-    title = f"Primary comparison: tail accuracy under `{seeds.PRIMARY_PROTOCOL}`, {first} minus {second}"
-    pairs = _pairs([entry for entry in cards if entry[1].protocol.name == seeds.PRIMARY_PROTOCOL], first, second)
-    if len(pairs) < 2:
-        return f"**{title}: missing**, since fewer than two pairs of these cards are of that protocol.\n"
-    card = next(card for _, card in cards if card.protocol.name == seeds.PRIMARY_PROTOCOL)
-    columns = [(one.columns[card.protocol.headline], two.columns[card.protocol.headline]) for one, two in pairs]
-    found = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
-    return f"**{title}: {over_seeds(found)}, p {p_value(found.p)}**, {len(pairs)} seeds.\n"
+    return differences([title for title, _, _ in quoted], [row])
 
 
 def _pairs(
@@ -97,7 +83,7 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
         parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
         parts.append(network_table(cards, networks))
         if {card.method for card in cards} >= {"self_distillation", "at_bsl"}:
-            parts.append(primary([(card.method, card) for card in cards]))
+            parts.append(grid.render_primary([(card.method, card) for card in cards]))
             parts.append(difference_table(cards, REFERENCE, COUNTING, grid.LAST))
     return "\n".join(parts)
 
@@ -131,11 +117,12 @@ def sweeps(root: Path) -> str:
             variant, _, place = path.stem.split("-seed")[0].partition("-")
             places[place].append((variant, card))
         parts.append(f"## {sweep.name}\n")
+        declared = _declared(root / "configs" / "sweeps" / f"{sweep.name}.py")
         for _, group in sorted(places.items(), key=lambda item: item[1][0][1].data.imbalance_ratio):
             described = _described([card for _, card in group])
             parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
             parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
-            parts.append(primary(group))
+            parts.append(grid.render_primary(group, declared))
             parts.append(grid.render_differences(group, BASELINE))
             parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
             parts.append(grid.render_gains(group, BASELINE, REFERENCE))
@@ -143,6 +130,11 @@ def sweeps(root: Path) -> str:
             parts.append("Input gradients of student and teacher on test images (`ltrobust agree`)\n")
             parts.append(gradients.render(alike))
     return "\n".join(parts) or "No sweep has cards here yet.\n"
+
+
+def _declared(file: Path) -> tuple[str, str]:
+    """The variants of a sweep's primary comparison: the file's own, or the default."""
+    return runpy.run_path(str(file)).get("PRIMARY", grid.PRIMARY) if file.is_file() else grid.PRIMARY
 
 
 def diagnoses(root: Path) -> str:

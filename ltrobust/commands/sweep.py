@@ -2,11 +2,12 @@
 
     ltrobust sweep configs/sweeps/digits.py --out=DIR [--only=VARIANT,...] [--table] [--code=FILE.py]
 
-A sweep is a Python file that names three things:
+A sweep is a Python file that names three things, and may declare its primary comparison:
 
     CONFIG = "configs/digits.py"                                           the configuration of every run
     VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
+    PRIMARY = ("self_distillation", "at_bsl")      first minus second, the default: tail accuracy under `standard`
 
 Changes may also be a function of the place on the axes, which gives them. In a changed value, {out} is the sweep's
 folder and {seed} (the last part of an axis' key) that axis' value, so that a run can name the folder of an earlier one;
@@ -63,6 +64,7 @@ class Sweep:
     config: str
     protocol: str
     cells: tuple[Cell, ...]
+    primary: tuple[str, str] = grid.PRIMARY
 
     def config_of(self, cell: Cell) -> Any:
         """The configuration of a cell's run."""
@@ -95,7 +97,10 @@ def read(file: Path, out: Path) -> Sweep:
     protocols = {_configure(found["CONFIG"], cell).eval.protocol for cell in cells}
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
-    return Sweep(found["CONFIG"], protocols.pop(), tuple(cells))
+    primary, variants = found.get("PRIMARY", grid.PRIMARY), {cell.variant for cell in cells}
+    if "PRIMARY" in found and not (len(primary) == 2 and set(primary) <= variants):
+        raise ValueError(f"sweep {file} has PRIMARY {primary!r}; give two variants: {', '.join(sorted(variants))}.")
+    return Sweep(found["CONFIG"], protocols.pop(), tuple(cells), tuple(primary))
 
 
 def _configure(file: str, cell: Cell) -> Any:
@@ -260,6 +265,16 @@ def _only(sweep: Sweep, names: str) -> Sweep:
     return dataclasses.replace(sweep, cells=tuple(cell for cell in sweep.cells if cell.variant in (wanted or known)))
 
 
+def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str, ...], Card]]) -> str:
+    """The tables of the finished cells, and the primary comparison at each place on the axes."""
+    parts = [grid.render(("variant", *axes), labelled)]
+    for place in dict.fromkeys(names[1:] for names, _ in labelled):
+        where = ", ".join(f"{axis} {value}" for axis, value in zip(axes, place, strict=True))
+        found = grid.render_primary([(names[0], card) for names, card in labelled if names[1:] == place], sweep.primary)
+        parts.append(f"{where}: {found}" if where else found)
+    return "\n".join(parts)
+
+
 def main(arguments: Sequence[str], program: str) -> None:
     """Works through a sweep and prints its table, which is also written to `DIR/table.md`.
 
@@ -280,7 +295,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
     states = {} if given.table else run(_only(sweep, given.only), given.out, given.code)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
-    table = grid.render(("variant", *axes), list(labelled_cards(sweep, given.out)))
+    table = _table(sweep, axes, list(labelled_cards(sweep, given.out)))
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "table.md", table)
     print(f"\n{table}")

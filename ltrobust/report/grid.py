@@ -6,22 +6,24 @@ import numpy as np
 from scipy import stats
 
 from ltrobust.analysis import metrics, seeds
-from ltrobust.analysis.intervals import SeedMean, t_interval
+from ltrobust.analysis.intervals import SeedMean, t_interval, wilson
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report import numbers
-from ltrobust.report.numbers import NUMBERS, markdown, one_run, over_seeds
+from ltrobust.report.numbers import markdown, one_run, over_seeds, p_value
 
 LAST = "student/last"
 # What else has a row, under the variant's name and these words.
 FURTHER = {"student/averaged": "averaged", "teacher/last": "teacher phase"}
-COLUMNS = (*NUMBERS, ("PGD-20, sd of classes", "pgd20", "sd"))
+SPREAD = ("PGD-20, sd of classes", "pgd20", "sd")
+# The comparison that is decided on before any number is seen, if a sweep declares no other: first minus second.
+PRIMARY = ("self_distillation", "at_bsl")
 
 Networks = Sequence[NetworkResult]
 
 
 def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]]) -> str:
-    """Markdown: overall, tail and worst-class numbers of the students, then their robust accuracy by class.
+    """Markdown: overall, tail and worst-class numbers of the students, head against tail, then accuracy by class.
 
     Args:
       titles: of the columns that name a row.
@@ -39,11 +41,14 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]])
         for network, words in FURTHER.items():
             if network in card.networks:
                 rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card.networks[network])
-    header = [*titles, "seeds", *(title for title, _, _ in COLUMNS)]
+    first = cards[0][1]
+    quoted = (*numbers.of_columns(first.networks[LAST].columns), SPREAD)
+    header = [*titles, "seeds", *(title for title, _, _ in quoted)]
     overall = [
-        [*names, str(len(found)), *_numbers(found, cards[0][1].data.class_counts)] for names, found in rows.items()
+        [*names, str(len(found)), *_numbers(found, quoted, first.data.class_counts)] for names, found in rows.items()
     ]
-    return markdown([header, *overall]) + "\n" + _by_class(titles, rows, cards[0][1])
+    parts = (markdown([header, *overall]), _head_against_tail(titles, rows, first), _by_class(titles, rows, first))
+    return "\n".join(part for part in parts if part)
 
 
 def render_differences(cards: Sequence[tuple[str, Card]], baseline: str) -> str:
@@ -54,23 +59,46 @@ def render_differences(cards: Sequence[tuple[str, Card]], baseline: str) -> str:
       baseline: a variant.
     """
     runs, counts = _by_seed(cards), cards[0][1].data.class_counts if cards else ()
+    quoted = numbers.of_columns(cards[0][1].networks[LAST].columns) if cards else ()
     base, rows = runs.get(baseline, {}), []
     for variant, own in runs.items():
         pairs = [(own[seed], base[seed]) for seed in sorted(own.keys() & base.keys())]
         if variant != baseline and len(pairs) > 1:
-            rows.append((f"{variant} minus {baseline}", len(pairs), differences_of(pairs, counts)))
-    return numbers.differences([title for title, _, _ in NUMBERS], rows) if rows else ""
+            rows.append((f"{variant} minus {baseline}", len(pairs), differences_of(pairs, quoted, counts)))
+    return numbers.differences([title for title, _, _ in quoted], rows) if rows else ""
 
 
 def differences_of(
-    pairs: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]], training_counts: Sequence[int]
+    pairs: Sequence[tuple[Mapping[str, Column], Mapping[str, Column]]],
+    quoted: Sequence[tuple[str, str, str]],
+    training_counts: Sequence[int],
 ) -> list[SeedMean | None]:
-    """First minus second over seeds for each of `NUMBERS`; None where the cards have no such column."""
+    """First minus second over seeds for each quoted number; None where the cards have no such column."""
     found = []
-    for _, column, view in NUMBERS:
+    for _, column, view in quoted:
         both = [(one[column], two[column]) for one, two in pairs if column in one and column in two]
         found.append(seeds.of_differences(both, view, training_counts) if len(both) > 1 else None)
     return found
+
+
+def render_primary(cards: Sequence[tuple[str, Card]], pair: tuple[str, str] = PRIMARY) -> str:
+    """Markdown: the comparison that was decided on before any number was seen, the tail in the headline of `standard`.
+
+    Args:
+      cards: a variant and one of its cards.
+      pair: variants; the comparison is first minus second, over seeds.
+    """
+    title = f"Primary comparison: tail accuracy under `{seeds.PRIMARY_PROTOCOL}`, {pair[0]} minus {pair[1]}"
+    counted = [entry for entry in cards if entry[1].protocol.name == seeds.PRIMARY_PROTOCOL]
+    runs = _by_seed(counted)
+    first, second = (runs.get(name, {}) for name in pair)
+    common = sorted(first.keys() & second.keys())
+    if len(common) < 2:
+        return f"**{title}: missing**, since fewer than two pairs of these cards are of that protocol.\n"
+    card = counted[0][1]
+    columns = [(first[seed][card.protocol.headline], second[seed][card.protocol.headline]) for seed in common]
+    found = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
+    return f"**{title}: {over_seeds(found)}, p {p_value(found.p)}**, {len(common)} seeds.\n"
 
 
 def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: str) -> str:
@@ -121,11 +149,11 @@ def _by_seed(cards: Sequence[tuple[str, Card]]) -> dict[str, dict[int, Mapping[s
     return runs
 
 
-def _numbers(networks: Networks, training_counts: Sequence[int]) -> list[str]:
+def _numbers(networks: Networks, quoted: Sequence[tuple[str, str, str]], training_counts: Sequence[int]) -> list[str]:
     """One row's cells; a dash where the protocol has no such column."""
     return [
         cell([network.columns[name] for network in networks if name in network.columns], view, training_counts)
-        for _, name, view in COLUMNS
+        for _, name, view in quoted
     ]
 
 
@@ -141,6 +169,56 @@ def cell(columns: Sequence[Column], view: str, training_counts: Sequence[int]) -
     if len(known) > 1 or estimate is None:
         return over_seeds(seeds.of_columns(known, view, training_counts))
     return one_run(estimate)
+
+
+def _head_against_tail(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Card) -> str:
+    """Each row's accuracy in head and tail, and how often it predicts a class of the tail; `first` is a card.
+
+    Empty where there is no tail. On the frontier is a row than which no other is better in both, by their means.
+    """
+    headline, counts = first.protocol.headline, first.data.class_counts
+    tail = metrics.groups(np.array(counts))["tail_third"]
+    total = np.array(first.networks[LAST].columns["clean"].total)
+    if not len(tail) or not total.sum():
+        return ""
+    views = [(column, view) for view in ("head_third", "tail_third") for column in ("clean", headline)]
+    means = {
+        names: tuple(
+            float(np.mean([network.columns[headline].value(view) for network in found]))
+            for view in ("head_third", "tail_third")
+        )
+        for names, found in rows.items()
+    }
+    titled = first.protocol.titles.get(headline, headline)
+    header = [f"{name}, {group}" for group in ("head", "tail") for name in ("clean", titled)]
+    header = [*titles, *header, "tail predicted, clean", f"tail predicted, {titled}", "frontier"]
+    lines = []
+    for names, found in rows.items():
+        cells = [cell([network.columns[column] for network in found], view, counts) for column, view in views]
+        cells += [_predicted([network.confusion for network in found], column, tail) for column in ("clean", headline)]
+        head, rare = means[names]
+        beaten = any(other[0] > head and other[1] > rare for other in means.values())
+        lines.append([*names, *cells, "" if beaten else "yes"])
+    share = 100 * total[tail].sum() / total.sum()
+    about = (
+        f"Head against tail. Predicted: share of test images for which a class of the tail is predicted; {share:.1f} % "
+        "are of one. Frontier: no other row has a higher mean in head and tail both"
+    )
+    return f"{about}\n\n{markdown([header, *lines])}"
+
+
+def _predicted(
+    confusions: Sequence[Mapping[str, Sequence[Sequence[int]]] | None], column: str, classes: np.ndarray
+) -> str:
+    """Share of images predicted as one of some classes, over seeds or test images; a dash where it is not known."""
+    known = [np.array(found[column]) for found in confusions if found is not None and column in found]
+    if not known:
+        return numbers.NOTHING
+    counts = [(int(matrix[:, classes].sum()), int(matrix.sum())) for matrix in known]
+    if len(counts) == 1:
+        return one_run(wilson(*counts[0]))
+    errors = [metrics.error_of_mean(np.array([k]), np.array([n])) for k, n in counts]
+    return over_seeds(t_interval([k / n for k, n in counts], errors, least=0.0, most=1.0))
 
 
 def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Card) -> str:

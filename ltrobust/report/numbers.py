@@ -1,7 +1,7 @@
 """How numbers are written, and those that tables over cards quote. No JAX."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +29,17 @@ NUMBERS = (
     ("worst of attacks, tail", "worst", "tail_third"),
     ("PGD-20, worst class", "pgd20", "worst"),
 )
+# Where the protocol has them.
+AUTOATTACK = (
+    ("AutoAttack, all", "autoattack", "overall"),
+    ("AutoAttack, head", "autoattack", "head_third"),
+    ("AutoAttack, tail", "autoattack", "tail_third"),
+)
+
+
+def of_columns(columns: Collection[str]) -> tuple[tuple[str, str, str], ...]:
+    """The numbers that tables over cards with these columns quote."""
+    return NUMBERS + tuple(entry for entry in AUTOATTACK if entry[1] in columns)
 
 
 def over_seeds(found: SeedMean, *, unit: float = 0.01, digits: int = 2) -> str:

@@ -80,6 +80,44 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     assert summary.results(tmp_path) == ""
 
 
+def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_the_frontier():
+    card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
+    network = card.networks["student/last"]
+    assert network.confusion is not None
+    column = network.columns["worst"]
+    head, tail = column.head_third, column.tail_third
+    assert head is not None
+    assert tail is not None
+    worse = dataclasses.replace(
+        column,
+        head_third=dataclasses.replace(head, value=head.value - 0.1),
+        tail_third=dataclasses.replace(tail, value=tail.value - 0.1),
+    )
+    beaten = dataclasses.replace(
+        card,
+        networks={"student/last": dataclasses.replace(network, columns={**network.columns, "worst": worse})},
+    )
+    text = grid.render(("variant",), [(("best",), card), (("beaten",), beaten)])
+    rows = text.split("Head against tail.")[1].splitlines()
+    (best,), (other,) = (
+        [row.split(" | ") for row in rows if row.startswith(f"| {name} ")] for name in ("best", "beaten")
+    )
+    for column, shown in (("clean", best[5]), ("worst", best[6])):
+        matrix = np.array(network.confusion[column])
+        assert shown == numbers.one_run(intervals.wilson(matrix[:, 7:].sum(), matrix.sum()))
+    assert (best[-1], other[-1]) == ("yes |", " |")
+
+
+def test_the_primary_comparison_is_that_of_standard_and_of_the_declared_variants():
+    card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
+    runs = [(name, dataclasses.replace(card, config={**card.config, "seed": seed})) for name in "ab" for seed in (0, 1)]
+    assert "a minus b: missing**" in grid.render_primary(runs, ("a", "b"))
+    protocol = dataclasses.replace(card.protocol, name="standard")
+    standard = [(name, dataclasses.replace(run, protocol=protocol)) for name, run in runs]
+    assert "a minus b: 0.00 ± 0.00 [" in grid.render_primary(standard, ("a", "b"))
+    assert "self_distillation minus at_bsl: missing**" in grid.render_primary(standard)
+
+
 def test_who_gains_where_is_held_against_another_seed_of_the_reference():
     rng = np.random.default_rng(0)
     base = {seed: rng.uniform(0.3, 0.6, 5) for seed in (0, 1, 2)}

@@ -1,0 +1,62 @@
+"""What `results/evidence/` holds of a network, and whether it is what the network's card says. No JAX."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from ltrobust.analysis import cards
+
+NETWORK = "student/last"
+WEIGHTS, PREDICTIONS = "weights.safetensors", "predictions.csv"
+# Arrays are called by these words and their names in the network, with dots between.
+PARTS = ("params", "batch_stats")
+# Columns of a card whose predictions are kept, in the order of the file.
+COLUMNS = ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack")
+
+
+def folders(root: Path) -> list[Path]:
+    """Every network's folder below `results/evidence/`."""
+    return sorted(path.parent for path in (root / "results" / "evidence").glob(f"*/*/{WEIGHTS}"))
+
+
+def card_of(folder: Path) -> Path:
+    """The card of the network that a folder is of: `results/sweeps/SWEEP/CELL.json`."""
+    return folder.parents[2] / "sweeps" / folder.parent.name / f"{folder.name}.json"
+
+
+def fingerprints(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """SHA-256 of parameters and running statistics, as cards have them."""
+    ordered = sorted(arrays.items(), key=lambda item: item[0].split("."))
+    parts = {part: [array for name, array in ordered if name.split(".")[0] == part] for part in PARTS}
+    return {f"{part}_sha256": cards.digest(found) for part, found in parts.items()}
+
+
+def read_predictions(text: str) -> dict[str, np.ndarray]:
+    """Column -> values of a `predictions.csv`, int64 [N] each: `image`, `label`, then `COLUMNS`."""
+    header, *rows = csv.reader(io.StringIO(text))
+    return dict(zip(header, np.array(rows, np.int64).T, strict=True))
+
+
+def faults(root: Path) -> Iterator[tuple[Path, str]]:
+    """Folders whose weights or predictions are not those of their card, with what is wrong."""
+    for folder in folders(root):
+        path = card_of(folder)
+        if not path.is_file():
+            yield folder, f"there is no card {path.relative_to(root)}"
+            continue
+        result = cards.read(path).networks[NETWORK]
+        if fingerprints(load_file(folder / WEIGHTS)) != {
+            "params_sha256": result.params_sha256,
+            "batch_stats_sha256": result.batch_stats_sha256,
+        }:
+            yield folder, f"{WEIGHTS} are not those of the card"
+        found = read_predictions((folder / PREDICTIONS).read_text())
+        for column in COLUMNS:
+            right = found["label"][found[column] == found["label"]]
+            counts = result.columns[column]
+            if np.bincount(right, minlength=len(counts.total)).tolist() != list(counts.correct):
+                yield folder, f"{PREDICTIONS} and the card differ in `{column}`"
