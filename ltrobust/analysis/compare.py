@@ -23,11 +23,8 @@ from ltrobust.analysis.schema.paired import (
     WorstDifference,
 )
 
-_BOOTSTRAP_DRAWS = 2000
 # Columns of a table of outcomes [C, 4].
 _BOTH, _ONLY_FIRST, _ONLY_SECOND, _NEITHER = range(4)
-# The same columns with the two models exchanged.
-_SWAPPED = [_BOTH, _ONLY_SECOND, _ONLY_FIRST, _NEITHER]
 
 
 class McNemar(NamedTuple):
@@ -74,11 +71,8 @@ def compare(
       num_classes: C.
       training_counts: training images per class [C]; asks for the groups of `metrics.groups`.
 
-    Pooled images and single classes have the interval of `intervals.paired_bounds`, means over classes that of the
-    paired bootstrap, the worst classes that of `intervals.lowest_difference`.
-
-    The bootstrap resamples images inside each class, the same ones for both models, 2,000 times; the interval is made
-    of percentiles.
+    Pooled images and single classes have the interval of `intervals.paired_bounds`, means over classes the normal one
+    with `intervals.paired_error`, the worst classes that of `intervals.lowest_difference`.
 
     Raises:
       ValueError: no images, lengths that differ, verdicts that are not bool, labels that are not integers in
@@ -88,16 +82,15 @@ def compare(
     table = outcomes(first, second, labels, num_classes)
     present = np.flatnonzero(table.sum(axis=1))
     seen = table[present]
-    drawn = _resample(seen)
     groups = {}
     for name, members in ({} if training_counts is None else metrics.groups(training_counts)).items():
         chosen = np.flatnonzero(np.isin(present, members))
         if len(chosen):
-            groups[name] = _group(seen, drawn, chosen)
+            groups[name] = _group(seen[chosen])
     return PairedComparison(
         images=len(labels),
         overall=PooledDifference(**_pooled(seen.sum(axis=0))),
-        balanced=_group(seen, drawn, np.arange(len(present))),
+        balanced=_group(seen),
         groups=groups,
         worst=worst(seen, present),
         per_class=_per_class(table),
@@ -183,23 +176,6 @@ def _accuracies(table: np.ndarray) -> np.ndarray:
     return right / table.sum(axis=-1, keepdims=True)
 
 
-def _resample(table: np.ndarray) -> np.ndarray:
-    """Accuracies of both models in each bootstrap draw, [2000, C, 2].
-
-    Resampled positions matter only through the outcomes at them, so a draw is multinomial per class. Half of the draws
-    are made with the models swapped and swapped back: the interval of the swapped comparison is then the exact mirror.
-    """
-    half = _BOOTSTRAP_DRAWS // 2
-    return np.concatenate([_accuracies(_draw(table, half)), _accuracies(_draw(table[:, _SWAPPED], half))[..., ::-1]])
-
-
-def _draw(table: np.ndarray, number: int) -> np.ndarray:
-    """Multinomial redraws of each class's outcomes, int64 [number, C, 4]; always the same ones for a table."""
-    # A fixed seed: a comparison that is repeated gives the same intervals.
-    generator = np.random.RandomState(0)
-    return np.stack([generator.multinomial(row.sum(), row / row.sum(), size=number) for row in table], axis=1)
-
-
 def _test(outcomes: np.ndarray) -> PairedTest:
     """McNemar's test of outcomes [4]."""
     b, c = int(outcomes[_ONLY_FIRST]), int(outcomes[_ONLY_SECOND])
@@ -219,19 +195,19 @@ def _pooled(outcomes: np.ndarray) -> dict[str, Any]:
     return _values(outcomes) | {"low": float(low), "high": float(high), "test": _test(outcomes)}
 
 
-def _group(table: np.ndarray, drawn: np.ndarray, chosen: np.ndarray) -> GroupDifference:
-    """Means over the chosen rows of a table of classes with images, and McNemar's test of their pooled images."""
-    first, second = _accuracies(table[chosen]).mean(axis=0)
-    differences = (drawn[:, chosen, 0] - drawn[:, chosen, 1]).mean(axis=1)
-    pooled = table[chosen].sum(axis=0)
-    difference, low, high = intervals.percentile(float(first - second), differences)
+def _group(table: np.ndarray) -> GroupDifference:
+    """Means over classes with images, from their outcomes [G, 4], and McNemar's test of their pooled images."""
+    first, second = _accuracies(table).mean(axis=0)
+    only_first, only_second, pooled = table[:, _ONLY_FIRST], table[:, _ONLY_SECOND], table.sum(axis=0)
+    error = intervals.paired_error(only_first + only_second, only_first - only_second, table.sum(axis=1))
+    difference, low, high = intervals.normal(float(first - second), error, -1.0, 1.0)
     return GroupDifference(
         first=float(first),
         second=float(second),
         difference=difference,
         low=low,
         high=high,
-        classes=len(chosen),
+        classes=len(table),
         images=int(pooled.sum()),
         test=_test(pooled),
     )

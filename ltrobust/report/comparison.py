@@ -124,10 +124,9 @@ def _ahead(view: Difference, names: tuple[str, str]) -> str:
         pooled = (view.test.b - view.test.c) / view.images
     if test and test.p >= _LEVEL and math.isclose(pooled, view.difference, abs_tol=1e-9):
         return _OPEN
-    # The sign is asked as well: a percentile interval need not hold its value.
-    if view.low > 0 and view.difference > 0:
+    if view.low > 0:
         return names[0]
-    return names[1] if view.high < 0 and view.difference < 0 else _OPEN
+    return names[1] if view.high < 0 else _OPEN
 
 
 def differs(view: Difference) -> bool:
@@ -141,7 +140,7 @@ def _legend(result: PairedComparison, names: tuple[str, str]) -> str:
     """What the columns and the rows mean."""
     lines = [
         f"b, c: images that only {names[0]}, only {names[1]} gets right, pooled; p: exact McNemar test of b = c.",
-        "intervals: Zou and Donner's of paired differences for overall, paired bootstrap inside each class for means",
+        "intervals: Zou and Donner's of paired differences for overall, normal ones of paired differences for means",
         "over classes, and for the worst classes bounds that hold for all classes at once.",
         "corrected p: Holm over these rows. All but a comparison that was decided on beforehand is exploratory.",
         f"ahead: the interval excludes 0, and p < {_LEVEL} where the pooled test is of the same difference.",

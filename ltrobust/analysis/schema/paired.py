@@ -72,7 +72,7 @@ class ColumnDifference(PooledDifference):
 
 @dataclasses.dataclass(frozen=True)
 class GroupDifference(Difference):
-    """Of means over classes; the interval is the paired bootstrap's.
+    """Of means over classes; the interval is the normal one with `intervals.paired_error`.
 
     Attributes:
       classes: with test images, in the group.
