@@ -107,7 +107,7 @@ def committed_cards(root: Path) -> Iterator[Stale]:
 
 def _all_images(card: Card, name: str) -> Iterator[Stale]:
     """The card of a recipe must be of the whole test set; those of sweeps may have a part of it."""
-    if summary.SWEEPS not in Path(name).parts and card.data.evaluated != card.data.test_images:
+    if not {summary.SWEEPS, summary.OFFSETS} & set(Path(name).parts) and card.data.evaluated != card.data.test_images:
         fault = f"the card is of {card.data.evaluated} of {card.data.test_images} test images"
         yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
 

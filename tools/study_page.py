@@ -1,6 +1,7 @@
 """The generated parts of docs/study.md: the controls of self-distillation's gain in the tail, from committed cards."""
 
 import collections
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,7 @@ VARIANTS = {
     "at_bsl_matched": "AT-BSL, as many passes as teacher and student",
     "at_bsl_tau1.5": "AT-BSL, 1.5 log n",
     "at_bsl_tau2": "AT-BSL, 2 log n",
-    "at_bsl_offset": "AT-BSL, offset of each class fitted on validation",
+    "at_bsl_offset": "AT-BSL, then offsets tau log(n_max / n), fitted on validation",
     "pgd_at_balanced": "PGD-AT on the balanced subset, the student's updates",
     "pgd_at": "PGD-AT",
     "natural": "natural training",
@@ -86,7 +87,8 @@ def groups(root: Path) -> Iterator[Group]:
     """The committed cards of the controls, CIFAR-10-LT from the largest ratio on, then digits."""
     for sweep in SWEEPS:
         places: dict[float, dict[str, dict[int, Card]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
-        for path in sorted((root / "results" / "sweeps" / sweep).glob("*.json")):
+        paths = [(root / "results" / kind / sweep).glob("*.json") for kind in ("sweeps", "offset")]
+        for path in sorted(itertools.chain(*paths)):
             card = cards.read(path)
             places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = card
         for ratio, found in sorted(places.items(), reverse=True):
@@ -126,7 +128,7 @@ def _networks(group: Group, name: str) -> dict[int, NetworkResult]:
     """Seed -> network of a row."""
     variant, _, network = name.partition(":")
     found = group.cards.get(variant, {})
-    wanted = network or LAST
+    wanted = network or (f"{LAST}+class_logit_offset" if variant.endswith("_offset") else LAST)
     return {seed: card.networks[wanted] for seed, card in sorted(found.items()) if wanted in card.networks}
 
 

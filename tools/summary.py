@@ -23,6 +23,8 @@ from tools import claims, gradients
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
 DIAGNOSIS = "diagnosis"  # what `ltrobust diagnose` wrote
+EVIDENCE = "evidence"  # weights and predictions (tools/evidence.py)
+OFFSETS = "offset"  # folders of what `ltrobust offset` wrote of the networks of sweeps
 # What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
 # with class counts in its loss.
 BASELINE, COUNTING = "pgd_at", "at_bsl"
@@ -76,7 +78,7 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
     folders = [
         path
         for path in (root / "results").iterdir()
-        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)
+        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS, EVIDENCE, OFFSETS)
     ]
     for folder in sorted(folders):
         cards = load(folder)
