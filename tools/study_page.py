@@ -14,7 +14,10 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report.numbers import NOTHING, markdown, p_value
 
-PAGE, MARKER = "docs/study.md", "controls"
+PAGE = "docs/study.md"
+# Forward passes of an image in a step (docs/performance.md).
+PASSES = {"at_bsl": 23, "teacher": 23, "logits only": 24, "with gradient matching": 29}
+IMBALANCE = "imbalance_cifar10_cpu"  # the sweep whose passes are counted
 SWEEPS = ("controls_cifar10_cpu", "controls_digits")
 FIRST, SECOND = "self_distillation", "at_bsl"  # of the primary comparison
 LAST = "student/last"
@@ -153,7 +156,7 @@ def _difference(
     return seeds.of_differences(pairs, view, training_counts) if len(pairs) > 1 else None
 
 
-def block(root: Path) -> str:
+def controls(root: Path) -> str:
     """A table for each group, with the primary comparison before it."""
     parts = []
     for group in groups(root):
@@ -225,3 +228,20 @@ def _accuracy(found: SeedMean | None) -> str:
 def _points(found: SeedMean | None) -> str:
     """As `_accuracy`, with a sign."""
     return NOTHING if found is None else f"{100 * found.mean:+.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def passes(root: Path) -> str:
+    """The table of passes of student and teacher by those of AT-BSL, at every ratio of the sweep."""
+    forms = ("logits only", "with gradient matching")
+    lines = [["imbalance ratio", "updates of the student", "of the teacher", *forms]]
+    for ratio in (10.0, 50.0, 100.0):
+        folder = root / "results" / "sweeps" / IMBALANCE
+        distilled, plain = (
+            cards.read(folder / f"{variant}-imbalance_ratio{ratio}-seed0.json").training
+            for variant in ("self_distillation_logits", "at_bsl")
+        )
+        student, teacher = distilled["student"].steps, distilled["teacher"].steps
+        alone = plain["student"].steps * PASSES["at_bsl"]
+        multiples = [(student * PASSES[form] + teacher * PASSES["teacher"]) / alone for form in forms]
+        lines.append([f"{ratio:g}", str(student), str(teacher), *(f"{multiple:.2f}" for multiple in multiples)])
+    return markdown(lines)

@@ -17,7 +17,7 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import differences, markdown, of_columns
-from tools import claims, gradients
+from tools import claims, gradients, study_page
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
@@ -208,6 +208,11 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "docs/results.md": sweeps,
     "docs/classes.md": diagnoses,
 }
+# The same for pages with several blocks: page, marker, block.
+BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
+    (study_page.PAGE, "controls", study_page.controls),
+    (study_page.PAGE, "passes", study_page.passes),
+)
 
 
 def main(root: Path) -> None:
@@ -215,6 +220,9 @@ def main(root: Path) -> None:
     for name, block in PAGES.items():
         page = root / name
         page.write_text(inserted(page.read_text(), block(root)))
+    for name, marker, block in BLOCKS:
+        page = root / name
+        page.write_text(inserted(page.read_text(), block(root), marker))
     for name, marker in claims.markers(root):
         page = root / name
         page.write_text(inserted(page.read_text(), claims.block(root, name, marker), marker))
