@@ -24,7 +24,14 @@ FAMILIES = {"AT-BSL": ORANGE, "distillation": BLUE, "without counts in the stude
 CONFIG = {
     "background": "transparent",
     "font": "sans-serif",
-    "axis": {"labelColor": GREY, "titleColor": GREY, "gridColor": GREY, "gridOpacity": 0.25, "domainColor": GREY},
+    "axis": {
+        "labelColor": GREY,
+        "titleColor": GREY,
+        "gridColor": GREY,
+        "gridOpacity": 0.25,
+        "domainColor": GREY,
+        "titleFontWeight": "normal",
+    },
     "legend": {"labelColor": GREY, "titleColor": GREY, "orient": "bottom", "title": None},
     "header": {"labelColor": GREY, "titleColor": GREY},
     "title": {"color": GREY},
@@ -37,15 +44,20 @@ def family(name: str) -> str:
     """By which a row is coloured."""
     if name.startswith(SECOND):
         return "AT-BSL"
-    return (
-        "distillation" if name.startswith((FIRST, "counts_teacher", "plain_teacher", "teacher_")) else list(FAMILIES)[2]
-    )
+    taught = name.startswith((FIRST, "counts_teacher", "plain_teacher", "teacher_")) and ":" not in name
+    return "distillation" if taught else "without counts in the student"
 
 
 def records(root: Path) -> list[dict[str, Any]]:
     """One for each row of the study's tables that has two seeds or more; accuracies in percent."""
     return [
-        {"data": group.title, "name": VARIANTS[row.name], "family": family(row.name), **_values(row)}
+        {
+            "data": group.title,
+            "name": VARIANTS[row.name],
+            "short": row.name.replace("self_distillation:teacher/last", "its teacher"),
+            "family": family(row.name),
+            **_values(row),
+        }
         for group in study_page.groups(root)
         for row in study_page.rows(group)
         if row.number > 1 and not row.name.endswith(study_page.ORDERS)
@@ -77,14 +89,14 @@ def gain(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
     whiskers = base.mark_rule().encode(x=alt.X("gain_low:Q", title=title), x2="gain_high:Q", color=_color())
     zero = alt.Chart().mark_rule(strokeDash=[3, 3], color=GREY).encode(x=alt.datum(0))
     layers = alt.layer(zero, whiskers, dots, data=alt.Data(values=shown)).properties(width=330)
-    return layers.facet(row=alt.Row("data:N", title=None, sort=_titles(shown))).resolve_scale(y="independent")
+    return layers.facet(row=_rows(shown)).resolve_scale(y="independent")
 
 
 def frontier(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
     """Accuracy of head against tail."""
     base = alt.Chart().encode(
-        x=alt.X("head:Q", title="head under AutoAttack (%)", scale=alt.Scale(zero=False)),
-        y=alt.Y("tail:Q", title="tail under AutoAttack (%)", scale=alt.Scale(zero=False)),
+        x=alt.X("head:Q", title="head under AutoAttack (%)", scale=alt.Scale(zero=False, padding=25)),
+        y=alt.Y("tail:Q", title="tail under AutoAttack (%)", scale=alt.Scale(zero=False, padding=25)),
     )
     return _scattered(base, found)
 
@@ -92,8 +104,10 @@ def frontier(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
 def prior(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
     """How often the tail is predicted, against its accuracy."""
     base = alt.Chart().encode(
-        x=alt.X("predicted:Q", title="clean images predicted as tail (%; 30 are)", scale=alt.Scale(zero=False)),
-        y=alt.Y("tail:Q", title="tail under AutoAttack (%)", scale=alt.Scale(zero=False)),
+        x=alt.X(
+            "predicted:Q", title="clean images predicted as tail (%; 30 are)", scale=alt.Scale(zero=False, padding=25)
+        ),
+        y=alt.Y("tail:Q", title="tail under AutoAttack (%)", scale=alt.Scale(zero=False, padding=25)),
     )
     return _scattered(base, found)
 
@@ -102,10 +116,15 @@ def _scattered(base: alt.Chart, found: list[dict[str, Any]]) -> alt.TopLevelMixi
     """Dots with their names, a panel for each data set."""
     shown = [record for record in found if "tail" in record]
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(color=_color())
-    names = base.mark_text(align="left", dx=7, fontSize=9, color=GREY).encode(text="name:N")
+    names = base.mark_text(align="left", dx=7, fontSize=9, color=GREY).encode(text="short:N")
     layers = alt.layer(dots, names, data=alt.Data(values=shown)).properties(width=560, height=260)
-    facets = layers.facet(row=alt.Row("data:N", title=None, sort=_titles(shown)))
+    facets = layers.facet(row=_rows(shown))
     return facets.resolve_scale(x="independent", y="independent")
+
+
+def _rows(found: list[dict[str, Any]]) -> alt.Row:
+    """A panel for each data set, its title above it."""
+    return alt.Row("data:N", title=None, sort=_titles(found), header=alt.Header(labelOrient="top", labelAnchor="start"))
 
 
 def _titles(found: list[dict[str, Any]]) -> list[str]:
