@@ -99,8 +99,8 @@ def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_th
     )
     text = grid.render(("variant",), [(("best",), card), (("beaten",), beaten)])
     rows = text.split("Head against tail.")[1].splitlines()
-    (best,), (other,) = (
-        [row.split(" | ") for row in rows if row.startswith(f"| {name} ")] for name in ("best", "beaten")
+    best, other = (
+        next(row for row in rows if row.startswith(f"| {name} ")).split(" | ") for name in ("best", "beaten")
     )
     for column, shown in (("clean", best[5]), ("autoattack", best[6])):
         matrix = np.array(network.confusion[column])
