@@ -29,6 +29,7 @@ VARIANTS = {
     "self_distillation": "self-distillation, balanced teacher",
     "self_distillation:teacher/last": "its teacher",
     "counts_teacher": "teacher: AT-BSL on all images, as many updates",
+    "counts_teacher_500": "teacher: AT-BSL on all images, twice the updates",
     "counts_teacher_5_epochs": "teacher: AT-BSL on all images, 5 epochs",
     "plain_teacher": "teacher: PGD-AT on all images",
     "at_bsl_matched": "AT-BSL, as many passes as teacher and student",
