@@ -176,8 +176,8 @@ def _about(group: Group) -> str:
         f"{sum(data.class_counts)} training images, {card.model.parameters:,} parameters, {card.threat.norm} "
         f"{card.threat.radius:g}/255, {data.evaluated:,} test images ({images} a class), AutoAttack "
         f"(`{card.protocol.name}`), last weights; commits {', '.join(commits)}. Accuracies and differences in percent, "
-        "with 95 % t-intervals over seeds; differences from AT-BSL of the same images, p of paired t-tests, after "
-        "Holm's correction over this table."
+        "± the deviation over seeds, with 95 % t-intervals; differences from AT-BSL of the same images, p of paired "
+        "t-tests, after Holm's correction over this table."
     )
 
 
@@ -222,12 +222,14 @@ def _table(found: Sequence[Row]) -> str:
 
 
 def _accuracy(found: SeedMean | None) -> str:
-    """`34.1 [33.0, 35.2]`, or a dash for a single seed."""
-    return NOTHING if found is None else f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    """`34.1 ± 0.9 [33.0, 35.2]`, ± the deviation over seeds, or a dash for a single seed."""
+    if found is None:
+        return NOTHING
+    return f"{100 * found.mean:.1f} ± {100 * found.sd:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def _points(found: SeedMean | None) -> str:
-    """As `_accuracy`, with a sign."""
+    """`+1.1 [0.2, 2.0]`, or a dash."""
     return NOTHING if found is None else f"{100 * found.mean:+.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
