@@ -26,7 +26,6 @@ from tools import (
     links,
     published_rows,
     speed,
-    study_page,
     summary,
 )
 
@@ -55,6 +54,7 @@ def tables(root: Path) -> Iterator[Stale]:
     blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
     blocks.append((speed.README, speed.PARAGRAPH, speed.short, "tools.speed"))
     blocks.append((compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"))
+    blocks += [(page, marker, block, "tools.summary") for page, marker, block in summary.BLOCKS]
     for page, marker in claims.markers(root):
         blocks.append((page, marker, functools.partial(claims.block, page=page, marker=marker), "tools.summary"))
     for page, marker, block, module in blocks:
@@ -107,7 +107,7 @@ def committed_cards(root: Path) -> Iterator[Stale]:
 
 def _all_images(card: Card, name: str) -> Iterator[Stale]:
     """The card of a recipe must be of the whole test set; those of sweeps may have a part of it."""
-    if summary.SWEEPS not in Path(name).parts and card.data.evaluated != card.data.test_images:
+    if not {summary.SWEEPS, summary.OFFSETS} & set(Path(name).parts) and card.data.evaluated != card.data.test_images:
         fault = f"the card is of {card.data.evaluated} of {card.data.test_images} test images"
         yield Stale(name, fault, "evaluate again with --config.eval.limit=0")
 
@@ -123,14 +123,6 @@ def schema(root: Path) -> Iterator[Stale]:
     """The JSON Schema of a card must be that of the classes."""
     if (root / card_schema.FILE).read_text() != card_schema.text():
         yield Stale(str(card_schema.FILE), "it is not the schema of the classes", "python -m tools.card_schema")
-
-
-def study(root: Path) -> Iterator[Stale]:
-    """The short tables of docs/study.md, written by hand, must be those of the committed cards."""
-    written = study_page.written(root)
-    for row, cells in study_page.expected(root).items():
-        if written.get(row) != cells:
-            yield Stale(study_page.PAGE, f"the row `{row}` is not that of the cards", f"write | {' | '.join(cells)} |")
 
 
 def statements(root: Path) -> Iterator[Stale]:
@@ -187,7 +179,6 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     committed_cards,
     evidence,
     schema,
-    study,
     statements,
     notebook,
     version,

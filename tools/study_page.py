@@ -1,76 +1,250 @@
-"""What the short tables of docs/study.md must say, from the committed cards of its sweep."""
+"""The generated parts of docs/study.md: the controls of self-distillation's gain in the tail, from committed cards."""
 
-from collections.abc import Sequence
+import collections
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from ltrobust.analysis import cards, seeds
-from ltrobust.analysis.intervals import SeedMean
+import numpy as np
+
+from ltrobust.analysis import cards, metrics, seeds
+from ltrobust.analysis.intervals import SeedMean, holm
 from ltrobust.analysis.schema.card import Card
-from ltrobust.analysis.schema.network import Column
+from ltrobust.analysis.schema.network import Column, NetworkResult
+from ltrobust.report.numbers import NOTHING, markdown, p_value
 
 PAGE = "docs/study.md"
-SWEEP = Path("results") / "sweeps" / "imbalance_cifar10_cpu"
-RATIOS, SEEDS, COLUMNS = ("10.0", "50.0", "100.0"), (0, 1, 2), ("pgd20", "worst")
-PASSES = {"teacher": 23, "at_bsl": 23, "logits only": 24, "with gradient matching": 29}  # docs/performance.md
-# Row of the first table -> the sweep's variant, and the network of its cards.
-TAILS = {
-    "PGD-AT": ("pgd_at", "student/last"),
-    "AT-BSL": ("at_bsl", "student/last"),
-    "self-distillation, logits only": ("self_distillation_logits", "student/last"),
-    "self-distillation": ("self_distillation", "student/last"),
-    "the teacher": ("self_distillation_logits", "teacher/last"),
+# Forward passes of an image in a step (docs/performance.md).
+PASSES = {"at_bsl": 23, "teacher": 23, "logits only": 24, "with gradient matching": 29}
+IMBALANCE = "imbalance_cifar10_cpu"  # the sweep whose passes are counted
+SWEEPS = ("controls_cifar10_cpu", "controls_digits")
+FIRST, SECOND = "self_distillation", "at_bsl"  # of the primary comparison
+LAST = "student/last"
+# Ends of variants that are trained on other images than the rest.
+ORDERS = ("reversed", "random0", "random1", "resplit")
+# What a row is, in the order of the rows.
+VARIANTS = {
+    "at_bsl": "AT-BSL",
+    "self_distillation": "self-distillation, balanced teacher",
+    "self_distillation:teacher/last": "its teacher",
+    "counts_teacher": "teacher: AT-BSL on all images, as many updates",
+    "counts_teacher_500": "teacher: AT-BSL on all images, twice the updates",
+    "counts_teacher_5_epochs": "teacher: AT-BSL on all images, 5 epochs",
+    "plain_teacher": "teacher: PGD-AT on all images",
+    "at_bsl_matched": "AT-BSL, as many passes as teacher and student",
+    "at_bsl_tau1.5": "AT-BSL, 1.5 log n",
+    "at_bsl_tau2": "AT-BSL, 2 log n",
+    "at_bsl_offset": "AT-BSL, then offsets tau log(n_max / n), fitted on validation",
+    "pgd_at_balanced": "PGD-AT on the balanced subset, the student's updates",
+    "pgd_at": "PGD-AT",
+    "natural": "natural training",
+    "teacher_8": "balanced teacher, 8 images a class",
+    "teacher_89": "balanced teacher, 89 images a class",
+    "teacher_redrawn": "balanced teacher, a new draw every epoch",
+    "at_bsl_resplit": "AT-BSL, other images for every seed",
+    "self_distillation_resplit": "self-distillation, other images for every seed",
+    "at_bsl_reversed": "AT-BSL, classes in reverse",
+    "self_distillation_reversed": "self-distillation, classes in reverse",
+    "at_bsl_random0": "AT-BSL, first random order",
+    "self_distillation_random0": "self-distillation, first random order",
+    "at_bsl_random1": "AT-BSL, second random order",
+    "self_distillation_random1": "self-distillation, second random order",
 }
 
 
-def written(root: Path) -> dict[str, list[str]]:
-    """Cells of every table row of the page by the row's first cell."""
-    lines = (root / PAGE).read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return {row[0]: row[1:] for row in rows}
+class Group(NamedTuple):
+    """The cards of one sweep at one place on its axes.
+
+    Attributes:
+      title: of the data.
+      cards: variant -> seed -> card.
+    """
+
+    title: str
+    cards: Mapping[str, Mapping[int, Card]]
 
 
-def expected(root: Path) -> dict[str, list[str]]:
-    """Cells of the rows that follow from the cards, in the same form."""
-    pairs = [(ratio, column) for ratio in RATIOS for column in COLUMNS]
-    rows = {}
-    for row, (variant, network) in TAILS.items():
-        rows[row] = [_mean(seeds.of_columns(*_tails(root, variant, *pair, network))) for pair in pairs]
-    # Differences are paired by seed.
-    gains = []
-    for pair in pairs:
-        (first, view, counts), (second, _, _) = (_tails(root, name, *pair) for name in ("self_distillation", "at_bsl"))
-        gains.append(_mean(seeds.of_differences(list(zip(first, second, strict=True)), view, counts)))
-    rows["self-distillation minus AT-BSL"] = gains
-    return rows | dict(_costs(root, ratio) for ratio in RATIOS)
+class Row(NamedTuple):
+    """A variant over its seeds.
+
+    Attributes:
+      name: of `VARIANTS`.
+      number: of seeds.
+      head, tail: accuracy in the headline.
+      gain, head_gain: minus the variant that it is compared with, paired by seed; None without two common seeds.
+      predicted: share of clean test images for which a class of the tail is predicted, mean over seeds.
+      minutes: of computing, mean over seeds.
+    """
+
+    name: str
+    number: int
+    head: SeedMean | None
+    tail: SeedMean | None
+    gain: SeedMean | None
+    head_gain: SeedMean | None
+    predicted: float
+    minutes: float
 
 
-def _card(root: Path, variant: str, ratio: str, seed: int) -> Card:
-    """One run's card."""
-    return cards.read(root / SWEEP / f"{variant}-imbalance_ratio{ratio}-seed{seed}.json")
+def groups(root: Path) -> Iterator[Group]:
+    """The committed cards of the controls, CIFAR-10-LT from the largest ratio on, then digits."""
+    for sweep in SWEEPS:
+        places: dict[float, dict[str, dict[int, Card]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
+        paths = [(root / "results" / kind / sweep).glob("*.json") for kind in ("sweeps", "offset")]
+        for path in sorted(itertools.chain(*paths)):
+            card = cards.read(path)
+            places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = card
+        for ratio, found in sorted(places.items(), reverse=True):
+            name = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(found.values())).values())).data.name, "digits")
+            yield Group(f"{name}, imbalance ratio {ratio:g}", found)
 
 
-def _tails(
-    root: Path, variant: str, ratio: str, column: str, network: str = "student/last"
-) -> tuple[list[Column], str, Sequence[int]]:
-    """A column of each seed, the view of the three rarest classes, and the training images."""
-    found = [_card(root, variant, ratio, seed) for seed in SEEDS]
-    return [card.networks[network].columns[column] for card in found], "tail_third", found[0].data.class_counts
+def baseline_of(name: str) -> str:
+    """The variant that a row is compared with: AT-BSL of the same images."""
+    order = name.rpartition("_")[2]
+    return f"{SECOND}_{order}" if order in ORDERS else SECOND
 
 
-def _mean(found: SeedMean) -> str:
-    """Mean and t-interval in percent."""
-    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def rows(group: Group) -> list[Row]:
+    """The rows of a group, in the order of `VARIANTS`."""
+    found = []
+    for name in VARIANTS:
+        networks = _networks(group, name)
+        if not networks:
+            continue
+        own_cards = group.cards[name.partition(":")[0]]
+        counts = next(iter(own_cards.values())).data.class_counts
+        headline = next(iter(own_cards.values())).protocol.headline
+        columns = {seed: network.columns[headline] for seed, network in networks.items()}
+        base_name = baseline_of(name)
+        base = {seed: network.columns[headline] for seed, network in _networks(group, base_name).items()}
+        other = base if base_name != name else {}
+        head, tail = (_mean(list(columns.values()), view, counts) for view in ("head_third", "tail_third"))
+        gain, head_gain = (_difference(columns, other, view, counts) for view in ("tail_third", "head_third"))
+        minutes = float(np.mean([card.seconds for card in own_cards.values()])) / 60
+        shares = [tail_share(network, counts) for network in networks.values()]
+        found.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), minutes))
+    return found
 
 
-def _costs(root: Path, ratio: str) -> tuple[str, list[str]]:
-    """The row of a ratio, and passes of both forms of self-distillation over those of AT-BSL."""
-    training = _card(root, "self_distillation_logits", ratio, 0).training
-    student, teacher = training["student"].steps, training["teacher"].steps
-    if _card(root, "at_bsl", ratio, 0).training["student"].steps != student:
-        raise ValueError(f"{SWEEP}: at ratio {ratio} AT-BSL and self-distillation have other numbers of steps.")
-    passes = [
-        student * PASSES[form] + teacher * PASSES["teacher"] for form in ("logits only", "with gradient matching")
+def _networks(group: Group, name: str) -> dict[int, NetworkResult]:
+    """Seed -> network of a row."""
+    variant, _, network = name.partition(":")
+    found = group.cards.get(variant, {})
+    wanted = network or (f"{LAST}+class_logit_offset" if variant.endswith("_offset") else LAST)
+    return {seed: card.networks[wanted] for seed, card in sorted(found.items()) if wanted in card.networks}
+
+
+def tail_share(network: NetworkResult, training_counts: Sequence[int]) -> float:
+    """Share of clean test images for which a class of the tail is predicted."""
+    assert network.confusion is not None
+    matrix = np.array(network.confusion["clean"])
+    return float(matrix[:, metrics.groups(np.array(training_counts))["tail_third"]].sum() / matrix.sum())
+
+
+def _mean(columns: Sequence[Column], view: str, training_counts: Sequence[int]) -> SeedMean | None:
+    """Over seeds, or None for a single one."""
+    return seeds.of_columns(columns, view, training_counts) if len(columns) > 1 else None
+
+
+def _difference(
+    first: Mapping[int, Column], second: Mapping[int, Column], view: str, training_counts: Sequence[int]
+) -> SeedMean | None:
+    """First minus second over common seeds, or None for fewer than two."""
+    common = sorted(first.keys() & second.keys())
+    pairs = [(first[seed], second[seed]) for seed in common]
+    return seeds.of_differences(pairs, view, training_counts) if len(pairs) > 1 else None
+
+
+def controls(root: Path) -> str:
+    """A table for each group, with the primary comparison before it."""
+    parts = []
+    for group in groups(root):
+        found = rows(group)
+        parts.append(f"### {group.title}\n\n{_about(group)}\n\n{_primary(found)}\n\n{_table(found)}")
+    return "\n".join(parts) or "No control has been run.\n"
+
+
+def _about(group: Group) -> str:
+    """What the numbers of a group depend on."""
+    card = next(iter(next(iter(group.cards.values())).values()))
+    data = card.data
+    images = data.evaluated // len(data.class_names)
+    commits = sorted({c.software["commit"][:12] for own in group.cards.values() for c in own.values()})
+    return (
+        f"{sum(data.class_counts)} training images, {card.model.parameters:,} parameters, {card.threat.norm} "
+        f"{card.threat.radius:g}/255, {data.evaluated:,} test images ({images} a class), AutoAttack "
+        f"(`{card.protocol.name}`), last weights; commits {', '.join(commits)}. Accuracies and differences in percent, "
+        "± the deviation over seeds, with 95 % t-intervals; differences from AT-BSL of the same images, p of paired "
+        "t-tests, after Holm's correction over this table."
+    )
+
+
+def _primary(found: Sequence[Row]) -> str:
+    """The primary comparison in a sentence."""
+    gain = next((row.gain for row in found if row.name == FIRST), None)
+    if gain is None:
+        return "**Primary comparison: missing**, since fewer than two seeds have both runs."
+    number = next(row.number for row in found if row.name == FIRST)
+    return (
+        f"**Primary comparison, {FIRST} minus {SECOND} in the tail: {_points(gain)}, p {p_value(gain.p)}**, "
+        f"{number} seeds. All other rows are exploratory."
+    )
+
+
+def _table(found: Sequence[Row]) -> str:
+    """Markdown of the rows."""
+    exploratory = [row for row in found if row.gain is not None and row.name != FIRST]
+    corrected = dict(
+        zip(
+            (row.name for row in exploratory),
+            holm(np.array([row.gain.p for row in exploratory if row.gain is not None])),
+            strict=True,
+        )
+    )
+    header = ["", "seeds", "tail", "minus AT-BSL", "p", "head", "minus AT-BSL", "tail predicted, clean", "min/run"]
+    lines = [
+        [
+            VARIANTS[row.name],
+            str(row.number),
+            _accuracy(row.tail),
+            _points(row.gain),
+            "primary" if row.name == FIRST else p_value(corrected[row.name]) if row.name in corrected else NOTHING,
+            _accuracy(row.head),
+            _points(row.head_gain),
+            f"{100 * row.predicted:.1f}",
+            f"{row.minutes:.1f}",
+        ]
+        for row in found
     ]
-    return f"ratio {float(ratio):g}: {student} and {teacher}", [
-        f"{value / (student * PASSES['at_bsl']):.2f}" for value in passes
-    ]
+    return markdown([header, *lines])
+
+
+def _accuracy(found: SeedMean | None) -> str:
+    """`34.1 ± 0.9 [33.0, 35.2]`, ± the deviation over seeds, or a dash for a single seed."""
+    if found is None:
+        return NOTHING
+    return f"{100 * found.mean:.1f} ± {100 * found.sd:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def _points(found: SeedMean | None) -> str:
+    """`+1.1 [0.2, 2.0]`, or a dash."""
+    return NOTHING if found is None else f"{100 * found.mean:+.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def passes(root: Path) -> str:
+    """The table of passes of student and teacher by those of AT-BSL, at every ratio of the sweep."""
+    forms = ("logits only", "with gradient matching")
+    lines = [["imbalance ratio", "updates of the student", "of the teacher", *forms]]
+    for ratio in (10.0, 50.0, 100.0):
+        folder = root / "results" / "sweeps" / IMBALANCE
+        distilled, plain = (
+            cards.read(folder / f"{variant}-imbalance_ratio{ratio}-seed0.json").training
+            for variant in ("self_distillation_logits", "at_bsl")
+        )
+        student, teacher = distilled["student"].steps, distilled["teacher"].steps
+        alone = plain["student"].steps * PASSES["at_bsl"]
+        multiples = [(student * PASSES[form] + teacher * PASSES["teacher"]) / alone for form in forms]
+        lines.append([f"{ratio:g}", str(student), str(teacher), *(f"{multiple:.2f}" for multiple in multiples)])
+    return markdown(lines)

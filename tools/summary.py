@@ -17,12 +17,14 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import differences, markdown, of_columns
-from tools import claims, gradients
+from tools import claims, gradients, study_page
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
 DIAGNOSIS = "diagnosis"  # what `ltrobust diagnose` wrote
+EVIDENCE = "evidence"  # weights and predictions (tools/evidence.py)
+OFFSETS = "offset"  # folders of what `ltrobust offset` wrote of the networks of sweeps
 # What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
 # with class counts in its loss.
 BASELINE, COUNTING = "pgd_at", "at_bsl"
@@ -76,7 +78,7 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
     folders = [
         path
         for path in (root / "results").iterdir()
-        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS)
+        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS, EVIDENCE, OFFSETS)
     ]
     for folder in sorted(folders):
         cards = load(folder)
@@ -206,6 +208,11 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "docs/results.md": sweeps,
     "docs/classes.md": diagnoses,
 }
+# The same for pages with several blocks: page, marker, block.
+BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
+    (study_page.PAGE, "controls", study_page.controls),
+    (study_page.PAGE, "passes", study_page.passes),
+)
 
 
 def main(root: Path) -> None:
@@ -213,6 +220,9 @@ def main(root: Path) -> None:
     for name, block in PAGES.items():
         page = root / name
         page.write_text(inserted(page.read_text(), block(root)))
+    for name, marker, block in BLOCKS:
+        page = root / name
+        page.write_text(inserted(page.read_text(), block(root), marker))
     for name, marker in claims.markers(root):
         page = root / name
         page.write_text(inserted(page.read_text(), claims.block(root, name, marker), marker))

@@ -40,6 +40,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "self_distillation": WITH_TEACHER,
     # The teacher knows class counts and sees all images; or neither counts nor balance.
     "counts_teacher": ALL_IMAGES | {"teacher.method": "at_bsl"},
+    "counts_teacher_500": ALL_IMAGES | {"teacher.method": "at_bsl", "teacher.steps": UPDATES},
     "plain_teacher": ALL_IMAGES,
     # As many forward passes as self-distillation: (500 x 29 + 253 x 23) / 23 = 883 updates (docs: performance).
     "at_bsl_matched": method("at_bsl") | {"student.epochs": 177},

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)
+TAUS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 MOST_LOSS = 0.01
 
 
@@ -62,6 +63,57 @@ def fit(
     allowed = [trial for trial in tried if trial[1] >= tried[0][1] - most_loss]
     best = max(allowed, key=lambda trial: trial[1] + trial[2])  # the first of equals
     return Offset(weakest, best[0], tuple(tried))
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorOffset:
+    """An offset of every class, by how rare it is: `log s_c = tau log(n_max / n_c)`.
+
+    Attributes:
+      tau: chosen on the validation part; 0 leaves the network as it is.
+      class_counts: n, training images per class.
+      tried: (tau, mean, worst) robust accuracy over classes for each candidate.
+    """
+
+    tau: float
+    class_counts: tuple[int, ...]
+    tried: tuple[tuple[float, float, float], ...]
+
+    def factors(self, num_classes: int) -> np.ndarray:
+        """s, float32 [C]."""
+        return _prior_factors(np.array(self.class_counts), self.tau)
+
+
+def fit_prior(
+    robust_accuracy: Callable[[np.ndarray], np.ndarray], class_counts: np.ndarray, *, taus: Sequence[float] = TAUS
+) -> PriorOffset:
+    """The tau with the highest mean robust accuracy over classes, the smallest of equals; 0 always is a candidate.
+
+    Args:
+      robust_accuracy: as of `fit`.
+      class_counts: n, training images per class, int64 [C].
+      taus: candidates.
+
+    Raises:
+      ValueError: a negative candidate, or no class with validation images.
+    """
+    if min(taus) < 0:
+        raise ValueError(f"taus are {list(taus)}; at least 0 is needed.")
+    tried = []
+    for tau in sorted({0.0, *taus}):
+        found = robust_accuracy(_prior_factors(class_counts, tau))
+        if np.all(np.isnan(found)):
+            raise ValueError(
+                "no class has a validation image, so no offset can be chosen; train with a validation part."
+            )
+        tried.append((float(tau), float(np.nanmean(found)), float(np.nanmin(found))))
+    best = max(tried, key=lambda trial: trial[1])  # the first of equals
+    return PriorOffset(best[0], tuple(int(count) for count in class_counts), tuple(tried))
+
+
+def _prior_factors(class_counts: np.ndarray, tau: float) -> np.ndarray:
+    """`(n_max / n_c)^tau`, float32 [C]."""
+    return ((class_counts.max() / class_counts) ** tau).astype(np.float32)
 
 
 def _factors(weakest: int, factor: float, num_classes: int) -> np.ndarray:

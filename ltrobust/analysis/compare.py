@@ -195,12 +195,19 @@ def _pooled(outcomes: np.ndarray) -> dict[str, Any]:
     return _values(outcomes) | {"low": float(low), "high": float(high), "test": _test(outcomes)}
 
 
+def mean_difference(table: np.ndarray) -> Estimate:
+    """Mean accuracy over classes, first model minus second, from outcomes of classes with images, [G, 4]."""
+    first, second = _accuracies(table).mean(axis=0)
+    only_first, only_second = table[:, _ONLY_FIRST], table[:, _ONLY_SECOND]
+    error = intervals.paired_error(only_first + only_second, only_first - only_second, table.sum(axis=1))
+    return intervals.normal(float(first - second), error, -1.0, 1.0)
+
+
 def _group(table: np.ndarray) -> GroupDifference:
     """Means over classes with images, from their outcomes [G, 4], and McNemar's test of their pooled images."""
     first, second = _accuracies(table).mean(axis=0)
-    only_first, only_second, pooled = table[:, _ONLY_FIRST], table[:, _ONLY_SECOND], table.sum(axis=0)
-    error = intervals.paired_error(only_first + only_second, only_first - only_second, table.sum(axis=1))
-    difference, low, high = intervals.normal(float(first - second), error, -1.0, 1.0)
+    pooled = table.sum(axis=0)
+    difference, low, high = mean_difference(table)
     return GroupDifference(
         first=float(first),
         second=float(second),

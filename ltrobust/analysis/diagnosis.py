@@ -34,7 +34,7 @@ from ltrobust.analysis.schema.diagnosis import (
 )
 from ltrobust.analysis.schema.network import Confusion
 
-_CHANGES = ("mean", "range", "sd", "nsd")  # of which the temperature's effect is shown, beside the worst class
+_CHANGES = ("sd", "nsd")  # of which the temperature's effect is shown, by bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,8 @@ def describe_column(
       drawn: its class accuracies in bootstrap draws, [2000, G].
       superclasses: as of `diagnose`.
 
-    The mean and the minima have the intervals of `metrics.macro` and `metrics.lowest`, as on a run's card.
+    The mean and the minima have the intervals of `metrics.macro` and `metrics.lowest`, as on a run's card, the highest
+    and the range those of `intervals.highest_and_range`.
     """
     predictions, labels, clean = model.predictions[column], model.labels, model.predictions["clean"]
     counts = metrics.count(predictions == labels, labels, model.num_classes)
@@ -150,6 +151,8 @@ def describe_column(
     inequality["mean"] = metrics.macro(counts, np.arange(model.num_classes))
     inequality["worst"] = metrics.lowest(counts, 1)
     inequality["worst10"] = metrics.worst10(counts)
+    seen = counts.total > 0
+    inequality["best"], inequality["range"] = intervals.highest_and_range(counts.correct[seen], counts.total[seen])
     attacked = column != "clean"
     return DiagnosedColumn(
         correct=counts.correct.tolist(),
@@ -249,7 +252,9 @@ def temperature(model: Model) -> list[TemperatureEffect]:
         }
         # A resampled minimum is biased twice: its interval would not hold the true difference.
         table = compare.outcomes(right[place], right[0], labels, model.num_classes)
-        changed["worst"] = intervals.lowest_difference(table[table.any(axis=1)])
+        table = table[table.any(axis=1)]
+        changed["worst"], changed["range"] = intervals.lowest_difference(table), intervals.range_difference(table)
+        changed["mean"] = compare.mean_difference(table)
         found.append(TemperatureEffect(inverse, column, rates[place], change, InequalityChange(**changed)))
     return found
 
@@ -289,6 +294,12 @@ def _relation(model: Model, numbers: np.ndarray | None, values: np.ndarray, draw
     return Relation(numbers.tolist(), columns)
 
 
+def _counts(model: Model, column: str) -> metrics.ClassCounts:
+    """A column's counts of the classes with images."""
+    counts = metrics.count(model.predictions[column] == model.labels, model.labels, model.num_classes)
+    return metrics.ClassCounts(counts.correct[counts.total > 0], counts.total[counts.total > 0])
+
+
 def _between(models: Sequence[Model]) -> list[ModelAgreement]:
     """Rank correlations between models, column by column, and rho against the first model."""
     found = []
@@ -296,13 +307,10 @@ def _between(models: Sequence[Model]) -> list[ModelAgreement]:
     for column in models[0].predictions if len(models) > 1 else ():
         right = np.stack([model.predictions[column] == labels for model in models], axis=1)
         values, drawn = spread.accuracies(right, labels), spread.resample(right, labels)
-        (mean, worst), (means, worsts) = (
-            (measures["mean"], measures["worst"]) for measures in (spread.spread(values), spread.spread(drawn))
-        )
-        scores = spread.rho(mean, worst, mean[0], worst[0])
-        draws = spread.rho(means, worsts, means[:, :1], worsts[:, :1])
         for (first, second), estimates in _agreements(names, values, drawn):
             place = names.index(second)
-            rho = intervals.percentile(scores[place], draws[:, place]) if first == names[0] else None
+            rho = (
+                spread.rho_estimate(*(_counts(models[at], column) for at in (place, 0))) if first == names[0] else None
+            )
             found.append(ModelAgreement(first, second, *estimates, column=column, rho=rho))
     return found

@@ -185,12 +185,35 @@ def lowest(correct: np.ndarray, total: np.ndarray, number: int) -> Estimate:
     return Estimate(value, least, most)
 
 
-def lowest_difference(outcomes: np.ndarray) -> Estimate:
+def highest_and_range(correct: np.ndarray, total: np.ndarray) -> tuple[Estimate, Estimate]:
+    """The highest of C class accuracies, and it minus the lowest, with intervals from the same bounds as `lowest`."""
+    low, high = exact_bounds(correct, total, ALPHA / len(total))
+    shares = np.divide(correct, total)
+    best = Estimate(float(shares.max()), float(low.max()), float(high.max()))
+    least = max(0.0, float(low.max() - high.min()))
+    return best, Estimate(float(np.ptp(shares)), least, float(high.max() - low.min()))
+
+
+def range_difference(outcomes: np.ndarray) -> Estimate:
+    """Range of a first network's class accuracies minus that of a second one's, on the same images.
+
+    It is the difference of the highest minus that of the lowest, each with probability 0.975. The highest accuracy is 1
+    minus the lowest share of wrong images, so that `lowest_difference` gives both.
+
+    Args:
+      outcomes: as of `lowest_difference`, [C, 4].
+    """
+    worst, wrong = (lowest_difference(table, ALPHA / 2) for table in (outcomes, outcomes[:, ::-1]))
+    # max p - max q = -(min (1 - p) - min (1 - q)).
+    return Estimate(-wrong.value - worst.value, -wrong.high - worst.high, -wrong.low - worst.low)
+
+
+def lowest_difference(outcomes: np.ndarray, alpha: float = ALPHA) -> Estimate:
     """Worst class accuracy of a first network minus that of a second one on the same images, with its interval.
 
-    With probability 0.95 these 3 C statements hold at once, each missing with probability 0.05 / (3 C): `exact_bounds`
-    of both networks' class accuracies p_c and q_c, and `paired_bounds` of every difference d_c = p_c - q_c. Then, with
-    a the true worst class of the first network and b that of the second:
+    With probability 1 - alpha these 3 C statements hold at once, each missing with probability alpha / (3 C):
+    `exact_bounds` of both networks' class accuracies p_c and q_c, and `paired_bounds` of every difference
+    d_c = p_c - q_c. Then, with a the true worst class of the first network and b that of the second:
 
     - `min p - min q` lies between the differences of the ends of `lowest`;
     - `min p - min q = p_a - q_b >= p_a - q_a = d_a`, and `<= p_b - q_b = d_b`. Which class a is, is not known, but only
@@ -202,9 +225,10 @@ def lowest_difference(outcomes: np.ndarray) -> Estimate:
 
     Args:
       outcomes: images of each class that both, only the first, only the second and neither network gets right, [C, 4].
+      alpha: chance of a miss.
     """
     both, only_first, only_second, _ = outcomes.T
-    total, alpha = outcomes.sum(axis=1), ALPHA / (3 * len(outcomes))
+    total, alpha = outcomes.sum(axis=1), alpha / (3 * len(outcomes))
     first, second = (both + only_first) / total, (both + only_second) / total
     (low_1, high_1), (low_2, high_2) = (exact_bounds(both + only, total, alpha) for only in (only_first, only_second))
     low, high = paired_bounds(only_first, only_second, total, alpha)

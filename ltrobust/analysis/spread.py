@@ -2,16 +2,18 @@
 
 Intervals are 95 % percentiles of 2,000 bootstrap draws, in which images are resampled inside each class: "other test
 images of the same classes". Columns are resampled together, so differences between them are paired. Measures of
-inequality (range, variance, deviation) are biased up and minima down by the noise of few images, and a draw adds noise
-once more; an interval therefore need not hold its value.
+inequality (variance, deviation) are biased up by the noise of few images, and a draw adds noise once more; an interval
+therefore need not hold its value. Extremes have other intervals (`intervals.lowest`), for which this would be worst.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from ltrobust.analysis import metrics
+from ltrobust.analysis import intervals, metrics
+from ltrobust.analysis.intervals import Estimate
 
 DRAWS = 2000
 MEASURES = ("mean", "worst", "worst10", "best", "range", "var", "sd", "nsd")
@@ -71,6 +73,29 @@ def rho(mean: Any, worst: Any, baseline_mean: Any, baseline_worst: Any) -> np.nd
         value, baseline = np.broadcast_arrays(np.asarray(value, float), np.asarray(baseline, float))
         gains.append(np.divide(value - baseline, baseline, out=np.full(value.shape, np.nan), where=baseline > 0))
     return gains[0] + gains[1]
+
+
+def rho_estimate(counts: metrics.ClassCounts, baseline: metrics.ClassCounts) -> Estimate:
+    """`rho` of two networks' counts, of classes with images, with a simultaneous interval.
+
+    `rho = worst / worst_b + mean / mean_b - 2`, and each of the four is between its bounds with probability 0.9875 or
+    more: the worst between exact bounds of all classes, the mean between normal ones. The upper end is NaN, for no
+    bound, where the baseline's worst class may be 0.
+    """
+    alpha, parts = intervals.ALPHA / 4, []
+    for correct, total in (counts, baseline):
+        accuracy = correct / total
+        low, high = intervals.exact_bounds(correct, total, alpha / len(total))
+        half = intervals.quantile(alpha) * metrics.error_of_mean(correct, total)
+        worst = Estimate(float(accuracy.min()), float(low.min()), float(high.min()))
+        mean = float(accuracy.mean())
+        parts.append((worst, Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))))
+    (worst, mean), (base_worst, base_mean) = parts
+    value = float(rho(mean.value, worst.value, base_mean.value, base_worst.value))
+    least = worst.low / base_worst.high + mean.low / base_mean.high - 2
+    bounded = base_worst.low > 0 and base_mean.low > 0
+    most = worst.high / base_worst.low + mean.high / base_mean.low - 2 if bounded else math.nan
+    return Estimate(value, least, most)
 
 
 def spearman(values: np.ndarray) -> np.ndarray:

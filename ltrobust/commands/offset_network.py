@@ -1,4 +1,4 @@
-"""What `ltrobust offset` does: the offset of a finished network's weakest class, fitted, then evaluated."""
+"""What `ltrobust offset` does: an offset of a finished network's logits, fitted, then evaluated."""
 
 import dataclasses
 import time
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import run as runs
 from ltrobust.analysis import card_parts, class_logit_offset
-from ltrobust.analysis.class_logit_offset import Offset
+from ltrobust.analysis.class_logit_offset import Offset, PriorOffset
 from ltrobust.evaluation import protocols
 from ltrobust.models import last_layer
 from ltrobust.plan import make_plan
@@ -30,9 +30,10 @@ def apply(
     *,
     weights: str = "last",
     tau: float = 0.0,
+    prior: bool = False,
     protocol: str | None = None,
     data_dir: str | None = None,
-) -> tuple[Offset, Path]:
+) -> tuple[Offset | PriorOffset, Path]:
     """Fits the offset for a finished network, evaluates the changed one and writes its card into `out`.
 
     Args:
@@ -40,6 +41,7 @@ def apply(
       out: folder of the card and the verdicts; the same call resumes an evaluation that was interrupted.
       weights: `last`, `selected` or `averaged`.
       tau: of `norm_equalise`, which comes before the offset is fitted; 0: none.
+      prior: fit one number for all classes by their training images (`fit_prior`), not the weakest class's offset.
       protocol: of the evaluation; None for the run's.
       data_dir: of the data set; None for the run's.
 
@@ -91,7 +93,10 @@ def apply(
         evaluation = evaluator(changed(factors), run_data.validation.images, run_data.validation.labels)
         return evaluation.counts("pgd20").accuracy
 
-    offset = class_logit_offset.fit(robust_accuracy, classes)
+    if prior:
+        offset = class_logit_offset.fit_prior(robust_accuracy, run_data.class_counts)
+    else:
+        offset = class_logit_offset.fit(robust_accuracy, classes)
     name = f"{there.phase}/{weights}{'+norm_equalise' if tau else ''}+class_logit_offset"
     network = Network(changed(offset.factors(classes)), head, known.rule)
     settings = {**plan.recorded, "inference": {"norm_equalise": tau, **dataclasses.asdict(offset)}}

@@ -124,9 +124,10 @@ def _ahead(view: Difference, names: tuple[str, str]) -> str:
         pooled = (view.test.b - view.test.c) / view.images
     if test and test.p >= _LEVEL and math.isclose(pooled, view.difference, abs_tol=1e-9):
         return _OPEN
-    if view.low > 0:
+    # The sign is asked as well: an interval need not hold its value.
+    if view.low > 0 and view.difference > 0:
         return names[0]
-    return names[1] if view.high < 0 else _OPEN
+    return names[1] if view.high < 0 and view.difference < 0 else _OPEN
 
 
 def differs(view: Difference) -> bool:

@@ -36,35 +36,38 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]])
     if not cards:
         return "nothing is finished\n"
     rows: dict[tuple[str, ...], list[NetworkResult]] = {}
+    # Of each row: another ratio or another order of the classes has another tail.
+    counts: dict[tuple[str, ...], Sequence[int]] = {}
     for names, card in cards:
-        rows.setdefault(names, []).append(card.networks[LAST])
-        for network, words in FURTHER.items():
-            if network in card.networks:
-                rows.setdefault((f"{names[0]}, {words}", *names[1:]), []).append(card.networks[network])
+        for network, words in {LAST: "", **FURTHER}.items():
+            if network == LAST or network in card.networks:
+                row = (f"{names[0]}, {words}", *names[1:]) if words else names
+                rows.setdefault(row, []).append(card.networks[network])
+                counts[row] = card.data.class_counts
     first = cards[0][1]
     quoted = (*numbers.of_columns(first.networks[LAST].columns), SPREAD)
     header = [*titles, "seeds", *(title for title, _, _ in quoted)]
-    overall = [
-        [*names, str(len(found)), *_numbers(found, quoted, first.data.class_counts)] for names, found in rows.items()
-    ]
-    parts = (markdown([header, *overall]), _head_against_tail(titles, rows, first), _by_class(titles, rows, first))
-    return "\n".join(part for part in parts if part)
+    overall = [[*names, str(len(found)), *_numbers(found, quoted, counts[names])] for names, found in rows.items()]
+    compared = _head_against_tail(titles, rows, counts, first)
+    return "\n".join(part for part in (markdown([header, *overall]), compared, _by_class(titles, rows, first)) if part)
 
 
 def render_differences(cards: Sequence[tuple[str, Card]], baseline: str) -> str:
     """Markdown: every other variant minus the baseline, paired by training seed; empty where no two seeds are common.
 
+    Variants whose classes have other numbers of images than the baseline's, and so another tail, are left out.
+
     Args:
       cards: a variant and one of its cards, in the order of the rows.
       baseline: a variant.
     """
-    runs, counts = _by_seed(cards), cards[0][1].data.class_counts if cards else ()
+    runs, counts = _by_seed(cards), {variant: list(card.data.class_counts) for variant, card in cards}
     quoted = numbers.of_columns(cards[0][1].networks[LAST].columns) if cards else ()
     base, rows = runs.get(baseline, {}), []
     for variant, own in runs.items():
         pairs = [(own[seed], base[seed]) for seed in sorted(own.keys() & base.keys())]
-        if variant != baseline and len(pairs) > 1:
-            rows.append((f"{variant} minus {baseline}", len(pairs), differences_of(pairs, quoted, counts)))
+        if variant != baseline and len(pairs) > 1 and counts[variant] == counts[baseline]:
+            rows.append((f"{variant} minus {baseline}", len(pairs), differences_of(pairs, quoted, counts[variant])))
     return numbers.differences([title for title, _, _ in quoted], rows) if rows else ""
 
 
@@ -171,15 +174,20 @@ def cell(columns: Sequence[Column], view: str, training_counts: Sequence[int]) -
     return one_run(estimate)
 
 
-def _head_against_tail(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], first: Card) -> str:
-    """Each row's accuracy in head and tail, and how often it predicts a class of the tail; `first` is a card.
+def _head_against_tail(
+    titles: Sequence[str],
+    rows: Mapping[tuple[str, ...], Networks],
+    counts: Mapping[tuple[str, ...], Sequence[int]],
+    first: Card,
+) -> str:
+    """Each row's accuracy in head and tail, and how often it predicts a class of its tail; `first` is a card.
 
     Empty where there is no tail. On the frontier is a row than which no other is better in both, by their means.
     """
-    headline, counts = first.protocol.headline, first.data.class_counts
-    tail = metrics.groups(np.array(counts))["tail_third"]
+    headline = first.protocol.headline
+    tails = {names: metrics.groups(np.array(found))["tail_third"] for names, found in counts.items()}
     total = np.array(first.networks[LAST].columns["clean"].total)
-    if not len(tail) or not total.sum():
+    if not all(map(len, tails.values())) or not total.sum():
         return ""
     views = [(column, view) for view in ("head_third", "tail_third") for column in ("clean", headline)]
     means = {
@@ -194,15 +202,16 @@ def _head_against_tail(titles: Sequence[str], rows: Mapping[tuple[str, ...], Net
     header = [*titles, *header, "tail predicted, clean", f"tail predicted, {titled}", "frontier"]
     lines = []
     for names, found in rows.items():
-        cells = [cell([network.columns[column] for network in found], view, counts) for column, view in views]
-        cells += [_predicted([network.confusion for network in found], column, tail) for column in ("clean", headline)]
+        cells = [cell([network.columns[column] for network in found], view, counts[names]) for column, view in views]
+        confusions = [network.confusion for network in found]
+        cells += [_predicted(confusions, column, tails[names]) for column in ("clean", headline)]
         head, rare = means[names]
         beaten = any(other[0] > head and other[1] > rare for other in means.values())
         lines.append([*names, *cells, "" if beaten else "yes"])
-    share = 100 * total[tail].sum() / total.sum()
+    share = 100 * total[next(iter(tails.values()))].sum() / total.sum()
     about = (
         f"Head against tail. Predicted: share of test images for which a class of the tail is predicted; {share:.1f} % "
-        "are of one. Frontier: no other row has a higher mean in head and tail both"
+        "are of one (first row). Frontier: no other row has a higher mean in head and tail both"
     )
     return f"{about}\n\n{markdown([header, *lines])}"
 

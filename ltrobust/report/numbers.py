@@ -111,7 +111,7 @@ def number(estimate: Interval | None, digits: int = 2, *, sign: bool = False) ->
     if estimate is None or math.isnan(estimate.value):
         return NOTHING
     ends = (estimate.value, estimate.low, estimate.high)
-    value, low, high = (f"{end:{'+' if sign else ''}.{digits}f}" for end in ends)
+    value, low, high = (NOTHING if math.isnan(end) else f"{end:{'+' if sign else ''}.{digits}f}" for end in ends)
     return f"{value} [{low}, {high}]"
 
 

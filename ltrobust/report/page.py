@@ -226,6 +226,7 @@ def _provenance(evaluation: EvaluatedNetworks) -> list[tuple[str, str]]:
         "command": card.command,
         "card": f"version {card.card_version}, {card.created}",
         "data": f"{data.name}, profile {data.profile}, split seed {data.split_seed}"
+        + (f", class order {order}" if (order := card.config.get("data", {}).get("class_order")) else "")
         + "".join(f"; {note}" for note in (*data.notes, *data.test_notes)),
         "compared with the official data": _claims(data),
         "model": f"{card.model.name}, {card.model.parameters:,} parameters",

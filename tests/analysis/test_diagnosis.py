@@ -263,7 +263,10 @@ def test_models_are_held_against_the_first():
     assert between["mim20"].kendall.value == pytest.approx(stats.kendalltau(a, b)[0])
     assert between["mim20"].rho.value == pytest.approx(spread.rho(b.mean(), b.min(), a.mean(), a.min()))
     alike = diagnosis.diagnose([first, dataclasses.replace(first, name="b")])[1]
-    assert all(entry.rho == (0, 0, 0) for entry in alike)
+    for entry in alike:
+        assert entry.rho.value == 0
+        assert entry.rho.low < 0
+        assert not entry.rho.high <= 0  # NaN: the baseline's worst class may be 0
 
 
 def test_a_class_without_images_is_left_out():

@@ -96,3 +96,23 @@ def test_bounds_of_correlations_are_scipys_and_absent_with_a_constant():
     assert intervals.correlation_bounds(1.0, 12, ranks=True)[1] == pytest.approx(1)
     for ranks in (False, True):
         assert np.isnan(intervals.correlation_bounds(np.nan, 12, ranks=ranks)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_highest_range_and_its_difference_hold_the_true_ones_in_simulations(case):
+    shares, images = CASES[case]
+    generator, draws, missed = np.random.RandomState(1), 200, np.zeros(3)
+    # The second network is right on the same images, but for a part of the first class.
+    lost = np.where(np.arange(len(shares)) == 0, 0.5, 0.0) * shares
+    for _ in range(draws):
+        outcomes = np.array(
+            [generator.multinomial(images, [p - d, d, 0, 1 - p]) for p, d in zip(shares, lost, strict=True)]
+        )
+        correct = outcomes[:, :2].sum(axis=1)
+        best, span = intervals.highest_and_range(correct, np.full(len(shares), images))
+        change = intervals.range_difference(outcomes)
+        true = (shares.max(), np.ptp(shares), np.ptp(shares) - np.ptp(shares - lost))
+        for place, (estimate, value) in enumerate(zip((best, span, change), true, strict=True)):
+            missed[place] += not estimate.low - 1e-12 <= value <= estimate.high + 1e-12
+            assert estimate.low <= estimate.value <= estimate.high
+    assert (missed <= 0.05 * draws).all(), missed

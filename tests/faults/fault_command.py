@@ -139,6 +139,13 @@ override(
     remedy="lower the ratio",
 )
 override(
+    "order of the classes that leaves some out",
+    "data.class_order=3,1,2",
+    value="'3,1,2'",
+    allowed="each of 0 to 9 once",
+    remedy="give '', 'reversed', 'random:SEED'",
+)
+override(
     "validation part asked for and empty",
     "data.validation_cap=0.001",
     value=("data.validation_fraction", "data.validation_cap 0.001"),

@@ -10,7 +10,7 @@ import pytest
 import ltrobust
 from ltrobust.analysis.schema.card import Card
 from ltrobust.runtime import typed_json
-from tools import card_schema, check_pages, claims, compiled, design_page, links, speed, study_page, summary
+from tools import card_schema, check_pages, claims, compiled, design_page, links, speed, summary
 
 ROOT = check_pages.ROOT
 
@@ -24,7 +24,8 @@ def write(path, text):
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
     pages = {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE, str(claims.FILE)}
-    for page in pages | {page for page, _ in claims.markers(ROOT)}:
+    pages |= {page for page, _ in claims.markers(ROOT)} | {page for page, *_ in summary.BLOCKS}
+    for page in pages:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
     for folder in ("results", "benchmarks", "configs"):
@@ -40,6 +41,8 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
     for page, marker, command in (
         ("docs/results.md", "results", summary),
         ("docs/study.md", "claims-tail", summary),
+        ("docs/study.md", "controls", summary),
+        ("docs/study.md", "passes", summary),
         ("README.md", "results", summary),
         ("README.md", "speed", speed),
         ("docs/performance.md", "results", speed),
@@ -126,19 +129,6 @@ def test_a_schema_that_is_not_that_of_the_classes_is_found(tmp_path):
     assert list(check_pages.schema(tmp_path)) == []
     write(tmp_path / card_schema.FILE, card_schema.text().replace("UTC", "GMT"))
     assert [stale.mend for stale in check_pages.schema(tmp_path)] == ["python -m tools.card_schema"]
-
-
-def test_a_row_of_the_study_that_is_not_the_cards_is_found(copy):
-    rows = {row: list(cells) for row, cells in study_page.expected(copy).items()}
-    assert len(rows) == 9
-    assert [len(cells) for cells in rows.values()] == [6] * 6 + [2] * 3
-    page = "".join(f"| {row} | {' | '.join(cells)} |\n" for row, cells in rows.items())
-    write(copy / study_page.PAGE, page)
-    assert list(check_pages.study(copy)) == []
-    write(copy / study_page.PAGE, page.replace(f"| AT-BSL | {rows['AT-BSL'][0]}", "| AT-BSL | 99.9 [99.0, 100.0]"))
-    (stale,) = check_pages.study(copy)
-    assert stale.fault == "the row `AT-BSL` is not that of the cards"
-    assert rows["AT-BSL"][0] in stale.mend
 
 
 def test_a_notebook_with_outputs_or_equal_ids_is_found(tmp_path):

@@ -81,10 +81,10 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
 
 
 def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_the_frontier():
-    card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
+    card = cards.read(ROOT / "results" / "sweeps" / "controls_digits" / "at_bsl-seed0.json")
     network = card.networks["student/last"]
     assert network.confusion is not None
-    column = network.columns["worst"]
+    column = network.columns["autoattack"]
     head, tail = column.head_third, column.tail_third
     assert head is not None
     assert tail is not None
@@ -95,14 +95,14 @@ def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_th
     )
     beaten = dataclasses.replace(
         card,
-        networks={"student/last": dataclasses.replace(network, columns={**network.columns, "worst": worse})},
+        networks={"student/last": dataclasses.replace(network, columns={**network.columns, "autoattack": worse})},
     )
     text = grid.render(("variant",), [(("best",), card), (("beaten",), beaten)])
     rows = text.split("Head against tail.")[1].splitlines()
-    (best,), (other,) = (
-        [row.split(" | ") for row in rows if row.startswith(f"| {name} ")] for name in ("best", "beaten")
+    best, other = (
+        next(row for row in rows if row.startswith(f"| {name} ")).split(" | ") for name in ("best", "beaten")
     )
-    for column, shown in (("clean", best[5]), ("worst", best[6])):
+    for column, shown in (("clean", best[5]), ("autoattack", best[6])):
         matrix = np.array(network.confusion[column])
         assert shown == numbers.one_run(intervals.wilson(matrix[:, 7:].sum(), matrix.sum()))
     assert (best[-1], other[-1]) == ("yes |", " |")

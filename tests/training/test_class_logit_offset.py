@@ -42,11 +42,26 @@ def test_a_candidate_may_lose_a_point_of_the_mean_and_no_more():
     assert chosen(table, most_loss=0.0).factor == 1
 
 
+def test_the_offsets_of_all_classes_follow_their_images_and_the_smallest_best_tau_wins():
+    seen = []
+
+    def robust_accuracy(factors):
+        seen.append(factors)
+        return np.array([0.5, np.nan, 0.1]) + (0.1 if factors[2] > 3 else 0)
+
+    found = class_logit_offset.fit_prior(robust_accuracy, np.array([100, 50, 4]), taus=(0.5, 1.0))
+    assert (found.tau, [trial[0] for trial in found.tried]) == (0.5, [0.0, 0.5, 1.0])
+    np.testing.assert_allclose(seen[2], [1, 2, 25])
+    np.testing.assert_allclose(found.factors(3), [1, 2**0.5, 5], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: chosen({1.0: [0.5] * 3, 0.5: [0.5] * 3}), r"factors are \[1.0, 0.5\]"),
         (lambda: chosen({1.0: [np.nan] * 3}), "no class has a validation image"),
+        (lambda: class_logit_offset.fit_prior(lambda s: s, np.ones(3), taus=(-1.0,)), r"taus are \[-1.0\]"),
+        (lambda: class_logit_offset.fit_prior(lambda s: s * np.nan, np.ones(3)), "no offset can be chosen"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(call, message):
