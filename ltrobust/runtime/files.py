@@ -178,8 +178,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def without_nan(value: Any) -> Any:
     """The value with null for every number that is not finite, which JSON does not have."""
+    # Numbers and text first: they are many, and `Mapping` is slow to ask for.
+    if isinstance(value, str | int | float | None):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return [without_nan(item) for item in value] if isinstance(value, list | tuple) else value

@@ -28,6 +28,9 @@ _SCALARS: dict[Any, tuple[str, str]] = {
     bool: ("boolean", "true or false"),
 }
 
+# JSON has values of these types as they are.
+_EXACT = frozenset({str, int, bool, type(None)})
+
 
 def plain(value: Any, path: str = "") -> Any:
     """A record, or anything that holds records, as values that JSON has.
@@ -43,13 +46,15 @@ def plain(value: Any, path: str = "") -> Any:
 
 def _plain(kind: Any, value: Any, path: str) -> Any:
     """`plain` of a value that is declared as `kind`."""
+    if type(value) in _EXACT:
+        return value
     value = value.item() if isinstance(value, np.generic) else value
     if _is_record(type(value)):
         fields = _fields(type(value))
         return {name: _plain(kind, getattr(value, name), _below(path, name)) for name, (kind, _) in fields.items()}
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = _without_none(typing.get_args(kind))
-    arguments = typing.get_args(kind)
+    if _form(kind)[0] in (typing.Union, types.UnionType):
+        kind = _without_none(_form(kind)[1])
+    arguments = _form(kind)[1]
     if isinstance(value, Mapping):
         return {
             key: _plain(arguments[-1] if arguments else Any, item, _below(path, key)) for key, item in value.items()
@@ -79,9 +84,9 @@ def parse(kind: type[Record], value: Any, path: str = "") -> Record:
 
 def _parse(kind: Any, value: Any, path: str) -> Any:
     """`parse` of any annotation."""
-    if kind is Any:
+    if kind is Any or (type(value) is kind and kind in _SCALARS):
         return value
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = _form(kind)
     if origin is Annotated:
         return math.nan if value is None else _parse(arguments[0], value, path)
     if origin in (typing.Union, types.UnionType):
@@ -100,7 +105,10 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
         _ = isinstance(value, Mapping) or _refuse(path, value, "an object")
         return {key: _parse(arguments[1], item, _below(path, key)) for key, item in value.items()}
     _ = isinstance(value, list | tuple) or _refuse(path, value, "a list")
-    kinds = arguments if origin is tuple and ... not in arguments else (arguments[0],) * len(value)
+    each = origin is tuple and ... not in arguments
+    if not each and arguments[0] in _SCALARS and all(type(entry) is arguments[0] for entry in value):
+        return tuple(value)
+    kinds = arguments if each else (arguments[0],) * len(value)
     _ = len(kinds) == len(value) or _refuse(path, value, f"a list of {len(kinds)}")
     return tuple(_parse(item, entry, f"{path}[{n}]") for n, (item, entry) in enumerate(zip(kinds, value, strict=True)))
 
@@ -127,12 +135,19 @@ def _below(path: str, key: str) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
+@functools.cache
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Origin and arguments of an annotation."""
+    return typing.get_origin(kind), typing.get_args(kind)
+
+
 def _without_none(arguments: Sequence[Any]) -> Any:
     """The one member of a union that is not None."""
     (member,) = (argument for argument in arguments if argument is not type(None))
     return member
 
 
+@functools.cache
 def _is_record(kind: Any) -> bool:
     return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"))
 
