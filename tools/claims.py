@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.analysis import cards, seeds
+from ltrobust.analysis import seeds
 from ltrobust.analysis.intervals import SeedMean, t_interval
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column
+from tools.committed import read_card
 
 FILE = Path("docs") / "claims.toml"
 LAST = "student/last"
@@ -107,7 +108,7 @@ def _columns(root: Path, difference: Difference, name: str) -> tuple[dict[int, C
     """Seed -> column of a variant's network, and the training images per class."""
     variant, _, network = name.partition(":")
     folder = root / "results" / difference.folder
-    found: list[Card] = [cards.read(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
+    found: list[Card] = [read_card(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
     if not found:
         raise ValueError(f"{folder} holds no card of {variant}; name a variant of the sweep.")
     columns = {card.seed: card.networks[network or LAST].columns[difference.column] for card in found}

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltrobust.analysis import cards, metrics, seeds
+from ltrobust.analysis import metrics, seeds
 from ltrobust.analysis.intervals import SeedMean, holm
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report.numbers import NOTHING, markdown, p_value
+from tools.committed import read_card
 
 PAGE = "docs/study.md"
 # Forward passes of an image in a step (docs/performance.md).
@@ -93,7 +94,7 @@ def groups(root: Path) -> Iterator[Group]:
         places: dict[float, dict[str, dict[int, Card]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
         paths = [(root / "results" / kind / sweep).glob("*.json") for kind in ("sweeps", "offset")]
         for path in sorted(itertools.chain(*paths)):
-            card = cards.read(path)
+            card = read_card(path)
             places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = card
         for ratio, found in sorted(places.items(), reverse=True):
             name = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(found.values())).values())).data.name, "digits")
@@ -240,7 +241,7 @@ def passes(root: Path) -> str:
     for ratio in (10.0, 50.0, 100.0):
         folder = root / "results" / "sweeps" / IMBALANCE
         distilled, plain = (
-            cards.read(folder / f"{variant}-imbalance_ratio{ratio}-seed0.json").training
+            read_card(folder / f"{variant}-imbalance_ratio{ratio}-seed0.json").training
             for variant in ("self_distillation_logits", "at_bsl")
         )
         student, teacher = distilled["student"].steps, distilled["teacher"].steps

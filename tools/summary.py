@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ltrobust.analysis import diagnose_runs
-from ltrobust.analysis.cards import read as read_card
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import differences, markdown, of_columns
 from tools import claims, gradients, study_page
+from tools.committed import read_card
 
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"

@@ -38,24 +38,27 @@ def copy(tmp_path):
 
 def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(copy):
     assert list(check_pages.tables(copy)) == []
-    for page, marker, command in (
-        ("docs/results.md", "results", summary),
-        ("docs/study.md", "claims-tail", summary),
-        ("docs/study.md", "controls", summary),
-        ("docs/study.md", "passes", summary),
-        ("README.md", "results", summary),
-        ("README.md", "speed", speed),
-        ("docs/performance.md", "results", speed),
-        ("docs/tpu.md", "compiled", compiled),
-    ):
+    commands = {
+        ("docs/results.md", "results"): summary,
+        ("docs/study.md", "claims-tail"): summary,
+        ("docs/study.md", "controls"): summary,
+        ("docs/study.md", "passes"): summary,
+        ("README.md", "results"): summary,
+        ("README.md", "speed"): speed,
+        ("docs/performance.md", "results"): speed,
+        ("docs/tpu.md", "compiled"): compiled,
+    }
+    for page, marker in commands:
         before, begin, rest = (copy / page).read_text().partition(f"<!-- {marker}:begin -->")
         table, end, after = rest.partition(f"<!-- {marker}:end -->")
         digit = next(letter for letter in table if letter.isdigit())
         (copy / page).write_text(before + begin + table.replace(digit, str((int(digit) + 1) % 10), 1) + end + after)
-        (stale,) = check_pages.tables(copy)
-        assert (stale.path, stale.mend) == (page, f"python -m {command.__name__}")
-        command.main(copy)
-        assert list(check_pages.tables(copy)) == []
+    for command in (None, compiled, speed, summary):
+        if command:
+            command.main(copy)
+            commands = {place: needed for place, needed in commands.items() if needed is not command}
+        found = {(stale.path, stale.fault.split("`")[1], stale.mend) for stale in check_pages.tables(copy)}
+        assert found == {(*place, f"python -m {needed.__name__}") for place, needed in commands.items()}
 
 
 def test_an_edited_table_of_published_numbers_is_found(tmp_path):
