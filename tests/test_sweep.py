@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,18 +63,39 @@ AXES = {"seed": (0, 1)}
 """
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
+def prepare(folder, patch):
+    """The folder with a sweep and what stands in for the program; it becomes the current one."""
     card = json.loads(CARD.read_text())
     card["networks"]["student/averaged"] = card["networks"]["student/last"]
-    (tmp_path / "card.json").write_text(json.dumps(card))
+    (folder / "card.json").write_text(json.dumps(card))
     # Without JAX, which takes seconds to import.
-    (tmp_path / "config.json").write_text(json.dumps(recipes.load("digits").to_dict()))
-    (tmp_path / "main.py").write_text(PROGRAM)
-    write(tmp_path, SWEEP)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "PROGRAM", (sys.executable, "main.py"))
-    return tmp_path
+    (folder / "config.json").write_text(json.dumps(recipes.load("digits").to_dict()))
+    (folder / "main.py").write_text(PROGRAM)
+    write(folder, SWEEP)
+    patch.chdir(folder)
+    patch.setattr(sweep, "PROGRAM", (sys.executable, "main.py"))
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    return prepare(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """A folder whose sweep has ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = prepare(tmp_path_factory.mktemp("ended"), patch)
+        with pytest.raises(SystemExit):
+            go()
+    return folder
+
+
+@pytest.fixture
+def swept(ended, workplace):
+    """A copy of it."""
+    return shutil.copytree(ended, workplace, dirs_exist_ok=True)
 
 
 def write(folder, text):
@@ -106,12 +128,9 @@ def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys
 
 
 @pytest.mark.slow
-def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
-    with pytest.raises(SystemExit):
-        go()
-    capsys.readouterr()
+def test_the_table_has_one_row_a_variant_over_seeds(swept, capsys):
     go("--table")
-    table = (workplace / "out" / "table.md").read_text()
+    table = (swept / "out" / "table.md").read_text()
     columns = json.loads(CARD.read_text())["networks"]["student/last"]["columns"]
     overall = columns["clean"]["overall"]["value"]
     assert table in capsys.readouterr().out
@@ -135,14 +154,11 @@ def test_the_table_has_one_row_a_variant_over_seeds(workplace, capsys):
         ('{"student.method": "at_bsl"}', '{"student.method": "at_bsl", "eval.limit": 5}', "eval.limit: 0 -> 5"),
     ],
 )
-def test_a_run_of_another_configuration_is_no_finished_cell(workplace, capsys, old, new, line):
-    with pytest.raises(SystemExit):
-        go()
-    card = workplace / "out" / "plain-seed0" / "results" / "quick.json"
+def test_a_run_of_another_configuration_is_no_finished_cell(swept, capsys, old, new, line):
+    card = swept / "out" / "plain-seed0" / "results" / "quick.json"
     before = card.read_bytes()
     assert old in SWEEP
-    write(workplace, SWEEP.replace(old, new))
-    capsys.readouterr()
+    write(swept, SWEEP.replace(old, new))
     with pytest.raises(SystemExit) as ended:
         go()
     assert ended.value.code == 1
@@ -250,6 +266,7 @@ def my_at(inner, *, gamma: float = 2.0):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_sweep_runs_in_a_folder_without_a_checkout(tmp_path):
     """Its runs are `ltrobust train` of the same interpreter, and know the same methods of one's own."""
     (tmp_path / "sweep.py").write_text(TINY)
