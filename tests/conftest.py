@@ -70,14 +70,24 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 # Fixtures that train or evaluate once for several tests.
-WHOLE_RUNS = {"finished", "uninterrupted", "together", "whole", "sound"}
+WHOLE_RUNS = {"finished", "uninterrupted", "together", "whole", "sound", "mine", "earlier"}
 
 
+def optimized(item: pytest.Item) -> bool:
+    """Whether a test's programs are compiled with XLA's optimisation."""
+    return any(item.get_closest_marker(name) for name in ("optimized", "golden"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that needs a whole run is slow, whichever of them comes first and waits for it."""
+    """A test that needs a whole run is slow, whichever of them comes first and waits for it.
+
+    Optimised tests come first: clearing JAX's caches before them costs seconds, and later ones compile again.
+    """
     for item in items:
         if WHOLE_RUNS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not optimized(item))
 
 
 def pytest_collection_finish() -> None:
@@ -91,7 +101,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Turns XLA's optimisation on for tests marked `optimized` or `golden` and their fixtures, and off for others."""
-    disabled = WITHOUT_OPTIMISATION and not any(item.get_closest_marker(name) for name in ("optimized", "golden"))
+    disabled = WITHOUT_OPTIMISATION and not optimized(item)
     if disabled != jax.config.read("jax_disable_most_optimizations"):
         jax.config.update("jax_disable_most_optimizations", disabled)
         if not disabled:
