@@ -1,6 +1,7 @@
 """Square: the published schedule, squares and bumps; verdicts that belong to images; nothing robust is ever broken."""
 
 import functools
+from typing import NamedTuple
 
 import golden
 import jax
@@ -26,6 +27,19 @@ def curved(images: jax.Array) -> jax.Array:
     return jnp.sum(jnp.tanh(3 * images - 1.5)[:, None] * jnp.asarray(WEIGHTS), axis=(2, 3, 4))
 
 
+class Mix(NamedTuple):
+    """Factors of a network: `scale * curved + shift`, and what class 1 gains where one pixel is high."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    gain: float = 0.0
+
+
+def mixed(mix: Mix, images: jax.Array) -> jax.Array:
+    high = jnp.maximum(images[:, 2, 2, 1] - 0.59, 0.0)
+    return mix.scale * curved(images) + mix.shift + mix.gain * high[:, None] * jax.nn.one_hot(1, 5)
+
+
 def images_of(seed: int, number: int = 6) -> jax.Array:
     """Random images with many pixels at the bounds."""
     draws = jax.random.uniform(jax.random.key(seed), (number, *SHAPE), minval=-0.3, maxval=1.3)
@@ -36,9 +50,15 @@ def keys_of(number: int, seed: int = 0) -> jax.Array:
     return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(number))
 
 
-@functools.partial(jax.jit, static_argnames=("norm", "logits_fn"))
-def searched(images, labels, keys, chosen, norm, evaluations=1 << 30, logits_fn=curved):
+def searched(images, labels, keys, chosen, norm, evaluations=1 << 30, logits_fn=None, mix=Mix()):  # noqa: B008
     """Lanes after so many evaluations, or when all rest."""
+    return _searched(images, labels, keys, chosen, norm, evaluations, logits_fn, mix)
+
+
+@functools.partial(jax.jit, static_argnames=("norm", "logits_fn"))
+def _searched(images, labels, keys, chosen, norm, evaluations, logits_fn, mix):
+    """`searched`; without `logits_fn` one program serves every `mix`."""
+    logits_fn = logits_fn or functools.partial(mixed, mix)
     problem = search.Problem(images, labels.astype(jnp.int32), logits_fn(images), keys)
     lanes = search.begin(square.SQUARE, problem, chosen, Threat(norm), jnp.ones(len(images), bool))
     return search.work(square.SQUARE, logits_fn, lanes, chosen, Threat(norm), evaluations=evaluations)
@@ -98,13 +118,13 @@ def test_bumps_are_sums_of_nested_windows(side):
 
 
 def test_the_linf_start_is_vertical_stripes():
-    images = jnp.full((50, *SHAPE), 0.5)
+    images = jnp.full((400, *SHAPE), 0.5)  # the number of the next test, for one program
     chosen = square.settings(radius=0.1, image_shape=SHAPE)
-    change = np.asarray(searched(images, jnp.zeros(50), keys_of(50), chosen, "linf", evaluations=0).state.point) - 0.5
+    change = np.asarray(searched(images, jnp.zeros(400), keys_of(400), chosen, "linf", evaluations=0).state.point) - 0.5
     np.testing.assert_allclose(np.abs(change), 0.1, atol=1e-7)
     np.testing.assert_array_equal(change, np.broadcast_to(change[:, :1], change.shape))
     assert abs(np.sign(change[:, 0]).mean()) < 0.1
-    assert len(np.unique(np.sign(change[:, 0]).reshape(50, -1), axis=0)) == 50
+    assert len(np.unique(np.sign(change[:50, 0]).reshape(50, -1), axis=0)) == 50
 
 
 def test_linf_proposals_change_one_square_by_one_sign_per_channel():
@@ -216,36 +236,28 @@ def test_the_margin_never_rises():
         assert np.any(margins[-1] < margins[0])
 
 
-def constant(images: jax.Array) -> jax.Array:
-    return 0.0 * images[:, 0, 0, :1] + jnp.zeros(5)
-
-
-def tied_then_wrong(images: jax.Array) -> jax.Array:
-    """An exact tie nearly everywhere; the true class loses where one pixel is high."""
-    return jnp.stack([jnp.zeros(len(images)), jnp.maximum(images[:, 2, 2, 1] - 0.59, 0.0)], axis=1)
+# An exact tie everywhere; and nearly everywhere: the true class loses where one pixel is high.
+CONSTANT, TIED_THEN_WRONG = Mix(scale=0.0), Mix(scale=0.0, gain=1.0)
+SCALED = Mix(scale=2.0**20, shift=-(2.0**24))
 
 
 def test_a_tie_that_the_true_class_wins_is_no_success_and_the_search_goes_on():
     images, labels = jnp.full((6, *SHAPE), 0.5), jnp.zeros(6)
     chosen = square.settings(radius=0.1, image_shape=SHAPE, queries=60)
-    never = searched(images, labels, keys_of(6), chosen, "linf", logits_fn=constant)
+    never = searched(images, labels, keys_of(6), chosen, "linf", mix=CONSTANT)
     assert not np.any(never.state.claimed)
     assert np.all(never.evaluations == 61)
     np.testing.assert_array_equal(never.state.candidate, images)
-    found = searched(images, labels, keys_of(6), chosen, "linf", logits_fn=tied_then_wrong)
+    found = searched(images, labels, keys_of(6), chosen, "linf", mix=TIED_THEN_WRONG)
     assert np.all(found.state.claimed)
     assert np.any(found.evaluations > 1)
-
-
-def scaled(images: jax.Array) -> jax.Array:
-    return 2.0**20 * curved(images) - 2.0**24
 
 
 def test_scaling_and_shifting_all_logits_changes_nothing():
     images = images_of(8)
     labels = jnp.argmax(curved(images), axis=1)
     chosen = square.settings(radius=0.02, image_shape=SHAPE, queries=100)
-    plain, large = (searched(images, labels, keys_of(6), chosen, "linf", logits_fn=f) for f in (curved, scaled))
+    plain, large = (searched(images, labels, keys_of(6), chosen, "linf", mix=mix) for mix in (Mix(), SCALED))
     np.testing.assert_array_equal(plain.state.claimed, large.state.claimed)
     np.testing.assert_array_equal(plain.evaluations, large.evaluations)
 
