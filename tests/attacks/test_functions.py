@@ -1,6 +1,7 @@
 """`ltrobust.attacks`: one form, the protocols' attacks, exact balls, closed forms, and images that do not meet."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
@@ -53,11 +54,16 @@ def linf(name):
     return lt.Threat("linf", 32 if name == "square" else 8)
 
 
-def attack(name, linear, threat, *, key=3, **settings):
-    """The attack on all images of a linear network, as an array."""
+def attacked(name, linear, threat, *, key=3, **settings):
+    """What the attack finds of all images of a linear network."""
     function = getattr(lt.attacks, name)
     given = {"key": key, **SHORT.get(name, {}), **settings}
-    return np.asarray(function(linear.logits, linear.images, linear.labels, threat, **given))
+    return function(linear.logits, linear.images, linear.labels, threat, **given)
+
+
+def attack(name, linear, threat, **settings):
+    """`attacked`, as an array."""
+    return np.asarray(attacked(name, linear, threat, **settings))
 
 
 def predicted(linear, images):
@@ -89,15 +95,22 @@ def test_all_attacks_have_one_form():
     assert set(SAME) == set(ATTACKS), "every attack is compared with that of a protocol"
 
 
+@pytest.fixture(scope="module")
+def evaluated(linear):
+    """Threat -> 64 images of the linear network, and the driver that evaluates them; one for all attacks."""
+    some = linear.rows(slice(0, 640, 10))
+    apply = lambda variables, points: some.logits(points)  # noqa: E731
+    options = {"num_classes": 10, "batch_size": 64, "seed": 5, "place": jax.device_put, "devices": 1}
+    return functools.cache(lambda threat: (some, Driver(apply, apply, threat=threat, **options)))
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_function_finds_what_the_attack_of_the_protocol_finds(linear, name):
+def test_a_function_finds_what_the_attack_of_the_protocol_finds(evaluated, name):
     protocol, column, settings = SAME[name]
-    some, threat, seed = linear.rows(slice(0, 640, 10)), linf(name), 5
+    threat, seed = linf(name), 5
+    some, driver = evaluated(threat)
     (kind,) = [one for one in protocols.get(protocol).attacks if one.name == column]
     kind = dataclasses.replace(kind, **SHORT.get(name, {}))
-    apply = lambda variables, points: some.logits(points)  # noqa: E731
-    options = {"num_classes": 10, "batch_size": 64, "place": jax.device_put, "devices": 1}
-    driver = Driver(apply, apply, threat=threat, seed=seed, **options)
     rows = np.arange(64)
     subject = Subject((), some.images, some.labels, ids=7 * rows)
     logits = np.asarray(driver.clean(subject).logits)
@@ -208,10 +221,11 @@ def test_seeds_and_keys_of_both_kinds_address_draws_alike():
 
 @pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
 def test_key_and_id_decide_the_draws(linear, name):
-    some = linear.rows(slice(0, 64))
-    first = attack(name, some, linf(name), key=4)
-    assert np.any(attack(name, some, linf(name), key=5) != first)
-    assert np.any(attack(name, some, linf(name), key=4, ids=np.arange(64) + 1) != first)
+    some, ids = linear.rows(slice(0, 64)), np.arange(64)
+    found = jax.jit(lambda key, ids: attacked(name, some, linf(name), key=key, ids=ids))
+    first = found(jax.random.key(4), ids)
+    assert np.any(found(jax.random.key(5), ids) != first)
+    assert np.any(found(jax.random.key(4), ids + 1) != first)
 
 
 @pytest.mark.parametrize("name", ["pgd", "fab"])
