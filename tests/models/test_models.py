@@ -1,6 +1,7 @@
 """Networks: published sizes by shape inference, their arithmetic against NumPy, batch-norm modes, errors."""
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -121,8 +122,17 @@ def test_layers_and_multiply_adds_are_the_published_ones(name, size, convolution
     assert f"{macs / 1e9:.{len(giga_macs) - 2}f}" == giga_macs
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", models.NAMES)
+# wrn_34_10 is wrn_28_10 with more blocks, and both have the blocks of preact_resnet18.
+LARGE = ("wrn_34_10 float32", "wrn_34_10 bfloat16", "wrn_28_10 bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=pytest.mark.slow if f"{name} {dtype}" in LARGE else ())
+        for name, dtype in itertools.product(models.NAMES, ("float32", "bfloat16"))
+    ],
+)
 def test_logits_and_features_are_float32_of_the_right_shape(name, dtype):
     module = models.create(name, num_classes=7, dtype=dtype)
     params, batch_stats = shapes_of(module, (32, 32, 3))
