@@ -89,10 +89,17 @@ def require_equal(mine: Any, theirs: Any) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@functools.cache
+def imported() -> tuple[Any, Any]:
+    """The weights of `peer_weights("resnet18")`."""
+    return torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
+
+
 # Names and round trips
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The two wide networks differ in blocks per stage alone.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "wrn_34_10" else n for n in NAMES])
 def test_there_and_back_changes_no_bit(name):
     theirs = peer_weights(name)
     params, batch_stats = torch_weights.from_torch(theirs, name)
@@ -153,15 +160,13 @@ def test_imported_arrays_are_float32_copies():
 def test_wrapping_dicts_and_prefixes_make_no_difference(prefix, wrapper):
     theirs: Any = {prefix + leaf: tensor for leaf, tensor in peer_weights("resnet18").items()}
     theirs = theirs if wrapper is None else {wrapper: theirs, "epoch": 3, "optimizer": {"state": {}}}
-    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
-    require_equal(torch_weights.from_torch(theirs, "resnet18"), expected)
+    require_equal(torch_weights.from_torch(theirs, "resnet18"), imported())
 
 
 def test_wrapping_dicts_may_be_nested_and_averaged_models_count():
     averaged = {f"module.{leaf}": tensor for leaf, tensor in peer_weights("resnet18").items()}
     theirs = {"model": {"state_dict": averaged | {"n_averaged": np.array(3)}}}
-    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
-    require_equal(torch_weights.from_torch(theirs, "resnet18"), expected)
+    require_equal(torch_weights.from_torch(theirs, "resnet18"), imported())
 
 
 def test_the_unused_copy_of_the_first_wide_stage_is_left_out():
@@ -357,7 +362,9 @@ def test_imported_networks_have_the_logits_that_pytorch_computes(torch, name):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES[:3])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "preact_resnet18" else pytest.mark.slow) for n in NAMES[:3]]
+)
 def test_pytorch_loads_exported_networks_strictly_and_computes_the_same_logits(torch, name):
     params, batch_stats = torch_weights.from_torch(peer_weights(name), name)
     tensors = torch_weights.to_torch(params, batch_stats, name)
@@ -635,9 +642,8 @@ def test_single_numbers_are_no_state_dict():
 
 
 def test_a_single_state_dict_is_found_under_any_name():
-    expected = torch_weights.from_torch(peer_weights("resnet18"), "resnet18")
     content = {"best": {"weights": peer_weights("resnet18")}, "acc": np.array(0.9), "optimizer": {"param_groups": []}}
-    require_equal(torch_weights.from_torch(content, "resnet18"), expected)
+    require_equal(torch_weights.from_torch(content, "resnet18"), imported())
 
 
 def test_two_networks_in_one_state_dict_are_refused_and_named():
@@ -667,14 +673,14 @@ def test_the_state_dict_that_is_meant_is_named_behind_the_file(tmp_path, torch):
 def test_a_head_beside_its_backbone_is_found():
     theirs = peer_weights("resnet18")
     moved = {leaf if leaf.startswith("linear.") else f"backbone.{leaf}": tensor for leaf, tensor in theirs.items()}
-    require_equal(torch_weights.from_torch(moved, "resnet18"), torch_weights.from_torch(theirs, "resnet18"))
+    require_equal(torch_weights.from_torch(moved, "resnet18"), imported())
 
 
 def test_names_of_torchvision_are_understood():
     theirs = peer_weights("resnet18")
     named = {leaf.replace("shortcut.", "downsample.").replace("linear.", "fc."): a for leaf, a in theirs.items()}
     assert named.keys() >= {"layer2.0.downsample.0.weight", "fc.bias"}
-    require_equal(torch_weights.from_torch(named, "resnet18"), torch_weights.from_torch(theirs, "resnet18"))
+    require_equal(torch_weights.from_torch(named, "resnet18"), imported())
     with pytest.raises(ValueError, match=r"unexpected fc\.weight"):
         torch_weights.from_torch(theirs | {"fc.weight": named["fc.weight"]}, "resnet18")
 
