@@ -93,7 +93,14 @@ def test_methods_that_need_features_say_so(tmp_path, name, method, message):
         runs.fit(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("name", "method"), [("Normed", "robal"), ("Normed", "reat"), ("Plain", "label_aug")])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("Normed", "reat"),
+        pytest.param("Normed", "robal", marks=pytest.mark.slow),
+        pytest.param("Plain", "label_aug", marks=pytest.mark.slow),
+    ],
+)
 def test_networks_that_offer_what_a_method_needs_are_trained_by_it(tmp_path, name, method):
     config = small(name)
     config.student.method = method

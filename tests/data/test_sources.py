@@ -82,6 +82,7 @@ def test_a_split_is_frozen():
         sources.load("digits", "test").name = "mnist"  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_real_cifar10_is_in_official_order_and_the_second_load_is_fast(shared_data, tmp_path):
     first = cifar10_test(shared_data, tmp_path)
     check_form(first)
@@ -97,6 +98,7 @@ def test_real_cifar10_is_in_official_order_and_the_second_load_is_fast(shared_da
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
 
 
+@pytest.mark.slow
 def test_real_cifar10_images_follow_the_labels(shared_data):
     """Each image is compared with the record that carries its id, read one by one through TFDS itself."""
     loaded = cifar10_test(shared_data, "")
@@ -116,6 +118,7 @@ def test_real_cifar10_train_has_the_official_label_sequence(shared_data):
     assert hashlib.sha256(train.labels.tobytes()).hexdigest().startswith("f5cfe00b0f00968c")
 
 
+@pytest.mark.slow
 def test_only_the_asked_for_split_is_opened(shared_data, tmp_path):
     """A copy without the training records gives the test part and nothing else."""
     original = shared_data / "tfds" / "cifar10" / "3.0.2"
