@@ -36,27 +36,37 @@ Network = nn.Module | Callable[..., nn.Module]
 def train(
     config: ConfigDict, workdir: str | os.PathLike[str], *, model: Network | None = None, adopt: bool = False
 ) -> "Run":
-    """Trains what is not trained yet, evaluates every network and writes the result card.
+    """Trains and evaluates the networks of a configuration, and writes the result card.
 
-    The same call in the same workdir resumes where it stopped. The folder is locked meanwhile. SIGTERM and Ctrl-C save
-    a checkpoint first. `config` is not changed.
+    The same call in the same folder resumes an interrupted run and skips what is finished. The folder is locked while
+    the call works. SIGTERM and Ctrl-C save a checkpoint first. `config` is not changed.
 
-    A `model` is known by the name of its class or function, and its settings are recorded as `model.NAME.FIELD`: a
-    later call with other settings is refused. The folder holds no code. In another process, give the same `model` to
-    this function and to `open_run`; commands take a file that registers it, by `--code=FILE.py` (docs/extending.md).
+    A `model` is recorded by the name of its class or function, with its settings as `model.NAME.FIELD`; a later call
+    with other settings is refused. The folder stores no code: in another process, give the same `model` to this
+    function and to `open_run`. Commands load it by `--code=FILE.py` (docs/guides/networks.md).
 
     Args:
-      config: such as `ltrobust.config("digits")`, with changes.
-      workdir: folder of the run; made if it is not there.
-      model: a network instead of `config.model.name`: a Flax module, whose fields are its settings; or a class or
-        function, with settings in `config.model.NAME` or its defaults. docs/extending.md says what it must be like.
-      adopt: whether the folder may hold files of others.
+      config: from `ltrobust.config`, with your changes.
+      workdir: folder of the run; created if missing.
+      model: a network to use instead of `config.model.name`: a Flax module, its class, or a function that returns one.
+        docs/guides/networks.md describes the contract.
+      adopt: accept a folder that holds other files already.
+
+    Returns:
+      The run in `workdir`.
 
     Raises:
-      ValueError: no ConfigDict, an unknown key, a setting that makes no sense, a folder that is another run's or in
-        use, or a network that cannot be trained or recorded.
+      ValueError: not a ConfigDict, an unknown key, an invalid setting, a folder that is in use or belongs to another
+        run, or a network that cannot be trained or recorded.
       FloatingPointError: a loss or update that is not finite.
-      ltrobust.runtime.preemption.Preempted: the process was asked to stop; what was done is saved.
+      ltrobust.runtime.preemption.Preempted: the process was asked to stop; finished work is saved.
+
+    Example:
+      >>> import ltrobust as lt
+      >>> config = lt.config("digits")
+      >>> config.student.method, config.student.epochs = "pgd_at", 5
+      >>> run = lt.train(config, "runs/example")  # doctest: +SKIP
+      >>> print(run.evaluation("student/last").summary())  # doctest: +SKIP
     """
     if model is not None:
         config = with_model(config, model)
@@ -66,15 +76,22 @@ def train(
 
 
 def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -> "Run":
-    """The run in a folder, finished or not.
+    """Opens the run in a folder, finished or not.
 
     Args:
       workdir: folder of the run.
-      model: what `train` was given, where this process does not know it yet; only `Run.logits_fn` needs it, which
-        refuses other code of the same name.
+      model: the `model` that `train` was given, if this process has not registered it. Only `Run.logits_fn` uses it.
+
+    Returns:
+      The run in `workdir`.
 
     Raises:
       ValueError: the folder holds no run, or a run of another network.
+
+    Example:
+      >>> import ltrobust as lt
+      >>> run = lt.open_run("runs/example")  # doctest: +SKIP
+      >>> run.card.networks["student/last"].columns["pgd20"].balanced.value  # doctest: +SKIP
     """
     path = Path(workdir)
     if not is_run(path):
@@ -92,23 +109,23 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run on disk: what it evaluated and what it trained. Made by `train` and `open_run`.
+    """A run on disk, with its result cards, evaluations and networks. Returned by `train` and `open_run`.
 
-    Networks are called `student/last`, `student/selected` and `student/averaged`, and the same of `teacher`, as far as
-    they exist.
+    Networks are named `student/last`, `student/selected`, `student/averaged`, and likewise `teacher/...`; a run has
+    those that it trained.
 
     Attributes:
-      workdir: the folder.
+      workdir: folder of the run.
     """
 
     workdir: Path
 
     @property
     def cards(self) -> dict[str, Card]:
-        """Result cards by file name without `.json`, the oldest first; docs/card.schema.json describes them.
+        """Result cards by file name without `.json`, oldest first; docs/card.schema.json describes their fields.
 
         Raises:
-          ValueError: a card that is damaged, was changed, or is that of another run or version.
+          ValueError: a card that is damaged, was edited, or belongs to another run or version.
         """
         found = {path: results.read_card(path) for path in sorted((self.workdir / "results").glob("*.json"))}
         return {path.stem: card for path, card in results.in_order_of_age(found).items()}
@@ -118,7 +135,7 @@ class Run:
         """The newest result card.
 
         Raises:
-          ValueError: nothing was evaluated yet; or as `cards`.
+          ValueError: the run has no card yet; or as `cards`.
         """
         found = self.cards
         if not found:
@@ -127,18 +144,21 @@ class Run:
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Names of the evaluated networks, the teacher's before the student's."""
+        """Names of the evaluated networks, teacher before student."""
         return tuple(in_order(list({name: None for card in self.cards.values() for name in card.networks})))
 
     def evaluation(self, network: str = "student/last", *, protocol: str = "") -> Evaluation:
-        """The evaluation of a network, read back from its verdicts.
+        """Reads the evaluation of a network from its verdicts on disk.
 
         Args:
-          network: its name.
-          protocol: under which; by default the one with the most images, then the most attacks.
+          network: one of `networks`.
+          protocol: name of the protocol; default: the one with the most images, then the most attacks.
+
+        Returns:
+          Verdicts on all N evaluated images.
 
         Raises:
-          ValueError: there is none; or its files are damaged, or of another version.
+          ValueError: there is no such evaluation; or its files are damaged, or of another version.
         """
         described = self._described(network, protocol)
         if described is None:
@@ -151,23 +171,24 @@ class Run:
         return recorded.evaluation(passport, verdicts, described.sanity)
 
     def logits_fn(self, network: str = "student/last", *, exact: bool = True) -> Callable[[jax.Array], jax.Array]:
-        """The function from images to logits of a network, restored from the newest checkpoint.
-
-        It takes float32 images [B,H,W,C] in [0,1] and returns logits [B, C], each image for itself: ready for
-        `ltrobust.evaluate`, `ltrobust.attacks` and `jax.jit`. A rule of the method for test time is part of it.
+        """Restores a network from the newest checkpoint as a function from images to logits.
 
         Args:
           network: one of `networks`.
-          exact: True computes in float32, as verdicts are taken; False in the run's `model.dtype`.
+          exact: compute in float32, as verdicts do; False: in the run's `model.dtype`.
+
+        Returns:
+          A pure function from float32 images [B,H,W,C] in [0,1] to float32 logits [B,K]; images do not influence each
+          other. It includes the method's test-time rule, and works with `ltrobust.evaluate`, `ltrobust.attacks` and
+          `jax.jit`.
 
         Raises:
-          ValueError: no such network; or the network's or the method's code is not known in this process (give the
-            network to `open_run`, import the file that registers the method), or the network's is other code than was
-            trained.
+          ValueError: no such network; the code of the network or method is not registered in this process (give the
+            network to `open_run`, import the file of the method); or the code differs from what was trained.
           FileNotFoundError: there is no complete checkpoint.
 
         Warns:
-          UserWarning: `evaluation(network)` is of other weights.
+          UserWarning: `evaluation(network)` was made with other weights.
         """
         phase, _, weights = network.partition("/")
         if phase not in PHASES:

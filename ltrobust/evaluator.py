@@ -212,27 +212,40 @@ def evaluate(
     keep_images: bool = False,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluates any JAX function from images to logits.
+    """Evaluates a JAX function from images to logits under a protocol of attacks.
 
     Args:
-      logits_fn: float32 [B,H,W,C] in [0,1] -> logits [B,K], each image for itself; what it needs besides (input
-        normalisation, an evaluation-time head) belongs inside.
-      images: uint8 or float32 [N,H,W,C], float32 in [0,1].
-      labels: integers [N].
+      logits_fn: maps float32 [B,H,W,C] in [0,1] to logits [B,K]; images must not influence each other. Input
+        normalisation belongs inside.
+      images: uint8 [N,H,W,C], or float32 [N,H,W,C] in [0,1].
+      labels: integers [N], 0 to K - 1.
       protocol: a name from `protocols.PROTOCOLS`, or a `Protocol` with your attacks; `standard` is AutoAttack with its
         sanity panel.
       threat: norm and radius, in 1/255.
-      seed: of the attacks' random draws.
-      batch_size: images per compiled call.
-      ids: integers [N], of the images in their test set, by which random draws are keyed; default: positions.
+      seed: seed of the attacks' random draws.
+      batch_size: images per compiled call; verdicts do not depend on it.
+      ids: integers [N], the images' positions in their test set, which address random draws; default: 0 to N - 1.
       store: a folder for verdicts; the same call resumes from it.
-      keep_images: whether the store keeps adversarial images.
-      progress: whether a progress line is shown.
+      keep_images: store all adversarial images.
+      progress: show a progress line.
+
+    Returns:
+      Verdicts on the N images under every attack.
 
     Raises:
       ValueError: arguments that do not fit together, such as images with channels first, labels that are not one class
-        for each image, or a function that JAX cannot trace and differentiate; a store of another evaluation.
-      FloatingPointError: NaN logits, or an attack outside of its ball.
+        per image, or a function that JAX cannot trace and differentiate; or a store of another evaluation.
+      FloatingPointError: NaN logits, or an adversarial image outside of its ball.
+
+    Example:
+      >>> import jax.numpy as jnp, ltrobust as lt
+      >>> images, labels = jnp.array([0.2, 0.4, 0.49, 0.9]).reshape(4, 1, 1, 1), jnp.array([0, 0, 0, 1])
+      >>> logits_fn = lambda x: jnp.concatenate([0.5 - x[:, 0, 0], x[:, 0, 0] - 0.5], axis=1)
+      >>> evaluation = lt.evaluate(logits_fn, images, labels, protocol="validation", progress=False)
+      >>> evaluation.clean.tolist(), evaluation.robust.tolist()
+      ([True, True, True, True], [True, True, False, True])
+      >>> evaluation.counts("pgd20").correct, evaluation.counts("pgd20").total
+      (array([2, 1]), array([3, 1]))
     """
     if not isinstance(threat, Threat):
         raise ValueError(f"threat is {threat!r}; give a Threat, such as ltrobust.Threat('linf', 8) for linf 8/255.")

@@ -1,7 +1,7 @@
-"""The configurations that come with the package: where they lie, and how one is read in Python.
+"""Finds and reads configurations, those of the package and those of the user.
 
-A checkout has them at its root, `configs/*.py`; an installed package has a copy of them in `shipped/configs/`. Either
-way they go by the same names, such as `configs/folder.py` or `configs/published.py:robal_n`.
+A checkout has the package's configurations in `configs/*.py`; an installed package has a copy in `shipped/configs/`.
+The names are the same: `configs/folder.py`, or `configs/published.py:robal_n` for one of several recipes.
 """
 
 import ast
@@ -23,21 +23,21 @@ _REGISTERED = {"methods": "method", "model": "network"}
 
 
 def root() -> Path:
-    """The folder that holds `configs/`."""
+    """Folder that holds `configs/`."""
     shipped = Path(__file__).parent / "shipped"
     return shipped if shipped.is_dir() else Path(__file__).parents[1]
 
 
 def importable() -> None:
-    """Lets configurations import `configs.default`, and modules of the current folder."""
+    """Adds `configs/` and the current folder to the import path, for configurations that import other modules."""
     registry.search(root())
     registry.search(Path.cwd())
 
 
 def find(name: str) -> str:
-    """`FILE.py` or `FILE.py:RECIPE` as a path from here, or else of what comes with the package, or else as given.
+    """Resolves `FILE.py`, `FILE.py:RECIPE` or `NAME` to a path: from the current folder, else in the package.
 
-    `NAME` is `configs/NAME.py` where the package has one.
+    `NAME` stands for `configs/NAME.py` if the package has that file.
     """
     file, sign, recipe = name.partition(":")
     file = f"configs/{file}.py" if file in shipped() else file
@@ -46,33 +46,41 @@ def find(name: str) -> str:
 
 
 def config(name: str | os.PathLike[str] = "digits") -> Any:  # a ConfigDict, of whose keys type checkers know nothing
-    """The configuration of a run, a ConfigDict as the command line has it: known keys may be set, others not.
+    """Loads the configuration of a run, as the command line does. Existing keys can be set, unknown keys are refused.
 
     Args:
-      name: one that comes with the package, such as `digits`, or `published:robal_n` for one of several recipes in a
-        file; or the path of a file; or of the `config.json` that a run has recorded.
+      name: a configuration of the package, such as `digits`, or `published:robal_n` for one recipe of a file; or the
+        path of a Python file or of a run's `config.json`.
+
+    Returns:
+      A locked `ConfigDict`.
 
     Raises:
-      FileNotFoundError: there is no such file; names those that come with the package.
-      ValueError: it is no configuration, or has no such recipe.
+      FileNotFoundError: there is no such file; the message lists the package's configurations.
+      ValueError: the file is not a configuration, or has no such recipe.
+
+    Example:
+      >>> import ltrobust as lt
+      >>> config = lt.config("digits")
+      >>> config.threat.radius = 16.0
+      >>> config.model.name
+      'small_resnet'
     """
     return load(os.fspath(name))
 
 
 def load(name: str) -> ConfigDict:
-    """A configuration as the command would have it, locked: known keys may be set, others not.
+    """Loads a configuration and locks it: existing keys can be set, unknown keys are refused.
 
-    The file may import modules of the same folder, such as one that registers a method.
+    The file may import modules of its folder, such as one that registers a method.
 
     Args:
-      name: a path, or one that comes with the package, such as `configs/folder.py` or `folder`; `:RECIPE` behind it
-        where the file has several; or the path of a `config.json` that a run has recorded.
+      name: as in `config`, also `configs/NAME.py` and `configs/NAME.py:RECIPE`.
 
     Raises:
-      FileNotFoundError: there is no such file (names those that come with the package).
-      UnknownName: it has no recipes, or several and none is named. A file that has them may raise it too.
-      ValueError: it is no configuration, or has other keys than `configs/default.py`
-        (`check_keys`).
+      FileNotFoundError: there is no such file; the message lists the package's configurations.
+      UnknownName: a recipe is given and the file has none, or the other way round; or the file raises it.
+      ValueError: the file is not a configuration, or has other keys than `configs/default.py` (`check_keys`).
     """
     importable()
     # The path of a record may have a colon, as the workdir's name may.
@@ -82,7 +90,7 @@ def load(name: str) -> ConfigDict:
         known = shipped()
         raise FileNotFoundError(
             f"there is no configuration {file!r}; {nearest(Path(file).stem, known)}known configurations: "
-            f"{', '.join(known)}; give configs/NAME.py of one, or the path of your own."
+            f"{', '.join(known)}; give configs/NAME.py, or the path of your file."
         )
     if path.endswith(".json"):
         config = recorded(path)
@@ -110,23 +118,22 @@ def load(name: str) -> ConfigDict:
 
 
 def shipped() -> list[str]:
-    """The names of the configurations that come with the package; `load` takes `configs/NAME.py`."""
+    """Names of the package's configurations; `load` takes `configs/NAME.py`."""
     return sorted(path.stem for path in (root() / "configs").glob("*.py") if path.stem != "__init__")
 
 
 def default() -> ConfigDict:
-    """The configuration of `configs/default.py`, which has every key that exists."""
+    """Loads `configs/default.py`, which defines every key."""
     return runpy.run_path(str(root() / "configs" / "default.py"))["get_config"]()
 
 
 def recorded(path: str) -> ConfigDict:
-    """The configuration in a workdir's `config.json`; a key that it lacks has the value of `configs/default.py`.
+    """Reads the configuration in a workdir's `config.json`; missing keys take the value of `configs/default.py`.
 
-    Settings of methods and networks that are not registered now are left out if the run does not use them.
+    Settings of unregistered methods and networks are dropped if the run does not use them.
 
     Raises:
-      ValueError: the file is damaged, is not the configuration of a run, or holds a value of another type than its key
-        has.
+      ValueError: the file is damaged, is not the configuration of a run, or holds a value of the wrong type.
     """
     config = default()
     _update(config, used(read_config(Path(path)), config.to_dict()))
@@ -186,13 +193,13 @@ def _is_dict(text: str) -> bool:
 
 
 def check_keys(config: Any) -> None:
-    """Refuses a configuration whose keys are not those of `configs/default.py`.
+    """Refuses a configuration whose keys differ from those of `configs/default.py`.
 
-    A file that sets `config.threat.raduis` would otherwise be run with the radius of the default.
+    Otherwise a file that sets `config.threat.raduis` would run with the default radius.
 
     Raises:
-      ValueError: it is no ConfigDict; an unknown key (names it and the nearest known one); a key that is not there,
-        but for settings of what was registered after the configuration was made.
+      ValueError: not a ConfigDict; an unknown key (the message names the nearest known key); or a missing key, except
+        for settings of methods and networks that were registered after the configuration was made.
     """
     if not isinstance(config, ConfigDict):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The threat model: how far a perturbation may go. The one place where `k/255` is divided."""
+"""The threat model: norm, radius and pixel bounds of a perturbation. Radii are divided by 255 here and nowhere else."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import math
 from ltrobust.runtime.names import nearest
 
 NORMS = ("linf", "l2")
-# Radii below these, in 1/255, are what one writes who means pixel units: 8/255 and 0.3 for linf, 0.5 and 3 for l2.
+# Smaller radii, in 1/255, are probably meant in pixel units: 8/255 and 0.3 for linf, 0.5 and 3 for l2.
 _LEAST = {"linf": 0.5, "l2": 5.0}
 
 
@@ -14,30 +14,41 @@ _LEAST = {"linf": 0.5, "l2": 5.0}
 class Threat:
     """A ball of radius `radius/255` around each image, cut to the pixel bounds.
 
-    `radius` is in units of 1/255 (8 means 8/255, which is 0.03137..., not 0.031). For `linf` it bounds
-    every pixel's change, for `l2` the Euclidean length of the whole change. Most other libraries take pixel units
-    (8/255): `Threat.in_pixels` does.
+    Most other libraries give radii in pixel units, such as 8/255; for those use `Threat.in_pixels`.
+
+    Attributes:
+      norm: `linf` bounds the change of every pixel, `l2` the Euclidean length of the whole change.
+      radius: in units of 1/255: 8 means 8/255 = 0.03137..., not 0.031.
+      lower: smallest pixel value.
+      upper: largest pixel value.
+      any_radius: accept a radius so small that pixel units were probably meant.
 
     Raises:
-      ValueError: unknown norm; a radius or a bound that is no number; a radius that is negative or not finite; one
-        above 0 that is only plausible in pixel units, below 0.5 for `linf` and 5 for `l2` (`Threat.in_255ths` takes
-        it); or one for `linf` that is more than the range of pixels.
+      ValueError: unknown norm; a radius or bound that is not a number; a negative or infinite radius; a radius above 0
+        but below 0.5 (`linf`) or 5 (`l2`), unless `any_radius`; or a `linf` radius above the range of pixels.
+
+    Example:
+      >>> from ltrobust import Threat
+      >>> Threat("linf", 8).epsilon
+      0.03137254901960784
+      >>> Threat.in_pixels("linf", 8 / 255) == Threat("linf", 8)
+      True
     """
 
     norm: str = "linf"
     radius: float = 8
     lower: float = 0.0
     upper: float = 1.0
-    any_radius: dataclasses.InitVar[bool] = False  # whether a radius as small as a mistaken unit is meant
+    any_radius: dataclasses.InitVar[bool] = False
 
     @classmethod
     def in_255ths(cls, norm: str, radius: float) -> "Threat":
-        """A radius in 1/255, however small: `Threat.in_255ths("linf", 8)`."""
+        """Creates a threat with a `radius` in 1/255 of any size, as in `Threat.in_255ths("linf", 0.1)`."""
         return cls(norm, radius, any_radius=True)
 
     @classmethod
     def in_pixels(cls, norm: str, epsilon: float) -> "Threat":
-        """A radius in pixel units, for pixels in [0,1]: `Threat.in_pixels("linf", 8 / 255)`."""
+        """Creates a threat with radius `epsilon` in pixel units, as in `Threat.in_pixels("linf", 8 / 255)`."""
         if not _is_number(epsilon):
             raise ValueError(f"threat epsilon is {epsilon!r}; it must be a number, in pixel units.")
         # Rounded, so that 8/255 is exactly 8.
@@ -77,10 +88,10 @@ class Threat:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is one number, of Python's or NumPy's; truth values are none."""
+    """Whether a value is a single Python or NumPy number; booleans are not."""
     return not isinstance(value, bool) and hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0
 
 
 def pixels(in_255ths: float) -> float:
-    """A length given in 1/255 units, in pixel units: `in_255ths / 255`."""
+    """Converts a length from 1/255 to pixel units."""
     return in_255ths / 255

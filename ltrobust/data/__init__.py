@@ -1,7 +1,7 @@
-"""Which images exist, in which order, in which batch, under which augmentation.
+"""Data sets: reading, long-tailed splits, batches and augmentation.
 
-`load` gives training, validation and test data as `Dataset`s; `to_unit` makes float32 pixels in [0,1] of uint8 ones.
-All three are imported when they are first used: not every reader of data needs JAX.
+`load` returns training, validation and test data as `Dataset`s; `to_unit` converts uint8 pixels to float32 in [0,1].
+The names are imported on first use, because reading data does not need JAX.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -43,14 +43,22 @@ class Resident:
 
 
 def to_unit(images: Any, *, gather: bool = True) -> Any:
-    """uint8 pixels as float32 in [0,1], `pixel / 255`, the same bits on the host (NumPy in) and in compiled code.
+    """Converts uint8 pixels to float32 in [0,1], `pixel / 255`, bit-identical on the host and in compiled code.
 
     Args:
-      images: of any shape.
-      gather: whether compiled code looks pixels up in a table; False computes the same, see `augment`.
+      images: uint8 array of any shape, NumPy or JAX.
+      gather: in compiled code, look pixels up in a table; False computes the same bits without indexing (`augment`).
+
+    Returns:
+      float32 array of the same shape, NumPy for NumPy and JAX for JAX.
 
     Raises:
       ValueError: not uint8.
+
+    Example:
+      >>> import numpy as np
+      >>> to_unit(np.array([0, 51, 255], np.uint8))
+      array([0. , 0.2, 1. ], dtype=float32)
     """
     if images.dtype != np.uint8:
         raise ValueError(f"pixels must be uint8, got {images.dtype}.")

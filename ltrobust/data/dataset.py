@@ -1,4 +1,4 @@
-"""The data of a run from Python: training, validation and test images, as `load` gives them."""
+"""Data sets in Python: `load` returns training, validation and test images."""
 
 import dataclasses
 import os
@@ -11,17 +11,17 @@ from ltrobust.data.run_data import DataPlan
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images and labels.
+    """Images with labels.
 
     Attributes:
-      images: uint8 [N,H,W,C], 0 to 255. Attacks take `to_unit(images)`; `ltrobust.evaluate` takes either.
-      labels: int64 [N], 0 to C - 1.
-      class_names: C names, in label order.
-      fingerprint: SHA-256 of the bytes of all images, then of all labels. Equal for equal images in equal order.
-      positions: int64 [N], of these images in the official training or test split.
-      chosen_fingerprint: of training and validation data, SHA-256 of the positions of the long-tailed list that both
-        are parts of. `docs/protocols.md` lists those of the published splits. Empty for test data.
-      notes: what a reader of results must know about this copy of the data set; usually empty.
+      images: uint8 [N,H,W,C], 0 to 255. Attacks take `to_unit(images)`; `ltrobust.evaluate` takes both forms.
+      labels: int64 [N], 0 to K - 1.
+      class_names: K names, in label order.
+      fingerprint: SHA-256 of the bytes of all images, then of all labels; equal for equal images in equal order.
+      positions: int64 [N], positions of these images in the official training or test split.
+      chosen_fingerprint: SHA-256 of the positions of the long-tailed list, which training and validation data share;
+        empty for test data.
+      notes: remarks on this copy of the data set that affect results; usually empty.
     """
 
     images: np.ndarray
@@ -37,12 +37,12 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """C, whether or not there are images of each."""
+        """Number of classes K, including classes without images."""
         return len(self.class_names)
 
     @property
     def class_counts(self) -> np.ndarray:
-        """Images per class, int64 [C]."""
+        """Images per class, int64 [K]."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
 
@@ -63,32 +63,44 @@ def load(
     skip_unreadable: bool = False,
     cache_check: str = "sample",
 ) -> tuple[Dataset, Dataset, Dataset]:
-    """Training, validation and test data: the images that a run with these settings trains and is evaluated on.
+    """Loads training, validation and test data: exactly the images that a run with these settings uses.
 
-    The training split is cut to a long tail, of which the validation part is held out (`longtail`). With
-    `split_seed=0` the chosen images are those of RoBal, AT-BSL and REAT; the seed of training is another matter. The
-    test data are whole. Defaults are those of `configs/default.py`.
+    The training split is reduced to a long tail, and a validation part of it is held out. With `split_seed=0` the
+    images are those of RoBal, AT-BSL and REAT. The test data are complete. Defaults are those of `configs/default.py`.
 
     Args:
-      name: one of `sources.NAMES`, such as `cifar10` or `digits`.
-      imbalance_ratio: images of the most frequent class over those of the rarest, at least 1; 0 for every image.
-      profile: `exp` or `step` (`longtail.class_counts`).
-      split_seed: of the choice of images.
+      name: data set, one of `sources.NAMES`, such as `cifar10` or `digits`.
+      imbalance_ratio: size of the largest class over that of the smallest, at least 1; 0 keeps every image.
+      profile: decrease of class sizes, `exp` or `step` (`longtail.class_counts`).
+      split_seed: seed for the choice of images, independent of the seed of training.
       class_order: which classes are rare (`longtail.ranks`).
-      validation_fraction: of each class's images, 0 for no validation data ...
-      validation_floor: ... but at least so many images ...
-      validation_cap: ... and at most this fraction of them.
-      data_dir, cache_dir, image_size, channels, skip_unreadable, cache_check: see `sources.load`.
+      validation_fraction: fraction of each class held out for validation; 0 for no validation data.
+      validation_floor: smallest number of validation images per class ...
+      validation_cap: ... up to this fraction of the class.
+      data_dir: folder of the archive, of the images or of a pack; empty for the default place.
+      cache_dir: folder for decoded copies; empty for none.
+      image_size: side in pixels to which images of a folder or of ImageNet are resized.
+      channels: 1 or 3, of the images of a folder.
+      skip_unreadable: skip and count unreadable files of a folder instead of raising.
+      cache_check: how many files of a folder are compared with its decoded copy, `sample` or `full`.
 
     Returns:
-      train, validation, test; training and validation data class after class.
+      train, validation, test. Training and validation images are ordered by class.
 
     Raises:
-      ValueError: an unknown name, a setting out of range, or data that are not the official ones.
-      FileNotFoundError: data that are not there; the message names what is expected, and where.
+      ValueError: an unknown name, a setting out of range, or data that differ from the official ones.
+      FileNotFoundError: missing data; the message names the expected files and folder.
 
     Warns:
-      UserWarning: a partial or altered copy.
+      UserWarning: a partial or altered copy of the data set.
+
+    Example:
+      >>> import ltrobust as lt
+      >>> train, validation, test = lt.data.load("digits", imbalance_ratio=10, cache_dir="")
+      >>> train.images.shape[1:], test.num_classes
+      ((8, 8, 1), 10)
+      >>> train.class_counts[:3] > train.class_counts[-3:]
+      array([ True,  True,  True])
     """
     plan = DataPlan(
         name,

@@ -1,10 +1,10 @@
-"""What the learner minimises: one file per family, one registry.
+"""Training methods: one file per family, and one registry.
 
-A method is a function `inner, **settings -> Method` (`methods.contract`), a wrapper a function
-`method, **settings -> Method`. Its keyword arguments, their defaults and the `Args` of its docstring are the keys
-`config.methods.NAME.SETTING`, their values and their meaning; nothing else lists them. A method of this package is
-written in its family's file and entered in `REGISTRY` or `WRAPPERS`. Other code uses `register`; an installed package
-may offer functions in the entry point group `ltrobust.methods` instead (docs/guides/methods.md).
+A method is a function `inner, **settings -> Method` (`methods.contract`); a wrapper is a function
+`method, **settings -> Method`. Keyword arguments, their defaults and the `Args` of the docstring define the keys
+`config.methods.NAME.SETTING`, their values and their descriptions. Methods of this package are listed in `REGISTRY` and
+`WRAPPERS`. Other code calls `register`; an installed package offers functions in the entry point group
+`ltrobust.methods` (docs/guides/methods.md).
 """
 
 import contextlib
@@ -47,21 +47,24 @@ _BUILT_IN = (*REGISTRY, *WRAPPERS)
 
 
 def register(function: registry.Registered) -> registry.Registered:
-    """Makes a method or a wrapper known under the function's name; a decorator.
+    """Registers a `function` as a method or wrapper under its name; a decorator.
 
-    The name of the first parameter says which of both it is: `inner` (an `InnerAttack`) is a method's, `method` (a
-    `Method`) is a wrapper's. All others are settings, `config.methods.NAME.SETTING`.
+    A method's first parameter is called `inner` (an `InnerAttack`), a wrapper's `method` (a `Method`). All other
+    parameters are settings, `config.methods.NAME.SETTING`. docs/guides/methods.md has a complete file.
+
+    Returns:
+      The function, unchanged.
 
     Raises:
-      ValueError: another first parameter; a setting without a default, or with one that a configuration cannot hold; a
-        name of a built-in method or wrapper, or one that another file has registered.
+      ValueError: another first parameter; a setting without a default that a configuration can hold; or a name that is
+        built in or registered by another file.
     """
     _register(function, function.__name__)
     return function
 
 
 def _register(function: Callable[..., Method], name: str) -> None:
-    """The same, under any name."""
+    """Registers a method or wrapper under any name."""
     first = next(iter(registry.parameters(function, "method")), "")
     kinds = {"inner": ("method", REGISTRY, WRAPPERS), "method": ("wrapper", WRAPPERS, REGISTRY)}
     if first not in kinds:
@@ -75,7 +78,7 @@ def _register(function: Callable[..., Method], name: str) -> None:
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """`config.methods`: the settings, with their defaults, of every method and wrapper that has any."""
+    """Settings of all methods and wrappers with their defaults, `config.methods`."""
     registry.add_installed(GROUP, (*REGISTRY, *WRAPPERS), _register)
     found = {
         name: registry.defaults(function, "method", without=list(registry.parameters(function, "method"))[:1])
@@ -85,22 +88,44 @@ def defaults() -> dict[str, dict[str, Any]]:
 
 
 def create(name: str, inner: InnerAttack, **settings: Any) -> Method:
-    """The method of that name.
+    """Creates a method by name.
+
+    Args:
+      name: a key of `REGISTRY`.
+      inner: settings of the training attack.
+      settings: the method's keyword arguments.
+
+    Returns:
+      The method.
 
     Raises:
-      ValueError: unknown name (lists the known ones), a setting that the method does not have or accept, or a function
-        that returns something else.
+      ValueError: unknown name (the message lists the known ones), a setting that the method does not have or accept, or
+        a function that does not return a `Method`.
+
+    Example:
+      >>> import ltrobust as lt
+      >>> inner = lt.methods.InnerAttack(lt.Threat("linf", 8), steps=10, step_size=2)
+      >>> lt.methods.wrap(lt.methods.create("trades", inner, beta=6.0), "awp").name
+      'trades+awp'
     """
     method = _find("method", REGISTRY, name, settings)(inner, **settings)
     return dataclasses.replace(_checked(method, name), name=name)
 
 
 def wrap(method: Method, name: str, **settings: Any) -> Method:
-    """The method inside the wrapper of that name; it is called `<method>+<wrapper>`.
+    """Wraps a method; the result is named `<method>+<wrapper>`.
+
+    Args:
+      method: the method, wrapped or not.
+      name: a key of `WRAPPERS`.
+      settings: the wrapper's keyword arguments.
+
+    Returns:
+      The wrapped method.
 
     Raises:
-      ValueError: unknown name (lists the known ones), a setting that the wrapper does not have or accept, or a method
-        that it cannot wrap or that is in that wrapper already.
+      ValueError: unknown name (the message lists the known ones), a setting that the wrapper does not have or accept,
+        or a method that it cannot wrap or that it wraps already.
     """
     if name in method.name.split("+")[1:]:
         raise ValueError(f"{method.name} is in the wrapper {name} already; name each wrapper once.")
@@ -112,7 +137,7 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
 
 
 def _known_methods(inner: InnerAttack) -> dict[str, Method]:
-    """Every known method with its own settings; without those that cannot have this attack."""
+    """All methods with default settings, without those that refuse this attack."""
     found = {}
     for name in REGISTRY:
         with contextlib.suppress(Exception):
@@ -121,7 +146,7 @@ def _known_methods(inner: InnerAttack) -> dict[str, Method]:
 
 
 def _find(kind: str, known: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):
-    """The function of that name, once it is known to take these settings."""
+    """Finds the function of that name and checks that it takes these settings."""
     registry.add_installed(GROUP, (*REGISTRY, *WRAPPERS), _register)
     if not isinstance(name, str) or name not in known:
         raise registry.unknown(kind, name, known, GROUP)
@@ -136,7 +161,7 @@ def _find(kind: str, known: dict[str, Callable[..., Method]], name: str, setting
 
 
 def _checked(method: Any, name: str) -> Method:
-    """Refuses what a registered function may return by mistake."""
+    """Refuses a result that is not a `Method`."""
     if not isinstance(method, Method):
         raise ValueError(f"{name} returned {type(method).__name__}; return an ltrobust.methods.Method.")
     return method

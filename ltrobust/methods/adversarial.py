@@ -24,7 +24,7 @@ def label_objective(inner: InnerAttack) -> Objective:
 
 
 def attack_cross_entropy(inner: InnerAttack):
-    """The inner maximisation of `CE(z(x'), y)` on plain logits, BatchNorm in the attack's mode."""
+    """Builds the inner maximisation of `CE(z(x'), y)` with the PGD settings `inner`, for `Method.attack`."""
     return attack_on(inner, label_objective(inner))
 
 

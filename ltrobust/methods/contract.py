@@ -1,20 +1,20 @@
-"""What a training method is: data plus pure functions, called by one step and one loop that know nothing of it.
+"""The interface between training methods and the training loop: a method is data plus pure functions.
 
-In one step of the learner the method's functions are called in this order, inside the mapped and jitted step:
+A training step calls the method's functions in this order, inside of `jit` and of the map over devices:
 
     radius, step_size = radii(learner, labels)         per-example radii (class-wise methods, RobustLT)
     adv               = attack(learner, batch)         inner maximisation, any pytree, gradient stopped
     direction         = perturb_weights(...)           optional: weights moved before the gradient (AWP)
     loss, outcome     = loss(learner, batch, adv)      outer minimisation, differentiated by the step
 
-and once an epoch, outside of it:
+and once per epoch, outside of the step:
 
     observed          = observe(learner, batch)        optional: per-example numbers on the validation part
     method_state      = end_epoch(learner, observed)   optional: class weights, radii, whether to average ...
     kept              = averaging(method_state)        optional: averaged <- kept averaged + (1 - kept) weights
 
-A wrapper is a function from a method to a method (`dataclasses.replace`). If a method needs an edit in
-`training/steps.py` or `training/loop.py`, this file is what must change.
+A wrapper is a function from a method to a method (`dataclasses.replace`). If a method needs a change of
+`training/steps.py` or `training/loop.py`, change this interface instead.
 """
 
 import dataclasses
@@ -38,10 +38,16 @@ PyTree = Any
 
 @flax.struct.dataclass
 class Batch:
-    """One device's share of a batch. `radius` and `step_size` are [B] in pixel units, `keys` feed the attack.
+    """One device's share of a batch.
 
-    `weights` [B] are what a wrapper lets each example count for in the loss, `factors` [B] what it multiplies each
-    example's regularization by; None: all the same.
+    Attributes:
+      images: float32 [B,H,W,C] in [0,1].
+      labels: int32 [B].
+      keys: [B], random keys of the attack.
+      radius: float32 [B], in pixel units.
+      step_size: float32 [B], in pixel units.
+      weights: [B], weight of each example in the loss, set by wrappers; None: all 1.
+      factors: [B], factor of each example's regularisation, set by wrappers; None: all 1.
     """
 
     images: jax.Array
@@ -53,20 +59,28 @@ class Batch:
     factors: jax.Array | None = None
 
     def scaled(self, values: jax.Array) -> jax.Array:
-        """`f_i v_i` of values [B], the form in which a method with a `regularization` adds its second term."""
+        """Multiplies `values` [B] by `factors`; methods with a `regularization` apply it to their second term."""
         return values if self.factors is None else self.factors * values
 
     def mean(self, values: jax.Array) -> jax.Array:
-        """`mean_i w_i v_i` of values [B], the form in which a method that honours `weights` adds up its loss."""
+        """Computes `mean_i w_i v_i` of `values` [B]; methods with `weighted=True` average their loss with it."""
         return jnp.mean(values if self.weights is None else self.weights * values)
 
 
 @flax.struct.dataclass
 class Learner:
-    """Everything that a method may read in one step.
+    """Everything that a method can read in one step.
 
-    `epoch` counts from 1, `epochs` is the length of the phase, `class_counts` [C] are those of the images trained on.
-    `axis_name` names the device axis, for quantities of the whole batch (`jax.lax.psum`).
+    Attributes:
+      module: the network.
+      axis_name: axis of the devices, for sums over the whole batch (`jax.lax.psum`).
+      params: parameters of the network.
+      batch_stats: running statistics.
+      method_state: any pytree.
+      teachers: frozen networks by name.
+      class_counts: float32 [K], training images per class.
+      epoch: current epoch, starting at 1.
+      epochs: number of epochs of the phase.
     """
 
     module: nn.Module = flax.struct.field(pytree_node=False)
@@ -80,13 +94,13 @@ class Learner:
     epochs: jax.Array
 
     def forward(self, images: jax.Array, *, bn: models.BatchNormMode) -> tuple[jax.Array, "Learner"]:
-        """Logits [B, C], and the learner with the running statistics that this pass left behind."""
-        # The caller continues with the returned learner, so that passes update the statistics in the order of the code.
+        """Computes logits [B, K] of `images` in BatchNorm mode `bn`; returns them and the updated learner."""
+        # Callers continue with the returned learner, so that passes update the statistics in the order of the code.
         logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, dataclasses.replace(self, batch_stats=stats)
 
     def forward_if(self, condition: jax.Array, images: jax.Array) -> tuple[jax.Array, "Learner"]:
-        """A train-mode pass that changes the running statistics only where the condition, a boolean scalar, holds."""
+        """Runs a train-mode pass on `images` that updates running statistics only if `condition` (scalar) is true."""
         logits, passed = self.forward(images, bn="train")
         kept = jax.tree.map(lambda new, old: jnp.where(condition, new, old), passed.batch_stats, self.batch_stats)
         return logits, dataclasses.replace(self, batch_stats=kept)
@@ -94,32 +108,32 @@ class Learner:
     def forward_features(
         self, images: jax.Array, *, bn: models.BatchNormMode
     ) -> tuple[jax.Array, jax.Array, "Learner"]:
-        """As `forward`, with the pooled features [B, F] after the logits."""
+        """Computes logits [B, K] and pooled features [B, F] of `images` in BatchNorm mode `bn`; else as `forward`."""
         logits, features, stats = models.forward_features(self.module, self.params, self.batch_stats, images, bn=bn)
         return logits, features, dataclasses.replace(self, batch_stats=stats)
 
     def last_epoch_of(self, fraction: float) -> jax.Array:
-        """The last epoch of that fraction of the phase, `floor(fraction * epochs)`, int32."""
+        """Last epoch of a `fraction` of the phase, `floor(fraction * epochs)`, int32."""
         # The small addition keeps 0.29 * 100 = 28.999999 at epoch 29.
         return jnp.floor(fraction * self.epochs + 1e-3).astype(jnp.int32)
 
     @property
     def inside(self) -> "Learner":
-        """The learner as a wrapped method knows it, whose state the wrapper keeps as `method` beside its own."""
+        """Learner with the state of the wrapped method, which a wrapper stores as `method` in its own state."""
         return dataclasses.replace(self, method_state=self.method_state["method"])
 
     @property
     def progress(self) -> jax.Array:
-        """The linear ramp `epoch / epochs`, in (0, 1]."""
+        """Linear ramp `epoch / epochs`, in (0, 1]."""
         return self.epoch.astype(jnp.float32) / self.epochs
 
 
 @flax.struct.dataclass
 class Outcome:
-    """What a loss leaves behind besides its value.
+    """Results of a loss besides its value: running statistics after all passes, and the method's new state.
 
-    `metrics` are batch means under any names, which records hold too; `adv_logits` [B, C] are the outer logits on the
-    adversarial images, for wrappers and for the training accuracy.
+    `adv_logits` [B, K] are the logits on the adversarial images, for wrappers and the training accuracy. `metrics` are
+    batch means by any name; they are recorded per epoch.
     """
 
     batch_stats: PyTree
@@ -128,19 +142,24 @@ class Outcome:
     metrics: dict[str, jax.Array]
 
 
-# A step size in pixel units is 255 times too small. Recipes reach the radius; none stays below a 20th of it.
+# A step size given in pixel units by mistake is 255 times too small. All recipes reach at least 1/20 of the radius.
 _UNIT_MISTAKEN = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class InnerAttack:
-    """The PGD settings of an inner maximisation; `step_size` in 1/255 units.
+    """PGD settings of the inner maximisation of adversarial training.
 
-    `bn` is the BatchNorm mode of its passes. The default keeps examples apart; `batch_frozen` is what code does that
-    attacks in train mode without updating the statistics. Attacks that do update them are not offered.
+    Attributes:
+      threat: norm, radius and bounds.
+      steps: number of steps, at least 0.
+      step_size: in units of 1/255.
+      start: starting point, one of `ball.STARTS`.
+      bn: BatchNorm mode of the attack's passes: `eval` treats examples separately; `batch_frozen` normalises by the
+        batch without updating running statistics.
 
     Raises:
-      ValueError: negative steps or step size; steps that reach less than a 20th of the radius, as with a step size in
+      ValueError: negative steps or step size; steps that reach less than 1/20 of the radius, as with a step size in
         pixel units; another mode; or a start that does not exist in the threat's norm.
     """
 
@@ -164,17 +183,17 @@ class InnerAttack:
         ball.check_start(self.start, self.threat)
 
     def __call__(self, objective: Callable[[jax.Array], jax.Array], batch: Batch) -> jax.Array:
-        """Adversarial images for a per-example objective, with the batch's radii and step sizes."""
+        """Finds adversarial images [B,H,W,C] of a `batch` for an `objective` from images to values [B]."""
         return self._run(pgd, objective, batch)
 
     def tallied(
         self, objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
-        """The same images, and sums over the iterates, for an objective that returns values [B] and counts [B]."""
+        """Finds the same images of a `batch`, and sums over iterates of the counts [B] that `objective` returns too."""
         return self._run(pgd_with_tally, objective, batch)
 
     def _run(self, search: Callable[..., Any], objective: Callable[[jax.Array], Any], batch: Batch) -> Any:
-        """One of the two searches with these settings."""
+        """Runs one of the two searches with these settings."""
         return search(
             objective,
             batch.images,
@@ -191,7 +210,15 @@ Objective = Callable[[Learner, Batch], Callable[[jax.Array], tuple[jax.Array, ja
 
 
 def attack_on(inner: InnerAttack, objective: Objective) -> Callable[[Learner, Batch], jax.Array]:
-    """The inner maximisation of an objective: `(learner, batch) -> images -> (values [B], the learner's logits)`."""
+    """Builds the inner maximisation of an objective.
+
+    Args:
+      inner: settings of PGD.
+      objective: `(learner, batch) -> (images -> (values [B], logits [B, K]))`; the values are ascended.
+
+    Returns:
+      A function `(learner, batch) -> adversarial images [B,H,W,C]`, for `Method.attack`.
+    """
 
     def attack(learner: Learner, batch: Batch) -> jax.Array:
         ascended = objective(learner, batch)
@@ -205,31 +232,32 @@ class Method:
     """A training method.
 
     Attributes:
+      name: of the method and its wrappers, as in `trades+awp`.
       attack: `(learner, batch) -> adv`, any pytree; the step stops its gradient.
-      loss: `(learner, batch, adv) -> (scalar, Outcome)`; BatchNorm's mode is written at each of its passes.
-      inner: the attack settings, from which the default radii come.
+      loss: `(learner, batch, adv) -> (scalar, Outcome)`; each pass names its BatchNorm mode.
+      inner: the attack settings; they give the default radii.
       teachers: names of the frozen teachers that it needs.
-      passes: what its train-mode passes see, in order: `adv`, `clean`, `minus` (x - d); for wrappers that add passes of
-        their own. None: not said, and such wrappers refuse it.
-      objective: what the attack ascends, where the attack is `attack_on(inner, objective)`; for wrappers that watch it.
-      weighted: whether the loss is `batch.mean` of something per example, so that `batch.weights` are honoured.
-      matches_gradients: whether the loss holds the term of `igdm` already.
-      regularization: the weight of a second term of such a loss, if that term of each example is `batch.scaled`.
-      head: how the network's pooled features become outputs.
-      test_logits: `(outputs [B, C + extra], class_counts [C]) -> logits [B, C]`, what is attacked and judged at test
-        and validation time; default: the outputs.
-      adv_images: `adv -> images`, where the attack returns more than adversarial images; for wrappers.
-      check: `class_counts -> None`, raises a ValueError where the method cannot work on such data.
-      initial_state: `(params, class_counts [C]) -> method_state`.
+      passes: inputs of its train-mode passes, in order: `adv`, `clean`, `minus` (x - d); for wrappers that add passes.
+        None: unknown, and such wrappers refuse it.
+      objective: the attack's objective, if the attack is `attack_on(inner, objective)`; for wrappers that observe it.
+      weighted: whether the loss is a `batch.mean` over examples, so that `batch.weights` have effect.
+      matches_gradients: whether the loss contains the term of `igdm`.
+      regularization: weight of a second term of such a loss, if `batch.scaled` is applied to that term.
+      head: last layer, from pooled features to outputs.
+      test_logits: `(outputs [B, K + extra], class_counts [K]) -> logits [B, K]`, for test and validation; default: the
+        outputs.
+      adv_images: `adv -> images`, if the attack returns more than adversarial images; for wrappers.
+      check: `class_counts -> None`, raises a ValueError if the method cannot work on such data.
+      initial_state: `(params, class_counts [K]) -> method_state`.
       radii: `(learner, labels [B]) -> (radius [B], step_size [B])` in pixel units; default: the threat's.
       perturb_weights: `(learner, gradients, update) -> direction`, a pytree like the parameters. The gradient is then
         taken, and the optimiser applied, at `params + direction`, and the direction subtracted again.
-        `update(gradients)` is what the optimiser would add to the parameters.
+        `update(gradients)` is the update that the optimiser would add to the parameters.
       observe: `(learner, batch) -> {name: [B]}`, run over the validation part after each epoch.
-      end_epoch: `(learner, observed) -> method_state`; `observed` holds class means [C] (NaN for a class without
-        validation images) of what `observe` returned and of `clean` and `robust` accuracy.
-      averaging: `method_state -> kept` in [0, 1], asked after `end_epoch`: averaged weights and running statistics are
-        then `kept averaged + (1 - kept) weights`. They are saved and reported as `averaged`.
+      end_epoch: `(learner, observed) -> method_state`; `observed` holds class means [K] (NaN for a class without
+        validation images) of the results of `observe` and of `clean` and `robust` accuracy.
+      averaging: `method_state -> kept` in [0, 1], called after `end_epoch`: averaged weights and running statistics
+        become `kept averaged + (1 - kept) weights`. They are saved and reported as `averaged`.
 
     Raises:
       ValueError: `averaging` without `end_epoch`.
@@ -263,24 +291,26 @@ class Method:
 
     @property
     def plain_outputs(self) -> bool:
-        """Whether the network's outputs are the logits of test time, as a teacher's are."""
+        """Whether the network's outputs are the test-time logits, as required of a teacher."""
         return not self.head.extra and self.test_logits is None
 
 
 def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:
-    """The method's rule for networks trained on images of those class counts."""
+    """The method's test-time rule for a network trained with these `class_counts` [K]."""
     if method.test_logits is None:
         return DecisionRule()
     return DecisionRule(method.test_logits, tuple(int(count) for count in class_counts))
 
 
 def make_batch(method: Method, learner: Learner, images: jax.Array, labels: jax.Array, keys: jax.Array) -> Batch:
-    """A batch of these examples, with the radii and step sizes that the method gives them.
+    """Builds a batch with the method's radii and step sizes.
 
     Args:
-      images: [B,H,W,C] in [0,1].
+      method: the method.
+      learner: state that the radii may depend on.
+      images: float32 [B,H,W,C] in [0,1].
       labels: int32 [B].
-      keys: [B], for the attack.
+      keys: [B], random keys of the attack.
     """
     if method.radii is None:
         ones = jnp.ones(labels.shape, jnp.float32)

@@ -1,6 +1,6 @@
-"""What a wrapper needs of a method and what it sets, and the one check that both fit.
+"""Declarations of wrappers, which attributes of `Method` they need and set, and the check of combinations.
 
-A wrapper declares names of attributes of `Method`. An attribute is set if it differs from its default.
+An attribute counts as set if it differs from its default.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from ltrobust import registry
 from ltrobust.methods.contract import Method
 from ltrobust.runtime.names import nearest
 
-# Hooks that are given the method's state. (Attack and loss are too, but those a wrapper calls itself.)
+# Hooks that receive the method's state. (So do attack and loss, but a wrapper calls those itself.)
 _READ_STATE = ("radii", "perturb_weights", "observe", "end_epoch")
-# One function each: a wrapper that puts another one there takes the method's away.
+# Hooks that hold one function: a wrapper that sets one replaces the method's.
 _HOOKS = (*_READ_STATE, "averaging", "test_logits", "initial_state")
 
-# Attribute of `Method` -> what a method does that has set it.
+# Attribute of `Method` -> what a method with this attribute does, for messages.
 _DOES = {
     "radii": "sets radii",
     "perturb_weights": "perturbs weights",
@@ -27,7 +27,7 @@ _DOES = {
     "test_logits": "has a rule for test logits",
     "matches_gradients": "matches gradients by itself (self_distillation: while beta is above 0)",
 }
-# Attribute of `Method` -> what is wrong with a method that has not set it, and what a wrapper needs that asks for it.
+# Attribute of `Method` -> what a method without it lacks, and what a wrapper that needs it requires, for messages.
 _LACKS = {
     "weighted": ("its loss is not a mean over examples that takes weights", "a loss that is a mean over examples"),
     "objective": ("its attack does not follow one objective", "an attack that follows one objective"),
@@ -48,7 +48,7 @@ ATTRIBUTES = (*(name for name, default in _DEFAULTS.items() if default is not da
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What a wrapper declares; see `declares`."""
+    """Declaration of a wrapper; see `declares`."""
 
     needs: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
@@ -56,7 +56,8 @@ class Declared:
     @property
     def refuses(self) -> tuple[str, ...]:
         """Attributes that the method must not have set."""
-        # A wrapper with its own state keeps the method's inside of it. Hooks of the method would read the wrong one.
+        # A wrapper with its own state stores the method's state inside it, so hooks of the method would read the wrong
+        # state.
         readers = _READ_STATE if "initial_state" in self.sets else ()
         return tuple(name for name in ATTRIBUTES if name in (*self.sets, *readers) and name != "initial_state")
 
@@ -64,16 +65,19 @@ class Declared:
 def declares(
     *, needs: tuple[str, ...] = (), sets: tuple[str, ...] = ()
 ) -> Callable[[registry.Registered], registry.Registered]:
-    """Says what a wrapper needs of a method and what it sets; a decorator.
+    """Declares what a wrapper needs and sets; a decorator.
 
     Args:
       needs: attributes of `Method` that the method must have set, such as `weighted`.
       sets: attributes that the wrapper sets and the method must not have set, such as `radii`. With `initial_state` the
-        wrapper keeps the method's state inside its own (`learner.inside`), and the method may set none of the hooks
-        that read its state: `radii`, `perturb_weights`, `observe`, `end_epoch`.
+        wrapper stores the method's state inside its own (`learner.inside`), and the method must not set hooks that read
+        its state: `radii`, `perturb_weights`, `observe`, `end_epoch`.
+
+    Returns:
+      A decorator that returns the wrapper, unchanged.
 
     Raises:
-      ValueError: a name that is no attribute of `Method`, or of one that every method sets.
+      ValueError: a name that is not an optional attribute of `Method`.
     """
     for name in (*needs, *sets):
         if name not in ATTRIBUTES:
@@ -87,7 +91,7 @@ def declares(
 
 
 def declared(wrapper: Callable[..., Any]) -> Declared:
-    """What a wrapper declares; without `declares`, nothing."""
+    """Declaration of a wrapper; empty without `declares`."""
     return getattr(wrapper, "declared", Declared())
 
 
@@ -97,12 +101,13 @@ def check_wrappable(
     """Refuses a method that a wrapper cannot wrap.
 
     Args:
-      name: of the wrapper.
-      wrappers: all of them by name.
-      known: gives all methods by name, with the same attack and without wrappers, for the message.
+      method: the method, wrapped or not.
+      name: the wrapper's name.
+      wrappers: all wrappers by name.
+      known: returns all methods by name, with the same attack and without wrappers; called for the message only.
 
     Raises:
-      ValueError: names both, what is missing or set already, and what to do.
+      ValueError: names both, the attribute that is missing or set already, and what to do.
     """
     about = declared(wrappers[name])
     missing, taken = _missing(method, about), _taken(method, about)
@@ -133,7 +138,7 @@ def check_wrappable(
 
 
 def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], name: str) -> None:
-    """Refuses a wrapper that puts a hook in place that it does not declare, or an attack beside another's objective.
+    """Refuses a wrapper that sets a hook without declaring it, or changes the attack but not its objective.
 
     Raises:
       ValueError: names the wrapper, the hook and what to write.
@@ -145,39 +150,39 @@ def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], na
                 f"wrapper {name} sets {hook} without declaring it; put @ltrobust.methods.declares(sets=({hook!r},)) "
                 "above the function."
             )
-    # A wrapper around this one may make an attack of the objective, and this one's attack would be gone.
+    # An outer wrapper may build a new attack from the objective, which would discard this wrapper's attack.
     if before.attack is not after.attack and after.objective is not None and before.objective is after.objective:
         raise ValueError(
             f"wrapper {name} changes attack, but leaves the objective of {before.name}, which its attack no longer "
-            "follows; set objective=None, or the one that it follows."
+            "follows; set objective to the new one, or to None."
         )
 
 
 def _has(method: Method, attribute: str) -> bool:
-    """Whether a method has set an attribute, or what a property says."""
+    """Whether a method has set an attribute, or whether a property is true."""
     value = getattr(method, attribute)
     return value != _DEFAULTS[attribute] if attribute in _DEFAULTS else bool(value)
 
 
 def _missing(method: Method, about: Declared) -> list[str]:
-    """What a wrapper needs and the method has not set."""
+    """Attributes that a wrapper needs and the method has not set."""
     return [name for name in about.needs if not _has(method, name)]
 
 
 def _taken(method: Method, about: Declared) -> list[str]:
-    """What the method has set and a wrapper would take away."""
+    """Attributes that the method has set and a wrapper would replace."""
     return [name for name in about.refuses if _has(method, name)]
 
 
 def _setter(attribute: str, inside: list[str], wrappers: Mapping[str, Callable[..., Method]]) -> str | None:
-    """The wrapper that has set an attribute; None: the method itself."""
+    """Name of the wrapper that has set an attribute; None: the method itself."""
     return next((each for each in inside if attribute in declared(wrappers[each]).sets), None)
 
 
 def _other_order(
     base: Method | None, name: str, inside: list[str], wrappers: Mapping[str, Callable[..., Method]]
 ) -> str | None:
-    """`name X before Y` if the wrappers fit around the method in that order."""
+    """Advice `name X before Y` if the wrappers fit around the method in that order."""
     for each in (name, *inside):
         if base is None or _missing(base, declared(wrappers[each])) or _taken(base, declared(wrappers[each])):
             return None

@@ -1,4 +1,4 @@
-"""Frozen networks that methods learn from, and the rule that makes logits of a network's outputs."""
+"""Frozen teacher networks, and the rule that turns a network's outputs into logits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,23 +13,24 @@ from ltrobust import models
 
 PyTree = Any
 
-# Teachers that methods ask for: an adversarially trained one, and a naturally trained one.
+# Names of the teachers that methods use: adversarially trained, and naturally trained.
 TEACHER, CLEAN_TEACHER = "teacher", "clean_teacher"
 
 
 @dataclasses.dataclass(frozen=True)
 class DecisionRule:
-    """How the network's outputs become the logits that are attacked and judged at test time.
+    """Function from a network's outputs to the logits of test time. Equal rules share compiled programs.
 
-    `test_logits` is the method's, None for the outputs themselves; `class_counts` are those of the images trained on,
-    empty where no rule reads them. Equal rules share compiled programs.
+    Attributes:
+      test_logits: that of the method; None: the outputs are the logits.
+      class_counts: images per class in training; empty if the rule does not use them.
     """
 
     test_logits: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     class_counts: tuple[int, ...] = ()
 
     def __call__(self, outputs: jax.Array) -> jax.Array:
-        """Logits [B, C] from outputs [B, C + extra]."""
+        """Computes logits [B, K] from outputs [B, K + extra]."""
         if self.test_logits is None:
             return outputs
         return self.test_logits(outputs, jnp.asarray(self.class_counts, jnp.float32))
@@ -37,9 +38,15 @@ class DecisionRule:
 
 @flax.struct.dataclass
 class Teacher:
-    """A frozen network: running statistics, no updates. Its input gradient is available to attacks.
+    """A frozen network that runs on its running statistics. Attacks can differentiate it.
 
-    `mean` and `std`, one number for each channel, are of external networks that normalise their input.
+    Attributes:
+      module: the network.
+      params: its parameters.
+      batch_stats: its running statistics.
+      rule: from outputs to logits.
+      mean: per channel, for external networks that normalise their input; else empty.
+      std: per channel, likewise.
     """
 
     module: nn.Module = flax.struct.field(pytree_node=False)
@@ -50,8 +57,8 @@ class Teacher:
     std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
 
     def logits(self, images: jax.Array) -> jax.Array:
-        """Logits [B, C] in eval mode, as they are used at test time, from pixels in [0,1]."""
-        # Outside of the network: images are in [0,1] for everyone else, so that a radius means the same.
+        """Computes test-time logits [B, K] of `images`, float32 [B,H,W,C] in [0,1]."""
+        # Normalisation is outside of the network, so that images are in [0,1] and a radius means the same for all.
         if self.mean:
             images = (images - jnp.asarray(self.mean, images.dtype)) / jnp.asarray(self.std, images.dtype)
         return self.rule(models.forward(self.module, self.params, self.batch_stats, images, bn="eval")[0])

@@ -1,10 +1,8 @@
-"""Networks that turn pixels in [0,1] into logits, and the three batch-norm modes in which they run.
+"""Networks from pixels in [0,1] to logits, and the three BatchNorm modes in which they run.
 
-No network here subtracts a mean or divides by a deviation: an attack's radius means the same for all of them.
-
-Every network here sows its pooled features, float32 [B,F]. They cost nothing unless asked for, by `forward_features`.
-Networks of other people are registered (`register`) or named as `package.module:CLASS`; `models.external` says what
-they must be like.
+Networks of this package do not normalise their input, so an attack's radius means the same for all of them. They sow
+their pooled features, float32 [B,F], for `forward_features`. Networks of the user are registered (`register`) or named
+as `package.module:CLASS`; `models.external` describes the contract.
 """
 
 import functools
@@ -60,29 +58,36 @@ def create(
     options: Mapping[str, Any] = MappingProxyType({}),
     platform: str | None = None,
 ) -> nn.Module:
-    """Builds the network `name`; it holds no parameters, see `initialise`.
+    """Builds the network `name`, a Flax module; `initialise` draws its parameters.
 
     Args:
         name: one of `NAMES`; a wide residual network of any depth D = 6 n + 4 and widening W, `wrn_D_W` in TRADES's
             form and `dm_wrn_D_W` in DeepMind's; a registered network; or `package.module:CLASS`.
         num_classes: number of logits, at least 2.
-        dtype: what convolutions compute in, "float32" or "bfloat16". Parameters, running statistics, pooled
-            features, the linear layer and the logits are float32 in both.
-        sync_axis: name of a mapped axis; batch statistics are then averaged over it (modes "train" and
-            "batch_frozen" must run inside that map, `initialise` and mode "eval" need not).
+        dtype: "float32" or "bfloat16", for convolutions. Parameters, running statistics, pooled features, the linear
+            layer and the logits are always float32.
+        sync_axis: name of a mapped axis over which batch statistics are averaged. Modes "train" and "batch_frozen"
+            must then run inside that map; `initialise` and mode "eval" need not.
         width: channels of the first stage of small_resnet; other networks ignore it.
         depth: blocks in each stage of small_resnet; other networks ignore it.
         stem_stride: stride of the first convolution of small_resnet; other networks ignore it.
-        head: how pooled features become logits.
+        head: the last layer, from pooled features to logits.
         activation: "relu" or "silu", of wide residual networks; the others have relu only.
         options: settings of a registered network.
-        platform: for which programs with this network are compiled, such as "cpu", "gpu" or "tpu"; None for JAX's
-            default. For "cpu" convolutions have forms that are fast there (`models/cpu/`), for others JAX's own. Either
-            network is the same function, up to rounding, on every platform.
+        platform: platform to compile for, such as "cpu", "gpu" or "tpu"; None for JAX's default. On "cpu" networks use
+            faster convolutions (`models/cpu/`); the function is the same up to rounding.
 
     Raises:
         ValueError: unknown name, dtype or activation, an activation that the network does not have, num_classes below
-            2, or width, depth or stem_stride below 1; a registered network that lacks a field which is needed.
+            2, or width, depth or stem_stride below 1; a registered network that lacks a required field.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, ltrobust as lt
+        >>> network = lt.models.create("small_resnet", num_classes=10, width=4)
+        >>> params, batch_stats = lt.models.initialise(network, jax.random.key(0), (8, 8, 1))
+        >>> logits, _ = lt.models.forward(network, params, batch_stats, jnp.zeros((2, 8, 8, 1)), bn="eval")
+        >>> logits.shape
+        (2, 10)
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
@@ -122,33 +127,33 @@ def create(
 
 
 def register(network: registry.Registered) -> registry.Registered:
-    """Makes a class, or a function that builds a module, known under its name; a decorator.
+    """Registers a `network`, a Flax class or a function that returns a module, under its name; a decorator.
 
-    `config.model.name` may then be that name. Its fields or arguments become `config.model.NAME.FIELD`, except for
-    those that the package sets (`models.external`).
+    `config.model.name` can then be that name. Fields or arguments become keys `config.model.NAME.FIELD`, except those
+    that the package sets (`models.external`). docs/guides/networks.md has a complete file. Returns the network.
 
     Raises:
-      ValueError: a field without a default that the package does not set; a name of a built-in network or of a key, or
-        one that another file has registered.
+      ValueError: a field that has no default and is not set by the package; or a name that is built in, a key, or
+        registered by another file.
     """
     _register(network, network.__name__)
     return network
 
 
 def _register(network: Callable[..., nn.Module], name: str) -> None:
-    """The same, under any name."""
+    """Registers a network under any name."""
     external.add(network, name, _RESERVED if parse(name) is None else (name,))
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """Registered network -> its settings with their defaults, for those that have any: `config.model.NAME`."""
+    """Settings of registered networks with their defaults, `config.model.NAME`."""
     registry.add_installed(external.GROUP, REGISTERED, _register)
     found = {name: external.settings(network) for name, network in REGISTERED.items()}
     return {name: settings for name, settings in found.items() if settings}
 
 
 def _external(name: str) -> Callable[..., nn.Module] | nn.Module | None:
-    """The class, function or module of a network that is not of this package; None for other names."""
+    """The class, function or module of an external network; None for other names."""
     if isinstance(name, str) and ":" in name:
         return external.find(name)
     registry.add_installed(external.GROUP, REGISTERED, _register)
@@ -158,9 +163,8 @@ def _external(name: str) -> Callable[..., nn.Module] | nn.Module | None:
 def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
     """Draws parameters and sets running statistics to mean 0, variance 1.
 
-    ResNet-18, PreActResNet-18, MobileNetV2 and small_resnet start as PyTorch starts them: kernels, linear
-    weight and linear bias from U(+-1/sqrt(fan_in)). Wide ResNets: kernels N(0, 2 / (k k out)), linear bias 0.
-    No forward pass is computed.
+    ResNet-18, PreActResNet-18, MobileNetV2 and small_resnet are initialised as in PyTorch: kernels, linear weight and
+    linear bias from U(+-1/sqrt(fan_in)). Wide ResNets: kernels N(0, 2 / (k k out)), linear bias 0.
 
     Args:
         module: from `create`.
@@ -181,7 +185,7 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Any:
-    """All variables of a module; compiled once per module, since most of its time is compilation."""
+    """Draws all variables of a module; compiled once per module, because compilation dominates."""
     # Shapes are enough: `lazy_init` computes no forward pass.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return module.lazy_init(key, images, **external.mode(module, train=False))
@@ -190,23 +194,23 @@ def _draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> An
 def forward(
     module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
 ) -> tuple[jax.Array, Any]:
-    """Logits of a batch in one of three batch-norm modes.
+    """Computes logits of a batch in one of three BatchNorm modes.
 
     | bn | normalised by | running statistics returned |
     |---|---|---|
-    | "eval" | running statistics; no image influences another | unchanged |
+    | "eval" | running statistics; images do not influence each other | unchanged |
     | "train" | the batch's statistics | 0.9 old + 0.1 batch |
     | "batch_frozen" | the batch's statistics | unchanged |
 
     Args:
-        module: from `create`, or any that keeps the contract of `models.external`.
+        module: from `create`, or any module that meets the contract of `models.external`.
         params: from `initialise`.
         batch_stats: from `initialise` or an earlier call.
         images: float [B,H,W,C] in [0,1].
-        bn: the mode.
+        bn: the BatchNorm mode.
 
     Returns:
-        float32 logits [B, num_classes] and running statistics.
+        float32 logits [B, num_classes], and running statistics.
 
     Raises:
         ValueError: unknown mode; images not of rank 4, not floating point, or of another shape than the network was
@@ -220,14 +224,16 @@ def forward(
 def forward_features(
     module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """As `forward`, with the pooled features, float32 [B, F], between logits and running statistics.
+    """Computes float32 logits [B, num_classes], pooled features [B, F] and running statistics.
+
+    The arguments `module`, `params`, `batch_stats`, `images` and `bn` are those of `forward`.
 
     Raises:
-        ValueError: as `forward`; or a network that offers no features, or others than [B, F].
+        ValueError: as `forward`; or the network has no features of shape [B, F].
     """
     logits, updates = _apply(module, params, batch_stats, images, bn, ["batch_stats", "intermediates"])
     sown = updates.get("intermediates", {})
-    # What the head was given comes first: a network of other people may sow anything under the same name.
+    # The head's input comes first: an external network may sow anything under the same name.
     trees = [tree for tree in (sown.get("head"), sown) if isinstance(tree, Mapping)]
     found = next((tree["features"] for tree in trees if isinstance(tree.get("features"), tuple)), None)
     if not found:
@@ -263,16 +269,17 @@ def _apply(
 
 
 def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np.ndarray | None:
-    """Lengths of the classifier's rows, one per class: `||W_c||` of its weights without bias, float64 [num_classes].
+    """Computes the norm `||W_c||` of the classifier's weights of each class, without bias.
 
-    The classifier is the layer `linear` or `cosine`, the same of a field `head`, or else the only dense layer; in each
-    case one with as many outputs as the network. Outputs beyond the classes are left out.
+    The classifier is the layer `linear` or `cosine`, at the top or in the field `head`; else the only dense layer.
 
     Args:
-        outputs: of the network; default: num_classes.
+        params: from `initialise` or training.
+        num_classes: K.
+        outputs: number of the network's outputs, and of the layer's; default: K.
 
     Returns:
-        None where there is no such layer, or more than one.
+        float64 [K], or None if there is no such layer, or more than one.
     """
     dense = {
         tuple(getattr(key, "key", None) for key in path): leaf
@@ -287,23 +294,23 @@ def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np
 
 
 def count_parameters(params: Any) -> int:
-    """Number of scalars in a tree of arrays or of their shapes."""
+    """Counts the scalars in `params`, a tree of arrays or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def _require_at_least(minimum: int, **values: int) -> None:
-    """Raises ValueError for the first value that is not an integer of at least `minimum`."""
+    """Raises ValueError for the first value that is not an integer >= `minimum`."""
     for name, value in values.items():
         if not isinstance(value, numbers.Integral) or value < minimum:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {minimum}")
 
 
 def _check_pass(module: nn.Module, params: Any, images: jax.Array, bn: str) -> None:
-    """Raises ValueError for an unknown mode, or where images cannot be what the network was initialised for."""
+    """Raises ValueError for an unknown mode, or for images of another form than the network was initialised for."""
     modes = get_args(BatchNormMode)
     if bn not in modes:
         raise ValueError(f"bn is {bn!r}; allowed: {', '.join(modes)}")
-    # Networks of this package call their first convolution `stem`; of others nothing is known.
+    # Networks of this package call their first convolution `stem`; other networks may call it anything.
     channels = params["stem"]["kernel"].shape[2] if external.is_built_in(module) else None
     if images.ndim != 4 or channels not in (None, images.shape[-1]):
         wanted = channels or "channels"

@@ -1,21 +1,21 @@
-"""Networks of other people: any Flax linen module that maps images to logits.
+"""External networks: any Flax linen module that maps images to logits.
 
-The contract, which `check` holds a module to before it is trained:
+The contract, which `check` verifies before training:
 
 * `__call__(images)` maps float32 [B,H,W,C] in [0,1] to logits [B, num_classes]. Layers may have any names.
 * A module whose training pass differs from its evaluation (BatchNorm) takes one of the arguments in `MODES`, a boolean.
-* Variables are parameters (`params`) and running statistics (`batch_stats`); there are no others.
-* A pass draws no random numbers: methods repeat passes, and attacks differentiate them. Dropout must stay off.
+* The only variables are parameters (`params`) and running statistics (`batch_stats`).
+* A pass draws no random numbers: methods repeat passes, and attacks differentiate them. So dropout is refused.
 
-The package sets those of these fields (of a class) or arguments (of a function) that are there:
+The package sets these fields (of a class) or arguments (of a function) if they exist:
 
 * `num_classes`: the number of outputs;
-* `dtype`: what to compute in, as `model.dtype` says;
+* `dtype`: `jnp.float32` or `jnp.bfloat16`, from `model.dtype`;
 * `axis_name`: for `nn.BatchNorm`, so that several devices normalise by the statistics of the whole batch;
 * `head`: the last layer, a module from features [B,F] to outputs. A network with this field works with methods that
   change the head (RoBal's cosine) or read the features (REAT).
 
-All others are settings, `config.model.NAME.SETTING`, if a configuration can hold their defaults.
+All others are settings, `config.model.NAME.SETTING`, if a configuration can hold their default.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ _OF_FLAX = ("parent", "name")
 
 
 class HeadLayer(nn.Module):
-    """The last layer that a method asks for: features [B,F] -> outputs [B, num_classes + extra], both float32.
+    """Last layer for a method's head: features [B,F] -> outputs [B, num_classes + extra], both float32.
 
     The features are sown as ("intermediates", "features").
     """
@@ -70,12 +70,12 @@ def add(network: Callable[..., nn.Module], name: str, reserved: tuple[str, ...])
 
 
 def settings(network: Callable[..., nn.Module]) -> dict[str, Any]:
-    """Setting -> default of a class or function. Defaults that a configuration cannot hold are no settings."""
+    """Settings of a class or function with their defaults; defaults that a configuration cannot hold are left out."""
     return registry.defaults(network, "network", without=(*SET_HERE, *_OF_FLAX, *other_fields(network)))
 
 
 def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
-    """Field -> default, of those fields or arguments that no configuration can hold and the package does not set."""
+    """Fields or arguments with defaults that a configuration cannot hold and that the package does not set."""
     return {
         name: parameter.default
         for name, parameter in registry.parameters(network, "network").items()
@@ -86,17 +86,17 @@ def other_fields(network: Callable[..., nn.Module]) -> dict[str, Any]:
 
 
 def set_here(network: Callable[..., nn.Module]) -> dict[str, Any]:
-    """Field -> default, of those fields or arguments that the package sets and that have one."""
+    """Fields or arguments that the package sets and that have a default: name -> default."""
     known = registry.parameters(network, "network")
     defaults = {name: known[name].default for name in SET_HERE if name in known}
     return {name: default for name, default in defaults.items() if default is not inspect.Parameter.empty}
 
 
 def find(name: str) -> Callable[..., nn.Module] | nn.Module:
-    """The class, function or module that `package.module:NAME` means.
+    """Imports the class, function or module `package.module:NAME`.
 
     Raises:
-      ValueError: it cannot be imported, or needs arguments that nothing sets.
+      ValueError: it cannot be imported, or needs arguments that are not set.
     """
     module, _, attribute = name.partition(":")
     try:
@@ -125,7 +125,7 @@ def build(
     head: Head,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """The network with what the package sets, and with its settings (`options`); of a module, the fields are set."""
+    """Builds the network with the fields that the package sets and its settings (`options`)."""
     if isinstance(network, nn.Module):
         fields = {field.name for field in dataclasses.fields(network)}  # pyright: ignore - flax makes it a dataclass
         return network.clone(**_given(fields, type(network).__name__, num_classes, dtype, axis_name, head))
@@ -141,10 +141,10 @@ def build(
 
 
 def _given(known: Any, name: str, num_classes: int, dtype: str, axis_name: str | None, head: Head) -> dict[str, Any]:
-    """The values of the fields in `known` that the package sets.
+    """Values of those fields in `known` that the package sets.
 
     Raises:
-      ValueError: what is asked for needs a field that is not there.
+      ValueError: the dtype or the method's head needs a field that is missing.
     """
     if dtype != "float32" and "dtype" not in known:
         raise ValueError(f"model.dtype is {dtype!r}, and {name} has no field dtype; give float32, or add the field.")
@@ -166,31 +166,32 @@ def _given(known: Any, name: str, num_classes: int, dtype: str, axis_name: str |
 
 @functools.cache
 def _modes(kind: type[nn.Module]) -> dict[str, bool]:
-    """The arguments of a class's `__call__` that choose the mode, with their values in a training pass."""
+    """Arguments of a class's `__call__` that choose the mode, with their values in a training pass."""
     parameters = inspect.signature(kind.__call__).parameters
     return {name: value for name, value in MODES.items() if name in parameters}
 
 
 def mode(module: nn.Module, *, train: bool) -> dict[str, Any]:
-    """The keyword arguments of a training or evaluation pass."""
+    """Keyword arguments of a training or evaluation pass."""
     return {name: value == train for name, value in _modes(type(module)).items()}
 
 
 def is_built_in(module: nn.Module) -> bool:
-    """Whether a module's class is of this package, whoever built it; its first convolution is called `stem`."""
+    """Whether a module's class belongs to this package; its first convolution is then called `stem`."""
     return type(module).__module__.startswith("ltrobust.models.")
 
 
 def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, synchronised: bool) -> None:
-    """Refuses a network that does not keep the contract of this file. Shapes are traced; nothing is computed.
+    """Refuses a network that breaks the contract of this file. Only shapes are traced.
 
     Args:
+      module: the network.
       image_shape: height, width and channels of one image.
-      outputs: logits of an image.
-      synchronised: whether batch statistics are to be those of several devices' images.
+      outputs: required number of logits.
+      synchronised: whether several devices share batch statistics.
 
     Raises:
-      ValueError: says what is missing, or why the network cannot be called.
+      ValueError: names what is missing, or why the network cannot be called.
     """
     name = type(module).__name__
     try:
@@ -219,7 +220,7 @@ def check(module: nn.Module, image_shape: tuple[int, ...], *, outputs: int, sync
 
 
 def _check_axis(module: nn.Module, name: str) -> None:
-    """Refuses a network whose batch statistics would stay those of one device."""
+    """Refuses a network that cannot share batch statistics between devices."""
     layers = getattr(module, "layers", None)
     if isinstance(layers, Layers):  # a network of this package, from a function of the user
         if not layers.sync_axis:
@@ -235,7 +236,7 @@ def _check_axis(module: nn.Module, name: str) -> None:
 
 
 def _without_axis(module: nn.Module) -> nn.Module:
-    """The network for a pass outside of the training step, where the axis does not exist."""
+    """Copy of the network for a pass outside of the training step, where the axis of the devices does not exist."""
     changes: dict[str, Any] = {"axis_name": None} if hasattr(module, "axis_name") else {}
     layers = getattr(module, "layers", None)
     if isinstance(layers, Layers):
@@ -244,7 +245,7 @@ def _without_axis(module: nn.Module) -> nn.Module:
 
 
 def _check_arguments(module: nn.Module, name: str) -> None:
-    """Refuses a `__call__` that needs more than images and the mode, or cannot be given them."""
+    """Refuses a `__call__` that cannot be called with images and the mode alone."""
     signature = inspect.signature(type(module).__call__)
     for parameter in list(signature.parameters.values())[2:]:  # after self and images
         free = parameter.default is not parameter.empty or parameter.kind in (
@@ -274,19 +275,19 @@ def _variables(module: nn.Module, images: Any) -> dict[str, Any]:
 
 
 def _not_called(module: nn.Module, images: Any, error: Exception) -> ValueError:
-    """What is raised for an error inside of the network's `__call__`."""
+    """Error that reports an exception inside of the network's `__call__`."""
     name = type(module).__name__
     return ValueError(f"network {name} cannot be called on images {list(images.shape)}: {_reason(error)}.")
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error and the first line of its message."""
+    """Class of an exception and the first line of its message."""
     lines = str(error).partition(" (https")[0].strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]]).removesuffix(".")
 
 
 def _outputs(module: nn.Module, variables: dict[str, Any], images: Any, *, train: bool) -> Any:
-    """Shapes of what one pass returns."""
+    """Shapes of the result of one pass."""
     name = type(module).__name__
     kept = ["batch_stats"] if train else False
 
@@ -308,7 +309,7 @@ def _outputs(module: nn.Module, variables: dict[str, Any], images: Any, *, train
 
 
 def _check_logits(name: str, logits: Any, outputs: int) -> None:
-    """Refuses a result that is no array [B, outputs] of floats."""
+    """Refuses a result that is not a float array [B, outputs]."""
     if not isinstance(logits, jax.ShapeDtypeStruct):
         raise ValueError(f"network {name} returns a {type(logits).__name__}; return the logits alone.")
     if logits.shape != (2, outputs) or not jnp.issubdtype(logits.dtype, jnp.floating):
