@@ -1,4 +1,4 @@
-"""Runs one attack over many images: full lanes, exact verdicts, everything keyed by the image and not by its batch."""
+"""Runs one attack over many images: full batches, exact verdicts, random draws that depend on the image alone."""
 
 import dataclasses
 import time
@@ -38,7 +38,7 @@ class Judged(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is evaluated.
+    """A network with the images that it is evaluated on.
 
     Attributes:
       variables: of the network, any pytree.
@@ -61,8 +61,8 @@ class Subject:
 class Driver:
     """Compiled programs of one network, and the loop that keeps their lanes full.
 
-    Programs are compiled once for each kind of attack; radius, steps, scales and losses are traced. The state that
-    this object holds is nothing but compiled programs and the batch size, which halves when memory runs out.
+    Programs are compiled once for each kind of attack; radius, steps, scales and losses are traced. The only state is
+    the compiled programs and the batch size, which halves when memory runs out.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Driver:
                 self._narrow(error)
 
     def _narrow(self, error: Exception) -> None:
-        """Halves the batch after a lack of memory; raises where that is not the reason, or no help."""
+        """Halves the batch after running out of memory; raises other errors, and if no smaller batch is possible."""
         if not out_of_memory(error) or processes.several():  # of several, none can halve its batch alone
             raise error
         if self.batch_size <= self._even(1):

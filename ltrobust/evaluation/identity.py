@@ -1,8 +1,8 @@
-"""Recognises a network by its answers, which must be equal up to the rounding of another machine. No JAX.
+"""Recognises a network by its outputs, which must be equal up to the rounding of another machine. No JAX.
 
-Logits of float32 networks differ by some 1e-6 of their size between machines. A logit that says nothing may be huge (a
-mask of -1e9, a constant added to all), so differences are measured against the spread of the other logits of the same
-image, and against the rounding of the logit itself.
+Logits of float32 networks differ by about 1e-6 of their size between machines. A logit without meaning may be huge (a
+mask of -1e9, a constant added to all), so differences are compared with the spread of the other logits of the same
+image, and with the rounding of the logit itself.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 def tolerances(logits: np.ndarray) -> np.ndarray:
-    """By how much each logit of one network may differ between machines, [N, K] for logits [N, K]."""
+    """Allowed difference of each logit between machines, [N, K] for logits [N, K]."""
     logits = np.asarray(logits, float)
     finite = np.where(np.isfinite(logits), logits, np.nan)
     centre = np.nanmedian(finite, axis=1, keepdims=True)
@@ -27,7 +27,7 @@ def tolerances(logits: np.ndarray) -> np.ndarray:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between the probes (`probe.take`) of two networks, a line each; empty for one network."""
+    """Differences between the probes (`probe.take`) of two networks, a line each; empty for the same network."""
     names = ("logits", "gradients", "gradient_norms")
     pairs = {name: [np.asarray(each.get(name, []), float) for each in (there, here)] for name in names}
     return [

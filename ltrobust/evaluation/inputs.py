@@ -1,4 +1,4 @@
-"""Checks of what an evaluation is given: images, labels, ids and numbers."""
+"""Checks of an evaluation's inputs: images, labels, ids and numbers."""
 
 import os
 from typing import Any
@@ -27,7 +27,7 @@ def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> 
 
 
 def check_numbers(batch_size: Any, seed: Any) -> None:
-    """Refuses what is no number of images or no seed.
+    """Refuses an invalid batch size or seed.
 
     Raises:
       ValueError: not an integer (truth values are none), a batch below 1, or a seed outside of [0, 2^31).

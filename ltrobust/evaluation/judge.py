@@ -1,4 +1,4 @@
-"""The verdict: what the exact network says of a point, and whether the point was allowed."""
+"""The verdict on an adversarial image: the exact network's prediction, and whether the image was allowed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -105,7 +105,7 @@ def verdicts(judgement: Judgement, labels: np.ndarray, **search: Any) -> np.ndar
 
 
 def check(judgement: Judgement, which: np.ndarray) -> None:
-    """Stops on an adversarial image outside of ball or bounds, or on NaN logits, among the entries at `which`.
+    """Raises for an adversarial image outside of ball or bounds, or NaN logits, among the entries at `which`.
 
     Raises:
       FloatingPointError: says by how much.

@@ -1,4 +1,4 @@
-"""Lines of a verdict store: a verdict with what it is about, as JSON with a checksum. No JAX."""
+"""Lines of a verdict store: a verdict with its attack and image, as JSON with a checksum. No JAX."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from ltrobust.runtime.files import without_nan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Line(Verdict):
-    """A verdict with what it is about: the columns of `verdicts.jsonl`.
+    """A verdict with its attack and image: the columns of `verdicts.jsonl`.
 
     Attributes:
       attack: name; `clean` for the image itself, and names that begin with `panel/` for attacks of the sanity panel.
@@ -36,7 +36,7 @@ _NAMES = (*(field.name for field in dataclasses.fields(Line) if field.name not i
 
 
 def parse(content: bytes) -> tuple[Lines, int]:
-    """Lines by attack and image, and how many were not whole. The first line of an image counts."""
+    """Lines by attack and image, and the number of damaged ones. The first line of an image counts."""
     verdicts: Lines = {}
     broken = 0
     for text in content.split(b"\n"):

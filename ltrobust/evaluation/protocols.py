@@ -1,7 +1,7 @@
-"""Named, frozen lists of attacks. A number is quoted under its protocol's name and no other.
+"""Protocols: named, frozen lists of attacks. Numbers are quoted under the name of their protocol.
 
-`AutoAttack` is what `standard` runs, and nothing else is called so. What other projects printed under that name has
-names of its own here: `aa_ta10` (torchattacks: 10 iterations) and `aa2_031` (RoBal: two attacks at 0.031).
+Only the four attacks of `standard` are called `AutoAttack`. Weaker sets that other projects print under that name are
+called `aa_ta10` (torchattacks: 10 iterations) and `aa2_031` (RoBal: two attacks at 0.031).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Protocol:
       combined: (column, names of attacks): right under each of them, image by image. The last one is the headline.
       radius: in 1/255, where the protocol exists at one radius only, else None.
       sanity: whether the sanity panel belongs to it.
-      note: what its numbers depend on that one would not expect; printed, and on the card.
+      note: unusual properties of its numbers; printed, and on the card.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Protocol:
 
     @property
     def columns(self) -> Columns:
-        """What it reports, and what each column consists of."""
+        """Its columns, and the attacks of each column."""
         return Columns({attack.name: attack.after for attack in self.attacks}, dict(self.combined))
 
     @property
@@ -189,10 +189,10 @@ def plain(protocol: Protocol) -> dict[str, Any]:
 
 
 def check_threat(protocol: Protocol, threat: Threat) -> None:
-    """Refuses a radius at which a published protocol was never run.
+    """Refuses a radius other than that of a published protocol.
 
     Raises:
-      ValueError: says which radius and norm the protocol has.
+      ValueError: names the protocol's radius and norm.
     """
     if protocol.radius is not None and (threat.norm != "linf" or abs(threat.radius - protocol.radius) > 1e-9):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""An evaluation in progress: which images an attack still has to see, and what is known of each."""
+"""An evaluation in progress: verdicts so far, and the images that an attack still has to see."""
 
 from collections.abc import Mapping
 
@@ -72,7 +72,7 @@ class Session:
         return record
 
     def _recall(self, name: str, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
-        """Copies what the store knows into the record; the rows that it does not know."""
+        """Copies stored verdicts into the record; returns the rows without one."""
         return recall(self._store.verdicts.get(name, {}) if self._store else {}, self.subject.ids, rows, record)
 
     def _keep_clean(self) -> np.ndarray:
@@ -92,7 +92,7 @@ class Session:
         return record
 
     def _check_known(self, known: Mapping[int, Verdict]) -> None:
-        """Refuses a store whose network answered clean images otherwise than this one does.
+        """Refuses a store whose network classifies clean images differently from this one.
 
         Raises:
           ValueError: says how many images differ, and the first one.

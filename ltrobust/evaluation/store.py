@@ -1,12 +1,12 @@
-"""Verdicts on disk: one line per image and attack, appended as they come, never rewritten. No JAX.
+"""Verdict stores: one line per image and attack on disk, appended and never rewritten. No JAX.
 
-    passport.json    provenance, what the verdicts belong to: protocol, threat, seed, images, labels, network
-    verdicts.jsonl   one line each, in order of arrival: the fields of `lines.Line`, and "crc"
-    adversarial.f32  raw little-endian float32 images, some or all; the verdict on a kept one names its offset in bytes
+    passport.json    identifies the evaluation: protocol, threat, seed, images, labels, network
+    verdicts.jsonl   one line per verdict, in order of arrival: the fields of `lines.Line`, and "crc"
+    adversarial.f32  raw little-endian float32 images, some or all; a verdict names its image's offset in bytes
 
-A reader may look at any time. A process that dies in the middle of a line leaves a part of it; the next one ends that
-line, prints a note, and repeats the image. `crc` is the checksum of the rest of the line: a damaged verdict is noticed
-and repeated, too. The folder is refused for anything other than what its passport names.
+A store can be read while it is written. If a process dies in the middle of a line, the next one ends that line, prints
+a note, and attacks the image again. `crc` is the checksum of the rest of the line; damaged verdicts are repeated too.
+Another evaluation is refused.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from ltrobust.evaluation.lines import Line, Lines, encode, parse
 from ltrobust.evaluation.verdict import Verdict
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
 
-# Raised when older verdicts could be misread. A store of another format is refused.
+# Raise it when older verdicts could be misread. A store of another format is refused.
 FORMAT = 4
 _UNSEEN = Verdict().prediction
 
 
 class Store:
-    """An open folder of verdicts. `verdicts` maps attack -> image id -> `Line`, as found when it was opened."""
+    """An open verdict store. `verdicts` maps attack -> image id -> `Line`."""
 
     def __init__(
         self,
@@ -40,22 +40,22 @@ class Store:
         keep_images: bool = False,
         sample: Collection[int] = (),
     ) -> None:
-        """Opens the folder, or makes it.
+        """Opens a store, or creates it.
 
         Args:
           folder: of the store.
-          passport: plain values; compared with what is there. `network` is compared up to rounding
-            (`identity.differences`), everything else exactly.
-          keep_images: whether all adversarial images are kept.
-          sample: ids of images of which those of the protocol's attacks are kept in any case.
+          passport: plain values that identify the evaluation. An existing store must have the same: `network` up to
+            rounding (`identity.differences`), everything else exactly.
+          keep_images: keep all adversarial images.
+          sample: ids of images whose adversarial images under the protocol's attacks are kept in any case.
 
         Raises:
-          ValueError: the folder holds verdicts of something else (shows both passports), is not a store, cannot be
-            written, or is being written to by another process.
+          ValueError: the folder holds verdicts of another evaluation (the message lists the differences), is not a
+            store, cannot be written, or is in use by another process.
         """
         self.folder = Path(folder)
         self.notes: list[str] = []
-        # As JSON reads it back (tuples become lists, NaN becomes null), so that it can be compared with the file.
+        # Through JSON, so that it can be compared with the file: tuples become lists, NaN becomes null.
         here = json.loads(json.dumps(without_nan({"format": FORMAT, **passport})))
         _claim(self.folder, here)
         self._closing = contextlib.ExitStack()
@@ -63,7 +63,7 @@ class Store:
         self.verdicts = self._read_lines()
         self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
         self._all, self._sample = keep_images, frozenset(int(image) for image in sample)
-        # Attacks of the sanity panel are many, and no picture shows them.
+        # The sanity panel's attacks are many, and no picture shows them.
         self._sampled = {attack["name"] for attack in here["protocol"]["attacks"]} if self._sample else set()
         keeps = keep_images or self._sample
         self._images: BinaryIO | None = (self.folder / "adversarial.f32").open("ab") if keeps else None
@@ -78,7 +78,7 @@ class Store:
     ) -> None:
         """Adds verdicts (`verdict.DTYPE`, [n]) on the images with these ids, and flushes them.
 
-        `images`: the adversarial images, float32 [n,H,W,C], which are written where the store keeps them.
+        `images`: the adversarial images, float32 [n,H,W,C]; the store writes those that it keeps.
         """
         lines = []
         for place, values in enumerate(verdicts):
@@ -107,7 +107,7 @@ class Store:
         self._closing.close()
 
     def _read_lines(self) -> Lines:
-        """Every whole line, and a note on what was not whole."""
+        """Reads all complete lines, and adds a note if some are damaged."""
         path = self.folder / "verdicts.jsonl"
         if not path.exists():
             return {}
@@ -121,14 +121,14 @@ class Store:
 
 
 def read(folder: str | Path, sha256: str | None = None) -> tuple[dict[str, Any], Lines]:
-    """Passport and verdicts of a store, which may be in use.
+    """Reads the passport and the verdicts of a store, which may be in use.
 
     Args:
       folder: of the store.
-      sha256: of `verdicts.jsonl`, by the card that was made from it; None compares nothing.
+      sha256: of `verdicts.jsonl`, as recorded on the card; None skips the comparison.
 
     Raises:
-      ValueError: the folder is not a store, or one of another version, or holds other verdicts than the card's.
+      ValueError: the folder is not a store, has another format, or holds other verdicts than the card.
     """
     passport, file = read_passport(folder), Path(folder) / "verdicts.jsonl"
     content = file.read_bytes() if file.exists() else b""
@@ -149,8 +149,8 @@ def read_passport(folder: str | Path) -> dict[str, Any]:
     passport = read_json(folder / "passport.json")
     if passport.get("format") != FORMAT:
         raise ValueError(
-            f"verdict store {folder} has format {passport.get('format')}, this version reads {FORMAT}; evaluate again, "
-            "or use the version that wrote it."
+            f"verdict store {folder} has format {passport.get('format')}, this version reads {FORMAT}; "
+            "evaluate again, or use the version that wrote it."
         )
     return passport
 
@@ -223,10 +223,10 @@ def read_adversarial(folder: str | Path, line: Line, shape: tuple[int, ...]) -> 
 
 
 def _claim(folder: Path, here: dict[str, Any]) -> None:
-    """Writes the passport of a new store, or compares it with the one that is there."""
+    """Writes the passport of a new store, or compares it with that of an existing one."""
     path = folder / "passport.json"
     if not path.exists():
-        # A process that died while it wrote the passport of a new store leaves a part of it.
+        # A process that died while it wrote the passport leaves a partial file.
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"verdict store {folder} is a file; give a folder.")
         others = [found for found in (folder.iterdir() if folder.exists() else ()) if not is_partial(found, path.name)]
@@ -251,7 +251,7 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """Lines `key: there -> here`; a network's answers count as equal up to rounding."""
+    """Lines `key: there -> here`; a network's outputs count as equal up to rounding."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         if name == ".network":
             return identity.differences(there, here)

@@ -97,7 +97,7 @@ def _groups(evaluation: EvaluatedNetworks) -> Figure:
 
 
 def confusion(evaluation: EvaluatedNetworks) -> dict[str, Any] | None:
-    """Which class is taken for which, and how often each class is predicted; None if the card does not have it."""
+    """Confusion matrix, and how often each class is predicted; None if the card does not have it."""
     network = evaluation.networks[evaluation.main]
     if network.confusion is None or network.most_frequent_confusion is None:
         return None

@@ -62,7 +62,7 @@ def effort(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> list[Fig
     spec = charts.rows(records, _RIGHT, (BLUE,), domain=(0, 100), bars=True)
     table = Table(["", "right, %", "under it and all above, %"], rows)
     figures = [Figure("attacks", "Accuracy after each attack", spec, table)]
-    # What is judged at its last step only is a number, not a curve.
+    # An attack that is judged at its last step only gives a number, not a curve.
     curves = [entry for entry in efforts if len(set(entry.survivors)) > 2]
     if not curves:
         return figures
@@ -142,13 +142,13 @@ def sanity(evaluations: Sequence[EvaluatedNetworks]) -> list[dict[str, Any]]:
 
 
 def verdict_of(verdict: str | None) -> tuple[str, str]:
-    """A panel's verdict, or that there is none, and its kind for the style sheet."""
+    """A panel's verdict, or `not run`, and its kind for the style sheet."""
     kind = "none" if verdict is None else {"trustworthy": "pass", "not trustworthy": "fail"}.get(verdict, "warn")
     return verdict or "not run in this protocol", kind
 
 
 def _item(evaluation: EvaluatedNetworks, item: Item) -> dict[str, Any]:
-    """One check, with what was found in single classes."""
+    """One check, with its results in single classes."""
     found = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
     shown = {"id": item.id, "check": item.check, "status": item.status, "evidence": item.evidence}
     return shown | {"mark": _MARKS.get(item.status, item.status), "by_class": found}

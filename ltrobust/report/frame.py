@@ -1,4 +1,4 @@
-"""What all pages share: templates, tables, the script that draws charts, and figures as files. No JAX."""
+"""Parts that all pages share: templates, tables, the script that draws charts, and figures as files. No JAX."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ _FIGURE_WIDTH = 480  # of a chart in a file, in pixels before scaling
 
 
 def _theme(ink: str, soft: str, rule: str) -> dict[str, Any]:
-    """What differs between a light and a dark page."""
+    """Differences between a light and a dark page."""
     text = {"labelColor": ink, "titleColor": soft, "titleFontWeight": "normal", "labelFontSize": 11}
     return {
         "background": "transparent",
@@ -97,7 +97,7 @@ def triple(image: np.ndarray, adv_image: np.ndarray | None) -> list[tuple[str, s
     shown = [("image", image)]
     if adv_image is not None:
         change = adv_image - image
-        # Without a change there is nothing to magnify.
+        # An unchanged image has no change to magnify.
         times = 0.5 / max(float(np.abs(change).max()), 1 / 255)
         factor = f"{times:.1f}" if times < 3 else f"{times:.0f}"
         shown += [("adversarial image", adv_image), (f"change, {factor} times", 0.5 + times * change)]

@@ -1,4 +1,4 @@
-"""Sections of a run's page on how its networks came about: teacher and student, training curves, cost. No JAX."""
+"""Sections of a run's page on training: teacher and student, training curves, cost. No JAX."""
 
 import math
 import statistics
@@ -24,7 +24,7 @@ _CURVES = (
 
 
 def teaching(evaluation: EvaluatedNetworks, found: Teaching) -> dict[str, Any] | None:
-    """What the teacher saw, how sure both are, and where they agree; None of a run without a teacher."""
+    """Images that the teacher saw, confidence and agreement of both networks; None for a run without a teacher."""
     trained = evaluation.card.training
     if "teacher" not in trained:
         return None
@@ -44,7 +44,7 @@ def teaching(evaluation: EvaluatedNetworks, found: Teaching) -> dict[str, Any] |
 
 
 def _exposure(evaluation: EvaluatedNetworks, known: Mapping[str, TrainingExamples]) -> Figure:
-    """How often each class's images were seen."""
+    """How often the images of each class were used in training."""
     counts = evaluation.card.data.class_counts
     listed = {phase: examples.class_counts for phase, examples in known.items()}
     records, rows = [], []
@@ -104,7 +104,7 @@ def _confidence(evaluation: EvaluatedNetworks, found: Teaching) -> list[Figure]:
 
 
 def _agreement(found: Teaching) -> Table | None:
-    """Who is right under attack, by group."""
+    """Which network is correct under attack, by group."""
     if not found.agreement:
         return None
     rows = [
@@ -165,7 +165,7 @@ def _validation(entry: Record, column: str, view: str) -> float | None:
 
 
 def _selected(selected: int | None, validated: bool) -> str:
-    """What is known of the selection."""
+    """Information on the selected weights."""
     if selected:
         return f"Selected weights: after epoch {selected}."
     if selected == 0:

@@ -1,4 +1,4 @@
-"""What a report is drawn from: numbers of a run's files, as they were written. No JAX."""
+"""Data of a report: numbers from a run's files, as they were written. No JAX."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """What the section is drawn from.
+    """Data of the section on teacher and student.
 
     Attributes:
       confidence: network -> `clean` and `attacked`, each one estimate per class of the mean probability of the true
@@ -40,7 +40,7 @@ class Teaching:
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How many images were still right after how many network evaluations of an attack, of those that it saw.
+    """Number of images still classified correctly, by the attack's network evaluations, among those that it saw.
 
     `remaining` is of all attacks of the protocol up to this one together, after its end.
     """

@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that needs no network. No JAX.
+"""The page of a run: one self-contained HTML file. No JAX.
 
 This module gathers what `templates/run.html.jinja` shows. A section without data is one line at the end of the page.
 """
@@ -31,7 +31,7 @@ _SECTIONS = {
     "provenance": "Provenance",
     "cost": "Cost",
 }
-# Why a section may be empty although everything went well.
+# Reasons why a section may be empty in a correct run.
 _EMPTY = {
     "comparison": "one network only: run ltrobust evaluate --workdir=DIR with --config.eval.checkpoint=teacher, and "
     "=student, under the same protocol.",
@@ -86,7 +86,7 @@ def _figures_of(part: Any) -> list[Figure]:
 
 
 def _content(material: Material) -> dict[str, Any]:
-    """What every section shows; empty or None where there is nothing to show."""
+    """Content of every section; empty or None for a section without data."""
     content: dict[str, Any] = dict.fromkeys(_SECTIONS)
     if material.evaluations:
         first, *others = material.evaluations
@@ -130,7 +130,7 @@ def _name(material: Material) -> str:
 
 
 def _summary(material: Material, first: EvaluatedNetworks, others: list[EvaluatedNetworks]) -> dict[str, Any]:
-    """What came out, in words and large numbers."""
+    """Main results, in words and large numbers."""
     data, threat = first.card.data, first.card.threat
     columns = first.networks[first.main].columns
     clean, attacked = columns["clean"], columns[first.headline]
@@ -187,7 +187,7 @@ def _autoattack(first: EvaluatedNetworks, other: EvaluatedNetworks) -> dict[str,
 
 
 def _cost(material: Material, first: EvaluatedNetworks) -> str:
-    """What the numbers cost, in a sentence."""
+    """Cost of the numbers, in a sentence."""
     numerics = first.card.numerics
     parts = [
         f"training the {phase} took {_time(found)}" for phase, found in history.seconds_of(material.records).items()
@@ -219,7 +219,7 @@ def _others(evaluations: list[EvaluatedNetworks]) -> Table:
 
 
 def _provenance(evaluation: EvaluatedNetworks) -> list[tuple[str, str]]:
-    """What the numbers depend on."""
+    """Everything that the numbers depend on."""
     card = evaluation.card
     data, threat, numerics = card.data, card.threat, card.numerics
     entries = {
@@ -255,7 +255,7 @@ def _provenance(evaluation: EvaluatedNetworks) -> list[tuple[str, str]]:
 
 
 def _claims(data: DataRecord) -> str:
-    """What was compared with the official data, of both splits."""
+    """Results of the comparison with the official data, for both splits."""
     if data.claim is None and data.test_claim is None:
         return "not recorded"
     return f"training split: {data.claim or 'not recorded'}; test split: {data.test_claim}"
@@ -270,7 +270,7 @@ def _overlap(found: Overlap | None) -> str:
 
 
 def _commits(card: Card) -> str:
-    """Which commit did what, each commit once."""
+    """Commits and what each of them did, each commit once."""
     done = {"evaluation": card.software["commit"]}
     done |= {phase: run.software["commit"] for phase, run in card.training.items()}
     by_commit: dict[str, list[str]] = {}
@@ -280,7 +280,7 @@ def _commits(card: Card) -> str:
 
 
 def _attacks(evaluation: EvaluatedNetworks) -> Table:
-    """Every attack with all of its settings, then what is combined."""
+    """Every attack with all of its settings, then the combinations."""
     protocol = evaluation.card.protocol
     rows = [[evaluation.column(attack.name), _settings(attack)] for attack in protocol.attacks]
     rows += [[evaluation.column(name), f"right under each of {', '.join(of)}"] for name, of in protocol.combined]

@@ -1,4 +1,4 @@
-"""The page of a run: `DIR/report.html`, drawn from its cards, verdicts and records. No network is evaluated, no JAX.
+"""The page of a run, `DIR/report.html`, drawn from its cards, verdicts and records. Evaluates no network. No JAX.
 
 `ltrobust report` calls `write`; so do training and evaluation when they are done.
 """
@@ -69,7 +69,7 @@ def write_figures(workdir: Path, folder: Path, *, cache_dir: str = "~/.cache/ltr
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuses a file that bears no seal, or another seal than its text has."""
+    """Refuses a file without a seal, or with a seal that does not match its text."""
     if path.is_symlink() or path.exists():
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         seal = _SEAL.search(content)
@@ -80,7 +80,7 @@ def _check_replaceable(path: Path) -> None:
 
 
 def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltrobust") -> Material:
-    """What the page of a run is drawn from.
+    """Collects the data for the page of a run.
 
     Raises:
       ValueError: the folder holds neither records of training nor result cards.

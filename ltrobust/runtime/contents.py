@@ -1,4 +1,4 @@
-"""What a file holds where it should hold something else, by its first bytes."""
+"""Recognises files with the wrong content, such as a web page in place of weights, by their first bytes."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ _BEGINNINGS = (
 
 
 def mistaken_for(path: pathlib.Path) -> str:
-    """What was saved in place of the file, in words that continue `PATH is ...`; empty where nothing is noticed.
+    """Describes wrong content, in words that continue `PATH is ...`; empty if none is recognised.
 
     Raises:
       OSError: the file cannot be read.

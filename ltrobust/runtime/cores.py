@@ -40,7 +40,7 @@ def count_devices(given: str, batch_sizes: Sequence[int], cores: int) -> int:
 
 
 def advice(batch_sizes: Sequence[int], cores: int) -> str:
-    """What would use the cores that one device leaves idle; empty if nothing would."""
+    """Advice on how to use the cores that one device leaves idle; empty if there are none."""
     more = count_devices("auto", batch_sizes, cores)
     if more == 1:
         return ""

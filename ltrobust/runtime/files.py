@@ -1,4 +1,4 @@
-"""Files on disk: JSON whole or not at all, and folders that one process at a time writes to."""
+"""Files on disk: atomic writes, and folders that one process at a time writes to."""
 
 import contextlib
 import fcntl

@@ -28,11 +28,11 @@ class Preemption:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Preemption"]:
-        """Takes over SIGTERM and SIGINT, and gives them back. Does nothing outside of the main thread."""
+        """Handles SIGTERM and SIGINT, and restores the earlier handlers. Has no effect outside of the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        # Python allows handlers in the main thread only; elsewhere the caller's own apply.
+        # Python allows handlers in the main thread only; in other threads the caller's handlers apply.
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self

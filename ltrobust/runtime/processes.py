@@ -193,9 +193,9 @@ def spans(leaf: Any) -> bool:
 
 
 def leave(message: str, status: int, program: str = "ltrobust") -> NoReturn:
-    """Ends the program with a message. One process of several does not wait for the others, who may wait for it.
+    """Ends the program with a message. One process of several does not wait for the others, which may wait for it.
 
-    They are ended by it, within `patience` seconds at the latest. Where all end for the same reason, each one says so.
+    The others end within `patience` seconds. If all end for the same reason, each prints it.
     """
     if not (jax.distributed.is_initialized() and _has_devices() and several()):
         print(f"\n{program}: {message}", file=sys.stderr)
@@ -222,7 +222,7 @@ def _has_devices() -> bool:
 
 
 def _platforms() -> list[str]:
-    """The platforms that JAX is told to use; on a Cloud TPU it sets them itself, unless the user asks for others."""
+    """The platforms that JAX is set to use; on a Cloud TPU JAX sets them itself unless the user chooses others."""
     return _asked().split(",")
 
 

@@ -147,7 +147,7 @@ def is_run(workdir: Path) -> bool:
 
 
 def _check_empty(workdir: Path) -> None:
-    """Refuses a folder with anything in it but what a process left that died while it made it a workdir."""
+    """Refuses a folder that is not empty, except for the rest of a process that died while it created the workdir."""
     found = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
     if found and not (workdir / "config.json").exists():  # which another process may have just made
         raise ValueError(
@@ -203,7 +203,7 @@ def _is_relative(path: str) -> bool:
 
 
 def check_values(config: ConfigDict) -> None:
-    """Refuses values that have the type of their key and that nothing can be made of.
+    """Refuses values of the right type that are invalid for every key.
 
     Raises:
       ValueError: no ConfigDict; None; a value that JSON does not have; a number that is not finite, or a whole one of

@@ -1,9 +1,8 @@
-"""The sanity panel: what has to hold before a robust accuracy is believed, overall and per class.
+"""The sanity panel: checks that a robust accuracy must pass, overall and per class, before it can be trusted.
 
-The panel runs after a protocol's attacks, on their verdicts and on those of further attacks. The table of its checks
-and limits is `rules.py`; most items follow Carlini et al., "On Evaluating Adversarial Robustness" (2019), and
-the checks that the AutoAttack code makes. No check takes the place of thinking about the defence at hand and attacking
-it on purpose.
+The panel runs after a protocol's attacks, on their verdicts and on those of further attacks. `rules.py` lists its
+checks and limits; most follow Carlini et al., "On Evaluating Adversarial Robustness" (2019), and the checks in the
+AutoAttack code. The panel does not replace an attack that is designed for the defence.
 """
 
 import numpy as np
@@ -21,18 +20,18 @@ from ltrobust.sanity.runs import Runs
 
 __all__ = ["Item", "panel", "verdict"]
 
-# Not part of the panel as it runs here, and why.
+# Checks that do not run here, with the reason.
 _LEFT_OUT = {
     "P13": "needs other networks to take adversarial images from",
-    "P14": "not run: random noise is far weaker than Square, which P12 looks at",
+    "P14": "not run: random noise is far weaker than Square, which P12 checks",
     "P15": "not run: no hard-label attack here",
-    "P26": "not run: a substitute has to be written for the defence at hand",
-    "P33": "not run: other threat models are evaluations of their own",
-    "P34": "not run: which parts a defence has is not told",
+    "P26": "not run: a substitute has to be written for each defence",
+    "P33": "not run: other threat models are separate evaluations",
+    "P34": "not run: the parts of the defence are not known",
 }
 
 
-# Of the panel's own attacks: a store that was written with others is refused.
+# Version of the panel's attacks: a store that was written with another version is refused.
 VERSION = 2
 
 
@@ -43,7 +42,7 @@ def panel(
     selected_on: str | None = None,
     test_labels: np.ndarray | None = None,
 ) -> tuple[Item, ...]:
-    """Every item, in order.
+    """Runs every check; returns the items in order of their ids.
 
     Args:
       session: in which the protocol's attacks have been run.
@@ -112,7 +111,7 @@ def bookkeeping(runs: Runs, test_labels: np.ndarray | None) -> Item:
     if not consistent:
         return stated("P04", "fail", evidence + ("" if np.any(unjudged) else ", ids occur twice"))
     if test_labels is None:
-        return stated("P04", "skipped", f"{evidence}; not told what the complete test set is")
+        return stated("P04", "skipped", f"{evidence}; the complete test set is not known")
     # Compared per class: the total would hide a class that is missing.
     missing = np.bincount(test_labels, minlength=runs.num_classes) - runs.per_class(runs.labels >= 0)
     per_class = [(int(number), "fail", f"{missing[number]} images missing") for number in np.flatnonzero(missing)]
@@ -184,5 +183,5 @@ def dead_classes(runs: Runs) -> Item:
 def selection(selected_on: str | None) -> Item:
     """P31: what the caller states."""
     if selected_on is None:
-        return stated("P31", "skipped", "not told by what the network was selected")
+        return stated("P31", "skipped", "how the network was selected is not known")
     return stated("P31", "fail" if selected_on == "test" else "pass", f"selected on: {selected_on}")

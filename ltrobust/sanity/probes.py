@@ -204,5 +204,6 @@ def precision(runs: Runs, clean: Probe) -> Item:
     differ = clean.predictions != runs.session.predictions["clean"]
     claims = np.any([record["rejected_claims"] > 0 for record in runs.session.records.values()], axis=0)
     saved = claims & runs.robust
-    note = f"{np.sum(differ)} clean predictions; of {np.sum(claims)} images with a refuted claim {np.sum(saved)} robust"
+    claimed = f"of {np.sum(claims)} images with a refuted claim {np.sum(saved)} robust"
+    note = f"{np.sum(differ)} clean predictions; {claimed}"
     return measured("P29", runs.per_class(differ | saved), runs.per_class(runs.labels >= 0), note=note)

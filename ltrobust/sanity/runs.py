@@ -62,7 +62,7 @@ class Runs:
         return np.all([self.session.predictions[name] == self.labels for name in self.headline], axis=0)
 
     def per_class(self, chosen: np.ndarray) -> np.ndarray:
-        """How many images of each class are chosen, [C]; from truth values [N] or positions."""
+        """Number of chosen images of each class, [C]; `chosen` holds booleans [N] or positions."""
         return np.bincount(self.labels[chosen], minlength=self.num_classes)
 
     def right(self, attack: Attack, rows: np.ndarray | None = None) -> np.ndarray:
@@ -80,7 +80,7 @@ class Runs:
         return right & chosen
 
     def sample(self, size: int) -> np.ndarray:
-        """At most `size` positions, as equally many of each class as there are, always the same ones; ascending."""
+        """A fixed stratified sample of at most `size` positions, ascending."""
         # A fixed seed: a repeated panel looks at the same images.
         shuffled = np.random.RandomState(0).permutation(len(self.labels))
         rank = np.zeros(len(shuffled), int)
@@ -187,9 +187,9 @@ def _margin100(name: str, radius: float) -> Pgd:
 
 
 def radius(runs: Runs) -> Item:
-    """P01: a radius at which no image breaks, while four times a usual one breaks all, is too small to mean much.
+    """P01: fails a radius at which no image breaks although four times a usual radius breaks all.
 
-    A radius in another unit than 1/255 is like that, and everything else about it looks well.
+    This detects a radius in another unit than 1/255, which no other check does.
     """
     threat = runs.session.driver.threat
     text = f"{threat}, pixels in [{threat.lower:g}, {threat.upper:g}], untargeted goal, white box, fixed weights"

@@ -1,7 +1,7 @@
-"""What a network's trace says of its gradient: operations that hide it, loops that optimise, and randomness.
+"""Searches a network's trace for operations that hide its gradient, for loops that optimise, and for randomness.
 
-The network is traced, not run. Only operations that the images reach count, so rounding a parameter or counting
-positions is nobody's business; callbacks and random draws count wherever they are.
+The network is traced, not run. Only operations that depend on the images count, so rounding a parameter or counting
+positions is allowed; callbacks and random draws always count.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend import core
 
-# Primitive -> what it does to a gradient.
+# Primitive -> its effect on a gradient.
 _HIDING = {
     "round": "rounding",
     "floor": "rounding down",
@@ -30,7 +30,7 @@ _HIDING = {
     "scan": "scan",
 }
 _RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
-# Functions of JAX whose derivative is what it should be, although one of the operations above is inside.
+# Functions of JAX with the right derivative although they contain one of the operations above.
 _SOUND = {
     *("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "logaddexp", "hard_tanh"),
     *("sigmoid", "hard_sigmoid", "softmax", "log_softmax", "clip"),
@@ -118,7 +118,7 @@ def _count(equation: Any, hits: list[bool], makers: dict[Any, Any], found: Trace
 
 
 def _hiding(equation: Any, hits: list[bool]) -> str | None:
-    """What an operation does to a gradient that comes through it, None for nothing."""
+    """Effect of an operation on a gradient that passes through it; None for no effect."""
     name = equation.primitive.name
     if name in ("select_n", "cond"):
         return {"select_n": "selection by comparison", "cond": "branch"}[name] if hits[0] else None

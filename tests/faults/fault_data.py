@@ -448,8 +448,9 @@ def copied_test(place: Place) -> Told:
     status, text = place.main(*ALONE, *flags, *(f"--config.{setting}" for setting in settings))
     assert status == 0, text
     card = json.loads((place.folder / "run" / "results" / "validation.json").read_text())
-    assert f"warning: {card['data']['overlap']['warnings'][-1]}." in text
-    return Told("goes on; warned, and the card and the page have the counts", card["data"]["overlap"]["warnings"][-1])
+    warning = card["data"]["overlap"]["warnings"][-1]
+    assert f"warning: {warning}." in text
+    return Told("goes on; warned, and the card and the page have the counts", warning)
 
 
 @fault(
