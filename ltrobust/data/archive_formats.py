@@ -1,4 +1,4 @@
-"""What the bytes in official archives mean (`archives.py`): readers of images, labels and class names of one split.
+"""Readers for official archives (`archives.py`): images, labels and class names of one split.
 
 Files that do not have the official form raise a ValueError that names the file.
 """

@@ -1,4 +1,4 @@
-"""Official archives (`published.py`), read where they lie, in their own order.
+"""Official archives (`published.py`), read in place, in the archive's order.
 
 Nothing is prepared or unpacked on disk: images go from the archive into the cache (`cache.py`). The folder that an
 archive unpacks to is read as well.
@@ -74,7 +74,7 @@ def load(name: str, split: str, *, data_dir: pathlib.Path, cache_root: pathlib.P
 
 
 def find(name: str, data_dir: pathlib.Path) -> tuple[published.Form, list[pathlib.Path]]:
-    """A form in which a data set is there, and its files: archives, or what they unpack to.
+    """An available form of a data set and its files: archives, or unpacked archives.
 
     Files that are published gzipped are found unpacked, too. Of Tiny-ImageNet unpacked, the only path is its folder.
 
@@ -115,7 +115,7 @@ def _gzipped_or_not(path: pathlib.Path) -> pathlib.Path:
 
 
 def how_to_get(name: str, data_dir: pathlib.Path) -> str:
-    """The sentence that ends every complaint about missing data."""
+    """Last sentence of every error about missing data."""
     first, *others = published.DATA[name].files
     if others:
         names = ", ".join(file.name for file in (first, *others))
@@ -134,7 +134,7 @@ def _is_archive(form: published.Form, paths: list[pathlib.Path]) -> bool:
 
 
 def _differences(form: published.Form, paths: list[pathlib.Path]) -> str | None:
-    """What tells files from the published ones; empty for the published ones, None where nothing can be compared."""
+    """Differences of files from the published ones; empty if there are none, None if no comparison is possible."""
     if not _is_archive(form, paths) or not all(file.checksum for file in form.files):
         return None
     pairs = list(zip(form.files, paths, strict=True))

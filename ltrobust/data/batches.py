@@ -1,4 +1,4 @@
-"""Which example is in which batch, and what a pixel means: order, padding, [0,1] floats, device placement."""
+"""Batches: order of examples, padding, conversion of pixels to [0,1], and placement on devices."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """A data set kept whole on every device.
+    """A complete data set on every device.
 
     Attributes:
       pixels: uint8 [N, H*W*C]. As [N,H,W,C] a TPU pads the channels, so that every dispatch would copy all images into
@@ -74,7 +74,7 @@ def to_unit(images: Any, *, gather: bool = True) -> Any:
 
 
 class Schedule(NamedTuple):
-    """How epochs fall into steps.
+    """Division of epochs into steps.
 
     `drop`: every epoch has its own permutation, its last partial batch is dropped (`examples // batch_size` steps).
     `carry`: batches are cut from the concatenation of the epochs' permutations, so none is partial; an epoch is then

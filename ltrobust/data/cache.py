@@ -1,4 +1,4 @@
-"""Decoded images kept on disk: one checksummed, uncompressed `.npz` per split, written atomically.
+"""Cache of decoded images: one checksummed, uncompressed `.npz` per split, written atomically.
 
 A cache file is never trusted: it must carry the fingerprint of the files it was decoded from, and the SHA-256 of
 both of its arrays. Anything else is reported in one line and counts as absent, so that the caller
@@ -61,7 +61,7 @@ def fingerprint_files(
     form: str = "",
     check: str = "times",
 ) -> str:
-    """SHA-256, hex, that differs between files and between states of the same files.
+    """SHA-256, hex, of a set of files: differs between files and between versions of the same files.
 
     A copied folder may be decoded once more, but a changed one must not be mistaken for the old. The versions of Pillow
     and its decoders count too, because JPEG decoders may differ in the last bit.

@@ -1,4 +1,4 @@
-"""Whether images and labels are those of the official data set: digests, class counts, and what may be claimed."""
+"""Compares images and labels with those of the official data set, by digests and class counts."""
 
 import dataclasses
 import hashlib

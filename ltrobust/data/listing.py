@@ -1,4 +1,4 @@
-"""Which files of a folder of class directories are images of which class, by names and links alone.
+"""Lists the images of each class in a folder of class directories, by names and links alone.
 
 What is passed over is counted by reason and class. Links are followed; each folder and file counts once per class.
 """
@@ -50,7 +50,7 @@ _DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """How many files of each class something is true of, and the first few of them by name.
+    """Number of files of each class in one category, and the first few of them by name.
 
     `classes` holds class names with their numbers; files in no class stand under an empty name.
     """

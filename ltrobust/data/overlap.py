@@ -1,4 +1,4 @@
-"""Images that are in two parts of a data set at once: exact copies, and near-duplicates by a perceptual hash.
+"""Finds images that two parts of a data set share: exact copies, and near-duplicates by a perceptual hash.
 
 A near-duplicate is the same picture encoded, scaled, brightened or disturbed a little. Shifted, cropped, mirrored and
 recoloured copies are not found. Two images count as near-duplicates only if their hashes differ in at most `BITS` of 63
@@ -56,7 +56,7 @@ class SharedImages:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What the parts of a data set share.
+    """Images that the parts of a data set share.
 
     Attributes:
       images: part -> number of images.

@@ -102,7 +102,7 @@ def write(
 
 
 def check(folder: str | os.PathLike[str]) -> Manifest:
-    """What a pack is, after a check of the SHA-256 of all its files; no image is decoded.
+    """Reads the manifest of a pack and checks the SHA-256 of all its files; decodes no image.
 
     Raises:
       ValueError: damaged files, or another format.

@@ -1,4 +1,4 @@
-"""Pickles of plain data, read without Python's unpickler: nothing that they name is imported or called.
+"""Reads pickles of plain data without Python's unpickler: it imports and calls nothing that a pickle names.
 
 What is understood are dicts, lists, tuples, texts, bytes, numbers, and NumPy arrays of numbers as `protocol=2` writes
 them, which is what CIFAR's Python archives hold. Everything else is refused by name.

@@ -123,7 +123,7 @@ def _read(builder: Any, records: Any, start: int, stop: int) -> list[dict[str, A
 
 
 def _damaged(folder: str, error: Exception) -> str:
-    """The beginning of a complaint about a prepared folder that cannot be read."""
+    """Beginning of the error about a prepared folder that cannot be read."""
     return f"{folder} cannot be read ({type(error).__name__}: {error}); it may be damaged. Remove that folder. "
 
 

@@ -1,4 +1,4 @@
-"""Where each data set is published: addresses, sizes, checksums, terms of use, and how its files are laid out.
+"""Publication of each data set: addresses, sizes, checksums, terms of use, and layout of its files.
 
 Sizes and SHA-256 are those that TensorFlow Datasets has registered. The MD5 of CIFAR's Python archives are on CIFAR's
 page and in torchvision; the one of ImageNet's development kit is in torchvision.
@@ -37,7 +37,7 @@ class File:
         return f"{size}{_KINDS[kind]} {checksum}" if checksum else f"{size}checksum not known"
 
     def difference(self, path: pathlib.Path) -> str:
-        """What tells a file on disk from the published one, in words; empty where nothing does."""
+        """Difference of a file on disk from the published one, in words; empty if there is none."""
         size = path.stat().st_size
         if self.size and size != self.size:
             return f"{size:,} bytes, published {self.size:,}"
@@ -79,7 +79,7 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """How a data set is published.
+    """Publication of one data set.
 
     Attributes:
       forms: any of them is enough; the first one found is read.

@@ -278,7 +278,7 @@ def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 
 
 def describe(run_data: RunData) -> dict[str, Any]:
-    """What a checkpoint says about the split."""
+    """Description of the split in a checkpoint."""
     return {
         "image_shape": list(run_data.image_shape),
         "class_counts": run_data.class_counts.tolist(),

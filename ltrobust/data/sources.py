@@ -243,7 +243,7 @@ def image_names(
     class_names: Sequence[str],
     files: Sequence[str],
 ) -> list[str]:
-    """What images are called in messages: their files, else class and position.
+    """Names of images in messages: their files, else class and position.
 
     Args:
       split: `train` or `test`.

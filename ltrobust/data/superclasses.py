@@ -1,4 +1,4 @@
-"""Which classes of a data set belong together, by their names.
+"""Superclasses: groups of classes of a data set, by class names.
 
 TFDS's records carry CIFAR-100's coarse labels, but the decoded images that are kept, and stores of verdicts, know fine
 classes only; a table by name serves both.

@@ -1,4 +1,4 @@
-"""Recognises the code of a network by its logits on made-up weights and images: a checkpoint holds no code.
+"""Recognises the code of a network by its logits on fixed weights and images, because checkpoints hold no code.
 
 Another class of the same name and fields takes the same weights, and would answer for the one that was trained. Only
 networks that are not of this package are looked at; those of the package have one code.
@@ -18,7 +18,7 @@ _IMAGES = 2
 
 
 def take(model: ModelPlan, num_classes: int, head: models.Head, image_shape: tuple[int, ...]) -> list[list[float]]:
-    """Logits of a network that is not of this package, `_IMAGES` lists of its outputs; empty for one of the package.
+    """Logits of an external network, `_IMAGES` lists of its outputs; empty for a network of this package.
 
     They depend on the code and its settings alone: not on the initialiser, and on the device up to rounding.
     """
@@ -43,7 +43,7 @@ def take(model: ModelPlan, num_classes: int, head: models.Head, image_shape: tup
 
 
 def check(name: str, there: Sequence[Sequence[float]], here: Sequence[Sequence[float]]) -> None:
-    """Refuses the code of a network that is not that of a checkpoint.
+    """Refuses a network whose code differs from that of a checkpoint.
 
     Args:
       name: of the network.

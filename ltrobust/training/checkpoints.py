@@ -26,7 +26,7 @@ FORMAT = 3
 
 
 def folder_in(path: epath.PathLike) -> epath.Path | None:
-    """The folder of checkpoints that a path means: a workdir's student's, or itself; None where there is neither."""
+    """Folder of checkpoints for a path: that of a workdir's student, or the path itself; None if neither exists."""
     path = epath.Path(path)
     places = [path / "checkpoints" / "student", path]
     if (path / "config.json").is_file() and "student" in (run := json.loads((path / "config.json").read_text())):
@@ -36,7 +36,7 @@ def folder_in(path: epath.PathLike) -> epath.Path | None:
 
 
 class Checkpoints:
-    """The checkpoints of one phase: a thin, typed front of orbax's manager.
+    """Checkpoints of one phase: a thin, typed interface to orbax's manager.
 
     A checkpoint that cannot be written does not end training: the failure is reported when the next one is begun,
     and `wait` raises if none came after it. What is left of it has no number and is removed by the next writer.
@@ -93,7 +93,7 @@ class Checkpoints:
         return max((step for step in self._manager.all_steps() if step not in self._damaged), default=None)
 
     def save(self, state: TrainState, selection: Selection, about: Mapping[str, Any]) -> None:
-        """Copies the state to the host and writes it while training goes on. A step that is there is left as it is."""
+        """Copies the state to the host and writes it while training continues. Existing steps are not overwritten."""
         if failure := self.settle():
             print(f"\n{failure} Training goes on; this is the next attempt.")
         step, items = int(state.step), _items(state, selection)
@@ -234,7 +234,7 @@ class Checkpoints:
 
 
 def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
-    """Looks for the newest sound checkpoint, prints what is wrong with newer ones, and renames them if asked.
+    """Finds the newest undamaged checkpoint, prints what is wrong with newer ones, and renames them if asked.
 
     Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
     start would take the folder for an empty one and train anew.
@@ -275,7 +275,7 @@ def _set_aside(folder: epath.Path) -> epath.Path:
 
 
 def _items(state: TrainState, selection: Selection) -> dict[str, Any]:
-    """The parts that a checkpoint stores under names of their own."""
+    """Parts that a checkpoint stores under separate names."""
     rest = dataclasses.replace(state, weights=None, averaged=None)
     items = {"weights": state.weights, "selection": selection, "rest": rest}
     return items if state.averaged is None else {**items, "averaged": state.averaged}

@@ -18,7 +18,7 @@ def write(folder: epath.Path) -> None:
 
 
 def find_damage(folder: epath.Path) -> str | None:
-    """What is wrong with a folder that `write` has seen, in a few words, or None.
+    """Describes damage of a folder with checksums in a few words; None if it is undamaged.
 
     Every file must be listed and every listed file be there, so that no part of the list can be lost unnoticed.
     """

@@ -1,4 +1,4 @@
-"""What a start has to have in common with its other processes, and with the checkpoints that it resumes from.
+"""Checks that a start agrees with its other processes, and with the checkpoints that it resumes from.
 
 Each function raises a ValueError that names the values and what to do.
 """
@@ -21,7 +21,7 @@ SAME_DATA = "every process reads the data set from its own data.dir, and the cop
 
 
 def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
-    """Refuses processes of other settings (`recorded`), programs or images than the first one's."""
+    """Refuses processes whose settings (`recorded`), programs or images differ from the first process."""
     if not processes.several():
         return
     local = ("data.dir", "data.cache_dir")
@@ -31,7 +31,7 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
 
 
 def same_run(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
-    """Refuses checkpoints of another configuration, which a folder outside of the workdir may hold."""
+    """Refuses checkpoints of another configuration; a folder outside of the workdir may hold such ones."""
     if found := workdirs.differences(metadata.config, recorded):
         workdirs.refuse(
             f"{folder} holds checkpoints of another configuration",
@@ -66,7 +66,7 @@ def same_teachers(recorded: Mapping[str, Any], taught: Mapping[str, Any], folder
 
 
 def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: Sequence[str]) -> None:
-    """Refuses to train phases again that are finished by the workdir's records: their checkpoints are elsewhere."""
+    """Refuses to train a phase that the workdir's records show as finished: its checkpoints are in another folder."""
     file = workdir / "metrics.jsonl"
     recorded = {record["phase"] for record in records.read(file)} if file.is_file() else set()
     # A phase begins when the one before it is finished, the evaluation when all are.
@@ -80,7 +80,7 @@ def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: Sequen
 
 
 def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
-    """Refuses to go on with a student whose teacher is gone: a teacher trained again may be another network."""
+    """Refuses to resume a student whose teacher is missing, because a retrained teacher may be another network."""
     folders = {name: checkpoints / name for name in wanted}
     missing = [name for name in wanted if not any(folders[name].glob("[0-9]*"))]
     if missing == ["teacher"]:
@@ -106,7 +106,7 @@ def same_workdir(workdir: Path, metadata: Metadata, folder: epath.Path) -> None:
 
 
 def same_network(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
-    """Refuses to evaluate a checkpoint as another network than it is, or on other data."""
+    """Refuses to evaluate a checkpoint with another architecture or on other data."""
     if found := workdirs.differences(metadata.config, recorded, only=("model.", "data.")):
         workdirs.refuse(
             f"checkpoint {folder} was made with other settings",

@@ -1,4 +1,4 @@
-"""First weights of a phase from another run's checkpoint; the optimiser and the schedule start afresh."""
+"""Initial weights of a phase from another run's checkpoint; optimiser and schedule start from the beginning."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ INITIAL = ("scratch", "teacher")
 
 @dataclasses.dataclass(frozen=True)
 class Initial:
-    """Weights to start from, and what checkpoints and cards say of where they come from."""
+    """Initial weights, and their origin as recorded in checkpoints and on cards."""
 
     weights: Weights
     about: dict[str, Any]
@@ -55,7 +55,7 @@ def load(plan: RunPlan, planned: Mapping[str, Phase], run_data: RunData) -> dict
 
 
 def describe(about: Mapping[str, Any]) -> str:
-    """Where a phase started and its schedule, in a sentence."""
+    """Origin of a phase's initial weights and its schedule, in a sentence."""
     return (
         f"{about['phase']}/{about['weights']} of {about['path']} (step {about['step']}, {about['method']}), with a "
         f"fresh optimiser; {about['schedule']}"

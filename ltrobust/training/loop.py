@@ -1,4 +1,4 @@
-"""The training loop: chunks of steps, validation, selection, records, checkpoints. Knows no method."""
+"""The training loop: chunks of steps, validation, selection, records, checkpoints. Independent of the method."""
 
 import contextlib
 import dataclasses
@@ -154,7 +154,7 @@ def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str
 
 @contextlib.contextmanager
 def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
-    """Adds remedies to a lack of memory. The batch belongs to the recipe, so it is not halved."""
+    """Adds remedies to an out-of-memory error. The batch size belongs to the recipe, so it is not halved."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -167,7 +167,7 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
 
 
 def _save_and_stop(phase: Phase, state: TrainState, selection: Selection, services: Services, request: str) -> NoReturn:
-    """Writes a checkpoint of this very step, waits for it, and raises."""
+    """Writes a checkpoint of the current step, waits for it, and raises."""
     where = f"step {int(state.step)} of {phase.total_steps}"
     if services.checkpoints is None:
         raise Preempted(f"stopped by {request}: {phase.name} ends at {where}, and has no checkpoints to save it to.")
@@ -273,7 +273,7 @@ def _one_line(record: Mapping[str, Any]) -> str:
 
 
 def _describe_bad_step(phase: Phase, bad_step: int, checkpoints: Checkpoints | None) -> str:
-    """What happened, where the last good state is, and what to try."""
+    """Message for a non-finite step: where it happened, the last good checkpoint, and what to try."""
     where = "nothing was saved yet"
     if checkpoints is not None:
         checkpoints.settle()

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: its JSON part `about`, with one definition, one writer and one reader."""
+"""Metadata of a checkpoint: its JSON part `about`, with one definition, one writer and one reader."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Trained networks: what their logits depend on, and what becomes of them on validation and test images."""
+"""Trained networks and their evaluation on validation and test images."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ _BY_VALIDATION = ("/selected", "+class_logit_offset")
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Trained weights, with what turns them into logits at test time."""
+    """Trained weights, with the module and the rule that turn them into test-time logits."""
 
     weights: Weights
     head: models.Head
@@ -117,7 +117,7 @@ def evaluate(
 
 
 def _describe_classifier(network: Network, run_data: RunData) -> Classifier | None:
-    """The card's part on the last layer; None for a network in which it cannot be told from other layers."""
+    """The card's part on the last layer; None for a network whose last layer is not recognised."""
     outputs = run_data.num_classes + network.head.extra
     norms = models.class_norms(jax.device_get(network.weights.params), run_data.num_classes, outputs)
     return None if norms is None else Classifier(network.head.kind, norms.round(6).tolist())
@@ -132,7 +132,7 @@ def fingerprints_of(weights: Weights | Teacher) -> dict[str, str]:
 
 
 def _store_name(plan: RunPlan, network: str, fingerprints: Mapping[str, str], labels: np.ndarray) -> str:
-    """Where a network's verdicts lie: a separate folder for each set of things that they depend on."""
+    """Folder of a network's verdicts, separate for each combination of everything that they depend on."""
     content = {
         "protocol": protocols.plain(plan.evaluation.protocol),
         "threat": dataclasses.asdict(plan.threat),

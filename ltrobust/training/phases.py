@@ -1,4 +1,4 @@
-"""A phase as data: what teacher and student are made of, given their plans and the images.
+"""A phase as data: the parts of teacher and student, built from their plans and the images.
 
 Both are the same loop with other values of the same settings.
 """
@@ -71,7 +71,7 @@ class Phase:
 def make_phase(
     plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, *, platform: str | None = None
 ) -> Phase:
-    """Everything about a phase that its plan and the data fix.
+    """Everything about a phase that follows from its plan and the data.
 
     Its programs are compiled for `platform`, by default that of the mesh.
 
@@ -162,7 +162,7 @@ def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:
 
 
 def _check_network(name: str, settings: StepSettings, run_data: RunData, mesh: Mesh) -> None:
-    """Traces a network that is not of this package, which refuses what cannot be trained.
+    """Traces an external network and refuses one that cannot be trained.
 
     The name decides: a function of the user may return a class of this package with other outputs or another axis.
     """

@@ -42,7 +42,7 @@ class Dispatches:
             self._compiled = True
 
     def end_epoch(self, text: str) -> None:
-        """Shows what an epoch has come to."""
+        """Shows the results of an epoch."""
         self._progress.show(text)
 
     def __enter__(self) -> "Dispatches":

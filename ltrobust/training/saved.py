@@ -1,4 +1,4 @@
-"""A phase's network as its newest checkpoint describes it, and its weights."""
+"""The network and the weights of a phase's newest checkpoint."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ class Saved:
         return decision_rule(self.method, self.class_counts)
 
     def check_code(self) -> None:
-        """Refuses a network's code in this process that is not the code that was trained.
+        """Refuses a network whose code in this process differs from the code that was trained.
 
         Raises:
           ValueError: it gives other logits with the same weights.
@@ -96,7 +96,7 @@ def find(path: str, label: str, *, or_file: bool = False) -> epath.Path:
 
 
 def read(checkpoints: Checkpoints, phase: str = "") -> Saved:
-    """What the newest checkpoint says of itself, with its network and its method.
+    """Reads the metadata of the newest checkpoint, with its network and its method.
 
     Raises:
       FileNotFoundError: there is no complete checkpoint.

@@ -1,4 +1,4 @@
-"""Everything that a run remembers, explicitly."""
+"""The complete state of training."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -20,7 +20,7 @@ from ltrobust.training.state import OWN_SUMS, TrainState, Weights
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """What is fixed while a phase runs.
+    """Settings of the steps of a phase.
 
     `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
     `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `compiler` are
@@ -42,7 +42,7 @@ class StepSettings:
 
 @flax.struct.dataclass
 class Inputs:
-    """What every step reads and none changes, on every device.
+    """Constant inputs of all steps, on every device.
 
     `key` is the phase's root key, `class_counts` [C] those of the phase's own training list.
     """
@@ -199,7 +199,7 @@ def metric_names(
 def make_learner(
     weights: Weights, method_state: Any, inputs: Inputs, epoch: jax.Array, settings: StepSettings
 ) -> Learner:
-    """What the method sees of weights and of its own state."""
+    """The learner that the method receives, with these weights and its state."""
     return Learner(
         module=settings.module,
         axis_name=devices.AXIS,

@@ -36,7 +36,7 @@ _SAME_FOLDER = (
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training leaves in memory, for an evaluation.
+    """Results of training that an evaluation needs.
 
     Attributes:
       networks: by name, such as `student/last`.
@@ -53,7 +53,7 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class Ready:
-    """What training needs, made and checked before anything is written.
+    """Everything that training needs, prepared and checked before any file is written.
 
     Attributes:
       phases: in order, by name.
@@ -236,7 +236,7 @@ def _metadata(
     answered: list[list[float]],
     devices: Sequence[int],
 ) -> Metadata:
-    """What every checkpoint of a phase says of itself."""
+    """Metadata of a phase's checkpoints."""
     examples = phase.examples_of(0)
     return Metadata(
         config=plan.recorded,

@@ -18,7 +18,7 @@ from ltrobust.training.checkpoints import Checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """A teacher, and what checkpoints and cards say of where it comes from."""
+    """A teacher, and its origin as recorded in checkpoints and on cards."""
 
     teacher: Teacher
     about: dict[str, Any]
@@ -32,7 +32,7 @@ def load(
     image_shape: tuple[int, ...],
     platform: str | None = None,
 ) -> dict[str, Known]:
-    """The external teachers, checked against the classes and the images that they are to teach.
+    """Loads the external teachers, and checks them against the student's classes and images.
 
     They are for programs that are compiled for `platform` (`models.create`); those of PyTorch files compute in `dtype`.
 
