@@ -1,7 +1,7 @@
-"""Long-tailed adversarial robustness: training that resists attack on every class, measurement that can be believed.
+"""Long-tailed adversarial robustness: trains image classifiers that resist attack on every class, and measures it.
 
-The public names are listed by `dir(ltrobust)` and imported when first used: tables and cards need no JAX.
-`ltrobust.__version__` is also what the distribution is called; every room may read it.
+`dir(ltrobust)` lists the public names; each is imported on first use, because tables and cards do not need JAX.
+`ltrobust.__version__` is the version of the distribution.
 """
 
 import importlib
@@ -34,7 +34,7 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Where each public name comes from; the name of a module alone is a module.
+# Public name -> the module that defines it.
 _PUBLIC = {
     "Dataset": "ltrobust.data.dataset",
     "Evaluation": "ltrobust.analysis.evaluation",
@@ -56,7 +56,7 @@ if sys.argv[:1] == ["-m"]:
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported on demand."""
+    """Imports a public name on first use."""
     if name in _MODULES:
         return importlib.import_module(f"ltrobust.{name}")
     if name in _PUBLIC:

@@ -1,7 +1,7 @@
-"""A run as its configuration describes it: read once, and checked as far as that needs no data.
+"""The plan of a run: a configuration is read once and checked before any data are read.
 
-`make_plan` turns a ConfigDict into frozen dataclasses, and nothing below it takes a configuration. Checkpoints record
-configurations as plain values; networks and methods are made of those by the same functions.
+`make_plan` turns a ConfigDict into frozen dataclasses; code below it takes no configuration. Checkpoints record
+configurations as plain values, from which the same functions make networks and methods.
 """
 
 import contextlib
@@ -115,7 +115,7 @@ class CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """Everything that a configuration says of a run.
+    """Plan of a run: everything in its configuration.
 
     Attributes:
       workdir: folder of the run.

@@ -18,7 +18,7 @@ from absl import logging
 
 from ltrobust.runtime.names import nearest
 
-# What a decorator is put on and returns: a function or a class.
+# The function or class that a decorator takes and returns.
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 # Types of values that a configuration and its command-line flags can hold.
 _PLAIN = (bool, int, float, str)
@@ -52,7 +52,7 @@ def add(known: dict[str, Any], kind: str, name: str, thing: Callable[..., Any], 
 
 
 def _file(thing: Any) -> Path | None:
-    """The file that defines a function or class; None where there is none, as in a notebook."""
+    """File that defines a function or class; None if there is none, as in a notebook."""
     try:
         path = Path(inspect.getfile(thing)).resolve()
     except (TypeError, OSError):
@@ -108,15 +108,15 @@ def is_plain(value: Any) -> bool:
 
 
 def _name(thing: Any) -> str:
-    """What a function or class is called in messages."""
+    """Name of a function or class in messages."""
     return getattr(thing, "__name__", repr(thing))
 
 
 def add_installed(group: str, known: Collection[str], register: Callable[[Any, str], Any]) -> None:
     """Registers what installed packages offer in an entry point group, by `register(object, name)`.
 
-    What cannot be loaded or registered is passed over with a warning: a run that does not use it must not stop for it.
-    So is a taken name, and one that two packages offer: which of them a run gets must not be a matter of chance.
+    Entries that cannot be loaded or registered are skipped with a warning, because runs that do not use them must not
+    stop. Taken names are skipped too, and names that two packages offer, because the choice would be arbitrary.
     """
     for name, points in installed_entry_points(group).items():
         if name in ADDED[group] or name in BROKEN[group]:
@@ -148,7 +148,7 @@ def installed_entry_points(group: str) -> dict[str, list[importlib.metadata.Entr
 
 
 def unknown(kind: str, name: Any, known: Collection[str], group: str, *, also: str = "") -> ValueError:
-    """The error for a name that stands for nothing: lists the known ones, and says how others are added."""
+    """Error for an unknown name: lists the known ones, and explains how to add others."""
     if broken := BROKEN[group].get(str(name)):
         return ValueError(f"{kind} {name!r} cannot be loaded: {broken}")
     return ValueError(
@@ -183,6 +183,6 @@ def load_code(name: str) -> None:
 
 
 def search(folder: Path) -> None:
-    """Lets modules of a folder be imported, after whatever else goes by their names."""
+    """Appends a folder to `sys.path`, so that its modules can be imported after all others."""
     if (text := str(folder.resolve())) not in sys.path:
         sys.path.append(text)

@@ -1,6 +1,6 @@
-"""A whole run: data, teacher, student, evaluation, card. What the commands and `ltrobust.train` call.
+"""Complete runs: data, teacher, student, evaluation, card. Called by the commands and `ltrobust.train`.
 
-Each function turns its configuration into a plan first, and works with the plan from there on.
+Each function first turns its configuration into a plan.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from ltrobust.training.teacher_student import Trained
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """What the evaluations of one command share.
+    """Data shared by the evaluations of one command.
 
     Attributes:
       split: the test images, all of them.

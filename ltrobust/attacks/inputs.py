@@ -1,4 +1,4 @@
-"""Checks of what attacks and evaluations are given: functions, labels, ids, keys and settings."""
+"""Checks of the inputs of attacks and evaluations: functions, labels, ids, keys and settings."""
 
 import traceback
 from collections.abc import Callable
@@ -23,11 +23,11 @@ _NEEDED = (
 
 
 def count_classes(logits_fn: Callable[[jax.Array], jax.Array], image_shape: tuple[int, ...]) -> int:
-    """How many logits the function gives; it is traced with its gradient, not run.
+    """Counts the logits of a function, which is traced with its gradient and not run.
 
     Raises:
-      ValueError: it is no function that JAX can trace and differentiate (a PyTorch module, a NumPy function), or gives
-        no floating point [batch, classes]. What the function itself raises passes through.
+      ValueError: JAX cannot trace and differentiate the function (a PyTorch module, a NumPy function), or it does not
+        return floats [batch, classes]. Exceptions of the function itself are not caught.
     """
     if any(base.__module__.partition(".")[0] == "torch" for base in type(logits_fn).__mro__):
         raise ValueError(
@@ -52,7 +52,7 @@ def count_classes(logits_fn: Callable[[jax.Array], jax.Array], image_shape: tupl
 
 
 def _traced(function: Callable, images: jax.ShapeDtypeStruct) -> Any:
-    """Shapes of what it gives; errors that come of code without JAX say what is needed."""
+    """Shapes of the function's result; errors of NumPy or PyTorch code are explained."""
     try:
         return jax.eval_shape(function, images)
     except Exception as error:
@@ -76,9 +76,9 @@ def _kind(logits: Any) -> str:
 
 
 def check_labels(labels: Labels, number: int, num_classes: int) -> None:
-    """Refuses what is not one class for each image.
+    """Refuses labels that are not one class per image.
 
-    The values can be seen, and are checked, only outside of a traced function.
+    Values are checked outside of traced functions only.
 
     Raises:
       ValueError: labels of a wrong type, shape or range, or fewer than two classes.
@@ -158,10 +158,10 @@ def root_of(key: Any) -> jax.Array:
 
 
 def check_whole(name: str, value: Any) -> None:
-    """Refuses a setting that does not count something: steps, queries, targets.
+    """Refuses a setting that is not a count, such as steps, queries or targets.
 
     Raises:
-      ValueError: no integer from 1 to 2^31 - 1; truth values and floats that are whole are none.
+      ValueError: not an integer from 1 to 2^31 - 1; booleans and whole floats are refused too.
     """
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 1 << 31:
@@ -169,10 +169,10 @@ def check_whole(name: str, value: Any) -> None:
 
 
 def check_number(name: str, value: Any, *, zero: bool) -> None:
-    """Refuses a setting that is not a positive number, or 0 where `zero` allows it. What is traced cannot be seen.
+    """Refuses a setting that is not a positive number, or 0 if `zero` allows it. Traced values are not checked.
 
     Raises:
-      ValueError: no number, or in float32 a negative one, one that is not finite, or a 0 that is not allowed.
+      ValueError: not a number, or in float32 negative, not finite, or 0 where it is not allowed.
     """
     value = _plain(value)
     if isinstance(value, Tracer):
@@ -185,7 +185,7 @@ def check_number(name: str, value: Any, *, zero: bool) -> None:
 
 
 def check_scale(scale: Any) -> None:
-    """Refuses factors of logits, one or a sequence, that are not positive numbers. Their count is not looked at.
+    """Refuses factors of logits, one or a sequence, that are not positive numbers. Their number is not checked.
 
     Raises:
       ValueError: as of `check_number`, which names the position in a sequence.

@@ -1,4 +1,4 @@
-"""The kinds of attacks that a protocol consists of, each with its settings."""
+"""Kinds of attacks in protocols, each with its settings."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What the attacker wants: one number per example, always ascended.
+"""Objectives of attacks: one number per example, always ascended.
 
 Every function maps logits [B, C] (and labels [B] or target logits [B, C]) to float32 [B].
 """

@@ -1,9 +1,9 @@
-"""Attacks as machines that ask for one evaluation of the network at a time, many images side by side.
+"""Attacks as state machines that request one evaluation of the network at a time, for many images side by side.
 
-A `Search` is written for one image: where it starts, at which point it wants the network next, and what it makes of
-the answer. `work` runs many of them in lanes of one compiled loop. A lane whose search is over is given the next image
-by the driver (`evaluation/drive.py`), so the batch stays full while the number of survivors shrinks, and
-no image's path depends on who its neighbours are. `run` is the simple driver: one batch, until all are done.
+A `Search` is written for one image: its start, the point at which it needs the network next, and its reaction to the
+answer. `work` runs many searches in the slots of one batch, called lanes, in one compiled loop. When a search ends, the
+driver (`evaluation/drive.py`) gives its lane the next image. So the batch stays full while the number of survivors
+shrinks, and no image's path depends on its neighbours. `run` is the simple driver: one batch, until all are done.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ LogitsFn = Callable[[jax.Array], jax.Array]
 
 
 class Problem(NamedTuple):
-    """What an attack on one image is given; with a leading axis B, on a batch.
+    """Inputs of an attack on one image; with a leading axis B, on a batch.
 
     Attributes:
       image: float32 [H,W,C] within the threat's bounds.
@@ -54,7 +54,7 @@ class Search:
         has been found.
       claimed: bool, the search believes that `candidate` is misclassified. The lane then rests, until the claim is
         verified; if the exact network rejects it, `claimed` is cleared and the search continues.
-      finished: bool, nothing more will be asked.
+      finished: bool, the search needs no more evaluations.
       target: int32, the class aimed at, -1 for none.
       candidate_target: int32, the class aimed at when `candidate` was found; absent where that is always `target`.
       ended: bool, a run is over and `restart` is to begin the next one; absent where `advance` does that itself.
@@ -122,7 +122,7 @@ def begin(
 def running(
     lanes: Lanes, rest_on_claims: jax.Array | bool = True, until: jax.Array | np.ndarray | None = None
 ) -> jax.Array:
-    """Which lanes want another evaluation, bool [B]; in a search of several runs those before run `until` [B] only."""
+    """Which lanes need another evaluation, bool [B]; in a search of several runs only those before run `until` [B]."""
     # A lane that claims success rests: the exact network checks the claim before more is spent on the image.
     active = lanes.occupied & ~lanes.state.finished & ~(lanes.state.claimed & rest_on_claims)
     if until is None or "run" not in lanes.state._fields:
@@ -142,11 +142,10 @@ def work(
     rest_on_claims: jax.Array | bool = True,
     until: jax.Array | None = None,
 ) -> Lanes:
-    """Up to `evaluations` network passes over all lanes, fewer where `enough` lanes rest or none runs.
+    """Makes up to `evaluations` network passes over all lanes; stops early when `enough` lanes rest or none runs.
 
-    For a search of several runs `until` [B] is the run before which a lane ends.
-
-    A gradient that is not finite is taken as 0, and `non_finite` remembers that there was one.
+    For a search of several runs `until` [B] is the run before which a lane ends. A gradient that is not finite counts
+    as 0, and `non_finite` records it.
     """
     advance = jax.vmap(search.advance, in_axes=(0, 0, None, None, 0))
 
@@ -198,7 +197,7 @@ def run(
       keys: typed keys [B].
       settings: of the attack, see its file.
       threat: norm and bounds; the radius is in `settings`.
-      rest_on_claims: False: searches go on to their last iteration, as the published code does.
+      rest_on_claims: False: searches continue to their last iteration, as in the published code.
       prepare: changes the states before the first evaluation, such as to put recorded starts in place of drawn ones.
 
     Raises:

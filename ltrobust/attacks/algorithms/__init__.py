@@ -1,1 +1,1 @@
-"""Attacks, one file each: what one does between two answers of the network."""
+"""Algorithms of the attacks, one file each: the steps between two evaluations of the network."""

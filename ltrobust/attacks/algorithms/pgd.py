@@ -80,7 +80,7 @@ def _ascend(
     radius: jax.typing.ArrayLike | None = None,
     start: str = "uniform",
 ) -> tuple[jax.Array, Any]:
-    """Last iterate, and what the objective says beside its values summed over the others, from `nothing`."""
+    """Last iterate, and the objective's second result summed over the other iterates, starting at `nothing`."""
     ball.check_images(images, threat)
     if steps < 0:
         raise ValueError(f"PGD steps is {steps}; it must be at least 0.")
@@ -179,7 +179,7 @@ def search(start: str) -> Search:
 
 
 def _point(state: State) -> jax.Array:
-    """Where the gradient is wanted."""
+    """Point at which the gradient is needed."""
     return state.point
 
 

@@ -5,8 +5,8 @@ keeps the change if the margin fell. Squares shrink on a fixed schedule. `linf` 
 sign per channel, and cuts to ball and bounds; `l2` (Algorithm 3, with the details of the AutoAttack code) takes length
 from a second window and spends it, with what the ball still allows, on a pair of bumps of opposite sign in the first.
 
-An image's search is over when the network's prediction is wrong: a margin of exactly 0 whose tie the true class wins
-goes on. Query 0 is the start, every further one a proposal; each draws from a key of its own.
+An image's search ends when the network's prediction is wrong; it continues at a margin of exactly 0 if the true class
+wins the tie. Query 0 is the start, every further query a proposal; each has a separate random key.
 """
 
 import dataclasses
