@@ -27,6 +27,7 @@ from tools import (
     published_rows,
     speed,
     summary,
+    words,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +173,13 @@ def targets(root: Path) -> Iterator[Stale]:
         yield Stale(page, f"`{target}` leads nowhere", "name the file or heading that is meant")
 
 
+def length(root: Path) -> Iterator[Stale]:
+    """Pages must not hold more hand-written words than is allowed for all of them."""
+    if (number := words.total(root)) > words.LIMIT:
+        fault = f"{number} hand-written words are more than {words.LIMIT}"
+        yield Stale("docs/", fault, "shorten pages; python -m tools.words counts each")
+
+
 CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     tables,
     published,
@@ -185,6 +193,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     configurations,
     design,
     targets,
+    length,
 )
 
 
