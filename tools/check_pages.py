@@ -24,6 +24,7 @@ from tools import (
     design_page,
     evidence_files,
     links,
+    pictures,
     published_rows,
     speed,
     summary,
@@ -173,6 +174,16 @@ def targets(root: Path) -> Iterator[Stale]:
         yield Stale(page, f"`{target}` leads nowhere", "name the file or heading that is meant")
 
 
+def drawn(root: Path) -> Iterator[Stale]:
+    """Diagrams must be those that tools/pictures.py draws."""
+    for name, draw in pictures.PICTURES.items():
+        path = root / pictures.FOLDER / name
+        if not path.is_file() or path.read_text() != draw():
+            yield Stale(
+                str(path.relative_to(root)), "it is not what tools/pictures.py draws", "python -m tools.pictures"
+            )
+
+
 def length(root: Path) -> Iterator[Stale]:
     """Pages must not hold more hand-written words than is allowed for all of them."""
     if (number := words.total(root)) > words.LIMIT:
@@ -193,6 +204,7 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     configurations,
     design,
     targets,
+    drawn,
     length,
 )
 
