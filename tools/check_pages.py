@@ -54,7 +54,7 @@ def tables(root: Path) -> Iterator[Stale]:
     """Tables between markers must be what the committed cards and measurements give."""
     blocks = [(page, "results", block, "tools.summary") for page, block in summary.PAGES.items()]
     blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
-    blocks.append((speed.README, speed.PARAGRAPH, speed.short, "tools.speed"))
+    blocks.append((speed.PERFORMANCE, speed.PARAGRAPH, speed.short, "tools.speed"))
     blocks.append((compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"))
     blocks += [(page, marker, block, "tools.summary") for page, marker, block in summary.BLOCKS]
     for page, marker in claims.markers(root):
@@ -163,7 +163,7 @@ def configurations(root: Path) -> Iterator[Stale]:
 
 
 def design(root: Path) -> Iterator[Stale]:
-    """The table of rooms in docs/design.md must be that of the package."""
+    """The table of rooms in docs/project/design.md must be that of the package."""
     for fault, mend in design_page.faults(root):
         yield Stale(design_page.PAGE, fault, mend)
 

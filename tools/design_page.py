@@ -1,4 +1,4 @@
-"""The table of rooms in docs/design.md must name every folder and top-level module of the package, and no others.
+"""The table of rooms in docs/project/design.md must name every folder and top-level module of the package.
 
 Which room may import which is held by tests/test_layers.py alone.
 """
@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = "docs/design.md"
-# The first cell of a row: "| [`data/`](../ltrobust/data/) |" or "| [`plan.py`](../ltrobust/plan.py) |".
+PAGE = "docs/project/design.md"
+# The first cell of a row: "| [`data/`](../../ltrobust/data/) |" or "| [`plan.py`](../../ltrobust/plan.py) |".
 ROW = re.compile(r"^\| \[`([\w/.]+)`\]", re.MULTILINE)
 
 
@@ -17,7 +17,7 @@ def faults(root: Path) -> Iterator[tuple[str, str]]:
     table = (root / PAGE).read_text().partition("\n## Rooms\n")[2].partition("\n## ")[0]
     named, existing = set(ROW.findall(table)), _rooms(root / "ltrobust")
     for room in sorted(existing - named):
-        yield f"the table of rooms lacks `{room}`", f"add a row that begins with [`{room}`](../ltrobust/{room})"
+        yield f"the table of rooms lacks `{room}`", f"add a row that begins with [`{room}`](../../ltrobust/{room})"
     for room in sorted(named - existing):
         yield f"the table of rooms names `{room}`, which does not exist", "remove the row"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tools import summary
 
-README, PARAGRAPH = "README.md", "speed"  # the page of the short table, and the name of its markers
+PARAGRAPH = "speed"  # the name of the short table's markers
 PERFORMANCE = "docs/performance.md"
 NOT_MEASURED = "not measured"
 # Per chip: FLOP/s in bfloat16, bytes/s of memory, bytes/s that one chip gives to an all-reduce over all its links (the
@@ -50,7 +50,7 @@ def tables(root: Path) -> str:
 
 
 def short(root: Path) -> str:
-    """README's table: training steps and PGD against PyTorch in the same rounds; one row for each measurement.
+    """The first table: training steps and PGD against PyTorch in the same rounds; one row for each measurement.
 
     Of measurements that differ in the number of devices alone, the fastest.
     """
@@ -235,9 +235,9 @@ def _cell(value: Any) -> str:
 
 
 def main(root: Path) -> None:
-    """Rewrites the tables of docs/performance.md and README.md under `root`."""
-    for name, block, marker in ((PERFORMANCE, tables, "results"), (README, short, PARAGRAPH)):
-        page = root / name
+    """Rewrites the tables of docs/performance.md under `root`."""
+    page = root / PERFORMANCE
+    for block, marker in ((tables, "results"), (short, PARAGRAPH)):
         page.write_text(summary.inserted(page.read_text(), block(root), marker))
 
 

@@ -44,7 +44,7 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
         ("docs/study.md", "controls"): summary,
         ("docs/study.md", "passes"): summary,
         ("README.md", "results"): summary,
-        ("README.md", "speed"): speed,
+        ("docs/performance.md", "speed"): speed,
         ("docs/performance.md", "results"): speed,
         ("docs/tpu.md", "compiled"): compiled,
     }
@@ -166,12 +166,12 @@ DESIGN = """# Design
 
 | room | decides |
 |---|---|
-| [`names.py`](../ltrobust/names.py) | names |
-| [`data/`](../ltrobust/data/) | images |
+| [`names.py`](../../ltrobust/names.py) | names |
+| [`data/`](../../ltrobust/data/) | images |
 
 ## Next
 
-| [`gone/`](../ltrobust/gone/) |
+| [`gone/`](../../ltrobust/gone/) |
 """
 
 
@@ -179,8 +179,8 @@ DESIGN = """# Design
     ("old", "new", "faults"),
     [
         ("", "", []),
-        ("| [`data/`](../ltrobust/data/) | images |\n", "", ["the table of rooms lacks `data/`"]),
-        ("| [`names.py`](../ltrobust/names.py) | names |\n", "", ["the table of rooms lacks `names.py`"]),
+        ("| [`data/`](../../ltrobust/data/) | images |\n", "", ["the table of rooms lacks `data/`"]),
+        ("| [`names.py`](../../ltrobust/names.py) | names |\n", "", ["the table of rooms lacks `names.py`"]),
         ("## Next\n", "", ["the table of rooms names `gone/`, which does not exist"]),
     ],
 )
