@@ -19,14 +19,25 @@ from ltrobust.commands import launch, main
 from ltrobust.commands.parser import Parser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PATTERNS = ("CONTRIBUTING.md", "docs/index.md", "docs/getting_started.md", "docs/*/*.md")
+PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/getting_started.md", "docs/*/*.md")
 PAGES = [str(path.relative_to(ROOT)) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 COMMANDS = ("bash", "console", "sh")
 OTHERS = ("bibtex", "json", "math", "text", "toml", "{toctree}", "{eval-rst}")
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-# Reads the steps of a page and does them in order; a block's lines have the numbers that they have on the page.
+# Reads the steps of a page and does them in order; a block's lines have the numbers that they have on the page. Runs
+# evaluate two images of each class, once.
 CHILD = """
 import json, subprocess, sys
+import ltrobust
+
+full = ltrobust.config
+
+def short(*given):
+    config = full(*given)
+    config.eval.limit, config.eval.also = 2, ()
+    return config
+
+ltrobust.config = short
 namespace = {"__name__": "__main__"}
 for place, code, runs in json.load(sys.stdin):
     if runs:

@@ -6,11 +6,9 @@ import pathlib
 import subprocess
 import sys
 
-import own
 import pytest
 
 import ltrobust
-from ltrobust import models
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -47,33 +45,6 @@ def test_importing_the_package_imports_nothing_else():
     code += "print(*sorted(name for name in set(sys.modules) - before if 'ltrobust' in name or name == 'numpy'))\n"
     code += "from ltrobust import Threat; import ltrobust.data; ltrobust.data.load; print('jax' in sys.modules)"
     assert run(code) == ["ltrobust", "False"]
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    """Every line of the section, with short phases and another folder."""
-    text = (ROOT / "README.md").read_text()
-    code = text[text.index("## From Python") :].partition("```python\n")[2].partition("```")[0]
-    real = ltrobust.config
-
-    def short(name):
-        config = real(name)
-        config.student.steps, config.student.attack.steps, config.eval.limit = 2, 1, 2
-        config.eval.also = ()
-        return config
-
-    class MyNetwork(own.Plain):
-        num_classes: int = 10
-
-    monkeypatch.setattr(ltrobust, "config", short, raising=False)
-    monkeypatch.chdir(tmp_path)
-    names = {"MyNetwork": MyNetwork}
-    exec(code, names)
-    assert names["adv_images"].shape == (64, 8, 8, 1)
-    assert names["run"].card.model.name == "MyNetwork"
-    assert names["run"].workdir == pathlib.Path("runs/my_network")
-    assert len(names["train"]) == sum(names["run"].card.data.class_counts)
-    del models.REGISTERED["MyNetwork"]
 
 
 def test_importing_the_package_takes_a_fraction_of_a_second():

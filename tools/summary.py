@@ -16,7 +16,7 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import differences, markdown, of_columns
-from tools import claims, gradients, study_page
+from tools import claims, gradients, headline, study_page
 from tools.committed import read_card
 
 # Of `results/`: the folder of the folders of sweeps.
@@ -91,8 +91,8 @@ def results(root: Path, networks: Collection[str] | None = None) -> str:
 
 
 def short(root: Path) -> str:
-    """`results` of the students' last weights alone."""
-    return results(root, (grid.LAST,))
+    """README's table."""
+    return headline.table(root)
 
 
 def sweeps(root: Path) -> str:

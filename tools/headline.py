@@ -1,0 +1,104 @@
+"""The README's one table of results, from committed cards. No JAX.
+
+`python -m tools.summary` writes it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ltrobust.analysis import seeds
+from ltrobust.analysis.schema.card import Card
+from ltrobust.analysis.schema.network import Column
+from ltrobust.report.numbers import markdown
+from tools.committed import read_card
+
+BEST = "standard"  # the protocol that is shown where there are cards of it
+METHODS = {"pgd_at": "PGD-AT", "at_bsl": "AT-BSL", "self_distillation": "self-distillation"}
+PROTOCOLS = {
+    "quick": "three gradient attacks (protocol `quick`; AutoAttack was not run)",
+    "standard": "AutoAttack (protocol `standard`)",
+}
+HEADER = ("method", "clean", "robust", "robust, rarest classes", "robust, worst class")
+
+
+class Source(NamedTuple):
+    """Cards of one data set.
+
+    Attributes:
+      title: of the data set.
+      folder: below `results/`.
+      place: part of the files' names between variant and seed.
+    """
+
+    title: str
+    folder: str
+    place: str = ""
+
+
+SOURCES = (
+    Source("CIFAR-10-LT", "sweeps/imbalance_cifar10_cpu", "-imbalance_ratio50.0"),
+    Source("Digits", "digits"),
+)
+
+
+def table(root: Path) -> str:
+    """Markdown: for each data set what the numbers are of, and a row for each method."""
+    parts = []
+    for source in SOURCES:
+        found = {method: _cards(root / "results" / source.folder, method + source.place) for method in METHODS}
+        rows = [[METHODS[method], *_cells(group)] for method, group in found.items() if group]
+        group = [card for group in found.values() for card in group]
+        if group:
+            parts.append(f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}")
+    return "\n".join(parts)
+
+
+def _cards(folder: Path, name: str) -> list[Card]:
+    """One card for each seed, of the best protocol."""
+    by_seed: dict[int, Card] = {}
+    for path in sorted(folder.glob("*.json")):
+        if re.fullmatch(re.escape(name) + r"-seed\d+(-.*)?", path.stem):
+            card = read_card(path)
+            if card.seed not in by_seed or card.protocol.name == BEST:
+                by_seed[card.seed] = card
+    return [by_seed[seed] for seed in sorted(by_seed)]
+
+
+def _cells(group: Sequence[Card]) -> list[str]:
+    """Clean accuracy, and the protocol's headline number over all, rare and worst classes."""
+    columns = [card.networks["student/last"].columns for card in group]
+    clean = [own["clean"] for own in columns]
+    robust = [own[card.protocol.headline] for own, card in zip(columns, group, strict=True)]
+    counts = group[0].data.class_counts
+    views = ((clean, "overall"), (robust, "overall"), (robust, "tail_third"), (robust, "worst"))
+    return [_cell(values, view, counts) for values, view in views]
+
+
+def _cell(columns: Sequence[Column], view: str, counts: Sequence[int]) -> str:
+    """Mean over seeds with its interval, or one run's number with that over test images."""
+    if len(columns) > 1:
+        found = seeds.of_columns(columns, view, counts)
+        mean, low, high = found.mean, found.low, found.high
+    else:
+        estimate = columns[0].view(view)
+        mean, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (0.0, 0.0, 0.0)
+    return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _described(source: Source, group: Sequence[Card]) -> str:
+    """What the numbers depend on, in one line."""
+    card = group[0]
+    data, threat = card.data, card.threat
+    names = sorted({card.protocol.name for card in group})
+    images = f"{data.evaluated:,}"
+    if data.evaluated < data.test_images:
+        images += f" of {data.test_images:,}"
+    number = len({card.seed for card in group})
+    return (
+        f"**{source.title}**, imbalance ratio {data.imbalance_ratio:g}, {sum(data.class_counts):,} training images, "
+        f"{card.model.parameters:,} parameters, {number} seeds; {threat.norm} {threat.radius:g}/255, "
+        f"{images} test images; robust: correct under "
+        f"{' or '.join(PROTOCOLS.get(name, f'`{name}`') for name in names)}."
+    )
