@@ -29,7 +29,8 @@ def test_every_room_is_a_package_of_the_distribution():
 
 
 def test_templates_of_pages_come_with_the_package():
-    assert SETUPTOOLS["package-data"] == {"ltrobust.report": ["templates/*"]}
+    assert SETUPTOOLS["package-data"] == {"ltrobust": ["py.typed"], "ltrobust.report": ["templates/*"]}
+    assert (ROOT / "ltrobust" / "py.typed").is_file()  # type checkers read the annotations
     assert {path.suffix for path in (ROOT / "ltrobust" / "report" / "templates").iterdir()} == {".jinja", ".css", ".js"}
 
 
