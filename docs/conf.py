@@ -41,6 +41,7 @@ nb_execution_raise_on_error = True
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_custom_sections = [("Arguments of every attack", "params_style")]
 # Unions of types are shown by their names.
 autodoc_type_aliases = {"ArrayLike": "ArrayLike"}
 python_use_unqualified_type_names = True
@@ -50,6 +51,8 @@ html_theme = "furo"
 html_title = "ltrobust"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 # The address without a page leads to the start page.
 html_additional_pages = {"index": "redirect.html"}
 templates_path = ["templates"]

@@ -37,6 +37,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-collect-pages", _source_pages)
     # After the theme has written the list of all pages, which would be most of every source file's page.
     app.connect("html-page-context", _without_navigation, priority=900)
+    app.connect("autodoc-process-docstring", _tables)
     return {"version": "1", "parallel_read_safe": False}
 
 
@@ -48,6 +49,23 @@ def _inline(self: HTML5Translator, node: nodes.Element) -> None:
 def _block(self: HTML5Translator, node: nodes.Element) -> None:
     self.body.append(f'<div class="math">{latex2mathml.tex2mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
+
+
+def _tables(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Turns Markdown's tables in a docstring into those of reStructuredText."""
+    found: list[str] = []
+    inside = False
+    for line in lines:
+        is_row = line.lstrip().startswith("| ") or line.lstrip().startswith("|-")
+        if is_row and not inside:
+            found += [".. list-table::", "   :header-rows: 1", ""]
+        if is_row and set(line) - set("|- "):
+            cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+            found += [f"   {'* -' if number == 0 else '  -'} {cell}" for number, cell in enumerate(cells)]
+        elif not is_row:
+            found.append(line)
+        inside = is_row
+    lines[:] = found
 
 
 def _linked(env: Any) -> dict[str, set[str]]:
@@ -107,7 +125,11 @@ def _source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             body = _listing(app, name, inside)
         else:
             body = _highlighted(path)
-        yield _page(name), {"parents": [], "title": name, "body": f"<h1>{name}</h1>{body}"}, "page.html"
+        yield (
+            _page(name),
+            {"parents": [], "title": name, "body": f'<h1>{name}</h1><div class="source-file">{body}</div>'},
+            "page.html",
+        )
 
 
 def _without_navigation(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

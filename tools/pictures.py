@@ -140,7 +140,7 @@ def overview() -> str:
     title = (
         "A teacher learns from a balanced subset; a student learns from all images and the teacher; both are attacked"
     )
-    return picture(title, 960, 300, boxes, arrows)
+    return picture(title, 960, 285, boxes, arrows)
 
 
 def rooms() -> str:

@@ -1,10 +1,10 @@
 """Attacks: functions from images to adversarial images. They know no model, only a logits function.
 
-All attacks have one form:
+All attacks have one form::
 
     adv_images = ATTACK(logits_fn, images, labels, threat, *, key, ids, ...)
 
-Args:
+Arguments of every attack:
   logits_fn: maps float32 [B,H,W,C] to logits [B,K]; images must not influence each other (BatchNorm in evaluation
     mode). Input normalisation belongs inside.
   images: float32 [B,H,W,C] within the threat's bounds, by default [0,1].
@@ -26,7 +26,7 @@ Raises:
 With `key=draws(seed, NAME)` and the settings of attack NAME in a protocol, a function returns what the evaluation
 finds. To decide whether an image counts as robust use `ltrobust.evaluate`, which verifies each adversarial image.
 
-Outside of `jax.jit` every call compiles a new program. For a loop over batches, compile once:
+Outside of `jax.jit` every call compiles a new program. For a loop over batches, compile once::
 
     attack = jax.jit(lambda params, images, labels: pgd(lambda x: apply(params, x), images, labels, threat, key=0))
 """

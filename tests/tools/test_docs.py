@@ -43,7 +43,8 @@ def test_dead_links_fail_the_build(tmp_path, monkeypatch, capfd, line, status):
     folder.mkdir()
     for name in ("conf.py", "site_parts.py"):
         shutil.copy(docs.ROOT / "docs" / name, folder)
-    shutil.copytree(docs.ROOT / "docs" / "templates", folder / "templates")
+    for name in ("templates", "static"):
+        shutil.copytree(docs.ROOT / "docs" / name, folder / name)
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (folder / "index.md").write_text(f"# Start\n\n{line}\n\n```{{toctree}}\nother\n```\n")
     (folder / "other.md").write_text("# Other\n\n## A heading\n")
