@@ -31,16 +31,27 @@ PANEL = (
 
 
 def write_run(
-    workdir, *, protocol="quick", radius=32.0, classes=10, names=None, keep_images=False, skills=None, limit=0, kept=()
+    workdir,
+    *,
+    protocol="quick",
+    radius=32.0,
+    classes=10,
+    test_images=20,
+    names=None,
+    keep_images=False,
+    skills=None,
+    limit=0,
+    kept=(),
 ):
-    """Writes (or adds to) a run on digits, or on `classes` classes of noise; `skills` are accuracies by network.
+    """Writes (or adds to) a run on digits, or on `classes` classes of noise with so many test images each.
 
-    `limit` is of test images by class; adversarial images are kept of the ids `kept`, or of all.
+    `skills` are accuracies by network; `limit` is of test images by class; adversarial images
+    are kept of the ids `kept`, or of all.
     """
     generator = np.random.RandomState(0)
     config = digits.get_config()
     config.eval.protocol, config.threat.radius, config.eval.keep_images = protocol, radius, keep_images
-    train, test = (_source(part, classes, names) for part in ("train", "test"))
+    train, test = (_source(part, classes, names, test_images) for part in ("train", "test"))
     run_data = make_run_data(train, imbalance_ratio=10.0, profile="exp", seed=0, **PARTS)
     if not (workdir / "metrics.jsonl").exists():
         workdirs.claim(workdir, workdirs.plain(config))
@@ -96,12 +107,12 @@ def change_card(path, change):
     path.write_text(json.dumps(content | {"sha256": cards.seal(content)}))
 
 
-def _source(part, classes, names):
+def _source(part, classes, names, test_images):
     """Digits, or noise under the name of a set that has as many classes."""
     if classes == 10:
         found = sources.load("digits", part, cache_dir="")
         return dataclasses.replace(found, class_names=tuple(names)) if names else found
-    labels = np.repeat(np.arange(classes), 100 if part == "train" else 20)
+    labels = np.repeat(np.arange(classes), 100 if part == "train" else test_images)
     images = np.random.RandomState(1).randint(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8)
     class_names = tuple(names or (f"class {index}" for index in range(classes)))
     return sources.Split("cifar100", part, images, labels.astype(np.int64), class_names)

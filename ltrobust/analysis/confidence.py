@@ -9,11 +9,11 @@ import numpy as np
 from ltrobust.analysis import intervals
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import store
-from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation.lines import AttackVerdicts
 
 
 def true_probabilities(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax's probability of each image's true class, float64 [N] by ascending id: clean, and lowest under attack.
 
@@ -28,15 +28,14 @@ def true_probabilities(
     Raises:
       ValueError: no such column.
     """
-    ids = sorted(verdicts["clean"])
-    clean = [verdicts["clean"][image].probability for image in ids]
-    seen = [verdicts.get(name, {}) for name in store.members(passport, column)]
-    attacked = [
-        # The image itself is in the ball, so its clean probability is the first bound.
-        min([before, *(known[image].probability for known in seen if image in known)])
-        for image, before in zip(ids, clean, strict=True)
-    ]
-    return np.array(clean, np.float64), np.array(attacked, np.float64)
+    clean = verdicts["clean"].rows
+    # The image itself is in the ball, so its clean probability is the first bound.
+    lowest = clean["probability"].copy()
+    for known in (verdicts[name] for name in store.members(passport, column) if name in verdicts):
+        places = known.places(clean["image"])
+        seen = places >= 0
+        lowest[seen] = np.minimum(lowest[seen], known.rows["probability"][places[seen]])
+    return clean["probability"], lowest
 
 
 def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[Estimate]:

@@ -1,6 +1,8 @@
 """Evaluations of a run, as its cards hold them. No JAX."""
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 from ltrobust.analysis.schema.card import Card
@@ -72,7 +74,7 @@ class EvaluatedNetworks:
         """A column's name in print."""
         return titles(self.card).get(name, name)
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
         """Names of the classes; very long ones are shortened."""
         return [short(name) for name in self.card.data.class_names]
@@ -81,7 +83,7 @@ class EvaluatedNetworks:
         """A class with its number of training images: `truck (50)`."""
         return f"{self.names[index]} ({self.card.data.class_counts[index]:,})"
 
-    @property
+    @functools.cached_property
     def labels(self) -> list[str]:
         """Classes with their training images as charts have room for them; no two are equal."""
         counts = self.card.data.class_counts
@@ -100,7 +102,8 @@ def short(text: str, limit: int = 80) -> str:
 
 def labels(names: Sequence[str]) -> list[str]:
     """Names, with their number where another one is the same: a chart has one place for each name."""
-    return [f"{name} #{n}" if names.count(name) > 1 else name for n, name in enumerate(names)]
+    times = collections.Counter(names)
+    return [f"{name} #{n}" if times[name] > 1 else name for n, name in enumerate(names)]
 
 
 def in_order(names: Sequence[str]) -> list[str]:

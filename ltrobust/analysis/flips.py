@@ -13,10 +13,10 @@ from ltrobust.analysis import compare, intervals
 from ltrobust.analysis.schema.comparison import Breaker, Flip, Flips
 from ltrobust.analysis.schema.paired import ColumnDifference
 from ltrobust.evaluation import store
-from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation.lines import AttackVerdicts
 
 Passport = Mapping[str, Any]
-Verdicts = Mapping[str, Mapping[int, Line]]
+Verdicts = Mapping[str, AttackVerdicts]
 
 
 def by_column(passport: Passport, model: Verdicts, reference: Verdicts) -> dict[str, ColumnDifference]:
@@ -76,7 +76,7 @@ def _flip(image: int, label: int, wrong: Verdicts, names: list[str]) -> Flip:
 def _breaking(image: int, label: int, verdicts: Verdicts, names: list[str]) -> Iterator[tuple[str, int]]:
     """Each column that an image is wrong in, with the prediction."""
     for name in ("clean", *names):
-        line = verdicts.get(name, {}).get(image)
+        line = verdicts[name].get(image) if name in verdicts else None
         # No line: an earlier attack of a sequence had broken the image, and this one never saw it.
         if line is not None and line.prediction != label:
             yield name, line.prediction

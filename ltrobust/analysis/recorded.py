@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ltrobust.analysis.evaluation import Evaluation
-from ltrobust.evaluation import protocols, store, verdict
-from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation import lines, protocols, store, verdict
+from ltrobust.evaluation.lines import AttackVerdicts
 from ltrobust.evaluation.session import recall
 from ltrobust.sanity.rules import Item
 from ltrobust.threat import Threat
@@ -15,7 +15,7 @@ from ltrobust.threat import Threat
 
 def evaluation(
     passport: Mapping[str, Any],
-    verdicts: Mapping[str, Mapping[int, Line]],
+    verdicts: Mapping[str, AttackVerdicts],
     sanity: Sequence[Item] = (),
 ) -> Evaluation:
     """The evaluation that wrote a store, with its images in the order of their ids.
@@ -38,7 +38,7 @@ def evaluation(
         column = predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == labels)
         record = verdict.unseen(len(labels))
-        waiting = recall(verdicts.get(attack.name, {}), ids, rows, record)
+        waiting = recall(verdicts.get(attack.name, lines.none(attack.name)), ids, rows, record)
         if len(waiting):
             raise ValueError(f"{attack.name} has no verdict on image {ids[waiting[0]]} yet; finish the evaluation.")
         column[rows] = record["prediction"][rows]

@@ -17,7 +17,7 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.data import sources
 from ltrobust.evaluation import store
-from ltrobust.evaluation.lines import Line, Lines
+from ltrobust.evaluation.lines import Lines
 from ltrobust.runtime import typed_json
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.files import read_json
@@ -60,7 +60,7 @@ class Model(NamedTuple):
 
     name: str
     of: Candidate
-    verdicts: Mapping[str, Mapping[int, Line]]
+    verdicts: Lines
 
 
 def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[EvaluatedNetworks]:

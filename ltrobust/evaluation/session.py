@@ -1,16 +1,14 @@
 """An evaluation in progress: verdicts so far, and the images that an attack still has to see."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ltrobust.evaluation import identity, judge, verdict
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.judge import Judgement
+from ltrobust.evaluation.lines import AttackVerdicts
 from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.protocols import Attack
 from ltrobust.evaluation.store import Store
-from ltrobust.evaluation.verdict import Verdict
 from ltrobust.runtime import processes
 
 
@@ -73,7 +71,7 @@ class Session:
 
     def _recall(self, name: str, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
         """Copies stored verdicts into the record; returns the rows without one."""
-        return recall(self._store.verdicts.get(name, {}) if self._store else {}, self.subject.ids, rows, record)
+        return recall(self._store.verdicts(name), self.subject.ids, rows, record) if self._store else rows
 
     def _keep_clean(self) -> np.ndarray:
         """The verdicts [N] on clean images: those that the store has, and this network's, which are then written."""
@@ -83,7 +81,7 @@ class Session:
         )
         if self._store is None:
             return record
-        known = self._store.verdicts.get("clean", {})
+        known = self._store.verdicts("clean")
         self._check_known(known)
         # The stored verdict wins over today's. On an image at a boundary another machine may round differently, and
         # a resumed evaluation must attack the same images as the one that began it.
@@ -91,19 +89,18 @@ class Session:
         self._store.append("clean", subject.ids[missing], subject.labels[missing], record[missing])
         return record
 
-    def _check_known(self, known: Mapping[int, Verdict]) -> None:
+    def _check_known(self, known: AttackVerdicts) -> None:
         """Refuses a store whose network classifies clean images differently from this one.
 
         Raises:
           ValueError: says how many images differ, and the first one.
         """
         ids, margins = self.subject.ids, np.asarray(self.clean.margins, float)
-        rows = np.array([row for row, image in enumerate(ids) if int(image) in known], int)
+        places = known.places(ids)
+        rows = np.flatnonzero(places >= 0)
         if not len(rows) or self._store is None:
             return
-        lines = [known[int(ids[row])] for row in rows]
-        there = np.array([line.prediction for line in lines], np.int64)
-        there_margins = np.array([line.margin for line in lines])
+        there, there_margins = (known.rows[name][places[rows]] for name in ("prediction", "margin"))
         here = np.asarray(self.clean.predictions, np.int64)[rows]
         other = identity.other_answers(there, there_margins, self.clean.logits[rows], margins[rows], here)
         if np.any(other):
@@ -116,19 +113,15 @@ class Session:
             )
 
 
-def recall(known: Mapping[int, Verdict], ids: np.ndarray, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
+def recall(known: AttackVerdicts, ids: np.ndarray, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
     """Copies what a store knows of an attack into its record; returns the rows that it does not know.
 
     Args:
-      known: image id -> verdict, from a store.
+      known: from a store.
       ids: of all images, by row.
       rows: of the images that the attack has to see.
       record: verdicts [N] of type `verdict.DTYPE`; changed in place.
     """
-    waiting = []
-    for row in rows:
-        if kept := known.get(int(ids[row])):
-            record[row] = verdict.row(kept)
-        else:
-            waiting.append(row)
-    return np.array(waiting, int)
+    places = known.places(ids[rows])
+    record[rows[places >= 0]] = known.rows[list(verdict.FIELDS)][places[places >= 0]]
+    return rows[places < 0]

@@ -10,7 +10,7 @@ Another evaluation is refused.
 """
 
 import contextlib
-import hashlib
+import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ltrobust.evaluation import identity, verdict
+from ltrobust.evaluation import identity, lines, verdict
 from ltrobust.evaluation.columns import from_plain
-from ltrobust.evaluation.lines import Line, Lines, encode, parse
+from ltrobust.evaluation.lines import AttackVerdicts, Line, Lines
 from ltrobust.evaluation.verdict import Verdict
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
 
@@ -30,7 +30,7 @@ _UNSEEN = Verdict().prediction
 
 
 class Store:
-    """An open verdict store. `verdicts` maps attack -> image id -> `Line`."""
+    """An open verdict store."""
 
     def __init__(
         self,
@@ -60,7 +60,8 @@ class Store:
         _claim(self.folder, here)
         self._closing = contextlib.ExitStack()
         self._closing.enter_context(hold(self.folder))
-        self.verdicts = self._read_lines()
+        self._known = self._read_lines()
+        self._new: dict[str, list[np.ndarray]] = {}
         self._lines: BinaryIO = (self.folder / "verdicts.jsonl").open("ab")
         self._all, self._sample = keep_images, frozenset(int(image) for image in sample)
         # The sanity panel's attacks are many, and no picture shows them.
@@ -80,7 +81,7 @@ class Store:
 
         `images`: the adversarial images, float32 [n,H,W,C]; the store writes those that it keeps.
         """
-        lines = []
+        rows, written = np.empty(len(verdicts), lines.ROW), []
         for place, values in enumerate(verdicts):
             at = None
             if self._images is not None and images is not None and self._keeps(attack, int(ids[place])):
@@ -88,13 +89,21 @@ class Store:
                 self._images.write(np.ascontiguousarray(images[place], "<f4").tobytes())
             fields = dict(zip(verdict.FIELDS, values.item(), strict=True))
             line = Line(attack=attack, image=int(ids[place]), label=int(labels[place]), adversarial_at=at, **fields)
-            self.verdicts.setdefault(attack, {})[line.image] = line
-            lines.append(encode(line))
+            rows[place] = lines.row(line)
+            written.append(lines.encode(line))
+        self._new.setdefault(attack, []).append(rows)
         if self._images is not None:
             # Images are on disk before the lines that name their offsets.
             self._images.flush()
-        self._lines.write(b"".join(lines))
+        self._lines.write(b"".join(written))
         self._lines.flush()
+
+    def verdicts(self, attack: str) -> AttackVerdicts:
+        """Verdicts of one attack: those found when the store was opened, and those added since."""
+        known = self._known.get(attack, lines.none(attack))
+        if new := self._new.pop(attack, []):
+            known = self._known[attack] = AttackVerdicts(attack, np.concatenate([known.rows, *new]))
+        return known
 
     def _keeps(self, attack: str, image: int) -> bool:
         return self._all or (attack in self._sampled and image in self._sample)
@@ -112,7 +121,8 @@ class Store:
         if not path.exists():
             return {}
         end_line(path)
-        verdicts, broken = parse(path.read_bytes())
+        with path.open("rb") as file:
+            verdicts, broken, _ = lines.parse(file)
         if broken:
             self.notes.append(
                 f"{path}: {broken} incomplete or damaged record(s) dropped; the images are attacked again."
@@ -131,10 +141,11 @@ def read(folder: str | Path, sha256: str | None = None) -> tuple[dict[str, Any],
       ValueError: the folder is not a store, has another format, or holds other verdicts than the card.
     """
     passport, file = read_passport(folder), Path(folder) / "verdicts.jsonl"
-    content = file.read_bytes() if file.exists() else b""
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    with file.open("rb") if file.exists() else io.BytesIO() as content:
+        verdicts, _, digest = lines.parse(content)
+    if sha256 is not None and digest != sha256:
         raise ValueError(f"{folder} holds other verdicts than the card was made from; evaluate anew.")
-    return passport, parse(content)[0]
+    return passport, verdicts
 
 
 def read_passport(folder: str | Path) -> dict[str, Any]:
@@ -170,7 +181,7 @@ def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]
 
 
 def final(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids and labels of a store's images, ascending by id, and the prediction that counts in a column, int64 [N] each.
 
@@ -182,14 +193,12 @@ def final(
     Raises:
       ValueError: no such column, or images whose verdict is not there yet.
     """
-    clean, number = verdicts.get("clean", {}), passport["images"]["number"]
-    ids = np.array(sorted(clean), np.int64)
-    labels = np.array([clean[image].label for image in ids], np.int64)
+    clean, number = verdicts.get("clean", lines.none("clean")).rows, passport["images"]["number"]
+    ids, labels = clean["image"], clean["label"]
     predictions = {
         # An attack of a sequence has verdicts only on the images that nothing before it has broken.
-        name: np.array([line.prediction if (line := seen.get(int(image))) else _UNSEEN for image in ids], np.int64)
+        name: verdicts.get(name, lines.none(name)).predictions(ids)
         for name in ("clean", *members(passport, column))
-        for seen in (verdicts.get(name, {}),)
     }
     found = from_plain(passport["protocol"]).final(predictions, labels, column)
     if np.any(missing := found == _UNSEEN):
@@ -201,7 +210,7 @@ def final(
 
 
 def correct(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]], column: str | None = None
+    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `final`, with whether each image is right, bool [N], in place of the prediction."""
     ids, labels, predictions = final(passport, verdicts, column)

@@ -212,7 +212,7 @@ def pictures(
     try:
         if card is None:
             raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
-        ids = np.array(sorted(models[0].verdicts["clean"]))
+        ids = models[0].verdicts["clean"].rows["image"]
         images = results.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         return [[] for _ in found.comparisons], [f"no pictures: {error}"] * len(found.comparisons)

@@ -16,8 +16,8 @@ import numpy as np
 from ltrobust.analysis import compare, confidence, results
 from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks
 from ltrobust.analysis.intervals import Estimate
-from ltrobust.evaluation import store
-from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation import lines, store
+from ltrobust.evaluation.lines import AttackVerdicts, Line
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import write_text
 from ltrobust.training import records
@@ -179,17 +179,17 @@ def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, l
     return Teaching(sure, agreement)
 
 
-def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]]) -> list[Effort]:
+def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]) -> list[Effort]:
     """Survivors of each attack."""
-    labels = {image: line.label for image, line in verdicts["clean"].items()}
-    remaining = {image for image, line in verdicts["clean"].items() if line.prediction == line.label}
+    clean = verdicts["clean"].rows
+    remaining = clean["image"][clean["prediction"] == clean["label"]]
     found = []
     for attack in passport["protocol"]["attacks"]:
-        seen = verdicts.get(attack["name"], {})
-        broken = {image: line for image, line in seen.items() if line.prediction != labels[image]}
-        remaining -= broken.keys()
-        longest = max((line.evaluations for line in seen.values()), default=1)
-        spent = np.sort([line.evaluations for line in broken.values()])
+        seen = verdicts.get(attack["name"], lines.none(attack["name"])).rows
+        broken = seen[seen["prediction"] != seen["label"]]
+        remaining = np.setdiff1d(remaining, broken["image"])
+        longest = int(max(seen["evaluations"], default=1))
+        spent = np.sort(broken["evaluations"])
         round_numbers = [number for number in (1, 10, 100, 1000) if number <= longest]
         points = np.unique([*round_numbers, *np.geomspace(1, max(longest, 1), _POINTS).round()]).astype(int)
         survivors = len(seen) - np.searchsorted(spent, points, side="right")
@@ -201,7 +201,7 @@ def _pictures(
     workdir: Path,
     evaluation: EvaluatedNetworks,
     passport: Mapping[str, Any],
-    verdicts: Mapping[str, Mapping[int, Line]],
+    verdicts: Mapping[str, AttackVerdicts],
     missing: dict[str, list[str]],
     data_dir: str,
     cache_dir: str,
@@ -215,7 +215,7 @@ def _pictures(
                 "no adversarial images were kept; run ltrobust evaluate --workdir=DIR "
                 "--config.eval.keep_images=True to have them."
             )
-        ids = np.array(sorted(verdicts["clean"]))
+        ids = verdicts["clean"].rows["image"]
         images = results.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
@@ -247,7 +247,7 @@ def _pictures(
 
 
 def _first_kept(
-    passport: Mapping[str, Any], verdicts: Mapping[str, Mapping[int, Line]]
+    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]
 ) -> tuple[dict[int, Line], dict[int, Line]]:
     """Class -> the record of the lowest image id that survives the headline's attacks, and of the lowest that breaks.
 
@@ -258,11 +258,12 @@ def _first_kept(
     _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
     survived: dict[int, Line] = {}
     broken: dict[int, Line] = {}
-    for image in sorted(verdicts["clean"]):
-        label = verdicts["clean"][image].label
-        if verdicts["clean"][image].prediction != label:
-            continue
-        seen = [verdicts[name][image] for name in members if image in verdicts.get(name, {})]
+    # Kept images are few: the others are not looked at.
+    kept = [known.rows["image"][known.rows["adversarial_at"] >= 0] for known in verdicts.values()]
+    clean = verdicts["clean"].rows
+    right = clean[(clean["prediction"] == clean["label"]) & np.isin(clean["image"], np.concatenate(kept))]
+    for image, label in zip(right["image"].tolist(), right["label"].tolist(), strict=True):
+        seen = [verdicts[name][image] for name in members if image in verdicts.get(name, ())]
         breaking = [record for record in seen if record.prediction != label]
         wanted, record = (broken, breaking[0]) if breaking else (survived, seen[-1] if seen else None)
         if record is not None and record.adversarial_at is not None:

@@ -1,6 +1,8 @@
 """The fields of a verdict: one definition, from which arrays, lines and the documentation follow."""
 
 import dataclasses
+import hashlib
+import io
 import json
 import math
 import pathlib
@@ -34,11 +36,16 @@ def test_a_table_wants_every_field_and_no_other():
         verdict.table(**{("weather" if name == "norm" else name): values for name, values in columns.items()})
 
 
+def read(content: bytes, block: int = 2**22):
+    return lines.parse(io.BytesIO(content), block)
+
+
 def test_a_line_is_read_as_it_was_written():
     for line in (LINE, dataclasses.replace(LINE, adversarial_at=None)):
-        found, broken = lines.parse(lines.encode(line))
-        assert (repr(found), broken) == (repr({"pgd20": {3: line}}), 0)  # NaN is not equal to itself
-    assert math.isnan(lines.parse(lines.encode(LINE))[0]["pgd20"][3].probability)
+        found, broken, _ = read(lines.encode(line))
+        assert list(found) == ["pgd20"]
+        assert (repr(dict(found["pgd20"])), broken) == (repr({3: line}), 0)  # NaN is not equal to itself
+    assert math.isnan(read(lines.encode(LINE))[0]["pgd20"][3].probability)
     assert "adversarial_at" not in json.loads(lines.encode(dataclasses.replace(LINE, adversarial_at=None)))
 
 
@@ -47,8 +54,38 @@ def test_a_line_of_other_fields_is_none(change):
     values = json.loads(lines.encode(LINE))
     del values["crc"], values["norm" if "missing" in change else "adversarial_at"]
     content = json.dumps(values if "missing" in change else values | {"weather": 1}, separators=(",", ":"))
-    text = f'{content[:-1]},"crc":"{zlib.crc32(content.encode()):08x}"}}\n'
-    assert lines.parse(text.encode()) == ({}, 1)
+    assert read(seal(content))[:2] == ({}, 1)
+
+
+def test_of_a_block_only_the_lines_that_are_none_are_left_out():
+    rng, whole = np.random.default_rng(0), dataclasses.replace(LINE, probability=0.25, confidence=0.5)
+    written = [
+        dataclasses.replace(whole, attack=attack, image=int(image), margin=float(rng.normal()))
+        for attack in ("clean", "pgd20")
+        for image in rng.permutation(40)
+    ]
+    values = json.loads(lines.encode(LINE))
+    del values["crc"]
+    bad = [seal('{"attack":"clean"}'), seal("[1]"), seal(json.dumps(values | {"image": "x"}))]
+    texts = [lines.encode(line) for line in written]
+    for place in (3, 20, 21):
+        texts.insert(place, bad.pop())
+    texts[50:50] = [b"\n", texts[40][:-5] + b"\n"]
+    content = b"".join(texts) + lines.encode(dataclasses.replace(written[0], prediction=11))
+    found, broken, digest = read(content, block=600)  # a few lines
+    assert (broken, digest) == (4, hashlib.sha256(content).hexdigest())
+    for attack, verdicts in found.items():
+        assert dict(verdicts) == {line.image: line for line in written if line.attack == attack}, "the first one counts"
+        assert list(verdicts) == list(range(40))
+        assert verdicts.predictions(np.array([7, 40, -1])).tolist() == [verdicts[7].prediction, -1, -1]
+    assert 40 not in found["clean"]
+    assert not len(lines.none("clean").rows)
+    assert lines.none("clean").predictions(np.array([0, 1])).tolist() == [-1, -1]
+
+
+def seal(content: str) -> bytes:
+    """A line of any content with the right checksum."""
+    return f'{content[:-1]},"crc":"{zlib.crc32(content.encode()):08x}"}}\n'.encode()
 
 
 def test_the_documentation_names_every_field_of_a_line():

@@ -106,7 +106,7 @@ def other_gradients(place: Place) -> Told:
 def other_answer(place: Place) -> Told:
     run(place.folder / "store")
     opened = store.Store(place.folder / "store", store.read(place.folder / "store")[0])
-    line = opened.verdicts["clean"][0]
+    line = opened.verdicts("clean")[0]
     other = np.array([verdict.row(dataclasses.replace(line, prediction=7))], verdict.DTYPE)
     file = place.folder / "store" / "verdicts.jsonl"
     file.write_bytes(file.read_bytes().split(b"\n", 1)[1])

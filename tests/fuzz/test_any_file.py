@@ -1,5 +1,6 @@
 """Files with bytes cut off or flipped anywhere: what is read is right, or a message comes."""
 
+import io
 import json
 import pathlib
 import tempfile
@@ -18,7 +19,14 @@ from ltrobust.training import records
 
 VERDICTS = [
     lines.Line(
-        attack="pgd20", image=number, label=3, prediction=number % 10, margin=number / 7, probability=0.5, norm=1e-3
+        attack="pgd20",
+        image=number,
+        label=3,
+        prediction=number % 10,
+        margin=number / 7,
+        probability=0.5,
+        confidence=0.5,
+        norm=1e-3,
     )
     for number in range(12)
 ]
@@ -59,7 +67,7 @@ def file(name: str, content: bytes) -> pathlib.Path:
 @tries(200)
 @given(damaged(LINES))
 def test_verdicts(content):
-    found, broken = lines.parse(content)
+    found, broken, _ = lines.parse(io.BytesIO(content))
     assert set(found) <= {"pgd20"}
     for number, record in found.get("pgd20", {}).items():
         assert record == VERDICTS[number], "a damaged verdict was believed"

@@ -11,7 +11,7 @@ import pytest
 from jax.experimental import io_callback
 
 from ltrobust.attacks.search import Search
-from ltrobust.evaluation import protocols, verdict
+from ltrobust.evaluation import protocols, store, verdict
 from ltrobust.evaluation.drive import Driver, Judged, Subject
 from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.protocols import PGD20, Protocol, Square
@@ -384,7 +384,9 @@ def test_verdicts_of_the_panel_are_kept_and_found_again(sound, tmp_path):
     items = panel.panel(begun, SHORT)
     first.close()
     again = Store(tmp_path / "verdicts", {"network": {}})
-    assert {"pgd20", "panel/pgd100", "panel/margin100-128", "panel/pgd20-margin1"} <= set(again.verdicts)
+    assert {"pgd20", "panel/pgd100", "panel/margin100-128", "panel/pgd20-margin1"} <= set(
+        store.read(tmp_path / "verdicts")[1]
+    )
     lines = (tmp_path / "verdicts" / "verdicts.jsonl").read_bytes()
     assert panel.panel(session(driver(plain, seed=1), network(), SHORT, rows, again), SHORT) == items
     again.close()
