@@ -81,8 +81,8 @@ def configuration(card: Card, data_dir: str) -> Any:
     settings = {key: value for key, value in card.config.items() if key not in ("teachers", "eval")}
     plain = ConfigDict({**config.to_dict(), **settings})
     plain.data = {**config.data.to_dict(), **card.config["data"], "dir": data_dir}
-    plain.eval = {**config.eval.to_dict(), "protocol": card.protocol.name, "limit": card.config["eval"]["limit"]}
-    plain.eval.batch_size = card.config["eval"]["batch_size"]
+    chosen = {"protocol": card.protocol.name, **{key: card.config["eval"][key] for key in ("limit", "batch_size")}}
+    plain.eval = {**config.eval.to_dict(), **chosen}
     plain.checkpoint = config.checkpoint
     return plain
 

@@ -306,9 +306,8 @@ def _color(series: Sequence[str], colors: Sequence[str], symbol: str | None = No
 
 def _faded(records: Sequence[Record], strong: float = 1.0) -> Any:
     """Records of other classes than the chosen one step back."""
-    if not any("index" in record for record in records):
-        return alt.value(strong)
-    return alt.condition(_CHOSEN, alt.value(strong), alt.value(0.15))
+    of_classes = any("index" in record for record in records)
+    return alt.condition(_CHOSEN, alt.value(strong), alt.value(0.15)) if of_classes else alt.value(strong)
 
 
 def _tooltip(records: Sequence[Record], several: bool) -> list[alt.Tooltip]:
