@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import cifar10_distillation
 
+# For BDM-AT and IKL-AT: pgd_at 220, 100; trades 5, 5; ard 100, 100; iad 50, 50; rslad 10, 10; adaad 70, 50.
 BASES = {"pgd_at": 100.0, "trades": 5.0, "ard": 50.0, "iad": 20.0, "rslad": 3.0, "adaad": 15.0}
 
 

@@ -5,7 +5,7 @@
 
 NAME is one of `BASES`, with `+igdm` for IGDM's term at its paper's weight for the LTD teacher, or one of `OTHERS`. FILE
 is a teacher's PyTorch file, or a workdir (without an architecture). `mtard`, `b_mtard` and `iad2` need
-`config.teachers.clean_teacher` too. The sources of all values are in docs/methods.md. Published runs train on all
+`config.teachers.clean_teacher` too. docs/methods/distillation.md describes the methods. Published runs train on all
 50,000 images; here a twentieth is held out for selection. No time has been measured.
 """
 
@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 from configs import default
 from ltrobust.runtime.names import UnknownName, nearest
 
-# Methods that IGDM's paper starts from, with its weight of the term for ResNet-18 and the LTD teacher.
+# Methods that IGDM's paper starts from, with its weight of the term for ResNet-18 and the LTD teacher. For BDM-AT and
+# IKL-AT it has: pgd_at 70, 70; trades 20, 20; ard 10, 10; iad 30, 30; rslad 0.9, 1; adaad 10, 5.
 BASES = {"pgd_at": 60.0, "trades": 20.0, "ard": 5.0, "iad": 50.0, "rslad": 0.9, "adaad": 5.0}
 OTHERS = ("ard_2020", "fair_ard", "iad2", "adaiad", "mtard", "b_mtard")
 R200 = {"epochs": 200, "drops": (100 / 200, 150 / 200)}
 R300 = {"epochs": 300, "drops": (215 / 300, 260 / 300, 285 / 300)}
-# As these papers' own code does it, which has a second drop written in it that changes nothing (docs/methods.md).
+# As these papers' own code does it, which has a second drop written in it that changes nothing.
 ONE_DROP = ("ard_2020", "fair_ard", "iad2")
 
 

@@ -3,7 +3,7 @@
     python main.py --config=configs/published.py:NAME --workdir=runs/NAME [--config.data.dir=DIR]
     python main.py --config=configs/published.py:NAME+all_images --workdir=runs/NAME [--config.data.dir=DIR]
 
-Names are the keys of `RECIPES`, which state differences from `default.py`; docs/methods.md says what each recipe is and
+Names are the keys of `RECIPES`, which state differences from `default.py`; docs/methods/ says what each recipe is and
 what of it is somebody else's. Data are CIFAR-10-LT with imbalance ratio 50, or CIFAR-100-LT with 10 (`..._cifar100`);
 of `cfa_at`, `cfa_trades`, `dafa`, `wat` and `bat`, which are for class-wise robustness, balanced CIFAR-10.
 
@@ -25,6 +25,7 @@ from ltrobust.runtime.names import UnknownName, nearest
 EPOCHS_80 = {"student.epochs": 80, "student.optimizer.drops": (60 / 80, 75 / 80)}
 EPOCHS_100 = {"student.epochs": 100, "student.optimizer.drops": (75 / 100, 90 / 100)}
 EPOCHS_200 = {"student.epochs": 200, "student.optimizer.drops": (100 / 200, 150 / 200)}
+# The released runs also have start `one_sided` and a drop after each of the fractions 59/80, 60/80, ..., 73/80.
 ROBAL = {
     "student.method": "robal",
     "student.epochs": 80,
@@ -36,7 +37,7 @@ ROBAL = {
     "student.attack.steps": 5,
     "student.attack.start": "uniform",
 }
-# Only the code's form of the tail term is established (docs/methods.md).
+# Only the code's form of the tail term is established (docs/methods/long_tail.md).
 REAT = {
     "student.method": "reat",
     "methods.reat.variant": "as_released",
@@ -50,6 +51,7 @@ TAET = {
     "student.attack.step_size": 255 * 0.003,
 }
 CIFAR100 = {"data.name": "cifar100", "data.imbalance_ratio": 10.0}
+# Its released code lowers the rate one epoch later than the other papers' own code of AT-BSL and RoBal does.
 ROBUST_LT = {
     "model.name": "wrn_28_10",
     "student.wrappers": ("robust_lt",),
@@ -78,6 +80,7 @@ PLAIN_TEST = {"methods.robal.tau_p": 0.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "pgd_at": {"student.method": "pgd_at", "student.attack.start": "uniform"},
     "trades": {"student.method": "trades"},
+    # The released optimiser for ResNet-18: at rate 0.1 with decay 5e-4 MART can be unstable.
     "mart": {
         "student.method": "mart",
         "student.epochs": 120,

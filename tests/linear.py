@@ -1,4 +1,4 @@
-"""The base fixture of docs/protocols.md 8.1, the network of the sanity panel's control, and its closed form."""
+"""The network of the sanity panel's control, and its closed form."""
 
 import functools
 

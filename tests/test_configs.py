@@ -187,7 +187,7 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are():
         published.get_config("robal")
 
 
-# The ablation grid of docs/methods.md: each row is reachable by values alone.
+# The ablations of docs/methods/self_distillation.md: each row is reachable by values alone.
 @pytest.mark.parametrize(
     "overrides",
     [

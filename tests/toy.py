@@ -37,7 +37,7 @@ def lookup(minus: Any, clean: Any, adv: Any) -> dict[str, Any]:
 
 
 def toy_learner(epoch: int = 1, epochs: int = 2) -> Learner:
-    """The shared toy vector of docs/methods.md: one sample, y = 0, n = (100, 30, 10), ramp 1/2."""
+    """The shared toy vector: one sample, y = 0, n = (100, 30, 10), ramp 1/2."""
     student = lookup([2.5, 0.5, 0.2], [2.0, 1.0, 0.0], [0.5, 1.5, 0.0])
     teacher = lookup([3.0, 0.2, -0.8], [2.2, 0.4, -0.6], [1.8, 0.3, -0.5])
     statistics = {"seen": jnp.zeros(3)}

@@ -24,7 +24,9 @@ from tools import (
     design_page,
     evidence_files,
     links,
+    method_tables,
     pictures,
+    protocol_tables,
     published_rows,
     speed,
     summary,
@@ -65,6 +67,16 @@ def tables(root: Path) -> Iterator[Stale]:
             yield Stale(
                 page, f"the tables between `{marker}` markers are older than their sources", f"python -m {module}"
             )
+
+
+def documented(root: Path) -> Iterator[Stale]:
+    """Tables in docs/methods/ and docs/concepts/ must be what the code gives."""
+    for module in (method_tables, protocol_tables):
+        for page, marker, make in module.blocks(root):
+            text = (root / page).read_text()
+            if summary.inserted(text, make(), marker) != text:
+                fault = f"the table between `{marker}` markers is older than the code"
+                yield Stale(page, fault, f"python -m {module.__name__}")
 
 
 def published(root: Path) -> Iterator[Stale]:
@@ -193,6 +205,7 @@ def length(root: Path) -> Iterator[Stale]:
 
 CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     tables,
+    documented,
     published,
     arithmetic,
     committed_cards,

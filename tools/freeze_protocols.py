@@ -3,7 +3,7 @@
     python -m tools.freeze_protocols        rewrites tests/evaluation/protocols.json
 
 A protocol's name stands for its numbers, so a change of the file is a change of what published numbers mean. Rewrite it
-only where that is meant, and say so in docs/protocols.md and CHANGELOG.md.
+only where that is meant, and run `python -m tools.protocol_tables`, and say so in CHANGELOG.md.
 """
 
 import dataclasses

@@ -206,7 +206,7 @@ PAGES: dict[str, Callable[[Path], str]] = {
     "README.md": short,
     "docs/reproducing.md": results,
     "docs/results.md": sweeps,
-    "docs/classes.md": diagnoses,
+    "docs/results/classes.md": diagnoses,
 }
 # The same for pages with several blocks: page, marker, block.
 BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (

@@ -19,7 +19,8 @@ class Dataset:
       class_names: K names, in label order.
       fingerprint: SHA-256 of the bytes of all images, then of all labels; equal for equal images in equal order.
       positions: int64 [N], positions of these images in the official training or test split.
-      chosen_fingerprint: SHA-256 of the positions of the long-tailed list, which training and validation data share;
+      chosen_fingerprint: SHA-256 of the positions of the long-tailed list, which training and validation data share
+        (docs/concepts/data.md lists those of the published splits);
         empty for test data.
       notes: remarks on this copy of the data set that affect results; usually empty.
     """

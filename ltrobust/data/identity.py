@@ -8,7 +8,7 @@ import numpy as np
 
 from ltrobust.data import longtail
 
-# SHA-256 of the label sequences in official order (docs/protocols.md): a reordered or relabelled copy fails.
+# SHA-256 of the label sequences in official order (docs/concepts/data.md): a reordered or relabelled copy fails.
 LABELS = {
     ("cifar10", "train"): "f5cfe00b0f00968c0cc5ff3b1d2de51b10e33efa277c2986f4e0fa63e58c9f4f",
     ("cifar10", "test"): "cbb7365de8ed11f05cc4c3a1e7f78144127c5e851efd83762fb18202461230bb",

@@ -2,7 +2,7 @@
 
 NumPy only. Every function returns int64 positions; nothing here touches an image. The sampler is the one
 that RoBal, AT-BSL and REAT share (NumPy's frozen legacy Mersenne Twister, seed 0), so with `seed=0` the
-chosen images are theirs; `docs/protocols.md` lists the fingerprints that the tests assert.
+chosen images are theirs; `docs/concepts/data.md` lists the fingerprints that the tests assert.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ def mtard(
     Args:
       rate: at which the loss weights follow the losses, in [0, 1].
       rate_drops: fractions of the phase after which the rate is a tenth, as in the learning rate's `drops`.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
 
     Raises:
       ValueError: a setting outside of the above.
@@ -65,7 +65,7 @@ def b_mtard(
       rate: at which the loss weights follow the losses, in [0, 1].
       heat_rate: q, by which the teachers' temperatures move in a step, at least 0.
       rate_drops: fractions of the phase after which both rates are a tenth.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
 
     Raises:
       ValueError: a setting outside of the above.

@@ -121,7 +121,8 @@ def faal(
       base: the loss whose classes are weighted: pgd_at, trades.
       radius: of the class distribution from the uniform one, in nats (r); 0 is the base itself.
       beta: weight of the KL, with base trades.
-      count_factor: whether p follows `k_c m_c`, as a sum over images does, or `m_c`.
+      count_factor: whether p follows `k_c m_c`, as a sum over images does, or `m_c`. With it, an absent class counts
+        more than one that is classified well.
 
     Raises:
       ValueError: a negative setting or unknown base.

@@ -61,7 +61,7 @@ def ard(inner: InnerAttack, *, teacher_weight: float = 1.0, temperature: float =
     Args:
       teacher_weight: w of the KL; the rest is the cross-entropy on clean images.
       temperature: T of the KL.
-      kl_scale: multiplies the KL; public code has other scales (docs/methods.md).
+      kl_scale: multiplies the KL; public code has other scales (docs/methods/distillation.md).
 
     Raises:
       ValueError: a weight outside [0, 1], a temperature that is not positive, or a negative scale.
@@ -91,7 +91,7 @@ def rslad(inner: InnerAttack, *, adv_weight: float = 5 / 6, kl_scale: float = 0.
 
     Args:
       adv_weight: w of the KL on adversarial images; the rest is on clean ones.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
 
     Raises:
       ValueError: a weight outside [0, 1], or a negative scale.
@@ -129,7 +129,7 @@ def adaad(
       adv_weight: w of the KL on adversarial images; the rest is on clean ones.
       inner_objective: of the attack: `teacher_kl` (through both networks) or `ce` (the cheap form).
       passes: order of the train-mode passes: `clean_adv` or `adv_clean`.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
 
     Raises:
       ValueError: a weight outside [0, 1], a negative scale, unknown passes or inner objective.

@@ -42,7 +42,7 @@ def iad(
     Args:
       own_from: epochs before the student's own answer counts.
       guide_power: of the teacher's probability of the true class, in A.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
       variant: `as_described`: train-mode passes x', x; `as_released`: x', x', x and late x again.
 
     Raises:
@@ -85,7 +85,7 @@ def iad2(
     Args:
       own_from: epochs before the student's own answer counts.
       guide_power: of the teacher's probability of the true class, in A.
-      kl_scale: multiplies the KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies the KLs; public code has other scales (docs/methods/distillation.md).
       variant: `as_described`: train-mode passes x', x; `as_released`: early x' alone.
 
     Raises:
@@ -130,7 +130,7 @@ def adaiad(
       own_from: epochs before the student's own answer counts.
       guide_power: of the teacher's probability of the true class, in A.
       temperature: T of the teacher's KL.
-      kl_scale: multiplies both KLs; public code has other scales (docs/methods.md).
+      kl_scale: multiplies both KLs; public code has other scales (docs/methods/distillation.md).
       variant: `as_described`: train-mode passes x, x'; `as_released`: x, x', x and late x again.
 
     Raises:

@@ -77,7 +77,7 @@ def robal(
       tau_m: weight of `log(n_c / n_min)` in the margins.
       beta: weight of the KL.
       floor: added to the length of each class's weights.
-      test_scale: of the cosines at test time.
+      test_scale: of the cosines at test time; at 1 gradients of the cross-entropy are weak.
       tau_p: weight of `log(n_c / N)`, subtracted at test time; 0: nothing.
       variant: `as_described`: train-mode passes x, x'; `as_released`: x', x, x, x'.
 

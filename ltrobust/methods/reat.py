@@ -87,8 +87,10 @@ def tail_term(
     """`(1 / #anchors) mean_j sum_i k_ij g_ij (v_{y_i} + v_{y_j})` over anchors i of the tail and all j of the batch.
 
     `k_ij = KL(softmax sg[h_i] || softmax h_j)` over the F features h; g is -1 for equal labels and +1 otherwise, the
-    pair j = i included; `v_c = sqrt(N / n_c)`. `as_released` replaces k_ij by its mean over j, divided by F. 0 without
-    anchors. Each device computes its own anchors' part times the number of devices: the mean over devices is the term.
+    pair j = i included; `v_c = sqrt(N / n_c)`. `as_released` replaces k_ij by its mean over j, divided by F; the
+    pairwise form is inferred. 0 without anchors. With g = +1 tail images are pulled towards those of other classes;
+    whether that is meant is not known. Each device computes its own anchors' part times the number of devices: the
+    mean over devices is the term.
 
     Args:
       features: this device's h, [B / devices, F].

@@ -6,7 +6,7 @@
 
 with z_t the frozen teacher, trained adversarially on a class-balanced subset (any method, see the `teacher` phase). The
 form of the distillation term, the weights and the inner objective are this project's reading, stated in
-`docs/methods.md`; every alternative of the ablation grid is a setting below.
+`docs/methods/self_distillation.md`; every alternative of the ablations is a setting below.
 """
 
 import functools

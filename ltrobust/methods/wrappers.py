@@ -24,7 +24,7 @@ def awp(method: Method, *, gamma: float = 0.005, warmup_epochs: int = 0, directi
 
     Args:
       gamma: length of the perturbation v relative to the weights w, at least 0.
-      warmup_epochs: first epochs without a perturbation.
+      warmup_epochs: first epochs without a perturbation; 9 for the 10 of released TRADES-AWP, which begins at its 10th.
       direction: `gradient`, or `optimizer`: g is what the optimiser would add to w for the negative gradient, momentum
         and weight decay included (RobustLT's variant).
 

@@ -109,7 +109,7 @@ class Item:
     """One line of the panel.
 
     Attributes:
-      id: as in docs/protocols.md.
+      id: as in docs/concepts/sanity.md.
       status: `pass`, `warn`, `fail` or `skipped`: the worst of all images and of each class.
       check: what is checked.
       evidence: what was measured, or why nothing was.

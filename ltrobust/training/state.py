@@ -92,7 +92,7 @@ def select(selection: Selection, weights: Weights, *, score: float, epoch: int) 
     """The selection after one more validated epoch.
 
     Rule: highest running mean of the last three scores (fewer at the start), ties to the later epoch
-    (docs/protocols.md, validation).
+    (docs/concepts/data.md, selection).
     """
     recent = jnp.append(selection.recent[1:], jnp.float32(score))
     smoothed = jnp.nanmean(recent)

@@ -52,6 +52,6 @@ class Linear(NamedTuple):
 
 @pytest.fixture(scope="session")
 def linear() -> Linear:
-    """All 1,000 images of the base fixture of docs/protocols.md."""
+    """All 1,000 images of the linear network."""
     weights, images, labels = control.linear()
     return Linear(np.ascontiguousarray(images), labels, weights)

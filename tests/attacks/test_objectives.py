@@ -1,4 +1,4 @@
-"""Objectives against values worked out by hand and in float64 (the toy vector of docs/methods.md)."""
+"""Objectives against values worked out by hand and in float64."""
 
 import jax
 import jax.numpy as jnp

@@ -22,7 +22,7 @@ def rows_of(schedule: Schedule, first: int, steps: int) -> np.ndarray:
 def test_the_peers_numbers_of_batches():
     assert Schedule(13996, 128, "drop").first_step(1) == 109
     assert Schedule(13996, 128, "drop").first_step(100) == 10900
-    # docs/methods.md: a 30-epoch teacher on 7,070 images sees 1,657 updates, on 1,000 images 234.
+    # A 30-epoch teacher on 7,070 images sees 1,657 updates, on 1,000 images 234.
     assert Schedule(7070, 128, "carry").first_step(30) == 1657
     assert Schedule(1000, 128, "carry").first_step(30) == 234
 

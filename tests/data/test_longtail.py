@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ltrobust.data import longtail, sources
 
-# Label-free fingerprints of the kept ranks (docs/protocols.md): (classes, per class, ratio) -> images, SHA-256.
+# Label-free fingerprints of the kept ranks (docs/concepts/data.md): (classes, per class, ratio) -> images, SHA-256.
 RANKS = {
     (10, 5000, 10): (20431, "2b3a8656bec514c6c87236694978bc8a90f04fa51b4ed2009d2f8f336a614242"),
     (10, 5000, 20): (17023, "a7d33406202ee724f22f21736a4c717cfc787b6f839e8221809a7f2da6dc5a1f"),
@@ -187,7 +187,7 @@ def test_balanced_subset_repeats_whole_copies_then_a_remainder(counts, m, seed):
         assert set(uses[labels == label]) <= {m // available, m // available + 1}
 
 
-# From the table of docs/methods.md: gamma -> m, unique images, classes up-sampled (CIFAR-10-LT, ratio 50).
+# gamma -> m, unique images, classes up-sampled (CIFAR-10-LT, ratio 50).
 @pytest.mark.parametrize(
     ("gamma", "m", "unique", "up_sampled"),
     [(1, 100, 1000, 0), (0, 707, 4963, 5), (14, 1400, 7863, 7), (50, 5000, 13996, 9)],

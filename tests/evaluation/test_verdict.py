@@ -16,7 +16,7 @@ from ltrobust.evaluation import lines, verdict
 from ltrobust.evaluation.lines import Line
 from ltrobust.evaluation.verdict import Verdict
 
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "concepts" / "protocols.md"
 LINE = Line(attack="pgd20", image=3, label=1, adversarial_at=768, prediction=2, margin=-0.5, norm=0.03, tied=True)
 
 
@@ -89,6 +89,6 @@ def seal(content: str) -> bytes:
 
 
 def test_the_documentation_names_every_field_of_a_line():
-    table = DOCS.read_text().split("| field of a line | content, unit |\n|---|---|\n")[1].split("\n\n")[0]
+    table = DOCS.read_text().split("<!-- verdict-fields:begin -->")[1].split("<!-- verdict-fields:end -->")[0]
     named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert sorted(named) == sorted([*(field.name for field in dataclasses.fields(Line)), "crc"])

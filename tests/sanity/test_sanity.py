@@ -1,4 +1,4 @@
-"""The sanity panel on networks that are broken in known ways (docs/protocols.md): what must fail, warn and pass."""
+"""The sanity panel on networks that are broken in known ways: what must fail, warn and pass."""
 
 import dataclasses
 import functools

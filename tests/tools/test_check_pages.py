@@ -26,7 +26,7 @@ def copy(tmp_path):
     pages = {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE, str(claims.FILE)}
     pages |= {page for page, _ in claims.markers(ROOT)} | {page for page, *_ in summary.BLOCKS}
     for page in pages:
-        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
     for folder in ("results", "benchmarks", "configs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
