@@ -66,7 +66,10 @@ def settings(name: str) -> str:
     if not defaults:
         return "; ".join(facts) + ". No settings."
     meanings = config_listing.arguments(function)
-    rows = [[f"`{key}`", f"`{_plain(value)}`", meanings.get(key, "")] for key, value in defaults.items()]
+    rows = [
+        [f"`{key}`", f"`{_plain(value)}`", re.sub(r" \(docs/[^)]*\)", "", meanings.get(key, ""))]
+        for key, value in defaults.items()
+    ]
     return "; ".join(facts) + ".\n\n" + table([f"`methods.{name}`", "default", "meaning"], rows)
 
 
