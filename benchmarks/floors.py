@@ -2,7 +2,7 @@
 
     python benchmarks/floors.py [--overwrite]
 
-Nothing is timed and no network is computed. docs/performance.md shows the numbers.
+Nothing is timed and no network is computed. docs/results/speed.md shows the numbers.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Every key that exists, with its unit and meaning. Other configs state differences only. `ltrobust config` lists them.
 
-The values are the long-tailed CIFAR-10 recipe at full scale (docs/reproducing.md), except that the data are `digits`.
+The values are the long-tailed CIFAR-10 recipe at full scale (configs/cifar10.py), except that the data are `digits`.
 """
 
 from typing import Any
@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     config.eval.also = ()
 
     # Options of XLA's compiler for training, such as xla_tpu_dot_dot_fusion = "false"; they may change last bits.
-    # Evaluations are compiled without them. See docs/performance.md.
+    # Evaluations are compiled without them. See docs/project/performance.md.
     config.compiler = ConfigDict()
 
     config.log = ConfigDict()

@@ -2,8 +2,7 @@
 
 python main.py --config=configs/digits.py --workdir=runs/digits
 
-Numbers over seeds 0 to 4: the table in README.md, from the cards in
-`results/digits/`.
+Numbers over seeds 0 to 4, from the cards in results/digits/: docs/results/digits.md.
 """
 
 from typing import Any

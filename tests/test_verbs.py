@@ -96,7 +96,7 @@ def test_every_verb_lists_its_flags_in_one_form(capsys, verb):
 
 def test_commands_on_pages_and_in_messages_exist():
     """Every `ltrobust VERB --flag` that is shown somewhere has a verb and flags that exist."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "configs").rglob("*.py")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.py")]
     pages += [*(ROOT / "examples").glob("*.*"), *(ROOT / "ltrobust").rglob("*.py")]
     count = 0
     for page in pages:

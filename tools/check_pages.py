@@ -21,6 +21,7 @@ from tools import (
     card_schema,
     claims,
     compiled,
+    data_files,
     design_page,
     evidence_files,
     links,
@@ -54,16 +55,17 @@ class Stale(NamedTuple):
 
 def tables(root: Path) -> Iterator[Stale]:
     """Tables between markers must be what the committed cards and measurements give."""
-    blocks = [(page, "results", block, "tools.summary") for page, block in summary.PAGES.items()]
-    blocks.append((speed.PERFORMANCE, "results", speed.tables, "tools.speed"))
-    blocks.append((speed.PERFORMANCE, speed.PARAGRAPH, speed.short, "tools.speed"))
-    blocks.append((compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"))
-    blocks += [(page, marker, block, "tools.summary") for page, marker, block in summary.BLOCKS]
-    for page, marker in claims.markers(root):
-        blocks.append((page, marker, functools.partial(claims.block, page=page, marker=marker), "tools.summary"))
+    blocks = [(*block, "tools.summary") for block in summary.blocks(root)]
+    for page, marker, block, module in (
+        (speed.PAGE, speed.SHORT, speed.short, "tools.speed"),
+        (speed.PAGE, speed.ALL, speed.tables, "tools.speed"),
+        (compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"),
+        (data_files.PAGE, data_files.MARKERS, data_files.table, "tools.data_files"),
+    ):
+        blocks.append((page, marker, functools.partial(block, root), module))
     for page, marker, block, module in blocks:
         text = (root / page).read_text()
-        if summary.inserted(text, block(root), marker) != text:
+        if summary.inserted(text, block(), marker) != text:
             yield Stale(
                 page, f"the tables between `{marker}` markers are older than their sources", f"python -m {module}"
             )
@@ -79,13 +81,20 @@ def documented(root: Path) -> Iterator[Stale]:
                 yield Stale(page, fault, f"python -m {module.__name__}")
 
 
+def shown(root: Path) -> Iterator[Stale]:
+    """Every folder of cards must be shown on a page."""
+    for marker in summary.unshown(root):
+        markers = f"<!-- {marker}:begin --> and <!-- {marker}:end -->"
+        yield Stale(f"{summary.PAGES}/", f"no page shows `{marker}`", f"write {markers} into a page there")
+
+
 def published(root: Path) -> Iterator[Stale]:
     """The table of published numbers must be that of tools/published_rows.py."""
-    page = "docs/reproducing.md"
+    page = published_rows.PAGE
     text = (root / page).read_text()
     if summary.inserted(text, published_rows.table(), published_rows.MARKERS) != text:
-        command = f"python -m tools.published_rows --write={page}"
-        yield Stale(page, "the table of published numbers is older than tools/published_rows.py", command)
+        fault = "the table of published numbers is older than tools/published_rows.py"
+        yield Stale(page, fault, "python -m tools.published_rows")
 
 
 def arithmetic(root: Path) -> Iterator[Stale]:
@@ -206,6 +215,7 @@ def length(root: Path) -> Iterator[Stale]:
 CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     tables,
     documented,
+    shown,
     published,
     arithmetic,
     committed_cards,

@@ -1,4 +1,4 @@
-"""The table of docs/tpu.md: what compilers say of the recipes, from benchmarks/results/compile_ahead/. No JAX.
+"""Writes the table of docs/results/compiled.md from the files in benchmarks/results/compile_ahead/. No JAX.
 
 python -m tools.compiled
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from tools import summary
 
-PAGE, MARKERS = "docs/tpu.md", "compiled"
+PAGE, MARKERS = "docs/results/compiled.md", "compiled"
 HEADER = (
     *("recipe", "topology", "program", "images a chip", "MiB a chip", "ms, model", "images/s, model", "of peak, model"),
     *("all-reduces", "KiB"),
@@ -51,7 +51,7 @@ def _line(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 
 
 def main(root: Path) -> None:
-    """Rewrites the table of docs/tpu.md under `root`."""
+    """Rewrites the table of docs/results/compiled.md under `root`."""
     page = root / PAGE
     page.write_text(summary.inserted(page.read_text(), table(root), MARKERS))
 

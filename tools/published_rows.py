@@ -1,11 +1,10 @@
-"""Published results that a configuration here can be compared with: writes their table into docs/reproducing.md.
+"""Published results that a configuration here can be compared with: writes their table into docs/results/published.md.
 
-    python -m tools.published_rows [--write=docs/reproducing.md]
+    python -m tools.published_rows
 
 `ROWS` is the one place where these numbers stand. Costs are arithmetic on the configuration: nothing is run or timed.
 """
 
-import argparse
 import dataclasses
 import importlib
 import sys
@@ -23,7 +22,7 @@ from ltrobust.plan import make_method  # noqa: E402
 from ltrobust.report.numbers import markdown  # noqa: E402
 from tools.summary import inserted  # noqa: E402
 
-MARKERS = "published"
+PAGE, MARKERS = "docs/results/published.md", "published"
 # Training images per class, and classes.
 SOURCES = {"cifar10": (5000, 10), "cifar100": (500, 100), "tiny_imagenet": (500, 200)}
 LTD = "--config.teachers.teacher.path=FILE --config.teachers.teacher.architecture=wrn_34_10"
@@ -35,8 +34,9 @@ BDM = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where numbers are from: what they are evaluated by, the columns that they are in, and what to keep in mind."""
+    """Where numbers are from: the paper, its evaluation, the columns that they are in, and what to keep in mind."""
 
+    paper: str  # of arXiv
     name: str
     protocol: str
     pgd: str
@@ -74,6 +74,7 @@ class Row:
 
 
 SELF = Source(
+    "2503.06461",
     "self-distillation, ICLR 2025",
     "standard",
     "pgd20",
@@ -82,22 +83,27 @@ SELF = Source(
     "are not",
 )
 AT_BSL = Source(
+    "2403.10073",
     "AT-BSL, a third party's rerun of the released code",
     "legacy_at_bsl",
     "pgd20",
     "aa_ta10",
-    "second-hand; the epoch with the best PGD-20 on the test set, 0.4 to 4.5 points above the last one: hold "
-    "`student/last` against the last epoch, which is in the note; `aa_ta10` is weaker than AutoAttack",
+    "second-hand; the epoch with the best PGD-20 on the test set, 0.4 to 4.5 points above the last one: compare "
+    "`student/last` with the last epoch, which is in the note; `aa_ta10` is weaker than AutoAttack",
 )
 ROBUST_LT = Source(
+    "2605.13395",
     "RobustLT",
     "legacy_robustlt",
     "pgd20_1",
     "aa_ta10",
     "second-hand; mean of splits 102 to 104, ours is one split; last epoch; `aa_ta10` is weaker than AutoAttack",
 )
-REAT = Source("REAT", "standard", "pgd20", "autoattack", "second-hand; the best clean accuracy, settings unknown")
+REAT = Source(
+    "2307.10205", "REAT", "standard", "pgd20", "autoattack", "second-hand; the best clean accuracy, settings unknown"
+)
 TAET = Source(
+    "2503.01924",
     "TAET",
     "legacy_taet/b1",
     "pgd20_1",
@@ -106,6 +112,7 @@ TAET = Source(
     "with anything else here",
 )
 IGDM = Source(
+    "2312.03286",
     "IGDM, ICLR 2025",
     "standard",
     "pgd20",
@@ -114,6 +121,7 @@ IGDM = Source(
     "those of early stopping, since these baselines are overfitted",
 )
 CFA = Source(
+    "2303.14460",
     "CFA, CVPR 2023",
     "standard",
     "pgd20",
@@ -122,6 +130,7 @@ CFA = Source(
     "neighbouring epochs",
 )
 DAFA = Source(
+    "2401.12532",
     "a figure of DAFA's code",
     "standard",
     "pgd20",
@@ -417,23 +426,18 @@ def table() -> str:
         what = f"{row.what} [{sources.index(row.source) + 1}]" + (f" ({row.note})" if row.note else "")
         rows.append([what, numbers, ours(row), cost(configuration(row)), f"`{command(row)}`"])
     notes = [
-        f"{number}. {source.name}; protocol `{source.protocol}`, PGD is `{source.pgd}`, AA is `{source.aa}`. Caveat: "
-        f"{source.caveat}."
+        f"{number}. [{source.name}](https://arxiv.org/abs/{source.paper}); protocol "
+        f"`{source.protocol}`, PGD is `{source.pgd}`, AA is `{source.aa}`. Caveat: {source.caveat}."
         for number, source in enumerate(sources, start=1)
     ]
     return markdown(rows) + "\n" + "\n".join(notes) + "\n"
 
 
-def main() -> None:
-    """Prints the table, or writes it into a page."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--write", type=Path, help="page with markers")
-    given = parser.parse_args()
-    if given.write is None:
-        print(table())
-    else:
-        given.write.write_text(inserted(given.write.read_text(), table(), MARKERS))
+def main(root: Path) -> None:
+    """Rewrites the table of docs/results/published.md under `root`."""
+    page = root / PAGE
+    page.write_text(inserted(page.read_text(), table(), MARKERS))
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -8,8 +8,8 @@ from typing import Any
 
 from tools import summary
 
-PARAGRAPH = "speed"  # the name of the short table's markers
-PERFORMANCE = "docs/performance.md"
+PAGE = "docs/results/speed.md"
+SHORT, ALL = "speed", "measurements"  # the names of its markers
 NOT_MEASURED = "not measured"
 # Per chip: FLOP/s in bfloat16, bytes/s of memory, bytes/s that one chip gives to an all-reduce over all its links (the
 # pod's all-reduce bandwidth over its chips), links. From Google's pages "TPU v4" and "TPU v5e".
@@ -37,7 +37,7 @@ def all_reduce_seconds(size: float, devices: int, rate: float) -> float:
 
 
 def tables(root: Path) -> str:
-    """Everything between the markers of docs/performance.md."""
+    """All tables: arithmetic, then measurements."""
     floors, measured = json.loads((root / "benchmarks" / "results" / "floors.json").read_text()), _read(root)
     parts = [
         _equivalents(floors),
@@ -222,7 +222,8 @@ def plain(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of a benchmark's rows: numbers with four digits, spreads as `median [least, greatest]`."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     names.sort(key=lambda name: not any(isinstance(row.get(name), str) for row in rows))  # what, then how much
-    return summary.markdown([names, *([_cell(row.get(name)) for name in names] for row in rows)])
+    titles = [name.replace("_", " ").replace("resident", "on-device") for name in names]
+    return summary.markdown([titles, *([_cell(row.get(name)) for name in names] for row in rows)])
 
 
 def _cell(value: Any) -> str:
@@ -235,9 +236,9 @@ def _cell(value: Any) -> str:
 
 
 def main(root: Path) -> None:
-    """Rewrites the tables of docs/performance.md under `root`."""
-    page = root / PERFORMANCE
-    for block, marker in ((tables, "results"), (short, PARAGRAPH)):
+    """Rewrites the tables of docs/results/speed.md under `root`."""
+    page = root / PAGE
+    for marker, block in ((SHORT, short), (ALL, tables)):
         page.write_text(summary.inserted(page.read_text(), block(root), marker))
 
 

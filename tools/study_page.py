@@ -16,7 +16,7 @@ from ltrobust.report.numbers import NOTHING, markdown, p_value
 from tools.committed import read_card
 
 PAGE = "docs/study.md"
-# Forward passes of an image in a step (docs/performance.md).
+# Forward passes of an image in a step (docs/results/speed.md).
 PASSES = {"at_bsl": 23, "teacher": 23, "logits only": 24, "with gradient matching": 29}
 IMBALANCE = "imbalance_cifar10_cpu"  # the sweep whose passes are counted
 SWEEPS = ("controls_cifar10_cpu", "controls_digits")

@@ -1,11 +1,16 @@
 """Tables for README and docs, made from committed cards alone, between markers. No JAX.
 
 python -m tools.summary        rewrites the tables in README.md and docs/
-python -m tools.check_pages                 names the pages that are older than the cards
+python -m tools.check_pages    names the pages that are older than the cards
+
+A page of docs/results/ shows the cards of `results/NAME/` between the markers `recipe-NAME`, and those of
+`results/sweeps/NAME/` between the markers `sweep-NAME`.
 """
 
 import collections
 import dataclasses
+import functools
+import re
 import runpy
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -19,16 +24,18 @@ from ltrobust.report.numbers import differences, markdown, of_columns
 from tools import claims, gradients, headline, study_page
 from tools.committed import read_card
 
+README = "README.md"
+PAGES = Path("docs") / "results"  # the folder of the pages of cards
+CONFIGS = "../.."  # from there to the root
 # Of `results/`: the folder of the folders of sweeps.
 SWEEPS = "sweeps"
 AGREEMENT = "agreement"
 DIAGNOSIS = "diagnosis"  # what `ltrobust diagnose` wrote
 EVIDENCE = "evidence"  # weights and predictions (tools/evidence.py)
 OFFSETS = "offset"  # folders of what `ltrobust offset` wrote of the networks of sweeps
-# What a sweep's other variants are held against: adversarial training that knows nothing of rarity, and the same
-# with class counts in its loss.
+# What a sweep's other variants are compared with: adversarial training without class counts, and with them in its loss.
 BASELINE, COUNTING = "pgd_at", "at_bsl"
-# Whose gains by class the others' are held against: distillation from the balanced teacher.
+# What the others' gains by class are compared with: distillation from the balanced teacher.
 REFERENCE = "self_distillation"
 
 
@@ -72,21 +79,30 @@ def _pairs(
     return [(by_variant[first][seed], by_variant[second][seed]) for seed in common]
 
 
-def results(root: Path, networks: Collection[str] | None = None) -> str:
-    """One table for each folder of cards in `results/`, of the networks named (None: all), and what they depend on."""
-    parts = []
-    folders = [
-        path
-        for path in (root / "results").iterdir()
-        if path.is_dir() and path.name not in (SWEEPS, AGREEMENT, DIAGNOSIS, EVIDENCE, OFFSETS)
-    ]
-    for folder in sorted(folders):
-        cards = load(folder)
-        parts.append(f"**`configs/{folder.name}.py`**: {_described(cards)}\n")
-        parts.append(network_table(cards, networks))
-        if {card.method for card in cards} >= {"self_distillation", "at_bsl"}:
-            parts.append(grid.render_primary([(card.method, card) for card in cards]))
-            parts.append(difference_table(cards, REFERENCE, COUNTING, grid.LAST))
+def recipes(root: Path) -> list[str]:
+    """Recipes with cards: the folders of `results/` that hold JSON files and are of no other kind."""
+    folders = {path.parent.name for path in (root / "results").glob("*/*.json")}
+    return sorted(folders - {SWEEPS, AGREEMENT, DIAGNOSIS, EVIDENCE, OFFSETS})
+
+
+def sweeps(root: Path) -> list[str]:
+    """Sweeps with cards: the folders of `results/sweeps/`."""
+    return sorted(path.name for path in (root / "results" / SWEEPS).glob("*/"))
+
+
+def recipe(root: Path, name: str, networks: Collection[str] | None = None, up: str = CONFIGS) -> str:
+    """Markdown of the cards in `results/NAME/`: what they depend on, networks, and the differences of two methods.
+
+    Args:
+      networks: the rows; None: all, and the differences after them.
+      up: path from the page to the root.
+    """
+    cards = load(root / "results" / name)
+    file = f"configs/{name}.py"
+    parts = [f"[`{file}`]({up}/{file}): {_described(cards)}\n", network_table(cards, networks)]
+    if networks is None and {card.method for card in cards} >= {REFERENCE, COUNTING}:
+        parts.append(grid.render_primary([(card.method, card) for card in cards]))
+        parts.append(difference_table(cards, REFERENCE, COUNTING, grid.LAST))
     return "\n".join(parts)
 
 
@@ -95,43 +111,43 @@ def short(root: Path) -> str:
     return headline.table(root)
 
 
-def sweeps(root: Path) -> str:
-    """For each folder of cards in `results/sweeps/` its tables: a row for each variant, then differences.
+def sweep(root: Path, name: str) -> str:
+    """Markdown of the cards in `results/sweeps/NAME/`: a row for each variant, then differences.
 
     A card's file is named as the sweep names its cell, `at_bsl-imbalance_ratio50.0-seed0`: the variant, the place on
     the axes, each of which has tables of its own, and the seed.
 
     Raises:
-      ValueError: cards of one sweep that differ in data set, test images, protocol or threat (names the card).
+      ValueError: cards that differ in data set, test images, protocol or threat (names the card).
     """
+    paths = sorted((root / "results" / SWEEPS / name).glob("*.json"), key=lambda path: path.stem.split("-seed"))
+    cards = [read_card(path) for path in paths]
+    places: dict[str, list[tuple[str, Card]]] = collections.defaultdict(list)
+    for path, card in zip(paths, cards, strict=True):
+        if _shared(card) != _shared(cards[0]):
+            raise ValueError(
+                f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
+                "cards of one sweep have the same data set, test images, protocol and threat."
+            )
+        variant, _, place = path.stem.split("-seed")[0].partition("-")
+        places[place].append((variant, card))
+    file = f"configs/{SWEEPS}/{name}.py"
     parts = []
-    folder = root / "results" / SWEEPS
-    for sweep in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
-        paths = sorted(sweep.glob("*.json"), key=lambda path: path.stem.split("-seed"))
-        cards = [read_card(path) for path in paths]
-        places: dict[str, list[tuple[str, Card]]] = collections.defaultdict(list)
-        for path, card in zip(paths, cards, strict=True):
-            if _shared(card) != _shared(cards[0]):
-                raise ValueError(
-                    f"{path} was not evaluated as {paths[0].name} was ({_shared(card)} and {_shared(cards[0])}); "
-                    "cards of one sweep have the same data set, test images, protocol and threat."
-                )
-            variant, _, place = path.stem.split("-seed")[0].partition("-")
-            places[place].append((variant, card))
-        parts.append(f"## {sweep.name}\n")
-        declared = _declared(root / "configs" / "sweeps" / f"{sweep.name}.py")
-        for _, group in sorted(places.items(), key=lambda item: item[1][0][1].data.imbalance_ratio):
-            described = _described([card for _, card in group])
-            parts.append(f"`configs/sweeps/{sweep.name}.py`, {len(group)} runs: {described}\n")
-            parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
-            parts.append(grid.render_primary(group, declared))
-            parts.append(grid.render_differences(group, BASELINE))
-            parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
-            parts.append(grid.render_gains(group, BASELINE, REFERENCE))
-        if (alike := root / "results" / AGREEMENT / sweep.name).is_dir():
-            parts.append("Input gradients of student and teacher on test images (`ltrobust agree`)\n")
-            parts.append(gradients.render(alike))
-    return "\n".join(parts) or "No sweep has cards here yet.\n"
+    declared = _declared(root / file)
+    for place, group in sorted(places.items(), key=lambda item: item[1][0][1].data.imbalance_ratio):
+        if len(places) > 1:
+            parts.append(f"### {re.sub('(?<=[a-z])(?=[0-9])', ' ', place).replace('_', ' ')}\n")
+        described = _described([card for _, card in group])
+        parts.append(f"[`{file}`]({CONFIGS}/{file}), {len(group)} runs: {described}\n")
+        parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
+        parts.append(grid.render_primary(group, declared))
+        parts.append(grid.render_differences(group, BASELINE))
+        parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
+        parts.append(grid.render_gains(group, BASELINE, REFERENCE))
+    if (alike := root / "results" / AGREEMENT / name).is_dir():
+        parts.append("Input gradients of student and teacher on test images (`ltrobust agree`)\n")
+        parts.append(gradients.render(alike))
+    return "\n".join(parts) or "No card is here yet.\n"
 
 
 def _declared(file: Path) -> tuple[str, str]:
@@ -201,31 +217,40 @@ def inserted(text: str, block: str, name: str = "results") -> str:
     return f"{before}{begin}\n{block}\n{end}{after}"
 
 
-# Page -> what stands between its markers.
-PAGES: dict[str, Callable[[Path], str]] = {
-    "README.md": short,
-    "docs/reproducing.md": results,
-    "docs/results.md": sweeps,
-    "docs/results/classes.md": diagnoses,
-}
-# The same for pages with several blocks: page, marker, block.
-BLOCKS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
-    (study_page.PAGE, "controls", study_page.controls),
-    (study_page.PAGE, "passes", study_page.passes),
-)
+def blocks(root: Path) -> list[tuple[str, str, Callable[[], str]]]:
+    """Page, marker and content of everything that this module writes."""
+    found: list[tuple[str, str, Callable[[], str]]] = [
+        (README, "results", functools.partial(short, root)),
+        ("docs/results/classes.md", "results", functools.partial(diagnoses, root)),
+        (study_page.PAGE, "controls", functools.partial(study_page.controls, root)),
+        (study_page.PAGE, "passes", functools.partial(study_page.passes, root)),
+    ]
+    for page, marker in _of_cards(root):
+        kind, _, name = marker.partition("-")
+        found.append((page, marker, functools.partial(recipe if kind == "recipe" else sweep, root, name)))
+    for page, marker in claims.markers(root):
+        found.append((page, marker, functools.partial(claims.block, root, page, marker)))
+    return found
+
+
+def _of_cards(root: Path) -> list[tuple[str, str]]:
+    """Every page of docs/results/ with one of its markers of cards."""
+    pages = sorted((root / PAGES).glob("*.md"))
+    pattern = re.compile(r"<!-- ((?:recipe|sweep)-[^\s:]+):begin -->")
+    return [(str(PAGES / page.name), marker) for page in pages for marker in pattern.findall(page.read_text())]
+
+
+def unshown(root: Path) -> list[str]:
+    """Markers that no page has although there are cards for them."""
+    needed = {f"recipe-{name}" for name in recipes(root)} | {f"sweep-{name}" for name in sweeps(root)}
+    return sorted(needed - {marker for _, marker in _of_cards(root)})
 
 
 def main(root: Path) -> None:
     """Rewrites the tables of the pages under `root`."""
-    for name, block in PAGES.items():
+    for name, marker, content in blocks(root):
         page = root / name
-        page.write_text(inserted(page.read_text(), block(root)))
-    for name, marker, block in BLOCKS:
-        page = root / name
-        page.write_text(inserted(page.read_text(), block(root), marker))
-    for name, marker in claims.markers(root):
-        page = root / name
-        page.write_text(inserted(page.read_text(), claims.block(root, name, marker), marker))
+        page.write_text(inserted(page.read_text(), content(), marker))
 
 
 if __name__ == "__main__":

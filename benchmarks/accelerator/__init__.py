@@ -1,4 +1,4 @@
-"""A queue of jobs for minutes on an accelerator: docs/accelerator.md.
+"""A queue of jobs for minutes on an accelerator: docs/project/accelerator.md.
 
 python -m benchmarks.accelerator pack|wheels|jobs|run|collect
 """

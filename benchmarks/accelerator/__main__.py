@@ -1,4 +1,4 @@
-"""Minutes on an accelerator: makes what travels there, runs the next jobs, files what they found (docs/accelerator.md).
+"""Minutes on an accelerator: packs the data, runs the next jobs, collects results (docs/project/accelerator.md).
 
 python -m benchmarks.accelerator pack --data_dir=DIR --out=FOLDER [--data=cifar10] [--imbalance_ratio=50]
 python -m benchmarks.accelerator wheels --out=FOLDER

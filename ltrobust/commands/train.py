@@ -5,7 +5,7 @@
 
 The same command in the same workdir resumes where it stopped. A configuration that is not found from the current folder
 is looked for among those that come with the package. Several processes, one per host: --coordinator=HOST:PORT
---num_processes=N --process_id=K; on a Cloud TPU none of them (docs/tpu.md).
+--num_processes=N --process_id=K; on a Cloud TPU none of them (docs/guides/accelerators.md).
 """
 
 from collections.abc import Sequence

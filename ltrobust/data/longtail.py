@@ -169,7 +169,12 @@ def long_tailed_test(labels: np.ndarray, *, imbalance_ratio: float, profile: str
 
     TAET evaluates on test sets with the profile of its training sets. Its selection was drawn without a seed and is
     published as arrays only; the counts are the same, the choice of images is ours. Overall and balanced accuracy
-    differ on such a set, and neither may stand beside numbers from the full test set.
+    differ on such a set, and neither may stand beside numbers from the full test set. An evaluation takes the
+    positions as `ids`, so that every image has the random draws that it has in the whole test set:
+
+        rows = longtail.long_tailed_test(test.labels, imbalance_ratio=100)
+        images, labels = test.images[rows], test.labels[rows]
+        ltrobust.evaluate(logits_fn, images, labels, ids=rows, protocol="legacy_taet/b1")
 
     Args:
       labels: [N] integers in the test set's official order.

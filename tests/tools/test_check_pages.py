@@ -10,7 +10,18 @@ import pytest
 import ltrobust
 from ltrobust.analysis.schema.card import Card
 from ltrobust.runtime import typed_json
-from tools import card_schema, check_pages, claims, compiled, design_page, links, speed, summary
+from tools import (
+    card_schema,
+    check_pages,
+    claims,
+    compiled,
+    data_files,
+    design_page,
+    links,
+    published_rows,
+    speed,
+    summary,
+)
 
 ROOT = check_pages.ROOT
 
@@ -23,37 +34,39 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    pages = {*summary.PAGES, speed.PERFORMANCE, compiled.PAGE, str(claims.FILE)}
-    pages |= {page for page, _ in claims.markers(ROOT)} | {page for page, *_ in summary.BLOCKS}
-    for page in pages:
-        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, str(claims.FILE)}
+    for page in pages | {page for page, _, _ in summary.blocks(ROOT)}:
+        (tmp_path / page).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / page, tmp_path / page)
     for folder in ("results", "benchmarks", "configs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     summary.main(tmp_path)
     speed.main(tmp_path)
     compiled.main(tmp_path)
+    data_files.main(tmp_path)
     return tmp_path
 
 
 def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(copy):
     assert list(check_pages.tables(copy)) == []
     commands = {
-        ("docs/results.md", "results"): summary,
+        ("docs/results/imbalance.md", "sweep-imbalance_cifar10_cpu"): summary,
+        ("docs/results/cifar10.md", "recipe-cifar10_cpu"): summary,
         ("docs/study.md", "claims-tail"): summary,
         ("docs/study.md", "controls"): summary,
         ("docs/study.md", "passes"): summary,
         ("README.md", "results"): summary,
-        ("docs/performance.md", "speed"): speed,
-        ("docs/performance.md", "results"): speed,
-        ("docs/tpu.md", "compiled"): compiled,
+        (speed.PAGE, "speed"): speed,
+        (speed.PAGE, "measurements"): speed,
+        (compiled.PAGE, "compiled"): compiled,
+        (data_files.PAGE, "data-files"): data_files,
     }
     for page, marker in commands:
         before, begin, rest = (copy / page).read_text().partition(f"<!-- {marker}:begin -->")
         table, end, after = rest.partition(f"<!-- {marker}:end -->")
         digit = next(letter for letter in table if letter.isdigit())
         (copy / page).write_text(before + begin + table.replace(digit, str((int(digit) + 1) % 10), 1) + end + after)
-    for command in (None, compiled, speed, summary):
+    for command in (None, compiled, data_files, speed, summary):
         if command:
             command.main(copy)
             commands = {place: needed for place, needed in commands.items() if needed is not command}
@@ -61,14 +74,27 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
         assert found == {(*place, f"python -m {needed.__name__}") for place, needed in commands.items()}
 
 
-def test_an_edited_table_of_published_numbers_is_found(tmp_path):
-    table = check_pages.published_rows.table()
-    page = summary.inserted("<!-- published:begin --><!-- published:end -->", table, "published")
-    write(tmp_path / "docs" / "reproducing.md", page)
+def test_cards_that_no_page_shows_are_found(tmp_path):
+    write(tmp_path / "results" / "a" / "card.json", "")
+    write(tmp_path / "results" / "sweeps" / "b" / "card.json", "")
+    write(tmp_path / "docs" / "results" / "page.md", "<!-- recipe-a:begin -->\n<!-- sweep-b:begin -->\n")
+    assert list(check_pages.shown(tmp_path)) == []
+    write(tmp_path / "docs" / "results" / "page.md", "<!-- recipe-a:begin -->\n")
+    (stale,) = check_pages.shown(tmp_path)
+    assert stale.fault == "no page shows `sweep-b`"
+
+
+def test_an_edited_table_of_published_numbers_is_found_and_the_command_mends_it(tmp_path):
+    page = tmp_path / published_rows.PAGE
+    write(page, "<!-- published:begin --><!-- published:end -->")
+    published_rows.main(tmp_path)
     assert list(check_pages.published(tmp_path)) == []
-    write(tmp_path / "docs" / "reproducing.md", page.replace("not run", "99.99", 1))
+    written = page.read_text()
+    write(page, written.replace("not run", "99.99", 1))
     (stale,) = check_pages.published(tmp_path)
-    assert stale.mend == "python -m tools.published_rows --write=docs/reproducing.md"
+    assert stale.mend == "python -m tools.published_rows"
+    published_rows.main(tmp_path)
+    assert page.read_text() == written
 
 
 def test_arithmetic_of_an_older_network_is_found(tmp_path):

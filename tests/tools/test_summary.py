@@ -43,8 +43,8 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
         for variant, source in (("at_bsl+awp", "at_bsl"), ("self_distillation", "self_distillation")):
             path = shutil.copy(committed / f"{source}-seed{seed}.json", folder / f"{variant}-seed{seed}.json")
             fabricated.change_card(path, lambda card: card["data"].update(test_images=1000))
-    text = summary.sweeps(tmp_path)
-    assert "## small" in text
+    text = summary.sweep(tmp_path, "small")
+    assert "[`configs/sweeps/small.py`](../../configs/sweeps/small.py)" in text
     assert "4 runs: digits" in text
     assert "797 of 1000 test images" in text
     values, other = (
@@ -60,7 +60,9 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     # Differences to the baseline are paired by seed; with the variant under its name the table has them.
     for path in sorted(folder.glob("at_bsl+awp*")):
         path.rename(folder / path.name.replace("at_bsl+awp", summary.BASELINE))
-    (line,) = [line for line in summary.sweeps(tmp_path).splitlines() if line.startswith("| self_distillation minus")]
+    (line,) = [
+        line for line in summary.sweep(tmp_path, "small").splitlines() if line.startswith("| self_distillation minus")
+    ]
     _, number, clean, *_ = line.split(" | ")
     paired = seeds.of_differences(list(zip(other, values, strict=True)), "overall", ())
     assert paired.mean == np.mean([a.overall.value - b.overall.value for a, b in zip(other, values, strict=True)])
@@ -70,14 +72,15 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     for path in folder.glob("*.json"):
         copy = shutil.copy(path, path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")))
         fabricated.change_card(copy, lambda card: card["data"].update(imbalance_ratio=50.0))
-    for half in summary.sweeps(tmp_path).split("digits, imbalance ratio 50 "):
+    for half in summary.sweep(tmp_path, "small").split("digits, imbalance ratio 50 "):
         assert line in half.splitlines()
     # Rows of one table are of one kind.
     fabricated.change_card(folder / "self_distillation-seed1.json", lambda card: card["threat"].update(radius=4.0))
     with pytest.raises(ValueError, match=r"self_distillation-seed1\.json was not evaluated as"):
-        summary.sweeps(tmp_path)
+        summary.sweep(tmp_path, "small")
     # The tables of single configurations do not take a sweep for one of them.
-    assert summary.results(tmp_path) == ""
+    assert (summary.recipes(tmp_path), summary.short(tmp_path)) == ([], "")
+    assert summary.unshown(tmp_path) == ["sweep-small"]
 
 
 def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_the_frontier():
