@@ -117,6 +117,11 @@ def _only_parsed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
     yield
+    forget()
+
+
+def forget() -> None:
+    """Makes the flags those before a command, so that the next one on the page may have the same."""
     for name in [name for name in flags.FLAGS if name.startswith("config.")]:
         delattr(flags.FLAGS, name)
     for name in launch.FLAGS:
@@ -137,6 +142,7 @@ def check_command(command: str) -> None:
         if program == "ltrobust" and "--help" not in words and "--version" not in words:
             with pytest.raises(ParsedError):
                 main.call(words[1:])
+            forget()
         elif (
             program.startswith("python") and words[1:2] == ["-m"] and words[2].split(".")[0] in ("benchmarks", "tools")
         ):
