@@ -203,7 +203,7 @@ def test_a_method_with_a_rule_for_test_time_is_judged_by_it(tmp_path):
     config = small()
     config.student.method, config.methods.robal.tau_p = "robal", 100.0
     config.eval.protocol = "validation"
-    run = lt.train(config, tmp_path)
+    run = lt.train(config, tmp_path, model=own.Normed)
     logits = run.logits_fn()(jnp.zeros((2, 8, 8, 1)))
     # So strong a rule takes everything for the rarest class.
     assert jnp.argmax(logits, axis=-1).tolist() == [9, 9]

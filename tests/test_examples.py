@@ -91,6 +91,7 @@ def test_a_mistake_is_told_in_one_line(shared_data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_networks_and_a_method_of_ones_own_are_one_file(tmp_path):
     """The file is a program, and `--code` loads it for a later command on one of its runs."""
     found = run("own_network_and_method.py", str(tmp_path), home=tmp_path)

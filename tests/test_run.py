@@ -207,6 +207,11 @@ def test_the_card_of_an_unfinished_training_says_so(finished, tmp_path, monkeypa
     assert f"training has not ended: step {training['evaluated_step']} of 1000000" in caplog.text
 
 
+# For tests in which numbers do not matter: clean accuracy and one attack, and a network that is soon traced.
+SHORT = {"eval.protocol": "validation", "eval.also": ()}
+SMALL = {"model.name": "own:Normed"}
+
+
 def changed(config, **overrides):
     config = config.copy_and_resolve_references().unlock()
     config.update_from_flattened_dict(overrides)
@@ -235,7 +240,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     assert "initialize" not in str(refused.value)
 
     flags = {"student.initialize": str(workdir), "teachers.teacher.path": f"{workdir}/checkpoints/teacher"}
-    flags |= {"student.epochs": 3, "student.optimizer.drops": (1 / 3,)}
+    flags |= {"student.epochs": 3, "student.optimizer.drops": (1 / 3,), **SHORT}
     longer = changed(config, **flags)
     card = json.loads(runs.train(longer, tmp_path / "run").read_text())
     start = card["training"]["student"]["initial"]
@@ -255,7 +260,7 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
 @pytest.mark.slow
 def test_a_run_that_starts_from_another_has_its_first_weights_and_statistics(finished, tmp_path):
     config, workdir, path = finished
-    still = {"student.initialize": str(workdir), "student.method": "at_bsl", "student.steps": 1}
+    still = {"student.initialize": str(workdir), "student.method": "at_bsl", "student.steps": 1, **SHORT}
     card = runs.train(changed(config, **still, **{"student.optimizer.learning_rate": 1e-30}), tmp_path)
     first = json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
     assert json.loads(card.read_text())["networks"]["student/last"]["params_sha256"] == first
@@ -291,7 +296,7 @@ def test_first_weights_of_other_images_are_warned_of(finished, tmp_path, monkeyp
     config, workdir, _ = finished
     lines = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
-    settings = {"student.initialize": str(workdir), "student.method": "at_bsl", "data.split_seed": 1}
+    settings = {"student.initialize": str(workdir), "student.method": "at_bsl", "data.split_seed": 1, **SHORT}
     card = json.loads(runs.train(changed(config, **settings), tmp_path).read_text())
     assert not card["training"]["student"]["initial"]["same_images"]
     assert any("trained on other images than this run's" in line for line in lines)
@@ -323,7 +328,7 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
 @pytest.mark.slow
 def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
     config, workdir, path = finished
-    elsewhere = {"checkpoint.dir": str(workdir / "checkpoints")}
+    elsewhere = {"checkpoint.dir": str(workdir / "checkpoints"), **SHORT}
     card = json.loads(runs.train(changed(config, **elsewhere), tmp_path / "new").read_text())
     networks = json.loads(path.read_text())["networks"]
     hashes = [{name: found[name]["params_sha256"] for name in found} for found in (card["networks"], networks)]
@@ -413,7 +418,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp_path):
-    config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30})
+    config = changed(tiny, **{"teacher.optimizer.learning_rate": 1e30}, **SMALL)
     with pytest.raises(FloatingPointError, match=r"teacher: loss or update is not finite at step 0 of 9.*nothing was"):
         runs.train(config, tmp_path / "at once")
     # Warm-up makes the first step one of rate 0; the second destroys the weights, which are not saved.
@@ -426,7 +431,7 @@ def test_a_loss_that_is_not_finite_names_step_and_last_good_checkpoint(tiny, tmp
 
 @pytest.mark.slow
 def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
-    config = changed(tiny, **{"data.validation_fraction": 0.0, "student.method": "at_bsl"})
+    config = changed(tiny, **{"data.validation_fraction": 0.0, "student.method": "at_bsl"}, **SMALL)
     card = json.loads(runs.train(config, tmp_path).read_text())
     assert list(card["networks"]) == ["student/last"]
 
@@ -434,7 +439,7 @@ def test_without_validation_only_the_last_weights_are_reported(tiny, tmp_path):
 @pytest.mark.slow
 def test_a_methods_own_head_and_rule_are_used_by_training_validation_and_evaluation(tiny, tmp_path):
     # A rule that takes everything for the rarest class shows wherever it is applied.
-    settings = {"student.method": "robal", "methods.robal.tau_p": 100.0, "student.epochs": 1}
+    settings = {"student.method": "robal", "methods.robal.tau_p": 100.0, "student.epochs": 1, **SMALL}
     config = changed(tiny, **settings)
     trained = json.loads(runs.train(config, tmp_path).read_text())["networks"]
     restored = json.loads(runs.evaluate(config, tmp_path).read_text())["networks"]
@@ -481,7 +486,7 @@ def test_the_command_line_explains_mistakes_in_one_line(arguments, message, tmp_
 
 @pytest.mark.slow
 def test_a_relative_checkpoint_dir_is_the_same_place_from_every_folder(tiny, tmp_path, monkeypatch):
-    config = changed(tiny, **{"checkpoint.dir": "saved", "student.epochs": 1, "student.method": "at_bsl"})
+    config = changed(tiny, **{"checkpoint.dir": "saved", "student.epochs": 1, "student.method": "at_bsl"}, **SMALL)
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "first")
@@ -524,7 +529,7 @@ def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(tiny, finished, 
 @pytest.mark.slow
 def test_a_folder_of_somebody_else_is_used_where_asked_for(tiny, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    config = changed(tiny, **{"student.epochs": 1, "student.method": "at_bsl"})
+    config = changed(tiny, **{"student.epochs": 1, "student.method": "at_bsl"}, **SMALL)
     runs.train(config, tmp_path, adopt=True)
     runs.train(config, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"

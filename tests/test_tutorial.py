@@ -50,6 +50,7 @@ def test_notebooks_are_committed_without_outputs(name):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_the_tutorial_runs(tmp_path):
     ran = run("tutorial", tmp_path)
     assert ran.returncode == 0, ran.stderr[-4000:]

@@ -281,6 +281,7 @@ def test_python_looks_for_an_old_command_and_finds_the_new_spelling(tmp_path):
     assert started("-c", code, folder=tmp_path).stdout == "imported\n", "as for another package's module"
 
 
+@pytest.mark.slow
 def test_a_page_needs_no_device(tmp_path):
     (tmp_path / "run").mkdir()
     fabricated.write_run(tmp_path / "run")
@@ -311,6 +312,7 @@ def test_help_and_configurations_wait_for_no_more_than_they_need():
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_verb_writes_what_main_py_writes(tmp_path):
     fabricated.write_run(tmp_path / "run")
     pages = []

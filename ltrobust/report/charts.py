@@ -263,8 +263,7 @@ def _spec(layers: Sequence[alt.Chart], *, height: int) -> Spec:
 
 
 def _data(records: Sequence[Record]) -> alt.InlineData:
-    # A tuple, which Altair does not copy with every layer.
-    return alt.InlineData(values=tuple(dict(record) for record in records))
+    return alt.InlineData(values=[dict(record) for record in records])
 
 
 def _values(records: Sequence[Record], key: str) -> list[str]:

@@ -11,8 +11,7 @@ from ltrobust.attacks import search
 from ltrobust.attacks.algorithms import apgd, deepfool, fab, pgd, square
 from ltrobust.threat import Threat
 
-# Bits of two programs are compared.
-pytestmark = [pytest.mark.optimized, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 RADII = {"linf": 0.03, "l2": 0.5}  # at which some images are broken and some are not
 
@@ -51,28 +50,40 @@ WITHOUT_A_SCALE = {
 WITH_A_SCALE = {"pgd-ce": steps("ce"), "apgd-ce": linf("ce")}
 
 
-def after(name: str, linear, change) -> search.Lanes:
-    """Lanes after the attack on a network with curvature, whose logits are changed."""
-    attack, norm, settings = (WITHOUT_A_SCALE | WITH_A_SCALE)[name]()
-    images = jnp.asarray(linear.images)
-
-    def logits(images):
-        return change(4 * jnp.tanh(linear.logits(images) / 4))
-
-    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(images)))
-    labels = jnp.asarray(linear.labels)
-    return search.run(attack, logits, images, labels, keys, settings=settings, threat=Threat(norm, 255 * RADII[norm]))
-
-
 @pytest.fixture(scope="module")
 def part(linear):
     return linear.rows(slice(0, 1000, 16))
 
 
+@pytest.fixture(scope="module")
+def after(part):
+    """Name, scale and shift -> lanes after the attack on a network with curvature, whose logits are changed so.
+
+    One program serves all scales and shifts of an attack.
+    """
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(jnp.arange(len(part.images)))
+    images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
+
+    @functools.cache
+    def program(name):
+        attack, norm, settings = (WITHOUT_A_SCALE | WITH_A_SCALE)[name]()
+        threat = Threat(norm, 255 * RADII[norm])
+
+        def run(scale, shift):
+            def logits(images):
+                return scale * (4 * jnp.tanh(part.logits(images) / 4)) + shift
+
+            return search.run(attack, logits, images, labels, keys, settings=settings, threat=threat)
+
+        return jax.jit(run)
+
+    return functools.cache(lambda name, scale=1.0, shift=0.0: program(name)(jnp.float32(scale), jnp.float32(shift)))
+
+
 @pytest.mark.parametrize("name", WITHOUT_A_SCALE)
-def test_twice_the_logits_give_the_same_images_bit_for_bit(part, name):
+def test_twice_the_logits_give_the_same_images_bit_for_bit(part, after, name):
     """A power of two, so that every number on the way is exactly twice the other."""
-    once, twice = after(name, part, lambda z: z), after(name, part, lambda z: 2 * z)
+    once, twice = after(name), after(name, scale=2.0)
     np.testing.assert_array_equal(twice.state.candidate, once.state.candidate)
     np.testing.assert_array_equal(twice.state.point, once.state.point)
     np.testing.assert_array_equal(twice.state.claimed, once.state.claimed)
@@ -81,14 +92,14 @@ def test_twice_the_logits_give_the_same_images_bit_for_bit(part, name):
 
 
 @pytest.mark.parametrize("name", WITH_A_SCALE)
-def test_twice_the_logits_are_another_cross_entropy(part, name):
-    once, twice = after(name, part, lambda z: z), after(name, part, lambda z: 2 * z)
+def test_twice_the_logits_are_another_cross_entropy(after, name):
+    once, twice = after(name), after(name, scale=2.0)
     assert np.any(np.asarray(twice.state.point) != np.asarray(once.state.point))
 
 
 @pytest.mark.parametrize("name", ["pgd-ce", "pgd-margin", "apgd-ce", "apgd-targeted_dlr", "fab", "square", "deepfool"])
-def test_a_constant_added_to_all_logits_changes_no_verdict(part, name):
-    once, moved = after(name, part, lambda z: z), after(name, part, lambda z: z + 2)
+def test_a_constant_added_to_all_logits_changes_no_verdict(after, name):
+    once, moved = after(name), after(name, shift=2.0)
     np.testing.assert_array_equal(moved.state.claimed, once.state.claimed)
     # Rounding may turn the sign of a gradient near 0, in single pixels.
     same = np.abs(np.asarray(moved.state.candidate) - np.asarray(once.state.candidate)) < 1e-4

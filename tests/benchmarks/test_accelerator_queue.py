@@ -526,6 +526,7 @@ def started(tmp_path: Path, *words: str) -> Iterator[subprocess.Popen]:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_part_leaves_a_record_of_everything_that_its_numbers_depend_on(tmp_path):
     with started(tmp_path, *(f"--skip={name}" for name in ("golden", "batches", "bfloat16"))) as process:
         output = process.stdout.read()

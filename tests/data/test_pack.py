@@ -305,6 +305,7 @@ main.run()
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("pack_is_there", [True, False])
 def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
     """Without the pack the same run asks for TFDS, which shows that imports are refused."""

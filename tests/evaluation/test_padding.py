@@ -80,6 +80,7 @@ def test_a_network_that_looks_at_its_batch_needs_all_rows():
 
 @pytest.mark.optimized
 @pytest.mark.slow
+@pytest.mark.ci
 def test_two_large_images_have_the_bits_that_they_have_among_seventy():
     weights = weights_for(10)
     images = np.random.RandomState(0).randint(0, 256, (70, 96, 96, 3), np.uint8)

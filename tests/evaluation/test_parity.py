@@ -80,6 +80,7 @@ def test_no_verdict_depends_on_batch_size_order_or_devices(shared_data, name):
 
 @pytest.mark.golden
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_the_four_attacks_in_order_decide_as_the_public_autoattack(shared_data, name):
     standard = protocols.get("standard")

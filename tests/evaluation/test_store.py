@@ -89,6 +89,7 @@ short_protocol.run(sys.argv[1])
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_killed_in_every_attack_and_resumed_it_ends_with_the_same_verdicts(whole, tmp_path, capsys):
     evaluation, _ = whole
     here = pathlib.Path(__file__).resolve().parent

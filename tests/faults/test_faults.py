@@ -33,7 +33,13 @@ injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__)) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", injection.FAULTS, ids=lambda fault: fault.title)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id=fault.title, marks=pytest.mark.ci if fault.title == "SIGKILL" else ())
+        for fault in injection.FAULTS
+    ],
+)
 def test_the_user_is_told_the_facts(fault, place, rows):
     told = fault.inject(place)
     text = injection.plain(told.message, place.folder)

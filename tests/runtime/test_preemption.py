@@ -82,6 +82,7 @@ def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):
     workdir = tmp_path / "shared"
     process, log = start(workdir)
