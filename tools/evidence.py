@@ -79,10 +79,10 @@ def configuration(card: Card, data_dir: str) -> Any:
     """The configuration of a card, with the folder of the data, which cards do not have."""
     config: Any = recipes.load("default")
     settings = {key: value for key, value in card.config.items() if key not in ("teachers", "eval")}
-    plain = ConfigDict({**config.to_dict(), **settings})
+    plain: Any = ConfigDict({**config.to_dict(), **settings})
     plain.data = {**config.data.to_dict(), **card.config["data"], "dir": data_dir}
-    chosen = {"protocol": card.protocol.name, **{key: card.config["eval"][key] for key in ("limit", "batch_size")}}
-    plain.eval = {**config.eval.to_dict(), **chosen}
+    kept = {key: card.config["eval"][key] for key in ("limit", "batch_size", "seed")}
+    plain.eval = {**config.eval.to_dict(), **kept, "protocol": card.protocol.name}
     plain.checkpoint = config.checkpoint
     return plain
 

@@ -55,6 +55,7 @@ def test_defaults_are_those_of_configurations():
     data = default.get_config().data
     names = {"imbalance_ratio", "profile", "validation_fraction", "validation_floor", "validation_cap", "cache_dir"}
     names |= {"image_size", "channels", "skip_unreadable", "cache_check", "split_seed"}
+    names |= {"class_order"}
     given = dataset.load.__kwdefaults__
     assert {name: given[name] for name in names} == {name: data[name] for name in names}
     assert set(given) == names | {"data_dir"}
