@@ -1,18 +1,23 @@
 """Parts of the site that Sphinx lacks: formulas as MathML, and pages of the files and folders that are linked."""
 
+import contextlib
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest import mock
 
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.highlighting import PygmentsBridge
-from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
-LOGGER = logging.getLogger(__name__)
+from ltrobust.commands import main as commands
+
 FOLDER = "source"
 LANGUAGES = {
     ".py": "python",
@@ -37,8 +42,27 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-collect-pages", _source_pages)
     # After the theme has written the list of all pages, which would be most of every source file's page.
     app.connect("html-page-context", _without_navigation, priority=900)
+    app.add_directive("ltrobust", Output)
     app.connect("autodoc-process-docstring", _tables)
     return {"version": "1", "parallel_read_safe": False}
+
+
+class Output(SphinxDirective):
+    """What `ltrobust`, followed by the words of the directive, prints."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """The output as text."""
+        printed = io.StringIO()
+        width = {"COLUMNS": "88"}  # of argparse's help
+        with mock.patch.dict(os.environ, width), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            commands.call(self.arguments[0].split())
+        text = printed.getvalue()
+        if not text:
+            raise self.error(f"ltrobust {self.arguments[0]} prints nothing")
+        return [nodes.literal_block(text, text, language="text")]
 
 
 def _inline(self: HTML5Translator, node: nodes.Element) -> None:

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PATTERNS = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/getting_started.md", "docs/*/*.md")
 PAGES = [str(path.relative_to(ROOT)) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 COMMANDS = ("bash", "console", "sh")
-OTHERS = ("bibtex", "json", "math", "text", "toml", "{toctree}", "{eval-rst}")
+OTHERS = ("bibtex", "json", "math", "text", "toml", "{toctree}", "{eval-rst}", "{ltrobust}")
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 # Reads the steps of a page and does them in order; a block's lines have the numbers that they have on the page. Runs
 # evaluate two images of each class, once.
@@ -159,7 +159,9 @@ def check_command(command: str) -> None:
 def test_blocks_name_their_language_and_are_understood(page, tmp_path):
     for block in blocks((ROOT / page).read_text()):
         place = f"{page}:{block.line}"
-        assert block.language in ("python", *COMMANDS, *OTHERS), f"{place}: the language is {block.language!r}"
+        assert block.language.partition(" ")[0] in ("python", *COMMANDS, *OTHERS), (
+            f"{place}: the language is {block.language!r}"
+        )
         if block.directive == "file":
             (tmp_path / block.value).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / block.value).write_text(block.code)

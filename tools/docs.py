@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def build(folder: Path, *, notebooks: bool = False) -> int:
     """Sphinx's exit status: 0 if the site was built without a warning."""
     options = ["-D", "nb_execution_mode=force"] if notebooks else []
-    # Every warning is shown before the first one fails the build. Nothing is kept from an earlier build, which would not
-    # warn again.
+    # Every warning is shown before the first one fails the build. Nothing is kept from an earlier build: its pages
+    # would not warn again.
     strict = ["-q", "-W", "--keep-going", "-E", "-a"]
     command = [
         sys.executable,
