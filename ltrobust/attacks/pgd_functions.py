@@ -20,7 +20,7 @@ def fgsm(
     start: str = "none",
     ids: Ids | None = None,
 ) -> jax.Array:
-    """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of the length of the radius.
+    """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of the length of the radius::
 
         x' = project(start + radius * direction(grad CE(z(x), y)))
 
@@ -50,7 +50,7 @@ def pgd(
     loss: str = "ce",
     ids: Ids | None = None,
 ) -> jax.Array:
-    """Projected gradient ascent (Madry et al., ICLR 2018); returns the last iterate.
+    """Projected gradient ascent (Madry et al., ICLR 2018); returns the last iterate::
 
         x_0 = start,    x_(k+1) = project(x_k + step * radius * direction(grad L(z(x_k), y)))
 
