@@ -158,7 +158,7 @@ def test_teachers_are_those_that_the_method_asks_for():
         ({"eval.batch_size": -1}, "eval.batch_size is -1 and eval.limit is 0; they must be at least 0"),
         ({"eval.networks": ("student",)}, r"eval\.networks has 'student'; did you mean .*known networks: teacher/last"),
         ({"eval.networks": ("student/averaged",)}, r"but this run trains teacher/last, .*student/selected; name one"),
-        ({"eval.also": ("quick",)}, r"eval\.also has 'quick': it is no dict; give a dict of keys of eval and threat"),
+        ({"eval.also": ("quick",)}, r"eval\.also has 'quick': it is no dict; give a dict of keys of eval"),
         ({"eval.also": ({"student.epochs": 3},)}, r"eval\.also has .*: student\.epochs cannot be changed; give a dict"),
         ({"eval.also": ({"eval.limitt": 3},)}, r"eval\.also has .*limitt.*; give a dict"),
         ({"eval.also": ({"eval.limit": "3"},)}, r"eval\.also has \{'eval\.limit': '3'\}: .*; give a dict"),

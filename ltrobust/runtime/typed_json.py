@@ -119,7 +119,8 @@ def _parse_record(kind: Any, value: Any, path: str) -> Any:
     fields = _fields(kind)
     for key in value:
         if key not in fields:
-            raise ValueError(f"{_below(path, key)} is no field; {nearest(key, fields)}known are {', '.join(fields)}.")
+            known = ", ".join(fields)
+            raise ValueError(f"{_below(path, key)} is no field; {nearest(key, fields)}known are {known}.")
     for name, (_, required) in fields.items():
         if required and name not in value:
             raise ValueError(f"{_below(path, name)} is missing.")

@@ -122,7 +122,8 @@ def test_a_request_to_stop_is_followed_after_the_stretch(phase):
     run = lambda **services: loop.run_phase(  # noqa: E731
         phase, run_data, mesh=mesh_of(1), services=loop.Services(**services), compile_stretch=steps
     )
-    with pytest.raises(Preempted, match=r"stopped by SIGTERM: student saved at step 1 of 14; the same command goes on"):
+    message = "stopped by SIGTERM: student saved at step 1 of 14; the same command goes on"
+    with pytest.raises(Preempted, match=message):
         run(checkpoints=memory, preemption=preemption)
     assert memory.events == ["saved 1 {}", "waited"]
     with pytest.raises(Preempted, match=r"stopped by SIGTERM: student ends at step 1 of 14, and has no checkpoints"):
