@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
 
 
 def _outside_teacher() -> Any:
-    """Where a teacher comes from, if from elsewhere."""
+    """Settings of an external teacher."""
     entry: Any = ConfigDict()
     entry.path = ""  # a workdir (its student), a phase's folder of checkpoints, or a PyTorch file, or FILE::NAME
     entry.weights = "last"  # last, selected, averaged: which of a checkpoint's

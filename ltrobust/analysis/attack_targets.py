@@ -1,4 +1,4 @@
-"""Where attacked images go: asymmetry of the confusion, the top wrong class, and whether attacks agree on it.
+"""Classes that attacked images are assigned to: asymmetry of the confusion, top wrong class, agreement of attacks.
 
 NumPy only; intervals of shares are Wilson's. A top wrong class is chosen by the images it is counted on, so its share
 is biased up, the more so the fewer images were broken.

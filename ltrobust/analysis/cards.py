@@ -71,7 +71,7 @@ def _without_folder(value: str, *, keep_relative: bool) -> str:
 
 
 def _is_below(path: Path) -> bool:
-    """Whether a path says nothing of what is outside of the current folder."""
+    """Whether a path reveals nothing outside of the current folder."""
     return not path.is_absolute() and ".." not in path.parts and not str(path).startswith("~")
 
 
@@ -185,7 +185,7 @@ def commit() -> str:
 
 
 def _git(*words: str) -> str:
-    """What git says in this file's folder."""
+    """Output of git in this file's folder."""
     command = ["git", *words]
     return subprocess.run(
         command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10

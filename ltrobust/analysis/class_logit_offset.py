@@ -12,7 +12,7 @@ MOST_LOSS = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Offset:
-    """What was chosen on the validation part, and between what.
+    """The choice on the validation part, with its candidates.
 
     Attributes:
       weakest: the class with the lowest robust accuracy of the unchanged network.

@@ -127,7 +127,7 @@ def _check_seeds(pairs: Sequence[tuple[Model, Model]]) -> None:
 
 
 def _seed(model: Model) -> int | None:
-    """The training seed, where a card tells."""
+    """Training seed, if a card records it."""
     return None if model.of.card is None else model.of.card.seed
 
 
@@ -145,7 +145,7 @@ def _class_names(models: Sequence[Model]) -> list[str]:
 
 
 def _notes(models: Sequence[Model]) -> list[str]:
-    """What a reader should know besides."""
+    """Notes for the reader."""
     reference, *others = models
     counts = reference.of.passport["about"].get("training_counts")
     other = [m.name for m in others if m.of.passport["about"].get("training_counts") != counts]

@@ -1,4 +1,4 @@
-"""How sure a network is of the true class, clean and under attack, from its verdicts. NumPy only."""
+"""Probability that a network gives to the true class, clean and under attack, from its verdicts. NumPy only."""
 
 import math
 from collections.abc import Mapping, Sequence

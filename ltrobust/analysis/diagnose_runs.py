@@ -1,4 +1,4 @@
-"""The diagnosis of evaluated networks: what separates the classes in verdict stores or workdirs. No JAX."""
+"""Diagnosis of evaluated networks, from verdict stores or workdirs: how their classes differ. No JAX."""
 
 import collections
 import dataclasses

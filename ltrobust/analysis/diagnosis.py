@@ -1,4 +1,4 @@
-"""What separates the classes of one or several models on the same images. NumPy and SciPy only.
+"""Differences between the classes of one or several models on the same images. NumPy and SciPy only.
 
 After Tian, Kuang, Jiang, Wu and Wang, "Analysis and Applications of Class-wise Robustness in Adversarial Training" (KDD
 2021). Accuracies and rates are fractions, intervals are 95 %: Wilson's for one proportion, else those of `spread`.

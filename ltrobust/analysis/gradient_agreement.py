@@ -1,4 +1,4 @@
-"""How alike two networks answer to small changes of an image: input gradients side by side, and linearity.
+"""Agreement of two networks under small changes of an image: input gradients side by side, and linearity.
 
 The measures of IGDM (Lee, Cho and Kim, ICLR 2025). Its gradient distance depends on a scalar that the paper does not
 state, so distances are compared between students here, not with the paper; cosines do not depend on it.

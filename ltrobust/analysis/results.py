@@ -261,7 +261,7 @@ def _check_different(arguments: Sequence[str], chosen: Sequence[Candidate]) -> N
 
 
 def _differing(one: Candidate, other: Candidate) -> list[str]:
-    """What keeps two evaluations from being compared."""
+    """Differences that prevent a comparison of two evaluations."""
     return [key for key in SAME if one.passport[key] != other.passport[key]]
 
 

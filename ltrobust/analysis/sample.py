@@ -1,10 +1,10 @@
-"""Which adversarial images a run keeps where not all are kept: those that the pictures of its page are chosen from."""
+"""Chooses the adversarial images that a run keeps for the pictures of its page if it does not keep all."""
 
 import numpy as np
 
 from ltrobust.analysis import metrics
 
-# Enough images that some survive and some break in most runs, and few enough that nobody notices them on the disk.
+# Enough images that some survive and some break in most runs, and few enough to need little disk space.
 _IMAGES, _CLASSES, _BYTES = 8, 4, 4 << 20
 
 

@@ -1,4 +1,4 @@
-"""What `ltrobust agree` does: the input gradients of two networks on test images."""
+"""The work of `ltrobust agree`: compares the input gradients of two networks on test images."""
 
 import dataclasses
 from typing import Any

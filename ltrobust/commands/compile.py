@@ -1,4 +1,4 @@
-"""Compiles the programs of a configuration for TPUs or GPUs that need not be there, and says what the compiler says.
+"""Compiles the programs of a configuration for TPUs or GPUs that need not exist, and prints the compiler's estimates.
 
     ltrobust compile --config=FILE --topology=v5e:2x4 [--phase=PHASE] [--protocol=NAME] [--batch=N] [--json=FILE]
 

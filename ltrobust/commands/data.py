@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], program: str) -> None:
 
 
 def describe(name: str, folder: str = "") -> str:
-    """What there is to know about the files of a data set, one fact a line.
+    """Describes the files of a data set, one fact per line.
 
     Args:
       name: one of `sources.NAMES`.

@@ -1,4 +1,4 @@
-"""What the verbs that take a configuration share: flags, the configuration that is meant, how work begins and ends."""
+"""Shared by the verbs that take a configuration: flags, choice of the configuration, start and end of the work."""
 
 import functools
 import os
@@ -95,7 +95,7 @@ def launch(
 
 
 def resolve(words: Sequence[str], *, trains: bool) -> list[str]:
-    """The words with the path of the configuration that is meant, after `--code` was imported.
+    """Adds the path of the configuration to the words, after importing `--code`.
 
     Raises:
       UsageError: a mistake in a configuration file, or in its name, a key or a value. The flags' own messages on these
@@ -128,7 +128,7 @@ def resolve(words: Sequence[str], *, trains: bool) -> list[str]:
 
 
 def _default(words: Sequence[str], trains: bool) -> str:
-    """The configuration where none is given: the workdir's own, unless it is to be trained; else the package's."""
+    """Default configuration: that of the workdir, except for training; else that of the package."""
     workdirs = taken(words, "workdir")[0]
     file = pathlib.Path(workdirs[-1] if workdirs else "") / "config.json"
     if workdirs and not trains and file.is_file():
@@ -152,7 +152,7 @@ def _parse(words: Sequence[str], program: str) -> list[str]:
 
 
 def _help(program: str, text: str | None, more: Mapping[str, tuple[str, str]]) -> str:
-    """The flags in the form that all verbs have."""
+    """Flags in the form of all verbs."""
     parser = Parser(program, text)
     parser.add_argument("--config.KEY", metavar="VALUE", help="change a key; `ltrobust config` lists all of them")
     for name, value in FLAGS.items():
@@ -165,7 +165,7 @@ def _help(program: str, text: str | None, more: Mapping[str, tuple[str, str]]) -
 
 
 def _launched(program: str, do: Callable[[str, Work, pathlib.Path], None], work: Work, arguments: list[str]) -> None:
-    """The work, once flags are set."""
+    """Runs the work after flags are set."""
     del arguments  # none are left
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -212,7 +212,7 @@ def _compute(program: str, work: Work, workdir: pathlib.Path) -> None:
 
 
 def _draw_alone(program: str, work: Work, workdir: pathlib.Path) -> None:
-    """Work that needs no device and waits for nobody; of processes with numbers the first one does it."""
+    """Runs work that needs no device, in the first of several processes and without waiting for the others."""
     if _PROCESS_ID.value:
         return
     try:
@@ -223,7 +223,7 @@ def _draw_alone(program: str, work: Work, workdir: pathlib.Path) -> None:
 
 
 def _told(error: Exception) -> str:
-    """What an error says, and what to do."""
+    """Text of an error, with advice."""
     logging.debug("where it happened", exc_info=error)
     return f"{error}{main.advice(error)}\n(--verbosity=1 shows where)"
 

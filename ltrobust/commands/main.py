@@ -1,4 +1,4 @@
-"""The program `ltrobust`: finds the verb that is meant and turns errors into messages and exit statuses.
+"""The program `ltrobust`: chooses the verb, and turns errors into messages and exit statuses.
 
 ltrobust VERB ...                        each verb is a file of this folder
 ltrobust [--mode=MODE] ...               `ltrobust MODE ...`, or `ltrobust train ...`
@@ -140,7 +140,7 @@ def check_limits() -> None:
 
 
 def advice(error: Exception) -> str:
-    """What to do about a system's error, on a separate line; empty where nothing is known."""
+    """Advice on an error of the operating system, on a separate line; empty if there is none."""
     return _ADVICE.get(error.errno or 0, "") if isinstance(error, OSError) else ""
 
 

@@ -1,4 +1,4 @@
-"""What `python -m ltrobust.NAME` says of commands that are verbs of `ltrobust` now."""
+"""Message of `python -m ltrobust.NAME` for commands that are verbs of `ltrobust` now."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What `ltrobust offset` does: an offset of a finished network's logits, fitted, then evaluated."""
+"""The work of `ltrobust offset`: fits an offset of a finished network's logits, then evaluates it."""
 
 import dataclasses
 import time

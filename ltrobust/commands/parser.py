@@ -1,4 +1,4 @@
-"""The form of flags, help and errors that all verbs share."""
+"""Flags, help and errors in the form that all verbs share."""
 
 import argparse
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def taken(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
-    """The values that a flag is given among the words, and the other words."""
+    """Splits words into the values of a flag and all other words."""
     values, rest, words = [], [], iter(arguments)
     for word in words:
         name, sign, value = word.partition("=")

@@ -21,7 +21,7 @@ class Flops(NamedTuple):
         return Flops(self.once + other.once, self.each + other.each)
 
     def times(self, count: int) -> "Flops":
-        """Of so many rounds."""
+        """Multiplies by a number of rounds."""
         return Flops(count * self.once, count * self.each)
 
 

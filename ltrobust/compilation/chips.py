@@ -1,4 +1,4 @@
-"""Which accelerators programs can be compiled for without one, and what is known of them."""
+"""Accelerators for which programs can be compiled without having one, with their data."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """So many chips of a kind and how they are arranged."""
+    """A number of chips of one kind, and their arrangement."""
 
     chip: Chip
     shape: str

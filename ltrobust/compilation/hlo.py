@@ -1,4 +1,4 @@
-"""What a compiled program does, read from its text (`compiled.as_text()`): collectives, cycles, loops, gathers."""
+"""Reads the text of a compiled program (`compiled.as_text()`): collectives, cycles, loops, gathers."""
 
 import dataclasses
 import math
@@ -185,10 +185,10 @@ class Program:
         return once, each
 
     def _trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs, None where the text does not say."""
+        """Number of rounds of a loop; None if the text does not give it."""
         if known := _TRIPS.search(loop.line):
             return int(known[1])
-        # A loop that JAX counts from 0 compares its counter with a constant, and nothing else ends it.
+        # A loop that JAX counts from 0 compares its counter with a constant; there is no other end.
         for name in loop.role("condition"):
             lines = self.computations[name]
             last = lines[-1]

@@ -1,4 +1,4 @@
-"""The programs that a configuration's run compiles, traced from shapes for devices that need not be there."""
+"""The programs that a configuration's run compiles, traced from shapes for devices that need not exist."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -27,7 +27,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is known of one program for one topology. Numbers are None where they are not known.
+    """Data of one program for one topology. Unknown numbers are None.
 
     Attributes:
       program, attacks, unit: as in `programs.Program`.

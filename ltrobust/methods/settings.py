@@ -1,4 +1,4 @@
-"""What methods check about their settings before anything is compiled."""
+"""Checks of methods' settings, before compilation."""
 
 from ltrobust.runtime.names import nearest
 
