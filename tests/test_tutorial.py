@@ -60,7 +60,7 @@ def test_the_tutorial_runs(tmp_path):
         "report.html",
         "worst class",
         "protocol validation",
-        "only balanced",
+        "exact McNemar test",
     ):
         assert words in ran.stdout, words
     assert ran.stdout.count("picture ") == 2
