@@ -1,4 +1,4 @@
-"""Files of named arrays: reading .safetensors and PyTorch files, writing .safetensors."""
+"""Files of named arrays: .safetensors and PyTorch files, read and written."""
 
 import contextlib
 import importlib
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from ltrobust.runtime import contents
+from ltrobust.runtime.files import write_bytes
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what most code calls it; any other name will do
 CHOICE = "::"  # between a file and the state dict that is meant in it
-TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 # What PyTorch writes around tensors: types of storages, functions that make a tensor of a storage.
 _AROUND_TENSORS = re.compile(r"collections\.OrderedDict|torch\.(_\w+\.)*\w+|torch\.(storage|nn\.parameter)\.\w+")
 
@@ -33,8 +34,8 @@ def file_and_choice(path: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Arrays by name from a .safetensors file, or from a PyTorch file (`TORCH_SUFFIXES`) that holds a state dict.
 
-    Where a file has several state dicts, such as a network and its moving average, `FILE::NAME` names the one that is
-    meant, by its key or by what its arrays' names begin with.
+    Where a file has several state dicts, such as a network and its moving average, `FILE::KEY` names the one that is
+    meant, by its keys joined by dots or by what its arrays' names begin with.
 
     PyTorch files are pickles, which can run code. They are only ever loaded with weights_only=True, by PyTorch 2.6 or
     later (earlier ones run code even so: CVE-2025-32434). Wrapping dicts are opened, what lies beside the one state
@@ -63,22 +64,37 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, for example from `to_torch`, to a new .safetensors file.
+    """Writes arrays by name, for example from `to_torch`, to a new .safetensors, .pt or .pth file.
 
     Raises:
-        ValueError: another suffix, or safetensors is missing.
+        ValueError: as `content`.
         FileExistsError: the file exists; nothing is ever overwritten.
     """
     path = pathlib.Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} ends in {path.suffix!r}; allowed: .safetensors")
-    if path.exists():
-        raise FileExistsError(f"{path} exists and is not overwritten; choose another name or move it away")
-    # The library takes memory as it lies, whatever the strides.
+    try:
+        written = content(tensors, path.suffix)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    write_bytes(path, written, new=True)
+
+
+def content(tensors: Mapping[str, np.ndarray], suffix: str) -> bytes:
+    """Arrays by name as the bytes of a file.
+
+    A .pt or .pth file is PyTorch's own, a state dict that weights-only loading reads.
+
+    Raises:
+        ValueError: another suffix; safetensors or torch is missing.
+    """
+    # The libraries take memory as it lies, whatever the strides.
     contiguous = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
-    content = optional("safetensors.numpy").save(contiguous)
-    with path.open("xb") as file:
-        file.write(content)
+    if suffix == ".safetensors":
+        return optional("safetensors.numpy").save(contiguous, {"format": "pt"})  # as hubs expect it
+    if suffix not in (".pt", ".pth"):
+        raise ValueError(f"the name ends in {suffix!r}; allowed: .safetensors, .pt, .pth")
+    torch, file = optional("torch"), io.BytesIO()
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in contiguous.items()}, file)
+    return file.getvalue()
 
 
 def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]:
@@ -89,33 +105,55 @@ def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]
     """
     found = dict(_state_dicts(content, ""))
     if choice:
-        if choice in found:
-            return found[choice]
-        named = {name: array for name, array in content.items() if str(name).startswith(f"{choice}.")}
-        if named and "" in found:
-            return {name.removeprefix(f"{choice}."): array for name, array in named.items()}
-        raise ValueError(f"there is no state dict {choice!r}; there are: {listed(filter(None, found)) or 'none'}")
+        return _chosen(found, choice)
     if len(found) > 1:
         names = [name or "the outermost level" for name in found]
-        example = next(filter(None, found))
-        raise ValueError(
-            f"there are {len(found)} state dicts: {listed(names)}. Pass the one that is meant, or name it behind the "
-            f"file: FILE{CHOICE}{example}"
-        )
+        raise ValueError(f"there are {len(found)} state dicts: {listed(names)}. {name_one(found)}")
     if found:
         return next(iter(found.values()))
     inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
     return unwrapped(content[inner[0]]) if inner else content
 
 
+def name_one(names: Iterable[str]) -> str:
+    """The sentence that asks for one of several sets of weights; the first name is the example."""
+    example = next(filter(None, names))
+    return f"Name the one that is meant: --key={example}, or FILE{CHOICE}{example}."
+
+
+def _chosen(found: Mapping[str, Mapping[str, Any]], choice: str) -> Mapping[str, Any]:
+    """The state dict of a name, or the arrays of a state dict whose names begin with it, without that beginning."""
+    if choice in found:
+        return found[choice]
+    parts = []
+    for path, arrays in found.items():
+        beginning = choice.removeprefix(f"{path}.") + "."
+        part = {str(name).removeprefix(beginning): a for name, a in arrays.items() if str(name).startswith(beginning)}
+        parts += [part] if part else []
+    if len(parts) == 1:
+        return parts[0]
+    # Without a name of their own, arrays are known by the first word of theirs.
+    known = dict.fromkeys(name for path, arrays in found.items() for name in ([path] if path else _first_words(arrays)))
+    raise ValueError(f"there is no state dict {choice!r}; there are: {listed(known) or 'none'}")
+
+
+def _first_words(arrays: Mapping[str, Any]) -> list[str]:
+    """What stands before the first dot of the arrays' names."""
+    return [str(name).partition(".")[0] for name in arrays if "." in str(name)]
+
+
 def _state_dicts(content: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every mapping of arrays by name, under its keys joined by dots; an optimizer's are by number and do not count."""
+    """Every mapping of arrays by name, under its keys and places in lists joined by dots.
+
+    An optimizer's are by number and do not count.
+    """
     arrays = [str(key) for key, value in content.items() if len(getattr(value, "shape", ()))]
     if any("." in name for name in arrays) or (arrays and len(arrays) == len(content)):
         yield path, content
     for key, value in content.items():
-        if isinstance(key, str) and isinstance(value, Mapping):
-            yield from _state_dicts(value, f"{path}.{key}" if path else key)
+        below = {str(place): item for place, item in enumerate(value)} if isinstance(value, list | tuple) else value
+        if isinstance(key, str) and isinstance(below, Mapping):
+            yield from _state_dicts(below, f"{path}.{key}" if path else key)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -124,12 +162,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def optional(module: str) -> Any:
-    """An optional library, imported when it is needed."""
+def optional(module: str, extra: str = "torch") -> Any:
+    """An optional library, imported when it is needed; `extra` is what installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"{module} is not installed; run: pip install -e '.[torch]'") from error
+        raise ValueError(f"{module} is not installed; run: pip install -e '.[{extra}]'") from error
 
 
 def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
@@ -187,11 +225,12 @@ def _check_members(path: pathlib.Path, zipped: bool) -> None:
 
 def _damage(path: pathlib.Path, zipped: bool) -> str:
     """Why PyTorch refuses a file: its pickle names more than tensors need, or it is damaged."""
-    pickled, named = b"", set[str]()
+    pickled, named, members, inside = b"", set[str](), [], []
     with contextlib.suppress(Exception):  # a damaged file may raise anything; what was found until then counts
         if zipped:
             with zipfile.ZipFile(path) as archive:
-                inside = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+                members = archive.namelist()
+                inside = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
                 pickled = archive.read(inside[0]) if inside else b""
         else:
             pickled = path.read_bytes()
@@ -202,6 +241,8 @@ def _damage(path: pathlib.Path, zipped: bool) -> str:
             f"{path} holds more than tensors ({listed(others)}), and pickles are not executed here; where you trust "
             "the file, convert its state dict to .safetensors with the code that wrote it"
         )
+    if members and not inside:
+        return f"{path} is a zip archive of {listed(members)}, not a PyTorch file; unpack it"
     return f"{path} is damaged, or no PyTorch file; download or write it again"
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.models.torch_files import CHOICE, listed, unwrapped
+from ltrobust.models import mobilenet_v2
+from ltrobust.models.torch_files import listed, name_one, unwrapped
 from ltrobust.models.wide_resnet import parse
 
 # Numbers that no forward pass reads.
@@ -26,6 +27,11 @@ class Naming:
     other_heads: tuple[str, ...] = ()  # names of the linear layer in torchvision's form
     unused: str | None = None  # layers that the peers' code creates and never calls
     first_stage: int = 1  # the number of the first stage
+    blocks: tuple[int, ...] = ()  # of each stage, where a block's index is counted over all stages
+
+    def block_name(self, stage: int, index: int) -> str:
+        """The name of a block from its stage and its index in it, both counted from 0."""
+        return self.block.format(stage=self.first_stage + stage, index=sum(self.blocks[:stage]) + index)
 
 
 _IN_BLOCK = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2", "shortcut_conv": "shortcut.0"}
@@ -58,7 +64,26 @@ _DEEPMIND = Naming(
     },
     first_stage=0,
 )
-_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT}
+_MOBILE = Naming(
+    "layers.{index}",
+    {
+        "stem": "conv1",
+        "stem_norm": "bn1",
+        "expand": "conv1",
+        "expand_norm": "bn1",
+        "depthwise": "conv2",
+        "depthwise_norm": "bn2",
+        "project": "conv3",
+        "project_norm": "bn3",
+        "shortcut_conv": "shortcut.0",
+        "shortcut_norm": "shortcut.1",
+        "final_conv": "conv2",
+        "final_norm": "bn2",
+        "linear": "linear",
+    },
+    blocks=tuple(blocks for _, _, blocks, _ in mobilenet_v2.STAGES),
+)
+_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT, "small_resnet": _RESNET, "mobilenet_v2": _MOBILE}
 
 
 def naming_of(name: str) -> Naming:
@@ -136,10 +161,8 @@ def _without_prefix(tensors: dict[str, Any], naming: Naming) -> dict[str, Any]:
     networks = [prefix for prefix in stems if any(prefix + head in tensors for head in heads)]
     if len(networks) > 1:
         names = [prefix.removesuffix(".") or "the outermost level" for prefix in networks]
-        raise ValueError(
-            f"there are {len(networks)} networks among the arrays: {listed(names)}. Pass the arrays of the one that is "
-            f"meant, or name it behind the file: FILE{CHOICE}{next(filter(None, networks)).removesuffix('.')}"
-        )
+        chosen = name_one(prefix.removesuffix(".") for prefix in networks)
+        raise ValueError(f"there are {len(networks)} networks among the arrays: {listed(names)}. {chosen}")
     shortest = (
         min(stems, key=len, default="") if any(head in tensors for head in heads) else ""
     )  # the head stands apart
@@ -162,7 +185,7 @@ def _customary(tensors: dict[str, Any], naming: Naming) -> dict[str, Any]:
 
 def _with_customary_final_norm(tensors: dict[str, Any], naming: Naming) -> dict[str, Any]:
     """Calls the last norm what the naming calls it, where it has one of the other names."""
-    customary = naming.layers.get("final_norm", "")
+    customary = naming.layers["final_norm"] if naming.other_final_norms else ""
     found = [norm for norm in (customary, *naming.other_final_norms) if f"{norm}.weight" in tensors]
     if len(found) != 1 or found == [customary]:
         return tensors

@@ -6,6 +6,8 @@
 | preact_resnet18 | AT-BSL | conv1 bn linear | layer1.0.{bn1,conv1,bn2,conv2,shortcut.0} |
 | wrn_D_W | TRADES | conv1 bn1 fc | block1.layer.0.{bn1,conv1,bn2,conv2,convShortcut} |
 | dm_wrn_D_W | DeepMind | init_conv batchnorm logits | layer.0.block.0.{batchnorm_0,conv_0,batchnorm_1,..,shortcut} |
+| mobilenet_v2 | pytorch-cifar | conv1 bn1 conv2 bn2 linear | layers.0.{conv1,bn1,..,conv3,bn3,shortcut.0,shortcut.1} |
+| small_resnet | resnet18 | conv1 bn1 linear | as resnet18, in three stages; of this package alone |
 
 A block has a shortcut's arrays only where it changes the shape.
 
@@ -35,6 +37,7 @@ import numpy as np
 from flax import traverse_util
 
 from ltrobust import models
+from ltrobust.models.torch_files import CHOICE as CHOICE
 from ltrobust.models.torch_files import file_and_choice as file_and_choice
 from ltrobust.models.torch_files import listed
 from ltrobust.models.torch_files import read as read
@@ -63,7 +66,14 @@ class _Slot:
         return tuple(self.shape[axis] for axis in _TO_TORCH[len(self.shape)])
 
 
-def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | None = None) -> tuple[Any, Any]:
+def from_torch(
+    state_dict: Mapping[str, Any],
+    name: str,
+    *,
+    num_classes: int | None = None,
+    width: int | None = None,
+    depth: int | None = None,
+) -> tuple[Any, Any]:
     """Parameters and running statistics of the network `name` from a PyTorch state dict.
 
     Before names are compared, wrapping dicts are opened, and whatever stands before all names (`module.`, `_orig_mod.`,
@@ -75,8 +85,9 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
 
     Args:
         state_dict: arrays by name, for example from `read`. They are copied.
-        name: resnet18, preact_resnet18, wrn_D_W or dm_wrn_D_W.
+        name: resnet18, preact_resnet18, wrn_D_W, dm_wrn_D_W, mobilenet_v2 or small_resnet.
         num_classes: number of logits; None takes it from the linear bias.
+        width, depth: of small_resnet, as for `models.create`; None takes them from the arrays.
 
     Returns:
         params and batch_stats, nested dicts of float32 arrays as from `initialise`.
@@ -92,13 +103,16 @@ def from_torch(state_dict: Mapping[str, Any], name: str, *, num_classes: int | N
     tensors = cleaned(state_dict, naming)
     bias = tensors.get(f"{naming.layers['linear']}.bias")
     classes = _length(bias, 0, otherwise=2) if num_classes is None else num_classes
-    channels = _length(tensors.get(f"{naming.layers['stem']}.weight"), 1, otherwise=3)
-    slots = _slots(name, classes, channels)
+    stem = tensors.get(f"{naming.layers['stem']}.weight")
+    blocks = sum(f"{naming.block_name(0, index)}.conv1.weight" in tensors for index in range(len(tensors)))
+    width = _length(stem, 0, otherwise=16) if width is None else width
+    depth = max(blocks, 1) if depth is None else depth
+    slots = _slots(name, classes, _length(stem, 1, otherwise=3), width, depth)
     _require_names(name, tensors, [slot.torch_name for slot in slots])
+    _require_shapes(name, [(slot.torch_name, np.shape(tensors[slot.torch_name]), slot.torch_shape) for slot in slots])
     leaves = {}
     for slot in slots:
         tensor = np.asarray(tensors[slot.torch_name])
-        _require_shape(name, slot.torch_name, tensor.shape, slot.torch_shape)
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise ValueError(f"{slot.torch_name} is {tensor.dtype}; expected floating point, convert it first")
         leaves[slot.path] = jnp.array(tensor.transpose(_TO_FLAX[tensor.ndim]), jnp.float32)
@@ -115,7 +129,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     Args:
         params: parameters of the network, from `initialise`, a checkpoint or `from_torch`.
         batch_stats: its running statistics.
-        name: resnet18, preact_resnet18, wrn_D_W or dm_wrn_D_W.
+        name: as for `from_torch`.
 
     Returns:
         contiguous arrays of their own, by PyTorch name and in PyTorch's layouts.
@@ -126,13 +140,15 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     naming_of(name)
     leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
     classes = _length(leaves.get(("params", "linear", "bias")), 0, otherwise=2)
-    channels = _length(leaves.get(("params", "stem", "kernel")), 2, otherwise=3)
-    slots = _slots(name, classes, channels)
+    stem = leaves.get(("params", "stem", "kernel"))
+    blocks = len({path[1] for path in leaves if path[1].startswith("stage1_")})
+    channels, width = _length(stem, 2, otherwise=3), _length(stem, 3, otherwise=16)
+    slots = _slots(name, classes, channels, width, max(blocks, 1))
     _require_names(name, ["/".join(path) for path in leaves], ["/".join(slot.path) for slot in slots])
+    _require_shapes(name, [("/".join(slot.path), np.shape(leaves[slot.path]), slot.shape) for slot in slots])
     tensors = {}
     for slot in slots:
         leaf = np.asarray(leaves[slot.path])
-        _require_shape(name, "/".join(slot.path), leaf.shape, slot.shape)
         tensors[slot.torch_name] = np.array(leaf.transpose(_TO_TORCH[leaf.ndim]), order="C")
         if slot.path[-1] == "var":
             tensors[slot.torch_name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
@@ -140,10 +156,10 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=8)
-def _slots(name: str, num_classes: int, channels: int) -> tuple[_Slot, ...]:
-    """All arrays of a network, found by tracing its initialisation."""
+def _slots(name: str, num_classes: int, channels: int, width: int, depth: int) -> tuple[_Slot, ...]:
+    """All arrays of a network, found by tracing its initialisation; only small_resnet has a width and a depth."""
     # Names and shapes come from the network itself, so that this list cannot differ from it. Nothing is computed.
-    module = models.create(name, num_classes=num_classes)
+    module = models.create(name, num_classes=num_classes, width=width, depth=depth)
     draw = functools.partial(models.initialise, module, image_shape=(32, 32, channels))
     params, batch_stats = jax.eval_shape(draw, jax.random.key(0))
     leaves: dict[_Path, Any] = traverse_util.flatten_dict({"params": params, "batch_stats": batch_stats})
@@ -156,7 +172,7 @@ def _torch_name(naming: Naming, path: _Path) -> str:
     parts = [naming.layers[layer], _LEAVES[leaf]]
     for block in blocks:
         stage, number = (int(digits) for digits in re.findall(r"\d+", block))
-        parts.insert(0, naming.block.format(stage=naming.first_stage + stage - 1, index=number - 1))
+        parts.insert(0, naming.block_name(stage - 1, number - 1))
     return ".".join(parts)
 
 
@@ -179,12 +195,18 @@ def _require_names(network: str, given: Iterable[str], expected: Iterable[str]) 
         )
 
 
-def _require_shape(network: str, name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Raises ValueError unless both shapes are equal."""
-    if given[2:] == (7, 7):
+def _require_shapes(network: str, shapes: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]]) -> None:
+    """Raises ValueError unless the shapes are equal; each is a name, the given shape and the expected one."""
+    differing = [(name, given, expected) for name, given, expected in shapes if given != expected]
+    for name, given, expected in differing:
+        if given[2:] == (7, 7):
+            raise ValueError(
+                f"{name} has shape {given}: the ImageNet stem (7x7, stride 2, max-pooling), which no network here has; "
+                f"{network} needs {expected}"
+            )
+    if differing:
+        name, given, expected = differing[0]
+        others = f" (also differing: {listed(name for name, *_ in differing[1:])})" if differing[1:] else ""
         raise ValueError(
-            f"{name} has shape {given}: the ImageNet stem (7x7, stride 2, max-pooling), which no network here has; "
-            f"{network} needs {expected}"
+            f"{name} has shape {given}; {network} needs {expected}: another network or class count{others}"
         )
-    if given != expected:
-        raise ValueError(f"{name} has shape {given}; {network} needs {expected}: another network or class count")

@@ -68,13 +68,18 @@ def write_text(path: Path, text: str, *, new: bool = False) -> None:
     Raises:
       FileExistsError: `new`, and the target exists.
     """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), new=new)
+
+
+def write_bytes(path: Path, content: bytes, *, new: bool = False) -> None:
+    """As `write_text`, for bytes."""
     if new and (path.exists() or path.is_symlink()):
         raise FileExistsError(f"{path} exists; nothing is overwritten.")
     # Another process may write the same file: each one has its own temporary file.
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        with partial.open("x", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with partial.open("xb") as file:
+            file.write(content)
         if new:
             _rename_to_new(partial, path)
         else:

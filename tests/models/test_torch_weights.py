@@ -22,13 +22,15 @@ from ltrobust.models.preact_resnet import PreActBlock
 from ltrobust.models.resnet import BasicBlock
 from ltrobust.models.torch_files import WRAPPERS
 
-NAMES = ("resnet18", "preact_resnet18", "wrn_28_10", "wrn_34_10")
+NAMES = ("resnet18", "preact_resnet18", "wrn_28_10", "wrn_34_10", "small_resnet")
+POST = ("resnet18", "small_resnet")  # the activation comes after the addition
 # Stem, then for each stage its width and the stride of its first block, then blocks in each stage.
 PLANS = {
     "resnet18": (64, ((64, 1), (128, 2), (256, 2), (512, 2)), 2),
     "preact_resnet18": (64, ((64, 1), (128, 2), (256, 2), (512, 2)), 2),
     "wrn_28_10": (16, ((160, 1), (320, 2), (640, 2)), 4),
     "wrn_34_10": (16, ((160, 1), (320, 2), (640, 2)), 5),
+    "small_resnet": (16, ((16, 1), (32, 2), (64, 2)), 1),
 }
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,11 +43,11 @@ def norm_shapes(name: str, width: int) -> Shapes:
 def block_shapes(name: str, block: str, before: int, width: int, stride: int) -> Shapes:
     """What the peers' blocks hold: post-activation for resnet18, pre-activation else."""
     shapes = {f"{block}.conv1.weight": (width, before, 3, 3), f"{block}.conv2.weight": (width, width, 3, 3)}
-    shapes |= norm_shapes(f"{block}.bn1", width if name == "resnet18" else before) | norm_shapes(f"{block}.bn2", width)
+    shapes |= norm_shapes(f"{block}.bn1", width if name in POST else before) | norm_shapes(f"{block}.bn2", width)
     if stride != 1 or before != width:
         shortcut = "convShortcut" if name.startswith("wrn") else "shortcut.0"
         shapes[f"{block}.{shortcut}.weight"] = (width, before, 1, 1)
-        shapes |= norm_shapes(f"{block}.shortcut.1", width) if name == "resnet18" else {}
+        shapes |= norm_shapes(f"{block}.shortcut.1", width) if name in POST else {}
     return shapes
 
 
@@ -60,7 +62,7 @@ def peer_shapes(name: str, num_classes: int) -> Shapes:
             block = f"block{stage}.layer.{index}" if wide else f"layer{stage}.{index}"
             shapes |= block_shapes(name, block, before, width, stride if index == 0 else 1)
             before = width
-    shapes |= norm_shapes("bn" if name == "preact_resnet18" else "bn1", stem if name == "resnet18" else before)
+    shapes |= norm_shapes("bn" if name == "preact_resnet18" else "bn1", stem if name in POST else before)
     linear = "fc" if wide else "linear"
     return shapes | {f"{linear}.weight": (num_classes, before), f"{linear}.bias": (num_classes,)}
 
@@ -125,6 +127,49 @@ def test_fresh_parameters_survive_export_and_import():
     tensors = torch_weights.to_torch(params, batch_stats, "preact_resnet18")
     assert tensors["conv1.weight"].shape == (64, 1, 3, 3)
     require_equal(torch_weights.from_torch(tensors, "preact_resnet18"), (params, batch_stats))
+
+
+@pytest.mark.parametrize(("width", "depth"), [(4, 1), (8, 3)])
+def test_a_small_resnet_has_the_names_of_a_large_one(width, depth):
+    module = models.create("small_resnet", num_classes=5, width=width, depth=depth)
+    params, batch_stats = models.initialise(module, jax.random.key(0), (8, 8, 1))
+    tensors = torch_weights.to_torch(params, batch_stats, "small_resnet")
+    names = {f"layer{stage}.{block}.conv2.weight" for stage in (1, 2, 3) for block in range(depth)}
+    assert names | {"conv1.weight", "layer2.0.shortcut.1.running_var", "linear.bias"} <= tensors.keys()
+    require_equal(torch_weights.from_torch(tensors, "small_resnet"), (params, batch_stats))
+    with pytest.raises(ValueError, match=r"linear\.weight has .*; small_resnet needs \(5, 20\): .*conv1"):
+        torch_weights.from_torch(tensors, "small_resnet", width=5)
+    with pytest.raises(ValueError, match=r"missing layer\S+"):
+        torch_weights.from_torch(tensors, "small_resnet", depth=depth + 1)
+
+
+def mobile_shapes() -> Shapes:
+    """Names and shapes of pytorch-cifar's MobileNetV2 for 10 classes, from its class's structure."""
+    stages = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    rows = [(e, out, stride if n == 0 else 1) for e, out, blocks, stride in stages for n in range(blocks)]
+    shapes, before = {"conv1.weight": (32, 3, 3, 3)} | norm_shapes("bn1", 32), 32
+    for index, (expansion, out, stride) in enumerate(rows):
+        block, hidden = f"layers.{index}", expansion * before
+        kernels = ((hidden, before, 1, 1), (hidden, 1, 3, 3), (out, hidden, 1, 1))
+        for place, kernel in enumerate(kernels, start=1):
+            shapes |= {f"{block}.conv{place}.weight": kernel} | norm_shapes(f"{block}.bn{place}", kernel[0])
+        if stride == 1 and before != out:
+            shapes |= {f"{block}.shortcut.0.weight": (out, before, 1, 1)} | norm_shapes(f"{block}.shortcut.1", out)
+        before = out
+    shapes |= {"conv2.weight": (1280, 320, 1, 1)} | norm_shapes("bn2", 1280)
+    return shapes | {"linear.weight": (10, 1280), "linear.bias": (10,)}
+
+
+def test_a_mobilenet_has_the_names_of_pytorch_cifar():
+    shapes = mobile_shapes()
+    tensors = {name: np.full(shape, number, np.float32) for number, (name, shape) in enumerate(shapes.items())}
+    params, batch_stats = torch_weights.from_torch(tensors, "mobilenet_v2")
+    back = torch_weights.to_torch(params, batch_stats, "mobilenet_v2")
+    assert {name: tensor.shape for name, tensor in back.items()} == shapes
+    for name, tensor in back.items():
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(tensor, tensors[name])
+    assert params["stage2_block1"]["expand"]["kernel"][0, 0, 0, 0] == list(shapes).index("layers.1.conv1.weight")
 
 
 def test_imported_arrays_are_float32_copies():
@@ -246,7 +291,7 @@ def test_a_block_equals_numpy(name, mine, block, shortcut, width):
     params, batch_stats = torch_weights.from_torch(tensors, name)
     images = random_images(3, 1, params[mine]["conv1"]["kernel"].shape[2], 5, 4)
     conv, conv1, conv2 = (tensors[f"{block}.{layer}.weight"] for layer in (shortcut, "conv1", "conv2"))
-    if name == "resnet18":
+    if name in POST:
         out = relu(numpy_norm(numpy_conv(images, conv1, 2), tensors, f"{block}.bn1"))
         out = numpy_norm(numpy_conv(out, conv2), tensors, f"{block}.bn2")
         expected = relu(out + numpy_norm(numpy_conv(images, conv, 2), tensors, f"{block}.shortcut.1"))
@@ -254,7 +299,7 @@ def test_a_block_equals_numpy(name, mine, block, shortcut, width):
         activated = relu(numpy_norm(images, tensors, f"{block}.bn1"))
         out = relu(numpy_norm(numpy_conv(activated, conv1, 2), tensors, f"{block}.bn2"))
         expected = numpy_conv(out, conv2) + numpy_conv(activated, conv, 2)
-    module = (BasicBlock if name == "resnet18" else PreActBlock)(width, 2, Layers(jnp.float32))
+    module = (BasicBlock if name in POST else PreActBlock)(width, 2, Layers(jnp.float32))
     variables = {"params": params[mine], "batch_stats": batch_stats[mine]}
     actual: Any = module.apply(variables, jnp.asarray(images.transpose(0, 2, 3, 1)), use_running_average=True)
     np.testing.assert_allclose(actual.transpose(0, 3, 1, 2), expected, rtol=1e-4, atol=1e-4)
@@ -270,7 +315,7 @@ def torch() -> Any:
 
 def torch_block(torch: Any, name: str, before: int, width: int, stride: int) -> Any:
     """One block under the peers' names."""
-    post, wide = name == "resnet18", name.startswith("wrn")
+    post, wide = name in POST, name.startswith("wrn")
 
     def conv(inputs: int, size: int, stride: int) -> Any:
         return torch.nn.Conv2d(inputs, width, size, stride=stride, padding=size // 2, bias=False)
@@ -308,7 +353,7 @@ def torch_network(torch: Any, name: str, num_classes: int = 10) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.conv1 = torch.nn.Conv2d(3, stem, 3, padding=1, bias=False)
-            norm = torch.nn.BatchNorm2d(stem if name == "resnet18" else last)
+            norm = torch.nn.BatchNorm2d(stem if name in POST else last)
             setattr(self, "bn" if name == "preact_resnet18" else "bn1", norm)
             before = stem
             for stage, (width, stride) in enumerate(stages, start=1):
@@ -321,11 +366,11 @@ def torch_network(torch: Any, name: str, num_classes: int = 10) -> Any:
 
         def forward(self, x: Any) -> Any:
             x = self.conv1(x)
-            if name == "resnet18":
+            if name in POST:
                 x = self.bn1(x).relu()
             for stage in range(1, len(stages) + 1):
                 x = getattr(self, f"block{stage}").layer(x) if wide else getattr(self, f"layer{stage}")(x)
-            if name != "resnet18":
+            if name not in POST:
                 x = (self.bn1 if wide else self.bn)(x).relu()
             return (self.fc if wide else self.linear)(x.mean((2, 3)))
 
@@ -362,8 +407,11 @@ def test_imported_networks_have_the_logits_that_pytorch_computes(torch, name):
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+QUICK = ("preact_resnet18", "small_resnet")
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "preact_resnet18" else pytest.mark.slow) for n in NAMES[:3]]
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in (*NAMES[:3], "small_resnet")]
 )
 def test_pytorch_loads_exported_networks_strictly_and_computes_the_same_logits(torch, name):
     params, batch_stats = torch_weights.from_torch(peer_weights(name), name)
@@ -378,14 +426,17 @@ def test_pytorch_loads_exported_networks_strictly_and_computes_the_same_logits(t
 # Files
 
 
-def test_safetensors_files_come_back_as_they_were_and_are_never_overwritten(tmp_path):
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_files_come_back_as_they_were_and_are_never_overwritten(tmp_path, suffix):
+    if suffix != ".safetensors":
+        pytest.importorskip("torch")
     tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3).T, "b.c": np.zeros((), np.int64)}
-    path = tmp_path / "weights.safetensors"
+    path = tmp_path / f"weights{suffix}"
     torch_weights.write(path, tensors)
     require_equal(torch_weights.read(path), tensors)
     require_equal(torch_weights.read(str(path)), tensors)
     content = path.read_bytes()
-    with pytest.raises(FileExistsError, match=r"weights\.safetensors exists and is not overwritten; choose another"):
+    with pytest.raises(FileExistsError, match=rf"weights\{suffix} exists; nothing is overwritten"):
         torch_weights.write(path, {"a": np.zeros(1)})
     assert path.read_bytes() == content
 
@@ -508,8 +559,8 @@ def test_pytorch_files_without_a_state_dict_are_refused(torch, tmp_path, content
 def test_file_errors_name_the_file_and_what_is_allowed(tmp_path):
     with pytest.raises(ValueError, match=r"a\.npz ends in '\.npz'; allowed: \.safetensors, \.pt, \.pth, \.tar, \.bin"):
         torch_weights.read(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"a\.pt ends in '\.pt'; allowed: \.safetensors"):
-        torch_weights.write(tmp_path / "a.pt", {})
+    with pytest.raises(ValueError, match=r"a\.bin: the name ends in '\.bin'; allowed: \.safetensors, \.pt, \.pth"):
+        torch_weights.write(tmp_path / "a.bin", {})
     with pytest.raises(FileNotFoundError):
         torch_weights.read(tmp_path / "a.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"short")
@@ -534,11 +585,11 @@ def test_a_torch_that_runs_code_in_weights_is_refused(monkeypatch, tmp_path):
 
 
 def test_unknown_networks_are_named():
-    message = r"'mobilenet_v2'; allowed: resnet18, preact_resnet18, wrn_28_10, wrn_34_10"
+    message = r"'resnet50'; allowed: resnet18, preact_resnet18, small_resnet, mobilenet_v2, wrn_28_10, wrn_34_10"
     with pytest.raises(ValueError, match=message):
-        torch_weights.from_torch({}, "mobilenet_v2")
+        torch_weights.from_torch({}, "resnet50")
     with pytest.raises(ValueError, match=message):
-        torch_weights.to_torch({}, {}, "mobilenet_v2")
+        torch_weights.to_torch({}, {}, "resnet50")
 
 
 def test_tensors_that_are_no_arrays_are_named(torch, tmp_path):
@@ -595,6 +646,8 @@ def test_wrong_shapes_and_kinds_of_numbers_are_named():
     wide_stem = theirs | {"conv1.weight": np.zeros((64, 3, 7, 7), np.float32)}
     with pytest.raises(ValueError, match=r"conv1.weight has shape \(64, 3, 7, 7\): the ImageNet stem"):
         torch_weights.from_torch(wide_stem, "resnet18")
+    with pytest.raises(ValueError, match=r"linear\.bias has .* \(also differing: linear\.weight\)"):
+        torch_weights.from_torch(theirs, "resnet18", num_classes=100)
     flat = theirs | {"linear.weight": np.zeros(5120, np.float32)}
     with pytest.raises(ValueError, match=r"linear.weight has shape \(5120,\); resnet18 needs \(10, 512\)"):
         torch_weights.from_torch(flat, "resnet18")
@@ -623,16 +676,19 @@ def other_weights() -> dict[str, np.ndarray]:
         ({"model": 0, "model_ema": 1, "optimizer": {"state": {0: {"exp_avg": np.zeros(3)}}}}, "model, model_ema"),
         ({"model": 0, "ema": {"module": 1, "decay": 0.99}}, "model, ema.module"),
         ({"teacher": 0, "student": 1, "rng_state": np.zeros(9, np.uint8)}, "teacher, student"),
+        ({"swa_models": [0, 1], "history": [0.5, 0.25]}, r"swa_models\.0, swa_models\.1"),
     ],
 )
 def test_several_state_dicts_are_refused_and_named(content, named):
     def filled(part):
         if isinstance(part, dict):
             return {key: filled(value) for key, value in part.items()}
+        if isinstance(part, list):
+            return [filled(value) for value in part]
         return {0: peer_weights("resnet18"), 1: other_weights()}.get(part, part) if isinstance(part, int) else part
 
     content = {key: value if key == "epoch" else filled(value) for key, value in content.items()}
-    with pytest.raises(ValueError, match=rf"2 state dicts: {named}. Pass the one that is meant, or .*FILE::\w+"):
+    with pytest.raises(ValueError, match=rf"2 state dicts: {named}. Name the one .*--key=\w+.*, or FILE::\w+"):
         torch_weights.from_torch(content, "resnet18")
 
 
@@ -668,6 +724,14 @@ def test_the_state_dict_that_is_meant_is_named_behind_the_file(tmp_path, torch):
     flat = {f"{name}.{leaf}": array for name, part in (("net", first), ("avg", second)) for leaf, array in part.items()}
     torch_weights.write(tmp_path / "flat.safetensors", flat)
     require_equal(torch_weights.read(f"{tmp_path / 'flat.safetensors'}::avg"), second)
+    with pytest.raises(ValueError, match=r"no state dict 'average'; there are: avg, net"):
+        torch_weights.read(f"{tmp_path / 'flat.safetensors'}::average")
+    wrapped = {"state_dict": flat, "epoch": 3}
+    for key in ("avg", "state_dict.avg"):
+        require_equal(torch_files.unwrapped(wrapped, key), second)
+    require_equal(torch_files.unwrapped({"models": [first, second]}, "models.1"), second)
+    with pytest.raises(ValueError, match=r"no state dict 'avg'; there are: a, b"):
+        torch_files.unwrapped({"a": flat, "b": flat}, "avg")
 
 
 def test_a_head_beside_its_backbone_is_found():
