@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import models, run
@@ -21,13 +20,11 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.methods import Teacher
 from ltrobust.models import external
-from ltrobust.runtime import logs
 from ltrobust.runtime.files import read_json
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.runtime.workdir import PHASES, check_values, checkpoint_dir, is_run, with_tuples
+from ltrobust.runtime.workdir import check_values, is_run, with_tuples
 from ltrobust.training import networks, saved
-from ltrobust.training.checkpoints import Checkpoints
 
 # A network of the user: a module, its class, or a function that returns it.
 Network = nn.Module | Callable[..., nn.Module]
@@ -190,29 +187,21 @@ class Run:
         Warns:
           UserWarning: `evaluation(network)` was made with other weights.
         """
-        phase, _, weights = network.partition("/")
-        if phase not in PHASES:
-            raise ValueError(f"network is {network!r}; give PHASE/WEIGHTS, such as student/last or teacher/last.")
-        there = read_json(self.workdir / "config.json").get("checkpoint", {}).get("dir", "")
-        folder = epath.Path(checkpoint_dir(self.workdir, there) or self.workdir / "checkpoints") / phase
-        if not folder.is_dir():
-            raise ValueError(f"{self.workdir} has no network {network!r}: there are no checkpoints in {folder}.")
-        with logs.quiet(), Checkpoints(folder, read_only=True) as checkpoints:
-            found = saved.read(checkpoints, phase)
-            module = found.create(exact=exact)
-            restored = saved.restore(checkpoints, module, found.metadata.image_shape)
-        if weights not in restored:
-            known = ", ".join(f"{phase}/{name}" for name in restored)
-            raise ValueError(f"{self.workdir} has no network {network!r}; its checkpoint holds {known}.")
-        chosen = restored[weights]
+        found = self._restored(network, exact=exact)
+        weights = found.weights
+        return Teacher(found.module, weights.params, weights.batch_stats, found.saved.rule).logits
+
+    def _restored(self, network: str, *, exact: bool = True) -> saved.Restored:
+        """A network from the newest checkpoint; warns if it was trained further since it was evaluated."""
+        found = saved.open_network(self.workdir, network, exact=exact)
         if described := self._described(network):
-            fingerprints = networks.fingerprints_of(chosen)
+            fingerprints = networks.fingerprints_of(found.weights)
             if any(getattr(described, key) != value for key, value in fingerprints.items()):
                 warnings.warn(
                     f"{network} of {self.workdir} has been trained further since it was evaluated; evaluate it again.",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
-        return Teacher(module, chosen.params, chosen.batch_stats, found.rule).logits
+        return found
 
     def _described(self, network: str, protocol: str = "") -> NetworkResult | None:
         """The card's part on a network in its weightiest evaluation, under the protocol if one is named."""

@@ -1,6 +1,7 @@
 """The network and the weights of a phase's newest checkpoint."""
 
 import dataclasses
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,9 @@ from ltrobust import models
 from ltrobust.methods import DecisionRule, Method, decision_rule
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.plan import make_method
+from ltrobust.runtime import logs
+from ltrobust.runtime.files import read_json
+from ltrobust.runtime.workdir import PHASES, checkpoint_dir
 from ltrobust.training import answers, devices
 from ltrobust.training.checkpoints import Checkpoints, folder_in
 from ltrobust.training.metadata import Metadata
@@ -74,6 +78,50 @@ class Saved:
         """
         self.check_code()
         return self.model.create(self.num_classes, head=self.method.head, exact=exact, platform=platform)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A network of a run.
+
+    Attributes:
+      saved: the checkpoint that it was restored from.
+      module: the network.
+      weights: its parameters and running statistics.
+    """
+
+    saved: Saved
+    module: nn.Module
+    weights: Weights
+
+
+def open_network(workdir: Path, network: str, *, exact: bool = True) -> Restored:
+    """A network of a run, from the newest checkpoint of its phase.
+
+    Args:
+      workdir: folder of the run.
+      network: `PHASE/WEIGHTS`, such as `student/last`.
+      exact: whether it computes in float32, whatever its configuration says.
+
+    Raises:
+      ValueError: no such network, or code that is not known here or not that which was trained.
+      FileNotFoundError: there is no complete checkpoint.
+    """
+    phase, _, weights = network.partition("/")
+    if phase not in PHASES:
+        raise ValueError(f"network is {network!r}; give PHASE/WEIGHTS, such as student/last or teacher/last.")
+    there = read_json(workdir / "config.json").get("checkpoint", {}).get("dir", "")
+    folder = epath.Path(checkpoint_dir(workdir, there) or workdir / "checkpoints") / phase
+    if not folder.is_dir():
+        raise ValueError(f"{workdir} has no network {network!r}: there are no checkpoints in {folder}.")
+    with logs.quiet(), Checkpoints(folder, read_only=True) as checkpoints:
+        found = read(checkpoints, phase)
+        module = found.create(exact=exact)
+        restored = restore(checkpoints, module, found.metadata.image_shape)
+    if weights not in restored:
+        known = ", ".join(f"{phase}/{name}" for name in restored)
+        raise ValueError(f"{workdir} has no network {network!r}; its checkpoint holds {known}.")
+    return Restored(found, module, restored[weights])
 
 
 def find(path: str, label: str, *, or_file: bool = False) -> epath.Path:
