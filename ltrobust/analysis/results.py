@@ -113,8 +113,8 @@ def read_card(path: Path) -> Card:
     workdir = path.parent.parent
     if workdirs.is_run(workdir):
         run = cards.describe_config(read_json(workdir / "config.json"))
-        # The threat is the evaluation's, and a changed head is not in the run's configuration.
-        own = ("threat.", "inference.")
+        # The threat is the evaluation's; a changed head and a file of weights are not in the run's configuration.
+        own = ("threat.", "inference.", "weights.")
         if found := [line for line in workdirs.differences(run, card.config) if not line.startswith(own)]:
             raise ValueError(f"{path} is the card of another run than {workdir} ({found[0]}); move it away.")
     return card

@@ -1,23 +1,47 @@
 """Evaluates all weights of a checkpoint, on the devices at hand, and writes a result card.
 
     ltrobust evaluate --workdir=DIR [--config.eval.protocol=standard] [--config.KEY=VALUE ...]
+    ltrobust evaluate --weights=FILE --workdir=DIR [--config=FILE] [--key=NAME] [--config.KEY=VALUE ...]
 
 Without --config the configuration is the one that the workdir's config.json records. --config.eval.checkpoint is
 student, teacher, another workdir, or a folder of checkpoints.
+
+--weights evaluates a file of weights instead, .safetensors or PyTorch's, as the network that config.model names, on the
+configuration's data. Where the file holds several sets of weights, it names them, and --key chooses.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from ltrobust.commands.launch import launch
+from ltrobust.commands.parser import UsageError, taken
+
+FLAGS = {
+    "weights": ("FILE", "evaluate this file of weights as the network config.model"),
+    "key": ("NAME", "which of several sets of weights in the file"),
+}
 
 
 def main(arguments: Sequence[str], program: str) -> None:
-    """Evaluates and writes."""
-    launch(arguments, program, __doc__, _work, trains=False)
+    """Evaluates and writes.
 
+    Raises:
+      UsageError: a mistake in the words.
+    """
+    words, given = list(arguments), {}
+    for flag in FLAGS:
+        values, words = taken(words, flag)
+        given[flag] = values[-1] if values else ""
+    if given["key"] and not given["weights"]:
+        raise UsageError(f"--key is {given['key']!r}, but no file is given; add --weights=FILE.")
 
-def _work(*given: Any, **settings: Any) -> None:
-    from ltrobust import run as runs  # with JAX, which help does not need
+    def work(*of_launch: Any, **settings: Any) -> None:
+        from ltrobust import run as runs  # with JAX, which help does not need
+        from ltrobust.commands import weights_file
 
-    runs.evaluate(*given, **settings)
+        if given["weights"]:
+            weights_file.evaluate(*of_launch, **given, **settings)
+        else:
+            runs.evaluate(*of_launch, **settings)
+
+    launch(words, program, __doc__, work, trains=False, more=FLAGS)
