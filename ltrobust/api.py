@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from ltrobust import models, run
+from ltrobust import exporter, models, run
 from ltrobust.analysis import recorded, results
 from ltrobust.analysis.evaluated_networks import in_order
 from ltrobust.analysis.evaluation import Evaluation
@@ -20,7 +20,8 @@ from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.methods import Teacher
 from ltrobust.models import external
-from ltrobust.runtime.files import read_json
+from ltrobust.report import model_card
+from ltrobust.runtime.files import read_json, write_bytes
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preemption
 from ltrobust.runtime.workdir import check_values, is_run, with_tuples
@@ -190,6 +191,40 @@ class Run:
         found = self._restored(network, exact=exact)
         weights = found.weights
         return Teacher(found.module, weights.params, weights.batch_stats, found.saved.rule).logits
+
+    def export(self, to: str, network: str = "student/last", *, out: str | os.PathLike[str] | None = None) -> Path:
+        """Writes a network, or its model card, to a new file; returns the path.
+
+        | to | file |
+        |---|---|
+        | torch | PyTorch state dict, read by `torch.load(weights_only=True)`; needs PyTorch |
+        | safetensors | the same arrays under the same names |
+        | stablehlo | logits function with its weights and its gradient, read by `jax.export.deserialize` |
+        | model-card | Markdown with YAML front matter, from the run's result cards |
+
+        Names of arrays are the usual ones of PyTorch code (`ltrobust.models.torch_weights`).
+
+        Args:
+          to: what is written.
+          network: one of `networks`.
+          out: the file, which must not exist; default: in `exports/` of the workdir.
+
+        Raises:
+          ValueError: an unknown `to` or network, a network that a state dict cannot hold, a suffix that does not fit,
+            or a library that is missing.
+          FileExistsError: the file exists.
+
+        Warns:
+          UserWarning: `evaluation(network)` is of other weights.
+        """
+        path = exporter.target(self.workdir, to, network, out)
+        if to == "model-card":
+            content = model_card.render(self.workdir, network).encode()
+        else:
+            content = exporter.content(to, self._restored(network))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content, new=True)
+        return path
 
     def _restored(self, network: str, *, exact: bool = True) -> saved.Restored:
         """A network from the newest checkpoint; warns if it was trained further since it was evaluated."""

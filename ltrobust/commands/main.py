@@ -29,6 +29,7 @@ VERBS = {
     "sweep": "do many runs, one after the other, and make one table of them",
     "agree": "compare the input gradients of a student and a teacher",
     "offset": "raise the logit of a network's weakest class and evaluate it",
+    "export": "write a network for PyTorch, safetensors or StableHLO, or its model card",
     "compile": "compile for TPUs or GPUs that need not be there: does it fit, what does it cost",
     "data": "print where a data set is published, and where to put its files",
     "config": "list the keys of a configuration with their meaning",

@@ -10,7 +10,7 @@ from ltrobust.sanity.rules import Item
 
 # Of more classes, tables show a part.
 _FEW_CLASSES = 20
-_VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
+VIEWS = {"overall": "all", "tail_third": "tail", "worst": "worst class"}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
@@ -20,20 +20,25 @@ def render(card: Card) -> str:
     The bounds of its 95 % interval follow each value.
     """
     networks = distinct(card.networks)
-    combined = [name for name, _ in card.protocol.combined]
-    present = next(iter(networks.values())).columns
-    columns = [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
+    columns = shown_columns(card)
     names = titles(card)
     rows = [
         [
             name if column == columns[0] else "",
             names[column],
-            *(percent(network.columns[column].view(view)) for view in _VIEWS),
+            *(percent(network.columns[column].view(view)) for view in VIEWS),
         ]
         for name, network in networks.items()
         for column in columns
     ]
-    return f"{_title(card)}\n\n{align([['network', 'attack', *_VIEWS.values()], *rows])}\n\n{_legend(card)}"
+    return f"{_title(card)}\n\n{align([['network', 'attack', *VIEWS.values()], *rows])}\n\n{_legend(card)}"
+
+
+def shown_columns(card: Card) -> list[str]:
+    """The columns of short tables: clean, PGD-20 where it is there, and combinations of attacks."""
+    present = next(iter(card.networks.values())).columns
+    combined = (name for name, _ in card.protocol.combined)
+    return [name for name in dict.fromkeys(("clean", "pgd20", *combined)) if name in present]
 
 
 def render_classes(card: Card, network: str) -> str:
@@ -47,7 +52,7 @@ def render_classes(card: Card, network: str) -> str:
             str(counts[index]),
             *(percent(column.per_class[index]) for column in columns.values()),
         ]
-        for index in _shown(len(names))
+        for index in shown_classes(len(names))
     ]
     return f"{network}, per class (%):\n{align([header, *rows])}"
 
@@ -102,7 +107,7 @@ def percent(estimate: Interval | None) -> str:
     return f"{100 * estimate.value:.2f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
-def _shown(classes: int) -> list[int]:
+def shown_classes(classes: int) -> list[int]:
     """Every class of a small problem; head, middle and tail of a large one."""
     if classes <= _FEW_CLASSES:
         return list(range(classes))
@@ -110,7 +115,8 @@ def _shown(classes: int) -> list[int]:
     return [*range(5), *range(middle - 2, middle + 3), *range(classes - 5, classes)]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text with escapes for control characters: names come from files, and a terminal would obey them."""
     return text.translate(_CONTROLS).encode("utf-8", "backslashreplace").decode()
 
 
@@ -119,7 +125,7 @@ def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
 
     Control characters are printed as escapes: names come from files, and a terminal would obey them.
     """
-    rows = [[_printable(cell) for cell in row] for row in rows]
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(

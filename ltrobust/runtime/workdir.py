@@ -8,6 +8,7 @@ results/                       result cards
 verdicts/                      see `evaluation/store.py`
 report.html                    see `report/run_page.py`
 diagnosis/                     see `commands/diagnose.py`
+exports/                       see `exporter.py`
 """
 
 import copy
@@ -44,6 +45,7 @@ _WRITTEN = (
     "results",
     "report.html",
     "diagnosis",
+    "exports",
 )
 # Keys whose paths are recorded as absolute ones: the run may be continued from another folder.
 _PLACES = (("data", "dir"), ("data", "cache_dir"), ("checkpoint", "dir"))

@@ -12,7 +12,6 @@ from ltrobust.evaluation import protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.progress import AttackProgress
 from ltrobust.evaluation.session import Session
-from ltrobust.models import torch_weights
 from ltrobust.sanity import panel, probes
 from ltrobust.sanity.runs import Runs
 
@@ -248,18 +247,6 @@ refused(
     value="NaN logits",
     remedy=("weights", "input normalisation"),
 )
-
-
-@fault(
-    "several networks in a PyTorch file",
-    "`model` and `model_ema` in one file",
-    value=("2 state dicts", "model, model_ema"),
-    remedy="FILE::model",
-)
-def several_networks(place: Place) -> Told:
-    arrays = {"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
-    content = {"model": arrays, "model_ema": arrays, "epoch": 3}
-    return raised(ValueError, lambda: torch_weights.from_torch(content, "resnet18"))
 
 
 @fault(

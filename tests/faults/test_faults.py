@@ -12,6 +12,7 @@ import fault_evaluate
 import fault_python
 import fault_store
 import fault_training
+import fault_weights
 import injection
 import pytest
 
@@ -25,6 +26,7 @@ MODULES = [
         fault_checkpoint,
         fault_store,
         fault_evaluate,
+        fault_weights,
         fault_compile,
         fault_python,
     )
