@@ -20,7 +20,7 @@ from ltrobust.data import sources
 from ltrobust.methods import DecisionRule, Teacher
 from ltrobust.models import Head, torch_weights
 from ltrobust.models.model_plan import ModelPlan
-from ltrobust.report import model_card
+from ltrobust.report import model_card, run_page
 from ltrobust.training.state import Weights
 
 SHAPE = (8, 8, 1)
@@ -231,6 +231,7 @@ def test_an_exported_file_is_evaluated_again_with_equal_verdicts(whole, to, tmp_
     for column, predictions in first.predictions.items():
         np.testing.assert_array_equal(predictions, second.predictions[column])
     assert again.card.config["weights"]["file"] == path.name
+    assert "file/model" in run_page.write(tmp_path / "again", data_dir="", cache_dir="").read_text()
     assert "They were trained by" not in model_card.render(tmp_path / "again", "file/model")
 
 
