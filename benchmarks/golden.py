@@ -45,3 +45,34 @@ def network(record: dict[str, np.ndarray], name: str, dtype: Any = jnp.float32) 
         return x @ weights["7.weight"].T + weights["7.bias"]
 
     return logits
+
+
+def torch_module(record: dict[str, np.ndarray], name: str) -> Any:
+    """The network of a record as a PyTorch module, which normalises its input itself."""
+    import torch  # not needed elsewhere
+
+    class Normalise(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for key in ("mean", "std"):
+                self.register_buffer(key, torch.from_numpy(record[key].astype(np.float32)).reshape(1, 3, 1, 1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return (images - self.mean) / self.std
+
+    weights = {
+        key.removeprefix("weight/"): torch.from_numpy(record[key]) for key in record if key.startswith("weight/")
+    }
+    (width, channels, side, _), (hidden, features) = weights["0.weight"].shape, weights["5.weight"].shape
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(channels, width, side, stride=2, padding=_PADDING[name]),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(width, len(weights["2.weight"]), side, stride=2, padding=_PADDING[name]),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(features, hidden),
+        torch.nn.ReLU(),
+        torch.nn.Linear(hidden, len(weights["7.weight"])),
+    )
+    layers.load_state_dict(weights)
+    return torch.nn.Sequential(Normalise(), layers).eval()

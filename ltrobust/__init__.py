@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ltrobust.api import Run, open_run, train
     from ltrobust.data.dataset import Dataset
     from ltrobust.evaluator import evaluate
+    from ltrobust.models.torch_modules import from_torch
     from ltrobust.recipes import config
     from ltrobust.threat import Threat
 
@@ -27,6 +28,7 @@ __all__ = [
     "config",
     "data",
     "evaluate",
+    "from_torch",
     "methods",
     "models",
     "open_run",
@@ -42,6 +44,7 @@ _PUBLIC = {
     "Threat": "ltrobust.threat",
     "config": "ltrobust.recipes",
     "evaluate": "ltrobust.evaluator",
+    "from_torch": "ltrobust.models.torch_modules",
     "open_run": "ltrobust.api",
     "train": "ltrobust.api",
 }

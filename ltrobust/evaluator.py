@@ -199,7 +199,7 @@ def describe(
 
 
 def evaluate(
-    logits_fn: Callable[[jax.Array], jax.Array],
+    logits_fn: Any,
     images: Any,
     labels: Any,
     *,
@@ -212,11 +212,12 @@ def evaluate(
     keep_images: bool = False,
     progress: bool = True,
 ) -> Evaluation:
-    """Evaluates a JAX function from images to logits under a protocol of attacks.
+    """Evaluates a network, given as a JAX function from images to logits or as a PyTorch module.
 
     Args:
-      logits_fn: maps float32 [B,H,W,C] in [0,1] to logits [B,K]; images must not influence each other. Input
-        normalisation belongs inside.
+      logits_fn: a function that maps float32 [B,H,W,C] in [0,1] to logits [B,K]; or a `torch.nn.Module` that maps
+        [B,C,H,W] to logits, which is translated to JAX and compared with PyTorch first (`ltrobust.from_torch`). Images
+        must not influence each other. Input normalisation belongs inside.
       images: uint8 [N,H,W,C], or float32 [N,H,W,C] in [0,1].
       labels: integers [N], 0 to K - 1.
       protocol: a name from `protocols.PROTOCOLS`, or a `Protocol` with your attacks; `standard` is AutoAttack with its
@@ -234,7 +235,8 @@ def evaluate(
 
     Raises:
       ValueError: arguments that do not fit together, such as images with channels first, labels that are not one class
-        per image, or a function that JAX cannot trace and differentiate; or a store of another evaluation.
+        per image, or a function that JAX cannot trace and differentiate; a module that `from_torch` refuses; or a store
+        of another evaluation.
       FloatingPointError: NaN logits, or an adversarial image outside of its ball.
 
     Example:
@@ -255,11 +257,12 @@ def evaluate(
     inputs.check_store(store, keep_images=keep_images, progress=progress)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
+    logits_fn, apply, variables = _with_weights(logits_fn, images)
     num_classes = count_classes(logits_fn, images.shape[1:])
     # Divided over all devices; on a CPU `jax.config.update("jax_num_cpu_devices", 2)` makes two of two cores.
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
     evaluator = make_evaluator(
-        lambda variables, points: logits_fn(points).astype(jnp.float32),
+        apply,
         protocol=protocols.get(protocol),
         threat=threat,
         num_classes=num_classes,
@@ -269,7 +272,25 @@ def evaluate(
         devices=jax.device_count(),
         keep_images=keep_images,
     )
-    return evaluator((), images, labels, ids=ids, progress="evaluating" if progress else "", store=store)
+    # A network's arrays lie on every device.
+    variables = processes.put(variables, NamedSharding(where.mesh, PartitionSpec()))
+    return evaluator(variables, images, labels, ids=ids, progress="evaluating" if progress else "", store=store)
+
+
+def _with_weights(network: Any, images: np.ndarray) -> tuple[Callable[[jax.Array], jax.Array], Apply, Any]:
+    """The network as a function of images, as one of weights and images, and its weights.
+
+    A PyTorch module is translated and compared with PyTorch on these images. A function has no weights.
+    """
+    homes = {base.__module__ for base in type(network).__mro__}
+    if homes & {"torch.nn.modules.module", "ltrobust.models.torch_modules"}:
+        from ltrobust.models import torch_modules  # with Flax, which functions do not need
+
+        if not isinstance(network, torch_modules.TorchNetwork):
+            network = torch_modules.from_torch(network)
+        network.compare(images)
+        return network, network.apply, network.weights
+    return network, lambda variables, points: network(points).astype(jnp.float32), ()
 
 
 def _warn_of_probabilities(logits: np.ndarray) -> None:

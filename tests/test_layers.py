@@ -19,7 +19,7 @@ ALLOWED = {
     "evaluation": {"attacks", "data", "evaluation", "runtime", "threat"},
     "sanity": {"attacks", "data", "evaluation", "runtime", "sanity", "threat"},
     "analysis": {"analysis", "attacks", "data", "evaluation", "runtime", "sanity", "threat"},
-    "evaluator": {"analysis", "attacks", "data", "evaluation", "runtime", "sanity", "threat"},
+    "evaluator": {"analysis", "attacks", "data", "evaluation", "models", "runtime", "sanity", "threat"},
     "report": {"analysis", "data", "evaluation", "report", "runtime", "sanity", "training"},
     "training": {
         "analysis",
@@ -86,7 +86,7 @@ JAX = {"jax", "flax", "optax", "orbax", "chex"}
 # that import it all the same.
 WITHOUT_JAX = {
     "analysis": {"card_parts.py", "gradient_agreement.py"},
-    "commands": {"agreement.py", "launch.py", "offset_network.py"},
+    "commands": {"agreement.py", "launch.py", "offset_network.py", "torch_module.py"},
     "compilation/chips.py": set(),
     "compilation/hlo.py": set(),
     "data": {"augment.py", "batches.py", "image_operations.py"},

@@ -17,8 +17,8 @@ Key = int | jax.Array
 _LARGEST = float(np.finfo(np.float32).max)
 _TRACED = 3  # images in the trace of a function: no 1, which could come from anywhere
 _NEEDED = (
-    "Needed is a function of jax.numpy from images [B,H,W,C] to logits [B,K]; for PyTorch weights see "
-    "examples/evaluate_pytorch.py."
+    "Needed is a function of jax.numpy from images [B,H,W,C] to logits [B,K]; of a PyTorch module make one by "
+    "ltrobust.from_torch."
 )
 
 

@@ -201,12 +201,14 @@ def test_bad_input_is_refused_with_a_reason(change, error, message):
         evaluate(**change)
 
 
-def test_a_pytorch_network_is_refused_with_what_is_needed():
+def test_pytorch_code_that_is_no_module_is_refused_with_what_is_needed():
     torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
-    needed = r"Needed is a function of jax.numpy .* examples/evaluate_pytorch.py"
+    needed = r"Needed is a function of jax.numpy .* ltrobust.from_torch"
     with pytest.raises(ValueError, match=f"is Sequential, a PyTorch module, .*{needed}"):
-        evaluate(network)
+        ltrobust.attacks.pgd(
+            network, np.zeros((2, 8, 8, 3), np.float32), np.zeros(2, int), threat=ltrobust.Threat(), key=0
+        )
     for function in (network.forward, lambda images: network(torch.tensor(np.asarray(images)))):
         with pytest.raises(ValueError, match=f"cannot be traced by JAX .*{needed}"):
             evaluate(function)

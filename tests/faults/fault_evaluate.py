@@ -170,7 +170,7 @@ refused(
     function=lambda: lambda x: np.asarray(x).reshape(len(x), -1)[:, :10],
     value=("logits_fn", "TracerArrayConversionError"),
     allowed=("jax.numpy", "[B,H,W,C]", "[B,K]"),
-    remedy="examples/evaluate_pytorch.py",
+    remedy="ltrobust.from_torch",
 )
 refused(
     "a protocol of another name",
