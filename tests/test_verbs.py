@@ -26,7 +26,7 @@ FLAGS = {
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}
 FLAGS["report"].add("figures")
-FLAGS["evaluate"] |= {"weights", "key"}
+FLAGS["evaluate"] |= {"torch", "weights", "key"}
 FLAGS["export"] = {"to", "network", "out", "code"}
 FLAGS["compile"] = {*FLAGS["train"], "topology", "phase", "protocol", "batch", "json"}
 
@@ -80,6 +80,7 @@ def test_help_lists_every_verb_on_one_line(capsys):
         "offset_network",
         "parser",
         "recorded",
+        "torch_module",
         "weights_file",
     }
 

@@ -17,11 +17,13 @@ from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation import store as stores
 from ltrobust.evaluation.drive import Driver
+from ltrobust.evaluation.judge import Apply
 from ltrobust.evaluation.protocols import Protocol
 from ltrobust.evaluator import Evaluator, make_evaluator
 from ltrobust.methods import DecisionRule, Teacher
 from ltrobust.plan import RunPlan
 from ltrobust.runtime import ambient, processes
+from ltrobust.runtime.workdir import PHASES
 from ltrobust.sanity import panel
 from ltrobust.training import devices
 from ltrobust.training.state import Weights
@@ -32,11 +34,16 @@ _BY_VALIDATION = ("/selected", "+class_logit_offset")
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Trained weights, with the module and the rule that turn them into test-time logits."""
+    """Trained weights, with the module and the rule that turn them into test-time logits.
+
+    Attributes:
+      apply: `(weights, images) -> logits` of a network that is not the plan's `model`; head and rule are not used then.
+    """
 
     weights: Weights
     head: models.Head
     rule: DecisionRule
+    apply: Apply | None = None
 
 
 def evaluate(
@@ -56,7 +63,7 @@ def evaluate(
     """
     settings, known_labels = plan.evaluation, test.labels[ids]
     evaluator_of = functools.cache(
-        lambda head, rule: make_network_evaluator(
+        lambda head, rule, apply: make_network_evaluator(
             plan,
             run_data.num_classes,
             mesh,
@@ -65,6 +72,7 @@ def evaluate(
             protocol=settings.protocol,
             images=len(ids),
             seed=settings.seed,
+            apply=apply,
         )
     )
     results: dict[str, NetworkResult] = {}
@@ -87,7 +95,7 @@ def evaluate(
                 results[network] = dataclasses.replace(results[same], same_as=same)
             continue
         store = plan.workdir / _store_name(plan, network, fingerprints, known_labels)
-        evaluation = evaluator_of(trained.head, trained.rule)(
+        evaluation = evaluator_of(trained.head, trained.rule, trained.apply)(
             weights,
             test.images[ids],
             known_labels,
@@ -100,7 +108,7 @@ def evaluate(
                 "training_counts": run_data.class_counts.tolist(),
                 **fingerprints,
             },
-            selected_on="validation part" if network.endswith(_BY_VALIDATION) else "nothing",
+            selected_on=_selected_on(network),
             test_labels=None if settings.limit else test.labels,
             sample=sample.choose(known_labels, ids, run_data.class_counts, test.images.shape[1:]),
         )
@@ -114,6 +122,13 @@ def evaluate(
             verdicts=VerdictFile(str(store.relative_to(plan.workdir)), cards.digest_file(store / "verdicts.jsonl")),
         )
     return {name: results[name] for name in chosen if name in results}
+
+
+def _selected_on(network: str) -> str | None:
+    """What a network's weights were selected on, for the sanity panel; None: not known, as it was not trained here."""
+    if network.endswith(_BY_VALIDATION):
+        return "validation part"
+    return "nothing" if network.partition("/")[0] in PHASES else None
 
 
 def _describe_classifier(network: Network, run_data: RunData) -> Classifier | None:
@@ -172,9 +187,13 @@ def make_network_evaluator(
     protocol: Protocol,
     images: int,
     seed: int,
+    apply: Apply | None = None,
 ) -> Evaluator:
-    """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32."""
-    settings = _settings(plan, num_classes, mesh, head=head, rule=rule, images=images, seed=seed)
+    """An evaluator of `Weights` on `images` images; batches are divided over the mesh, verdicts taken in float32.
+
+    `apply` is of a network that is not the plan's.
+    """
+    settings = _settings(plan, num_classes, mesh, head=head, rule=rule, images=images, seed=seed, own=apply)
     return make_evaluator(**settings, protocol=protocol, keep_images=plan.evaluation.keep_images)
 
 
@@ -195,8 +214,9 @@ def _settings(
     rule: DecisionRule,
     images: int,
     seed: int,
+    own: Apply | None = None,
 ) -> dict[str, Any]:
-    """The arguments that `make_evaluator` and `Driver` share."""
+    """The arguments that `make_evaluator` and `Driver` share; `own` is of a network that is not the plan's."""
 
     def applier(exact: bool):
         module = plan.model.create(num_classes, head=head, exact=exact, platform=devices.platform(mesh))
@@ -208,8 +228,8 @@ def _settings(
 
     where = devices.sharding(mesh, devices.divided())
     return {
-        "apply": applier(exact=False),
-        "exact_apply": applier(exact=True),
+        "apply": own or applier(exact=False),
+        "exact_apply": own or applier(exact=True),
         "threat": plan.threat,
         "num_classes": num_classes,
         "batch_size": min(images_per_call(plan.evaluation.batch_size, mesh), max(images, 1)),

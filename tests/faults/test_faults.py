@@ -11,6 +11,7 @@ import fault_data
 import fault_evaluate
 import fault_python
 import fault_store
+import fault_torch
 import fault_training
 import fault_weights
 import injection
@@ -29,6 +30,7 @@ MODULES = [
         fault_weights,
         fault_compile,
         fault_python,
+        fault_torch,
     )
 ]
 injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__))  # the order of the page
