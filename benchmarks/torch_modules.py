@@ -5,7 +5,8 @@
 
 The architectures are torchvision's, timm's and RobustBench's, where these are installed, with random weights and ten
 classes. Labels are the network's own predictions, so that every image is attacked. DIR/golden holds networks, images
-and what the public AutoAttack decided for each (docs/project/parity.md). `--table` puts the committed results into that page.
+and what the public AutoAttack decided for each (docs/project/parity.md). `--table` puts the committed results
+into that page.
 """
 
 import contextlib

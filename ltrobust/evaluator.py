@@ -227,8 +227,8 @@ def evaluate(
       batch_size: images per compiled call; verdicts do not depend on it.
       ids: integers [N], the images' positions in their test set, which address random draws; default: 0 to N - 1.
       store: a folder for verdicts; the same call resumes from it.
-      keep_images: store all adversarial images.
-      progress: show a progress line.
+          keep_images: store all adversarial images.
+      progress: show a progress line, and a module's differences from PyTorch.
 
     Returns:
       Verdicts on the N images under every attack.
@@ -257,7 +257,7 @@ def evaluate(
     inputs.check_store(store, keep_images=keep_images, progress=progress)
     if len(images) == 0:
         raise ValueError("there are 0 images; give at least 1.")
-    logits_fn, apply, variables = _with_weights(logits_fn, images)
+    logits_fn, apply, variables = _with_weights(logits_fn, images, progress=progress)
     num_classes = count_classes(logits_fn, images.shape[1:])
     # Divided over all devices; on a CPU `jax.config.update("jax_num_cpu_devices", 2)` makes two of two cores.
     where = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec("devices"))
@@ -277,10 +277,13 @@ def evaluate(
     return evaluator(variables, images, labels, ids=ids, progress="evaluating" if progress else "", store=store)
 
 
-def _with_weights(network: Any, images: np.ndarray) -> tuple[Callable[[jax.Array], jax.Array], Apply, Any]:
+def _with_weights(
+    network: Any, images: np.ndarray, *, progress: bool
+) -> tuple[Callable[[jax.Array], jax.Array], Apply, Any]:
     """The network as a function of images, as one of weights and images, and its weights.
 
-    A PyTorch module is translated and compared with PyTorch on these images. A function has no weights.
+    A PyTorch module is translated and compared with PyTorch on these images; with `progress` the differences are
+    printed. A function has no weights.
     """
     homes = {base.__module__ for base in type(network).__mro__}
     if homes & {"torch.nn.modules.module", "ltrobust.models.torch_modules"}:
@@ -288,7 +291,9 @@ def _with_weights(network: Any, images: np.ndarray) -> tuple[Callable[[jax.Array
 
         if not isinstance(network, torch_modules.TorchNetwork):
             network = torch_modules.from_torch(network)
-        network.compare(images)
+        parity = network.compare(images)
+        if progress and processes.first():
+            print(f"{type(network.module).__name__}: {parity}", flush=True)
         return network, network.apply, network.weights
     return network, lambda variables, points: network(points).astype(jnp.float32), ()
 

@@ -54,7 +54,7 @@ def test_a_module_gets_card_page_and_verdicts_and_resumes(evaluate, tmp_path):
     words = (f"--torch={source}", f"--weights={weights}", f"--workdir={workdir}", *SHORT)
     status, text = evaluate("--config=configs/digits.py", *words)
     assert status == 0, text
-    assert "Residual in JAX and in PyTorch: logits differ by" in text
+    assert "Residual: logits differ from PyTorch's by" in text
     card = cards.read(workdir / "results" / "validation-net.json")
     assert card.model.name == f"torch:{source}"
     assert card.model.parameters == sum(weight.numel() for weight in torch_toy.digits().parameters())

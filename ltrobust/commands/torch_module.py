@@ -94,11 +94,7 @@ def _translate(module: Any, images: Any, num_classes: int) -> torch_modules.Torc
     network = torch_modules.from_torch(module)
     found = network.compare(images)
     if processes.first():
-        print(
-            f"{type(network.module).__name__} in JAX and in PyTorch: logits differ by {found.logits:.1e} of the "
-            f"largest, input gradients by {found.gradients:.1e} of their norm",
-            flush=True,
-        )
+        print(f"{type(network.module).__name__}: {found}", flush=True)
     outputs = jax.eval_shape(network, jax.ShapeDtypeStruct((1, *images.shape[1:]), "float32")).shape[1]
     if outputs != num_classes:
         raise ValueError(

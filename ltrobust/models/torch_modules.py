@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from ltrobust.models import torch_reference
 from ltrobust.models.torch_files import optional
@@ -36,6 +35,12 @@ class Parity:
     logits: float
     gradients: float
 
+    def __str__(self) -> str:
+        return (
+            f"logits differ from PyTorch's by {self.logits:.1e} of the largest, input gradients by "
+            f"{self.gradients:.1e} of their norm"
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TorchNetwork:
@@ -59,7 +64,7 @@ class TorchNetwork:
         return self.apply(self.weights, images)
 
     def compare(self, images: Any) -> Parity:
-        """Compares logits and input gradients with PyTorch's on the first four images, and logs the differences.
+        """Compares logits and input gradients with PyTorch's on the first four images.
 
         Args:
           images: uint8, or float32 in [0,1], [N,H,W,C] with N at least 1.
@@ -75,9 +80,6 @@ class TorchNetwork:
         reference = torch_reference.compute(self.module, points)
         found = self._differences(points, reference)
         name = type(self.module).__name__
-        logging.info(
-            "%s: logits differ from PyTorch's by %.1e, input gradients by %.1e.", name, found.logits, found.gradients
-        )
         if not (found.logits <= LOGITS_TOLERANCE and found.gradients <= GRADIENT_TOLERANCE):
             raise ValueError(
                 f"{name} translated to JAX differs from PyTorch by {found.logits:.1e} of the largest logit (allowed: "
