@@ -60,15 +60,3 @@ templates_path = ["templates"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
-
-
-def setup(app):
-    """Until every folder of pages exists: patterns that match nothing are left out of the start page."""
-
-    def drop(app, docname, source):
-        if docname == root_doc:
-            lines = source[0].splitlines()
-            folder = ROOT / "docs"
-            source[0] = "\n".join(line for line in lines if "*" not in line or any(folder.glob(f"{line}.*")))
-
-    app.connect("source-read", drop)
