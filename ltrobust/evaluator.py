@@ -203,7 +203,7 @@ def evaluate(
     images: Any,
     labels: Any,
     *,
-    protocol: str = "standard",
+    protocol: str | protocols.Protocol = "standard",
     threat: Threat = Threat(),  # noqa: B008 - frozen
     seed: int = 0,
     batch_size: int = 128,
@@ -219,7 +219,8 @@ def evaluate(
         normalisation, an evaluation-time head) belongs inside.
       images: uint8 or float32 [N,H,W,C], float32 in [0,1].
       labels: integers [N].
-      protocol: a name from `protocols.PROTOCOLS`; `standard` is AutoAttack with its sanity panel.
+      protocol: a name from `protocols.PROTOCOLS`, or a `Protocol` with your attacks; `standard` is AutoAttack with its
+        sanity panel.
       threat: norm and radius, in 1/255.
       seed: of the attacks' random draws.
       batch_size: images per compiled call.

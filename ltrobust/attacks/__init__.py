@@ -1,9 +1,10 @@
 """Inputs that break a logits function. Nothing here knows of models or BatchNorm.
 
-The attacks are functions of one form:
+The attacks are functions of one form::
 
     adversarial = ATTACK(logits_fn, images, labels, threat, *, key, ...)
 
+Args:
     logits_fn: float32 [B,H,W,C] -> logits [B,K], each image for itself (BatchNorm in evaluation mode). An input
         normalisation belongs inside.
     images: float32 [B,H,W,C] within the threat's bounds, [0,1] unless it says otherwise.
@@ -22,7 +23,7 @@ fractions of the radius: 1/4 is 2/255 at 8/255.
 The attacks are those of evaluation: with `key=draws(seed, NAME)` and its settings, a function returns what the attack
 NAME of a protocol finds. `ltrobust.evaluate` says whether an image counts as robust; it verifies each point.
 
-Outside of `jax.jit` every call compiles a separate program. In a loop over batches put the call inside:
+Outside of `jax.jit` every call compiles a separate program. In a loop over batches put the call inside::
 
     attack = jax.jit(lambda params, images, labels: pgd(lambda x: apply(params, x), images, labels, threat, key=0))
 

@@ -159,12 +159,17 @@ PROTOCOLS = {
 }
 
 
-def get(name: str) -> Protocol:
-    """The protocol of that name.
+def get(name: str | Protocol) -> Protocol:
+    """The protocol of that name; a `Protocol` of the user is returned as it is.
 
     Raises:
-      ValueError: unknown name; lists the known ones, and the one that is probably meant.
+      ValueError: unknown name; lists the known ones, and the one that is probably meant. Or another protocol under the
+        name of a built-in one.
     """
+    if isinstance(name, Protocol):
+        if PROTOCOLS.get(name.name, name) != name:
+            raise ValueError(f"protocol {name.name!r} is built in, with other attacks; give yours another name.")
+        return name
     if not isinstance(name, str) or name not in PROTOCOLS:
         hint = nearest(name, PROTOCOLS, {"autoattack": "standard", "auto_attack": "standard", "aa": "standard"})
         raise ValueError(f"evaluation protocol is {name!r}; {hint}known protocols: {', '.join(PROTOCOLS)}.")

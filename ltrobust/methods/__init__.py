@@ -4,7 +4,7 @@ A method is a function `inner, **settings -> Method` (`methods.contract`), a wra
 `method, **settings -> Method`. Its keyword arguments, their defaults and the `Args` of its docstring are the keys
 `config.methods.NAME.SETTING`, their values and their meaning; nothing else lists them. A method of this package is
 written in its family's file and entered in `REGISTRY` or `WRAPPERS`. Other code uses `register`; an installed package
-may offer functions in the entry point group `ltrobust.methods` instead (docs/extending.md).
+may offer functions in the entry point group `ltrobust.methods` instead (docs/guides/methods.md).
 """
 
 import contextlib

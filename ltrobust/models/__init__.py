@@ -233,12 +233,12 @@ def forward_features(
     if not found:
         raise ValueError(
             f"the method reads features, and {type(module).__name__} offers none; end the network with "
-            "self.head(features) (docs/extending.md), or use another method."
+            "self.head(features) (docs/guides/networks.md), or use another method."
         )
     if np.ndim(found[-1]) != 2:
         raise ValueError(
             f"the method reads features [B, F], and {type(module).__name__} sows some of shape {np.shape(found[-1])}; "
-            "end the network with self.head(features) (docs/extending.md)."
+            "end the network with self.head(features) (docs/guides/networks.md)."
         )
     return logits, found[-1], updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 

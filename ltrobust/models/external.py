@@ -152,7 +152,7 @@ def _given(known: Any, name: str, num_classes: int, dtype: str, axis_name: str |
         wanted = "a head of cosines" if head.kind == "cosine" else f"{head.extra} output(s) beyond the classes"
         raise ValueError(
             f"the method asks for {wanted}, and {name} has no field head that takes it; "
-            "end the network with self.head(features) (docs/extending.md), or use another method."
+            "end the network with self.head(features) (docs/guides/networks.md), or use another method."
         )
     layers = Layers(jnp.float32, head=head)
     values = {

@@ -18,8 +18,7 @@ _HOLDER = re.compile(rb"(process \d+ on [^\n]*\n?)?")
 
 def write_json(path: Path, value: Any, *, new: bool = False) -> None:
     """Writes JSON, whole or not at all; `new` and errors as for `write_text`."""
-    plain = json.loads(json.dumps(without_nan(value), allow_nan=False))
-    write_text(path, _layout(plain) + "\n", new=new)
+    write_text(path, _json(value), new=new)
 
 
 def write_new_json(path: Path, value: Any, beside: str = "") -> Path:
@@ -27,14 +26,20 @@ def write_new_json(path: Path, value: Any, beside: str = "") -> Path:
 
     A name is also taken if a file of that stem with the suffix `beside` exists. Two processes never get the same name.
     """
-    number, free = 1, path
+    text, number, free = _json(value), 1, path
     while True:
         if not (beside and free.with_suffix(beside).exists()):
             with contextlib.suppress(FileExistsError):
-                write_json(free, value, new=True)
+                write_text(free, text, new=True)
                 return free
         number += 1
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _json(value: Any) -> str:
+    """JSON of a value, as `write_json` writes it."""
+    plain = json.loads(json.dumps(without_nan(value), allow_nan=False))
+    return _layout(plain) + "\n"
 
 
 def _layout(value: Any, depth: int = 1) -> str:

@@ -160,3 +160,11 @@ def test_eight_255ths_and_0031_are_different_radii():
         protocols.check_threat(robal, Threat("linf", 8))
     assert np.float32(threat_of("legacy_robal").epsilon) == np.float32(0.031)
     assert np.float32(0.031) != np.float32(8 / 255)
+
+
+def test_a_protocol_of_the_user_has_another_name():
+    mine = dataclasses.replace(protocols.get("validation"), name="mine")
+    assert protocols.get(mine) is mine
+    assert protocols.get(protocols.get("quick")) is protocols.get("quick")
+    with pytest.raises(ValueError, match="protocol 'quick' is built in, with other attacks; give yours another name"):
+        protocols.get(dataclasses.replace(mine, name="quick"))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import pathlib
 import re
 
 import jax
@@ -234,10 +233,26 @@ def test_only_attributes_of_a_method_can_be_declared():
         methods.declares(needs=("loss",))
 
 
-def test_the_wrapper_of_the_documentation():
-    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text()
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "def small_for_tail" in block)
-    exec(code, {"__name__": "page"})
+def small_for_tail(method, *, tail: float = 0.5):
+    """Weight `tail`, and half of the radius, for classes with fewer images than the mean."""
+    threat = method.inner.threat
+
+    def is_tail(learner, labels):
+        return (learner.class_counts < jnp.mean(learner.class_counts))[labels]
+
+    def radii(learner, labels):
+        radius = jnp.where(is_tail(learner, labels), 0.5, 1.0) * threat.epsilon
+        return radius, radius / 4
+
+    def loss(learner, batch, adv):
+        weights = jnp.where(is_tail(learner, batch.labels), tail, 1.0)
+        return method.loss(learner, dataclasses.replace(batch, weights=weights), adv)
+
+    return dataclasses.replace(method, loss=loss, radii=radii, weighted=False)
+
+
+def test_a_wrapper_of_weights_and_radii():
+    methods.register(methods.declares(needs=("weighted",), sets=("radii",))(small_for_tail))
     method = wrapped("trades", "small_for_tail", "awp")
     batch = methods.make_batch(method, toy_learner(), *toy_examples(jnp.array([0, 1, 2])))
     # Of 100, 30 and 10 images, the mean is 46.7.

@@ -36,7 +36,6 @@ def links(request, monkeypatch):
         monkeypatch.setattr(os, "link", refuse)
 
 
-@pytest.mark.slow
 def test_cards_written_at_once_all_have_a_name_and_their_content(tmp_path, links):
     card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
     paths = together(lambda n: cards.write(tmp_path, "quick", dataclasses.replace(card, seconds=n)))
