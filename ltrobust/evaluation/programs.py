@@ -30,7 +30,7 @@ class Programs:
         self._work = functools.cache(self._compile_work)
 
     def work(self, search: Search, *, restarts: bool) -> Callable:
-        """`(variables, lanes, settings, limit, enough, until) -> lanes`; `restarts` where a lane makes several runs."""
+        """`(variables, lanes, settings, limit, enough, until) -> lanes`; `restarts`: a lane makes several runs."""
         return self._work(self.shared(search, restarts=restarts))
 
     def shared(self, search: Search, *, restarts: bool) -> Search:
