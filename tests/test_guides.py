@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 from absl import app, flags
 
+from ltrobust import methods, models
 from ltrobust.commands import launch, main
 from ltrobust.commands.parser import Parser
 
@@ -116,7 +117,14 @@ def _only_parsed(monkeypatch, tmp_path):
     monkeypatch.setattr(app, "run", run)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(tmp_path)
+    tables = (methods.REGISTRY, methods.WRAPPERS, models.REGISTERED)
+    before, modules = [dict(table) for table in tables], set(sys.modules)
     yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    for name in [name for name in sys.modules if name.startswith("my_") and name not in modules]:
+        del sys.modules[name]
     forget()
 
 

@@ -89,7 +89,7 @@ def read(file: Path, out: Path) -> Sweep:
         place = dict(zip(found["AXES"], values, strict=True))
         names = {"out": out, **{key.rsplit(".")[-1]: value for key, value in place.items()}}
         for variant, given in found["VARIANTS"].items():
-            changes: Mapping[str, Any] = given(place) if callable(given) else given
+            changes: Any = given(place) if callable(given) else given
             filled = {key: v.format(**names) if isinstance(v, str) else v for key, v in changes.items()}
             cells.append(Cell(variant, place, place | filled))
     if len({cell.name for cell in cells}) < len(cells):
