@@ -154,7 +154,7 @@ def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], na
     if before.attack is not after.attack and after.objective is not None and before.objective is after.objective:
         raise ValueError(
             f"wrapper {name} changes attack, but leaves the objective of {before.name}, which its attack no longer "
-            "follows; set objective to the new one, or to None."
+            "follows; set objective=None, or the one that it follows."
         )
 
 
