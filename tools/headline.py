@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 SOURCES = (
     Source("CIFAR-10-LT", "sweeps/imbalance_cifar10_cpu", "-imbalance_ratio50.0"),
-    Source("Digits", "digits"),
+    Source("Digits", "sweeps/controls_digits"),
 )
 
 
