@@ -49,8 +49,8 @@ def read(folder: Path, cache: Path) -> None:
     """Reads both splits and prints what it took; the pixels must be the official ones."""
     began, used = time.monotonic(), time.process_time()
     for split in sources.SPLITS:
-        found = sources.load("cifar10", split, data_dir=folder, cache_dir=cache)
-        if found.fingerprint != identity.PIXELS["cifar10", split]:
+        result = sources.load("cifar10", split, data_dir=folder, cache_dir=cache)
+        if result.fingerprint != identity.PIXELS["cifar10", split]:
             sys.exit(f"{folder} has other {split} images than the official ones.")
     seconds = {"seconds": time.monotonic() - began, "core_seconds": time.process_time() - used}
     peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
@@ -59,16 +59,16 @@ def read(folder: Path, cache: Path) -> None:
 
 def timed(given: argparse.Namespace, name: str, place: Path) -> list[dict[str, Any]]:
     """The rows of one form: the first start and a later one."""
-    found: dict[str, list[dict[str, float]]] = {"first": [], "later": []}
+    result: dict[str, list[dict[str, float]]] = {"first": [], "later": []}
     for _ in range(given.repeats):
         with tempfile.TemporaryDirectory() as cache:
-            for start in found.values():
+            for start in result.values():
                 words = [__file__, f"--data={given.data}", f"--read={place}", f"--cache={cache}"]
                 done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
                 start.append(json.loads(done.stdout.splitlines()[-1]))
     return [
         {"form": name, "start": start, **{key: measure.spread([run[key] for run in runs]) for key in runs[0]}}
-        for start, runs in found.items()
+        for start, runs in result.items()
     ]
 
 
@@ -87,7 +87,7 @@ def build(data: Path, folder: Path) -> dict[str, Path]:
             python[part] = pickled({"labels": right.tolist(), "data": rows})
     binary["batches.meta.txt"] = "\n".join(names).encode()
     python["batches.meta"] = pickled({"label_names": list(names)})
-    found = {}
+    result = {}
     for form, files in zip(published.DATA["cifar10"].forms, (binary, python), strict=True):
         name = form.files[0].name
         place = folder / name.removesuffix(".tar.gz")
@@ -97,8 +97,8 @@ def build(data: Path, folder: Path) -> dict[str, Path]:
                 entry = tarfile.TarInfo(f"{form.folder}/{member}")
                 entry.size = len(content)
                 archive.addfile(entry, BytesIO(content))
-        found[name] = place
-    return found
+        result[name] = place
+    return result
 
 
 def pickled(value: Any) -> bytes:

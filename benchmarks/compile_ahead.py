@@ -2,7 +2,7 @@
 
     python benchmarks/compile_ahead.py [--only=digits] [--out=DIR]
 
-One case, a recipe for a topology, after another, each in a process of its own; what is in its file already is left out,
+One case, a recipe for a topology, after another, each in a separate process; what is in its file already is left out,
 so that the same command resumes after an interruption. Files: `<out>/<recipe>-<topology>.json`, the rows of
 `ltrobust compile` (`ltrobust/compilation/rows.py`). Small networks take seconds a program, ResNet-18 minutes, more the
 larger ones. A batch that is smaller than the number of chips is raised to it.
@@ -80,10 +80,10 @@ def compile_case(recipe: str, topology: str, out: pathlib.Path) -> None:
     config.update_from_flattened_dict(changes)
     for phase in (config.teacher, config.student):
         phase.batch_size = max(phase.batch_size, wanted.size)
-    found: dict[str, Any] = {"rows": []}
+    result: dict[str, Any] = {"rows": []}
     if path.exists():
-        found = json.loads(path.read_text())
-    found |= {
+        result = json.loads(path.read_text())
+    result |= {
         "recipe": recipe,
         "config": name,
         "changes": changes,
@@ -92,14 +92,14 @@ def compile_case(recipe: str, topology: str, out: pathlib.Path) -> None:
         "compiler": f"{COMPILERS[wanted.chip.platform]} {importlib.metadata.version(COMPILERS[wanted.chip.platform])}",
         "commit": _commit(),
     }
-    known = {(row["program"], row["images"]) for row in found["rows"]}
+    known = {(row["program"], row["images"]) for row in result["rows"]}
     mesh = devices.make_mesh(topologies.make_devices(wanted))
     for program in programs(make_plan(config, out / "none"), mesh):
         if (program.name, program.images) in known:
             continue
         row = rows.compile_row(program, wanted)
-        found["rows"].append(dataclasses.asdict(row))
-        write_json(path, found)
+        result["rows"].append(dataclasses.asdict(row))
+        write_json(path, result)
         print(f"  {recipe} for {topology}, {row.program}: {row.cpu_seconds} CPU seconds {row.problem}", flush=True)
 
 

@@ -81,14 +81,14 @@ def main() -> None:
 
 def rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
     """One row for each shape and pass, milliseconds of one of its iterations."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    result: dict[tuple[str, str], dict[str, Any]] = {}
     for key, seconds in times.items():
         shape, name, form = key.split("|")
-        row = found.setdefault((shape, name), {"what": shape, "pass": name})
+        row = result.setdefault((shape, name), {"what": shape, "pass": name})
         row[f"{form}_ms"] = measure.spread([1e3 * second / LOOP for second in seconds])
-    for row in found.values():
+    for row in result.values():
         row["direct_over_chosen"] = row["direct_ms"]["median"] / row["chosen_ms"]["median"]
-    return list(found.values())
+    return list(result.values())
 
 
 def layer(batch: int, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable]]:

@@ -37,23 +37,23 @@ def floors() -> dict[str, Any]:
 
 def _network(name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     """One network's numbers; per image where nothing else is said."""
-    found = flops.network(models.create(name, num_classes=10), shape)
+    result = flops.network(models.create(name, num_classes=10), shape)
     return {
         "image": list(shape),
-        "parameters": found.parameters,
-        "statistics": found.statistics,
-        "activations": found.activations,
-        "forward_flops": found.forward,
-        "pgd20_flops": (1 + 20 * 2 + 1) * found.forward,  # clean, attack, judgement
-        "step_flops": {method: flops.step_flops(found, method, ATTACK_STEPS) for method in METHODS},
+        "parameters": result.parameters,
+        "statistics": result.statistics,
+        "activations": result.activations,
+        "forward_flops": result.forward,
+        "pgd20_flops": (1 + 20 * 2 + 1) * result.forward,  # clean, attack, judgement
+        "step_flops": {method: flops.step_flops(result, method, ATTACK_STEPS) for method in METHODS},
         "step_bytes": {
             method: {
-                dtype: flops.step_bytes(found, method, ATTACK_STEPS, batch=BATCH, number_bytes=size)
+                dtype: flops.step_bytes(result, method, ATTACK_STEPS, batch=BATCH, number_bytes=size)
                 for dtype, size in SIDES.items()
             }
             for method in METHODS
         },
-        "exchanged_bytes_a_step": {method: exchanged(found, method) for method in METHODS},
+        "exchanged_bytes_a_step": {method: exchanged(result, method) for method in METHODS},
     }
 
 

@@ -70,11 +70,11 @@ def network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
 
 def _outputs(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
     """Paths of layers and what they put out, from Flax's tree of captured calls."""
-    found = [(path, tree["__call__"])] if "__call__" in tree else []
+    result = [(path, tree["__call__"])] if "__call__" in tree else []
     for name, inner in tree.items():
         if isinstance(inner, dict):
-            found += _outputs(inner, (*path, name))
-    return found
+            result += _outputs(inner, (*path, name))
+    return result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What the input costs: resident images, gathered and augmented on the device, against batches that the host sends.
+"""What the input costs: on-device images, gathered and augmented on the device, against batches that the host sends.
 
     python benchmarks/input.py [--network=small_resnet] [--method=at_bsl] [--batch=128] [--policies=base,randaugment]
 
-The project has resident input only. Its cost is the share of a step that gathering, augmenting and scaling take: the
+The project has on-device input only. Its cost is the share of a step that gathering, augmenting and scaling take: the
 same function alone over the whole step. For host-fed batches a lower bound is timed: gathering rows with NumPy and
 copying them to the device, without augmentation and with nothing hidden behind the step.
 """
@@ -52,22 +52,22 @@ def main() -> None:
 def make(given: argparse.Namespace, policy: str) -> tuple[Any, Any, Any]:
     """Calls of a step, of its input alone, and of a batch's way from the host."""
     settings = {"student__augmentation__policy": policy, "student__attack__steps": given.attack_steps}
-    found = training.prepare(training.configuration(given.network, given.method, given.batch, **settings))
-    program = found.lower().compile()
+    result = training.prepare(training.configuration(given.network, given.method, given.batch, **settings))
+    program = result.lower().compile()
     gather = jax.jit(
         jax.shard_map(
-            lambda step, inputs, rows: steps.make_examples(step, inputs, rows, found.phase.settings),
-            mesh=found.mesh,
+            lambda step, inputs, rows: steps.make_examples(step, inputs, rows, result.phase.settings),
+            mesh=result.mesh,
             in_specs=(PartitionSpec(), PartitionSpec(), devices.divided()),
             out_specs=devices.divided(),
             check_vma=False,
         )
     )
-    rows, pixels = np.asarray(found.order)[0], np.asarray(found.inputs.data.pixels)
-    place = devices.sharding(found.mesh, devices.divided())
+    rows, pixels = np.asarray(result.order)[0], np.asarray(result.inputs.data.pixels)
+    place = devices.sharding(result.mesh, devices.divided())
     return (
-        lambda: found.run(program),
-        lambda: gather(jnp.int32(0), found.inputs, found.order[0]),
+        lambda: result.run(program),
+        lambda: gather(jnp.int32(0), result.inputs, result.order[0]),
         lambda: jax.device_put(pixels[rows], place),
     )
 

@@ -43,13 +43,13 @@ PRECISIONS = {
 
 def parser(document: str | None) -> argparse.ArgumentParser:
     """The flags that all benchmarks have."""
-    found = argparse.ArgumentParser(description=(document or "").split("\n")[0])
-    found.add_argument("--machine", default="", help="label in the file's name; default: processor and threads")
-    found.add_argument("--threads", type=int, default=0, help="cores that this process may use; 0: all that it has")
-    found.add_argument("--repeats", type=int, default=5, help="rounds of the interleaved timing")
-    found.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON")
-    found.add_argument("--overwrite", action="store_true", help="whether an older file of the same name is replaced")
-    return found
+    result = argparse.ArgumentParser(description=(document or "").split("\n")[0])
+    result.add_argument("--machine", default="", help="label in the file's name; default: processor and threads")
+    result.add_argument("--threads", type=int, default=0, help="cores that this process may use; 0: all that it has")
+    result.add_argument("--repeats", type=int, default=5, help="rounds of the interleaved timing")
+    result.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the JSON")
+    result.add_argument("--overwrite", action="store_true", help="whether an older file of the same name is replaced")
+    return result
 
 
 def begin(given: argparse.Namespace, name: str) -> Path:
@@ -81,9 +81,9 @@ def processor() -> str:
     if device.platform != "cpu":
         return device.device_kind
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1].strip()
+        result = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if result:
+            return result[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -49,9 +49,9 @@ def main() -> None:
     verdicts, notes, paths = [], [], []
     for name in golden.NAMES:
         images, labels, logits_fn, record = golden.load(given.data, name)
-        rows, found = compare_verdicts(name, images, labels, logits_fn, record, given.seeds)
+        rows, result = compare_verdicts(name, images, labels, logits_fn, record, given.seeds)
         verdicts += rows
-        notes += found
+        notes += result
         paths += compare_paths(name, images, labels, logits_fn, record)
     text = summary.inserted(given.write.read_text(), render(verdicts, notes, paths, given.seeds), "parity")
     given.write.write_text(text)

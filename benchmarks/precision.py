@@ -56,19 +56,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of PGD")
     given = parser.parse_args()
     path, numbers_of_seeds = measure.begin(given, "precision"), given.seeds.split(",")
-    found: dict[str, list[Mapping[str, Column]]] = {dtype: [] for dtype in DTYPES}
+    result: dict[str, list[Mapping[str, Column]]] = {dtype: [] for dtype in DTYPES}
     reached, counts = [], ()
     for seed in numbers_of_seeds:
         for dtype in DTYPES:
             with tempfile.TemporaryDirectory() as folder:
                 config = configuration(given, int(seed), dtype)
                 card = cards.read(Path(runs.train(config, Path(folder))))
-                found[dtype].append(card.networks["student/last"].columns)
+                result[dtype].append(card.networks["student/last"].columns)
                 counts = card.data.class_counts
                 if dtype == "float32":
                     reached.append(attacked(config, Path(folder), given.steps))
-    rows = [numbers(title, found, column, view, counts) for title, column, view in NUMBERS]
-    measure.finish(path, given, rows + losses(reached), columns=typed_json.plain(found), attacks=reached)
+    rows = [numbers(title, result, column, view, counts) for title, column, view in NUMBERS]
+    measure.finish(path, given, rows + losses(reached), columns=typed_json.plain(result), attacks=reached)
 
 
 def configuration(given: argparse.Namespace, seed: int, dtype: str) -> Any:

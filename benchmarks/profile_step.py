@@ -39,12 +39,12 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The table of one step."""
     settings = {"student__attack__steps": attack_steps, "model__dtype": dtype}
-    found = training.prepare(training.configuration(network, method, batch, **settings))
-    program = found.lower().compile()
-    jax.block_until_ready(found.run(program))
+    result = training.prepare(training.configuration(network, method, batch, **settings))
+    program = result.lower().compile()
+    jax.block_until_ready(result.run(program))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(found.run(program))
+            jax.block_until_ready(result.run(program))
         (trace,) = Path(folder).rglob("*.xplane.pb")
         events = read(jax.profiler.ProfileData.from_file(str(trace)))
     return summed(events, program.as_text(), top)
@@ -56,7 +56,7 @@ def read(profile: Any) -> dict[str, tuple[int, float]]:
     On the CPU an event has the instruction's name. On a GPU it has its kernel's, and the instruction stands beside it;
     where several lines of a device show the same instruction, the line with most seconds counts.
     """
-    found: dict[str, tuple[int, float]] = {}
+    result: dict[str, tuple[int, float]] = {}
     devices = [plane for plane in profile.planes if plane.name.startswith("/device:GPU")]
     for plane in devices or profile.planes:
         lines = []
@@ -69,12 +69,12 @@ def read(profile: Any) -> dict[str, tuple[int, float]]:
             lines.append(events)
         for events in lines:
             for name, (calls, seconds) in events.items():
-                known = found.get(name, (0, 0.0))
+                known = result.get(name, (0, 0.0))
                 if devices:
-                    found[name] = max(known, (calls, seconds), key=lambda one: one[1])
+                    result[name] = max(known, (calls, seconds), key=lambda one: one[1])
                 else:
-                    found[name] = (known[0] + calls, known[1] + seconds)
-    return found
+                    result[name] = (known[0] + calls, known[1] + seconds)
+    return result
 
 
 def summed(events: dict[str, tuple[int, float]], program: str, top: int) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def summed(events: dict[str, tuple[int, float]], program: str, top: int) -> list
 def kind(path: str) -> tuple[str, str]:
     """Place and kind of an instruction by the name that JAX gives it: loops, the pass, layers, the operation.
 
-    A stretch is a loop over steps, and an attack a loop inside of it.
+    A chunk is a loop over steps, and an attack a loop inside of it.
     """
     if not path:
         return "", "copies and other operations without a name"

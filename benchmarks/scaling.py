@@ -62,23 +62,23 @@ def divided(given: argparse.Namespace, count: int, synchronised: bool) -> tuple[
         model__sync_batch_norm=synchronised,
         student__attack__steps=given.attack_steps,
     )
-    found = training.prepare(config, devices.make_mesh(jax.devices()[:count]))
-    program, seconds = measure.compiled(found.lower)
+    result = training.prepare(config, devices.make_mesh(jax.devices()[:count]))
+    program, seconds = measure.compiled(result.lower)
     sent = hlo.Program(program.as_text()).collectives()
     row = {"devices": count, "batch": batch, "synchronised": synchronised} | collectives.summarise(sent)
     if count > 1:
-        weights = found.state.weights
+        weights = result.state.weights
         row["expected_bytes"] = 4 * collectives.expected(
             weights.params,
             weights.batch_stats,
-            found.phase.settings.method,
-            metrics=len(found.state.sums) - len(OWN_SUMS),
+            result.phase.settings.method,
+            metrics=len(result.state.sums) - len(OWN_SUMS),
             synchronised=synchronised,
             differentiated=flops.PASSES[given.method].differentiated,
         )
         if row["bytes"] != row["expected_bytes"] or row["deepest"] > 1:
             raise RuntimeError(f"the step sends something else than gradients, statistics and metrics once: {row}")
-    return lambda: found.run(program), row | seconds
+    return lambda: result.run(program), row | seconds
 
 
 if __name__ == "__main__":

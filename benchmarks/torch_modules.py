@@ -124,9 +124,9 @@ def build(package: str, function: str, settings: dict[str, Any]) -> nn.Module:
 
 def _without_compiled_operations() -> None:
     """Lets torchvision be imported where its compiled part does not load; no classifier needs it."""
-    found = importlib.util.find_spec("torchvision")
+    result = importlib.util.find_spec("torchvision")
     try:
-        torch.ops.load_library(Path((found and found.origin) or "", "..", "_C.so").resolve())
+        torch.ops.load_library(Path((result and result.origin) or "", "..", "_C.so").resolve())
     except (OSError, RuntimeError):
         if not hasattr(torch.ops.torchvision, "nms"):
             for name in ("nms", "qnms"):

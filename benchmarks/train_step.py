@@ -111,21 +111,21 @@ def configuration(given: argparse.Namespace, network: str, method: str, batch: i
 def ours(
     given: argparse.Namespace, network: str, method: str, batch: int, form: str, dtype: str, devices: int
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """A call of our compiled stretch, and what is known of it without timing."""
+    """A call of our compiled chunk, and what is known of it without timing."""
     del form
     mesh = make_mesh(jax.devices()[:devices])
     with jax.default_matmul_precision(measure.PRECISIONS[dtype][1]):
-        found = training.prepare(configuration(given, network, method, batch, dtype), mesh, steps_at_once=given.steps)
-        program, row = measure.compiled(found.lower, again=not given.lean)
+        result = training.prepare(configuration(given, network, method, batch, dtype), mesh, steps_at_once=given.steps)
+        program, row = measure.compiled(result.lower, again=not given.lean)
         if not given.lean:
             plain = configuration(given, network, method, batch, dtype)
             plain.student.attack.steps = 0
             without = training.prepare(plain, mesh, steps_at_once=given.steps)
             with flops.direct_convolutions():
-                counted = flops.counted(found.lower().compile(), without.lower().compile(), given.attack_steps)
+                counted = flops.counted(result.lower().compile(), without.lower().compile(), given.attack_steps)
             row["gflop_per_image_by_xla"] = counted * devices / batch / 1e9
     row["program_bytes"] = measure.program_memory(program)
-    return lambda: found.run(program, given.steps), row
+    return lambda: result.run(program, given.steps), row
 
 
 def theirs(
@@ -142,9 +142,9 @@ def theirs(
     torch.set_num_threads(given.threads)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    found = training.prepare(configuration(given, network, method, batch))
+    result = training.prepare(configuration(given, network, method, batch))
     call = torch_step.of_ours(
-        found,
+        result,
         network,
         form=form.removeprefix("torch "),
         device="cuda" if torch.cuda.is_available() else "cpu",

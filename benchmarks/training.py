@@ -58,7 +58,7 @@ def drawn_run_data(config: Any, number: int) -> RunData:
 
 @dataclasses.dataclass
 class Training:
-    """One phase at its first step. `run` goes on from where it stands, because a stretch takes its state's buffers."""
+    """One phase at its first step. `run` continues from where it stands, because a chunk takes its state's buffers."""
 
     phase: phases.Phase
     mesh: Mesh
@@ -77,12 +77,12 @@ class Training:
         return batches.to_unit(data.images(rows)), np.asarray(data.labels)[rows]
 
     def lower(self) -> Any:
-        """The stretch, traced and lowered."""
-        stretch = steps.compile_stretch(self.phase.settings, self.mesh)
-        return stretch.lower(self.state, self.inputs, self.order, jnp.int32(1), jnp.int32(1))
+        """The chunk, traced and lowered."""
+        chunk = steps.compile_chunk(self.phase.settings, self.mesh)
+        return chunk.lower(self.state, self.inputs, self.order, jnp.int32(1), jnp.int32(1))
 
     def run(self, program: Any, count: int = 1) -> jax.Array:
-        """So many steps in one dispatch of the compiled stretch."""
+        """So many steps in one dispatch of the compiled chunk."""
         self.state = program(self.state, self.inputs, self.order, jnp.int32(count), jnp.int32(1))
         return self.state.step
 

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
     config.data.image_size = 32  # folder, imagenet: pixels of either side that images are resized to (bilinear)
     config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to
-    config.data.skip_unreadable = False  # folder only: count files that cannot be read, and go on without them
+    config.data.skip_unreadable = False  # folder only: count files that cannot be read, and continue without them
     config.data.cache_check = "sample"  # folder only: sample, full: contents compared with those of the decoded copy
     config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step

@@ -100,8 +100,8 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
         known = {key: with_tuples(value) for key, value in there.get(name, {}).items()}
         changed = [key for key in here if here[key] != known.get(key)]
         if there["name"] != name or changed:
-            told = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
-            raise ValueError(f"{path} is a run of the network {there['name']}{told}; model is {name}.")
+            reported = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
+            raise ValueError(f"{path} is a run of the network {there['name']}{reported}; model is {name}.")
     return Run(path)
 
 
@@ -125,8 +125,8 @@ class Run:
         Raises:
           ValueError: a card that is damaged, was edited, or belongs to another run or version.
         """
-        found = {path: results.read_card(path) for path in sorted((self.workdir / "results").glob("*.json"))}
-        return {path.stem: card for path, card in results.in_order_of_age(found).items()}
+        result = {path: results.read_card(path) for path in sorted((self.workdir / "results").glob("*.json"))}
+        return {path.stem: card for path, card in results.in_order_of_age(result).items()}
 
     @property
     def card(self) -> Card:
@@ -135,10 +135,10 @@ class Run:
         Raises:
           ValueError: the run has no card yet; or as `cards`.
         """
-        found = self.cards
-        if not found:
+        result = self.cards
+        if not result:
             raise ValueError(f"{self.workdir} has no result card yet; train to the end, or evaluate.")
-        return list(found.values())[-1]
+        return list(result.values())[-1]
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -165,8 +165,8 @@ class Run:
                 f"{self.workdir} has no evaluation of {network!r}{under}; {nearest(network, self.networks)}"
                 f"evaluated networks: {', '.join(self.networks) or 'none yet'}."
             )
-        passport, verdicts = results.read_store(self.workdir, described)
-        return recorded.evaluation(passport, verdicts, described.sanity)
+        provenance, verdicts = results.read_store(self.workdir, described)
+        return recorded.evaluation(provenance, verdicts, described.sanity)
 
     def logits_fn(self, network: str = "student/last", *, exact: bool = True) -> Callable[[jax.Array], jax.Array]:
         """Restores a network from the newest checkpoint as a function from images to logits.
@@ -188,9 +188,9 @@ class Run:
         Warns:
           UserWarning: `evaluation(network)` was made with other weights.
         """
-        found = self._restored(network, exact=exact)
-        weights = found.weights
-        return Teacher(found.module, weights.params, weights.batch_stats, found.saved.rule).logits
+        result = self._restored(network, exact=exact)
+        weights = result.weights
+        return Teacher(result.module, weights.params, weights.batch_stats, result.saved.rule).logits
 
     def export(self, to: str, network: str = "student/last", *, out: str | os.PathLike[str] | None = None) -> Path:
         """Writes a network, or its model card, to a new file; returns the path.
@@ -228,42 +228,42 @@ class Run:
 
     def _restored(self, network: str, *, exact: bool = True) -> saved.Restored:
         """A network from the newest checkpoint; warns if it was trained further since it was evaluated."""
-        found = saved.open_network(self.workdir, network, exact=exact)
+        result = saved.open_network(self.workdir, network, exact=exact)
         if described := self._described(network):
-            fingerprints = networks.fingerprints_of(found.weights)
+            fingerprints = networks.fingerprints_of(result.weights)
             if any(getattr(described, key) != value for key, value in fingerprints.items()):
                 warnings.warn(
                     f"{network} of {self.workdir} has been trained further since it was evaluated; evaluate it again.",
                     stacklevel=3,
                 )
-        return found
+        return result
 
     def _described(self, network: str, protocol: str = "") -> NetworkResult | None:
         """The card's part on a network in its weightiest evaluation, under the protocol if one is named."""
         missing: dict[str, list[str]] = defaultdict(list)
-        found = (each for each in results.evaluations(self.workdir, missing) if network in each.networks)
-        return next((each.networks[network] for each in found if protocol in ("", each.card.protocol.name)), None)
+        result = (each for each in results.evaluations(self.workdir, missing) if network in each.networks)
+        return next((each.networks[network] for each in result if protocol in ("", each.card.protocol.name)), None)
 
 
 def with_model(config: ConfigDict, model: Network) -> ConfigDict:
     """A copy of the configuration that names the network, with its settings."""
     check_values(config)
     name = _register(model)
-    found: Any = config.copy_and_resolve_references()
-    given = found.model[name].to_dict() if name in found.model else {}
+    result: Any = config.copy_and_resolve_references()
+    given = result.model[name].to_dict() if name in result.model else {}
     settings = external.settings(external.REGISTERED[name]) | given | record_fields(model)
-    with found.unlocked():
-        found.model.name = name
+    with result.unlocked():
+        result.model.name = name
         if settings:
-            found.model[name] = ConfigDict(settings)
-    return found
+            result.model[name] = ConfigDict(settings)
+    return result
 
 
 def _register(model: Network) -> str:
     """Makes a network known under its own name, and returns that.
 
     Raises:
-      ValueError: it is no network, has no name, or is one of the package; or see `models.register`.
+      ValueError: it is not a network, has no name, or is one of the package; or see `models.register`.
     """
     network = type(model) if isinstance(model, nn.Module) else model
     if isinstance(model, str) or not callable(network) or not hasattr(network, "__name__"):

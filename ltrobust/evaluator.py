@@ -73,7 +73,7 @@ def make_evaluator(
     precision. Only images that are right when clean are attacked, packed into full batches. Every random draw is keyed
     by (seed, attack, id of the image), so a verdict does not depend on batch size or order of work. Ids are positions
     in the test set; default: positions in `images`. `store` is a folder of verdicts (`store.py`), `about` plain values
-    that are added to its passport. For the sanity panel: `selected_on`, what the weights were selected on, and
+    that are added to its provenance. For the sanity panel: `selected_on`, what the weights were selected on, and
     `test_labels`, the labels of the complete test set by image id. `sample`: ids of images whose adversarial images a
     store keeps although `keep_images` is False.
 
@@ -141,9 +141,9 @@ def make_evaluator(
             # The store is opened by process 0 alone; if it is refused there, all processes must end.
             with processes.all_or_none():
                 if store is not None and processes.first():
-                    passport = describe(protocol, threat, seed, subject, num_classes, probed)
-                    passport["about"] = dict(about or {})
-                    opened = Store(store, passport, keep_images=keep_images, sample=() if sample is None else sample)
+                    provenance = describe(protocol, threat, seed, subject, num_classes, probed)
+                    provenance["about"] = dict(about or {})
+                    opened = Store(store, provenance, keep_images=keep_images, sample=() if sample is None else sample)
                     closing.callback(opened.close)
                     for note in opened.notes:
                         bar.say(note)
@@ -176,7 +176,7 @@ def describe(
     num_classes: int,
     network: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that verdicts depend on: the passport of a store. `network` is from `probe.take`."""
+    """Everything that verdicts depend on: the provenance of a store. `network` is from `probe.take`."""
     return {
         "protocol": protocols.plain(protocol),
         "threat": dataclasses.asdict(threat),

@@ -100,7 +100,7 @@ def load(name: str) -> ConfigDict:
         registry.search(Path(path).parent)
     get_config = runpy.run_path(path).get("get_config")
     if get_config is None:
-        raise ValueError(f"{file} is no configuration; it must define get_config.")
+        raise ValueError(f"{file} is not a configuration; it must define get_config.")
     given = [recipe] if sign else []
     try:
         inspect.signature(get_config).bind(*given)
@@ -207,8 +207,8 @@ def check_keys(config: Any) -> None:
             "configs.default.get_config() with changes."
         )
     known = set(_keys(default()))
-    found = set(_keys(config))
-    for key in sorted(found - known):
+    result = set(_keys(config))
+    for key in sorted(result - known):
         group, _, rest = key.partition(".")
         name = rest.partition(".")[0]
         if group in _REGISTERED and "." in rest and not any(other.startswith(f"{group}.{name}.") for other in known):
@@ -218,8 +218,8 @@ def check_keys(config: Any) -> None:
             )
         hint = nearest(key, known) or "configs/default.py has every key that exists."
         raise ValueError(f"the configuration has an unknown key {key}; {hint.strip()}")
-    groups = {key.rpartition(".")[0] for key in found}
-    for key in sorted(known - found):
+    groups = {key.rpartition(".")[0] for key in result}
+    for key in sorted(known - result):
         group = key.rpartition(".")[0]
         if group.partition(".")[0] in _REGISTERED and "." in group and group not in groups:
             continue  # registered after the configuration was made, which then means its defaults

@@ -66,11 +66,11 @@ def parameters(function: Callable[..., Any], kind: str) -> dict[str, inspect.Par
     Raises:
       ValueError: it takes any arguments (`*args` or `**kwargs`), whose names cannot be known.
     """
-    found = dict(inspect.signature(function).parameters)
-    for parameter in found.values():
+    result = dict(inspect.signature(function).parameters)
+    for parameter in result.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ValueError(f"{kind} {_name(function)} takes {parameter}; name each of its settings.")
-    return found
+    return result
 
 
 def defaults(function: Callable[..., Any], kind: str, without: Collection[str]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def defaults(function: Callable[..., Any], kind: str, without: Collection[str]) 
     Raises:
       ValueError: a setting without a default, or with one that a configuration cannot hold.
     """
-    found = {}
+    result = {}
     for name, parameter in parameters(function, kind).items():
         if name in without:
             continue
@@ -98,8 +98,8 @@ def defaults(function: Callable[..., Any], kind: str, without: Collection[str]) 
             )
         # ConfigDict and its flags refuse 2.5 for a key whose default is 2.
         number = parameter.annotation in (float, "float") and not isinstance(default, bool)
-        found[name] = float(default) if number else default
-    return found
+        result[name] = float(default) if number else default
+    return result
 
 
 def is_plain(value: Any) -> bool:
@@ -135,16 +135,16 @@ def add_installed(group: str, known: Collection[str], register: Callable[[Any, s
                 reason = f"{type(error).__name__}: {error}"
         if reason:
             BROKEN[group][name] = f"{name} of the installed package {packages}: {reason}"
-            logging.warning("%s: passed over is %s", group, BROKEN[group][name])
+            logging.warning("%s: skipped %s", group, BROKEN[group][name])
 
 
 @functools.cache
 def installed_entry_points(group: str) -> dict[str, list[importlib.metadata.EntryPoint]]:
     """The entry points of a group by name, those of each package once; found once in a process."""
-    found: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    result: dict[str, list[importlib.metadata.EntryPoint]] = {}
     for point in importlib.metadata.entry_points(group=group):
-        found.setdefault(point.name, []).append(point)
-    return found
+        result.setdefault(point.name, []).append(point)
+    return result
 
 
 def unknown(kind: str, name: Any, known: Collection[str], group: str, *, also: str = "") -> ValueError:

@@ -87,7 +87,7 @@ def report(config: ConfigDict, workdir: Path, name: str, trained: Trained, began
 
 
 def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = None, *, adopt: bool = False) -> Path:
-    """Restores a checkpoint on the devices at hand, evaluates all of its weights and writes a card.
+    """Restores a checkpoint on the available devices, evaluates all of its weights and writes a card.
 
     The workdir may be another one than the checkpoint's. `adopt` is as in `train`.
 
@@ -118,14 +118,14 @@ def evaluate(config: ConfigDict, workdir: Path, preemption: Preemption | None = 
             compatibility.same_workdir(workdir, metadata, folder)
             places = {group: here[group] for group in ("data", "checkpoint")}
             workdirs.enter(workdir, settings | places, adopt=adopt)
-    found = {
+    result = {
         f"{there.phase}/{name}": Network(weights, there.method.head, there.rule) for name, weights in restored.items()
     }
     training = card_parts.describe_training(metadata.plain())
     if there.step < metadata.steps:
         logging.warning("%s: training has not ended: step %d of %d.", folder, there.step, metadata.steps)
         training = dataclasses.replace(training, evaluated_step=there.step)
-    trained = Trained(found, {there.phase: training}, data, mesh)
+    trained = Trained(result, {there.phase: training}, data, mesh)
     return write_card(plan, settings, f"{plan.evaluation.protocol.name}-{there.phase}", trained, began)
 
 
@@ -135,7 +135,7 @@ def load_run_data(plan: DataPlan) -> RunData:
 
 
 def show_source(source: sources.Split) -> None:
-    """Prints how many images there are, where they come from and what was passed over (process 0)."""
+    """Prints how many images there are, where they come from and what was skipped (process 0)."""
     if source.origin and processes.first():
         images, classes = len(source.labels), source.num_classes
         print(f"{source.split} of {source.name}: {images:,} images in {classes} classes; {source.origin}")

@@ -57,12 +57,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Deletes the oldest compiled programs, beyond `KEPT` bytes of them."""
     if hasattr(session.config, "workerinput") or not COMPILED.is_dir():
         return
-    found = []
+    result = []
     for path in COMPILED.iterdir():
         # Another session of this checkout may delete files at the same time.
         with contextlib.suppress(FileNotFoundError):
-            found.append((path.stat(), path))
-    newest_first = sorted(found, key=lambda entry: -entry[0].st_mtime_ns)
+            result.append((path.stat(), path))
+    newest_first = sorted(result, key=lambda entry: -entry[0].st_mtime_ns)
     sizes = itertools.accumulate(stat.st_size for stat, _ in newest_first)
     for (_, path), size in zip(newest_first, sizes, strict=True):
         if size > KEPT:
@@ -105,7 +105,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if disabled != jax.config.read("jax_disable_most_optimizations"):
         jax.config.update("jax_disable_most_optimizations", disabled)
         if not disabled:
-            # JAX would go on using what an earlier test compiled without it.
+            # JAX would continue using what an earlier test compiled without it.
             jax.clear_caches()
 
 
@@ -128,14 +128,14 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """How many inputs each property was tried on; the counts come with the reports, also from xdist's workers."""
-    found = {}
+    result = {}
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if getattr(report, "when", "") == "call":
             tried = dict(report.user_properties).get("inputs tried")
-            found |= {report.nodeid: tried[0]} if tried else {}
-    if found:
-        terminalreporter.section(f"{sum(found.values())} inputs tried by {len(found)} properties")
-        for name, number in sorted(found.items()):
+            result |= {report.nodeid: tried[0]} if tried else {}
+    if result:
+        terminalreporter.section(f"{sum(result.values())} inputs tried by {len(result)} properties")
+        for name, number in sorted(result.items()):
             terminalreporter.write_line(f"{number:7d}  {name}")
 
 

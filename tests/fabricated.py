@@ -110,8 +110,8 @@ def change_card(path, change):
 def _source(part, classes, names, test_images):
     """Digits, or noise under the name of a set that has as many classes."""
     if classes == 10:
-        found = sources.load("digits", part, cache_dir="")
-        return dataclasses.replace(found, class_names=tuple(names)) if names else found
+        result = sources.load("digits", part, cache_dir="")
+        return dataclasses.replace(result, class_names=tuple(names)) if names else result
     labels = np.repeat(np.arange(classes), 100 if part == "train" else test_images)
     images = np.random.RandomState(1).randint(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8)
     class_names = tuple(names or (f"class {index}" for index in range(classes)))

@@ -27,11 +27,11 @@ def invent(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Images and labels of both splits."""
     random, classes = np.random.RandomState(0), CLASSES.get(name, 10)
     shape = (SIZES[name], SIZES[name], 1 if "mnist" in name else 3)
-    found = {}
+    result = {}
     for split, number in NUMBERS.items():
         labels = random.permutation(np.repeat(np.arange(classes), number))
-        found[split] = random.randint(0, 256, (len(labels), *shape)).astype(np.uint8), labels
-    return found
+        result[split] = random.randint(0, 256, (len(labels), *shape)).astype(np.uint8), labels
+    return result
 
 
 def publish(name: str, data: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, bytes]:

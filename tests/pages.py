@@ -115,16 +115,16 @@ def _code(part):
         return set().union(*map(_code, part))
     if not isinstance(part, dict):
         return set()
-    found = {
+    result = {
         value for key, value in part.items() if key in ("expr", "test", "field", "labelExpr") and isinstance(value, str)
     }
-    return found | set().union(*(_code(value) for key, value in part.items() if key not in ("values", "datasets")))
+    return result | set().union(*(_code(value) for key, value in part.items() if key not in ("values", "datasets")))
 
 
 def browser():
     """The path of Chromium; skips the test where there is none."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    return found or pytest.skip("needs Chromium to open the page in: none of its usual names is on the PATH")
+    result = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return result or pytest.skip("needs Chromium to open the page in: none of its usual names is on the PATH")
 
 
 def opened(chromium, path, marker, profile):

@@ -154,18 +154,18 @@ def test_a_damaged_card_does_not_keep_a_network_from_its_weights(whole, tmp_path
 
 @pytest.mark.parametrize("network", ["student/last", "student/averaged"])
 def test_an_evaluation_is_the_one_of_the_card(whole, network):
-    found = whole.evaluation(network)
+    result = whole.evaluation(network)
     described = whole.cards["quick"].networks[network]
-    assert found.protocol.name == "quick"
+    assert result.protocol.name == "quick"
     for column, views in described.columns.items():
-        assert found.counts(column).correct.tolist() == list(views.correct)
-        assert found.counts(column).total.tolist() == list(views.total)
-    assert found.max_violation == described.max_violation
-    assert found.rejected_claims == described.rejected_claims
-    assert int(found.clean_tied.sum()) == described.clean_tied
-    rounded = found.correct_after_rounding(found.protocol.headline)
-    assert np.bincount(found.labels, rounded).tolist() == list(described.rounded_to_8_bits.correct)
-    assert "protocol quick, linf 32/255, 30 images" in found.summary()
+        assert result.counts(column).correct.tolist() == list(views.correct)
+        assert result.counts(column).total.tolist() == list(views.total)
+    assert result.max_violation == described.max_violation
+    assert result.rejected_claims == described.rejected_claims
+    assert int(result.clean_tied.sum()) == described.clean_tied
+    rounded = result.correct_after_rounding(result.protocol.headline)
+    assert np.bincount(result.labels, rounded).tolist() == list(described.rounded_to_8_bits.correct)
+    assert "protocol quick, linf 32/255, 30 images" in result.summary()
     assert whole.evaluation(network, protocol="validation").columns == ("clean", "pgd20")
 
 
@@ -189,13 +189,13 @@ def test_the_same_evaluation_is_read_as_was_made(whole, tmp_path):
 def test_the_logits_are_those_that_were_judged(whole, network):
     logits_fn = lt.open_run(whole.workdir, model=own.Plain(10, width=6)).logits_fn(network)
     *_, test = lt.data.load("digits", imbalance_ratio=4)
-    found = whole.evaluation(network)
+    result = whole.evaluation(network)
     _, verdicts = store.read(whole.workdir / whole.cards["quick"].networks[network].verdicts.folder)
     images = lt.data.to_unit(test.images[sorted(verdicts["clean"])])
     logits = jax.jit(logits_fn)(images)
     np.testing.assert_allclose(logits, logits_fn(images), atol=1e-5)
     assert logits.dtype == jnp.float32
-    np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), found.predictions["clean"])
+    np.testing.assert_array_equal(jnp.argmax(logits, axis=-1), result.predictions["clean"])
 
 
 @pytest.mark.slow
@@ -250,8 +250,8 @@ def test_a_class_takes_its_settings_from_the_configuration():
     models.register(own.Plain)
     config = lt.config("digits")
     config.model.Plain.width = 5
-    found = with_model(config, own.Plain)
-    assert (found.model.name, found.model.Plain.width, found.is_locked) == ("Plain", 5, True)
+    result = with_model(config, own.Plain)
+    assert (result.model.name, result.model.Plain.width, result.is_locked) == ("Plain", 5, True)
     assert with_model(config, own.Plain(10, width=8)).model.Plain.to_dict() == {"width": 8, "widths": (4,)}
 
 
@@ -368,10 +368,10 @@ def test_a_run_without_a_card_says_so(tmp_path):
 
 
 def test_a_stored_protocol_of_another_version_is_refused(whole):
-    passport, verdicts = store.read(whole.workdir / whole.cards["quick"].networks["student/last"].verdicts.folder)
-    passport["protocol"]["attacks"][0]["steps"] = 7
+    provenance, verdicts = store.read(whole.workdir / whole.cards["quick"].networks["student/last"].verdicts.folder)
+    provenance["protocol"]["attacks"][0]["steps"] = 7
     with pytest.raises(ValueError, match="protocol quick of this version is not the one of the verdicts"):
-        recorded.evaluation(passport, verdicts)
+        recorded.evaluation(provenance, verdicts)
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ def test_another_process_opens_a_run(whole):
         "run = lt.open_run(run.workdir, model=own.Plain)\n"
         "print(run.logits_fn()(np.zeros((1, 8, 8, 1), np.float32)).shape)\n"
     )
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
@@ -393,5 +393,5 @@ def test_another_process_opens_a_run(whole):
         check=True,
         timeout=300,
     ).stdout
-    assert "model is 'Plain'" in told
-    assert told.rstrip().endswith("(1, 10)")
+    assert "model is 'Plain'" in reported
+    assert reported.rstrip().endswith("(1, 10)")

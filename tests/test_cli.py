@@ -80,12 +80,12 @@ def test_mistakes_in_configurations_are_sentences_from_any_folder(monkeypatch, t
     (tmp_path / "numbers.py").write_text(
         f"import numpy as np\n{MINE}    config.threat.radius = np.float32(8)\n    return config\n"
     )
-    told = refused(*words)
-    assert "Traceback" not in told
-    assert "\n" not in told
+    reported = refused(*words)
+    assert "Traceback" not in reported
+    assert "\n" not in reported
     first, _, last = message.partition(" .* ")
-    assert first in told, told
-    assert last in told, told
+    assert first in reported, reported
+    assert last in reported, reported
     assert not (tmp_path / "runs").exists()
 
 
@@ -142,9 +142,9 @@ def test_without_a_configuration_a_workdirs_own_is_used_for_everything_but_train
         assert resolved(*given) == [f"--config={ROOT}/configs/folder.py", *flags]
     words = [f"--workdir={run}", "--mode=train"]
     assert resolved(*words) == [f"--config={ROOT}/configs/digits.py", f"--workdir={run}"]
-    found = recipes.load(name)
-    assert found == config.lock()
-    assert isinstance(found.student.optimizer.drops, tuple)
+    result = recipes.load(name)
+    assert result == config.lock()
+    assert isinstance(result.student.optimizer.drops, tuple)
 
 
 def test_the_record_of_a_run_is_a_configuration_of_its_folder(tmp_path):
@@ -187,8 +187,8 @@ def run(*words, folder, **environment):
 
 
 def test_the_package_is_a_program_and_has_a_version(tmp_path):
-    told = run("--version", folder=tmp_path)
-    assert (told.returncode, told.stdout) == (0, f"ltrobust {ltrobust.__version__}\n")
+    reported = run("--version", folder=tmp_path)
+    assert (reported.returncode, reported.stdout) == (0, f"ltrobust {ltrobust.__version__}\n")
 
 
 @pytest.mark.slow
@@ -200,8 +200,8 @@ def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_as
     folder = tmp_path / "run"
     card = json.loads(runs.train(config.lock(), folder).read_text())
     words = [f"--workdir={folder}", "--mode=evaluate", "--config.eval.limit=1"]
-    told = run(*words, folder=tmp_path, PYTHONIOENCODING="ascii")
-    assert told.returncode == 0, told.stderr
+    reported = run(*words, folder=tmp_path, PYTHONIOENCODING="ascii")
+    assert reported.returncode == 0, reported.stderr
     again = json.loads((folder / "results" / "validation-student.json").read_text())
     assert again["config"]["model"] == card["config"]["model"]
     assert again["data"]["evaluated"] == 10
@@ -214,10 +214,10 @@ def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_as
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
 def test_a_platform_that_is_not_here_is_a_sentence(tmp_path, platform):
-    told = run("--workdir=run", folder=tmp_path, JAX_PLATFORMS=platform)
-    assert told.returncode == 1
-    assert f"JAX finds no device for JAX_PLATFORMS={platform}: " in told.stderr
-    assert "Traceback" not in told.stderr
+    reported = run("--workdir=run", folder=tmp_path, JAX_PLATFORMS=platform)
+    assert reported.returncode == 1
+    assert f"JAX finds no device for JAX_PLATFORMS={platform}: " in reported.stderr
+    assert "Traceback" not in reported.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -48,7 +48,7 @@ def compared(made):
 
 def right(made, network, column=None):
     (chosen, *_) = results.candidates(str(made / network))
-    return store.correct(chosen.passport, chosen.verdicts(), column)
+    return store.correct(chosen.provenance, chosen.verdicts(), column)
 
 
 def test_numbers_are_those_of_the_verdicts(made, compared):
@@ -170,12 +170,12 @@ def test_the_evaluation_that_all_have_is_compared(made, tmp_path):
         compare_runs.compare_all([str(made / "plain-seed0"), str(other)])
     # The weightier protocol comes first, where all have it; otherwise the next.
     fabricated.write_run(other, skills={"student/last": 0.7})
-    found = compare_runs.compare_all([str(other), str(made / "plain-seed0")])
-    assert found.protocol.name == "quick"
+    result = compare_runs.compare_all([str(other), str(made / "plain-seed0")])
+    assert result.protocol.name == "quick"
     store_folder = next((other / "verdicts").glob("quick*"))
     assert results.candidates(str(store_folder))[0].network == ""
     again = compare_runs.compare_all([str(store_folder), str(made / "plain-seed0")])
-    assert again.comparisons[0].result == found.comparisons[0].result
+    assert again.comparisons[0].result == result.comparisons[0].result
     (store_folder / "verdicts.jsonl").write_bytes((store_folder / "verdicts.jsonl").read_bytes() + b"\n")
     with pytest.raises(ValueError, match="other verdicts than the card"):
         compare_runs.compare_all([str(other), str(made / "plain-seed0")])
@@ -204,12 +204,12 @@ def test_networks_that_share_an_evaluation_in_pairs_only_are_refused(monkeypatch
 def test_other_images_than_those_evaluated_are_refused():
     test = sources.load("digits", "test")
     ids, card = np.array([5, 700]), cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
-    passport = {"images": {"sha256": cards.digest([test.images[ids]])}}
-    found = results.evaluated_images(card, passport, ids, data_dir="", cache_dir="")
-    np.testing.assert_array_equal(found, test.images)
+    provenance = {"images": {"sha256": cards.digest([test.images[ids]])}}
+    result = results.evaluated_images(card, provenance, ids, data_dir="", cache_dir="")
+    np.testing.assert_array_equal(result, test.images)
     for other in (ids + 1, ids + 700):
         with pytest.raises(ValueError, match="are not those that were evaluated; name the folder of their data"):
-            results.evaluated_images(card, passport, other, data_dir="", cache_dir="")
+            results.evaluated_images(card, provenance, other, data_dir="", cache_dir="")
 
 
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):
@@ -276,11 +276,11 @@ def test_a_damaged_card_is_named_and_passed_over(made, tmp_path, caplog, damage)
     (shown,) = results.evaluations(tmp_path, missing)
     assert shown.card.protocol.name == "quick"
     assert "standard.json" in missing["summary"][0]
-    assert "standard.json is passed over: " in caplog.text
+    assert "standard.json is skipped: " in caplog.text
     run_page.write(tmp_path, cache_dir="")
     assert "standard.json" in pages.Page((tmp_path / "report.html").read_text()).text["summary"]
-    found = compare_runs.compare_all([str(made / "better-seed0"), str(tmp_path)])
-    assert found.protocol.name == "quick"
-    assert caplog.text.count("standard.json is passed over") == 1
+    result = compare_runs.compare_all([str(made / "better-seed0"), str(tmp_path)])
+    assert result.protocol.name == "quick"
+    assert caplog.text.count("standard.json is skipped") == 1
     with pytest.raises(ValueError, match=r"standard\.json"):
         results.read_card(other)

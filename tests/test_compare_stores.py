@@ -70,8 +70,8 @@ def test_probabilities_are_the_softmax_of_the_judged_points(stores):
     weights, images, labels = fixture()
     logits = np.asarray(apply(weights, images[ROWS]), np.float64)
     softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    passport, verdicts = store.read(folder / "plain")
-    clean, attacked = confidence.true_probabilities(passport, verdicts)
+    provenance, verdicts = store.read(folder / "plain")
+    clean, attacked = confidence.true_probabilities(provenance, verdicts)
     np.testing.assert_allclose(clean, softmax[np.arange(len(ROWS)), labels[ROWS]], atol=1e-5)
     np.testing.assert_array_equal(plain.records["pgd20"]["probability"] >= 0, plain.clean)
     # Attacks lower it; what is not attacked keeps it; a broken image's true class has at most one half.
@@ -97,7 +97,7 @@ def test_what_cannot_be_compared_is_refused(stores, tmp_path):
         compare.main([str(tmp_path), str(folder / "other")], "ltrobust compare")
     half = tmp_path / "half"
     half.mkdir()
-    (half / "passport.json").write_bytes((folder / "plain" / "passport.json").read_bytes())
+    (half / "provenance.json").write_bytes((folder / "plain" / "provenance.json").read_bytes())
     lines = (folder / "plain" / "verdicts.jsonl").read_bytes().splitlines(keepends=True)
     (half / "verdicts.jsonl").write_bytes(b"".join(lines[:150]))
     with pytest.raises(ValueError, match="finish the evaluation"):

@@ -31,7 +31,7 @@ def public() -> dict[str, object]:
         value = getattr(ltrobust, name)
         parts = {name: value}
         if isinstance(value, types.ModuleType):
-            own = [part for part, found in vars(value).items() if getattr(found, "__module__", "") == value.__name__]
+            own = [part for part, result in vars(value).items() if getattr(result, "__module__", "") == value.__name__]
             names = getattr(value, "__all__", [part for part in own if not part.startswith("_")])
             parts = {f"{name}.{part}": getattr(value, part) for part in names}
         for dotted, part in parts.items():

@@ -23,9 +23,9 @@ def run(name: str, *flags: str, home: pathlib.Path) -> subprocess.CompletedProce
 @pytest.mark.ci
 def test_networks_and_a_method_of_ones_own_are_one_file(tmp_path):
     """The file is a program, and `--code` loads it for a later command on one of its runs."""
-    found = run("own_network_and_method.py", str(tmp_path), home=tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("right under APGD: ") == 2
+    result = run("own_network_and_method.py", str(tmp_path), home=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("right under APGD: ") == 2
     for network in ("PlainNet", "NormNet"):
         card = json.loads((tmp_path / network / "results" / "quick.json").read_text())
         assert card["model"]["name"] == network
@@ -34,12 +34,12 @@ def test_networks_and_a_method_of_ones_own_are_one_file(tmp_path):
         assert list(card["training"]) == ["student"]
     script = EXAMPLES / "own_network_and_method.py"
     again = ["../main.py", "--mode=evaluate", f"--workdir={tmp_path / 'NormNet'}", "--config.eval.protocol=validation"]
-    told = run(*again, home=tmp_path)
-    assert told.returncode == 1
-    assert "settings of the method focal_at, which is not registered; load the file" in told.stderr
-    assert "Traceback" not in told.stderr
-    found = run(*again, f"--code={script}", home=tmp_path)
-    assert found.returncode == 0, found.stderr
+    reported = run(*again, home=tmp_path)
+    assert reported.returncode == 1
+    assert "settings of the method focal_at, which is not registered; load the file" in reported.stderr
+    assert "Traceback" not in reported.stderr
+    result = run(*again, f"--code={script}", home=tmp_path)
+    assert result.returncode == 0, result.stderr
     restored = json.loads((tmp_path / "NormNet" / "results" / "validation-student.json").read_text())
     trained = card["networks"]["student/last"]
     assert restored["networks"]["student/last"]["params_sha256"] == trained["params_sha256"]

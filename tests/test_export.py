@@ -49,11 +49,11 @@ def images(count: int) -> jax.Array:
 @pytest.mark.parametrize("to", ["torch", "safetensors"])
 def test_a_state_dict_is_read_back_bit_for_bit(to, tmp_path):
     pytest.importorskip(to)
-    found, path = restored(), tmp_path / exporter.FILES[to]
-    path.write_bytes(exporter.content(to, found))
+    result, path = restored(), tmp_path / exporter.FILES[to]
+    path.write_bytes(exporter.content(to, result))
     params, batch_stats = torch_weights.from_torch(torch_weights.read(path), "small_resnet")
     jax.tree.map(
-        np.testing.assert_array_equal, (params, batch_stats), (found.weights.params, found.weights.batch_stats)
+        np.testing.assert_array_equal, (params, batch_stats), (result.weights.params, result.weights.batch_stats)
     )
     tensors = torch_weights.read(path)
     assert tensors["layer2.0.shortcut.0.weight"].shape == (8, 4, 1, 1)
@@ -73,8 +73,8 @@ def doubled(outputs: jax.Array, class_counts: jax.Array) -> jax.Array:
 )
 def test_stablehlo_has_the_same_logits_and_gradients_for_any_batch(head, rule):
     pytest.importorskip("flatbuffers")
-    found = restored(head=head, rule=rule)
-    exported = jax.export.deserialize(bytearray(exporter.content("stablehlo", found)))
+    result = restored(head=head, rule=rule)
+    exported = jax.export.deserialize(bytearray(exporter.content("stablehlo", result)))
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
     assert str(exported.in_avals[0].shape[0]) == "batch"
     assert exported.in_avals[0].shape[1:] == SHAPE
@@ -84,19 +84,19 @@ def test_stablehlo_has_the_same_logits_and_gradients_for_any_batch(head, rule):
 
     for count in (1, 3):
         points = images(count)
-        np.testing.assert_allclose(exported.call(points), logits_of(found, points), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(exported.call(points), logits_of(result, points), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        slope(exported.call, points), slope(lambda x: logits_of(found, x), points), rtol=1e-3, atol=1e-5
+        slope(exported.call, points), slope(lambda x: logits_of(result, x), points), rtol=1e-3, atol=1e-5
     )
 
 
 def test_a_network_that_asks_for_the_length_of_a_batch_takes_one_image(monkeypatch):
     pytest.importorskip("flatbuffers")
-    found = restored()
+    result = restored()
     logits = Teacher.logits
     monkeypatch.setattr(Teacher, "logits", lambda self, points: logits(self, points)[: len(points)])
     with pytest.warns(UserWarning, match="one image at a time, because its batch cannot stay open: "):
-        exported = jax.export.deserialize(bytearray(exporter.content("stablehlo", found)))
+        exported = jax.export.deserialize(bytearray(exporter.content("stablehlo", result)))
     assert exported.in_avals[0].shape == (1, *SHAPE)
 
 
@@ -113,18 +113,18 @@ def test_what_a_state_dict_cannot_hold_is_refused(settings, message):
 
 
 def test_a_network_without_pytorch_names_is_refused():
-    found = restored()
-    found.saved.model = types.SimpleNamespace(name="MyNet")
+    result = restored()
+    result.saved.model = types.SimpleNamespace(name="MyNet")
     with pytest.raises(ValueError, match=r"no PyTorch names are known for 'MyNet'; .*--to=stablehlo"):
-        exporter.content("torch", found)
+        exporter.content("torch", result)
 
 
 @pytest.mark.parametrize(("to", "module"), [("torch", "torch"), ("stablehlo", "flatbuffers")])
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch, to, module):
-    found = restored()
+    result = restored()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ValueError, match=rf"{module} is not installed; run: pip install -e '\.\[{to}\]'"):
-        exporter.content(to, found)
+        exporter.content(to, result)
 
 
 def test_files_are_named_after_the_network_and_never_overwritten(tmp_path):
@@ -262,7 +262,7 @@ def test_the_logits_of_an_exported_file_can_be_evaluated(whole, tmp_path):
     points = jnp.asarray(np.random.default_rng(0).random((5, *SHAPE), np.float32))
     np.testing.assert_allclose(exported.call(points), whole.logits_fn()(points), rtol=1e-4, atol=1e-5)
     test = sources.load("digits", "test")
-    found = lt.evaluate(
+    result = lt.evaluate(
         exported.call,
         test.images[evaluation.ids],
         evaluation.labels,
@@ -271,7 +271,7 @@ def test_the_logits_of_an_exported_file_can_be_evaluated(whole, tmp_path):
         threat=evaluation.threat,
         progress=False,
     )
-    np.testing.assert_array_equal(found.robust, evaluation.robust)
+    np.testing.assert_array_equal(result.robust, evaluation.robust)
 
 
 def test_the_verb_writes_and_names_the_file(whole, tmp_path, capsys):

@@ -183,8 +183,8 @@ def test_a_configuration_imports_what_lies_beside_it(tmp_path, monkeypatch):
     assert planned.make_method(config, "student").name == "my_at"
     words = [f"--config={file}", "--config.methods.my_at.gamma=1.5"]
     assert parse(*words) == words
-    (told,) = parse(f"--config={file}", "--config.methods.my_at.gama=1.5")
-    assert "no key methods.my_at.gama; did you mean methods.my_at.gamma?" in told
+    (reported,) = parse(f"--config={file}", "--config.methods.my_at.gama=1.5")
+    assert "no key methods.my_at.gama; did you mean methods.my_at.gamma?" in reported
 
 
 def test_a_sweep_varies_settings_of_a_registered_method(tmp_path):
@@ -226,9 +226,9 @@ def test_a_file_that_cannot_be_loaded_is_named(tmp_path, monkeypatch, name, text
     if text is not None:
         write(tmp_path / name, text)
     given = str(tmp_path / name) if name.endswith(".py") else name
-    (told,) = parse(f"--code={given}")
-    assert re.search(message, told), told
-    assert "\n" not in told
+    (reported,) = parse(f"--code={given}")
+    assert re.search(message, reported), reported
+    assert "\n" not in reported
 
 
 def test_a_recorded_configuration_says_which_method_is_not_loaded(tmp_path):
@@ -352,7 +352,7 @@ def test_a_name_that_two_packages_offer_is_nobodys(package, monkeypatch):
     package("[ltrobust.methods]\nhalf = my_package:half_at\n", "my-other")
     assert "half" not in recipes.default().methods
     assert warned == [
-        "ltrobust.methods: passed over is half of the installed package my-other and my-package: more than one package "
+        "ltrobust.methods: skipped half of the installed package my-other and my-package: more than one package "
         "offers it"
     ]
     with pytest.raises(ValueError, match="method 'half' cannot be loaded: half of the installed package my-other"):
@@ -384,18 +384,18 @@ def test_the_command_lists_keys(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "my_methods.py", METHOD)
 
-    def told(*words: str) -> str:
+    def reported(*words: str) -> str:
         config_listing.main(words, "ltrobust config")
         return capsys.readouterr().out
 
-    assert told("methods.trades").splitlines() == [
+    assert reported("methods.trades").splitlines() == [
         "methods.trades.beta = 6.0  # weight of the KL.",
         "methods.trades.variant = 'as_described'  # `as_described`: train-mode passes x, x'; `as_released`: x, x', x.",
     ]
-    assert "\nthreat.radius = 8.0  # in 1/255\n" in told()
-    assert "\nthreat.radius = 32.0  # in 1/255\n" in told("digits")
-    assert "\nstudent.method = 'robal'  # " in told("published:robal_n")
-    assert told("methods.my_at", f"--code={file}") == "methods.my_at.gamma = 2.0  # nothing that counts.\n"
+    assert "\nthreat.radius = 8.0  # in 1/255\n" in reported()
+    assert "\nthreat.radius = 32.0  # in 1/255\n" in reported("digits")
+    assert "\nstudent.method = 'robal'  # " in reported("published:robal_n")
+    assert reported("methods.my_at", f"--code={file}") == "methods.my_at.gamma = 2.0  # nothing that counts.\n"
 
     def refused(*words: str) -> str:
         with pytest.raises(UsageError) as error:

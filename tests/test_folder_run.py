@@ -62,7 +62,7 @@ def test_the_card_says_whose_images_these_are(mine):
         "train": {"used": COUNTS, "passed_over": {"hidden": hidden, "dangling link": dangling}, "findings": {}},
         "test": {"used": [5, 5, 5], "passed_over": {}, "findings": {}},
     }
-    assert "1 file passed over, dangling link: train/digit 1/gone.png" in data["notes"]
+    assert "1 file skipped, dangling link: train/digit 1/gone.png" in data["notes"]
 
 
 @pytest.mark.slow
@@ -90,8 +90,8 @@ def test_test_images_that_are_training_images_are_named_on_terminal_card_and_pag
     config.data.dir, config.eval.limit = str(images), 0
     with pytest.warns(UserWarning, match="dangling link"):
         data = json.loads(runs.train(config, tmp_path / "run").read_text())["data"]
-    found = {(entry["part"], entry["other"]): entry for entry in data["overlap"]["pairs"]}
-    named = [name for pair in ("training", "validation") for name in found["test", pair]["named"]]
+    result = {(entry["part"], entry["other"]): entry for entry in data["overlap"]["pairs"]}
+    named = [name for pair in ("training", "validation") for name in result["test", pair]["named"]]
     assert {tuple(sorted(name)) for name in named} == {
         ("exact", "test/digit 1/copy3.png", "train/digit 1/0003.png"),
         ("exact", "test/digit 1/copy4.png", "train/digit 1/0004.png"),

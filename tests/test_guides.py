@@ -73,16 +73,16 @@ def blocks(text: str) -> Iterator[Block]:
         r"|^<!-- python\n(?P<hidden>(?:.*\n)*?)-->$",
         re.MULTILINE,
     )
-    for found in pattern.finditer(text):
-        shown = found["hidden"] is None
-        line = text.count("\n", 0, found.start("code" if shown else "hidden")) + 1
-        code = re.sub(rf"^{found['indent'] or ''}", "", found["code" if shown else "hidden"], flags=re.MULTILINE)
+    for result in pattern.finditer(text):
+        shown = result["hidden"] is None
+        line = text.count("\n", 0, result.start("code" if shown else "hidden")) + 1
+        code = re.sub(rf"^{result['indent'] or ''}", "", result["code" if shown else "hidden"], flags=re.MULTILINE)
         yield Block(
-            found["language"].strip() if shown else "python",
+            result["language"].strip() if shown else "python",
             code,
             line,
-            found["directive"] or "",
-            found["value"] or "",
+            result["directive"] or "",
+            result["value"] or "",
         )
 
 
@@ -240,8 +240,8 @@ epoch 1
 
 
 def test_blocks_of_a_page_are_found_with_their_lines():
-    found = list(blocks(PAGE))
-    assert [(b.language, b.line, b.directive, b.value) for b in found] == [
+    result = list(blocks(PAGE))
+    assert [(b.language, b.line, b.directive, b.value) for b in result] == [
         ("python", 4, "", ""),
         ("python", 8, "file", "mine.py"),
         ("python", 14, "", ""),
@@ -249,8 +249,8 @@ def test_blocks_of_a_page_are_found_with_their_lines():
         ("python", 23, "skip", "needs a TPU"),
         ("console", 26, "", ""),
     ]
-    assert found[2].code == "import mine\n"
-    assert [commands(block) for block in (found[3], found[5])] == [
+    assert result[2].code == "import mine\n"
+    assert [commands(block) for block in (result[3], result[5])] == [
         ["python -c 'import mine'"],
         ["ltrobust train --config=digits"],
     ]

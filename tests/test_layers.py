@@ -107,14 +107,14 @@ WITHOUT_JAX = {
 
 def imports(file: pathlib.Path) -> set[str]:
     """Full names of the modules that a file imports, at any depth."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            result |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return result
 
 
 def test_rooms_import_only_what_they_may():

@@ -48,9 +48,9 @@ def test_a_package_that_is_not_installed_has_no_version_on_a_card(monkeypatch):
         return real(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = cards.software.__wrapped__()
-    assert found["tensorflow-datasets"] == "unknown"
-    assert found["jax"] == real("jax")
+    result = cards.software.__wrapped__()
+    assert result["tensorflow-datasets"] == "unknown"
+    assert result["jax"] == real("jax")
 
 
 def test_no_other_repositorys_commit_is_on_a_card(monkeypatch, tmp_path):
@@ -79,9 +79,9 @@ def test_the_command_is_main_py_from_anywhere(tmp_path):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     for words, program in ((command, "ltrobust"), ([sys.executable, str(ROOT / "main.py")], "main.py")):
         words = [*words, "--config", "configs/folder.py", f"--config.data.dir={tmp_path}/nowhere", "--config.seed=1"]
-        told = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert told.returncode == 1, (program, told.stderr)
-        assert "nowhere is no folder; expected are train/CLASS/IMAGE" in told.stderr, program
+        reported = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert reported.returncode == 1, (program, reported.stderr)
+        assert "nowhere is no folder; expected are train/CLASS/IMAGE" in reported.stderr, program
     assert not any(tmp_path.iterdir())
 
 
@@ -130,12 +130,12 @@ def test_keys_of_a_configuration_are_those_of_default_on_the_command_line(tmp_pa
     file = tmp_path / "mine.py"
     file.write_text(BEGINNING + lines)
     command = [sys.executable, "-c", "from ltrobust.commands import main; main.run()", f"--config={file}"]
-    told = subprocess.run(
+    reported = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
     )
-    assert told.returncode == 1
-    assert re.search(message, told.stderr)
-    assert "Traceback" not in told.stderr
+    assert reported.returncode == 1
+    assert re.search(message, reported.stderr)
+    assert "Traceback" not in reported.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -146,7 +146,7 @@ def test_options_of_an_optimiser_are_optax_s(tmp_path):
 
 def test_a_file_that_is_no_configuration_is_named(tmp_path):
     (tmp_path / "empty.py").write_text("")
-    with pytest.raises(ValueError, match=r"empty.py is no configuration; it must define get_config"):
+    with pytest.raises(ValueError, match=r"empty.py is not a configuration; it must define get_config"):
         recipes.load(str(tmp_path / "empty.py"))
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         recipes.load(str(tmp_path / "nothing.py"))

@@ -64,8 +64,8 @@ def test_every_key_of_a_group_has_a_field(kind, group):
     for part in group.split("."):
         keys = keys[part]
     fields = {field.name for field in dataclasses.fields(kind)}
-    elsewhere = {"also"} if kind is plan.EvaluationPlan else set()  # RunPlan.also
-    assert fields == set(keys) - elsewhere | ({"options"} if kind is ModelPlan else set())
+    other_plans = {"also"} if kind is plan.EvaluationPlan else set()  # RunPlan.also
+    assert fields == set(keys) - other_plans | ({"options"} if kind is ModelPlan else set())
 
 
 def test_every_key_of_a_phase_and_of_the_whole_has_a_field():
@@ -158,7 +158,7 @@ def test_teachers_are_those_that_the_method_asks_for():
         ({"eval.batch_size": -1}, "eval.batch_size is -1 and eval.limit is 0; they must be at least 0"),
         ({"eval.networks": ("student",)}, r"eval\.networks has 'student'; did you mean .*known networks: teacher/last"),
         ({"eval.networks": ("student/averaged",)}, r"but this run trains teacher/last, .*student/selected; name one"),
-        ({"eval.also": ("quick",)}, r"eval\.also has 'quick': it is no dict; give a dict of keys of eval"),
+        ({"eval.also": ("quick",)}, r"eval\.also has 'quick': it is not a dict; give a dict of keys of eval"),
         ({"eval.also": ({"student.epochs": 3},)}, r"eval\.also has .*: student\.epochs cannot be changed; give a dict"),
         ({"eval.also": ({"eval.limitt": 3},)}, r"eval\.also has .*limitt.*; give a dict"),
         ({"eval.also": ({"eval.limit": "3"},)}, r"eval\.also has \{'eval\.limit': '3'\}: .*; give a dict"),
@@ -186,8 +186,8 @@ def test_teachers_are_those_that_the_method_asks_for():
             {"student.initialize": "teacher", "student.method": "robal"},
             "student.initialize is 'teacher', but robal has another head than pgd_at; use 'scratch'",
         ),
-        ({"teacher.method": "ard"}, "teacher.method is 'ard', which needs a teacher of its own; choose one that does"),
-        ({"teacher.initialize": "teacher"}, "teacher.method is 'pgd_at', which needs a teacher of its own"),
+        ({"teacher.method": "ard"}, "teacher.method is 'ard', which needs a separate teacher; choose one that does"),
+        ({"teacher.initialize": "teacher"}, "teacher.method is 'pgd_at', which needs a separate teacher"),
         ({"teachers.teacher.path": "a", "teachers.teacher.weights": "best"}, "teacher.weights is 'best'; known: last"),
         ({"student.validate_every": 0}, "student.validate_every is 0; give a number of epochs, at least 1"),
         ({"student.selection_floor": -1}, "student.selection_floor is -1; give a number of images, or 0"),

@@ -19,9 +19,9 @@ needs_torchax = pytest.mark.skipif(
 
 def run(folder, *words):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-    found = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @needs_torchax

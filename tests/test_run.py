@@ -130,7 +130,7 @@ def test_networks_of_the_same_weights_are_evaluated_and_shown_once(finished):
     assert networks["student/selected"] == networks["student/last"] | {"same_as": "student/last"}
     stores = {network["verdicts"]["folder"] for network in networks.values()}
     assert len(stores) == 3
-    assert {str(found.relative_to(workdir)) for found in (workdir / "verdicts").glob("quick-*")} == stores
+    assert {str(result.relative_to(workdir)) for result in (workdir / "verdicts").glob("quick-*")} == stores
     text = tables.render(cards.read(path))
     assert "student/selected: the same weights as student/last, shown once." in text
     assert not any(line.startswith("student/selected ") for line in text.splitlines())
@@ -155,12 +155,12 @@ def test_further_evaluations_have_separate_cards(finished):
 def test_a_run_keeps_the_images_of_its_pictures(finished):
     _, workdir, path = finished
     folder = workdir / json.loads(path.read_text())["networks"]["student/last"]["verdicts"]["folder"]
-    passport, verdicts = store.read(folder)
-    for name in (attack["name"] for attack in passport["protocol"]["attacks"]):
+    provenance, verdicts = store.read(folder)
+    for name in (attack["name"] for attack in provenance["protocol"]["attacks"]):
         assert verdicts[name]
         for record in verdicts[name].values():
-            found = store.read_adversarial(folder, record, (8, 8, 1))
-            assert np.all((found >= 0) & (found <= 1))
+            result = store.read_adversarial(folder, record, (8, 8, 1))
+            assert np.all((result >= 0) & (result <= 1))
     page = pages.Page(page_of_run.render(run_page.gather(workdir)))
     assert " %" in page.text["pictures"]
     for record in verdicts["clean"].values():
@@ -246,13 +246,13 @@ def test_a_longer_run_is_refused_with_the_flags_that_start_it_from_the_last_weig
     start = card["training"]["student"]["initial"]
     assert start["params_sha256"] == json.loads(path.read_text())["networks"]["student/last"]["params_sha256"]
     assert (start["path"], start["step"], start["same_images"]) == (workdir.name, 7, True)
-    told = "3 epochs (21 steps), learning rate 0.05 from epoch 1, 0.005 from epoch 2"
-    assert start["schedule"] == told
+    reported = "3 epochs (21 steps), learning rate 0.05 from epoch 1, 0.005 from epoch 2"
+    assert start["schedule"] == reported
     assert f"student: starts from student/last of {workdir.name} (step 7, self_distillation)" in capsys.readouterr().out
     assert card["config"]["student"]["initialize"] == workdir.name
     text = (run_page.write(tmp_path / "run")).read_text()
-    assert f"student starts from</dt><dd>student/last of {workdir.name} (step 7), the same images; {told}" in text
-    # The same command goes on without the other run.
+    assert f"student starts from</dt><dd>student/last of {workdir.name} (step 7), the same images; {reported}" in text
+    # The same command continues without the other run.
     again = json.loads(runs.train(longer, tmp_path / "run").read_text())
     assert again["training"]["student"]["initial"] == start
 
@@ -315,9 +315,9 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
     path = diagnose.evaluate_first(changed(config, **{"eval.limit": 2}), workdir)
     assert path == workdir / "diagnosis" / "diagnosis.html"
     assert config.eval.protocol == "quick"
-    found = json.loads(path.with_suffix(".json").read_text())
-    assert found["protocol"]["name"] == "diagnose"
-    (model,) = found["models"]
+    result = json.loads(path.with_suffix(".json").read_text())
+    assert result["protocol"]["name"] == "diagnose"
+    (model,) = result["models"]
     assert model["name"] == "student/last"
     assert [entry["inverse"] for entry in model["temperature"]] in ([], [1, 2, 5, 10, 50, None])
     assert len(model["class_norms"]["values"]) == 10
@@ -328,16 +328,16 @@ def test_a_diagnosis_evaluates_the_checkpoint_and_writes_a_page(finished, capsys
 @pytest.mark.slow
 def test_checkpoints_elsewhere_go_on_in_a_new_workdir_and_only_under_the_same_configuration(finished, tmp_path):
     config, workdir, path = finished
-    elsewhere = {"checkpoint.dir": str(workdir / "checkpoints"), **SHORT}
-    card = json.loads(runs.train(changed(config, **elsewhere), tmp_path / "new").read_text())
+    external = {"checkpoint.dir": str(workdir / "checkpoints"), **SHORT}
+    card = json.loads(runs.train(changed(config, **external), tmp_path / "new").read_text())
     networks = json.loads(path.read_text())["networks"]
-    hashes = [{name: found[name]["params_sha256"] for name in found} for found in (card["networks"], networks)]
+    hashes = [{name: result[name]["params_sha256"] for name in result} for result in (card["networks"], networks)]
     assert hashes[0] == hashes[1]
     assert "dir" not in card["config"]["checkpoint"]
     assert not (tmp_path / "new" / "checkpoints").exists()
-    assert runs.evaluate(changed(config, **elsewhere), tmp_path / "third").exists()
+    assert runs.evaluate(changed(config, **external), tmp_path / "third").exists()
     with pytest.raises(ValueError, match=r"(?s)checkpoints of another configuration:.*seed: 0 -> 7.*checkpoint.dir"):
-        runs.train(changed(config, **elsewhere, seed=7), tmp_path / "other")
+        runs.train(changed(config, **external, seed=7), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"model.name": "resnet19"}, "resnet19.*known"),
         ({"student.method": "at-bsl"}, "known methods: pgd_at"),
         ({"teacher.subset": "half"}, "known subsets: balanced, all"),
-        ({"teacher.method": "self_distillation"}, "needs a teacher of its own"),
+        ({"teacher.method": "self_distillation"}, "needs a separate teacher"),
         ({"student.initialize": "zeros"}, "scratch, teacher"),
         ({"student.augmentation.policy": "mixup"}, "mixup"),
         ({"student.attack.start": "middle"}, "known starts"),

@@ -20,32 +20,32 @@ def is_private(name: str) -> bool:
 
 def private_names(source: str) -> set[str]:
     """Private names of other modules and objects in a file: read, imported, replaced by name, or in code in strings."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            result.add(node.attr)
         elif isinstance(node, ast.ImportFrom):
-            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+            result |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {part for alias in node.names for part in alias.name.split(".")}
+            result |= {part for alias in node.names for part in alias.name.split(".")}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in BY_NAME:
-            found |= {str(value.value) for value in node.args if isinstance(value, ast.Constant)}
+            result |= {str(value.value) for value in node.args if isinstance(value, ast.Constant)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
-            found |= set(re.findall(r"\w\.(_[A-Za-z]\w*)", node.value))
-    return set(filter(is_private, found))
+            result |= set(re.findall(r"\w\.(_[A-Za-z]\w*)", node.value))
+    return set(filter(is_private, result))
 
 
 def imported(source: str) -> set[str]:
     """First parts of the names of imported modules, also in code in strings."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            result |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
+            result.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
-            found |= set(re.findall(r"^\s*(?:import|from)\s+(\w+)", node.value, re.MULTILINE))
-    return found
+            result |= set(re.findall(r"^\s*(?:import|from)\s+(\w+)", node.value, re.MULTILINE))
+    return result
 
 
 def test_no_test_uses_a_private_name():

@@ -1,4 +1,4 @@
-"""A sweep runs every cell once, goes on where it was, survives a failing cell and makes one table."""
+"""A sweep runs every cell once, continues where it was, survives a failing cell and makes one table."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def test_every_cell_runs_once_and_a_failing_one_is_passed_over(workplace, capsys
     )
     printed = capsys.readouterr().out
     assert "trades did not work" in printed
-    assert "6 cells: 4 finished, 2 failed, 0 elsewhere" in printed
+    assert "6 cells: 4 finished, 2 failed, 0 running" in printed
     with pytest.raises(SystemExit):
         go()
     again = (workplace / "calls").read_text().splitlines()[6:]
@@ -175,7 +175,7 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
         go()
     printed = capsys.readouterr().out
     assert "plain-seed1: another process is at it" in printed
-    assert "3 finished, 2 failed, 1 elsewhere" in printed
+    assert "3 finished, 2 failed, 1 running" in printed
     assert len((workplace / "calls").read_text().splitlines()) == 5
 
 
@@ -186,8 +186,8 @@ def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, mon
     with pytest.raises(SystemExit):
         go()
     printed = capsys.readouterr().out
-    assert "fails-seed0: elsewhere" in printed
-    assert "4 finished, 1 failed, 1 elsewhere" in printed
+    assert "fails-seed0: running" in printed
+    assert "4 finished, 1 failed, 1 running" in printed
 
 
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
@@ -231,8 +231,8 @@ def test_changes_may_be_a_function_of_the_place_and_a_filled_text_a_number(workp
             '"student.method": "trades"', '"data.split_seed": "{seed}", "threat.radius": "{seed}"'
         ),
     )
-    found = sweep.read(workplace / "sweep.py", workplace)
-    configs = {cell.name: found.config_of(cell) for cell in found.cells}
+    result = sweep.read(workplace / "sweep.py", workplace)
+    configs = {cell.name: result.config_of(cell) for cell in result.cells}
     assert [configs[f"plain-seed{seed}"].student.epochs for seed in (0, 1)] == [5, 6]
     filled = configs["fails-seed1"]
     assert (filled.data.split_seed, filled.threat.radius) == (1, 1.0)
@@ -273,9 +273,9 @@ def test_a_sweep_runs_in_a_folder_without_a_checkout(tmp_path):
     (tmp_path / "my_methods.py").write_text(MY_AT)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "ltrobust", "sweep", "sweep.py", "--out=out", "--code=my_methods.py"]
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "1 cells: 1 finished, 0 failed, 0 elsewhere; table: out/table.md" in told.stdout
+    reported = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert reported.returncode == 0, reported.stdout + reported.stderr
+    assert "1 cells: 1 finished, 0 failed, 0 running; table: out/table.md" in reported.stdout
     card = json.loads((tmp_path / "out" / "mine-seed0" / "results" / "validation.json").read_text())
     assert card["config"]["methods"]["my_at"] == {"gamma": 1.5}
     assert card["command"].startswith("ltrobust train --config=configs/digits.py --code=my_methods.py")
@@ -295,13 +295,13 @@ def test_the_sweeps_of_the_package_are_found_from_any_folder(tmp_path, monkeypat
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=lambda path: path.stem)
 def test_every_sweep_can_be_made_and_names_runs_that_come_before(file, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = sweep.read(file, tmp_path)
+    result = sweep.read(file, tmp_path)
     before = set()
-    for cell in found.cells:
+    for cell in result.cells:
         for key, value in cell.changes.items():
             if key.startswith("teachers."):
                 assert pathlib.Path(value).relative_to(tmp_path).parts[0] in before, f"{cell.name}: {key}"
-        config = found.config_of(cell)
+        config = result.config_of(cell)
         assert planned.make_method(config, "student").name.startswith(config.student.method)
         make_plan(config, tmp_path)
         before.add(cell.name)

@@ -177,8 +177,8 @@ def test_mistakes_have_one_form_and_status_2_where_a_verb_is_given(
     capsys, monkeypatch, tmp_path, words, status, message
 ):
     monkeypatch.chdir(tmp_path)
-    told = ended(capsys, *words)
-    assert (told[0], told[1][: len(message)]) == (status, message)
+    reported = ended(capsys, *words)
+    assert (reported[0], reported[1][: len(message)]) == (status, message)
     assert not any(tmp_path.iterdir())
     program = "main.py" + message[len("ltrobust") : message.index(":") + 1]
     assert ended(capsys, *words, program="main.py")[1].startswith(program)
@@ -237,7 +237,7 @@ def test_a_stopped_command_and_a_full_disk_are_one_sentence(capsys, monkeypatch)
     assert fails(OSError(28, "No space left")) == (
         1,
         "ltrobust train: [Errno 28] No space left\n"
-        "The disk is full: free some space; the same command goes on from what is saved.\n",
+        "The disk is full: free some space; the same command resumes from what is saved.\n",
     )
     with pytest.raises(ZeroDivisionError):
         fails(ZeroDivisionError())
@@ -257,12 +257,12 @@ def test_old_spellings_say_the_new_one(capsys, module, words, new):
     with pytest.raises(SystemExit) as end:
         moved.check(["python", "-W", "error", "-m", f"ltrobust.{module}", *words], ["-m", *words])
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(
+    reported = capsys.readouterr().err
+    assert reported.startswith(
         f"ltrobust: python -m ltrobust.{module} is a verb of one program now; give python -m ltrobust "
     )
-    assert f"give python -m ltrobust {new}" in told
-    assert told.count("\n") == 1
+    assert f"give python -m ltrobust {new}" in reported
+    assert reported.count("\n") == 1
     # The new words are understood.
     verb, *rest = moved.new_words(f"ltrobust.{module}", words)
     assert verb in main.VERBS
@@ -270,16 +270,16 @@ def test_old_spellings_say_the_new_one(capsys, module, words, new):
 
 
 def test_python_looks_for_an_old_command_and_finds_the_new_spelling(tmp_path):
-    told = started("-m", "ltrobust.compare", "a", "--against", "b", folder=tmp_path)
-    assert told.returncode == 2
-    assert told.stderr.endswith("give python -m ltrobust compare a --against b\n")
-    assert "Traceback" not in told.stderr
-    told = started("-mltrobust.sweep", "x.py", folder=tmp_path)
-    assert (told.returncode, told.stdout) == (2, "")
-    assert "give python -m ltrobust sweep x.py" in told.stderr
-    told = started("-m", "ltrobust.commands.compare", "a", folder=tmp_path)
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr == "ltrobust: ltrobust.commands.compare is no program; give python -m ltrobust compare\n"
+    reported = started("-m", "ltrobust.compare", "a", "--against", "b", folder=tmp_path)
+    assert reported.returncode == 2
+    assert reported.stderr.endswith("give python -m ltrobust compare a --against b\n")
+    assert "Traceback" not in reported.stderr
+    reported = started("-mltrobust.sweep", "x.py", folder=tmp_path)
+    assert (reported.returncode, reported.stdout) == (2, "")
+    assert "give python -m ltrobust sweep x.py" in reported.stderr
+    reported = started("-m", "ltrobust.commands.compare", "a", folder=tmp_path)
+    assert (reported.returncode, reported.stdout) == (2, "")
+    assert reported.stderr == "ltrobust: ltrobust.commands.compare is not a program; give python -m ltrobust compare\n"
     assert "No module named ltrobust.nothing" in started("-m", "ltrobust.nothing", folder=tmp_path).stderr
     code = "import sys; sys.argv = ['-m']; import ltrobust; print('imported')"
     assert started("-c", code, folder=tmp_path).stdout == "imported\n", "as for another package's module"
@@ -289,8 +289,8 @@ def test_python_looks_for_an_old_command_and_finds_the_new_spelling(tmp_path):
 def test_a_page_needs_no_device(tmp_path):
     (tmp_path / "run").mkdir()
     fabricated.write_run(tmp_path / "run")
-    told = started("-m", "ltrobust", "report", "--workdir=run", folder=tmp_path, JAX_PLATFORMS="cuda")
-    assert (told.returncode, told.stdout) == (0, "report: run/report.html\n"), told.stderr
+    reported = started("-m", "ltrobust", "report", "--workdir=run", folder=tmp_path, JAX_PLATFORMS="cuda")
+    assert (reported.returncode, reported.stdout) == (0, "report: run/report.html\n"), reported.stderr
 
 
 def test_a_page_that_cannot_be_drawn_is_status_1_with_a_reason(capsys, monkeypatch, tmp_path):
@@ -311,8 +311,8 @@ def test_help_and_configurations_wait_for_no_more_than_they_need():
         "    assert 'jax' not in sys.modules, verb\n"
         "import ltrobust; ltrobust.config('digits'); assert 'orbax' not in sys.modules"
     )
-    told = started("-c", code, folder=ROOT)
-    assert told.returncode == 0, told.stderr
+    reported = started("-c", code, folder=ROOT)
+    assert reported.returncode == 0, reported.stderr
 
 
 @pytest.mark.slow
@@ -325,8 +325,8 @@ def test_a_verb_writes_what_main_py_writes(tmp_path):
         [str(ROOT / "main.py"), "report", "--workdir=run"],
         ["-m", "ltrobust", "report", "--workdir", "run"],
     ):
-        told = started(*words, folder=tmp_path)
-        assert (told.returncode, told.stdout) == (0, "report: run/report.html\n"), told.stderr
+        reported = started(*words, folder=tmp_path)
+        assert (reported.returncode, reported.stdout) == (0, "report: run/report.html\n"), reported.stderr
         pages.append((tmp_path / "run" / "report.html").read_bytes())
         (tmp_path / "run" / "report.html").unlink()
     assert pages[0] == pages[1] == pages[2]
@@ -339,9 +339,9 @@ def test_batches_are_divided_over_the_cpu_devices_that_are_asked_for(tmp_path):
         "def work(*given, **settings): import jax; print('devices', jax.device_count())\n"
         "launch(sys.argv[1:], 'ltrobust train', '', work, trains=True)"
     )
-    told = started("-c", code, "--config=configs/digits.py", "--cpu_devices=3", "--workdir=run", folder=tmp_path)
-    assert told.stdout.splitlines()[0] == "devices 3", told.stderr
-    told = started("-c", code, "--config=configs/digits.py", "--workdir=run", folder=tmp_path)
-    *advice, last = told.stdout.splitlines()[: 1 + (cores.usable() > 1)]
-    assert last == "devices 1", told.stderr
+    reported = started("-c", code, "--config=configs/digits.py", "--cpu_devices=3", "--workdir=run", folder=tmp_path)
+    assert reported.stdout.splitlines()[0] == "devices 3", reported.stderr
+    reported = started("-c", code, "--config=configs/digits.py", "--workdir=run", folder=tmp_path)
+    *advice, last = reported.stdout.splitlines()[: 1 + (cores.usable() > 1)]
+    assert last == "devices 1", reported.stderr
     assert all("--cpu_devices=" in line for line in advice)

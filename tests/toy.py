@@ -55,8 +55,8 @@ def toy_learner(epoch: int = 1, epochs: int = 2) -> Learner:
 
 
 def toy_batch() -> Batch:
-    nothing = jnp.zeros(1)
-    return Batch(jnp.zeros((1, 1, 1, 1)), jnp.array([0]), jax.random.split(jax.random.key(0), 1), nothing, nothing)
+    zeros = jnp.zeros(1)
+    return Batch(jnp.zeros((1, 1, 1, 1)), jnp.array([0]), jax.random.split(jax.random.key(0), 1), zeros, zeros)
 
 
 def passes(seen: str) -> np.ndarray:

@@ -150,8 +150,8 @@ def schema(root: Path) -> Iterator[Stale]:
 
 def statements(root: Path) -> Iterator[Stale]:
     """Statements about differences must be borne out by the committed cards."""
-    for claim, difference, found in claims.contradicted(root):
-        shown = f"{claims.Points(found)}, which is not `{difference.expected}`"
+    for claim, difference, result in claims.contradicted(root):
+        shown = f"{claims.Points(result)}, which is not `{difference.expected}`"
         where = f"{difference.first} minus {difference.second}, {difference.column}, {difference.view}"
         yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {where} is {shown}", "write what the cards show")
 
@@ -234,11 +234,11 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
 
 def main(root: Path = ROOT) -> int:
     """Prints a line for each page that is out of date; returns the exit status."""
-    found = [stale for check in CHECKS for stale in check(root)]
-    for stale in found:
+    result = [stale for check in CHECKS for stale in check(root)]
+    for stale in result:
         print(f"{stale.path}: {stale.fault}.\n  {stale.mend}")
-    print(f"{len(found)} out of date." if found else "All pages are up to date.")
-    return 1 if found else 0
+    print(f"{len(result)} out of date." if result else "All pages are up to date.")
+    return 1 if result else 0
 
 
 if __name__ == "__main__":

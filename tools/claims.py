@@ -76,7 +76,7 @@ def read(root: Path) -> list[Claim]:
 
 
 def _claim(entry: dict[str, Any]) -> Claim:
-    differences = [Difference(**found) for found in entry["differences"]]
+    differences = [Difference(**result) for result in entry["differences"]]
     return Claim(entry["page"], entry["marker"], " ".join(entry["text"].split()), differences)
 
 
@@ -86,13 +86,13 @@ def computed(root: Path, difference: Difference) -> SeedMean:
     Raises:
       ValueError: fewer than two common seeds.
     """
-    found, errors = _values(root, difference, difference.first, difference.second)
+    result, errors = _values(root, difference, difference.first, difference.second)
     if difference.base_first:
         base, base_errors = _values(root, difference, difference.base_first, difference.base_second)
-        common = sorted(found.keys() & base.keys())
+        common = sorted(result.keys() & base.keys())
         joined = [math.hypot(errors[seed], base_errors[seed]) for seed in common]
-        return t_interval([found[seed] - base[seed] for seed in common], joined)
-    return t_interval(list(found.values()), list(errors.values()), least=-1.0, most=1.0)
+        return t_interval([result[seed] - base[seed] for seed in common], joined)
+    return t_interval(list(result.values()), list(errors.values()), least=-1.0, most=1.0)
 
 
 def _values(root: Path, difference: Difference, first: str, second: str) -> tuple[dict[int, float], dict[int, float]]:
@@ -108,11 +108,11 @@ def _columns(root: Path, difference: Difference, name: str) -> tuple[dict[int, C
     """Seed -> column of a variant's network, and the training images per class."""
     variant, _, network = name.partition(":")
     folder = root / "results" / difference.folder
-    found: list[Card] = [read_card(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
-    if not found:
+    result: list[Card] = [read_card(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
+    if not result:
         raise ValueError(f"{folder} holds no card of {variant}; name a variant of the sweep.")
-    columns = {card.seed: card.networks[network or LAST].columns[difference.column] for card in found}
-    return columns, found[0].data.class_counts
+    columns = {card.seed: card.networks[network or LAST].columns[difference.column] for card in result}
+    return columns, result[0].data.class_counts
 
 
 def block(root: Path, page: str, marker: str) -> str:
@@ -134,9 +134,9 @@ def contradicted(root: Path) -> Iterator[tuple[Claim, Difference, SeedMean]]:
     """Claims that the cards do not bear out."""
     for claim in read(root):
         for difference in claim.differences:
-            found = computed(root, difference)
-            if difference.expected != "any" and _outcome(found) != difference.expected:
-                yield claim, difference, found
+            result = computed(root, difference)
+            if difference.expected != "any" and _outcome(result) != difference.expected:
+                yield claim, difference, result
 
 
 def _outcome(found: SeedMean) -> str:

@@ -138,10 +138,10 @@ def main(words: list[str]) -> int:
         keep(given.keep, folder)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
-        found = evaluate(folder, given.out or Path(temporary), data_dir=given.data_dir, limit=given.limit)
-    for column, number in found.items():
+        result = evaluate(folder, given.out or Path(temporary), data_dir=given.data_dir, limit=given.limit)
+    for column, number in result.items():
         print(f"{column}: {number} predictions differ")
-    return 1 if any(found.values()) else 0
+    return 1 if any(result.values()) else 0
 
 
 if __name__ == "__main__":

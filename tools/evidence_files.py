@@ -32,7 +32,7 @@ def fingerprints(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     """SHA-256 of parameters and running statistics, as cards have them."""
     ordered = sorted(arrays.items(), key=lambda item: item[0].split("."))
     parts = {part: [array for name, array in ordered if name.split(".")[0] == part] for part in PARTS}
-    return {f"{part}_sha256": cards.digest(found) for part, found in parts.items()}
+    return {f"{part}_sha256": cards.digest(result) for part, result in parts.items()}
 
 
 def read_predictions(text: str) -> dict[str, np.ndarray]:

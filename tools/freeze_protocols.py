@@ -56,23 +56,23 @@ def _protocol(protocol: protocols.Protocol) -> dict[str, Any]:
 
 def _attack(attack: Any, threat: Threat) -> dict[str, Any]:
     """One attack: its settings for ten classes, and those that are others for other numbers of classes."""
-    found = {"after": list(attack.after), **_settings(attack, threat, CLASSES)}
+    result = {"after": list(attack.after), **_settings(attack, threat, CLASSES)}
     for classes in OTHER_CLASSES:
         other = _settings(attack, threat, classes)
-        changed = {name: value for name, value in other.items() if found.get(name) != value}
-        found |= {f"{classes} classes": changed} if changed else {}
-    return found
+        changed = {name: value for name, value in other.items() if result.get(name) != value}
+        result |= {f"{classes} classes": changed} if changed else {}
+    return result
 
 
 def _settings(attack: Any, threat: Threat, classes: int) -> dict[str, Any]:
     """The search by its name, and what it is run with."""
     search, settings = attack.build(threat, classes, IMAGE)
     search = dataclasses.replace(search, wider=None)  # how many lanes an image takes changes no verdict
-    found = {name: _plain(np.asarray(value), classes) for name, value in settings.items()}
+    result = {name: _plain(np.asarray(value), classes) for name, value in settings.items()}
     losses = {protocols.Pgd: pgd.LOSSES, protocols.Apgd: apgd.LOSSES}
     if type(attack) in losses:
-        found["loss"] = losses[type(attack)][found["loss"]]
-    return {"search": next(name for name, known in SEARCHES.items() if known == search), **found}
+        result["loss"] = losses[type(attack)][result["loss"]]
+    return {"search": next(name for name, known in SEARCHES.items() if known == search), **result}
 
 
 def _plain(value: np.ndarray, classes: int) -> Any:

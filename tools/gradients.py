@@ -26,21 +26,21 @@ def render(folder: Path) -> str:
     Raises:
       ValueError: a variant with fewer than two seeds, which has no interval over seeds.
     """
-    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    result: dict[str, dict[str, Mapping[str, Any]]] = {}
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem.split("-seed")):
         variant, _, seed = path.stem.partition("-seed")
-        found.setdefault(variant, {})[seed] = json.loads(path.read_text())
-    few = [variant for variant, seeds in found.items() if len(seeds) < 2]
+        result.setdefault(variant, {})[seed] = json.loads(path.read_text())
+    few = [variant for variant, seeds in result.items() if len(seeds) < 2]
     if few:
         raise ValueError(f"{folder} holds one seed of {', '.join(few)}; give at least two.")
     header = ["variant", "seeds", *(title for _, title in COLUMNS)]
     rows = [
         [variant, str(len(seeds)), *(_cell(_values(seeds, key)) for key, _ in COLUMNS)]
-        for variant, seeds in found.items()
+        for variant, seeds in result.items()
     ]
     changes = []
-    for variant, with_igdm in found.items():
-        base = found.get(variant.removesuffix(IGDM), {})
+    for variant, with_igdm in result.items():
+        base = result.get(variant.removesuffix(IGDM), {})
         common = sorted(with_igdm.keys() & base.keys())
         if not variant.endswith(IGDM) or len(common) < 2:
             continue

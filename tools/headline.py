@@ -17,7 +17,7 @@ from tools.committed import read_card
 BEST = "standard"  # the protocol that is shown where there are cards of it
 METHODS = {"pgd_at": "PGD-AT", "at_bsl": "AT-BSL", "self_distillation": "self-distillation"}
 PROTOCOLS = {
-    "quick": "three gradient attacks (protocol `quick`; AutoAttack was not run)",
+    "quick": "four gradient attacks (protocol `quick`; AutoAttack was not run)",
     "standard": "AutoAttack (protocol `standard`)",
 }
 HEADER = ("method", "clean", "robust", "robust, rarest classes", "robust, worst class")
@@ -47,9 +47,9 @@ def table(root: Path) -> str:
     """Markdown: for each data set what the numbers are of, and a row for each method."""
     parts = []
     for source in SOURCES:
-        found = {method: _cards(root / "results" / source.folder, method + source.place) for method in METHODS}
-        rows = [[METHODS[method], *_cells(group)] for method, group in found.items() if group]
-        group = [card for group in found.values() for card in group]
+        result = {method: _cards(root / "results" / source.folder, method + source.place) for method in METHODS}
+        rows = [[METHODS[method], *_cells(group)] for method, group in result.items() if group]
+        group = [card for group in result.values() for card in group]
         if group:
             parts.append(f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}")
     return "\n".join(parts)
@@ -79,8 +79,8 @@ def _cells(group: Sequence[Card]) -> list[str]:
 def _cell(columns: Sequence[Column], view: str, counts: Sequence[int]) -> str:
     """Mean over seeds with its interval, or one run's number with that over test images."""
     if len(columns) > 1:
-        found = seeds.of_columns(columns, view, counts)
-        mean, low, high = found.mean, found.low, found.high
+        result = seeds.of_columns(columns, view, counts)
+        mean, low, high = result.mean, result.low, result.high
     else:
         estimate = columns[0].view(view)
         mean, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (0.0, 0.0, 0.0)

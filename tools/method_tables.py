@@ -127,7 +127,7 @@ def phase_keys() -> str:
 
 def recipes() -> str:
     """Markdown: every recipe of configs/published.py, as what it changes in configs/default.py."""
-    return table(["recipe", "sets"], [[f"`{name}`", _changes(found)] for name, found in published.RECIPES.items()])
+    return table(["recipe", "sets"], [[f"`{name}`", _changes(result)] for name, result in published.RECIPES.items()])
 
 
 def distillation_recipes() -> str:

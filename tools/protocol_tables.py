@@ -51,9 +51,9 @@ POSITIONS = {
 
 def attacks() -> str:
     """Markdown: every attack of the protocols, with what decides its numbers."""
-    found = {attack.name: attack for protocol in protocols.PROTOCOLS.values() for attack in protocol.attacks}
+    result = {attack.name: attack for protocol in protocols.PROTOCOLS.values() for attack in protocol.attacks}
     head = ["name", "climbs", "steps", "step", "start", "an image is broken by", "passes, at most"]
-    return table(head, [[f"`{name}`", *_attack(attack)] for name, attack in found.items()])
+    return table(head, [[f"`{name}`", *_attack(attack)] for name, attack in result.items()])
 
 
 def _attack(attack: kinds.Attack) -> list[str]:
@@ -160,14 +160,14 @@ def sources() -> str:
 @functools.cache
 def _parts() -> list[tuple[str, int, int, dict[str, np.ndarray], np.ndarray]]:
     """Data set, images of a class, ratio, positions of each part, and labels, for labels in ascending order."""
-    found = []
+    result = []
     for name, (classes, each) in SPLITS.items():
         labels = np.repeat(np.arange(classes), each)
         for ratio in RATIOS:
             chosen = longtail.choose(labels, imbalance_ratio=ratio)
             train, validation = (chosen[part] for part in longtail.carve_validation(labels[chosen]))
-            found.append((name, each, ratio, {"all": chosen, "training": train, "validation": validation}, labels))
-    return found
+            result.append((name, each, ratio, {"all": chosen, "training": train, "validation": validation}, labels))
+    return result
 
 
 def split_counts() -> str:

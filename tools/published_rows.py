@@ -389,7 +389,7 @@ def cost(config: Any) -> str:
     )
     counts = longtail.count_classes(chosen[part.train])
     taught = config.student.method == "self_distillation" and not config.teachers.teacher.path
-    found = []
+    result = []
     for name in (["teacher"] if taught else []) + ["student"]:
         phase, images = config[name], int(counts.sum())
         if phase.subset == "balanced":
@@ -398,14 +398,14 @@ def cost(config: Any) -> str:
         steps = phase.steps or schedule.first_step(phase.epochs)
         method = make_method(config.to_dict(), name)
         if method.passes is None:
-            found.append(f"{steps:,} x {phase.batch_size}; passes not counted: {phase.method} has attacks of its own")
+            result.append(f"{steps:,} x {phase.batch_size}; passes not counted: {phase.method} has separate attacks")
             continue
         again = 2 if "awp" in phase.get("wrappers", ()) else 1
         passes = phase.attack.steps + again * len(method.passes)
         millions = steps * phase.batch_size * passes / 1e6
-        found.append(f"{steps:,} x {phase.batch_size} x {passes} = {millions:,.1f} million")
+        result.append(f"{steps:,} x {phase.batch_size} x {passes} = {millions:,.1f} million")
     names = ("teacher", "student") if taught else ("student",)
-    return "; ".join(f"{what} ({name})" for what, name in zip(found, names, strict=True))
+    return "; ".join(f"{what} ({name})" for what, name in zip(result, names, strict=True))
 
 
 def ours(row: Row, root: Path = ROOT) -> str:
@@ -413,8 +413,8 @@ def ours(row: Row, root: Path = ROOT) -> str:
     if not row.card:
         return "not run"
     columns = cards.read(root / "results" / row.card).networks[row.network].columns
-    found = [columns.get(name) for name in ("clean", row.source.pgd, row.source.aa)]
-    return " / ".join(f"{100 * column.overall.value:.2f}" if column else "-" for column in found)
+    result = [columns.get(name) for name in ("clean", row.source.pgd, row.source.aa)]
+    return " / ".join(f"{100 * column.overall.value:.2f}" if column else "-" for column in result)
 
 
 def table() -> str:

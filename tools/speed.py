@@ -76,15 +76,15 @@ def _steps(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     for row in rows:
         if row["form"] == "ours":
             cases.setdefault((row["method"], row["network"], row["batch"], row["dtype"]), []).append(row)
-    found = []
+    result = []
     for (method, network, batch, dtype), measured in cases.items():
         row = max(measured, key=lambda row: row["images_per_second"]["median"])
         ratios = [_ratio(row.get(f"speed over {other.format(dtype=dtype)}")) for other in _AGAINST.values()]
         kind = "" if dtype == "float32" else f", {dtype}"
         what = f"`{method}` step, {network}, batch {batch}{kind}, {row['devices']} device(s)"
         seconds = ", ".join(f"{row[key]:.0f}" for key in ("compile_cold", "compile_cached") if key in row)
-        found.append([what, f"{row['images_per_second']['median']:,.4g}", *ratios, seconds])
-    return found
+        result.append([what, f"{row['images_per_second']['median']:,.4g}", *ratios, seconds])
+    return result
 
 
 def _evaluations(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -120,11 +120,11 @@ def _read(root: Path) -> dict[str, Any]:
 
 def _where(one: Mapping[str, Any]) -> str:
     """On what something was measured, with what, and when."""
-    about, software = one["machine"], one["software"]
+    machine, software = one["machine"], one["software"]
     versions = ", ".join(f"{name} {software[name]}" for name in ("jax", "torch") if name in software)
     day, commit = one.get("created", "")[:10], software["commit"][:12]
-    devices = f"{about['devices']} {about['backend']} device(s)"
-    return f"{about['processor']}, {about['threads']} thread(s), {devices}; {versions}; {day}, commit {commit}"
+    devices = f"{machine['devices']} {machine['backend']} device(s)"
+    return f"{machine['processor']}, {machine['threads']} thread(s), {devices}; {versions}; {day}, commit {commit}"
 
 
 def _equivalents(floors: Mapping[str, Any]) -> str:
@@ -155,8 +155,8 @@ def _floors(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             for chip, has in CHIPS.items():
                 compute = 1e3 * floors["batch"] * work / has["flops"]
                 memory = 1e3 * floors["batch"] * one["step_bytes"][method]["bfloat16"] / has["memory"]
-                found = _step_on(measured, chip, name, method)
-                real = NOT_MEASURED if found is None else f"{1e3 * found:.4g}"
+                result = _step_on(measured, chip, name, method)
+                real = NOT_MEASURED if result is None else f"{1e3 * result:.4g}"
                 rows.append([name, method, chip, f"{compute:.4g}", f"{memory:.4g}", real])
     title = f"**Floors of a training step**, batch {floors['batch']} on one chip, bfloat16, at the chip's peak:\n\n"
     return title + summary.markdown(rows)
@@ -185,8 +185,8 @@ def _scaling(floors: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
             for number in (8, 64, 256):
                 times = [all_reduce_seconds(size, number, has["exchange"] / links) for links in (1, has["links"])]
                 shares = [f"{compute / (compute + seconds):.3f}" for seconds in times]
-                found = _step_on(measured, chip, name, "at_bsl")
-                real = NOT_MEASURED if found is None else f"{found / (found + times[0]):.3f}"
+                result = _step_on(measured, chip, name, "at_bsl")
+                real = NOT_MEASURED if result is None else f"{result / (result + times[0]):.3f}"
                 milliseconds = [f"{1e3 * seconds:.3g}" for seconds in times]
                 rows.append([name, chip, str(number), f"{size / 1e6:.4g}", *milliseconds, *shares, real])
     title = (
@@ -200,8 +200,8 @@ def _step_on(measured: Mapping[str, Any], chip: str, network: str, method: str) 
     for name, one in measured.items():
         if name.startswith("train_step-") and one["machine"]["processor"] == chip:
             for row in one["rows"]:
-                found = tuple(row[key] for key in ("network", "method", "form", "dtype", "batch"))
-                if found == (network, method, "ours", "bfloat16", 128):
+                result = tuple(row[key] for key in ("network", "method", "form", "dtype", "batch"))
+                if result == (network, method, "ours", "bfloat16", 128):
                     return row["seconds_a_step"]["median"]
     return None
 

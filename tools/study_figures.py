@@ -66,12 +66,12 @@ def records(root: Path) -> list[dict[str, Any]]:
 
 def _values(row: Row) -> dict[str, Any]:
     """The numbers of a row."""
-    found: dict[str, Any] = {"predicted": 100 * row.predicted}
+    result: dict[str, Any] = {"predicted": 100 * row.predicted}
     named: dict[str, SeedMean | None] = {"tail": row.tail, "head": row.head, "gain": row.gain}
     for name, value in named.items():
         if value is not None:
-            found |= {name: 100 * value.mean, f"{name}_low": 100 * value.low, f"{name}_high": 100 * value.high}
-    return found
+            result |= {name: 100 * value.mean, f"{name}_low": 100 * value.low, f"{name}_high": 100 * value.high}
+    return result
 
 
 def _color() -> alt.Color:
@@ -137,9 +137,9 @@ FIGURES = {"gain": gain, "frontier": frontier, "prior": prior}
 
 def draw(root: Path) -> dict[str, str]:
     """Name -> SVG."""
-    found, version = records(root), frame.vega_lite_version()
+    result, version = records(root), frame.vega_lite_version()
     return {
-        name: vl_convert.vegalite_to_svg(make(found).to_dict(), vl_version=version, config=CONFIG)
+        name: vl_convert.vegalite_to_svg(make(result).to_dict(), vl_version=version, config=CONFIG)
         for name, make in FIGURES.items()
     }
 

@@ -96,9 +96,9 @@ def groups(root: Path) -> Iterator[Group]:
         for path in sorted(itertools.chain(*paths)):
             card = read_card(path)
             places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = card
-        for ratio, found in sorted(places.items(), reverse=True):
-            name = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(found.values())).values())).data.name, "digits")
-            yield Group(f"{name}, imbalance ratio {ratio:g}", found)
+        for ratio, result in sorted(places.items(), reverse=True):
+            name = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(result.values())).values())).data.name, "digits")
+            yield Group(f"{name}, imbalance ratio {ratio:g}", result)
 
 
 def baseline_of(name: str) -> str:
@@ -109,7 +109,7 @@ def baseline_of(name: str) -> str:
 
 def rows(group: Group) -> list[Row]:
     """The rows of a group, in the order of `VARIANTS`."""
-    found = []
+    result = []
     for name in VARIANTS:
         networks = _networks(group, name)
         if not networks:
@@ -125,16 +125,16 @@ def rows(group: Group) -> list[Row]:
         gain, head_gain = (_difference(columns, other, view, counts) for view in ("tail_third", "head_third"))
         minutes = float(np.mean([card.seconds for card in own_cards.values()])) / 60
         shares = [tail_share(network, counts) for network in networks.values()]
-        found.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), minutes))
-    return found
+        result.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), minutes))
+    return result
 
 
 def _networks(group: Group, name: str) -> dict[int, NetworkResult]:
     """Seed -> network of a row."""
     variant, _, network = name.partition(":")
-    found = group.cards.get(variant, {})
+    result = group.cards.get(variant, {})
     wanted = network or (f"{LAST}+class_logit_offset" if variant.endswith("_offset") else LAST)
-    return {seed: card.networks[wanted] for seed, card in sorted(found.items()) if wanted in card.networks}
+    return {seed: card.networks[wanted] for seed, card in sorted(result.items()) if wanted in card.networks}
 
 
 def tail_share(network: NetworkResult, training_counts: Sequence[int]) -> float:
@@ -162,8 +162,8 @@ def controls(root: Path) -> str:
     """A table for each group, with the primary comparison before it."""
     parts = []
     for group in groups(root):
-        found = rows(group)
-        parts.append(f"### {group.title}\n\n{_about(group)}\n\n{_primary(found)}\n\n{_table(found)}")
+        result = rows(group)
+        parts.append(f"### {group.title}\n\n{_about(group)}\n\n{_primary(result)}\n\n{_table(result)}")
     return "\n".join(parts) or "No control has been run.\n"
 
 

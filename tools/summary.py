@@ -63,8 +63,8 @@ def difference_table(cards: Sequence[Card], first: str, second: str, network: st
     """Markdown: `first` minus `second` by method, for one network, paired by training seed."""
     pairs = _pairs([(card.method, card) for card in cards], first, second, network)
     quoted = of_columns(cards[0].networks[network].columns)
-    found = grid.differences_of([(one.columns, two.columns) for one, two in pairs], quoted, cards[0].data.class_counts)
-    row = (f"{first} minus {second}, {network}", len(pairs), found)
+    result = grid.differences_of([(one.columns, two.columns) for one, two in pairs], quoted, cards[0].data.class_counts)
+    row = (f"{first} minus {second}, {network}", len(pairs), result)
     return differences([title for title, _, _ in quoted], [row])
 
 
@@ -115,7 +115,7 @@ def sweep(root: Path, name: str) -> str:
     """Markdown of the cards in `results/sweeps/NAME/`: a row for each variant, then differences.
 
     A card's file is named as the sweep names its cell, `at_bsl-imbalance_ratio50.0-seed0`: the variant, the place on
-    the axes, each of which has tables of its own, and the seed.
+    the axes, each of which has separate tables, and the seed.
 
     Raises:
       ValueError: cards that differ in data set, test images, protocol or threat (names the card).
@@ -159,24 +159,24 @@ def diagnoses(root: Path) -> str:
     """Each diagnosis in `results/diagnosis/` as the terminal shows it, and what it is of."""
     parts = []
     for path in sorted((root / "results" / DIAGNOSIS).glob("*.json")):
-        found = diagnose_runs.read(path)
+        result = diagnose_runs.read(path)
         # JSON on disk has sorted keys; the terminal shows columns in the protocol's order.
         columns = [
             "clean",
-            *(attack.name for attack in found.protocol.attacks),
-            *(n for n, _ in found.protocol.combined),
+            *(attack.name for attack in result.protocol.attacks),
+            *(n for n, _ in result.protocol.combined),
         ]
         models = [
             dataclasses.replace(model, columns={column: model.columns[column] for column in columns})
-            for model in found.models
+            for model in result.models
         ]
-        found = dataclasses.replace(found, models=models)
-        about = (
-            f"{', '.join(model.name for model in models)}; {found.threat.norm} {found.threat.radius:g}/255, "
-            f"{found.images.number} test images, protocol `{found.protocol.name}`; written at commit "
-            f"{found.software['commit'][:12]}."
+        result = dataclasses.replace(result, models=models)
+        caption = (
+            f"{', '.join(model.name for model in models)}; {result.threat.norm} {result.threat.radius:g}/255, "
+            f"{result.images.number} test images, protocol `{result.protocol.name}`; written at commit "
+            f"{result.software['commit'][:12]}."
         )
-        parts.append(f"## {path.stem}\n\n{about}\n\n```text\n{diagnosis.text(found)}\n```\n")
+        parts.append(f"## {path.stem}\n\n{caption}\n\n```text\n{diagnosis.text(result)}\n```\n")
     return "\n".join(parts) or "No diagnosis is here yet.\n"
 
 
@@ -219,7 +219,7 @@ def inserted(text: str, block: str, name: str = "results") -> str:
 
 def blocks(root: Path) -> list[tuple[str, str, Callable[[], str]]]:
     """Page, marker and content of everything that this module writes."""
-    found: list[tuple[str, str, Callable[[], str]]] = [
+    result: list[tuple[str, str, Callable[[], str]]] = [
         (README, "results", functools.partial(short, root)),
         ("docs/results/classes.md", "results", functools.partial(diagnoses, root)),
         (study_page.PAGE, "controls", functools.partial(study_page.controls, root)),
@@ -227,10 +227,10 @@ def blocks(root: Path) -> list[tuple[str, str, Callable[[], str]]]:
     ]
     for page, marker in _of_cards(root):
         kind, _, name = marker.partition("-")
-        found.append((page, marker, functools.partial(recipe if kind == "recipe" else sweep, root, name)))
+        result.append((page, marker, functools.partial(recipe if kind == "recipe" else sweep, root, name)))
     for page, marker in claims.markers(root):
-        found.append((page, marker, functools.partial(claims.block, root, page, marker)))
-    return found
+        result.append((page, marker, functools.partial(claims.block, root, page, marker)))
+    return result
 
 
 def _of_cards(root: Path) -> list[tuple[str, str]]:

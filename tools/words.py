@@ -23,11 +23,11 @@ def words(text: str) -> int:
 
 def counts(root: Path) -> dict[str, tuple[int, int, int]]:
     """Page -> hand-written words, links outside of code, and files of this repository that are named without a link."""
-    found = {}
+    result = {}
     for page in links.pages(root):
         text = (root / page).read_text()
-        found[page] = words(text), len(links.targets(text)), len(links.unlinked(GENERATED.sub("", text)))
-    return found
+        result[page] = words(text), len(links.targets(text)), len(links.unlinked(GENERATED.sub("", text)))
+    return result
 
 
 def total(root: Path) -> int:

@@ -143,13 +143,13 @@ def do_part(given: argparse.Namespace) -> int:
 
 def do_collect(given: argparse.Namespace) -> int:
     """Files results."""
-    found = filing.collect(given.folder, given.results, default=RESULTS)
-    for path in found.new:
+    result = filing.collect(given.folder, given.results, default=RESULTS)
+    for path in result.new:
         print(f"filed: {path}")
-    for path in found.conflicts:
+    for path in result.conflicts:
         print(f"left alone: {path} holds another result of this part; move it away, or give another --results")
-    print(f"{len(found.new)} new result(s)")
-    return int(bool(found.conflicts))
+    print(f"{len(result.new)} new result(s)")
+    return int(bool(result.conflicts))
 
 
 if __name__ == "__main__":

@@ -34,20 +34,20 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     """Does one part; the summary also lies in the part's folder."""
     parts = {"golden": golden_verdicts, "repeat": repeated_training, "batches": batch_sizes, "bfloat16": low_precision}
     with context.clock.span():
-        found = parts[part.name](context)
-    (context.folder / f"{part.name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    return found
+        result = parts[part.name](context)
+    (context.folder / f"{part.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def golden_verdicts(context: Context) -> dict[str, Any]:
     """The four attacks in order on both networks, image by image, against the public AutoAttack on a CPU."""
-    found = {}
+    result = {}
     for name in golden.NAMES[:1] if context.dry else golden.NAMES:
         subject = Golden.load(context, name)
         evaluation = subject.evaluate(subject.logits, short=_DRY_QUERIES)
         reference = subject.record["robust_standard"][: len(subject.labels)]
         clean = np.asarray(jax.jit(subject.logits)(subject.images))
-        found[name] = {
+        result[name] = {
             "images": len(subject.labels),
             "robust": int(evaluation.robust.sum()),
             "robust_by_the_reference": int(reference.sum()),
@@ -55,7 +55,7 @@ def golden_verdicts(context: Context) -> dict[str, Any]:
             "largest_difference_of_clean_logits": float(np.abs(clean - subject.record["logits"][: len(clean)]).max()),
             "claims_refuted_in_float32": evaluation.rejected_claims,
         }
-    return found
+    return result
 
 
 def batch_sizes(context: Context) -> dict[str, Any]:
@@ -158,12 +158,12 @@ def repeated_training(context: Context) -> dict[str, Any]:
     config = training.configuration(network, "at_bsl", 128, **settings)
     mesh = devices.make_mesh(jax.devices()[:1])
     lowered = training.prepare(config, mesh, steps_at_once=steps).lower()
-    found: dict[str, Any] = {"network": network, "batch": 128, "steps": steps, "dtype": "bfloat16"}
+    result: dict[str, Any] = {"network": network, "batch": 128, "steps": steps, "dtype": "bfloat16"}
     for name, options in (("default", {}), ("deterministic", {"xla_gpu_deterministic_ops": True})):
         try:
             program = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:  # not every compiler has deterministic forms of all operations
-            found[name] = {"does_not_compile": str(error)[:500]}
+            result[name] = {"does_not_compile": str(error)[:500]}
             continue
         digests, seconds = [], []
         for _ in range(2):
@@ -172,8 +172,8 @@ def repeated_training(context: Context) -> dict[str, Any]:
             took = _timed(lambda: phase.run(program, steps - 1))  # noqa: B023
             seconds.append(round(took / (steps - 1), 5))
             digests.append(_digest(phase.state.weights))
-        found[name] = {"same_bits": digests[0] == digests[1], "seconds_a_step": seconds, "weights_sha256": digests}
-    return found
+        result[name] = {"same_bits": digests[0] == digests[1], "seconds_a_step": seconds, "weights_sha256": digests}
+    return result
 
 
 def _timed(call: Callable[[], Any]) -> float:

@@ -43,11 +43,11 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """Seconds by name, those of at least 0.05 s, with `idle` and `total`."""
         now = time.monotonic()
-        found = divide([[(max(begin, self._began), end) for begin, end in each] for each in self._intervals.values()])
-        named = dict(zip(self._intervals, found, strict=True))
+        result = divide([[(max(begin, self._began), end) for begin, end in each] for each in self._intervals.values()])
+        named = dict(zip(self._intervals, result, strict=True))
         total = now - self._began
         kept = {name: value for name, value in named.items() if value >= 0.05}
-        return {name: round(value, 1) for name, value in (kept | {"idle": total - sum(found), "total": total}).items()}
+        return {name: round(value, 1) for name, value in (kept | {"idle": total - sum(result), "total": total}).items()}
 
 
 def divide(groups: Sequence[Intervals]) -> list[float]:

@@ -18,7 +18,7 @@ def records_in(archive: Path) -> dict[str, dict[str, Any]]:
     """
     if not archive.exists():
         return {}
-    found = {}
+    result = {}
     for name, content in read(archive).items():
         part, _, file = name.partition("/")
         if file != "part.json":
@@ -30,8 +30,8 @@ def records_in(archive: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("not a record of this part")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{archive}: {name} is damaged ({error!r}); move the archive away.") from error
-        found[part] = record
-    return found
+        result[part] = record
+    return result
 
 
 def parts_in(archive: Path, *, dry: bool) -> frozenset[str]:
@@ -99,7 +99,7 @@ def _parts(archive: Path, results: Path, default: Path) -> dict[Path, dict[str, 
         raise ValueError(f"{archive} holds {unknown[0]!r}, which is no part of {archive.stem}; move it away.")
     if strange := [name for name in members if not re.fullmatch(r"[\w.-]+/\w[\w.-]*", name)]:
         raise ValueError(f"{archive} holds {strange[0]!r}, which is no plain file name; move the archive away.")
-    found = {}
+    result = {}
     for part, record in records.items():
         if record["dry"] and results.resolve() == default.resolve():
             raise ValueError(
@@ -109,8 +109,8 @@ def _parts(archive: Path, results: Path, default: Path) -> dict[Path, dict[str, 
         record["sources_are_the_commits"] = None if digest is None else digest == record["sources_sha256"]
         files = {name.partition("/")[2]: content for name, content in members.items() if name.startswith(f"{part}/")}
         files["part.json"] = (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
-        found[results / slug(record["device"]["kind"]) / archive.stem / part] = files
-    return found
+        result[results / slug(record["device"]["kind"]) / archive.stem / part] = files
+    return result
 
 
 def _same(path: Path, content: bytes) -> bool:

@@ -34,7 +34,7 @@ def find_packs(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
       ValueError: a pack that is damaged or has another imbalance ratio than its jobs, two packs of one data set, or
         none of a wanted one.
     """
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
     for path in sorted(folder.glob(f"*/{pack_manifest.NAME}")):
         place, manifest = path.parent, pack.check(path.parent)
         try:
@@ -46,18 +46,18 @@ def find_packs(folder: Path, wanted: Sequence[str] = ()) -> dict[str, Path]:
                 f"{place} is a pack of imbalance ratio {manifest.imbalance_ratio:g}, profile {manifest.profile}, seed "
                 f"{manifest.seed}; the jobs need {ratio:g}, exp, 0. Make that one, or move this one away."
             )
-        if manifest.name in found:
+        if manifest.name in result:
             raise ValueError(
-                f"{folder} has two packs of {manifest.name}: {found[manifest.name].name} and {place.name}; "
+                f"{folder} has two packs of {manifest.name}: {result[manifest.name].name} and {place.name}; "
                 "move one away."
             )
-        found[manifest.name] = place
-    if missing := [name for name in wanted if name not in found]:
+        result[manifest.name] = place
+    if missing := [name for name in wanted if name not in result]:
         raise ValueError(
             f"{folder} has no pack of {missing[0]}. Make it: python -m benchmarks.accelerator pack "
             f"--data={missing[0]} --data_dir=DIR --out={folder / missing[0]}"
         )
-    return found
+    return result
 
 
 def check_wheels(folder: Path) -> list[str]:

@@ -126,7 +126,7 @@ def main(given: argparse.Namespace) -> int:
             )
             try:
                 summary = module.run(context, part)
-                found = about | {
+                result = about | {
                     "part": part.name,
                     "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     "software": _software(),
@@ -137,7 +137,7 @@ def main(given: argparse.Namespace) -> int:
                     "peak_memory_gib": peak_memory(),
                     "summary": summary,
                 }
-                add(archive, part.name, found, folder)
+                add(archive, part.name, result, folder)
             except (Preempted, KeyboardInterrupt):
                 raise
             except Exception as error:
@@ -145,7 +145,7 @@ def main(given: argparse.Namespace) -> int:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
                 print(f"{traceback.format_exc()}\n{job.name}/{part.name}: {FAILED}{reason[:500]}", flush=True)
                 continue
-            print(f"{job.name}/{part.name}: done, {archive.stat().st_size:,} bytes; {spent(found)}", flush=True)
+            print(f"{job.name}/{part.name}: done, {archive.stat().st_size:,} bytes; {spent(result)}", flush=True)
     return failed
 
 

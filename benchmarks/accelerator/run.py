@@ -182,11 +182,11 @@ def check_seconds(given: argparse.Namespace, queue: Sequence[jobs.Job]) -> None:
         raise ValueError(f"--seconds={given.seconds:g} is too little for any open part of --first={given.first}.")
     if task is not None:
         return
-    found = [
+    result = [
         (expected(given, part), f"{task.job.name}/{part.name}") for task in tasks(given, queue) for part in task.open
     ]
-    if found:
-        needed, name = min(found)
+    if result:
+        needed, name = min(result)
         raise ValueError(
             f"--seconds={given.seconds:g} is too little for any open part; the shortest, {name}, needs {needed:.0f}."
         )
@@ -262,17 +262,17 @@ def watch(
 
 def environment(given: argparse.Namespace, job: jobs.Job, wheels: list[str]) -> dict[str, str]:
     """The process's environment: wheels on the path, the commit where there is no history, what JAX may take."""
-    found = dict(os.environ)
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, (*wheels, found.get("PYTHONPATH", ""))))
-    found["PYTHONUNBUFFERED"] = "1"
+    result = dict(os.environ)
+    result["PYTHONPATH"] = os.pathsep.join(filter(None, (*wheels, result.get("PYTHONPATH", ""))))
+    result["PYTHONUNBUFFERED"] = "1"
     if given.commit:
-        found["LTROBUST_COMMIT"] = given.commit
+        result["LTROBUST_COMMIT"] = given.commit
     if job.shares_device:
-        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        result["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if given.dry:
         # PyTorch would compile for longer than everything else takes.
-        found |= {"JAX_PLATFORMS": "cpu", "TORCH_COMPILE_DISABLE": "1"}
-    return found
+        result |= {"JAX_PLATFORMS": "cpu", "TORCH_COMPILE_DISABLE": "1"}
+    return result
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -287,8 +287,8 @@ def stop(process: subprocess.Popen) -> None:
 
 def end_of(log: Path, lines: int = 30) -> list[str]:
     """The last lines of a log; of a progress bar its last state."""
-    found = [line.rpartition("\r")[2] for line in log.read_text(errors="replace").splitlines()]
-    return [line for line in found if line.strip()][-lines:]
+    result = [line.rpartition("\r")[2] for line in log.read_text(errors="replace").splitlines()]
+    return [line for line in result if line.strip()][-lines:]
 
 
 def last_line(log: Path) -> str:

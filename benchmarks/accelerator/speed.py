@@ -46,8 +46,8 @@ def run(context: Context, part: Part) -> dict[str, Any]:
     benchmark, measured = parts[part.name]
     with context.clock.span():
         given, rows, left_out = measured(context)
-    found = measure.result(benchmark, given, rows, left_out=left_out)
-    write_json(context.folder / f"{benchmark}-{part.name}.json", found)
+    result = measure.result(benchmark, given, rows, left_out=left_out)
+    write_json(context.folder / f"{benchmark}-{part.name}.json", result)
     if not rows:
         raise RuntimeError("; ".join(left_out))
     table = speed.plain(rows)

@@ -85,14 +85,14 @@ def verdicts(workdir: Path, networks: Mapping[str, NetworkResult]) -> dict[str, 
     Predictions are those that count in the column (`store.final`): the true label where no attack of it broke the
     image.
     """
-    found: dict[str, np.ndarray] = {}
+    result: dict[str, np.ndarray] = {}
     for name, network in networks.items():
-        passport, records = results.read_store(workdir, network)
-        for column in store.columns(passport):
-            ids, labels, predictions = store.final(passport, records, column)
-            found |= {"ids": ids.astype(np.int32), "labels": labels.astype(np.int32)}
-            found[f"{name}|{column}"] = predictions.astype(np.uint8)
-    return found
+        provenance, records = results.read_store(workdir, network)
+        for column in store.columns(provenance):
+            ids, labels, predictions = store.final(provenance, records, column)
+            result |= {"ids": ids.astype(np.int32), "labels": labels.astype(np.int32)}
+            result[f"{name}|{column}"] = predictions.astype(np.uint8)
+    return result
 
 
 def leave_weights(weights: Weights, stem: Path) -> None:

@@ -110,15 +110,15 @@ def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> ov
             split, positions[part][rows], labels[part][rows], class_names=run_data.class_names, files=files
         )
 
-    found = overlap.describe(
+    result = overlap.describe(
         {"training": run_data.training.images, "validation": run_data.validation.images, "test": test.images[ids]},
         labels,
         names,
         official={run_data.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
     )
-    for sentence in found.warnings:
+    for sentence in result.warnings:
         logging.warning("%s.", sentence)
-    return found
+    return result
 
 
 def describe_data(
@@ -148,7 +148,7 @@ def describe_data(
         test_images_sha256=test.fingerprint,
         test_claim=test.claim,
         test_notes=list(test.notes),
-        files={split: typed_json.parse(Files, found) for split, found in files.items()} or None,
+        files={split: typed_json.parse(Files, result) for split, result in files.items()} or None,
         overlap=overlaps,
     )
 

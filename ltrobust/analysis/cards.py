@@ -77,10 +77,10 @@ def _is_below(path: Path) -> bool:
 
 def digest(arrays: list[np.ndarray]) -> str:
     """SHA-256 of the raw bytes of arrays, in order."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())  # one array's copy at a time: bfloat16 has no buffer
-    return found.hexdigest()
+        result.update(np.ascontiguousarray(array).tobytes())  # one array's copy at a time: bfloat16 has no buffer
+    return result.hexdigest()
 
 
 def digest_json(value: Any) -> str:

@@ -58,8 +58,8 @@ def fit(
     weakest = int(np.nanargmin(plain))
     tried = [(1.0, float(np.nanmean(plain)), float(np.nanmin(plain)))]
     for factor in sorted(set(factors) - {1.0}):
-        found = robust_accuracy(_factors(weakest, factor, num_classes))
-        tried.append((factor, float(np.nanmean(found)), float(np.nanmin(found))))
+        result = robust_accuracy(_factors(weakest, factor, num_classes))
+        tried.append((factor, float(np.nanmean(result)), float(np.nanmin(result))))
     allowed = [trial for trial in tried if trial[1] >= tried[0][1] - most_loss]
     best = max(allowed, key=lambda trial: trial[1] + trial[2])  # the first of equals
     return Offset(weakest, best[0], tuple(tried))
@@ -101,12 +101,12 @@ def fit_prior(
         raise ValueError(f"taus are {list(taus)}; at least 0 is needed.")
     tried = []
     for tau in sorted({0.0, *taus}):
-        found = robust_accuracy(_prior_factors(class_counts, tau))
-        if np.all(np.isnan(found)):
+        result = robust_accuracy(_prior_factors(class_counts, tau))
+        if np.all(np.isnan(result)):
             raise ValueError(
                 "no class has a validation image, so no offset can be chosen; train with a validation part."
             )
-        tried.append((float(tau), float(np.nanmean(found)), float(np.nanmin(found))))
+        tried.append((float(tau), float(np.nanmean(result)), float(np.nanmin(result))))
     best = max(tried, key=lambda trial: trial[1])  # the first of equals
     return PriorOffset(best[0], tuple(int(count) for count in class_counts), tuple(tried))
 

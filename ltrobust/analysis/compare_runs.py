@@ -50,15 +50,15 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
         pairs = list(zip(models[:against], models[against:], strict=True))
         _check_seeds(pairs)
     compared = [_pair(model, reference, column) for model, reference in pairs]
-    passport = models[0].of.passport
+    provenance = models[0].of.provenance
     return NetworkComparison(
-        column=column or store.columns(passport)[-1],
-        protocol=ProtocolSettings.of(passport["protocol"]),
-        threat=ThreatSettings(**passport["threat"]),
-        images=passport["images"]["number"],
+        column=column or store.columns(provenance)[-1],
+        protocol=ProtocolSettings.of(provenance["protocol"]),
+        threat=ThreatSettings(**provenance["threat"]),
+        images=provenance["images"]["number"],
         class_names=_class_names(models),
-        training_counts=passport["about"].get("training_counts"),
-        notes=[*_notes(models), seeds.primary_note(passport["protocol"]["name"])],
+        training_counts=provenance["about"].get("training_counts"),
+        notes=[*_notes(models), seeds.primary_note(provenance["protocol"]["name"])],
         models=[_describe(model, column) for model in models],
         comparisons=compared,
         seeds=_over_seeds(compared, [reference for _, reference in pairs], column) if against else None,
@@ -68,10 +68,10 @@ def compare_models(models: Sequence[Model], against: int = 0, column: str | None
 
 def _over_seeds(compared: Sequence[NetworkPair], references: Sequence[Model], column: str | None) -> SeedComparison:
     """The comparisons of all seeds; the primary one is in the headline of its protocol."""
-    passport = references[0].of.passport
-    headline = column in (None, store.columns(passport)[-1])
-    primary = seeds.PRIMARY_VIEW if passport["protocol"]["name"] == seeds.PRIMARY_PROTOCOL and headline else None
-    counts = [reference.of.passport["about"].get("training_counts") for reference in references]
+    provenance = references[0].of.provenance
+    headline = column in (None, store.columns(provenance)[-1])
+    primary = seeds.PRIMARY_VIEW if provenance["protocol"]["name"] == seeds.PRIMARY_PROTOCOL and headline else None
+    counts = [reference.of.provenance["about"].get("training_counts") for reference in references]
     return seeds.over_seeds([p.result for p in compared], [p.columns for p in compared], counts, primary=primary)
 
 
@@ -88,27 +88,27 @@ def check_numbers(arguments: Sequence[str], against: Sequence[str]) -> None:
 
 def _pair(model: Model, reference: Model, column: str | None) -> NetworkPair:
     """Everything on two networks."""
-    passport = reference.of.passport
-    flipped = flips.flips(passport, model.verdicts, reference.verdicts, column)
+    provenance = reference.of.provenance
+    flipped = flips.flips(provenance, model.verdicts, reference.verdicts, column)
     return NetworkPair(
         model=model.name,
         reference=reference.name,
         difference=f"{model.name} minus {reference.name}",
         result=_compare(model, reference, column),
-        columns=flips.by_column(passport, model.verdicts, reference.verdicts),
+        columns=flips.by_column(provenance, model.verdicts, reference.verdicts),
         flips=flipped,
-        breakers=Breakers(*(flips.breakers(passport, found, column) for found in (flipped.won, flipped.lost))),
+        breakers=Breakers(*(flips.breakers(provenance, result, column) for result in (flipped.won, flipped.lost))),
     )
 
 
 def _compare(first: Model, second: Model, column: str | None) -> PairedComparison:
     """`first` minus `second`, with the groups of the second's training counts, where it has any."""
     (_, labels, right), (_, _, other) = (
-        store.correct(model.of.passport, model.verdicts, column) for model in (first, second)
+        store.correct(model.of.provenance, model.verdicts, column) for model in (first, second)
     )
-    counts = second.of.passport["about"].get("training_counts")
+    counts = second.of.provenance["about"].get("training_counts")
     counts = None if counts is None else np.asarray(counts)
-    return compare.compare(right, other, labels, second.of.passport["num_classes"], counts)
+    return compare.compare(right, other, labels, second.of.provenance["num_classes"], counts)
 
 
 def _check_seeds(pairs: Sequence[tuple[Model, Model]]) -> None:
@@ -138,28 +138,28 @@ def _side(names: Sequence[str]) -> str:
 
 
 def _class_names(models: Sequence[Model]) -> list[str]:
-    """The first names that a passport or a card has, or numbers."""
-    told = [model.of.passport["about"].get("class_names") for model in models]
-    told += [list(model.of.card.data.class_names) for model in models if model.of.card]
-    return next(filter(None, told), None) or [str(n) for n in range(models[0].of.passport["num_classes"])]
+    """The first names that the provenance or a card has, or numbers."""
+    reported = [model.of.provenance["about"].get("class_names") for model in models]
+    reported += [list(model.of.card.data.class_names) for model in models if model.of.card]
+    return next(filter(None, reported), None) or [str(n) for n in range(models[0].of.provenance["num_classes"])]
 
 
 def _notes(models: Sequence[Model]) -> list[str]:
     """Notes for the reader."""
     reference, *others = models
-    counts = reference.of.passport["about"].get("training_counts")
-    other = [m.name for m in others if m.of.passport["about"].get("training_counts") != counts]
+    counts = reference.of.provenance["about"].get("training_counts")
+    other = [m.name for m in others if m.of.provenance["about"].get("training_counts") != counts]
     where = f"groups of classes are those of {reference.name}" if counts else "groups are those of each reference"
     return [f"{', '.join(other)}: trained on other numbers of images per class; {where}."] if other else []
 
 
 def _describe(model: Model, column: str | None) -> ComparedNetwork:
     """A network and its accuracies over all images."""
-    passport = model.of.passport
+    provenance = model.of.provenance
     columns = {}
-    for name in store.columns(passport):
-        right = store.correct(passport, model.verdicts, name)[2]
+    for name in store.columns(provenance):
+        right = store.correct(provenance, model.verdicts, name)[2]
         columns[name] = intervals.wilson(int(right.sum()), len(right))
-    robust = columns[column or store.columns(passport)[-1]]
-    network = model.of.network or passport["about"].get("network")
+    robust = columns[column or store.columns(provenance)[-1]]
+    network = model.of.network or provenance["about"].get("network")
     return ComparedNetwork(model.name, network, _seed(model), columns, robust)

@@ -13,7 +13,7 @@ from ltrobust.evaluation.lines import AttackVerdicts
 
 
 def true_probabilities(
-    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
+    provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Softmax's probability of each image's true class, float64 [N] by ascending id: clean, and lowest under attack.
 
@@ -22,7 +22,7 @@ def true_probabilities(
     from above.
 
     Args:
-      passport, verdicts: from `store.read`.
+      provenance, verdicts: from `store.read`.
       column: None for the protocol's headline.
 
     Raises:
@@ -31,7 +31,7 @@ def true_probabilities(
     clean = verdicts["clean"].rows
     # The image itself is in the ball, so its clean probability is the first bound.
     lowest = clean["probability"].copy()
-    for known in (verdicts[name] for name in store.members(passport, column) if name in verdicts):
+    for known in (verdicts[name] for name in store.members(provenance, column) if name in verdicts):
         places = known.places(clean["image"])
         seen = places >= 0
         lowest[seen] = np.minimum(lowest[seen], known.rows["probability"][places[seen]])
@@ -43,12 +43,12 @@ def mean_by(groups: Sequence[np.ndarray], values: np.ndarray) -> list[Estimate]:
 
     NaN for an empty group; of one value the interval is all of [0, 1].
     """
-    found = []
+    result = []
     for positions in groups:
         chosen = values[positions]
         if not len(chosen):
-            found.append(Estimate(math.nan, math.nan, math.nan))
+            result.append(Estimate(math.nan, math.nan, math.nan))
             continue
         error = float(chosen.std(ddof=1)) / math.sqrt(len(chosen)) if len(chosen) > 1 else math.inf
-        found.append(intervals.normal(float(chosen.mean()), error, 0.0, 1.0))
-    return found
+        result.append(intervals.normal(float(chosen.mean()), error, 0.0, 1.0))
+    return result

@@ -31,18 +31,18 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> Diag
       ValueError: a folder that is neither, is unfinished or given twice; stores that differ in images, protocol, threat
         or classes (names which); an unknown column.
     """
-    found = results.read_alike([str(argument) for argument in arguments], first=PROTOCOL)
-    passports = [model.of.passport for model in found]
-    first = passports[0]
+    result = results.read_alike([str(argument) for argument in arguments], first=PROTOCOL)
+    provenances = [model.of.provenance for model in result]
+    first = provenances[0]
     columns = store.columns(first)[1:]
     if column is not None and column not in columns:
         raise ValueError(
             f"no column {column!r} under attack; {nearest(column, columns)}there are {', '.join(columns)}."
         )
-    classifiers = [_classifier(model.of) for model in found]
+    classifiers = [_classifier(model.of) for model in result]
     models = [
         _model(name, model, classifier, ["clean", *columns])
-        for name, model, classifier in zip(_names(found), found, classifiers, strict=True)
+        for name, model, classifier in zip(_names(result), result, classifiers, strict=True)
     ]
     class_names = first["about"].get("class_names") or [str(index) for index in range(first["num_classes"])]
     groups = superclasses.of(class_names)
@@ -64,7 +64,7 @@ def diagnose(arguments: Sequence[str | Path], column: str | None = None) -> Diag
                 head=classifier.head if classifier else None,
                 verdicts_sha256=cards.digest_file(model.of.folder / "verdicts.jsonl"),
             )
-            for entry, model, classifier in zip(described, found, classifiers, strict=True)
+            for entry, model, classifier in zip(described, result, classifiers, strict=True)
         ],
         between=between,
     )
@@ -90,7 +90,7 @@ def read(path: Path) -> Diagnosis:
 
 def _names(models: Sequence[results.Model]) -> list[str]:
     """What the models are called: network, else store; of several, the run before it; numbered where that is alike."""
-    names = [model.of.passport["about"].get("network") or model.of.folder.name for model in models]
+    names = [model.of.provenance["about"].get("network") or model.of.folder.name for model in models]
     if len(set(names)) < len(names):
         folders = [model.of.folder.resolve().parent.parent.name for model in models]
         names = [f"{folder} {name}" for folder, name in zip(folders, names, strict=True)]
@@ -102,7 +102,7 @@ def _names(models: Sequence[results.Model]) -> list[str]:
 
 def _classifier(evaluated: results.Candidate) -> Classifier | None:
     """The network's classifier, from the run's cards; None without such a card."""
-    about = evaluated.passport["about"]
+    about = evaluated.provenance["about"]
     for evaluation in results.evaluations(evaluated.folder.resolve().parent.parent, collections.defaultdict(list)):
         network = evaluation.networks.get(about.get("network", ""))
         if network and network.params_sha256 == about.get("params_sha256") and network.classifier:
@@ -112,15 +112,15 @@ def _classifier(evaluated: results.Candidate) -> Classifier | None:
 
 def _model(name: str, model: results.Model, classifier: Classifier | None, columns: Sequence[str]) -> diagnosis.Model:
     """A model's verdicts, column by column."""
-    passport = model.of.passport
-    answers = {column: store.final(passport, model.verdicts, column) for column in columns}
-    counts = passport["about"].get("training_counts")
+    provenance = model.of.provenance
+    answers = {column: store.final(provenance, model.verdicts, column) for column in columns}
+    counts = provenance["about"].get("training_counts")
     return diagnosis.Model(
         name=name,
         labels=answers["clean"][1],
-        num_classes=passport["num_classes"],
+        num_classes=provenance["num_classes"],
         predictions={column: predictions for column, (_, _, predictions) in answers.items()},
-        attacks=ProtocolSettings.of(passport["protocol"]).attacks,
+        attacks=ProtocolSettings.of(provenance["protocol"]).attacks,
         training_counts=None if counts is None else np.asarray(counts),
         class_norms=np.asarray(classifier.class_norms) if classifier else None,
     )

@@ -62,7 +62,7 @@ class Model:
     @property
     def right(self) -> np.ndarray:
         """Whether each image is right in each column, bool [N, K]."""
-        return np.stack([found == self.labels for found in self.predictions.values()], axis=1)
+        return np.stack([result == self.labels for result in self.predictions.values()], axis=1)
 
 
 def diagnose(
@@ -113,9 +113,7 @@ def _check(models: Sequence[Model]) -> None:
     """Refuses models that cannot be compared."""
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
-        raise ValueError(
-            f"models are called {', '.join(names) or 'nothing'}; give at least one, each a name of its own."
-        )
+        raise ValueError(f"models are called {', '.join(names) or 'nothing'}; give at least one, each a separate name.")
     first = models[0]
     for model in models:
         if model.num_classes != first.num_classes or not np.array_equal(model.labels, first.labels):
@@ -192,11 +190,11 @@ def _agreements(
 ) -> list[tuple[tuple[str, str], tuple[Estimate, Estimate]]]:
     """Names, and Spearman's and Kendall's correlation, of every pair of rows; values [K, G], draws [2000, K, G]."""
     kinds = [(kind(values), kind(drawn)) for kind in (spread.spearman, spread.kendall)]
-    found = []
+    result = []
     for i, j in itertools.combinations(range(len(names)), 2):
         spearman, kendall = (intervals.percentile(value[i, j], draws[:, i, j]) for value, draws in kinds)
-        found.append(((names[i], names[j]), (spearman, kendall)))
-    return found
+        result.append(((names[i], names[j]), (spearman, kendall)))
+    return result
 
 
 def temperatures(attacks: Sequence[AttackRecord]) -> dict[float, str]:
@@ -241,7 +239,7 @@ def temperature(model: Model) -> list[TemperatureEffect]:
     # PGD's accuracy minus another one's is that one's rate minus PGD's.
     paired = [compare.overall(right[0][clean], kept[clean]) for kept in right[1:]]
     corrected = intervals.holm(np.array([view.test.p for view in paired]))
-    found = [TemperatureEffect(1.0, swept[1.0], rates[0], change=None, inequality=None)]
+    result = [TemperatureEffect(1.0, swept[1.0], rates[0], change=None, inequality=None)]
     names: list[tuple[float | None, str | None]] = [*list(swept.items())[1:], (None, None)]
     for place, ((inverse, column), view, p) in enumerate(zip(names, paired, corrected, strict=True), start=1):
         test = view.test
@@ -255,8 +253,8 @@ def temperature(model: Model) -> list[TemperatureEffect]:
         table = table[table.any(axis=1)]
         changed["worst"], changed["range"] = intervals.lowest_difference(table), intervals.range_difference(table)
         changed["mean"] = compare.mean_difference(table)
-        found.append(TemperatureEffect(inverse, column, rates[place], change, InequalityChange(**changed)))
-    return found
+        result.append(TemperatureEffect(inverse, column, rates[place], change, InequalityChange(**changed)))
+    return result
 
 
 def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> Correlations:
@@ -270,7 +268,7 @@ def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> Co
       accuracies: [G].
       drawn: the accuracies in bootstrap draws, [2000, G].
     """
-    found = []
+    result = []
     repeated = np.broadcast_to(values, drawn.shape)
     for kind in (spread.pearson, spread.spearman):
         value = float(kind(np.stack([values, accuracies]))[0, 1])
@@ -278,8 +276,8 @@ def related(values: np.ndarray, accuracies: np.ndarray, drawn: np.ndarray) -> Co
         low = high = math.nan
         if len(values) > 3:
             low, high = intervals.correlation_bounds(value, len(values), ranks=kind is spread.spearman)
-        found.append(Correlation(*entry, classes_low=low, classes_high=high))
-    return Correlations(*found)
+        result.append(Correlation(*entry, classes_low=low, classes_high=high))
+    return Correlations(*result)
 
 
 def _relation(model: Model, numbers: np.ndarray | None, values: np.ndarray, drawn: np.ndarray) -> Relation | None:
@@ -302,7 +300,7 @@ def _counts(model: Model, column: str) -> metrics.ClassCounts:
 
 def _between(models: Sequence[Model]) -> list[ModelAgreement]:
     """Rank correlations between models, column by column, and rho against the first model."""
-    found = []
+    result = []
     names, labels = [model.name for model in models], models[0].labels
     for column in models[0].predictions if len(models) > 1 else ():
         right = np.stack([model.predictions[column] == labels for model in models], axis=1)
@@ -312,5 +310,5 @@ def _between(models: Sequence[Model]) -> list[ModelAgreement]:
             rho = (
                 spread.rho_estimate(*(_counts(models[at], column) for at in (place, 0))) if first == names[0] else None
             )
-            found.append(ModelAgreement(first, second, *estimates, column=column, rho=rho))
-    return found
+            result.append(ModelAgreement(first, second, *estimates, column=column, rho=rho))
+    return result

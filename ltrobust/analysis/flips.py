@@ -15,38 +15,38 @@ from ltrobust.analysis.schema.paired import ColumnDifference
 from ltrobust.evaluation import store
 from ltrobust.evaluation.lines import AttackVerdicts
 
-Passport = Mapping[str, Any]
+Provenance = Mapping[str, Any]
 Verdicts = Mapping[str, AttackVerdicts]
 
 
-def by_column(passport: Passport, model: Verdicts, reference: Verdicts) -> dict[str, ColumnDifference]:
+def by_column(provenance: Provenance, model: Verdicts, reference: Verdicts) -> dict[str, ColumnDifference]:
     """`compare.overall` of every column of the protocol, model minus reference, with `p_holm` over the columns.
 
     Raises:
       ValueError: an image without a verdict.
     """
-    found = {
+    result = {
         column: compare.overall(
-            store.correct(passport, model, column)[2], store.correct(passport, reference, column)[2]
+            store.correct(provenance, model, column)[2], store.correct(provenance, reference, column)[2]
         )
-        for column in store.columns(passport)
+        for column in store.columns(provenance)
     }
-    corrected = intervals.holm(np.array([view.test.p for view in found.values()]))
+    corrected = intervals.holm(np.array([view.test.p for view in result.values()]))
     return {
         name: ColumnDifference(**vars(view), p_holm=float(p))
-        for (name, view), p in zip(found.items(), corrected, strict=True)
+        for (name, view), p in zip(result.items(), corrected, strict=True)
     }
 
 
-def flips(passport: Passport, model: Verdicts, reference: Verdicts, column: str | None = None) -> Flips:
+def flips(provenance: Provenance, model: Verdicts, reference: Verdicts, column: str | None = None) -> Flips:
     """The images that only one of the two resists in a column (None: the headline).
 
     Raises:
       ValueError: no such column, or an image without a verdict.
     """
-    names = store.members(passport, column)
-    ids, labels, right = store.correct(passport, model, column)
-    _, _, other = store.correct(passport, reference, column)
+    names = store.members(provenance, column)
+    ids, labels, right = store.correct(provenance, model, column)
+    _, _, other = store.correct(provenance, reference, column)
     won, lost = (
         [_flip(int(ids[place]), int(labels[place]), wrong, names) for place in np.flatnonzero(which)]
         for which, wrong in ((right & ~other, reference), (other & ~right, model))
@@ -54,17 +54,17 @@ def flips(passport: Passport, model: Verdicts, reference: Verdicts, column: str 
     return Flips(won, lost)
 
 
-def breakers(passport: Passport, entries: Sequence[Flip], column: str | None = None) -> list[Breaker]:
+def breakers(provenance: Provenance, entries: Sequence[Flip], column: str | None = None) -> list[Breaker]:
     """What `clean` and each attack of the column did to the images of one direction of `flips`.
 
     An attack that sees only the survivors of others broke all of its images alone.
     """
-    found = []
-    for name in ("clean", *store.members(passport, column)):
+    result = []
+    for name in ("clean", *store.members(provenance, column)):
         broken = [list(entry.broken_by) for entry in entries if name in entry.broken_by]
         first, alone = sum(by[0] == name for by in broken), sum(by == [name] for by in broken)
-        found.append(Breaker(name, len(broken), first, alone))
-    return found
+        result.append(Breaker(name, len(broken), first, alone))
+    return result
 
 
 def _flip(image: int, label: int, wrong: Verdicts, names: list[str]) -> Flip:

@@ -155,12 +155,12 @@ def t_interval(
     Raises:
       ValueError: fewer than two values.
     """
-    found = np.asarray(values, np.float64)
-    if found.ndim != 1 or len(found) < 2:
-        raise ValueError(f"{found.size} difference(s): an interval over seeds needs at least 2; train more seeds.")
-    mean, sd, freedom = float(found.mean()), float(found.std(ddof=1)), len(found) - 1
+    result = np.asarray(values, np.float64)
+    if result.ndim != 1 or len(result) < 2:
+        raise ValueError(f"{result.size} difference(s): an interval over seeds needs at least 2; train more seeds.")
+    mean, sd, freedom = float(result.mean()), float(result.std(ddof=1)), len(result) - 1
     floor = math.sqrt(float(np.mean(np.square(errors)))) if len(errors) else 0.0
-    error = max(sd, floor) / math.sqrt(len(found))
+    error = max(sd, floor) / math.sqrt(len(result))
     half = float(special.stdtrit(freedom, 1 - ALPHA / 2)) * error
     # Values that differ by rounding only are equal.
     p = math.nan if error < 1e-12 else float(2 * special.stdtr(freedom, -abs(mean) / error))

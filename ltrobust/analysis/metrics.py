@@ -28,7 +28,7 @@ class ClassCounts(NamedTuple):
 
 
 def count(correct: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassCounts:
-    """Counts per class from one truth value per image.
+    """Counts per class from one boolean per image.
 
     Raises:
       ValueError: lengths differ.

@@ -14,24 +14,24 @@ from ltrobust.threat import Threat
 
 
 def evaluation(
-    passport: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     verdicts: Mapping[str, AttackVerdicts],
     sanity: Sequence[Item] = (),
 ) -> Evaluation:
     """The evaluation that wrote a store, with its images in the order of their ids.
 
     Args:
-      passport, verdicts: from `store.read`.
+      provenance, verdicts: from `store.read`.
       sanity: items of the sanity panel, which are not in the store.
 
     Raises:
       ValueError: images whose verdict is not there yet; or a protocol that is another one in this version.
     """
-    name = passport["protocol"]["name"]
+    name = provenance["protocol"]["name"]
     protocol = protocols.get(name)
-    if protocols.plain(protocol) != passport["protocol"]:
-        raise ValueError(f"the protocol {name} of this version is not the one of the verdicts; evaluate anew.")
-    ids, labels, clean = store.final(passport, verdicts, "clean")
+    if protocols.plain(protocol) != provenance["protocol"]:
+        raise ValueError(f"the protocol {name} of this version is not the one of the verdicts; evaluate again.")
+    ids, labels, clean = store.final(provenance, verdicts, "clean")
     predictions, records = {"clean": clean}, {"clean": verdict.unseen(len(labels))}
     recall(verdicts["clean"], ids, np.arange(len(labels)), records["clean"])
     for attack in protocol.attacks:
@@ -46,9 +46,9 @@ def evaluation(
     return Evaluation(
         ids=ids,
         labels=labels,
-        num_classes=passport["num_classes"],
+        num_classes=provenance["num_classes"],
         protocol=protocol,
-        threat=Threat(**passport["threat"], any_radius=True),
+        threat=Threat(**provenance["threat"], any_radius=True),
         predictions=predictions,
         records=records,
         sanity=tuple(sanity),

@@ -34,14 +34,14 @@ class Candidate:
 
     Attributes:
       folder: of the verdict store.
-      passport: the store's.
+      provenance: the store's.
       network: its name in the run, `student/last`; empty for a bare store.
       sha256: of the verdicts that the card was made from.
       card: of the run, None for a bare store.
     """
 
     folder: Path
-    passport: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     network: str = ""
     sha256: str | None = None
     card: Card | None = None
@@ -65,15 +65,15 @@ class Model(NamedTuple):
 
 def evaluations(workdir: Path, missing: dict[str, list[str]]) -> list[EvaluatedNetworks]:
     """Cards of one protocol, threat and images joined, the weightiest first; `missing` gets what is not shown."""
-    found: dict[Path, Card] = {}
+    result: dict[Path, Card] = {}
     for path in sorted((workdir / "results").glob("*.json")):
         try:
-            found[path] = read_card(path)
+            result[path] = read_card(path)
         except (ValueError, OSError) as error:
             missing["summary"].append(f"Not shown: {error}")
-            _warn(f"{path.name} is passed over: {error}")
+            _warn(f"{path.name} is skipped: {error}")
     groups: dict[str, list[Card]] = collections.defaultdict(list)
-    for card in in_order_of_age(found).values():
+    for card in in_order_of_age(result).values():
         # Pixels are left out: what is compared image by image are positions.
         chosen = {part: card.data.fingerprints.get(part) for part in ("chosen", "train", "validation")}
         shared = [card.protocol, card.threat, card.data.test_labels_sha256, chosen]
@@ -115,8 +115,8 @@ def read_card(path: Path) -> Card:
         run = cards.describe_config(read_json(workdir / "config.json"))
         # The threat is the evaluation's; a changed head and a file of weights are not in the run's configuration.
         own = ("threat.", "inference.", "weights.")
-        if found := [line for line in workdirs.differences(run, card.config) if not line.startswith(own)]:
-            raise ValueError(f"{path} is the card of another run than {workdir} ({found[0]}); move it away.")
+        if result := [line for line in workdirs.differences(run, card.config) if not line.startswith(own)]:
+            raise ValueError(f"{path} is the card of another run than {workdir} ({result[0]}); move it away.")
     return card
 
 
@@ -136,25 +136,25 @@ def _weight(evaluation: EvaluatedNetworks) -> tuple[int, bool, int, bool, str]:
 
 
 def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], Lines]:
-    """Passport and verdicts of the store that a card names.
+    """Provenance and verdicts of the store that a card names.
 
     Raises:
       ValueError: it is not there, or holds other verdicts than the card was made from.
     """
     if network.verdicts is None or not (workdir / network.verdicts.folder).is_dir():
         gone = network.verdicts.folder if network.verdicts else "the folder of its verdicts"
-        raise ValueError(f"{gone} is not there any more; evaluate anew with ltrobust evaluate --workdir=DIR.")
+        raise ValueError(f"{gone} is not there any more; evaluate again with ltrobust evaluate --workdir=DIR.")
     return store.read(workdir / network.verdicts.folder, network.verdicts.sha256)
 
 
 def evaluated_images(
-    card: Card, passport: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
+    card: Card, provenance: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
 ) -> np.ndarray:
     """All test images of a card's data set, uint8 [N,H,W,C].
 
     Args:
       card: of the run.
-      passport: of the store that `ids` are from.
+      provenance: of the store that `ids` are from.
       ids: the images that were evaluated.
       data_dir, cache_dir: where images lie, as in the configuration's `data`.
 
@@ -163,7 +163,7 @@ def evaluated_images(
     """
     form = sources.form(card.config["data"])
     test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
-    if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != passport["images"]["sha256"]:
+    if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != provenance["images"]["sha256"]:
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
     return test.images
 
@@ -182,23 +182,23 @@ def candidates(argument: str) -> list[Candidate]:
     workdir = Path(folder)
     if not folder or not workdir.is_dir():
         raise ValueError(f"{argument} is not a folder; give a verdict store, a workdir, or WORKDIR:NETWORK.")
-    if (workdir / "passport.json").exists():
+    if (workdir / "provenance.json").exists():
         if wanted:
             raise ValueError(f"{folder} is a verdict store, which has one network; leave {':' + wanted!r} out.")
-        return [Candidate(workdir, store.read_passport(workdir))]
+        return [Candidate(workdir, store.read_provenance(workdir))]
     missing: dict[str, list[str]] = collections.defaultdict(list)
-    found = evaluations(workdir, missing)
-    if not found:
+    result = evaluations(workdir, missing)
+    if not result:
         unfinished = f"let the run come to its end, or evaluate it with ltrobust evaluate --workdir={folder}."
         why = "; ".join(missing["summary"]) or unfinished
         raise ValueError(f"{folder} is not a verdict store, and as a workdir it holds no result card: {why}")
     chosen = []
-    for evaluation in found:
+    for evaluation in result:
         name = (wanted if "/" in wanted else f"{wanted}/last") if wanted else evaluation.main
         if name in evaluation.networks:
             chosen.append(_candidate(workdir, evaluation, name))
     if not chosen:
-        known = dict.fromkeys(name for evaluation in found for name in evaluation.networks)
+        known = dict.fromkeys(name for evaluation in result for name in evaluation.networks)
         raise ValueError(
             f"{folder} has no evaluated network {wanted!r}; {nearest(wanted, known)}it has {', '.join(known)}."
         )
@@ -209,9 +209,9 @@ def _candidate(workdir: Path, evaluation: EvaluatedNetworks, name: str) -> Candi
     """A run's network with its store."""
     verdicts = evaluation.networks[name].verdicts
     if verdicts is None:
-        raise ValueError(f"the card of {name} in {workdir} names no verdicts; evaluate anew.")
+        raise ValueError(f"the card of {name} in {workdir} names no verdicts; evaluate again.")
     folder = workdir / verdicts.folder
-    return Candidate(folder, store.read_passport(folder), name, verdicts.sha256, evaluation.card)
+    return Candidate(folder, store.read_provenance(folder), name, verdicts.sha256, evaluation.card)
 
 
 def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:
@@ -228,21 +228,21 @@ def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:
     twice = [argument for argument, number in collections.Counter(arguments).items() if number > 1]
     if twice:
         raise ValueError(f"{twice[0]} is given twice; a network does not differ from itself.")
-    found = [
-        sorted(candidates(argument), key=lambda candidate: candidate.passport["protocol"]["name"] != first)
+    result = [
+        sorted(candidates(argument), key=lambda candidate: candidate.provenance["protocol"]["name"] != first)
         for argument in arguments
     ]
     # Weightiest first, so the first evaluation that all of them have is the one to compare.
-    for wanted in found[0]:
-        alike = [next((c for c in others if not _differing(wanted, c)), None) for others in found]
+    for wanted in result[0]:
+        alike = [next((c for c in others if not _differing(wanted, c)), None) for others in result]
         chosen = [candidate for candidate in alike if candidate is not None]
         if len(chosen) == len(arguments):
             _check_different(arguments, chosen)
             names = _names(arguments)
             return [Model(name, c, c.verdicts()) for name, c in zip(names, chosen, strict=True)]
-    reference = found[0][0]
-    for argument, others in zip(arguments, found, strict=True):
-        if all(_differing(wanted, c) for wanted in found[0] for c in others):
+    reference = result[0][0]
+    for argument, others in zip(arguments, result, strict=True):
+        if all(_differing(wanted, c) for wanted in result[0] for c in others):
             raise ValueError(
                 f"{arguments[0]} and {argument} differ in {', '.join(_differing(reference, others[0]))}; only "
                 "evaluations of the same images under the same protocol and threat can be compared image by image."
@@ -262,13 +262,13 @@ def _check_different(arguments: Sequence[str], chosen: Sequence[Candidate]) -> N
 
 def _differing(one: Candidate, other: Candidate) -> list[str]:
     """Differences that prevent a comparison of two evaluations."""
-    return [key for key in SAME if one.passport[key] != other.passport[key]]
+    return [key for key in SAME if one.provenance[key] != other.provenance[key]]
 
 
 def _names(arguments: Sequence[str]) -> list[str]:
     """Arguments without the folders around them, as long as they differ then."""
-    found = []
+    result = []
     for argument in arguments:
         folder, _, network = (argument, "", "") if Path(argument).is_dir() else argument.rpartition(":")
-        found.append(Path(folder).resolve().name + (f":{network}" if network else ""))
-    return found if len(set(found)) == len(found) else list(arguments)
+        result.append(Path(folder).resolve().name + (f":{network}" if network else ""))
+    return result if len(set(result)) == len(result) else list(arguments)

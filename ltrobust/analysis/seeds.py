@@ -78,14 +78,14 @@ def over_seeds(
     views |= {name: [c.groups[name] for c in comparisons] for name in first.groups}
     views["worst"] = [c.worst for c in comparisons]
     each = list(zip(comparisons, training_counts, strict=True))
-    joined = {n: _joined(found, [exact_error(c, n, counts) for c, counts in each]) for n, found in views.items()}
+    joined = {n: _joined(result, [exact_error(c, n, counts) for c, counts in each]) for n, result in views.items()}
     entries = [[c.per_class[index] for c in comparisons] for index in seen]
-    classes = [_joined(found, [_error_of_test(entry.test, entry.images) for entry in found]) for found in entries]
+    classes = [_joined(result, [_error_of_test(entry.test, entry.images) for entry in result]) for result in entries]
     views_of = [[c[name] for c in columns] for name in columns[0]]
     images = [c.images for c in comparisons]
     by_column = [
-        _joined(found, [_error_of_test(view.test, n) for view, n in zip(found, images, strict=True)])
-        for found in views_of
+        _joined(result, [_error_of_test(view.test, n) for view, n in zip(result, images, strict=True)])
+        for result in views_of
     ]
     exploratory = [name for name in joined if name != primary]
     corrected = _corrected([joined[name] for name in exploratory])

@@ -38,15 +38,15 @@ def summarise(evaluation: "Evaluation") -> str:
         f"exact ties on clean images: {int(np.sum(evaluation.clean_tied))}"
     )
     if evaluation.sanity:
-        untold = [
+        unchecked = [
             f"{item.check} ({item.id})" for item in evaluation.sanity if item.required and item.status == "skipped"
         ]
         failed = [f"{item.check} ({item.id})" for item in evaluation.sanity if item.required and item.status == "fail"]
         reasons = [
-            f"{what}: {', '.join(items)}" for what, items in (("failed", failed), ("not checked", untold)) if items
+            f"{what}: {', '.join(items)}" for what, items in (("failed", failed), ("not checked", unchecked)) if items
         ]
-        told = f" ({'; '.join(reasons)})" if reasons else ""
-        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{told}", *map(str, evaluation.sanity)]
+        reported = f" ({'; '.join(reasons)})" if reasons else ""
+        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{reported}", *map(str, evaluation.sanity)]
     return "\n".join(lines)
 
 

@@ -115,8 +115,8 @@ def begin(
     if first is not None and restart is not None:
         # At run 0 this is the start itself. Not a choice between the two, so that one of them is compiled.
         state = jax.vmap(lambda one, old: restart(one, old, settings, threat))(problem, state._replace(run=first))
-    none = jnp.zeros(occupied.shape, jnp.int32)
-    return Lanes(problem, state, none, jnp.zeros(occupied.shape, bool), occupied)
+    zeros = jnp.zeros(occupied.shape, jnp.int32)
+    return Lanes(problem, state, zeros, jnp.zeros(occupied.shape, bool), occupied)
 
 
 def running(
@@ -138,11 +138,11 @@ def work(
     threat: Threat,
     *,
     evaluations: jax.Array | int,
-    enough: jax.Array | int = 1 << 30,
+    min_resting: jax.Array | int = 1 << 30,
     rest_on_claims: jax.Array | bool = True,
     until: jax.Array | None = None,
 ) -> Lanes:
-    """Makes up to `evaluations` network passes over all lanes; stops early when `enough` lanes rest or none runs.
+    """Makes up to `evaluations` network passes over all lanes; stops early when `min_resting` lanes rest or none runs.
 
     For a search of several runs `until` [B] is the run before which a lane ends. A gradient that is not finite counts
     as 0, and `non_finite` records it.
@@ -154,7 +154,7 @@ def work(
         active = running(lanes, rest_on_claims, until)
         # A resting lane costs as much as a running one, so the caller may ask to stop early and refill the free lanes.
         resting = jnp.sum(lanes.occupied & ~active)
-        return (done < evaluations) & jnp.any(active) & (resting < enough)
+        return (done < evaluations) & jnp.any(active) & (resting < min_resting)
 
     def step(carry: tuple[jax.Array, Lanes]) -> tuple[jax.Array, Lanes]:
         done, lanes = carry

@@ -49,8 +49,8 @@ def main(arguments: Sequence[str], program: str) -> None:
     from ltrobust.commands.agreement import compare_networks  # with JAX, which help does not need
 
     with logs.quiet():
-        found, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
-    means = found.means()
+        result, about = compare_networks(given.pop("student"), given.pop("teacher"), **given)
+    means = result.means()
     for role in ("student", "teacher"):
         print(
             f"{role}: {about[role]['path']}, {about[role]['phase']}/{about[role]['weights']}, {about[role]['method']}"

@@ -61,7 +61,7 @@ def compare_networks(
         )
         for role, path, weights in (("student", student, student_weights), ("teacher", teacher, teacher_weights))
     )
-    found = agreement(
+    result = agreement(
         Partial(Teacher.logits, mine.teacher),
         Partial(Teacher.logits, theirs.teacher),
         batches.to_unit(test.images[ids]),
@@ -70,4 +70,4 @@ def compare_networks(
         seed=seed,
     )
     about = {"student": mine.about, "teacher": theirs.about, "data": data.name, "images": len(ids), "seed": seed}
-    return found, about | {"software": cards.software(), "device": jax.devices()[0].device_kind}
+    return result, about | {"software": cards.software(), "device": jax.devices()[0].device_kind}

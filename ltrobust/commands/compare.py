@@ -78,12 +78,12 @@ def main(arguments: Sequence[str], program: str) -> None:
             raise ValueError(f"{path.parent} is not a folder; make it first.")
     compare_runs.check_numbers(given.runs, given.against)
     models, second = compare_runs.read(given.runs, given.against)
-    found = compare_runs.compare_models(models, second, given.column)
-    print(render(found))
+    result = compare_runs.compare_models(models, second, given.column)
+    print(render(result))
     if given.json is not None:
-        write_json(given.json, typed_json.plain(found), new=True)
+        write_json(given.json, typed_json.plain(result), new=True)
     if given.html is not None:
         from ltrobust.report import comparison_page  # Altair takes a second to import
 
-        drawn = comparison_page.pictures(models, found, given.data_dir, given.cache_dir)
-        write_text(given.html, comparison_page.render(found, *drawn), new=True)
+        drawn = comparison_page.pictures(models, result, given.data_dir, given.cache_dir)
+        write_text(given.html, comparison_page.render(result, *drawn), new=True)

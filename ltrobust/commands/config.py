@@ -69,7 +69,7 @@ def render(name: str = "") -> str:
 
 
 def _check_file(name: str, keys: dict[str, Any]) -> None:
-    """Refuses a name that is no configuration, with the keys that it may stand for."""
+    """Refuses a name that is not a configuration, with the keys that it may stand for."""
     stem = name.partition(":")[0]
     if not Path(recipes.find(stem)).is_file():
         groups = {key.rsplit(".", count)[0] for key in keys for count in range(1, key.count(".") + 1)}
@@ -89,14 +89,14 @@ def meanings() -> dict[str, str]:
     """Key -> what it means, for every key of `configs/default.py` that says so."""
     from ltrobust import methods, models  # with JAX, which help does not need
 
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for key, text in _of_comments(recipes.root() / "configs" / "default.py"):
         if text:
-            found.setdefault(key, text)  # the first is of the key; later ones are of another value
+            result.setdefault(key, text)  # the first is of the key; later ones are of another value
     for group, functions in (("methods", methods.REGISTRY | methods.WRAPPERS), ("model", models.REGISTERED)):
         for name, function in functions.items():
-            found |= {f"{group}.{name}.{setting}": text for setting, text in arguments(function).items()}
-    return found
+            result |= {f"{group}.{name}.{setting}": text for setting, text in arguments(function).items()}
+    return result
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
@@ -105,24 +105,24 @@ def arguments(function: Callable[..., Any]) -> dict[str, str]:
     section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)*)", text, re.MULTILINE)
     if section is None:
         return {}
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     names: list[str] = []
     for line in textwrap.dedent(section[1]).splitlines():
         if entry := re.match(r"(\w+(?:, \w+)*): (.*)", line):
             names = entry[1].split(", ")
-            found |= dict.fromkeys(names, entry[2])
+            result |= dict.fromkeys(names, entry[2])
         else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
+            result |= {name: f"{result[name]} {line.strip()}".strip() for name in names}
+    return result
 
 
 def _of_comments(path: Path) -> Iterator[tuple[str, str]]:
     """Keys that a configuration file sets, with the comment at the line, or else those above it."""
     text = path.read_text()
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    found = [token for token in tokens if token.type == tokenize.COMMENT]
-    comments = {token.start[0]: token.string.lstrip("# ") for token in found}
-    alone = {token.start[0] for token in found if token.line.lstrip().startswith("#")}
+    result = [token for token in tokens if token.type == tokenize.COMMENT]
+    comments = {token.start[0]: token.string.lstrip("# ") for token in result}
+    alone = {token.start[0] for token in result if token.line.lstrip().startswith("#")}
     functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
 
     def keys(function: str, prefix: str) -> Iterator[tuple[str, str]]:

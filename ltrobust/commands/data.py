@@ -61,13 +61,13 @@ def describe(name: str, folder: str = "") -> str:
 
 def _found(data: published.Published, folder: Path) -> Iterator[str]:
     """A line for each published file that is in the folder."""
-    found = False
+    result = False
     for form in data.forms:
         for place in archives.places(form, folder):
             for file in form.files:
                 if (path := place / file.name).is_file():
-                    found = True
+                    result = True
                     known = "the published file" if file.checksum else "there; its checksum is not known"
                     yield f"  found     {path}: {file.difference(path) or known}"
-    if not found:
+    if not result:
         yield f"  found     none of these files in {folder}"

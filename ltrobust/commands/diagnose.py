@@ -92,7 +92,7 @@ def run(arguments: Sequence[str | Path], out: Path, column: str | None = None) -
     Raises:
       ValueError: see `diagnose`.
     """
-    found = diagnose_runs.diagnose(arguments, column)
-    path = write(found, out)
-    print(f"{diagnosis.text(found)}\n\ndiagnosis: {path}")
+    result = diagnose_runs.diagnose(arguments, column)
+    path = write(result, out)
+    print(f"{diagnosis.text(result)}\n\ndiagnosis: {path}")
     return path

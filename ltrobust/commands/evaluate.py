@@ -1,4 +1,4 @@
-"""Evaluates all weights of a checkpoint, on the devices at hand, and writes a result card.
+"""Evaluates all weights of a checkpoint, on the available devices, and writes a result card.
 
     ltrobust evaluate --workdir=DIR [--config.eval.protocol=standard] [--config.KEY=VALUE ...]
     ltrobust evaluate --weights=FILE --workdir=DIR [--config=FILE] [--key=NAME] [--config.KEY=VALUE ...]

@@ -34,8 +34,8 @@ def main(arguments: Sequence[str], program: str) -> None:
     load_code(given.code)
     from ltrobust import api  # with JAX, which help does not need
 
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         path = api.open_run(given.run).export(given.to, given.network, out=given.out)
-    for warning in told:
+    for warning in reported:
         print(f"warning: {warning.message}")
     print(f"written: {path}")

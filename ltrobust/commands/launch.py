@@ -201,9 +201,9 @@ def _compute(program: str, work: Work, workdir: pathlib.Path) -> None:
     except Preempted as request:
         processes.leave(str(request), EXIT_STATUS, program)
     except KeyboardInterrupt:
-        processes.leave("interrupted; the same command goes on from what is saved.", 128 + signal.SIGINT, program)
+        processes.leave("interrupted; the same command resumes from what is saved.", 128 + signal.SIGINT, program)
     except (ValueError, OSError, FloatingPointError, MemoryError) as error:
-        processes.leave(_told(error), 1, program)
+        processes.leave(_message(error), 1, program)
     except Exception:
         # A mistake of this program's. Alone it may end as it likes; of several, none may wait for this one.
         if not jax.distributed.is_initialized():
@@ -219,10 +219,10 @@ def _draw_alone(program: str, work: Work, workdir: pathlib.Path) -> None:
         with Preemption().listening():
             work(_CONFIG.value, workdir)
     except (ValueError, OSError, MemoryError) as error:
-        main.end(f"\n{program}: {_told(error)}", 1)
+        main.end(f"\n{program}: {_message(error)}", 1)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Text of an error, with advice."""
     logging.debug("where it happened", exc_info=error)
     return f"{error}{main.advice(error)}\n(--verbosity=1 shows where)"

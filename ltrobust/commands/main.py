@@ -39,11 +39,11 @@ _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 _VERSION = {"-version", "--version"}
 # Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
 _OPEN_FILES, _ADDRESS_SPACE = 64, 2_500_000_000
-_FULL = "\nThe disk is full: free some space; the same command goes on from what is saved."
+_FULL = "\nThe disk is full: free some space; the same command resumes from what is saved."
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EMFILE: "\nRaise the limit of open files with ulimit -n 4096; the same command goes on from what is saved.",
+    errno.EMFILE: "\nRaise the limit of open files with ulimit -n 4096; the same command resumes from what is saved.",
 }
 
 
@@ -62,7 +62,7 @@ def call(arguments: Sequence[str], program: str = "ltrobust") -> None:
 
     Raises:
       SystemExit: what went wrong is printed. Status 2: a wrong call of a verb; without a verb it is 1, as it always was
-        for `main.py`. 75: somebody asked the process to stop. 1: everything else.
+        for `main.py`. 75: the process was asked to stop. 1: everything else.
     """
     verb = arguments[0] if arguments and not arguments[0].startswith("-") else ""
     title = f"{program} {verb}" if verb in VERBS else program

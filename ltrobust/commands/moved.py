@@ -25,7 +25,7 @@ def check(original: Sequence[str], arguments: Sequence[str]) -> None:
     module = original[-len(arguments)].removeprefix("-m")
     room, _, name = module.rpartition(".")
     if room == "ltrobust.commands":
-        print(f"ltrobust: {module} is no program; give python -m ltrobust {name}", file=sys.stderr)
+        print(f"ltrobust: {module} is not a program; give python -m ltrobust {name}", file=sys.stderr)
         sys.exit(2)
     if module in _MOVED:
         command = shlex.join(["python", "-m", "ltrobust", *new_words(module, arguments[1:])])
@@ -36,10 +36,10 @@ def check(original: Sequence[str], arguments: Sequence[str]) -> None:
 def new_words(module: str, words: Sequence[str]) -> list[str]:
     """The verb and the words with today's names of flags, which have underscores."""
     verb, flags = _MOVED[module]
-    found = [verb]
+    result = [verb]
     for word in words:
         name, sign, value = word.partition("=")
         if re.fullmatch(r"--[a-z][a-z-]*", name):
             name = flags.get(name, name.replace("-", "_").replace("__", "--", 1))
-        found.append(f"{name}{sign}{value}")
-    return found
+        result.append(f"{name}{sign}{value}")
+    return result

@@ -12,7 +12,7 @@ A sweep is a Python file that names three things, and may declare its primary co
 Changes may also be a function of the place on the axes, which gives them. In a changed value, {out} is the sweep's
 folder and {seed} (the last part of an axis' key) that axis' value, so that a run can name the folder of an earlier one;
 "{seed}" is a number where the key's value is one. Every cell is `ltrobust train` in a separate process and folder; one
-that fails is reported and passed over. The same command again resumes: finished cells are skipped, begun ones resumed.
+that fails is reported and skipped. The same command again resumes: finished cells are skipped, begun ones resumed.
 A second sweep with the same folder works beside the first on other cells.
 """
 
@@ -37,8 +37,8 @@ from ltrobust.runtime.files import hold, is_lock, write_text
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
 
-# A cell's states; `elsewhere` is in the hands of another process.
-STATES = ("finished", "failed", "elsewhere")
+# A cell's states; `running`: another process trains it.
+STATES = ("finished", "failed", "running")
 # What starts a run.
 PROGRAM = (sys.executable, "-m", "ltrobust", "train")
 
@@ -80,27 +80,27 @@ def read(file: Path, out: Path) -> Sweep:
     """
     if not file.is_file():
         raise ValueError(f"there is no sweep {file}; give a Python file with CONFIG, VARIANTS and AXES.")
-    found = runpy.run_path(str(file))
-    missing = [name for name in ("CONFIG", "VARIANTS", "AXES") if name not in found]
+    result = runpy.run_path(str(file))
+    missing = [name for name in ("CONFIG", "VARIANTS", "AXES") if name not in result]
     if missing:
         raise ValueError(f"sweep {file} lacks {', '.join(missing)}; a sweep names CONFIG, VARIANTS and AXES.")
     cells = []
-    for values in itertools.product(*found["AXES"].values()):
-        place = dict(zip(found["AXES"], values, strict=True))
+    for values in itertools.product(*result["AXES"].values()):
+        place = dict(zip(result["AXES"], values, strict=True))
         names = {"out": out, **{key.rsplit(".")[-1]: value for key, value in place.items()}}
-        for variant, given in found["VARIANTS"].items():
+        for variant, given in result["VARIANTS"].items():
             changes: Any = given(place) if callable(given) else given
             filled = {key: v.format(**names) if isinstance(v, str) else v for key, v in changes.items()}
             cells.append(Cell(variant, place, place | filled))
     if len({cell.name for cell in cells}) < len(cells):
         raise ValueError(f"sweep {file} has cells of the same name; the last parts of the axes' keys must differ.")
-    protocols = {_configure(found["CONFIG"], cell).eval.protocol for cell in cells}
+    protocols = {_configure(result["CONFIG"], cell).eval.protocol for cell in cells}
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
-    primary, variants = found.get("PRIMARY", grid.PRIMARY), {cell.variant for cell in cells}
-    if "PRIMARY" in found and not (len(primary) == 2 and set(primary) <= variants):
+    primary, variants = result.get("PRIMARY", grid.PRIMARY), {cell.variant for cell in cells}
+    if "PRIMARY" in result and not (len(primary) == 2 and set(primary) <= variants):
         raise ValueError(f"sweep {file} has PRIMARY {primary!r}; give two variants: {', '.join(sorted(variants))}.")
-    return Sweep(found["CONFIG"], protocols.pop(), tuple(cells), tuple(primary))
+    return Sweep(result["CONFIG"], protocols.pop(), tuple(cells), tuple(primary))
 
 
 def _configure(file: str, cell: Cell) -> Any:
@@ -118,9 +118,9 @@ def _configure(file: str, cell: Cell) -> Any:
 
 def _of_type(config: Any, key: str, value: Any) -> Any:
     """A number for a filled text such as `"{seed}"`, where the configuration has a number."""
-    found: Any = workdir.flatten(config.to_dict()).get(key)
-    number = isinstance(found, int | float) and not isinstance(found, bool)
-    return type(found)(value) if number and isinstance(value, str) else value
+    result: Any = workdir.flatten(config.to_dict()).get(key)
+    number = isinstance(result, int | float) and not isinstance(result, bool)
+    return type(result)(value) if number and isinstance(value, str) else value
 
 
 def card_of(folder: Path, protocol: str) -> Path | None:
@@ -140,13 +140,13 @@ def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
     if card is None:
         return None
     there, here = cards.read(card).config, workdir.plain(sweep.config_of(cell))
-    found = workdir.differences(there, cards.describe_config(here))
+    result = workdir.differences(there, cards.describe_config(here))
     # A workdir may be evaluated in several ways; a cell is one of them.
-    found += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
-    if found:
+    result += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
+    if result:
         workdir.refuse(
             f"{folder} holds a finished run of another configuration",
-            found,
+            result,
             "Move that folder away, or give the sweep another --out.",
         )
     return card
@@ -158,7 +158,7 @@ def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
     `code` are files or modules that every run imports first.
 
     Raises:
-      Preempted: somebody asked to stop; the cell at work has saved.
+      Preempted: the process was asked to stop; the cell at work has saved.
     """
     states: dict[str, str] = {}
     began, worked = time.monotonic(), 0
@@ -175,7 +175,7 @@ def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
                 print(f"{title}: {error}", flush=True)
                 continue
             if at_work(folder):
-                states[cell.name] = "elsewhere"
+                states[cell.name] = "running"
                 print(f"{title}: another process is at it", flush=True)
                 continue
             print(f"{title}: begins{_left(sweep, out, number, began, worked)}", flush=True)
@@ -220,10 +220,10 @@ def _work(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
             process.wait()
             raise
     if status == EXIT_STATUS:
-        raise Preempted(f"{cell.name} was asked to stop; the same command goes on from what is saved.")
+        raise Preempted(f"{cell.name} was asked to stop; the same command resumes from what is saved.")
     if status or not card_of(folder, sweep.protocol):
         if at_work(folder):  # began between the question and the run
-            return "elsewhere"
+            return "running"
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
         return "failed"
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str], program: str) -> None:
 
     Raises:
       ValueError: a mistake in the sweep.
-      Preempted: somebody asked to stop.
+      Preempted: the process was asked to stop.
       SystemExit: status 1, a cell failed.
     """
     parser = Parser(program, __doc__)

@@ -92,9 +92,9 @@ def _without_network(config: ConfigDict, source: str) -> ConfigDict:
 def _translate(module: Any, images: Any, num_classes: int) -> torch_modules.TorchNetwork:
     """The module in JAX, compared with PyTorch; prints the differences."""
     network = torch_modules.from_torch(module)
-    found = network.compare(images)
+    result = network.compare(images)
     if processes.first():
-        print(f"{type(network.module).__name__}: {found}", flush=True)
+        print(f"{type(network.module).__name__}: {result}", flush=True)
     outputs = jax.eval_shape(network, jax.ShapeDtypeStruct((1, *images.shape[1:]), "float32")).shape[1]
     if outputs != num_classes:
         raise ValueError(

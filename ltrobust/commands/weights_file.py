@@ -56,7 +56,7 @@ def evaluate(
         if not path.is_file():
             raise FileNotFoundError(f"--weights is {weights!r}, but there is no such file.")
         data = runs.load_run_data(plan.data)
-        found = _read(path, key, plan.model, data.num_classes, data.image_shape)
+        result = _read(path, key, plan.model, data.num_classes, data.image_shape)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     compatibility.same_start({**plan.recorded, "weights": digest}, data)
     with processes.all_or_none():
@@ -64,7 +64,7 @@ def evaluate(
             workdirs.claim(workdir, plan.recorded, adopt=adopt)
     stem = re.sub(r"[^\w.+-]+", "-", f"{path.stem}{f'.{key}' if key else ''}")
     # What the configuration's method does to logits is not in the file: files of such networks are not exported.
-    network = Network(devices.replicate(found, mesh), Head(), DecisionRule())
+    network = Network(devices.replicate(result, mesh), Head(), DecisionRule())
     settings = {**plan.recorded, "weights": {"file": path.name, "key": key, "sha256": digest}}
     settings["eval"] = {**settings["eval"], "networks": []}
     plan = dataclasses.replace(plan, evaluation=dataclasses.replace(plan.evaluation, networks=()))

@@ -54,13 +54,13 @@ def _count(jaxpr: Any) -> Flops:
 
 def _inner(equation: Any) -> list[Any]:
     """The programs inside of an operation."""
-    found = []
+    result = []
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             part = part.jaxpr if isinstance(part, core.ClosedJaxpr) else part
             if isinstance(part, core.Jaxpr):
-                found.append(part)
-    return found
+                result.append(part)
+    return result
 
 
 def _product(equation: Any) -> int:

@@ -97,7 +97,7 @@ class Program:
 
     def collectives(self) -> list[Collective]:
         """All collectives. One in a computation that is called from several places counts once, at the deepest."""
-        found = []
+        result = []
         for name, depth in self._places.items():
             shapes = {line.name: line.shape for line in self.computations[name]}
             for instruction in self.computations[name]:
@@ -105,8 +105,8 @@ class Program:
                 if kind in COLLECTIVES:
                     # Its output may be larger than what a device gives, or have both where it is asynchronous.
                     given = " ".join(shapes[operand] for operand in instruction.operands())
-                    found.append(Collective(kind, depth, *_size(given)))
-        return found
+                    result.append(Collective(kind, depth, *_size(given)))
+        return result
 
     def cycles(self) -> Cycles:
         """Estimated cycles, counted loops multiplied by their length; of a conditional the dearest branch counts."""
@@ -114,7 +114,7 @@ class Program:
 
     def unpriced(self) -> list[Unpriced]:
         """Instructions that take time and have no estimate: gathers, sorts, custom calls and collectives."""
-        found = []
+        result = []
         for instruction, depth in self._instructions():
             # What a fusion consists of is in the fusion's estimate.
             if instruction.kind in _FREE or instruction.kind.endswith("-done") or _FREE_CALLS.search(instruction.line):
@@ -124,8 +124,8 @@ class Program:
             named = _OPERATION.search(instruction.line)
             kind = "gather" if "kind=kCustom" in instruction.line and self._gathers(instruction) else instruction.kind
             operation = named[1] if named else instruction.name
-            found.append(Unpriced(kind, operation, _size(instruction.shape)[1], depth))
-        return found
+            result.append(Unpriced(kind, operation, _size(instruction.shape)[1], depth))
+        return result
 
     def _gathers(self, fusion: Instruction) -> bool:
         inside = [line.kind for name in fusion.role("calls") for line in self.computations.get(name, ())]
@@ -151,7 +151,7 @@ class Program:
         return places
 
     def _executed(self, name: str) -> Iterator[tuple[str, int]]:
-        """Computations that one executes, and whether in a loop of its own (1) or not (0)."""
+        """Computations that one executes, and whether in a separate loop (1) or not (0)."""
         for instruction in self.computations[name]:
             for role, called in instruction.called:
                 if instruction.kind == "while":
@@ -201,11 +201,11 @@ class Program:
 
 def _parse(text: str) -> dict[str, list[Instruction]]:
     """Instructions of each computation by its name; the entry's has the empty name."""
-    found: dict[str, list[Instruction]] = {}
+    result: dict[str, list[Instruction]] = {}
     lines: list[Instruction] = []
     for line in text.splitlines():
         if header := _HEADER.match(line):
-            lines = found.setdefault("" if header[1] else header[2], [])
+            lines = result.setdefault("" if header[1] else header[2], [])
         elif matched := _INSTRUCTION.match(line):
             called = tuple(
                 (role, name)
@@ -213,13 +213,13 @@ def _parse(text: str) -> dict[str, list[Instruction]]:
                 for name in re.split(r",\s*", several or one)
             )
             lines.append(Instruction(matched[1], matched[2], matched[3], called, line))
-    return found
+    return result
 
 
 def _estimate(instruction: Instruction) -> int | None:
     """The compiler's cycles, None where it has none."""
-    found = _CYCLES.search(instruction.line)
-    return int(found[1]) if found and int(found[1]) < _NO_ESTIMATE else None
+    result = _CYCLES.search(instruction.line)
+    return int(result[1]) if result and int(result[1]) < _NO_ESTIMATE else None
 
 
 def _size(shapes: str) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def programs(plan: RunPlan, mesh: Mesh, only: str = "") -> Iterator[Program]:
         def trace(phase: Phase = phase, needed: Any = needed) -> Any:
             with naming_phase(phase.name):
                 arguments = placement.argument_shapes(phase, data, mesh, needed, loop.CAPACITY)
-                return steps.compile_stretch(phase.settings, mesh).trace(*arguments)
+                return steps.compile_chunk(phase.settings, mesh).trace(*arguments)
 
         key = f"{phase.name}.batch_size"
         yield Program(f"{phase.name} step", (), phase.schedule.batch_size, STEP, True, key, trace)
@@ -90,16 +90,16 @@ def _evaluations(plan: RunPlan, mesh: Mesh, data: RunData, phases: list[Phase]) 
     for phase in phases:
         networks_seen.setdefault((phase.settings.method.head, phase.rule), phase)
     for (head, rule), phase in networks_seen.items():
-        found: dict[int, tuple[Any, list[str], list[Attack]]] = {}
+        result: dict[int, tuple[Any, list[str], list[Attack]]] = {}
         for protocol, images in tasks:
             settings: dict[str, Any] = {"head": head, "rule": rule, "images": images}
             driver = networks.make_network_driver(plan, data.num_classes, mesh, **settings)
             # Two tasks with batches of one size share their programs.
-            _, names, attacks = found.setdefault(driver.batch_size, (driver, [], []))
+            _, names, attacks = result.setdefault(driver.batch_size, (driver, [], []))
             names.append(protocol.name)
             attacks += [attack for attack in protocol.attacks if attack not in attacks]
         variables = devices.shapes(placement.weight_shapes(phase, data), mesh)
-        for size, (driver, names, attacks) in found.items():
+        for size, (driver, names, attacks) in result.items():
             place = lambda tree: devices.shapes(tree, mesh, devices.divided())  # noqa: E731
             title = " and ".join(names) + (f" of the {phase.name}" if len(networks_seen) > 1 else "")
             for name, users, trace, passes in evaluation_programs(driver, variables, data.image_shape, attacks, place):

@@ -109,7 +109,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
     memory = _memory(compiled)
     count = arithmetic.count(traced.jaxpr)
     flops = (sum(count) if program.unit == CALL else count.each) // (1 if program.mapped else topology.size)
-    found = dataclasses.replace(
+    result = dataclasses.replace(
         row,
         **_spent(began, worked),
         problem=_too_large(memory, chip.memory, row, program.batch_key) if memory > chip.memory else "",
@@ -119,12 +119,12 @@ def compile_row(program: Program, topology: Topology) -> Row:
         float64=text.float64,
     )
     if not chip.gigahertz:
-        return found
+        return result
     cycles = text.cycles()
     estimated = cycles.once + cycles.each if program.unit == CALL else cycles.each
     seconds = estimated / (chip.gigahertz * 1e9)
     return dataclasses.replace(
-        found,
+        result,
         cycles=estimated,
         seconds=seconds,
         unpriced=tuple(_grouped(_worth_a_line(text.unpriced()), "bytes", "kind", "operation", "depth")),

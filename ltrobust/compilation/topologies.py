@@ -62,8 +62,8 @@ def needed_version(platform: str) -> str:
     if platform == "cuda":
         return jax.__version__
     for requirement in importlib.metadata.requires("jax") or ():
-        if found := re.match(r"libtpu\s*==\s*([\w.*]+)", requirement):
-            return found[1]
+        if result := re.match(r"libtpu\s*==\s*([\w.*]+)", requirement):
+            return result[1]
     raise ValueError(f"jax {jax.__version__} does not say which libtpu it needs; use a released version of jax.")
 
 

@@ -75,7 +75,7 @@ def unpack(path: pathlib.Path, folder: str, members: Sequence[str], largest: int
                 if name and not member.isfile():
                     raise ValueError(f"{name} is a link or a special file in the archive")
                 _check_size(name or "another member", member.size, largest)
-                # Members that are passed over are decompressed too, which takes time but no memory.
+                # Members that are skipped are decompressed too, which takes time but no memory.
                 if member.offset_data + member.size > most:
                     raise ValueError(f"it unpacks to more than {most:,} bytes, which no official archive does")
                 if name:
@@ -104,9 +104,9 @@ def _check_size(name: str, size: int, largest: int) -> None:
 def _gunzipped(content: bytes, name: str) -> bytes:
     """The content of a gzip file, read to its checksum; more than `LARGEST_IDX` bytes are refused while reading."""
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-        found = file.read(LARGEST_IDX + 1)
-    _check_size(name, len(found), LARGEST_IDX)
-    return found
+        result = file.read(LARGEST_IDX + 1)
+    _check_size(name, len(result), LARGEST_IDX)
+    return result
 
 
 def _records(content: bytes, length: int, name: str) -> np.ndarray:

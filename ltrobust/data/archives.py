@@ -85,7 +85,7 @@ def find(name: str, data_dir: pathlib.Path) -> tuple[published.Form, list[pathli
         raise FileNotFoundError(f"data_dir {data_dir} is a file; give the folder that holds it: {data_dir.parent}.")
     if not data_dir.is_dir():
         raise FileNotFoundError(
-            f"data_dir {data_dir} is no folder, so {name} is not there. {how_to_get(name, data_dir)}"
+            f"data_dir {data_dir} is not a folder, so {name} is not there. {how_to_get(name, data_dir)}"
         )
     here: list[str] = []
     for form in published.DATA[name].forms:
@@ -141,12 +141,12 @@ def _differences(form: published.Form, paths: list[pathlib.Path]) -> str | None:
     if any(path.name != file.name for file, path in pairs):  # unpacked
         return None
     known = {file.checksum: name for name, data in published.DATA.items() for file in data.files if file.checksum}
-    found = []
+    result = []
     for file, path in pairs:
         if words := file.difference(path):
             other = known.get(published.checksum(path, file.checksum.partition(":")[0]), "")
-            found.append(f"{path.name} is not the published file ({words}){f' but that of {other}' if other else ''}")
-    return "; ".join(found[:1] + [f"nor are {len(found) - 1} others"] * (len(found) > 1))
+            result.append(f"{path.name} is not the published file ({words}){f' but that of {other}' if other else ''}")
+    return "; ".join(result[:1] + [f"nor are {len(result) - 1} others"] * (len(result) > 1))
 
 
 def _read(name: str, split: str, form: published.Form, paths: list[pathlib.Path], data_dir: pathlib.Path) -> Arrays:

@@ -18,7 +18,7 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Resident:
+class OnDevice:
     """A complete data set on every device.
 
     Attributes:
@@ -33,7 +33,7 @@ class Resident:
     image_shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def of(cls, images: Any, labels: Any) -> "Resident":
+    def of(cls, images: Any, labels: Any) -> "OnDevice":
         """Images [N,H,W,C] and labels [N], NumPy's or JAX's."""
         return cls(images.reshape(len(images), -1), labels, tuple(images.shape[1:]))
 

@@ -2,7 +2,7 @@
 
 A cache file is never trusted: it must carry the fingerprint of the files it was decoded from, and the SHA-256 of
 both of its arrays. Anything else is reported in one line and counts as absent, so that the caller
-decodes anew.
+decodes again.
 """
 
 import dataclasses
@@ -81,11 +81,11 @@ def fingerprint_files(
     names = [file.name if root is None else file.relative_to(root).as_posix() for file in files]
     stats = [os.stat(file) for file in files]
     parts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)]
-    about = [FORMAT, PIL.__version__, parts] + ([form] if form else [])
+    content = [FORMAT, PIL.__version__, parts] + ([form] if form else [])
     if check != "times":
-        about += [[stat.st_ctime_ns for stat in stats], _contents(files, full=check == "full")]
-        about += [PIL.features.version(name) for name in _DECODERS]
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        content += [[stat.st_ctime_ns for stat in stats], _contents(files, full=check == "full")]
+        content += [PIL.features.version(name) for name in _DECODERS]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _contents(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
@@ -148,7 +148,7 @@ def write(path: pathlib.Path, entry: Entry) -> str:
     """Writes an entry: into a temporary file beside `path` first, so that a reader never sees half of one.
 
     Returns in words whether there is a copy now. A folder that cannot be written is reported through absl logging and
-    is no error.
+    is not an error.
     """
     metadata = {
         "fingerprint": entry.fingerprint,

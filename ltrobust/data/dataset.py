@@ -119,18 +119,18 @@ def load(
         skip_unreadable=skip_unreadable,
         cache_check=cache_check,
     )
-    found, test = run_data.load(plan), plan.open("test")
+    result, test = run_data.load(plan), plan.open("test")
     train, validation = (
         Dataset(
             part.images,
             part.labels,
-            found.class_names,
+            result.class_names,
             identity.digest([part.images], [part.labels]),
             part.positions,
-            found.fingerprints["chosen"],
-            found.notes,
+            result.fingerprints["chosen"],
+            result.notes,
         )
-        for part in (found.training, found.validation)
+        for part in (result.training, result.validation)
     )
     whole = np.arange(len(test.labels))
     return (

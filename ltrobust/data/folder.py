@@ -57,7 +57,7 @@ def load(
     skip_unreadable: bool = False,
     cache_check: str = "sample",
 ) -> Loaded:
-    """One split's arrays, and what was used and passed over. Of the other split only names are looked at.
+    """One split's arrays, and what was used and skipped. Of the other split only names are looked at.
 
     Pixels: EXIF orientation is applied, transparency dropped, colours are converted to RGB or to grey (ITU-R 601), then
     both sides are resized to `image_size` (bilinear over the source's area, as Pillow does it; the aspect ratio is not
@@ -69,7 +69,7 @@ def load(
       image_size: height and width in pixels.
       channels: 1 or 3.
       cache_root: where decoded images are kept, or None.
-      skip_unreadable: whether files that cannot be read are passed over, where they would be refused.
+      skip_unreadable: whether files that cannot be read are skipped, where they would be refused.
       cache_check: `sample` or `full`: how files are compared with the decoded copy's (`cache.fingerprint_files`).
 
     Raises:
@@ -81,30 +81,30 @@ def load(
     folders = _split_folders(data_dir)
     listings = {name: listing.read(folder) for name, folder in folders.items()}
     listing.check_classes(listings)
-    found = listings[split]
-    if listing.CLOSED in found.passed_over and not skip_unreadable:
-        raise ValueError(_refusal(f"folders in {found.folder} cannot be opened", found.passed_over[listing.CLOSED]))
-    entry, origin = _cached_or_decoded(found, split, image_size, channels, cache_root, skip_unreadable, cache_check)
-    loaded = _account(found, entry, origin)
+    result = listings[split]
+    if listing.CLOSED in result.passed_over and not skip_unreadable:
+        raise ValueError(_refusal(f"folders in {result.folder} cannot be opened", result.passed_over[listing.CLOSED]))
+    entry, origin = _cached_or_decoded(result, split, image_size, channels, cache_root, skip_unreadable, cache_check)
+    loaded = _account(result, entry, origin)
     if UNREADABLE in entry.findings and not skip_unreadable:
-        files = sum(map(len, found.images.values()))
+        files = sum(map(len, result.images.values()))
         tally = listing.Tally(**entry.findings[UNREADABLE])
-        raise ValueError(_refusal(f"of {files} images in {found.folder} cannot be read", tally))
+        raise ValueError(_refusal(f"of {files} images in {result.folder} cannot be read", tally))
     if 0 in loaded.files["used"]:
         name = entry.class_names[loaded.files["used"].index(0)]
-        raise ValueError(f"class {name} has no image in {found.folder / name} that can be read; put some there.")
+        raise ValueError(f"class {name} has no image in {result.folder / name} that can be read; put some there.")
     return loaded
 
 
 def _account(found: listing.Listing, entry: cache.Entry, origin: str) -> Loaded:
-    """What was used and passed over, as notes and for the card."""
+    """What was used and skipped, as notes and for the card."""
     findings = {key: listing.Tally(**value) for key, value in entry.findings.items()}
     passed_over = {**found.passed_over, **({UNREADABLE: findings.pop(UNREADABLE)} if UNREADABLE in findings else {})}
     if found.shared.count:
         findings[SHARED] = found.shared
-    notes = {f"passed over, {reason}": tally for reason, tally in passed_over.items()} | findings
+    notes = {f"skipped, {reason}": tally for reason, tally in passed_over.items()} | findings
     lines = {key: f"{tally.count} file{'s' * (tally.count > 1)} {key}: {tally}" for key, tally in notes.items()}
-    quiet = [f"passed over, {reason}" for reason in listing.QUIET] + [pixels.TURNED]
+    quiet = [f"skipped, {reason}" for reason in listing.QUIET] + [pixels.TURNED]
     files = {
         "used": np.bincount(entry.labels, minlength=len(found.images)).tolist(),
         "passed_over": {reason: tally.as_json() for reason, tally in passed_over.items()},
@@ -149,8 +149,8 @@ def _split_folders(data_dir: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
         )
     root = pathlib.Path(data_dir).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"data.dir {root} is no folder; {listing.EXPECTED}.")
-    found = {}
+        raise FileNotFoundError(f"data.dir {root} is not a folder; {listing.EXPECTED}.")
+    result = {}
     for split, names in listing.FOLDERS.items():
         there = [root / name for name in names if (root / name).is_dir()]
         if not there:
@@ -161,8 +161,8 @@ def _split_folders(data_dir: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
                 f"data.dir {root} has no folder {' or '.join(names)}; {listing.EXPECTED}. "
                 f"It holds: {held or 'nothing'}."
             )
-        found[split] = there[0]
-    return found
+        result[split] = there[0]
+    return result
 
 
 def _cached_or_decoded(
@@ -234,8 +234,8 @@ def _decode(
     }
     if problems:
         tally = listing.tally((files[position] for position in sorted(problems)), found.folder)
-        told = zip(tally.names, (problems[position] for position in sorted(problems)), strict=False)
-        tallies[UNREADABLE] = dataclasses.replace(tally, names=tuple(f"{name} ({problem})" for name, problem in told))
+        named = zip(tally.names, (problems[position] for position in sorted(problems)), strict=False)
+        tallies[UNREADABLE] = dataclasses.replace(tally, names=tuple(f"{name} ({problem})" for name, problem in named))
     labels = np.repeat(np.arange(len(found.images)), [len(each) for each in found.images.values()])
     entry = cache.Entry(
         images[kept] if problems else images,

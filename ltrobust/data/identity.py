@@ -76,12 +76,12 @@ class Identity:
 def digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> str:
     """SHA-256 of the bytes of all images in C order, then of all labels as `longtail.fingerprint` takes them."""
     # Committed digests and those on cards are of exactly these bytes in this order.
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for part in images:
-        found.update(np.ascontiguousarray(part).data)
+        result.update(np.ascontiguousarray(part).data)
     for part in labels:
-        found.update(part.astype("<i8").tobytes())
-    return found.hexdigest()
+        result.update(part.astype("<i8").tobytes())
+    return result.hexdigest()
 
 
 def identify(

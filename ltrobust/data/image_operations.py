@@ -140,12 +140,12 @@ def crop_by_shifts(image: jax.Array, row: jax.Array, column: jax.Array, flip: ja
 def displacements(matrices: np.ndarray, *, height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Every (right, down) by which one of the warps, int [..., 6], moves its look at a pixel inside the image."""
     y, x = np.mgrid[:height, :width]
-    found = set()
+    result = set()
     for a, b, c, d, e, f in np.unique(matrices.reshape(-1, 6), axis=0).astype(int):
         source_x, source_y = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
         inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
-        found |= set(zip((source_x - x)[inside].tolist(), (source_y - y)[inside].tolist(), strict=True))
-    return tuple(sorted(found))
+        result |= set(zip((source_x - x)[inside].tolist(), (source_y - y)[inside].tolist(), strict=True))
+    return tuple(sorted(result))
 
 
 def warp_by_shifts(image: jax.Array, matrix: jax.Array, shifts: Sequence[tuple[int, int]]) -> jax.Array:

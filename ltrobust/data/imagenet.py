@@ -107,9 +107,9 @@ def _sources(split: str, places: Sequence[pathlib.Path], how: str) -> list[pathl
     for place in places:
         if (folder := place / ("train" if split == "train" else "val")).is_dir():
             return [folder]
-        found = [place / name for name in wanted]
-        if all(path.is_file() for path in found):
-            return found
+        result = [place / name for name in wanted]
+        if all(path.is_file() for path in result):
+            return result
     here = [place / name for place in places for name in wanted if (place / name).is_file()]
     there = f"only {here[0].name}" if here else "neither archives nor folders"
     raise FileNotFoundError(f"{places[0]} has {there} of imagenet's {split} split ({', '.join(wanted)}). {how}")
@@ -157,7 +157,7 @@ def _members(archive: tarfile.TarFile, label: str, path: pathlib.Path, start: in
     """The images of an archive without folders, whose first byte is byte `start` of `path`."""
     for member in sorted(archive, key=lambda member: member.name):
         if not member.isfile() or member.issparse() or "/" in member.name or member.size > _LARGEST:
-            raise ValueError(f"{label} has {member.name}, which is no image of ImageNet")
+            raise ValueError(f"{label} has {member.name}, which is not an image of ImageNet")
         yield _Image(label, member.name, path, start + member.offset_data, member.size)
 
 
@@ -166,10 +166,10 @@ def _val_images(path: pathlib.Path, devkit: pathlib.Path) -> Iterator[_Image]:
     labels = _val_labels(devkit)
     with tarfile.open(path, "r:") as archive:
         for image in sorted(_members(archive, "val", path), key=lambda image: image.name):
-            found = _VAL_NAME.fullmatch(image.name)
-            if found is None or not 1 <= int(found[1]) <= len(labels):
+            result = _VAL_NAME.fullmatch(image.name)
+            if result is None or not 1 <= int(result[1]) <= len(labels):
                 raise ValueError(f"it has {image.name}, of which {devkit.name} knows no label")
-            yield dataclasses.replace(image, label=labels[int(found[1]) - 1])
+            yield dataclasses.replace(image, label=labels[int(result[1]) - 1])
 
 
 def _val_labels(devkit: pathlib.Path) -> list[str]:

@@ -1,6 +1,6 @@
 """Lists the images of each class in a folder of class directories, by names and links alone.
 
-What is passed over is counted by reason and class. Links are followed; each folder and file counts once per class.
+What is skipped is counted by reason and class. Links are followed; each folder and file counts once per class.
 """
 
 import dataclasses
@@ -125,7 +125,7 @@ def read(folder: pathlib.Path) -> Listing:
     return Listing(
         folder,
         images={name: tuple(map(pathlib.Path, paths.values())) for name, paths in used.items()},
-        passed_over={reason: found for reason, found in by_reason.items() if found.count},
+        passed_over={reason: result for reason, result in by_reason.items() if result.count},
         shared=tally(
             ((name, used[name][real]) for real, names in classes_of.items() if len(names) > 1 for name in names), folder
         ),
@@ -156,9 +156,9 @@ def check_classes(listings: dict[str, Listing]) -> None:
         for name, images in listing.images.items():
             if not images:
                 passed = [
-                    f"; {found.classes[name]} passed over: {reason}"
-                    for reason, found in listing.passed_over.items()
-                    if name in found.classes
+                    f"; {result.classes[name]} skipped: {reason}"
+                    for reason, result in listing.passed_over.items()
+                    if name in result.classes
                 ]
                 raise ValueError(
                     f"class {name} has no image in {listing.folder / name} (images end in {', '.join(SUFFIXES)}"
@@ -197,7 +197,7 @@ class _Passed:
 
 
 def _read_class(directory: str) -> tuple[dict[str, str], list[_Passed]]:
-    """Images of a class, real path -> path in order of paths, and what is passed over."""
+    """Images of a class, real path -> path in order of paths, and what is skipped."""
     used: dict[str, str] = {}
     passed: list[_Passed] = []
     _walk(directory, os.path.realpath(directory), {os.path.realpath(directory)}, used, passed)
@@ -233,7 +233,7 @@ def _walk(directory: str, real: str, entered: set[str], used: dict[str, str], pa
 
 
 def _reason(entry: os.DirEntry[str]) -> str:
-    """Why a file or folder is passed over, empty if it is not."""
+    """Why a file or folder is skipped, empty if it is not."""
     if entry.name.startswith("."):
         return HIDDEN
     if entry.name.lower() in _SYSTEM:
@@ -261,5 +261,5 @@ def _all_in(entry: os.DirEntry[str], reason: str) -> list[_Passed]:
 
 def _entries(directory: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     # Sorted, because file systems list in any order, and labels, splits and fingerprints follow this one.
-    with os.scandir(directory) as found:
-        return sorted(found, key=lambda entry: entry.name)
+    with os.scandir(directory) as result:
+        return sorted(result, key=lambda entry: entry.name)

@@ -108,8 +108,8 @@ def _find(first: _Part, second: _Part) -> Pairs:
     exact = partners >= 0
     rest = np.flatnonzero(~exact)
     partners[rest] = _nearest(first, second, rest)
-    found = np.flatnonzero(partners >= 0)
-    return Pairs(partners[found], found, exact[found])
+    result = np.flatnonzero(partners >= 0)
+    return Pairs(partners[result], result, exact[result])
 
 
 def describe(
@@ -184,16 +184,16 @@ def hashes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width, channels = images.shape[1:]
     down, across = _cosines(height), _cosines(width)
     weights = np.full(channels, 1 / channels, np.float32)
-    found, contrast = [], []
+    result, contrast = [], []
     step = max(1, _PIXELS // images[0].size)
     for start in range(0, len(images), step):
         grey = images[start : start + step].astype(np.float32) @ weights
         frequencies = (down @ (grey @ across.T)).reshape(len(grey), -1)[:, 1:]
         # Relative to the image's own median, so that brightness and contrast do not matter.
         above = frequencies > np.median(frequencies, axis=1, keepdims=True)
-        found.append(np.packbits(np.insert(above, 63, False, axis=1), axis=1).view(np.uint64)[:, 0])
+        result.append(np.packbits(np.insert(above, 63, False, axis=1), axis=1).view(np.uint64)[:, 0])
         contrast.append(grey.std(axis=(1, 2)))
-    return np.concatenate(found), np.concatenate(contrast)
+    return np.concatenate(result), np.concatenate(contrast)
 
 
 def _cosines(size: int) -> np.ndarray:

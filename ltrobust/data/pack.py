@@ -201,11 +201,11 @@ def _read_arrays(folder: pathlib.Path, content: bytes, manifest: Manifest) -> di
     images = {}
     for split in sources.SPLITS:
         images[split] = sum(file.images for file in getattr(manifest, split).files)
-        found = longtail.fingerprint(arrays[f"{split}_labels"])
+        result = longtail.fingerprint(arrays[f"{split}_labels"])
         expected = identity.LABELS.get((manifest.name, split), manifest.fingerprints[f"{split}_labels"])
-        if found != expected:
+        if result != expected:
             raise ValueError(
-                f"{folder} is not of the official {manifest.name}: its {split} labels have SHA-256 {found}, the "
+                f"{folder} is not of the official {manifest.name}: its {split} labels have SHA-256 {result}, the "
                 f"official ones {expected}. {REMEDY}"
             )
     labels = arrays["train_labels"]

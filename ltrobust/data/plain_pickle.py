@@ -57,13 +57,13 @@ def load(content: bytes) -> dict[str, Any]:
       ValueError: a pickle that is cut off, too deeply nested or no dict, or that names anything but arrays of numbers.
     """
     try:
-        found = _run(content)
+        result = _run(content)
     except _WRONG as error:
         raise ValueError(f"it is no sound pickle ({type(error).__name__}: {error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds a {type(found).__name__}, not a dict")
-    _check_content(found)
-    return {str(key): value for key, value in found.items()}
+    if not isinstance(result, dict):
+        raise ValueError(f"it holds a {type(result).__name__}, not a dict")
+    _check_content(result)
+    return {str(key): value for key, value in result.items()}
 
 
 def _run(content: bytes) -> Any:
@@ -146,12 +146,12 @@ def _text(value: Any) -> str:
 
 def _dict(items: list[Any]) -> dict[str | int, Any]:
     """Keys and values in turn as a dict."""
-    found: dict[str | int, Any] = {}
+    result: dict[str | int, Any] = {}
     for key, value in zip(items[::2], items[1::2], strict=True):
         if type(key) not in (str, bytes, int):
             raise ValueError(f"it has a {type(key).__name__} as a key, not a text or a whole number")
-        found[key.decode("latin-1") if type(key) is bytes else key] = value
-    return found
+        result[key.decode("latin-1") if type(key) is bytes else key] = value
+    return result
 
 
 def _check_content(found: dict[Any, Any]) -> None:

@@ -265,7 +265,7 @@ DATA = {
                 read=archive_formats.stl10,
                 folder="stl10_binary",
                 members=("train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin", "class_names.txt"),
-                largest=3_000_000_000,  # the unlabelled images, which are passed over
+                largest=3_000_000_000,  # the unlabelled images, which are skipped
             ),
         ),
         page="https://cs.stanford.edu/~acoates/stl10/",

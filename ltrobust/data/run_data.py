@@ -88,7 +88,7 @@ class RunData:
         set's official order; and `pixels`, of the images and labels of the chosen images, training part first.
       notes: about the source, for the card.
       claim: of the source (`sources.Split`).
-      files: of a folder, what was used and passed over of its training split (`folder.Loaded`); else empty.
+      files: of a folder, what was used and skipped of its training split (`folder.Loaded`); else empty.
       names: of a folder, the files of its training split in official order (`sources.Split`).
     """
 

@@ -54,7 +54,7 @@ class Split:
       fingerprint: SHA-256 of these images' pixels and labels (`identity.digest`).
       claim: what has been compared with the official data set, for the card (`identity.identify`).
       held: None, or for the training split of a pack: which official images `images` are.
-      files: of a `folder`, what was used and what was passed over (`folder.Loaded`); else empty.
+      files: of a `folder`, what was used and what was skipped (`folder.Loaded`); else empty.
       origin: where the decoded images come from on this machine, in words; may be empty.
       names: of a `folder`, the images' files (`folder.Loaded`); else empty.
     """
@@ -142,36 +142,36 @@ def load(
       FileNotFoundError: data that are not there; the message names the archive and its place, or what is expected.
 
     Warns:
-      UserWarning: a partial copy; pixels that are not the official ones; files of a folder that are passed over or
+      UserWarning: a partial copy; pixels that are not the official ones; files of a folder that are skipped or
         doubtful.
     """
     _check_request(name, split, data_dir, cache_dir)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
     form: dict[str, Any] = {"image_size": image_size, "channels": channels}
     form |= {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
-    found, published, different = _open(name, split, data_dir, cache_root, form)
+    result, published, different = _open(name, split, data_dir, cache_root, form)
     where = f"{split} of {os.fspath(data_dir) or name}"
-    _check_labels(found, where)
+    _check_labels(result, where)
     known = identity.identify(
         name,
         split,
-        found.images,
-        found.labels,
-        official_labels=found.official_labels,
-        num_classes=found.num_classes,
+        result.images,
+        result.labels,
+        official_labels=result.official_labels,
+        num_classes=result.num_classes,
         published=published,
     )
-    told = known.notes
+    reported = known.notes
     if different:
         # Where the checksum is another one, what is known of labels and pixels says what that means.
         warnings.warn(f"{where}: {different}: {'; '.join(known.notes) or known.claim}.", UserWarning, stacklevel=2)
-        told = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
-    notes = tuple(dict.fromkeys(found.notes + told))
+        reported = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
+    notes = tuple(dict.fromkeys(result.notes + reported))
     for note in () if different else known.notes if name == "folder" else notes:  # those of a folder: where urgent
         warnings.warn(f"{where}: {note}.", UserWarning, stacklevel=2)
     # A pack with a part of the images knows what was compared when it was made.
-    claim = (len(found.labels) < len(found.official_labels) and found.claim) or known.claim
-    return dataclasses.replace(found, notes=notes, fingerprint=known.fingerprint, claim=claim)
+    claim = (len(result.labels) < len(result.official_labels) and result.claim) or known.claim
+    return dataclasses.replace(result, notes=notes, fingerprint=known.fingerprint, claim=claim)
 
 
 def _open(
@@ -191,12 +191,12 @@ def _open(
     if name == "digits":
         return _digits(split), False, ""
     if name == "folder":
-        found = folder.load(data_dir, split, cache_root=cache_root, **form)
-        if found.warnings:
+        result = folder.load(data_dir, split, cache_root=cache_root, **form)
+        if result.warnings:
             place = folder.listing.printable(os.fspath(data_dir))
-            warnings.warn(f"{split} of {place}: {'; '.join(found.warnings)}.", UserWarning, stacklevel=3)
-        entry, kept = found.entry, {"files": found.files, "origin": found.origin, "names": found.names}
-        return Split(name, split, entry.images, entry.labels, entry.class_names, found.notes, **kept), False, ""
+            warnings.warn(f"{split} of {place}: {'; '.join(result.warnings)}.", UserWarning, stacklevel=3)
+        entry, kept = result.entry, {"files": result.files, "origin": result.origin, "names": result.names}
+        return Split(name, split, entry.images, entry.labels, entry.class_names, result.notes, **kept), False, ""
     root = pathlib.Path(os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     if name in imagenet.CLASSES:
         entry, origin = imagenet.load(

@@ -117,10 +117,10 @@ def _train_images(tree: _Tree) -> dict[str, str]:
     images = {
         path: path.split("/")[1] for path in sorted(tree.paths) if path.startswith("train/") and path.endswith(".JPEG")
     }
-    found, known = set(images.values()), set(_class_ids(tree))
-    if missing := sorted(known - found):
+    result, known = set(images.values()), set(_class_ids(tree))
+    if missing := sorted(known - result):
         raise _wrong_layout(tree, f"train/{missing[0]}/images has no JPEG ({len(missing)} such classes)")
-    if unknown := sorted(found - known):
+    if unknown := sorted(result - known):
         raise _wrong_layout(tree, f"train/{unknown[0]} is a class that wnids.txt does not name")
     return images
 
@@ -158,6 +158,6 @@ def _check_image(tree: _Tree, path: str, encoded: bytes) -> None:
         with Image.open(io.BytesIO(encoded)) as image:
             kind, size = image.format, image.size
     except (OSError, SyntaxError) as error:
-        raise _wrong_layout(tree, f"{path} is no image ({len(encoded)} bytes)") from error
+        raise _wrong_layout(tree, f"{path} is not an image ({len(encoded)} bytes)") from error
     if kind != "JPEG" or size != IMAGE_SIZE:
         raise _wrong_layout(tree, f"{path} is a {kind} of {size[0]}x{size[1]} pixels, not a JPEG of 64x64")

@@ -54,13 +54,13 @@ class Columns:
         Raises:
           ValueError: no such column.
         """
-        found = np.array(predictions["clean"], np.int64)
+        result = np.array(predictions["clean"], np.int64)
         for name in self.members(column):
             # Once wrong, an image keeps the prediction of the first attack that broke it.
-            found = np.where(found == labels, predictions[name], found)
-        return found
+            result = np.where(result == labels, predictions[name], result)
+        return result
 
 
 def from_plain(protocol: Mapping[str, Any]) -> Columns:
-    """The columns of a protocol as JSON has it, in a store's passport or on a card."""
+    """The columns of a protocol as JSON has it, in a store's provenance or on a card."""
     return Columns({attack["name"]: attack["after"] for attack in protocol["attacks"]}, dict(protocol["combined"]))

@@ -162,7 +162,7 @@ class Driver:
                 "other programs that use the device, use model.dtype=bfloat16, or evaluate on a larger device."
             ) from error
         self.batch_size = self._even(self.batch_size // 2)
-        print(f"out of memory: going on with {self.batch_size} images per batch")
+        print(f"out of memory: continuing with {self.batch_size} images per batch")
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Judged]:
         """`attack` at one batch size."""
@@ -233,10 +233,10 @@ class Driver:
         """About two seconds of the compiled loop; while more work waits it ends once an eighth of lanes rests."""
         occupied = int(np.sum(schedule.owners >= 0))
         # Refilling costs two transfers and a judgement; one per free lane would cost more than the idle lanes.
-        enough = max(1, occupied // 8) if schedule.more(current) else occupied
+        min_resting = max(1, occupied // 8) if schedule.more(current) else occupied
         until = schedule.until.astype(np.int32)
         before, began = processes.fetch(lanes.evaluations), time.monotonic()
-        lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(enough), until)
+        lanes = advance(subject.variables, lanes, settings, np.int32(limit), np.int32(min_resting), until)
         done = int(np.max(processes.fetch(lanes.evaluations) - before)) / guesses
         seconds = time.monotonic() - began
         # All processes must make the same number of passes, so process 0's clock decides.
@@ -281,13 +281,13 @@ def _read(
     evaluations, targets, non_finite, images = processes.fetch(
         (lanes.evaluations, target, lanes.non_finite, lanes.state.candidate)
     )
-    rows, found = owners[which], jax.tree.map(lambda leaf: leaf[which], judgement)
+    rows, result = owners[which], jax.tree.map(lambda leaf: leaf[which], judgement)
     verdicts = judge.verdicts(
-        found,
+        result,
         labels[rows],
         evaluations=evaluations[which],
         # A target is named only where the image was broken.
-        target=np.where(found.predictions != labels[rows], targets[which], -1),
+        target=np.where(result.predictions != labels[rows], targets[which], -1),
         non_finite=non_finite[which],
         rejected_claims=rejected[which],
     )

@@ -83,13 +83,13 @@ def change_evaluation(config: ConfigDict, changes: Any) -> ConfigDict:
         for key, value in changes.items():
             if not key.startswith(("eval.", "threat.")) or key in ("eval.also", "eval.checkpoint"):
                 raise ValueError(f"{key} cannot be changed")
-            # A truth value would pass as 1 where a number belongs.
+            # A boolean would pass as 1 where a number belongs.
             before = _value(changed, key)
             if isinstance(value, bool) and not isinstance(before, bool):
                 raise ValueError(f"{key} is {value}, where {before!r} was")
             changed.update_from_flattened_dict({key: value})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        why = str(error) if isinstance(changes, Mapping) else "it is no dict"
+        why = str(error) if isinstance(changes, Mapping) else "it is not a dict"
         raise ValueError(
             f"{why}; give a dict of keys of eval and threat, such as "
             '{"eval.protocol": "standard", "eval.limit": 100}.'

@@ -30,7 +30,7 @@ def check_numbers(batch_size: Any, seed: Any) -> None:
     """Refuses an invalid batch size or seed.
 
     Raises:
-      ValueError: not an integer (truth values are none), a batch below 1, or a seed outside of [0, 2^31).
+      ValueError: not an integer (booleans are none), a batch below 1, or a seed outside of [0, 2^31).
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; it must be an integer of at least 1.")
@@ -39,7 +39,7 @@ def check_numbers(batch_size: Any, seed: Any) -> None:
 
 
 def check_store(store: Any, **switches: Any) -> None:
-    """Refuses a store that is no path, and switches that are no truth values: any text would mean True.
+    """Refuses a store that is not a path, and switches that are no booleans: any text would mean True.
 
     Raises:
       ValueError: names the argument.
@@ -60,5 +60,5 @@ def check_ids(ids: Any, number: int) -> np.ndarray:
     ids = np.asarray(ids_of(np.asarray(ids), number))
     values, counts = np.unique(ids, return_counts=True)
     if len(values) < number:
-        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs an id of its own.")
+        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs a separate id.")
     return ids.astype(np.int64)

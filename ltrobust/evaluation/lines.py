@@ -103,7 +103,7 @@ def parse(file: BinaryIO, block: int = 2**22) -> tuple[Lines, int, str]:
 
     `block`: bytes of lines that are decoded together, so that memory does not grow with the file.
     """
-    found: dict[str, list[np.ndarray]] = {}
+    result: dict[str, list[np.ndarray]] = {}
     broken, digest = 0, hashlib.sha256()
     while texts := file.readlines(block):
         digest.update(b"".join(texts))
@@ -112,8 +112,8 @@ def parse(file: BinaryIO, block: int = 2**22) -> tuple[Lines, int, str]:
         for rows in _decode_all(whole):
             broken -= sum(map(len, rows.values()))
             for attack, values in rows.items():
-                found.setdefault(attack, []).append(values)
-    verdicts = {attack: AttackVerdicts(attack, np.concatenate(rows)) for attack, rows in found.items()}
+                result.setdefault(attack, []).append(values)
+    verdicts = {attack: AttackVerdicts(attack, np.concatenate(rows)) for attack, rows in result.items()}
     return verdicts, broken, digest.hexdigest()
 
 
@@ -145,7 +145,7 @@ def _decode(contents: list[bytes]) -> dict[str, np.ndarray]:
             raise ValueError("other fields")
         rows.setdefault(values["attack"], []).append(_values(values))
     # Null, JSON's form of NaN, becomes NaN.
-    return {attack: np.array(found, ROW) for attack, found in rows.items()}
+    return {attack: np.array(result, ROW) for attack, result in rows.items()}
 
 
 def encode(line: Line) -> bytes:

@@ -42,8 +42,8 @@ def take(driver: Driver, subject: Subject, logits: np.ndarray) -> dict[str, Any]
 
     parts = []
     for rows, valid in chunks(np.arange(number), driver.smallest_batch):
-        found = processes.fetch(project(subject.variables, driver.place(subject.gather(rows))))
-        parts.append([np.asarray(each[:valid], float) for each in found])
+        result = processes.fetch(project(subject.variables, driver.place(subject.gather(rows))))
+        parts.append([np.asarray(each[:valid], float) for each in result])
     projections, norms = (np.concatenate(each) for each in zip(*parts, strict=True))
     return {
         "logits": np.asarray(logits[:number], float).tolist(),

@@ -30,7 +30,7 @@ class Programs:
         self._work = functools.cache(self._compile_work)
 
     def work(self, search: Search, *, restarts: bool) -> Callable:
-        """`(variables, lanes, settings, limit, enough, until) -> lanes`; `restarts`: a lane makes several runs."""
+        """`(variables, lanes, settings, limit, min_resting, until) -> lanes`; `restarts`: a lane makes several runs."""
         return self._work(self.shared(search, restarts=restarts))
 
     def shared(self, search: Search, *, restarts: bool) -> Search:
@@ -50,7 +50,7 @@ class Programs:
     def _compile_work(self, search: Search) -> Callable:
         """The program of `work`."""
 
-        def run(variables, lanes, settings, limit, enough, until) -> Lanes:
+        def run(variables, lanes, settings, limit, min_resting, until) -> Lanes:
             return searches.work(
                 search,
                 lambda points: self._apply(variables, points),
@@ -58,7 +58,7 @@ class Programs:
                 settings,
                 self._threat,
                 evaluations=limit,
-                enough=enough,
+                min_resting=min_resting,
                 until=until,
             )
 

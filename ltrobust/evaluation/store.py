@@ -1,6 +1,6 @@
 """Verdict stores: one line per image and attack on disk, appended and never rewritten. No JAX.
 
-    passport.json    identifies the evaluation: protocol, threat, seed, images, labels, network
+    provenance.json    identifies the evaluation: protocol, threat, seed, images, labels, network
     verdicts.jsonl   one line per verdict, in order of arrival: the fields of `lines.Line`, and "crc"
     adversarial.f32  raw little-endian float32 images, some or all; a verdict names its image's offset in bytes
 
@@ -25,7 +25,7 @@ from ltrobust.evaluation.verdict import Verdict
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
 
 # Raise it when older verdicts could be misread. A store of another format is refused.
-FORMAT = 4
+FORMAT = 5
 _UNSEEN = Verdict().prediction
 
 
@@ -35,7 +35,7 @@ class Store:
     def __init__(
         self,
         folder: str | Path,
-        passport: Mapping[str, Any],
+        provenance: Mapping[str, Any],
         *,
         keep_images: bool = False,
         sample: Collection[int] = (),
@@ -44,7 +44,7 @@ class Store:
 
         Args:
           folder: of the store.
-          passport: plain values that identify the evaluation. An existing store must have the same: `network` up to
+          provenance: plain values that identify the evaluation. An existing store must have the same: `network` up to
             rounding (`identity.differences`), everything else exactly.
           keep_images: keep all adversarial images.
           sample: ids of images whose adversarial images under the protocol's attacks are kept in any case.
@@ -56,7 +56,7 @@ class Store:
         self.folder = Path(folder)
         self.notes: list[str] = []
         # Through JSON, so that it can be compared with the file: tuples become lists, NaN becomes null.
-        here = json.loads(json.dumps(without_nan({"format": FORMAT, **passport})))
+        here = json.loads(json.dumps(without_nan({"format": FORMAT, **provenance})))
         _claim(self.folder, here)
         self._closing = contextlib.ExitStack()
         self._closing.enter_context(hold(self.folder))
@@ -131,7 +131,7 @@ class Store:
 
 
 def read(folder: str | Path, sha256: str | None = None) -> tuple[dict[str, Any], Lines]:
-    """Reads the passport and the verdicts of a store, which may be in use.
+    """Reads the provenance and the verdicts of a store, which may be in use.
 
     Args:
       folder: of the store.
@@ -140,80 +140,80 @@ def read(folder: str | Path, sha256: str | None = None) -> tuple[dict[str, Any],
     Raises:
       ValueError: the folder is not a store, has another format, or holds other verdicts than the card.
     """
-    passport, file = read_passport(folder), Path(folder) / "verdicts.jsonl"
+    provenance, file = read_provenance(folder), Path(folder) / "verdicts.jsonl"
     with file.open("rb") if file.exists() else io.BytesIO() as content:
         verdicts, _, digest = lines.parse(content)
     if sha256 is not None and digest != sha256:
-        raise ValueError(f"{folder} holds other verdicts than the card was made from; evaluate anew.")
-    return passport, verdicts
+        raise ValueError(f"{folder} holds other verdicts than the card was made from; evaluate again.")
+    return provenance, verdicts
 
 
-def read_passport(folder: str | Path) -> dict[str, Any]:
+def read_provenance(folder: str | Path) -> dict[str, Any]:
     """What a store belongs to; its verdicts are not read.
 
     Raises:
       ValueError: as `read`.
     """
     folder = Path(folder)
-    if not (folder / "passport.json").is_file():
-        raise ValueError(f"{folder} is not a verdict store: it has no passport.json.")
-    passport = read_json(folder / "passport.json")
-    if passport.get("format") != FORMAT:
+    if not (folder / "provenance.json").is_file():
+        raise ValueError(f"{folder} is not a verdict store: it has no provenance.json.")
+    provenance = read_json(folder / "provenance.json")
+    if provenance.get("format") != FORMAT:
         raise ValueError(
-            f"verdict store {folder} has format {passport.get('format')}, this version reads {FORMAT}; "
+            f"verdict store {folder} has format {provenance.get('format')}, this version reads {FORMAT}; "
             "evaluate again, or use the version that wrote it."
         )
-    return passport
+    return provenance
 
 
-def columns(passport: Mapping[str, Any]) -> tuple[str, ...]:
+def columns(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     """`clean`, each attack and each combination of a store's protocol; the last one is its headline."""
-    return from_plain(passport["protocol"]).names
+    return from_plain(provenance["protocol"]).names
 
 
-def members(passport: Mapping[str, Any], column: str | None = None) -> list[str]:
+def members(provenance: Mapping[str, Any], column: str | None = None) -> list[str]:
     """The attacks that a column consists of, in order; None for the protocol's headline.
 
     Raises:
       ValueError: no such column.
     """
-    return from_plain(passport["protocol"]).members(column)
+    return from_plain(provenance["protocol"]).members(column)
 
 
 def final(
-    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
+    provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids and labels of a store's images, ascending by id, and the prediction that counts in a column, int64 [N] each.
 
     Args:
-      passport: from `read`.
+      provenance: from `read`.
       verdicts: from `read`.
       column: `clean`, an attack, or a combination; None for the protocol's headline, its last combination.
 
     Raises:
       ValueError: no such column, or images whose verdict is not there yet.
     """
-    clean, number = verdicts.get("clean", lines.none("clean")).rows, passport["images"]["number"]
+    clean, number = verdicts.get("clean", lines.none("clean")).rows, provenance["images"]["number"]
     ids, labels = clean["image"], clean["label"]
     predictions = {
         # An attack of a sequence has verdicts only on the images that nothing before it has broken.
         name: verdicts.get(name, lines.none(name)).predictions(ids)
-        for name in ("clean", *members(passport, column))
+        for name in ("clean", *members(provenance, column))
     }
-    found = from_plain(passport["protocol"]).final(predictions, labels, column)
-    if np.any(missing := found == _UNSEEN):
+    result = from_plain(provenance["protocol"]).final(predictions, labels, column)
+    if np.any(missing := result == _UNSEEN):
         name = next(name for name, seen in predictions.items() if np.any(missing & (seen == _UNSEEN)))
         raise ValueError(f"{name} has no verdict on image {ids[missing][0]} yet; finish the evaluation first.")
     if len(ids) < number:
         raise ValueError(f"{len(ids)} of {number} images have verdicts; finish the evaluation.")
-    return ids, labels, found
+    return ids, labels, result
 
 
 def correct(
-    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
+    provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts], column: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `final`, with whether each image is right, bool [N], in place of the prediction."""
-    ids, labels, predictions = final(passport, verdicts, column)
+    ids, labels, predictions = final(provenance, verdicts, column)
     return ids, labels, predictions == labels
 
 
@@ -232,10 +232,10 @@ def read_adversarial(folder: str | Path, line: Line, shape: tuple[int, ...]) -> 
 
 
 def _claim(folder: Path, here: dict[str, Any]) -> None:
-    """Writes the passport of a new store, or compares it with that of an existing one."""
-    path = folder / "passport.json"
+    """Writes the provenance of a new store, or compares it with that of an existing one."""
+    path = folder / "provenance.json"
     if not path.exists():
-        # A process that died while it wrote the passport leaves a partial file.
+        # A process that died while it wrote the provenance leaves a partial file.
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"verdict store {folder} is a file; give a folder.")
         others = [found for found in (folder.iterdir() if folder.exists() else ()) if not is_partial(found, path.name)]

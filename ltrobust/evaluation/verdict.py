@@ -65,10 +65,10 @@ def table(**columns: Any) -> np.ndarray:
     """
     if wrong := columns.keys() ^ set(FIELDS):
         raise TypeError(f"fields of a verdict are {', '.join(FIELDS)}; missing or unknown: {', '.join(sorted(wrong))}.")
-    found = np.empty(np.shape(columns["prediction"]), DTYPE)
+    result = np.empty(np.shape(columns["prediction"]), DTYPE)
     for name, values in columns.items():
-        found[name] = values
-    return found
+        result[name] = values
+    return result
 
 
 def row(verdict: Verdict) -> tuple[Any, ...]:

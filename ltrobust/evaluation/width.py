@@ -70,8 +70,8 @@ def guesses(
         # A tenth more, because guesses cost something beside the network.
         if width * number <= largest and _speed(width, number) > 1.1 * _speed(*best):
             best = (width, number)
-    enough = _speed(*best) / _SPARE
-    fitting = [one for one in known if images <= one[0] and one[0] * one[1] <= largest and _speed(*one) >= enough]
+    threshold = _speed(*best) / _SPARE
+    fitting = [one for one in known if images <= one[0] and one[0] * one[1] <= largest and _speed(*one) >= threshold]
     return max(fitting, key=lambda one: _speed(*one), default=best)
 
 

@@ -80,11 +80,11 @@ def _register(function: Callable[..., Method], name: str) -> None:
 def defaults() -> dict[str, dict[str, Any]]:
     """Settings of all methods and wrappers with their defaults, `config.methods`."""
     registry.add_installed(GROUP, (*REGISTRY, *WRAPPERS), _register)
-    found = {
+    result = {
         name: registry.defaults(function, "method", without=list(registry.parameters(function, "method"))[:1])
         for name, function in (REGISTRY | WRAPPERS).items()
     }
-    return {name: settings for name, settings in found.items() if settings}
+    return {name: settings for name, settings in result.items() if settings}
 
 
 def create(name: str, inner: InnerAttack, **settings: Any) -> Method:
@@ -138,11 +138,11 @@ def wrap(method: Method, name: str, **settings: Any) -> Method:
 
 def _known_methods(inner: InnerAttack) -> dict[str, Method]:
     """All methods with default settings, without those that refuse this attack."""
-    found = {}
+    result = {}
     for name in REGISTRY:
         with contextlib.suppress(Exception):
-            found[name] = create(name, inner)
-    return found
+            result[name] = create(name, inner)
+    return result
 
 
 def _find(kind: str, known: dict[str, Callable[..., Method]], name: str, settings: dict[str, Any]):

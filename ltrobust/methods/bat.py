@@ -106,8 +106,8 @@ def boundary_points(
 
     start = ball.random_start(batch.images, keys, batch.radius, start=inner.start, threat=threat)
     start = ball.project(start, batch.images, batch.radius, threat)
-    nothing = start, start, jnp.zeros(len(start), jnp.int32)
-    points, kept = jax.lax.fori_loop(0, inner.steps, step, (start, nothing))
+    initial = start, start, jnp.zeros(len(start), jnp.int32)
+    points, kept = jax.lax.fori_loop(0, inner.steps, step, (start, initial))
     wrong = objective(points)[1] & (not unseen_end)
     last, first, _ = watched(points, wrong.astype(jnp.int32), kept)
     return jax.lax.stop_gradient((last, first))

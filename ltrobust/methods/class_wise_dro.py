@@ -55,8 +55,8 @@ def chi2_class_dro(inner: InnerAttack, *, rho: float = 0.2, average: float = -1.
         del params
         if average == 0:
             return {}
-        nothing = jnp.zeros(class_counts.shape, jnp.float32)
-        return {"losses": nothing, "known": nothing > 0}
+        zeros = jnp.zeros(class_counts.shape, jnp.float32)
+        return {"losses": zeros, "known": zeros > 0}
 
     def check(class_counts: np.ndarray) -> None:
         if average == 0 and len(class_counts) >= MANY_CLASSES:

@@ -48,8 +48,8 @@ def dafa(
 
     def weights(learner: Learner) -> jax.Array:
         state = learner.method_state
-        found = class_distances(state["answers"], state["seen"], scale=scale, floor=floor, variant=variant)
-        return jnp.where(learner.epoch > last_of_warmup(learner), found, 1.0)
+        result = class_distances(state["answers"], state["seen"], scale=scale, floor=floor, variant=variant)
+        return jnp.where(learner.epoch > last_of_warmup(learner), result, 1.0)
 
     def radii(learner: Learner, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         factor = weights(learner)[labels]
@@ -72,8 +72,8 @@ def dafa(
 
     def initial_state(params: Any, class_counts: jax.Array) -> dict[str, jax.Array]:
         del params
-        nothing = jnp.zeros(class_counts.shape, jnp.float32)
-        return {"answers": jnp.zeros((len(nothing), len(nothing)), jnp.float32), "seen": nothing}
+        zeros = jnp.zeros(class_counts.shape, jnp.float32)
+        return {"answers": jnp.zeros((len(zeros), len(zeros)), jnp.float32), "seen": zeros}
 
     return Method(
         name="dafa",
@@ -154,8 +154,8 @@ def wat(inner: InnerAttack, *, beta: float = 6.0, rate: float = 0.1, normalized:
 
     def initial_state(params: Any, class_counts: jax.Array) -> dict[str, jax.Array]:
         del params
-        nothing = jnp.zeros(len(class_counts) + 1, jnp.float32)
-        return {"sums": nothing, "weights": nothing + 1}
+        zeros = jnp.zeros(len(class_counts) + 1, jnp.float32)
+        return {"sums": zeros, "weights": zeros + 1}
 
     return Method(
         name="wat",

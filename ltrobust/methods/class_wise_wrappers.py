@@ -79,8 +79,8 @@ def cfa(
         return value, dataclasses.replace(outcome, method_state=own | {"method": outcome.method_state})
 
     def initial_state(params: Any, class_counts: jax.Array) -> dict[str, Any]:
-        nothing = jnp.zeros(class_counts.shape, jnp.float32)
-        counted = {"accuracy": nothing - 1, "correct": nothing, "seen": nothing, "epoch": jnp.int32(1)}
+        zeros = jnp.zeros(class_counts.shape, jnp.float32)
+        counted = {"accuracy": zeros - 1, "correct": zeros, "seen": zeros, "epoch": jnp.int32(1)}
         averaged = {"accepted": jnp.int32(0), "kept": jnp.float32(0)}
         return counted | averaged | {"method": method.initial_state(params, class_counts)}
 
@@ -184,8 +184,8 @@ def fair_ard(
         return own | {"weights": weights, "tally": jnp.zeros_like(seen), "seen": jnp.zeros_like(seen)}
 
     def initial_state(params: Any, class_counts: jax.Array) -> dict[str, Any]:
-        nothing = jnp.zeros(class_counts.shape, jnp.float32)
-        own = {"weights": nothing + 1, "tally": nothing, "seen": nothing, "epoch": jnp.int32(1)}
+        zeros = jnp.zeros(class_counts.shape, jnp.float32)
+        own = {"weights": zeros + 1, "tally": zeros, "seen": zeros, "epoch": jnp.int32(1)}
         return own | {"method": method.initial_state(params, class_counts)}
 
     return dataclasses.replace(

@@ -109,8 +109,8 @@ def check_wrappable(
     Raises:
       ValueError: names both, the attribute that is missing or set already, and what to do.
     """
-    about = declared(wrappers[name])
-    missing, taken = _missing(method, about), _taken(method, about)
+    declaration = declared(wrappers[name])
+    missing, taken = _missing(method, declaration), _taken(method, declaration)
     if not missing and not taken:
         return
     base, *inside = method.name.split("+")
@@ -118,9 +118,9 @@ def check_wrappable(
     order = _other_order(others.get(base), name, inside, wrappers)
     if missing:
         lack = _LACKS.get(missing[0], (f"it does not set {missing[0]}", ""))[0]
-        fitting = [each for each, other in others.items() if not _missing(other, about)]
+        fitting = [each for each, other in others.items() if not _missing(other, declaration)]
         examples = ", ".join(fitting[:_EXAMPLES]) + (" and others" if len(fitting) > _EXAMPLES else "")
-        needs = " and ".join(_LACKS.get(each, ("", f"Method.{each}"))[1] for each in about.needs)
+        needs = " and ".join(_LACKS.get(each, ("", f"Method.{each}"))[1] for each in declaration.needs)
         what = f": {lack} (Method.{missing[0]})"
         advice = f"it needs {needs}" + (f", as {examples} have" if fitting else "")
         if base in fitting and inside:
@@ -143,9 +143,9 @@ def check_changes(before: Method, after: Method, wrapper: Callable[..., Any], na
     Raises:
       ValueError: names the wrapper, the hook and what to write.
     """
-    about = declared(wrapper)
+    declaration = declared(wrapper)
     for hook in _HOOKS:
-        if getattr(before, hook) is not getattr(after, hook) and hook not in (*about.sets, *about.needs):
+        if getattr(before, hook) is not getattr(after, hook) and hook not in (*declaration.sets, *declaration.needs):
             raise ValueError(
                 f"wrapper {name} sets {hook} without declaring it; put @ltrobust.methods.declares(sets=({hook!r},)) "
                 "above the function."
@@ -164,14 +164,14 @@ def _has(method: Method, attribute: str) -> bool:
     return value != _DEFAULTS[attribute] if attribute in _DEFAULTS else bool(value)
 
 
-def _missing(method: Method, about: Declared) -> list[str]:
+def _missing(method: Method, declaration: Declared) -> list[str]:
     """Attributes that a wrapper needs and the method has not set."""
-    return [name for name in about.needs if not _has(method, name)]
+    return [name for name in declaration.needs if not _has(method, name)]
 
 
-def _taken(method: Method, about: Declared) -> list[str]:
+def _taken(method: Method, declaration: Declared) -> list[str]:
     """Attributes that the method has set and a wrapper would replace."""
-    return [name for name in about.refuses if _has(method, name)]
+    return [name for name in declaration.refuses if _has(method, name)]
 
 
 def _setter(attribute: str, inside: list[str], wrappers: Mapping[str, Callable[..., Method]]) -> str | None:

@@ -1,4 +1,4 @@
-"""Label augmentation: an output of its own for "this image was attacked", dropped at test time."""
+"""Label augmentation: a separate output for "this image was attacked", dropped at test time."""
 
 import jax
 import jax.numpy as jnp

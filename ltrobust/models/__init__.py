@@ -148,8 +148,8 @@ def _register(network: Callable[..., nn.Module], name: str) -> None:
 def defaults() -> dict[str, dict[str, Any]]:
     """Settings of registered networks with their defaults, `config.model.NAME`."""
     registry.add_installed(external.GROUP, REGISTERED, _register)
-    found = {name: external.settings(network) for name, network in REGISTERED.items()}
-    return {name: settings for name, settings in found.items() if settings}
+    result = {name: external.settings(network) for name, network in REGISTERED.items()}
+    return {name: settings for name, settings in result.items() if settings}
 
 
 def _external(name: str) -> Callable[..., nn.Module] | nn.Module | None:
@@ -235,18 +235,18 @@ def forward_features(
     sown = updates.get("intermediates", {})
     # The head's input comes first: an external network may sow anything under the same name.
     trees = [tree for tree in (sown.get("head"), sown) if isinstance(tree, Mapping)]
-    found = next((tree["features"] for tree in trees if isinstance(tree.get("features"), tuple)), None)
-    if not found:
+    result = next((tree["features"] for tree in trees if isinstance(tree.get("features"), tuple)), None)
+    if not result:
         raise ValueError(
             f"the method reads features, and {type(module).__name__} offers none; end the network with "
             "self.head(features) (docs/guides/networks.md), or use another method."
         )
-    if np.ndim(found[-1]) != 2:
+    if np.ndim(result[-1]) != 2:
         raise ValueError(
-            f"the method reads features [B, F], and {type(module).__name__} sows some of shape {np.shape(found[-1])}; "
+            f"the method reads features [B, F], and {type(module).__name__} sows some of shape {np.shape(result[-1])}; "
             "end the network with self.head(features) (docs/guides/networks.md)."
         )
-    return logits, found[-1], updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
+    return logits, result[-1], updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 
 
 def _apply(
@@ -287,10 +287,10 @@ def class_norms(params: Any, num_classes: int, outputs: int | None = None) -> np
         if getattr(path[-1], "key", None) == "kernel" and leaf.ndim == 2 and leaf.shape[1] == (outputs or num_classes)
     }
     named = [(*inside, head, "kernel") for inside in ((), ("head",)) for head in HEADS]
-    found = [dense[path] for path in named if path in dense][:1] or list(dense.values())
-    if len(found) != 1:
+    result = [dense[path] for path in named if path in dense][:1] or list(dense.values())
+    if len(result) != 1:
         return None
-    return np.linalg.norm(np.asarray(found[0], np.float64), axis=0)[:num_classes]
+    return np.linalg.norm(np.asarray(result[0], np.float64), axis=0)[:num_classes]
 
 
 def count_parameters(params: Any) -> int:

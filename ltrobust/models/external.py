@@ -100,17 +100,17 @@ def find(name: str) -> Callable[..., nn.Module] | nn.Module:
     """
     module, _, attribute = name.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
+        result: Any = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the module may do anything while it is imported
         raise ValueError(
             f"model {name!r} cannot be imported: {_reason(error)}. Give package.module:CLASS of a module that Python "
             "finds from here."
         ) from error
-    if isinstance(found, nn.Module):
-        return found
-    if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
-        raise ValueError(f"model {name!r} is {found!r}; give a class of flax.linen.Module.")
-    network = cast(Callable[..., nn.Module], found)
+    if isinstance(result, nn.Module):
+        return result
+    if not callable(result) or (isinstance(result, type) and not issubclass(result, nn.Module)):
+        raise ValueError(f"model {name!r} is {result!r}; give a class of flax.linen.Module.")
+    network = cast(Callable[..., nn.Module], result)
     settings(network)
     return network
 

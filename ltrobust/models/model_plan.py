@@ -52,13 +52,13 @@ class ModelPlan:
 
     def describe(self) -> dict[str, Any]:
         """The keys of `model` that the network depends on, as JSON; not those of other registered networks."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        options = found.pop("options")
-        return json.loads(json.dumps(found | ({self.name: options} if options else {})))
+        result = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        options = result.pop("options")
+        return json.loads(json.dumps(result | ({self.name: options} if options else {})))
 
 
 def make_model_plan(model: Mapping[str, Any]) -> ModelPlan:
     """The network of `model` in a configuration, or as a checkpoint records it."""
     known = {field.name for field in dataclasses.fields(ModelPlan)}
-    found: dict[str, Any] = {key: value for key, value in model.items() if key in known}
-    return ModelPlan(**found | {"options": model.get(model["name"], {})})
+    result: dict[str, Any] = {key: value for key, value in model.items() if key in known}
+    return ModelPlan(**result | {"options": model.get(model["name"], {})})

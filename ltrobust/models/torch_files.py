@@ -103,14 +103,14 @@ def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]
     Raises:
         ValueError: there are several and none is named, or none has that name.
     """
-    found = dict(_state_dicts(content, ""))
+    result = dict(_state_dicts(content, ""))
     if choice:
-        return _chosen(found, choice)
-    if len(found) > 1:
-        names = [name or "the outermost level" for name in found]
-        raise ValueError(f"there are {len(found)} state dicts: {listed(names)}. {name_one(found)}")
-    if found:
-        return next(iter(found.values()))
+        return _chosen(result, choice)
+    if len(result) > 1:
+        names = [name or "the outermost level" for name in result]
+        raise ValueError(f"there are {len(result)} state dicts: {listed(names)}. {name_one(result)}")
+    if result:
+        return next(iter(result.values()))
     inner = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
     return unwrapped(content[inner[0]]) if inner else content
 
@@ -132,7 +132,7 @@ def _chosen(found: Mapping[str, Mapping[str, Any]], choice: str) -> Mapping[str,
         parts += [part] if part else []
     if len(parts) == 1:
         return parts[0]
-    # Without a name of their own, arrays are known by the first word of theirs.
+    # Without a separate name, arrays are known by the first word of theirs.
     known = dict.fromkeys(name for path, arrays in found.items() for name in ([path] if path else _first_words(arrays)))
     raise ValueError(f"there is no state dict {choice!r}; there are: {listed(known) or 'none'}")
 
@@ -188,14 +188,14 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
             f"{path} holds values that are no tensors ({listed(others)}); expected a state dict, by itself or under "
             f"{', '.join(WRAPPERS)}"
         )
-    found = {}
+    result = {}
     for name, tensor in tensors.items():
         try:
             # NumPy has no bfloat16; float32 holds each of its values.
-            found[str(name)] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+            result[str(name)] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
         except (TypeError, RuntimeError) as error:  # sparse, quantised, 8-bit floats, without data (meta)
             raise _no_array(path, str(name), error) from error
-    return found
+    return result
 
 
 def _is_zipped(path: pathlib.Path) -> bool:

@@ -78,15 +78,15 @@ class TorchNetwork:
             raise ValueError(f"images have shape {list(points.shape)}; give at least one, [N,H,W,C].")
         points = points.astype(np.float32) / (255 if points.dtype == np.uint8 else 1)
         reference = torch_reference.compute(self.module, points)
-        found = self._differences(points, reference)
+        result = self._differences(points, reference)
         name = type(self.module).__name__
-        if not (found.logits <= LOGITS_TOLERANCE and found.gradients <= GRADIENT_TOLERANCE):
+        if not (result.logits <= LOGITS_TOLERANCE and result.gradients <= GRADIENT_TOLERANCE):
             raise ValueError(
-                f"{name} translated to JAX differs from PyTorch by {found.logits:.1e} of the largest logit (allowed: "
-                f"{LOGITS_TOLERANCE:g}) and {found.gradients:.1e} of the input gradient (allowed: "
+                f"{name} translated to JAX differs from PyTorch by {result.logits:.1e} of the largest logit (allowed: "
+                f"{LOGITS_TOLERANCE:g}) and {result.gradients:.1e} of the input gradient (allowed: "
                 f"{GRADIENT_TOLERANCE:g}). Remove custom backward functions and detach(), or evaluate it with PyTorch."
             )
-        return found
+        return result
 
     def _differences(self, points: np.ndarray, reference: torch_reference.Reference) -> Parity:
         """The differences, at highest matmul precision."""
@@ -137,10 +137,10 @@ def from_torch(module: Any, images: Any = None) -> TorchNetwork:
             logits = forward(weights, (jnp.transpose(images, (0, 3, 1, 2)),))
         return logits.astype(jnp.float32)
 
-    found = TorchNetwork(network, weights, apply)
+    result = TorchNetwork(network, weights, apply)
     if images is not None:
-        found.compare(images)
-    return found
+        result.compare(images)
+    return result
 
 
 def unwrapped(module: Any) -> Any:

@@ -129,8 +129,8 @@ def split_normalisation(
 
 def _normaliser(name: Any) -> str:
     """`mean` or `std` for a tensor that normalises the input, else empty."""
-    found = _NORMALISER.fullmatch(str(name).split(".")[-1])
-    return (found.lastgroup or "") if found else ""
+    result = _NORMALISER.fullmatch(str(name).split(".")[-1])
+    return (result.lastgroup or "") if result else ""
 
 
 def cleaned(state_dict: Mapping[str, Any], naming: Naming) -> dict[str, Any]:
@@ -186,10 +186,10 @@ def _customary(tensors: dict[str, Any], naming: Naming) -> dict[str, Any]:
 def _with_customary_final_norm(tensors: dict[str, Any], naming: Naming) -> dict[str, Any]:
     """Calls the last norm what the naming calls it, where it has one of the other names."""
     customary = naming.layers["final_norm"] if naming.other_final_norms else ""
-    found = [norm for norm in (customary, *naming.other_final_norms) if f"{norm}.weight" in tensors]
-    if len(found) != 1 or found == [customary]:
+    result = [norm for norm in (customary, *naming.other_final_norms) if f"{norm}.weight" in tensors]
+    if len(result) != 1 or result == [customary]:
         return tensors
-    other = f"{found[0]}."
+    other = f"{result[0]}."
     return {
         f"{customary}.{name.removeprefix(other)}" if name.startswith(other) else name: tensor
         for name, tensor in tensors.items()

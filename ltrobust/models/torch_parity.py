@@ -25,22 +25,22 @@ def doubts(name: str, image_shape: tuple[int, ...], *, torchvision: bool = False
         image_shape: height, width and channels.
         torchvision: whether its arrays have torchvision's names.
     """
-    found = []
+    result = []
     if name == "small_resnet":
-        return found  # of this package alone
+        return result  # of this package alone
     pool, side = _POOLED["wide" if parse(name) else "other"]
     if tuple(image_shape[:2]) != (side, side):
-        found.append(
+        result.append(
             f"the code that {name} comes from pools {pool}x{pool} pixels, as for {side}x{side} images; here all of "
             f"{image_shape[0]}x{image_shape[1]} are pooled"
         )
     if name == "preact_resnet18":
-        found.append(
+        result.append(
             "the shortcut convolution is given relu(norm(x)), as in AT-BSL; RobustBench's PreActBlock gives it x"
         )
     if torchvision:
-        found.append("the stem has stride 1 and no max-pooling after it, unlike torchvision's")
-    return found
+        result.append("the stem has stride 1 and no max-pooling after it, unlike torchvision's")
+    return result
 
 
 def check(

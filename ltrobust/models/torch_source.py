@@ -103,10 +103,10 @@ def load(module: Any, path: str | os.PathLike[str]) -> None:
 
 def _renamed(tensors: Mapping[str, np.ndarray], own: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The file's arrays without words that stand before all of their names and not before the module's."""
-    found = {name: array for name, array in tensors.items() if name in own or not name.endswith(_COUNTERS[1:])}
-    while found and not any(name in own for name in found):
-        first = {name.partition(".")[0] for name in found}
-        if len(first) > 1 or not all("." in name for name in found):
+    result = {name: array for name, array in tensors.items() if name in own or not name.endswith(_COUNTERS[1:])}
+    while result and not any(name in own for name in result):
+        first = {name.partition(".")[0] for name in result}
+        if len(first) > 1 or not all("." in name for name in result):
             break
-        found = {name.partition(".")[2]: array for name, array in found.items()}
-    return found if any(name in own for name in found) else dict(tensors)
+        result = {name.partition(".")[2]: array for name, array in result.items()}
+    return result if any(name in own for name in result) else dict(tensors)

@@ -132,7 +132,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
         name: as for `from_torch`.
 
     Returns:
-        contiguous arrays of their own, by PyTorch name and in PyTorch's layouts.
+        contiguous separate arrays, by PyTorch name and in PyTorch's layouts.
 
     Raises:
         ValueError: another network; names or shapes that are not those of the network.

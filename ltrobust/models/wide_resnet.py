@@ -11,10 +11,10 @@ _NAME = re.compile(r"(dm_)?wrn_(\d+)_(\d+)")
 
 def parse(name: str) -> tuple[int, int, bool] | None:
     """Depth, widening factor and whether it is DeepMind's form, from `wrn_28_10` or `dm_wrn_28_10`; None otherwise."""
-    found = _NAME.fullmatch(name)
-    if found is None or int(found[2]) % 6 != 4 or int(found[2]) < 10 or int(found[3]) < 1:
+    result = _NAME.fullmatch(name)
+    if result is None or int(result[2]) % 6 != 4 or int(result[2]) < 10 or int(result[3]) < 1:
         return None
-    return int(found[2]), int(found[3]), found[1] is not None
+    return int(result[2]), int(result[3]), result[1] is not None
 
 
 def wide_resnet(num_classes: int, layers: Layers, *, depth: int, widen: int, far_padding: bool = False) -> PreActResNet:

@@ -42,13 +42,13 @@ def _from_head_to_tail(evaluation: EvaluatedNetworks, column: str, shown: Sequen
     few, counts = len(evaluation.classes) <= FEW_CLASSES, evaluation.card.data.class_counts
     columns = {name: evaluation.networks[name].columns[column] for name in shown}
     records = [
-        _of_class(evaluation, found, index, name) for index in evaluation.classes for name, found in columns.items()
+        _of_class(evaluation, result, index, name) for index in evaluation.classes for name, result in columns.items()
     ]
     means = []
     for group, members in evaluation.groups.items():
         ends = [max(counts[index], 1) for index in members]
-        for name, found in columns.items():
-            mean = found.view(group)
+        for name, result in columns.items():
+            mean = result.view(group)
             if mean is not None and not math.isnan(mean.value):
                 means.append(record(mean, GROUPS[group], name) | {"from": min(ends), "to": max(ends)})
     title = "Clean accuracy by class" if column == "clean" else f"Accuracy by class under {evaluation.column(column)}"
@@ -58,7 +58,7 @@ def _from_head_to_tail(evaluation: EvaluatedNetworks, column: str, shown: Sequen
     rows = [
         [
             evaluation.class_name(i),
-            *(c for found in columns.values() for c in (interval(found.per_class[i]), _of(found, i))),
+            *(c for result in columns.values() for c in (interval(result.per_class[i]), _of(result, i))),
         ]
         for i in evaluation.classes
     ]
@@ -85,7 +85,7 @@ def _groups(evaluation: EvaluatedNetworks) -> Figure:
     columns = evaluation.networks[evaluation.main].columns
     two = [("clean", "clean"), (evaluation.headline, evaluation.column(evaluation.headline))]
     views = [
-        (title, [(name, found) for column, name in two if (found := columns[column].view(view))])
+        (title, [(name, result) for column, name in two if (result := columns[column].view(view))])
         for view, title in (GROUPS | {"overall": "all images"}).items()
         if columns["clean"].view(view)
     ]
@@ -101,14 +101,14 @@ def confusion(evaluation: EvaluatedNetworks) -> dict[str, Any] | None:
     network = evaluation.networks[evaluation.main]
     if network.confusion is None or network.most_frequent_confusion is None:
         return None
-    matrices = {name: np.array(found) for name, found in network.confusion.items()}
+    matrices = {name: np.array(result) for name, result in network.confusion.items()}
     matrix, order = matrices[evaluation.headline], evaluation.classes
     few = len(order) <= FEW_CLASSES
-    frequent = [(index, found) for index, found in enumerate(network.most_frequent_confusion) if found is not None]
+    frequent = [(index, result) for index, result in enumerate(network.most_frequent_confusion) if result is not None]
     frequent.sort(key=lambda entry: order.index(entry[0]) if few else -entry[1].share)
     rows = [
-        [evaluation.class_name(index), evaluation.class_name(found.predicted), percent(found.share)]
-        for index, found in frequent
+        [evaluation.class_name(index), evaluation.class_name(result.predicted), percent(result.share)]
+        for index, result in frequent
     ]
     note = "The most frequent wrong prediction of each class and its share of the class's test images."
     figures = [_predicted(evaluation, {"clean": matrices["clean"], evaluation.column(evaluation.headline): matrix})]
@@ -209,9 +209,9 @@ def networks(evaluation: EvaluatedNetworks) -> list[Figure]:
     for column in quoted:
         rows.append([evaluation.column(column)])
         for view, title in _VIEWS.items():
-            found = [network.columns[column].view(view) for network in distinct.values()]
-            if any(estimate is not None for estimate in found):
-                rows.append([title, *map(interval, found)])
+            result = [network.columns[column].view(view) for network in distinct.values()]
+            if any(estimate is not None for estimate in result):
+                rows.append([title, *map(interval, result)])
     drawn = [("clean", "overall", "clean, all"), (evaluation.headline, "overall", f"{attacked}, all")]
     drawn += [(evaluation.headline, "tail_third", f"{attacked}, tail")]
     drawn += [(evaluation.headline, "worst", f"{attacked}, worst class")]
@@ -229,18 +229,18 @@ def networks(evaluation: EvaluatedNetworks) -> list[Figure]:
 def _frontier(evaluation: EvaluatedNetworks) -> list[Figure]:
     """Head against tail accuracy under attack, of two networks or more."""
     columns = {name: network.columns[evaluation.headline] for name, network in evaluation.distinct.items()}
-    found = [(name, c.head_third, c.tail_third) for name, c in columns.items() if c.head_third and c.tail_third]
-    if len(found) < 2:
+    result = [(name, c.head_third, c.tail_third) for name, c in columns.items() if c.head_third and c.tail_third]
+    if len(result) < 2:
         return []
     records = [
         record(tail, name, name)
         | {"x": 100 * head.value, "x_text": f"head {interval(head)} %"}
         | {"x_low": 100 * head.low, "x_high": 100 * head.high}
-        for name, head, tail in found
+        for name, head, tail in result
     ]
     attacked = evaluation.column(evaluation.headline)
     spec = charts.scatter(records, f"head, {attacked}, %", f"tail, {attacked}, %", diagonal=True)
-    rows = [[name, interval(head), interval(tail)] for name, head, tail in found]
+    rows = [[name, interval(head), interval(tail)] for name, head, tail in result]
     note = "On the dashed line head and tail are equal. Up and to the right is better."
     return [Figure("frontier", "Head against tail", spec, Table(["network", "head, %", "tail, %"], rows), note)]
 

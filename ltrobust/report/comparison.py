@@ -91,10 +91,10 @@ def _summary(result: PairedComparison, names: tuple[str, str]) -> str:
 def corrected(views: Sequence[Difference]) -> list[float]:
     """p of each view after Holm's correction: of classes and columns over all of theirs, else over these; or NaN."""
     tests = [None if isinstance(view, ClassDifference | ColumnDifference) else _test_of(view) for view in views]
-    found = intervals.holm(np.array([test.p if test else math.nan for test in tests]))
+    result = intervals.holm(np.array([test.p if test else math.nan for test in tests]))
     return [
         view.p_holm if isinstance(view, ClassDifference | ColumnDifference) else float(p)
-        for view, p in zip(views, found, strict=True)
+        for view, p in zip(views, result, strict=True)
     ]
 
 
@@ -205,16 +205,16 @@ def flips(pair: NetworkPair, class_names: Sequence[str]) -> str:
 
 def _flips_of(pair: NetworkPair, direction: Direction, class_names: Sequence[str]) -> str:
     """Breaking attacks and ids of one direction."""
-    found, breakers = flips_of(pair, direction)
-    if not found:
+    result, breakers = flips_of(pair, direction)
+    if not result:
         return f"{direction}: none"
     winner, loser = roles(pair, direction)
     header = [f"{loser} broken by", "images", "first", "alone"]
     rows = [[entry.name, str(entry.images), str(entry.first), str(entry.alone)] for entry in breakers]
-    ids = [f"{entry.image} ({class_names[entry.label]}, {entry.broken_by[0]})" for entry in found[:_IDS]]
-    more = f", and {len(found) - _IDS} more (--json, --html)" if len(found) > _IDS else ""
-    said = f"{direction}: {len(found)} images that {winner} resists and {loser} does not"
-    return f"{said}\n{tables.align([header, *rows])}\nids: {', '.join(ids)}{more}"
+    ids = [f"{entry.image} ({class_names[entry.label]}, {entry.broken_by[0]})" for entry in result[:_IDS]]
+    more = f", and {len(result) - _IDS} more (--json, --html)" if len(result) > _IDS else ""
+    sentence = f"{direction}: {len(result)} images that {winner} resists and {loser} does not"
+    return f"{sentence}\n{tables.align([header, *rows])}\nids: {', '.join(ids)}{more}"
 
 
 def flips_of(pair: NetworkPair, direction: Direction) -> tuple[Sequence[Flip], Sequence[Breaker]]:

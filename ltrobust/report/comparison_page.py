@@ -178,15 +178,15 @@ def _ids(
     pair: NetworkPair, direction: comparison.Direction, order: Sequence[int], names: Sequence[str]
 ) -> tuple[str, Table]:
     """Ids of the flipped images by class, each with the attack that broke it first."""
-    found, _ = comparison.flips_of(pair, direction)
+    result, _ = comparison.flips_of(pair, direction)
     winner, loser = comparison.roles(pair, direction)
     rows = []
     for label in order:
-        entries = [entry for entry in found if entry.label == label]
+        entries = [entry for entry in result if entry.label == label]
         if entries:
             ids = ", ".join(f"{entry.image} ({entry.broken_by[0]})" for entry in entries)
             rows.append([names[label], str(len(entries)), ids])
-    title = f"{direction}: {len(found):,} images that {winner} resists and {loser} does not"
+    title = f"{direction}: {len(result):,} images that {winner} resists and {loser} does not"
     return title, Table(["class", "images", f"test images (what broke {loser} first)"], rows)
 
 
@@ -207,16 +207,16 @@ def pictures(
     models: Sequence[Model], found: NetworkComparison, data_dir: str, cache_dir: str
 ) -> tuple[list[list[Flipped]], list[str]]:
     """Of each comparison some flipped images, or why there are none."""
-    passport, card = models[0].of.passport, next((model.of.card for model in models if model.of.card), None)
+    provenance, card = models[0].of.provenance, next((model.of.card for model in models if model.of.card), None)
     by_name = {model.name: model for model in models}
     try:
         if card is None:
             raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
         ids = models[0].verdicts["clean"].rows["image"]
-        images = results.evaluated_images(card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(card, provenance, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         return [[] for _ in found.comparisons], [f"no pictures: {error}"] * len(found.comparisons)
-    counts = np.array(found.training_counts or [0] * passport["num_classes"])
+    counts = np.array(found.training_counts or [0] * provenance["num_classes"])
     drawn = [
         [
             _flipped(images, way == "won", entry, by_name[comparison.roles(pair, way)[1]])
@@ -240,6 +240,6 @@ def _flipped(images: np.ndarray, won: bool, entry: Flip, loser: Model) -> Flippe
     """A flipped image, with the adversarial image where the loser's store kept it."""
     record = loser.verdicts[entry.broken_by[0]][entry.image]
     kept = record.adversarial_at is not None
-    shape = tuple(loser.of.passport["images"]["shape"])
+    shape = tuple(loser.of.provenance["images"]["shape"])
     adv_image = store.read_adversarial(loser.of.folder, record, shape) if kept else None
     return Flipped(won, entry, images[entry.image] / np.float32(255), adv_image)

@@ -94,12 +94,12 @@ def measure_cell(column: DiagnosedColumn, name: str) -> str:
 
 def same_place(entry: TargetAgreement) -> str:
     """How far attacks agree on the wrong class, in a sentence."""
-    said = f"Of {entry.images:,} images that at least two of {', '.join(entry.attacks)} break, "
-    said += f"{interval(entry.one_class)} % go to one and the same class whichever attack breaks them"
+    sentence = f"Of {entry.images:,} images that at least two of {', '.join(entry.attacks)} break, "
+    sentence += f"{interval(entry.one_class)} % go to one and the same class whichever attack breaks them"
     if entry.one_superclass:
-        said += f", {interval(entry.one_superclass)} % to the classes of one superclass, "
-        said += f"{interval(entry.own_superclass)} % only to classes of their own superclass"
-    return said + "."
+        sentence += f", {interval(entry.one_superclass)} % to the classes of one superclass, "
+        sentence += f"{interval(entry.own_superclass)} % only to classes of their own superclass"
+    return sentence + "."
 
 
 def temperature_rows(model: DiagnosedModel) -> list[list[str]]:

@@ -106,15 +106,15 @@ def radii(evaluations: Sequence[EvaluatedNetworks]) -> list[Figure]:
             key = (card.protocol.name, card.threat.norm, labels, name, network.params_sha256)
             curves.setdefault(key, {})[card.threat.radius] = network.columns[evaluation.headline].overall
             titles[key] = f"{name}, {evaluation.column(evaluation.headline)}"
-    several = {key: dict(sorted(found.items())) for key, found in curves.items() if len(found) > 1}
+    several = {key: dict(sorted(result.items())) for key, result in curves.items() if len(result) > 1}
     if not several:
         return []
     points = [
         record(estimate, titles[key], titles[key]) | {"x": radius, "x_text": f"radius {radius:g}/255"}
-        for key, found in several.items()
-        for radius, estimate in found.items()
+        for key, result in several.items()
+        for radius, estimate in result.items()
     ]
-    rows = [[titles[key], f"{r:g}", interval(e)] for key, found in several.items() for r, e in found.items()]
+    rows = [[titles[key], f"{r:g}", interval(e)] for key, result in several.items() for r, e in result.items()]
     spec = charts.lines(points, "radius, 1/255", _RIGHT, domain=(0, 100), dots=True)
     table = Table(["", "radius, 1/255", "right, %"], rows)
     return [Figure("radius-curve", "Accuracy against the radius", spec, table)]
@@ -149,6 +149,6 @@ def verdict_of(verdict: str | None) -> tuple[str, str]:
 
 def _item(evaluation: EvaluatedNetworks, item: Item) -> dict[str, Any]:
     """One check, with its results in single classes."""
-    found = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
+    result = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
     shown = {"id": item.id, "check": item.check, "status": item.status, "evidence": item.evidence}
-    return shown | {"mark": _MARKS.get(item.status, item.status), "by_class": found}
+    return shown | {"mark": _MARKS.get(item.status, item.status), "by_class": result}

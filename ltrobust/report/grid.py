@@ -29,7 +29,7 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]])
       titles: of the columns that name a row.
       cards: a row's names and one of its cards, in the order of the rows.
 
-    A row is of the student's last weights; averaged ones and the teacher have rows of their own after it. Numbers of
+    A row is of the student's last weights; averaged ones and the teacher have separate rows after it. Numbers of
     several seeds are mean ± sample deviation with the mean's 95 % t-interval, of a single one its 95 % interval over
     test images, which a deviation over classes does not have; in percent.
     """
@@ -47,7 +47,7 @@ def render(titles: Sequence[str], cards: Sequence[tuple[tuple[str, ...], Card]])
     first = cards[0][1]
     quoted = (*numbers.of_columns(first.networks[LAST].columns), SPREAD)
     header = [*titles, "seeds", *(title for title, _, _ in quoted)]
-    overall = [[*names, str(len(found)), *_numbers(found, quoted, counts[names])] for names, found in rows.items()]
+    overall = [[*names, str(len(result)), *_numbers(result, quoted, counts[names])] for names, result in rows.items()]
     compared = _head_against_tail(titles, rows, counts, first)
     return "\n".join(part for part in (markdown([header, *overall]), compared, _by_class(titles, rows, first)) if part)
 
@@ -77,11 +77,11 @@ def differences_of(
     training_counts: Sequence[int],
 ) -> list[SeedMean | None]:
     """First minus second over seeds for each quoted number; None where the cards have no such column."""
-    found = []
+    result = []
     for _, column, view in quoted:
         both = [(one[column], two[column]) for one, two in pairs if column in one and column in two]
-        found.append(seeds.of_differences(both, view, training_counts) if len(both) > 1 else None)
-    return found
+        result.append(seeds.of_differences(both, view, training_counts) if len(both) > 1 else None)
+    return result
 
 
 def render_primary(cards: Sequence[tuple[str, Card]], pair: tuple[str, str] = PRIMARY) -> str:
@@ -100,8 +100,8 @@ def render_primary(cards: Sequence[tuple[str, Card]], pair: tuple[str, str] = PR
         return f"**{title}: missing**, since fewer than two pairs of these cards are of that protocol.\n"
     card = counted[0][1]
     columns = [(first[seed][card.protocol.headline], second[seed][card.protocol.headline]) for seed in common]
-    found = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
-    return f"**{title}: {over_seeds(found)}, p {p_value(found.p)}**, {len(common)} seeds.\n"
+    result = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
+    return f"**{title}: {over_seeds(result)}, p {p_value(result.p)}**, {len(common)} seeds.\n"
 
 
 def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: str) -> str:
@@ -123,7 +123,7 @@ def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: st
     if baseline not in runs or reference not in runs or len(common) < 2 or len(names) > 20:
         return ""
     accuracies = {
-        variant: np.array([[found.value for found in own[seed]["pgd20"].per_class] for seed in common])
+        variant: np.array([[result.value for result in own[seed]["pgd20"].per_class] for seed in common])
         for variant, own in runs.items()
     }
     gains = {variant: 100 * (own - accuracies[baseline]) for variant, own in accuracies.items() if variant != baseline}
@@ -140,8 +140,8 @@ def _alike(gains: np.ndarray, others: np.ndarray) -> str:
     pairs = [(gains[one], others[two]) for one in range(len(gains)) for two in range(len(others)) if one != two]
     if any(np.ptp(gain) == 0 for pair in pairs for gain in pair):
         return "-"
-    found = [float(np.asarray(stats.spearmanr(*pair))[0]) for pair in pairs]
-    return f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+    result = [float(np.asarray(stats.spearmanr(*pair))[0]) for pair in pairs]
+    return f"{np.mean(result):.2f} [{min(result):.2f}, {max(result):.2f}]"
 
 
 def _by_seed(cards: Sequence[tuple[str, Card]]) -> dict[str, dict[int, Mapping[str, Column]]]:
@@ -185,42 +185,42 @@ def _head_against_tail(
     Empty where there is no tail. On the frontier is a row than which no other is better in both, by their means.
     """
     headline = first.protocol.headline
-    tails = {names: metrics.groups(np.array(found))["tail_third"] for names, found in counts.items()}
+    tails = {names: metrics.groups(np.array(result))["tail_third"] for names, result in counts.items()}
     total = np.array(first.networks[LAST].columns["clean"].total)
     if not all(map(len, tails.values())) or not total.sum():
         return ""
     views = [(column, view) for view in ("head_third", "tail_third") for column in ("clean", headline)]
     means = {
         names: tuple(
-            float(np.mean([network.columns[headline].value(view) for network in found]))
+            float(np.mean([network.columns[headline].value(view) for network in result]))
             for view in ("head_third", "tail_third")
         )
-        for names, found in rows.items()
+        for names, result in rows.items()
     }
     titled = first.protocol.titles.get(headline, headline)
     header = [f"{name}, {group}" for group in ("head", "tail") for name in ("clean", titled)]
     header = [*titles, *header, "tail predicted, clean", f"tail predicted, {titled}", "frontier"]
     lines = []
-    for names, found in rows.items():
-        cells = [cell([network.columns[column] for network in found], view, counts[names]) for column, view in views]
-        confusions = [network.confusion for network in found]
+    for names, result in rows.items():
+        cells = [cell([network.columns[column] for network in result], view, counts[names]) for column, view in views]
+        confusions = [network.confusion for network in result]
         cells += [_predicted(confusions, column, tails[names]) for column in ("clean", headline)]
         head, rare = means[names]
         beaten = any(other[0] > head and other[1] > rare for other in means.values())
         lines.append([*names, *cells, "" if beaten else "yes"])
     share = 100 * total[next(iter(tails.values()))].sum() / total.sum()
-    about = (
+    caption = (
         f"Head against tail. Predicted: share of test images for which a class of the tail is predicted; {share:.1f} % "
         "are of one (first row). Frontier: no other row has a higher mean in head and tail both"
     )
-    return f"{about}\n\n{markdown([header, *lines])}"
+    return f"{caption}\n\n{markdown([header, *lines])}"
 
 
 def _predicted(
     confusions: Sequence[Mapping[str, Sequence[Sequence[int]]] | None], column: str, classes: np.ndarray
 ) -> str:
     """Share of images predicted as one of some classes, over seeds or test images; a dash where it is not known."""
-    known = [np.array(found[column]) for found in confusions if found is not None and column in found]
+    known = [np.array(result[column]) for result in confusions if result is not None and column in result]
     if not known:
         return numbers.NOTHING
     counts = [(int(matrix[:, classes].sum()), int(matrix.sum())) for matrix in known]
@@ -241,8 +241,8 @@ def _by_class(titles: Sequence[str], rows: Mapping[tuple[str, ...], Networks], f
         columns = [network.columns[headline] for network in networks]
         lines.append([*names, *(_class(columns, index) for index in range(len(counts)))])
     title = first.protocol.titles.get(headline, headline)
-    about = "mean [95 % t-interval] over seeds, or of one run its 95 % interval over test images"
-    return f"{title} by class (training images of the first run): {about}\n\n{markdown([header, *lines])}"
+    caption = "mean [95 % t-interval] over seeds, or of one run its 95 % interval over test images"
+    return f"{title} by class (training images of the first run): {caption}\n\n{markdown([header, *lines])}"
 
 
 def _class(columns: Sequence[Column], index: int) -> str:

@@ -122,16 +122,16 @@ def _agreement(found: Teaching) -> Table | None:
 def training(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Loss, accuracies and learning rate of each phase, with the selected epoch."""
     parts = []
-    for phase, found in _phases(records).items():
-        selected = next((entry["selected_epoch"] for entry in reversed(found) if "selected_epoch" in entry), None)
+    for phase, result in _phases(records).items():
+        selected = next((entry["selected_epoch"] for entry in reversed(result) if "selected_epoch" in entry), None)
         mark = (selected, f"selected: {selected}") if selected else None
-        curves = [_point("training, attacked", entry, entry["train"]["robust_correct"], 100) for entry in found]
-        curves += [_point(title, entry, _validation(entry, c, v), 100) for title, c, v in _CURVES for entry in found]
+        curves = [_point("training, attacked", entry, entry["train"]["robust_correct"], 100) for entry in result]
+        curves += [_point(title, entry, _validation(entry, c, v), 100) for title, c, v in _CURVES for entry in result]
         curves = [point for point in curves if point["value"] is not None]
-        loss = [_point("loss", entry, entry["train"]["loss"]) for entry in found]
+        loss = [_point("loss", entry, entry["train"]["loss"]) for entry in result]
         loss = [point for point in loss if point["value"] is not None]
-        rates = [_point("learning rate", entry, entry["learning_rate"]) for entry in found]
-        table = _numbers(found)
+        rates = [_point("learning rate", entry, entry["learning_rate"]) for entry in result]
+        table = _numbers(result)
         drawn = [
             ("accuracy", curves, {"y_title": "right, %", "domain": (0, 100)}),
             ("loss", loss, {"y_title": "loss"}),
@@ -148,7 +148,7 @@ def training(records: Sequence[Record]) -> list[dict[str, Any]]:
             for what, points, options in drawn
             if points
         ]
-        validated = any("validation" in entry for entry in found)
+        validated = any("validation" in entry for entry in result)
         parts.append({"name": phase, "selected": _selected(selected, validated), "figures": figures})
     return parts
 
@@ -191,13 +191,13 @@ def _numbers(found: Sequence[Record]) -> Table:
 def cost(records: Sequence[Record], evaluations: Sequence[EvaluatedNetworks]) -> dict[str, Any] | None:
     """Time by epoch, and of evaluations."""
     rows, points = [], []
-    for phase, found in _phases(records).items():
-        seconds = [entry["seconds"] for entry in found]
+    for phase, result in _phases(records).items():
+        seconds = [entry["seconds"] for entry in result]
         numbers = [f"{sum(seconds):,.1f}", f"{statistics.median(seconds):.2f}", f"{seconds[0]:.1f}"]
-        rows.append([phase, str(len(found)), *numbers])
+        rows.append([phase, str(len(result)), *numbers])
         points += [
             _point(phase, entry, None) | {"value": max(entry["seconds"], 1e-3), "text": f"{entry['seconds']:.2f} s"}
-            for entry in found
+            for entry in result
         ]
     figures = []
     if rows:
@@ -212,12 +212,12 @@ def cost(records: Sequence[Record], evaluations: Sequence[EvaluatedNetworks]) ->
 
 def seconds_of(records: Sequence[Record]) -> dict[str, float]:
     """Seconds of all epochs of each phase."""
-    return {phase: sum(entry["seconds"] for entry in found) for phase, found in _phases(records).items()}
+    return {phase: sum(entry["seconds"] for entry in result) for phase, result in _phases(records).items()}
 
 
 def _phases(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by phase, epochs ascending."""
-    found: dict[str, list[Record]] = {}
+    result: dict[str, list[Record]] = {}
     for entry in records:
-        found.setdefault(entry["phase"], []).append(entry)
-    return {phase: sorted(entries, key=lambda entry: entry["epoch"]) for phase, entries in found.items()}
+        result.setdefault(entry["phase"], []).append(entry)
+    return {phase: sorted(entries, key=lambda entry: entry["epoch"]) for phase, entries in result.items()}

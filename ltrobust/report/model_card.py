@@ -38,15 +38,15 @@ def render(workdir: Path, network: str) -> str:
     """
     missing: dict[str, list[str]] = defaultdict(list)
     evaluations = results.evaluations(workdir, missing)
-    found = [each for each in evaluations if network in each.networks]
-    if not found:
+    result = [each for each in evaluations if network in each.networks]
+    if not result:
         known = dict.fromkeys(name for each in evaluations for name in each.networks)
         raise ValueError(
             f"{workdir} has no evaluation of {network!r}, so there is nothing to say on its card; "
             f"{nearest(network, known)}evaluated networks: {', '.join(known) or 'none yet'}."
         )
     name = f"{workdir.resolve().name}-{network.replace('/', '-')}"
-    lines = ["---", *_yaml(_front_matter(name, network, found)), _NO_LICENSE, "---", "", *_text(name, network, found)]
+    lines = ["---", *_yaml(_front_matter(name, network, result)), _NO_LICENSE, "---", "", *_text(name, network, result)]
     return "\n".join(lines) + "\n"
 
 

@@ -64,13 +64,13 @@ def differences(
       header: titles of the numbers.
       rows: what is subtracted, the number of seeds, and a difference for each number; None where there is none.
     """
-    family = [found for _, _, cells in rows for found in cells if found is not None]
-    corrected = iter(holm(np.array([found.p for found in family])))
+    family = [result for _, _, cells in rows for result in cells if result is not None]
+    corrected = iter(holm(np.array([result.p for result in family])))
     lines = [
-        [name, str(seeds), *(_difference(found, corrected, unit, digits) for found in cells)]
+        [name, str(seeds), *(_difference(result, corrected, unit, digits) for result in cells)]
         for name, seeds, cells in rows
     ]
-    tests = sum(not math.isnan(found.p) for found in family)
+    tests = sum(not math.isnan(result.p) for result in family)
     note = (
         f"Exploratory; p: paired t-test over seeds, after Holm's correction over the {tests} tests of this table.\n\n"
     )

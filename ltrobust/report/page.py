@@ -71,10 +71,10 @@ def render(material: Material) -> str:
 def figures(material: Material) -> list[Figure]:
     """Every figure of the page, in its order."""
     content = _content(material)
-    found: list[Figure] = []
+    result: list[Figure] = []
     for part in content.values():
-        found += _figures_of(part)
-    return found
+        result += _figures_of(part)
+    return result
 
 
 def _figures_of(part: Any) -> list[Figure]:
@@ -111,21 +111,21 @@ def _missing(material: Material, content: Mapping[str, Any]) -> list[tuple[str, 
     lines = [] if material.evaluations else [("Evaluation", [_NOT_EVALUATED])]
     for key, title in _SECTIONS.items():
         # Cards that are not shown are a warning in the summary, if there is one.
-        found = [] if key == "summary" and content[key] else list(material.missing.get(key, []))
+        result = [] if key == "summary" and content[key] else list(material.missing.get(key, []))
         if key == "effort" and evidence.needs_curves(material.efforts):
-            found.append(_CURVES)
-        if not found and not content[key] and key in _EMPTY and (material.evaluations or key in ("training", "cost")):
-            found = [_EMPTY[key]]
-        if found:
-            lines.append((title, found))
+            result.append(_CURVES)
+        if not result and not content[key] and key in _EMPTY and (material.evaluations or key in ("training", "cost")):
+            result = [_EMPTY[key]]
+        if result:
+            lines.append((title, result))
     return lines
 
 
 def _name(material: Material) -> str:
     """The configuration that the card's command names, and the folder."""
     command = material.evaluations[0].card.command if material.evaluations else ""
-    found = re.search(r"--config[= ](\S+)", command)
-    config = found[1].rsplit("/", 1)[-1].removesuffix(".py") if found else ""
+    result = re.search(r"--config[= ](\S+)", command)
+    config = result[1].rsplit("/", 1)[-1].removesuffix(".py") if result else ""
     return " / ".join(dict.fromkeys(part for part in (config, material.name) if part))
 
 
@@ -144,8 +144,8 @@ def _summary(material: Material, first: EvaluatedNetworks, others: list[Evaluate
         tiles.append(_tile("robust, tail", rarest, f"mean of the {number} rarest classes"))
     tiles.append(_tile("robust, worst class", attacked.worst, worst))
     if first.headline != "autoattack":
-        found = [evaluation for evaluation in (first, *others) if first.same_subject(evaluation)]
-        tiles += [_autoattack(first, e) for e in found if "autoattack" in e.networks[first.main].columns][:1]
+        result = [evaluation for evaluation in (first, *others) if first.same_subject(evaluation)]
+        tiles += [_autoattack(first, e) for e in result if "autoattack" in e.networks[first.main].columns][:1]
     tail = f", and {percent(rarest.value)} % in the tail" if rarest else ""
     sentence = (
         f"Trained on {sum(data.class_counts):,} images of {data.name} in {len(data.class_names)} classes with "
@@ -190,7 +190,7 @@ def _cost(material: Material, first: EvaluatedNetworks) -> str:
     """Cost of the numbers, in a sentence."""
     numerics = first.card.numerics
     parts = [
-        f"training the {phase} took {_time(found)}" for phase, found in history.seconds_of(material.records).items()
+        f"training the {phase} took {_time(result)}" for phase, result in history.seconds_of(material.records).items()
     ]
     parts.append(f"the command that wrote the newest card took {_time(first.card.seconds)}")
     text = ", ".join(parts)

@@ -86,13 +86,13 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
       ValueError: the folder holds neither records of training nor result cards.
     """
     missing: dict[str, list[str]] = collections.defaultdict(list)
-    found = results.evaluations(workdir, missing)
+    result = results.evaluations(workdir, missing)
     history = records.read(workdir / "metrics.jsonl") if (workdir / "metrics.jsonl").is_file() else []
-    if not found and not history:
+    if not result and not history:
         raise ValueError(f"{workdir} holds no result card and no metrics.jsonl to report on; train in it first.")
-    if not found:
+    if not result:
         return Material(workdir.resolve().name, records=history, missing=missing)
-    first = found[0]
+    first = result[0]
     # One store at a time is kept in memory: those of large test sets are large.
     answers = functools.cache(lambda name: store.correct(*results.read_store(workdir, first.networks[name])))
     comparisons = _comparisons(first, answers, missing)
@@ -100,20 +100,20 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
     efforts: list[Effort] = []
     pictures: list[Picture] = []
     # Attacks in a sequence end at their first success, so that their effort differs from image to image.
-    curved = (e for e in found if first.same_subject(e) and any(a.after for a in e.card.protocol.attacks))
+    curved = (e for e in result if first.same_subject(e) and any(a.after for a in e.card.protocol.attacks))
     searched = next(curved, first)
     try:
-        passport, verdicts = results.read_store(workdir, first.networks[first.main])
-        pictures = _pictures(workdir, first, passport, verdicts, missing, data_dir, cache_dir)
+        provenance, verdicts = results.read_store(workdir, first.networks[first.main])
+        pictures = _pictures(workdir, first, provenance, verdicts, missing, data_dir, cache_dir)
         if searched is not first:
-            passport, verdicts = results.read_store(workdir, searched.networks[first.main])
-        efforts = _efforts(passport, verdicts)
+            provenance, verdicts = results.read_store(workdir, searched.networks[first.main])
+        efforts = _efforts(provenance, verdicts)
     except (ValueError, OSError) as error:
         for section in ("effort", "pictures"):
             missing[section].append(f"{first.main}: {error}")
     return Material(
         name=workdir.resolve().name,
-        evaluations=found,
+        evaluations=result,
         records=history,
         comparisons=comparisons,
         teaching=teaching,
@@ -131,13 +131,13 @@ def _comparisons(
 ) -> list[Comparison]:
     """The pairs that were evaluated, image by image under the headline."""
     counts = np.array(evaluation.card.data.class_counts)
-    found = []
+    result = []
     for first, second in _PAIRS:
         if first not in evaluation.networks or second not in evaluation.networks:
             continue
         one, other = evaluation.networks[first], evaluation.networks[second]
         if (one.params_sha256, one.batch_stats_sha256) == (other.params_sha256, other.batch_stats_sha256):
-            found.append(Comparison(first, second, None))
+            result.append(Comparison(first, second, None))
             continue
         try:
             (ids, labels, right), (other_ids, _, other_right) = (answers(name) for name in (first, second))
@@ -147,8 +147,8 @@ def _comparisons(
         if not np.array_equal(ids, other_ids):
             missing["comparison"].append(f"{first} and {second} were evaluated on other images; evaluate them alike.")
             continue
-        found.append(Comparison(first, second, compare.compare(right, other_right, labels, len(counts), counts)))
-    return found
+        result.append(Comparison(first, second, compare.compare(right, other_right, labels, len(counts), counts)))
+    return result
 
 
 def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, list[str]]) -> Teaching:
@@ -160,17 +160,17 @@ def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, l
     labels = np.zeros(0, np.int64)
     for name in ("teacher/last", "student/last"):
         try:
-            passport, verdicts = results.read_store(workdir, evaluation.networks[name])
-            _, labels, right[name] = store.correct(passport, verdicts)
-            groups = [np.flatnonzero(labels == index) for index in range(passport["num_classes"])]
-            found = zip(("clean", "attacked"), confidence.true_probabilities(passport, verdicts), strict=True)
-            sure[name] = {how: confidence.mean_by(groups, values) for how, values in found}
+            provenance, verdicts = results.read_store(workdir, evaluation.networks[name])
+            _, labels, right[name] = store.correct(provenance, verdicts)
+            groups = [np.flatnonzero(labels == index) for index in range(provenance["num_classes"])]
+            result = zip(("clean", "attacked"), confidence.true_probabilities(provenance, verdicts), strict=True)
+            sure[name] = {how: confidence.mean_by(groups, values) for how, values in result}
         except KeyError:
             remedy = "run ltrobust evaluate --workdir=DIR."
             missing["teacher"].append(f"{name} is not evaluated under this protocol: {remedy}")
         except (ValueError, OSError) as error:
             missing["teacher"].append(f"{name}: {error}")
-    if len(right) < 2 or len({len(found) for found in right.values()}) > 1:
+    if len(right) < 2 or len({len(result) for result in right.values()}) > 1:
         return Teaching(sure)
     chosen = {"overall": np.ones(len(labels), bool)}
     chosen |= {group: np.isin(labels, members) for group, members in evaluation.groups.items()}
@@ -179,12 +179,12 @@ def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, l
     return Teaching(sure, agreement)
 
 
-def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]) -> list[Effort]:
+def _efforts(provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]) -> list[Effort]:
     """Survivors of each attack."""
     clean = verdicts["clean"].rows
     remaining = clean["image"][clean["prediction"] == clean["label"]]
-    found = []
-    for attack in passport["protocol"]["attacks"]:
+    result = []
+    for attack in provenance["protocol"]["attacks"]:
         seen = verdicts.get(attack["name"], lines.none(attack["name"])).rows
         broken = seen[seen["prediction"] != seen["label"]]
         remaining = np.setdiff1d(remaining, broken["image"])
@@ -193,14 +193,14 @@ def _efforts(passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]
         round_numbers = [number for number in (1, 10, 100, 1000) if number <= longest]
         points = np.unique([*round_numbers, *np.geomspace(1, max(longest, 1), _POINTS).round()]).astype(int)
         survivors = len(seen) - np.searchsorted(spent, points, side="right")
-        found.append(Effort(attack["name"], len(seen), points.tolist(), survivors.tolist(), len(remaining)))
-    return found
+        result.append(Effort(attack["name"], len(seen), points.tolist(), survivors.tolist(), len(remaining)))
+    return result
 
 
 def _pictures(
     workdir: Path,
     evaluation: EvaluatedNetworks,
-    passport: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     verdicts: Mapping[str, AttackVerdicts],
     missing: dict[str, list[str]],
     data_dir: str,
@@ -209,18 +209,18 @@ def _pictures(
     """Of head, middle and tail one image that survives every attack and one that breaks, of the main network."""
     network = evaluation.networks[evaluation.main]
     try:
-        kept = _first_kept(passport, verdicts)
+        kept = _first_kept(provenance, verdicts)
         if not any(kept):
             raise ValueError(
                 "no adversarial images were kept; run ltrobust evaluate --workdir=DIR "
                 "--config.eval.keep_images=True to have them."
             )
         ids = verdicts["clean"].rows["image"]
-        images = results.evaluated_images(evaluation.card, passport, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(evaluation.card, provenance, ids, data_dir=data_dir, cache_dir=cache_dir)
     except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []
-    folder, found = workdir / (network.verdicts.folder if network.verdicts else ""), []
+    folder, result = workdir / (network.verdicts.folder if network.verdicts else ""), []
     for by_class in kept:
         for group, members in evaluation.groups.items():
             present = [index for index in evaluation.classes if index in members and index in by_class]
@@ -229,7 +229,7 @@ def _pictures(
             label = present[len(present) // 2]
             record = by_class[label]
             clean = verdicts["clean"][record.image]
-            found.append(
+            result.append(
                 Picture(
                     group=GROUPS[group],
                     image_id=record.image,
@@ -240,22 +240,22 @@ def _pictures(
                     clean_confidence=clean.confidence,
                     adv_confidence=record.confidence,
                     image=images[record.image] / np.float32(255),
-                    adv_image=store.read_adversarial(folder, record, tuple(passport["images"]["shape"])),
+                    adv_image=store.read_adversarial(folder, record, tuple(provenance["images"]["shape"])),
                 )
             )
-    return found
+    return result
 
 
 def _first_kept(
-    passport: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]
+    provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdicts]
 ) -> tuple[dict[int, Line], dict[int, Line]]:
     """Class -> the record of the lowest image id that survives the headline's attacks, and of the lowest that breaks.
 
     The record is that of the first attack that broke the image, or of the last one that it survived; only records whose
     adversarial image was kept count.
     """
-    attacks = {attack["name"]: attack for attack in passport["protocol"]["attacks"]}
-    _, members = (passport["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
+    attacks = {attack["name"]: attack for attack in provenance["protocol"]["attacks"]}
+    _, members = (provenance["protocol"]["combined"] or [["", [name]] for name in attacks])[-1]
     survived: dict[int, Line] = {}
     broken: dict[int, Line] = {}
     # Kept images are few: the others are not looked at.

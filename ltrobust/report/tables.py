@@ -140,9 +140,9 @@ def align(rows: Sequence[Sequence[str]], rule_after: int = 1) -> str:
 
 
 def render_files(files: Files, class_names: Sequence[str]) -> str:
-    """One line per class of a folder: images used, and files passed over by reason; then the totals.
+    """One line per class of a folder: images used, and files skipped by reason; then the totals.
 
-    Of more than 20 classes, only those with something passed over have a line.
+    Of more than 20 classes, only those with something skipped have a line.
 
     Args:
       files: of a split.
@@ -161,7 +161,7 @@ def render_files(files: Files, class_names: Sequence[str]) -> str:
     header = [
         "class",
         "used",
-        *(f"passed over: {reason}" if not place else reason for place, reason in enumerate(reasons)),
+        *(f"skipped: {reason}" if not place else reason for place, reason in enumerate(reasons)),
     ]
     return align([header, *rows, total])
 

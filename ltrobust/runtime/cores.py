@@ -35,7 +35,7 @@ def count_devices(given: str, batch_sizes: Sequence[int], cores: int) -> int:
         fitting = [count for count in range(1, cores + 1) if shared % count == 0 and shared // count >= _SHARE]
         return max(fitting, default=1)
     if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"--cpu_devices is {given!r}; give a number of at least 1, or auto for the cores at hand.")
+        raise ValueError(f"--cpu_devices is {given!r}; give a number of at least 1, or auto for the available cores.")
     return int(given)
 
 

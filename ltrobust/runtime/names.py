@@ -23,8 +23,8 @@ def nearest(name: Any, known: Iterable[str], other_names: Mapping[str, str] = Ma
         return ""  # it is not the name that is wrong
     given = _plain(str(name))
     plain = {_plain(here): here for here in known}
-    found = [other_names[given]] if given in other_names else difflib.get_close_matches(given, plain, 1)
-    return f"did you mean {plain.get(found[0], found[0])}? " if found else ""
+    result = [other_names[given]] if given in other_names else difflib.get_close_matches(given, plain, 1)
+    return f"did you mean {plain.get(result[0], result[0])}? " if result else ""
 
 
 def _plain(name: str) -> str:

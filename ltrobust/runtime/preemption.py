@@ -57,4 +57,4 @@ class Preemption:
         if number == signal.SIGINT and again:
             raise KeyboardInterrupt
         if not self._waiting:
-            raise Preempted(f"stopped by {self.requested}; the same command goes on from what is saved.")
+            raise Preempted(f"stopped by {self.requested}; the same command resumes from what is saved.")

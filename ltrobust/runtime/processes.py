@@ -162,9 +162,9 @@ def check_same(values: Mapping[str, Any], remedy: str) -> None:
       ValueError: in every process: names the value, the process that differs, and both values.
     """
     every = gather(dict(values))
-    for number, found in enumerate(every):
-        for name in every[0] | found:
-            there, here = (values.get(name, "nothing") for values in (every[0], found))
+    for number, result in enumerate(every):
+        for name in every[0] | result:
+            there, here = (values.get(name, "nothing") for values in (every[0], result))
             if here != there:
                 raise ValueError(
                     f"process {number} of {len(every)} has another {name} than process 0: {here} instead of {there}; "
@@ -296,10 +296,10 @@ def _check(coordinator: str, address: str, num_processes: int | None, process_id
     missing = [name for name, value in given.items() if value is None]
     if (missing and (address or len(missing) == 1)) or (not address and not missing):
         named = "--coordinator" if coordinator else "the environment variable JAX_COORDINATOR_ADDRESS"
-        found = [f"{named} is {address}"] * bool(address)
-        found += [f"{name} is {value}" for name, value in given.items() if value is not None]
+        result = [f"{named} is {address}"] * bool(address)
+        result += [f"{name} is {value}" for name, value in given.items() if value is not None]
         raise ValueError(
-            f"{' and '.join(found)}, but {' and '.join(['--coordinator'] * (not address) + missing)} is missing; "
+            f"{' and '.join(result)}, but {' and '.join(['--coordinator'] * (not address) + missing)} is missing; "
             "several processes need --coordinator=HOST:PORT, --num_processes=N and --process_id=K, one process none."
         )
     if num_processes is None or process_id is None:

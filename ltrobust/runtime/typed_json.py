@@ -1,6 +1,6 @@
 """Frozen dataclasses and named tuples as JSON and back, and their JSON Schema. One definition serves all three.
 
-Fields may be text, numbers, truth values, `Any`, `Literal`, sequences, tuples, mappings with text as keys, other
+Fields may be text, numbers, booleans, `Any`, `Literal`, sequences, tuples, mappings with text as keys, other
 records, and each of these or None.
 """
 
@@ -120,7 +120,7 @@ def _parse_record(kind: Any, value: Any, path: str) -> Any:
     for key in value:
         if key not in fields:
             known = ", ".join(fields)
-            raise ValueError(f"{_below(path, key)} is no field; {nearest(key, fields)}known are {known}.")
+            raise ValueError(f"{_below(path, key)} is not a field; {nearest(key, fields)}known are {known}.")
     for name, (_, required) in fields.items():
         if required and name not in value:
             raise ValueError(f"{_below(path, name)} is missing.")
@@ -168,24 +168,24 @@ def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
 
 def descriptions(kind: Any) -> dict[str, str]:
     """Field -> its description in the class's docstring, under `Attributes:`."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if _is_record(base):
-            found |= _described(inspect.getdoc(base) or "")
-    return found
+            result |= _described(inspect.getdoc(base) or "")
+    return result
 
 
 def _described(text: str) -> dict[str, str]:
     """The entries under `Attributes:` of a docstring."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     names: list[str] = []
     for line in text.partition("Attributes:\n")[2].splitlines():
         if begin := re.fullmatch(r"  (\w+(?:, \w+)*): (.*)", line):
             names = begin[1].split(", ")
-            found |= dict.fromkeys(names, begin[2])
+            result |= dict.fromkeys(names, begin[2])
         elif line.startswith("    "):
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return found
+            result |= {name: f"{result[name]} {line.strip()}" for name in names}
+    return result
 
 
 def schema(kind: Any) -> dict[str, Any]:
@@ -194,10 +194,10 @@ def schema(kind: Any) -> dict[str, Any]:
     Raises:
       ValueError: two records have one name.
     """
-    found: dict[Any, Any] = {}
-    _schema(kind, found)
+    result: dict[Any, Any] = {}
+    _schema(kind, result)
     definitions: dict[str, Any] = {}
-    for record, content in found.items():
+    for record, content in result.items():
         if record.__name__ in definitions:
             raise ValueError(
                 f"two records are called {record.__name__}; a schema tells them apart by name. Rename one."

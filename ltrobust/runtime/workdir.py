@@ -58,15 +58,15 @@ def claim(workdir: Path, config: Mapping[str, Any], *, adopt: bool = False) -> N
       ValueError: the folder belongs to another configuration (lists the differences), or as `enter`.
     """
     enter(workdir, config, adopt=adopt)
-    found = differences(read_json(workdir / "config.json"), config)
-    if found:
-        elsewhere = config.get("checkpoint", {}).get("dir", "")
-        student = f"{elsewhere}/student" if elsewhere else f"{workdir}"
+    result = differences(read_json(workdir / "config.json"), config)
+    if result:
+        external = config.get("checkpoint", {}).get("dir", "")
+        student = f"{external}/student" if external else f"{workdir}"
         refuse(
             f"workdir {workdir} holds a run of another configuration",
-            found,
-            "Give another workdir (--workdir=DIR), or start with the values on the left to go on with that run."
-            + how_to_extend(found, student, Path(elsewhere or workdir / "checkpoints") / "teacher"),
+            result,
+            "Give another workdir (--workdir=DIR), or start with the values on the left to continue with that run."
+            + how_to_extend(result, student, Path(external or workdir / "checkpoints") / "teacher"),
         )
 
 
@@ -87,7 +87,7 @@ def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
         return ""
     taught = f" --config.teachers.teacher.path={shlex.quote(str(teacher))}" if teacher.is_dir() else ""
     return (
-        "\nTo train that student further, start a new run from its last weights; epochs and rates count anew "
+        "\nTo train that student further, start a new run from its last weights; epochs and rates count again "
         "(in Python: a new workdir, and the same keys of the configuration):\n"
         f"  --workdir=NEW --config.student.initialize={shlex.quote(student)}{taught}"
     )
@@ -150,11 +150,11 @@ def is_run(workdir: Path) -> bool:
 
 def _check_empty(workdir: Path) -> None:
     """Refuses a folder that is not empty, except for the rest of a process that died while it created the workdir."""
-    found = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
-    if found and not (workdir / "config.json").exists():  # which another process may have just made
+    result = sorted(path.name for path in workdir.iterdir() if not (is_partial(path, "config.json") or is_lock(path)))
+    if result and not (workdir / "config.json").exists():  # which another process may have just made
         raise ValueError(
-            f"workdir {workdir} is not empty and has no config.json of a run (it holds {found[0]}"
-            f"{f' and {len(found) - 1} more' if found[1:] else ''}); give another workdir (--workdir=DIR), or "
+            f"workdir {workdir} is not empty and has no config.json of a run (it holds {result[0]}"
+            f"{f' and {len(result) - 1} more' if result[1:] else ''}); give another workdir (--workdir=DIR), or "
             "use this one (--adopt; in Python adopt=True)."
         )
 
@@ -190,13 +190,13 @@ def checkpoint_dir(workdir: Path, given: str) -> str:
 
 def _with_absolute_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with paths that do not depend on the current folder."""
-    found = copy.deepcopy(dict(config))
+    result = copy.deepcopy(dict(config))
     for group, key in _PLACES:
-        if _is_relative(path := found[group][key]):
-            found[group][key] = os.path.abspath(path)
-    if "/" in (path := found["eval"]["checkpoint"]) and _is_relative(path):  # else the name of a phase
-        found["eval"]["checkpoint"] = os.path.abspath(path)
-    return found
+        if _is_relative(path := result[group][key]):
+            result[group][key] = os.path.abspath(path)
+    if "/" in (path := result["eval"]["checkpoint"]) and _is_relative(path):  # else the name of a phase
+        result["eval"]["checkpoint"] = os.path.abspath(path)
+    return result
 
 
 def _is_relative(path: str) -> bool:

@@ -48,8 +48,8 @@ def linear() -> Fixture:
 def recorded(fixture: Fixture) -> bool:
     """Whether weights and images have the recorded SHA-256."""
     raw = np.ascontiguousarray(fixture.images.transpose(0, 3, 1, 2))
-    found = [hashlib.sha256(part.tobytes()).hexdigest() for part in (fixture.weights, raw)]
-    return found == [WEIGHTS_SHA256, IMAGES_SHA256]
+    result = [hashlib.sha256(part.tobytes()).hexdigest() for part in (fixture.weights, raw)]
+    return result == [WEIGHTS_SHA256, IMAGES_SHA256]
 
 
 def apply(weights: Any, images: jax.Array) -> jax.Array:
@@ -90,10 +90,10 @@ def examine() -> Item:
     subject = Subject(fixture.weights, fixture.images[rows], fixture.labels[rows], rows)
     attack = next(attack for attack in protocols.get("standard").attacks if attack.name == "apgd-t")
     logits = np.asarray(driver.clean(subject).logits)
-    found = np.zeros(len(rows), bool)
+    result = np.zeros(len(rows), bool)
     for judged in driver.attack(subject, attack, np.arange(len(rows)), logits):
-        found[judged.rows] = judged.verdicts["prediction"] == subject.labels[judged.rows]
-    misses = int(np.sum(found != exact))
+        result[judged.rows] = judged.verdicts["prediction"] == subject.labels[judged.rows]
+    misses = int(np.sum(result != exact))
     evidence = f"{misses} of {len(rows)} images differ from the exact answer ({int(np.sum(exact))} robust)"
     if misses:
         return stated("P32", "fail", evidence)

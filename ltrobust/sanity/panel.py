@@ -54,7 +54,7 @@ def panel(
       FloatingPointError: an attack outside of its ball, or NaN logits.
     """
     runs = Runs(session, protocol)
-    found = [
+    result = [
         sanity_runs.radius(runs),
         _subsets(runs),
         validity(runs),
@@ -71,13 +71,13 @@ def panel(
         control.item(),
         *(stated(identifier, "skipped", reason) for identifier, reason in LEFT_OUT.items()),
     ]
-    return tuple(sorted(found, key=lambda item: item.id))
+    return tuple(sorted(result, key=lambda item: item.id))
 
 
 def _subsets(runs: Runs) -> Item:
     """P02: no column counts an image as right that is wrong when clean."""
     columns = runs.session.predictions
-    stray = np.any([(found == runs.labels) & ~runs.clean for found in columns.values()], axis=0)
+    stray = np.any([(result == runs.labels) & ~runs.clean for result in columns.values()], axis=0)
     note = f"clean accuracy {100 * np.mean(runs.clean):.2f}"
     return measured("P02", runs.per_class(stray), runs.per_class(runs.labels >= 0), note=note)
 
@@ -85,14 +85,14 @@ def _subsets(runs: Runs) -> Item:
 def validity(runs: Runs) -> Item:
     """P03: each counted success is in ball and bounds and not right; rejected claims are reported."""
     invalid = np.zeros(len(runs.labels), bool)
-    largest, refuted = 0.0, 0
+    largest, rejected = 0.0, 0
     for record in runs.session.records.values():
         broken = (record["prediction"] >= 0) & (record["prediction"] != runs.labels)
         allowed = (record["violation"] <= TOLERANCE) & np.isfinite(record["norm"]) & (record["margin"] <= 0)
         invalid |= broken & ~allowed
         largest = max(largest, float(np.nanmax(record["violation"], initial=0)))
-        refuted += int(np.sum(record["rejected_claims"] > 0))
-    note = f"largest excess {largest:.1e}; {refuted} claims of success refuted and not counted"
+        rejected += int(np.sum(record["rejected_claims"] > 0))
+    note = f"largest excess {largest:.1e}; {rejected} claims of success rejected and not counted"
     return measured("P03", runs.per_class(invalid), runs.per_class(runs.labels >= 0), note=note)
 
 
@@ -159,13 +159,13 @@ def _classes(runs: Runs) -> Item:
 def _trace(runs: Runs) -> Item:
     """P25: what the traced network does to gradients."""
     subject = runs.session.subject
-    found = tracing.trace(runs.session.driver.apply, subject.variables, subject.images.shape[1:])
+    result = tracing.trace(runs.session.driver.apply, subject.variables, subject.images.shape[1:])
     parts = [
         f"{label}: {', '.join(f'{name} x{number}' for name, number in sorted(counter.items()))}"
-        for label, counter in zip(("known and sound", "unexplained", "not allowed"), found, strict=True)
+        for label, counter in zip(("known and sound", "unexplained", "not allowed"), result, strict=True)
         if counter
     ]
-    status = "fail" if found.forbidden else "warn" if found.hiding else "pass"
+    status = "fail" if result.forbidden else "warn" if result.hiding else "pass"
     return stated("P25", status, "; ".join(parts) or "none")
 
 

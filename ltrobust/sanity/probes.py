@@ -80,8 +80,8 @@ def _probe(runs: Runs, program: Callable, radius: float) -> Probe:
     predictions, zero = np.zeros(number, int), np.zeros((len(losses), number), bool)
     for rows, valid in chunks(np.arange(number), driver.batch_size):
         parts = (subject.gather(rows), subject.labels[rows].astype(np.int32), subject.ids[rows].astype(np.uint32))
-        found = processes.fetch(program(subject.variables, *driver.place(parts), np.float32(radius)))
-        predictions[rows[:valid]], zero[:, rows[:valid]] = found[0][:valid], found[1][:, :valid]
+        result = processes.fetch(program(subject.variables, *driver.place(parts), np.float32(radius)))
+        predictions[rows[:valid]], zero[:, rows[:valid]] = result[0][:valid], result[1][:, :valid]
     return Probe(predictions, dict(zip(losses, zero, strict=True)))
 
 
@@ -176,7 +176,7 @@ def batches(runs: Runs) -> Item:
 
 
 def _repeated(runs: Runs) -> Item:
-    """P28: attacked anew, past the store, in another order and among other neighbours."""
+    """P28: attacked again, past the store, in another order and among other neighbours."""
     session = runs.session
     attacks = [attack for attack in runs.protocol.attacks if attack.name in REPEATED_ATTACKS]
     rows = runs.sample(len(runs.labels))
@@ -199,11 +199,11 @@ def _repeated(runs: Runs) -> Item:
 def precision(runs: Runs, clean: Probe) -> Item:
     """P29: clean predictions that differ between search and exact network, and robust images that a claim was made of.
 
-    A refuted claim changes nothing where the search went on and found a point that the exact network confirms.
+    A rejected claim changes nothing where the search continued and found a point that the exact network confirms.
     """
     differ = clean.predictions != runs.session.predictions["clean"]
     claims = np.any([record["rejected_claims"] > 0 for record in runs.session.records.values()], axis=0)
     saved = claims & runs.robust
-    claimed = f"of {np.sum(claims)} images with a refuted claim {np.sum(saved)} robust"
+    claimed = f"of {np.sum(claims)} images with a rejected claim {np.sum(saved)} robust"
     note = f"{np.sum(differ)} clean predictions; {claimed}"
     return measured("P29", runs.per_class(differ | saved), runs.per_class(runs.labels >= 0), note=note)

@@ -221,9 +221,9 @@ def _square(runs: Runs) -> Item:
         for attack in runs.protocol.attacks
         if not isinstance(attack, protocols.Square) and protocols.radius_of(attack, threat) == radius
     ]
-    found = runs.session.records[searches[-1].name]["prediction"]
+    result = runs.session.records[searches[-1].name]["prediction"]
     # Images that an attack with gradients broke first are not attacked by Square, and have -1.
-    broken = (found >= 0) & (found != runs.labels) & np.all([runs.clean, *others], axis=0)
+    broken = (result >= 0) & (result != runs.labels) & np.all([runs.clean, *others], axis=0)
     return measured("P12", runs.per_class(broken), runs.per_class(runs.labels >= 0))
 
 

@@ -63,10 +63,10 @@ def trace(apply: Callable[[Any, jax.Array], jax.Array], variables: Any, image_sh
     images = jax.ShapeDtypeStruct((2, *image_shape), "float32")
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jax.numpy.shape(leaf), _dtype(leaf)), variables)
     closed = jax.make_jaxpr(apply)(shapes, images)
-    found = Trace(Counter(), Counter(), Counter())
+    result = Trace(Counter(), Counter(), Counter())
     reached = [False] * (len(closed.jaxpr.invars) - 1) + [True]
-    _walk(closed.jaxpr, reached, found)
-    return found
+    _walk(closed.jaxpr, reached, result)
+    return result
 
 
 def _dtype(leaf: Any) -> Any:

@@ -95,7 +95,7 @@ class Checkpoints:
     def save(self, state: TrainState, selection: Selection, about: Mapping[str, Any]) -> None:
         """Copies the state to the host and writes it while training continues. Existing steps are not overwritten."""
         if failure := self.settle():
-            print(f"\n{failure} Training goes on; this is the next attempt.")
+            print(f"\n{failure} Training continues; this is the next attempt.")
         step, items = int(state.step), _items(state, selection)
         if step == self.latest():  # saved by an earlier start
             return
@@ -190,12 +190,12 @@ class Checkpoints:
         if (self.folder / str(self.latest()) / "averaged").is_dir():
             items["averaged"] = template
         restored = self._restore(items)
-        found = {"last": restored["weights"]}
+        result = {"last": restored["weights"]}
         if int(restored["selection"].epoch) > 0:
-            found["selected"] = restored["selection"].weights
+            result["selected"] = restored["selection"].weights
         if "averaged" in restored:
-            found["averaged"] = restored["averaged"]
-        return found
+            result["averaged"] = restored["averaged"]
+        return result
 
     def _restore(self, items: Mapping[str, Any]) -> Any:
         """The named items of the newest checkpoint, shaped and placed like the given ones."""
@@ -237,10 +237,10 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
     """Finds the newest undamaged checkpoint, prints what is wrong with newer ones, and renames them if asked.
 
     Returns the steps of those that still have their numbers. Nothing is renamed where no checkpoint is sound: a later
-    start would take the folder for an empty one and train anew.
+    start would take the folder for an empty one and train again.
     """
     steps = sorted((int(path.name) for path in folder.glob("*") if path.name.isdigit()), reverse=True)
-    found: dict[int, str] = {}
+    result: dict[int, str] = {}
     sound = None
     for step in steps:
         damage = checksums.find_damage(folder / str(step))
@@ -248,21 +248,21 @@ def _pass_over_damaged(folder: epath.Path, *, rename: bool) -> set[int]:
             sound = folder / str(step)
             break
         if (folder / str(step)).is_dir():  # else a run that is under way has just removed it
-            found[step] = damage
-    if found and sound is None:
+            result[step] = damage
+    if result and sound is None:
         raise ValueError(
             f"all checkpoints in {folder} are damaged:\n"
-            + "\n".join(f"  {step}: {damage}" for step, damage in found.items())
-            + "\nPut an undamaged copy of one in its place, or move that folder away to begin the phase anew."
+            + "\n".join(f"  {step}: {damage}" for step, damage in result.items())
+            + "\nPut an undamaged copy of one in its place, or move that folder away to begin the phase again."
         )
-    for step, damage in found.items():
+    for step, damage in result.items():
         folder_of_step = folder / str(step)
         kept = _set_aside(folder_of_step) if rename else folder_of_step
         print(
             f"checkpoint {folder_of_step} is damaged ({damage}); {sound} is used instead. "
             f"The damaged one is kept as {kept.name}."
         )
-    return set() if rename else set(found)
+    return set() if rename else set(result)
 
 
 def _set_aside(folder: epath.Path) -> epath.Path:

@@ -32,12 +32,12 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
 
 def same_run(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses checkpoints of another configuration; a folder outside of the workdir may hold such ones."""
-    if found := workdirs.differences(metadata.config, recorded):
+    if result := workdirs.differences(metadata.config, recorded):
         workdirs.refuse(
             f"{folder} holds checkpoints of another configuration",
-            found,
-            "Give another checkpoint.dir, or start with the values on the left to go on with that run."
-            + workdirs.how_to_extend(found, f"{folder.parent / 'student'}", folder.parent / "teacher"),
+            result,
+            "Give another checkpoint.dir, or start with the values on the left to continue with that run."
+            + workdirs.how_to_extend(result, f"{folder.parent / 'student'}", folder.parent / "teacher"),
         )
 
 
@@ -75,7 +75,7 @@ def checkpoints_are_there(workdir: Path, checkpoints: epath.Path, wanted: Sequen
     if missing:
         raise ValueError(
             f"{workdir} has records of a finished {missing[-1]} phase, but there is no checkpoint in "
-            f"{checkpoints / missing[-1]}. Give its checkpoint.dir, or train anew in another workdir."
+            f"{checkpoints / missing[-1]}. Give its checkpoint.dir, or train again in another workdir."
         )
 
 
@@ -86,7 +86,7 @@ def teacher_is_there(checkpoints: epath.Path, wanted: Sequence[str]) -> None:
     if missing == ["teacher"]:
         raise ValueError(
             f"{folders['student']} holds checkpoints, but the teacher's folder {folders['teacher']} is gone or empty. "
-            "Put it back; or evaluate the student without it (ltrobust evaluate); or train both anew in another "
+            "Put it back; or evaluate the student without it (ltrobust evaluate); or train both again in another "
             "workdir."
         )
 
@@ -97,19 +97,19 @@ def same_workdir(workdir: Path, metadata: Metadata, folder: epath.Path) -> None:
         return
     lines = workdirs.differences(read_json(workdir / "config.json"), metadata.config)
     # The threat is the evaluation's own.
-    if found := [line for line in lines if not line.startswith("threat.")]:
+    if result := [line for line in lines if not line.startswith("threat.")]:
         workdirs.refuse(
             f"workdir {workdir} holds another run than that of checkpoint {folder}",
-            found,
+            result,
             "Evaluate the checkpoint in another folder with --workdir=DIR.",
         )
 
 
 def same_network(metadata: Metadata, recorded: Mapping[str, Any], folder: epath.Path) -> None:
     """Refuses to evaluate a checkpoint with another architecture or on other data."""
-    if found := workdirs.differences(metadata.config, recorded, only=("model.", "data.")):
+    if result := workdirs.differences(metadata.config, recorded, only=("model.", "data.")):
         workdirs.refuse(
             f"checkpoint {folder} was made with other settings",
-            found,
+            result,
             "Evaluate it with the configuration that made it.",
         )

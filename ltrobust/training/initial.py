@@ -43,15 +43,15 @@ def load(plan: RunPlan, planned: Mapping[str, Phase], run_data: RunData) -> dict
     """
     # Process 0 decides for all: the others may not see its folder, which is noticed later.
     begun = processes.share({name: any((plan.checkpoints.folder / name).glob("[0-9]*")) for name in planned})
-    found = {}
+    result = {}
     for phase in plan.phases:
         name = phase.name
         if phase.initialize in INITIAL or begun[name]:
             continue
-        found[name] = _from_checkpoint(phase.initialize, plan.model, planned[name], run_data)
+        result[name] = _from_checkpoint(phase.initialize, plan.model, planned[name], run_data)
         if processes.first():
-            print(f"{name}: starts from {describe(found[name].about)}")
-    return found
+            print(f"{name}: starts from {describe(result[name].about)}")
+    return result
 
 
 def describe(about: Mapping[str, Any]) -> str:
@@ -69,10 +69,10 @@ def describe_schedule(phase: Phase) -> str:
     rates = [float(f"{rate:.6g}") for rate in np.asarray(jax.vmap(phase.learning_rate)(steps))]
     changes = [epoch for epoch in range(epochs) if epoch == 0 or rates[epoch] != rates[epoch - 1]]
     if len(changes) <= 5:
-        told = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
+        reported = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
     else:
-        told = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
-    return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {told}"
+        reported = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
+    return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {reported}"
 
 
 def _from_checkpoint(path: str, model: ModelPlan, phase: Phase, run_data: RunData) -> Initial:

@@ -61,7 +61,7 @@ def run_phase(
     teachers: Mapping[str, Teacher] = MappingProxyType({}),
     initial: Weights | None = None,
     services: Services | None = None,
-    compile_stretch: Callable[[steps.StepSettings, Mesh], Callable[..., TrainState]] = steps.compile_stretch,
+    compile_chunk: Callable[[steps.StepSettings, Mesh], Callable[..., TrainState]] = steps.compile_chunk,
     capacity: int = CAPACITY,
 ) -> tuple[TrainState, Selection]:
     """Trains one phase to its end, from the newest checkpoint if there is one.
@@ -70,7 +70,7 @@ def run_phase(
       teachers: frozen networks by the names that the method asks for.
       initial: weights to start from, or None to draw them.
       services: checkpoints, validation, records and requests to stop; None uses none of them.
-      compile_stretch: makes the program of several steps, see `steps.compile_stretch`. Tests give another one.
+      compile_chunk: makes the program of several steps, see `steps.compile_chunk`. Tests give another one.
       capacity: most steps in one chunk. It changes no result.
 
     Returns:
@@ -95,7 +95,7 @@ def run_phase(
     # A phase that is finished is never trained again, whatever else has changed since.
     if int(state.step) == phase.total_steps:
         return state, selection
-    stretch = compile_stretch(phase.settings, mesh)
+    chunk = compile_chunk(phase.settings, mesh)
     # One step first, because that call also compiles; the following chunks are sized to last about two seconds.
     longest, saved = 1, time.monotonic()
     epoch_began = saved
@@ -111,12 +111,12 @@ def run_phase(
     ):
         while (done := int(state.step)) < phase.total_steps:
             # A chunk never crosses the end of an epoch: validation and records belong to the state at that step.
-            epoch, count, ends_epoch = phase.stretch(done, min(longest, capacity))
+            epoch, count, ends_epoch = phase.chunk(done, min(longest, capacity))
             # The order of any chunk follows from its first step alone, so a resumed run sees the same batches.
             order = placement.make_order(phase, done, count, mesh, capacity)
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
-                state = stretch(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
-                bad_step = int(state.bad_step)  # waits until the stretch is done
+                state = chunk(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
+                bad_step = int(state.bad_step)  # waits until the chunk is done
             # Checked before anything is saved: no checkpoint holds weights that are not finite.
             if bad_step >= 0:
                 raise FloatingPointError(_describe_bad_step(phase, bad_step, checkpoints))
@@ -146,7 +146,7 @@ def _agree(longest: int, due: bool, request: str | None) -> tuple[int, bool, str
     """The length of the next chunk and whether to save, by process 0's clock; a request in any process."""
     # Clocks and signals differ between processes, and all must dispatch the same steps.
     every = processes.gather((longest, due, request))
-    requests = [f"{found} in process {number}" for number, (_, _, found) in enumerate(every) if found]
+    requests = [f"{result} in process {number}" for number, (_, _, result) in enumerate(every) if result]
     if len(every) == 1:
         return longest, due, request
     return every[0][0], every[0][1], requests[0] if requests else None
@@ -174,7 +174,7 @@ def _save_and_stop(phase: Phase, state: TrainState, selection: Selection, servic
     services.checkpoints.save(state, selection, services.metadata)
     # The process ends next, so the checkpoint must be on disk.
     services.checkpoints.wait()
-    raise Preempted(f"stopped by {request}: {phase.name} saved at {where}; the same command goes on from there.")
+    raise Preempted(f"stopped by {request}: {phase.name} saved at {where}; the same command continues from there.")
 
 
 def _end_epoch(
@@ -255,12 +255,12 @@ def _compile_observe(method: Method) -> Callable[..., dict[str, jax.Array]]:
 
 def _views(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
     """Plain numbers of a validation for the record: overall, balanced, tail and per class."""
-    found = {}
+    result = {}
     for column in evaluation.columns:
         views = metrics.views(evaluation.counts(column), class_counts)
-        found[column] = {name: views[name]["value"] for name in ("overall", "balanced", "tail_third")}
-        found[column]["per_class"] = [estimate["value"] for estimate in views["per_class"]]
-    return found
+        result[column] = {name: views[name]["value"] for name in ("overall", "balanced", "tail_third")}
+        result[column]["per_class"] = [estimate["value"] for estimate in views["per_class"]]
+    return result
 
 
 def _one_line(record: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ class Metadata:
       steps: length of the phase, in updates.
       devices: how many the phase was trained on, in order: sums over devices have other last bits for another number.
       teachers: name -> where the teacher comes from, and SHA-256 of its weights; empty without a teacher.
-      examples: the list of images of an epoch, of the first one where it is drawn anew.
+      examples: the list of images of an epoch, of the first one where it is drawn again.
       initial: the run that its first weights are from, and their SHA-256; empty where they were drawn.
       answers: by which a network's code is recognised, see `answers.take`; empty for networks of this package.
     """
@@ -49,8 +49,8 @@ class Metadata:
 
     def plain(self) -> dict[str, Any]:
         """As JSON; without the last two where they are empty."""
-        found = typed_json.plain(self)
-        return {name: value for name, value in found.items() if value or name not in ("initial", "answers")}
+        result = typed_json.plain(self)
+        return {name: value for name, value in result.items() if value or name not in ("initial", "answers")}
 
 
 def read(checkpoints: Checkpoints, phase: str = "") -> Metadata:
@@ -66,14 +66,14 @@ def read(checkpoints: Checkpoints, phase: str = "") -> Metadata:
     """
     values, folder = checkpoints.about(), checkpoints.folder
     try:
-        found = typed_json.parse(Metadata, values)
+        result = typed_json.parse(Metadata, values)
     except ValueError as error:
         raise ValueError(
             f"checkpoint {folder / str(checkpoints.latest())}: {error} Use the version of ltrobust that wrote it, or "
             "an undamaged copy."
         ) from error
     expected = phase or (folder.name if folder.parent.name == "checkpoints" else "")
-    if expected and found.phase != expected:
-        there = f"checkpoints of the {found.phase} phase, not of the {expected} phase"
+    if expected and result.phase != expected:
+        there = f"checkpoints of the {result.phase} phase, not of the {expected} phase"
         raise ValueError(f"{folder} holds {there}; were folders swapped?")
-    return found
+    return result

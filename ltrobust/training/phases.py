@@ -60,7 +60,7 @@ class Phase:
     rule: methods.DecisionRule
     metrics: tuple[str, ...] | None = None
 
-    def stretch(self, done: int, longest: int) -> tuple[int, int, bool]:
+    def chunk(self, done: int, longest: int) -> tuple[int, int, bool]:
         """After `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
         epoch = self.schedule.epoch_of(done)
         end = min(self.schedule.first_step(epoch + 1), self.total_steps)

@@ -30,7 +30,7 @@ def _constants(phase: Phase, run_data: RunData, teachers: Mapping[str, Teacher])
     """The training images with the phase's labels, its class counts, teachers and key; images are on the host yet."""
     # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
     # division by 255 happen on the device.
-    data = batches.Resident.of(run_data.training.images, phase.labels.astype(np.int32))
+    data = batches.OnDevice.of(run_data.training.images, phase.labels.astype(np.int32))
     counts = jnp.asarray(phase.class_counts, jnp.float32)
     return steps.Inputs(data, counts, dict(teachers), phase.step_key)
 
@@ -102,7 +102,7 @@ def _state(phase: Phase, inputs: steps.Inputs, mesh: Mesh, initial: Weights) -> 
 def argument_shapes(
     phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher], capacity: int
 ) -> tuple[TrainState, steps.Inputs, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Arguments of the phase's `steps.compile_stretch` as shapes with their places on the mesh; nothing is computed.
+    """Arguments of the phase's `steps.compile_chunk` as shapes with their places on the mesh; nothing is computed.
 
     Args:
       teachers: as for `make_inputs`; shapes in place of their weights suffice.

@@ -23,7 +23,7 @@ class Records:
 
     Nothing in `metrics.jsonl` is ever changed. A run that was killed and resumed may write an epoch twice; `read` keeps
     the later record. One that was killed in the middle of a line leaves a part of it, which is ended here, so that the
-    next record has a line of its own. `metrics.csv` has what `read` finds, one row each.
+    next record has a separate line. `metrics.csv` has what `read` finds, one row each.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Records:
         except OSError as error:
             raise OSError(
                 f"the record of {record['phase']}'s epoch {record['epoch']} could not be written to "
-                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command goes on from "
+                f"{self._file.parent} ({error.strerror}); free space on that disk, and the same command continues from "
                 "the newest checkpoint."
             ) from error
         if self._wandb is not None:
@@ -82,7 +82,7 @@ class Records:
 
 
 class _Table:
-    """`metrics.csv`: appended to, and written anew from `metrics.jsonl` at the start and when a column is new."""
+    """`metrics.csv`: appended to, and written again from `metrics.jsonl` at the start and when a column is new."""
 
     def __init__(self, file: Path, records: Path):
         self._file, self._records = file, records
@@ -93,11 +93,11 @@ class _Table:
         """Adds the last record of `metrics.jsonl`."""
         row, epoch = _row(record), (record["phase"], record["epoch"])
         if not row.keys() <= set(self._columns) or epoch in self._known:
-            found = [_row(each) for each in read(self._records)]
-            numbers = sorted({name for each in found for name in each} - {"phase", "epoch"})
+            result = [_row(each) for each in read(self._records)]
+            numbers = sorted({name for each in result for name in each} - {"phase", "epoch"})
             self._columns = ("phase", "epoch", *numbers)
-            self._known = {(each["phase"], each["epoch"]) for each in found}
-            write_text(self._file, _csv([dict(zip(self._columns, self._columns, strict=True)), *found], self._columns))
+            self._known = {(each["phase"], each["epoch"]) for each in result}
+            write_text(self._file, _csv([dict(zip(self._columns, self._columns, strict=True)), *result], self._columns))
             return
         self._known.add(epoch)
         with self._file.open("a", newline="") as lines:
@@ -148,9 +148,9 @@ def _start_wandb(project: str, workdir: Path, config: Mapping[str, Any]) -> Any:
 def read(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, the last one of each (phase, epoch), in the order of their first appearance.
 
-    Lines that are no record, such as one that a killed run left incomplete, are passed over.
+    Lines that are no record, such as one that a killed run left incomplete, are skipped.
     """
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    result: dict[tuple[str, int], dict[str, Any]] = {}
     for line in file.read_bytes().split(b"\n"):
         try:
             record = json.loads(line)
@@ -159,8 +159,8 @@ def read(file: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(phase, str) and isinstance(epoch, int):
             # The later record of an epoch replaces the earlier one, at its place.
-            found[phase, epoch] = record
-    return list(found.values())
+            result[phase, epoch] = record
+    return list(result.values())
 
 
 def _scalars(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -115,13 +115,13 @@ def open_network(workdir: Path, network: str, *, exact: bool = True) -> Restored
     if not folder.is_dir():
         raise ValueError(f"{workdir} has no network {network!r}: there are no checkpoints in {folder}.")
     with logs.quiet(), Checkpoints(folder, read_only=True) as checkpoints:
-        found = read(checkpoints, phase)
-        module = found.create(exact=exact)
-        restored = restore(checkpoints, module, found.metadata.image_shape)
+        result = read(checkpoints, phase)
+        module = result.create(exact=exact)
+        restored = restore(checkpoints, module, result.metadata.image_shape)
     if weights not in restored:
         known = ", ".join(f"{phase}/{name}" for name in restored)
         raise ValueError(f"{workdir} has no network {network!r}; its checkpoint holds {known}.")
-    return Restored(found, module, restored[weights])
+    return Restored(result, module, restored[weights])
 
 
 def find(path: str, label: str, *, or_file: bool = False) -> epath.Path:

@@ -1,4 +1,4 @@
-"""The training step, pure and written for one device's share of the batch, and stretches of it."""
+"""The training step, pure and written for one device's share of the batch, and chunks of it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from ltrobust.data.augment import augment
-from ltrobust.data.batches import Resident, to_unit
+from ltrobust.data.batches import OnDevice, to_unit
 from ltrobust.methods import Batch, Learner, Method, Outcome, Teacher, make_batch
 from ltrobust.training import devices
 from ltrobust.training.state import OWN_SUMS, TrainState, Weights
@@ -47,7 +47,7 @@ class Inputs:
     `key` is the phase's root key, `class_counts` [C] those of the phase's own training list.
     """
 
-    data: Resident
+    data: OnDevice
     class_counts: jax.Array
     teachers: dict[str, Teacher]
     key: jax.Array
@@ -115,8 +115,8 @@ def checked_attack(method: Method, learner: Learner, batch: Batch) -> Any:
       ValueError: radii or adversarial images of another shape, while the step is traced.
     """
     adv = jax.lax.stop_gradient(method.attack(learner, batch))
-    for what, found in (("radii", batch.radius), ("step sizes", batch.step_size)):
-        _check_shape(method, what, found, batch.labels.shape)
+    for what, result in (("radii", batch.radius), ("step sizes", batch.step_size)):
+        _check_shape(method, what, result, batch.labels.shape)
     _check_shape(method, "adversarial images", method.adv_images(adv), batch.images.shape)
     return adv
 
@@ -129,12 +129,12 @@ def checked_loss(method: Method, learner: Learner, batch: Batch, adv: Any) -> tu
         with a name of the step's own, or state of another structure, shape or type than was given; while the
         step is traced.
     """
-    found = method.loss(learner, batch, adv)
-    if not (isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[1], Outcome)):
+    result = method.loss(learner, batch, adv)
+    if not (isinstance(result, tuple | list) and len(result) == 2 and isinstance(result[1], Outcome)):
         raise ValueError(
-            f"method {method.name!r}: its loss returns a {type(found).__name__}; give a scalar and an Outcome."
+            f"method {method.name!r}: its loss returns a {type(result).__name__}; give a scalar and an Outcome."
         )
-    value, outcome = found
+    value, outcome = result
     _check_shape(method, "its loss", value, ())
     _check_shape(method, "Outcome.adv_logits", outcome.adv_logits, (len(batch.labels), len(learner.class_counts)))
     for name, metric in outcome.metrics.items():
@@ -165,12 +165,12 @@ def _check_shape(method: Method, what: str, found: Any, shape: tuple[int, ...]) 
 def _kinds(tree: Any) -> dict[str, str]:
     """Path -> shape and type of each leaf of a state, and its structure, which empty parts belong to."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    found = {
+    result = {
         jax.tree_util.keystr(path): f"{getattr(leaf, 'dtype', None) or jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
         for path, leaf in leaves
     }
     # Last in the order of paths: it is named where all leaves agree.
-    return found | {"~": str(jax.tree.structure(tree))}
+    return result | {"~": str(jax.tree.structure(tree))}
 
 
 def metric_names(
@@ -213,7 +213,7 @@ def make_learner(
     )
 
 
-def train_stretch(
+def train_chunk(
     state: TrainState,
     inputs: Inputs,
     order: jax.Array,
@@ -224,7 +224,7 @@ def train_stretch(
 ) -> TrainState:
     """`count` steps in one dispatch, on `order[0]` to `order[count - 1]`; stops early at a non-finite loss.
 
-    The trip count is a traced value: stretches of every length are one compiled program.
+    The trip count is a traced value: chunks of every length are one compiled program.
 
     Args:
       order: int32 [capacity, B / devices].
@@ -240,15 +240,15 @@ def train_stretch(
     return jax.lax.while_loop(unfinished, body, (jnp.int32(0), state))[1]
 
 
-def compile_stretch(settings: StepSettings, mesh: Mesh) -> Any:
+def compile_chunk(settings: StepSettings, mesh: Mesh) -> Any:
     """`train_stretch` mapped over the mesh: `(state, inputs, order, count, epoch) -> state`, the state donated."""
 
-    def stretch(state, inputs, order, count, epoch):
-        return train_stretch(state, inputs, order, count, epoch, settings=settings)
+    def chunk(state, inputs, order, count, epoch):
+        return train_chunk(state, inputs, order, count, epoch, settings=settings)
 
     whole = devices.REPLICATED
     specs = (whole, whole, devices.divided(1), whole, whole)
-    return devices.map_over_devices(stretch, mesh, in_specs=specs, donate=(0,), compiler=settings.compiler)
+    return devices.map_over_devices(chunk, mesh, in_specs=specs, donate=(0,), compiler=settings.compiler)
 
 
 def make_examples(

@@ -113,12 +113,12 @@ def _traced(
     plan: RunPlan, run_data: RunData, mesh: Mesh, phases: Mapping[str, Phase], known: Mapping[str, Known]
 ) -> dict[str, Phase]:
     """The phases with the names of their metrics. All are traced before the first is trained."""
-    found = {}
+    result = {}
     for phase, needed in with_teachers(plan, run_data, mesh, phases, known):
         with naming_phase(phase.name):
             metrics = placement.trace(phase, run_data, mesh, needed)
-        found[phase.name] = dataclasses.replace(phase, metrics=metrics)
-    return found
+        result[phase.name] = dataclasses.replace(phase, metrics=metrics)
+    return result
 
 
 def with_teachers(
@@ -192,7 +192,7 @@ def _train_phase(
     plan, run_data, start = ready.plan, ready.run_data, ready.starts.get(phase.name)
     folder = plan.checkpoints.folder / phase.name
     needed = {key: known[key] for key in phase.settings.method.teachers}
-    taught = {key: found.about | fingerprints_of(found.teacher) for key, found in needed.items()}
+    taught = {key: result.about | fingerprints_of(result.teacher) for key, result in needed.items()}
     began_from = start and start.about | fingerprints_of(start.weights)
     head = phase.settings.method.head
     answered = answers.take(plan.model, run_data.num_classes, head, run_data.image_shape)
@@ -220,7 +220,7 @@ def _train_phase(
             phase,
             run_data,
             mesh=ready.mesh,
-            teachers={key: found.teacher for key, found in needed.items()},
+            teachers={key: result.teacher for key, result in needed.items()},
             initial=warm,
             services=services,
         )

@@ -40,13 +40,13 @@ def load(
       ValueError: a path that does not exist, weights that are not there, another number of classes, another image
         shape, or a PyTorch file that does not fit its architecture; each names the configuration's key.
     """
-    found = {}
+    result = {}
     for name, plan in plans.items():
         key = f"teachers.{name}"
         if torch_weights.file_and_choice(plan.path)[0].is_file():
-            found[name] = _from_file(key, plan, dtype, num_classes, image_shape, platform)
+            result[name] = _from_file(key, plan, dtype, num_classes, image_shape, platform)
         else:
-            found[name] = from_checkpoints(
+            result[name] = from_checkpoints(
                 plan.path,
                 plan.weights,
                 label=f"{key}.path",
@@ -56,7 +56,7 @@ def load(
                 image_shape=image_shape,
                 platform=platform,
             )
-    return found
+    return result
 
 
 def from_checkpoints(
@@ -122,7 +122,7 @@ def _from_file(
     module = models.create(
         plan.architecture, num_classes=num_classes, dtype=dtype, activation=plan.activation, platform=platform
     )
-    tensors, found = torch_weights.split_normalisation(torch_weights.read(plan.path))
+    tensors, result = torch_weights.split_normalisation(torch_weights.read(plan.path))
     try:
         params, batch_stats = torch_weights.from_torch(tensors, plan.architecture, num_classes=num_classes)
     except ValueError as error:
@@ -130,7 +130,7 @@ def _from_file(
     channels = params["stem"]["kernel"].shape[2]
     if channels != image_shape[-1]:
         raise ValueError(f"{key} takes images of {channels} channels; here they have {image_shape[-1]}.")
-    mean, std = _normalisation(key, plan, found, channels)
+    mean, std = _normalisation(key, plan, result, channels)
     torchvision = any(".downsample." in name for name in tensors)
     for doubt in torch_parity.doubts(plan.architecture, image_shape, torchvision=torchvision):
         warnings.warn(f"{key}: {doubt}. Compare the clean accuracy with the published one.", stacklevel=2)

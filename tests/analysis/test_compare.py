@@ -193,8 +193,8 @@ def test_differences_intervals_and_p_values_are_what_they_should_be(table):
 def test_the_order_of_the_images_changes_nothing_at_all(table, random):
     first, second, labels = verdicts(*table)
     order = np.array(random.sample(range(len(labels)), len(labels)))
-    found = [compare(first[order], second[order], labels[order], 4), compare(first, second, labels, 4)]
-    assert typed_json.plain(found[0]) == typed_json.plain(found[1])
+    result = [compare(first[order], second[order], labels[order], 4), compare(first, second, labels, 4)]
+    assert typed_json.plain(result[0]) == typed_json.plain(result[1])
 
 
 @settings(max_examples=25)

@@ -25,10 +25,10 @@ def value(record):
 
 
 def test_measures_are_those_worked_out_by_hand():
-    found = spread.spread(np.array([0.6, 0.5, 0.4, 0.3, 0.2]))
+    result = spread.spread(np.array([0.6, 0.5, 0.4, 0.3, 0.2]))
     expected = {"mean": 0.4, "worst": 0.2, "worst10": 0.2, "best": 0.6, "range": 0.4, "var": 0.02, "sd": 0.02**0.5}
-    assert {name: pytest.approx(found[name]) for name in expected} == expected
-    assert found["nsd"] == pytest.approx(0.3536, abs=5e-5)
+    assert {name: pytest.approx(result[name]) for name in expected} == expected
+    assert result["nsd"] == pytest.approx(0.3536, abs=5e-5)
     assert spread.spread(np.arange(20) / 20)["worst10"] == pytest.approx(0.025)
     assert np.isnan(spread.spread(np.zeros(3))["nsd"])
 
@@ -58,15 +58,15 @@ def test_resampling_is_paired_and_blind_to_order():
     labels = np.repeat([0, 1, 3], [40, 60, 20])
     right = draws.rand(120, 2) < 0.6
     right = np.column_stack([right, right[:, 0], np.ones(120, bool)])
-    found = spread.resample(right, labels)
-    assert found.shape == (spread.DRAWS, 4, 3)
-    np.testing.assert_array_equal(found[:, 0], found[:, 2])
-    np.testing.assert_array_equal(found[:, 3], 1)
-    np.testing.assert_allclose(found.mean(axis=0), spread.accuracies(right, labels), atol=0.01)
+    result = spread.resample(right, labels)
+    assert result.shape == (spread.DRAWS, 4, 3)
+    np.testing.assert_array_equal(result[:, 0], result[:, 2])
+    np.testing.assert_array_equal(result[:, 3], 1)
+    np.testing.assert_allclose(result.mean(axis=0), spread.accuracies(right, labels), atol=0.01)
     binomial = np.sqrt(spread.accuracies(right, labels)[0] * (1 - spread.accuracies(right, labels)[0]) / [40, 60, 20])
-    np.testing.assert_allclose(found[:, 0].std(axis=0), binomial, rtol=0.06)
+    np.testing.assert_allclose(result[:, 0].std(axis=0), binomial, rtol=0.06)
     order = draws.permutation(120)
-    np.testing.assert_array_equal(spread.resample(right[order], labels[order]), found)
+    np.testing.assert_array_equal(spread.resample(right[order], labels[order]), result)
 
 
 def test_asymmetry_by_hand():
@@ -75,20 +75,20 @@ def test_asymmetry_by_hand():
     circle = np.roll(np.eye(4, dtype=int), 1, axis=1) * 5
     assert attack_targets.asymmetry_estimate(circle) == pytest.approx((2**0.5,) * 3)
     counts = np.random.RandomState(0).randint(1, 30, (5, 5))
-    found = attack_targets.asymmetry_estimate(counts)
-    assert found.low < found.value < found.high
-    assert found.value == attack_targets.asymmetry(7 * counts)
+    result = attack_targets.asymmetry_estimate(counts)
+    assert result.low < result.value < result.high
+    assert result.value == attack_targets.asymmetry(7 * counts)
 
 
 def test_top_wrong_classes_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 1, 2])
     clean = np.array([0, 0, 0, 1, 1, 1, 2])
     attacked = np.array([1, 1, 2, 1, 1, 0, 2])  # the fourth image was wrong before
-    found = attack_targets.top_wrong_classes(labels, clean, attacked, 3)
-    assert [(entry.broken, entry.predicted) for entry in found.classes] == [(3, 1), (1, 0), (0, None)]
-    assert [entry.share.value for entry in found.classes[:2]] == [pytest.approx(2 / 3), 1]
-    assert found.share.value == 0.75
-    assert found.even == 0.5
+    result = attack_targets.top_wrong_classes(labels, clean, attacked, 3)
+    assert [(entry.broken, entry.predicted) for entry in result.classes] == [(3, 1), (1, 0), (0, None)]
+    assert [entry.share.value for entry in result.classes[:2]] == [pytest.approx(2 / 3), 1]
+    assert result.share.value == 0.75
+    assert result.even == 0.5
 
 
 def test_target_agreement_by_hand():
@@ -98,20 +98,20 @@ def test_target_agreement_by_hand():
         # one class, own superclass; other, one; mixed; once only; never; own superclass; wrong when clean
         [[1, 2, 1, 0, 0, 3, 1], [1, 3, 2, 3, 0, 2, 1], [0, 2, 0, 0, 0, 3, 1]]
     )
-    found = attack_targets.target_agreement("abc", labels, clean, attacked, superclass)
-    assert found.images == 4
-    assert (found.one_class.value, found.one_superclass.value, found.own_superclass.value) == (0.5, 0.75, 0.5)
+    result = attack_targets.target_agreement("abc", labels, clean, attacked, superclass)
+    assert result.images == 4
+    assert (result.one_class.value, result.one_superclass.value, result.own_superclass.value) == (0.5, 0.75, 0.5)
     without = attack_targets.target_agreement("abc", labels, clean, attacked)
-    assert (without.one_class, without.one_superclass, without.own_superclass) == (found.one_class, None, None)
+    assert (without.one_class, without.one_superclass, without.own_superclass) == (result.one_class, None, None)
 
 
 def test_superclasses_are_the_official_ones_whatever_the_order():
     assert list(superclasses.CIFAR100) == sorted(superclasses.CIFAR100)
     assert len(set(FINE)) == 100
-    names, found = superclasses.of(FINE)
+    names, result = superclasses.of(FINE)
     assert len(names) == 20
-    np.testing.assert_array_equal(found, np.array(COARSE.split(), int))
-    np.testing.assert_array_equal(superclasses.of(FINE[::-1])[1], found[::-1])
+    np.testing.assert_array_equal(result, np.array(COARSE.split(), int))
+    np.testing.assert_array_equal(superclasses.of(FINE[::-1])[1], result[::-1])
     assert superclasses.of([*FINE[:-1], FINE[0]]) is None
     assert superclasses.of([str(index) for index in range(10)]) is None
 
@@ -142,7 +142,7 @@ def test_images_in_another_order_are_the_same_diagnosis():
     order = np.random.RandomState(0).permutation(200)
     shuffled = [
         dataclasses.replace(
-            one, labels=one.labels[order], predictions={k: found[order] for k, found in one.predictions.items()}
+            one, labels=one.labels[order], predictions={k: result[order] for k, result in one.predictions.items()}
         )
         for one in models
     ]
@@ -157,11 +157,11 @@ def test_other_numbers_for_the_classes_change_no_value_over_classes():
     other = dataclasses.replace(
         one,
         labels=names[one.labels],
-        predictions={column: names[found] for column, found in one.predictions.items()},
+        predictions={column: names[result] for column, result in one.predictions.items()},
         training_counts=one.training_counts[back],
         class_norms=one.class_norms[back],
     )
-    (first,), (second,) = (diagnosis.diagnose([found])[0] for found in (one, other))
+    (first,), (second,) = (diagnosis.diagnose([result])[0] for result in (one, other))
     for column, entry in first.columns.items():
         renamed = second.columns[column]
         assert value(entry.inequality) == pytest.approx(value(renamed.inequality))
@@ -199,7 +199,7 @@ def test_temperature_is_compared_with_pgd_image_by_image():
     one = model()
     pgd, *swept, worst = diagnosis.temperature(one)
     clean = one.predictions["clean"] == one.labels
-    broken = {name: clean & (found != one.labels) for name, found in one.predictions.items()}
+    broken = {name: clean & (result != one.labels) for name, result in one.predictions.items()}
     assert pgd.change is None
     assert pgd.rate.value == broken["pgd20"].sum() / clean.sum()
     for entry in swept:
@@ -223,12 +223,12 @@ def _accuracy(one, column):
 
 def test_norms_are_correlated_as_scipy_does():
     one = model()
-    found = diagnosis.diagnose([one])[0][0].class_norms.columns["pgd20"]
+    result = diagnosis.diagnose([one])[0][0].class_norms.columns["pgd20"]
     expected = stats.pearsonr(one.class_norms, _accuracy(one, "pgd20"))
-    assert found.pearson.value == pytest.approx(expected.statistic)
+    assert result.pearson.value == pytest.approx(expected.statistic)
     interval = expected.confidence_interval()
-    assert (found.pearson.classes_low, found.pearson.classes_high) == pytest.approx(tuple(interval))
-    assert found.spearman.value == pytest.approx(stats.spearmanr(one.class_norms, _accuracy(one, "pgd20"))[0])
+    assert (result.pearson.classes_low, result.pearson.classes_high) == pytest.approx(tuple(interval))
+    assert result.spearman.value == pytest.approx(stats.spearmanr(one.class_norms, _accuracy(one, "pgd20"))[0])
     unknown = diagnosis.diagnose([dataclasses.replace(one, class_norms=None, training_counts=None)])[0][0]
     assert unknown.class_norms is unknown.training_counts is None
     assert unknown.columns["clean"].groups == {}
@@ -237,22 +237,22 @@ def test_norms_are_correlated_as_scipy_does():
 def test_a_correlation_over_three_classes_has_no_interval_over_classes():
     values, accuracies = np.array([1.0, 2.0, 3.0]), np.array([0.2, 0.4, 0.9])
     drawn = accuracies + 0.01 * np.random.RandomState(0).randn(2000, 3)
-    for found in vars(diagnosis.related(values, accuracies, drawn)).values():
-        assert np.isnan([found.classes_low, found.classes_high]).all()
-        assert found.value == pytest.approx(1, abs=0.1)
+    for result in vars(diagnosis.related(values, accuracies, drawn)).values():
+        assert np.isnan([result.classes_low, result.classes_high]).all()
+        assert result.value == pytest.approx(1, abs=0.1)
 
 
 def test_superclass_scores_count_any_class_of_the_superclass():
     one, group = model(), np.array([0, 0, 1, 1, 1])
-    found = diagnosis.diagnose([one], (("low", "high"), group))[0][0].columns["pgd20"].superclasses
+    result = diagnosis.diagnose([one], (("low", "high"), group))[0][0].columns["pgd20"].superclasses
     inside = group[one.predictions["pgd20"]] == group[one.labels]
-    assert found.overall.value == inside.mean()
-    assert [entry.value for entry in found.per_superclass] == [
+    assert result.overall.value == inside.mean()
+    assert [entry.value for entry in result.per_superclass] == [
         inside[group[one.labels] == 0].mean(),
         inside[group[one.labels] == 1].mean(),
     ]
     broken = (one.predictions["clean"] == one.labels) & (one.predictions["pgd20"] != one.labels)
-    assert found.broken_inside.value == inside[broken].mean()
+    assert result.broken_inside.value == inside[broken].mean()
 
 
 def test_models_are_held_against_the_first():
@@ -273,18 +273,18 @@ def test_a_class_without_images_is_left_out():
     one = model()
     kept = one.labels != 2
     one = dataclasses.replace(
-        one, labels=one.labels[kept], predictions={column: found[kept] for column, found in one.predictions.items()}
+        one, labels=one.labels[kept], predictions={column: result[kept] for column, result in one.predictions.items()}
     )
-    found = diagnosis.diagnose([one])[0][0]
+    result = diagnosis.diagnose([one])[0][0]
     present = _accuracy_of(one, [0, 1, 3, 4])
-    inequality = found.columns["fgsm"].inequality
+    inequality = result.columns["fgsm"].inequality
     assert inequality.worst.value == present.min()
     # Mean and minima are the card's.
     counts = metrics.count(one.predictions["fgsm"] == one.labels, one.labels, 5)
     views = metrics.views(counts, np.full(5, 9))
     assert inequality.mean._asdict() == views["balanced"]
     assert inequality.worst10._asdict() == views["worst10"]
-    assert np.isnan(found.columns["fgsm"].per_class[2].value)
+    assert np.isnan(result.columns["fgsm"].per_class[2].value)
 
 
 def _accuracy_of(one, classes):
@@ -293,7 +293,7 @@ def _accuracy_of(one, classes):
 
 def test_models_that_differ_in_images_columns_or_not_in_name_are_refused():
     one = model()
-    with pytest.raises(ValueError, match="a name of its own"):
+    with pytest.raises(ValueError, match="a separate name"):
         diagnosis.diagnose([one, one])
     with pytest.raises(ValueError, match="give at least one"):
         diagnosis.diagnose([])

@@ -31,15 +31,15 @@ def test_a_network_agrees_with_itself_and_opposes_its_negative():
 
 def test_distance_and_cosine_by_hand():
     other = np.random.RandomState(2).normal(size=(12, 2)).astype(np.float32)
-    found = measure(affine(KERNEL), affine(other), batch_size=2)
+    result = measure(affine(KERNEL), affine(other), batch_size=2)
     gradients = []
     for kernel in (KERNEL.astype(np.float64), other.astype(np.float64)):
         logits = IMAGES.reshape(5, -1) @ kernel
         shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         gradients.append((shares - np.eye(2)[LABELS]) @ kernel.T)
     lengths = [np.linalg.norm(gradient, axis=1) for gradient in gradients]
-    np.testing.assert_allclose(found.distance, np.linalg.norm(gradients[0] - gradients[1], axis=1), rtol=1e-4)
-    np.testing.assert_allclose(found.cosine, (gradients[0] * gradients[1]).sum(1) / lengths[0] / lengths[1], atol=1e-5)
+    np.testing.assert_allclose(result.distance, np.linalg.norm(gradients[0] - gradients[1], axis=1), rtol=1e-4)
+    np.testing.assert_allclose(result.cosine, (gradients[0] * gradients[1]).sum(1) / lengths[0] / lengths[1], atol=1e-5)
 
 
 def test_a_linear_network_leaves_no_remainder_and_a_square_leaves_its_second_order():
@@ -75,8 +75,8 @@ def test_images_do_not_depend_on_their_batch():
 
 
 def test_means_have_an_interval():
-    found = mean_of(np.array([1.0, 2.0, 3.0, 4.0]))
-    np.testing.assert_allclose(found, (2.5, 2.5 - 1.2651513, 2.5 + 1.2651513), rtol=1e-6)
+    result = mean_of(np.array([1.0, 2.0, 3.0, 4.0]))
+    np.testing.assert_allclose(result, (2.5, 2.5 - 1.2651513, 2.5 + 1.2651513), rtol=1e-6)
     assert np.isnan(mean_of(np.array([1.0])).low)
 
 

@@ -33,12 +33,12 @@ def test_the_interval_of_the_lowest_classes_holds_their_true_accuracy(case):
     )
     for number in (1, len(accuracy) // 10):
         truth = np.sort(accuracy)[:number].mean()
-        found = [intervals.lowest(correct, total, number) for correct in draws]
-        assert np.mean([low <= truth <= high for _, low, high in found]) >= 0.95
-        assert all(low <= value <= high for value, low, high in found)
+        result = [intervals.lowest(correct, total, number) for correct in draws]
+        assert np.mean([low <= truth <= high for _, low, high in result]) >= 0.95
+        assert all(low <= value <= high for value, low, high in result)
         # Not by being wide: about as wide as the interval of one class alone, with the z of many classes.
         z = intervals.quantile(intervals.ALPHA / len(accuracy))
-        assert np.median([high - low for _, low, high in found]) < 2 * z * np.sqrt(0.25 / images)
+        assert np.median([high - low for _, low, high in result]) < 2 * z * np.sqrt(0.25 / images)
 
 
 def test_two_lowest_classes_have_bounds_by_hand():
@@ -58,12 +58,12 @@ def test_the_interval_of_a_difference_of_worst_classes_holds_the_true_one(case, 
     shares = np.stack([both, first - both, second - both, 1 - first - second + both], axis=1)
     generator = np.random.RandomState(1)
     tables = np.stack([generator.multinomial(images, share, 200) for share in shares], axis=1)
-    found = [intervals.lowest_difference(table) for table in tables]
+    result = [intervals.lowest_difference(table) for table in tables]
     truth = first.min() - second.min()
-    assert np.mean([low <= truth <= high for _, low, high in found]) >= 0.95
-    assert all(low <= value <= high for value, low, high in found)
+    assert np.mean([low <= truth <= high for _, low, high in result]) >= 0.95
+    assert all(low <= value <= high for value, low, high in result)
     mirrored = intervals.lowest_difference(tables[0][:, [0, 2, 1, 3]])
-    assert mirrored == pytest.approx([-found[0].value, -found[0].high, -found[0].low])
+    assert mirrored == pytest.approx([-result[0].value, -result[0].high, -result[0].low])
 
 
 def test_one_class_that_is_the_worst_of_both_is_compared_image_by_image():

@@ -101,9 +101,9 @@ def test_equally_frequent_classes_are_grouped_as_if_the_counts_descended(classes
 def test_groups_follow_the_classes_wherever_they_are_numbered():
     counts = class_counts(np.full(10, 5000), imbalance_ratio=50)
     shuffled = np.random.RandomState(0).permutation(10)
-    sorted_groups, found = metrics.groups(counts), metrics.groups(counts[shuffled])
+    sorted_groups, result = metrics.groups(counts), metrics.groups(counts[shuffled])
     for name, members in sorted_groups.items():
-        assert sorted(shuffled[found[name]]) == sorted(members), name
+        assert sorted(shuffled[result[name]]) == sorted(members), name
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_confusion_agrees_with_the_counts(pairs):
     counts = metrics.count(predictions == labels, labels, 5)
     assert np.diag(confusion).tolist() == counts.correct.tolist()
     assert confusion.sum(axis=1).tolist() == counts.total.tolist()
-    for right, total, found in zip(
+    for right, total, result in zip(
         counts.correct, counts.total, metrics.most_frequent_confusion(confusion), strict=True
     ):
-        assert (found is None) == (right == total)
-        assert found is None or 0 < found[1] <= 1 - right / total + 1e-12
+        assert (result is None) == (right == total)
+        assert result is None or 0 < result[1] <= 1 - right / total + 1e-12
 
 
 def test_confusion_of_many_classes_does_not_overflow_small_types():
@@ -218,8 +218,8 @@ def test_a_group_is_also_pooled_where_its_classes_have_unequal_sizes():
 def test_the_lowest_tenth_is_of_the_classes_with_images():
     correct, total = np.arange(11, 22), np.array([100] * 10 + [0])
     counts = metrics.ClassCounts(np.minimum(correct, total), total)
-    found = metrics.views(counts, np.full(11, 5))
+    result = metrics.views(counts, np.full(11, 5))
     # Of 10 classes with images the lowest tenth is one, of 11 two.
-    assert found["worst10"] == metrics.lowest(counts, 1)._asdict()
+    assert result["worst10"] == metrics.lowest(counts, 1)._asdict()
     full = metrics.ClassCounts(correct, np.full(11, 100))
     assert metrics.worst10(full) == metrics.lowest(full, 2)

@@ -38,11 +38,11 @@ def test_the_least_error_is_not_above_that_of_the_verdicts(table):
 
 def test_many_small_classes_do_not_widen_the_least_error():
     # 100 classes of ten images, of which one class has an image that only the first network gets right.
-    found = errors([(5, 1, 0, 4)] + [(5, 0, 0, 5)] * 99, list(range(200, 100, -1)))
-    assert found["balanced"] == pytest.approx(
+    result = errors([(5, 1, 0, 4)] + [(5, 0, 0, 5)] * 99, list(range(200, 100, -1)))
+    assert result["balanced"] == pytest.approx(
         (2**0.5 / 1002,) * 2, rel=0.03
     )  # classes are drawn one by one: a little less
-    assert found["overall"][0] == found["overall"][1] == intervals.paired_error(1, 1, 1000)
+    assert result["overall"][0] == result["overall"][1] == intervals.paired_error(1, 1, 1000)
 
 
 def test_a_mean_over_unequal_classes_has_the_error_of_its_small_class():

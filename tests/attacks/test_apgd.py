@@ -90,14 +90,14 @@ def test_progress_is_checked_after_the_published_windows(linear, steps, checks):
         return search.work(apgd.APGD, linear.logits, lanes, settings, EIGHT, evaluations=1, rest_on_claims=False)
 
     # The first evaluation is that of the start, so that evaluation k ends step k - 1.
-    found, lanes = [], once(lanes)
+    result, lanes = [], once(lanes)
     for step in range(1, steps + 1):
         lanes = once(lanes)
         waited = np.asarray(lanes.state.waited)
         assert len(set(waited)) == 1
         if waited[0] == 0:
-            found.append(step)
-    assert found == checks
+            result.append(step)
+    assert result == checks
     assert bool(lanes.state.finished.all())
 
 
@@ -191,14 +191,14 @@ def test_a_run_begins_unended_at_another_random_point_and_keeps_what_was_found()
             change = np.asarray(state.point - image).ravel()
             assert np.linalg.norm(change, np.inf if norm == "linf" else 2) == pytest.approx(0.1, abs=1e-6)
             points.append(change)
-            found = state._replace(
+            result = state._replace(
                 claimed=jnp.array(run > 0),
                 candidate=image + run,
                 candidate_target=jnp.int32(10 + run),
                 ended=jnp.array(True),
             )
             # `advance` counts runs.
-            state = apgd.restart(problem, found._replace(run=jnp.int32(run + 1)), chosen, threat)
+            state = apgd.restart(problem, result._replace(run=jnp.int32(run + 1)), chosen, threat)
             assert bool(state.claimed) == (run > 0)
             np.testing.assert_array_equal(state.candidate, image + run)
             assert int(state.candidate_target) == 10 + run

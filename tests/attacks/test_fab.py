@@ -92,13 +92,13 @@ def test_the_projection_is_the_exact_one(seed, norm, sign, share, scale):
     # A share of what all coordinates together can reach: beyond 1 the bounds cut the plane off.
     reach = np.where((weights > 0) ^ (sign >= 0), 1 - point, point)
     residual = np.float32(sign * share * np.sum(np.abs(weights) * reach, dtype=np.float64))
-    found = jax.jit(fab.hyperplane_step, static_argnums=3)(point, weights, residual, Threat(norm))
+    result = jax.jit(fab.hyperplane_step, static_argnums=3)(point, weights, residual, Threat(norm))
     exact = exact_step(point.astype(np.float64), weights.astype(np.float64), float(residual), norm)
     if share < 0.999 or share > 1.001:
-        np.testing.assert_allclose(found, exact, atol=2e-5)
-    gained = np.sum(weights.astype(np.float64) * np.asarray(found, np.float64))
+        np.testing.assert_allclose(result, exact, atol=2e-5)
+    gained = np.sum(weights.astype(np.float64) * np.asarray(result, np.float64))
     assert gained == pytest.approx(-min(share, 1.0) / max(share, 1e-30) * residual, rel=1e-4, abs=1e-6 * scale)
-    moved = point + np.asarray(found)
+    moved = point + np.asarray(result)
     assert moved.min() >= -1e-7
     assert moved.max() <= 1 + 1e-7
 
@@ -109,13 +109,13 @@ def test_the_projection_is_the_exact_one(seed, norm, sign, share, scale):
 def test_distances_on_the_linear_model(linear, norm):
     part = linear.rows(slice(0, 1000, 3))
     images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
-    found = attack(part.logits, images, labels, Threat(norm, 0), num_classes=10)
-    ratio = np.asarray(found.state.best_norm) / part.distances(norm)
+    result = attack(part.logits, images, labels, Threat(norm, 0), num_classes=10)
+    ratio = np.asarray(result.state.best_norm) / part.distances(norm)
     assert ratio.min() >= 1.0
     # The public PyTorch code: 1.00521 to 1.00522 on all images in linf. Its 100 steps do not end nearer.
     assert ratio.max() <= 1.0060
     assert ratio == pytest.approx(1.00521, abs=5e-5)
-    assert not np.any(found.state.claimed)
+    assert not np.any(result.state.claimed)
 
 
 @settings(max_examples=25)
@@ -124,13 +124,13 @@ def test_claims_lie_in_ball_and_bounds_and_are_misclassified(seed, norm, radius,
     threat, images = Threat.in_255ths(norm, radius), images_of(seed)
     labels = jnp.argmax(curved(images), axis=1)
     chosen = fab.settings(radius=threat.epsilon, num_classes=CLASSES, norm=norm, steps=8, stop_at_radius=stop_at_radius)
-    found = searched(images, labels, chosen, norm)
-    assert float(ball.violation(found.candidate, images, threat.epsilon, threat).max()) <= 4e-7
-    claimed = np.asarray(found.claimed)
-    np.testing.assert_array_equal(claimed, np.asarray(found.best_norm) <= np.float32(threat.epsilon))
-    wrong = np.asarray(jnp.argmax(curved(found.candidate), axis=1) != labels)
+    result = searched(images, labels, chosen, norm)
+    assert float(ball.violation(result.candidate, images, threat.epsilon, threat).max()) <= 4e-7
+    claimed = np.asarray(result.claimed)
+    np.testing.assert_array_equal(claimed, np.asarray(result.best_norm) <= np.float32(threat.epsilon))
+    wrong = np.asarray(jnp.argmax(curved(result.candidate), axis=1) != labels)
     np.testing.assert_array_equal(wrong, claimed)
-    np.testing.assert_array_equal(np.asarray(found.candidate)[~claimed], np.asarray(images)[~claimed])
+    np.testing.assert_array_equal(np.asarray(result.candidate)[~claimed], np.asarray(images)[~claimed])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -191,15 +191,15 @@ def test_points_and_evaluations_are_the_published_ones(norm, steps):
     images = images_of(11, 12)
     images64 = np.asarray(images, np.float64)
     labels = jnp.argmax(curved(images), axis=1)
-    found = attack(curved, images, labels, Threat(norm, 0), steps=steps, runs=3)
-    order = np.asarray(found.state.order)[:, :3]
+    result = attack(curved, images, labels, Threat(norm, 0), steps=steps, runs=3)
+    order = np.asarray(result.state.order)[:, :3]
     clear = 0
     for row in range(12):
         nearest, evaluations, closest = published(images64[row], int(labels[row]), order[row], norm, steps)
-        assert float(found.state.best_norm[row]) == pytest.approx(nearest, rel=1e-4)
+        assert float(result.state.best_norm[row]) == pytest.approx(nearest, rel=1e-4)
         # On the boundary itself rounding decides what a point is judged to be.
         if closest > 1e-4:
-            assert int(found.evaluations[row]) == evaluations
+            assert int(result.evaluations[row]) == evaluations
             clear += 1
     assert clear >= 6
 
@@ -224,9 +224,9 @@ def test_a_refuted_claim_does_not_hide_later_points():
     threat = Threat("linf", 60)
     first = attack(curved, images, labels, threat, rest_on_claims=True, steps=20)
     assert np.all(first.state.claimed)
-    refuted = first._replace(state=first.state._replace(claimed=jnp.zeros(6, bool)))
+    rejected = first._replace(state=first.state._replace(claimed=jnp.zeros(6, bool)))
     chosen = fab.settings(radius=threat.epsilon, num_classes=CLASSES, steps=20)
-    again = search.work(fab.FAB, curved, refuted, chosen, threat, evaluations=10_000)
+    again = search.work(fab.FAB, curved, rejected, chosen, threat, evaluations=10_000)
     assert np.all(again.state.claimed)
     assert np.all(again.evaluations > first.evaluations)
     assert np.all(np.any(np.asarray(again.state.candidate != first.state.candidate), axis=(1, 2, 3)))
@@ -235,17 +235,17 @@ def test_a_refuted_claim_does_not_hide_later_points():
 def test_a_constant_network_is_searched_to_the_end_and_yields_nothing():
     images = images_of(7)
     for norm in ("linf", "l2"):
-        found = attack(
+        result = attack(
             lambda x: jnp.zeros((len(x), 1)) * x[:, 0, 0, :1] - jnp.arange(CLASSES, dtype=jnp.float32),
             images,
             jnp.zeros(6, jnp.int32),
             Threat(norm, 100),
             steps=10,
         )
-        assert not np.any(found.state.claimed)
-        np.testing.assert_array_equal(found.state.candidate, images)
-        assert np.all(np.isfinite(found.state.point))
-        assert np.all(np.asarray(found.evaluations) == (CLASSES - 1) * 11)
+        assert not np.any(result.state.claimed)
+        np.testing.assert_array_equal(result.state.candidate, images)
+        assert np.all(np.isfinite(result.state.point))
+        assert np.all(np.asarray(result.evaluations) == (CLASSES - 1) * 11)
 
 
 @pytest.mark.golden
@@ -257,8 +257,8 @@ def test_verdicts_are_those_of_the_public_code(shared_data, name):
     correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
     # All images of both networks agree; half of them keep the test short.
     rows = np.flatnonzero(correct)[::2]
-    found = attack(logits_fn, images[rows], labels[rows], threat, rest_on_claims=True, num_classes=10).state
-    np.testing.assert_array_equal(~np.asarray(found.claimed), record["robust_fab_t"][rows])
+    result = attack(logits_fn, images[rows], labels[rows], threat, rest_on_claims=True, num_classes=10).state
+    np.testing.assert_array_equal(~np.asarray(result.claimed), record["robust_fab_t"][rows])
 
 
 @pytest.mark.parametrize(

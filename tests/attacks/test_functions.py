@@ -114,13 +114,13 @@ def test_a_function_finds_what_the_attack_of_the_protocol_finds(evaluated, name)
     rows = np.arange(64)
     subject = Subject((), some.images, some.labels, ids=7 * rows)
     logits = np.asarray(driver.clean(subject).logits)
-    found = attack(name, some, threat, key=lt.attacks.draws(seed, column), ids=7 * rows, **settings)
+    result = attack(name, some, threat, key=lt.attacks.draws(seed, column), ids=7 * rows, **settings)
     seen = 0
     for verdicts in driver.attack(subject, kind, rows, logits):
-        np.testing.assert_array_equal(found[verdicts.rows], verdicts.images)
+        np.testing.assert_array_equal(result[verdicts.rows], verdicts.images)
         seen += len(verdicts.rows)
     assert seen == 64
-    assert np.any(found != some.images)
+    assert np.any(result != some.images)
 
 
 def test_attacks_of_protocols_are_values():
@@ -152,26 +152,26 @@ def test_results_are_in_ball_and_bounds(linear, name, norm):
     threat, some = THREATS[norm], linear.rows(slice(0, 64))
     images = np.round(some.images)  # on the bounds, where a ball is cut
     labels = predicted(some, images)
-    found = attack(name, some._replace(images=images, labels=labels), threat)
-    assert (found.dtype, found.shape) == (np.float32, images.shape)
-    assert found.min() >= 0
-    assert found.max() <= 1
-    excess = ball.violation(jnp.asarray(found), jnp.asarray(images), threat.epsilon, threat)
+    result = attack(name, some._replace(images=images, labels=labels), threat)
+    assert (result.dtype, result.shape) == (np.float32, images.shape)
+    assert result.min() >= 0
+    assert result.max() <= 1
+    excess = ball.violation(jnp.asarray(result), jnp.asarray(images), threat.epsilon, threat)
     np.testing.assert_array_less(excess, 1e-6)
     if norm == "linf":
         radius = np.float32(threat.epsilon)
-        assert np.all((found >= images - radius) & (found <= images + radius))
+        assert np.all((result >= images - radius) & (result <= images + radius))
 
 
 def test_one_step_on_a_linear_network_is_the_closed_form():
     logits, weights, images, labels = binary()
     away = np.where(labels == 0, -1, 1)[:, None] * weights
-    found = lt.attacks.fgsm(logits, images, labels, THREATS["linf"])
+    result = lt.attacks.fgsm(logits, images, labels, THREATS["linf"])
     expected = images + np.float32(8 / 255) * np.sign(away).reshape(images.shape)
-    np.testing.assert_allclose(found, expected, atol=1e-7)
-    found = lt.attacks.fgsm(logits, images, labels, THREATS["l2"])
+    np.testing.assert_allclose(result, expected, atol=1e-7)
+    result = lt.attacks.fgsm(logits, images, labels, THREATS["l2"])
     expected = images + 128 / 255 * (away / np.linalg.norm(weights)).reshape(images.shape)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -191,17 +191,17 @@ def test_attacks_without_a_radius_step_over_the_boundary_at_its_distance():
     margins = np.abs((images.reshape(len(images), -1) - 0.5) @ weights)
     distances = margins / np.linalg.norm(weights)
     assert distances.max() > 8 / 255
-    found = np.asarray(lt.attacks.deepfool(logits, images, labels, THREATS["linf"]))
-    moved = np.linalg.norm((found - images).reshape(len(images), -1), axis=1)
+    result = np.asarray(lt.attacks.deepfool(logits, images, labels, THREATS["linf"]))
+    moved = np.linalg.norm((result - images).reshape(len(images), -1), axis=1)
     np.testing.assert_allclose(moved, 1.02 * distances, rtol=1e-3)
-    assert np.all(np.argmax(logits(found), axis=1) != labels)
-    found = np.asarray(lt.attacks.cw_l2(logits, images, labels, THREATS["linf"], steps=200))
-    moved = np.linalg.norm((found - images).reshape(len(images), -1), axis=1)
-    assert np.all(np.argmax(logits(found), axis=1) != labels)
+    assert np.all(np.argmax(logits(result), axis=1) != labels)
+    result = np.asarray(lt.attacks.cw_l2(logits, images, labels, THREATS["linf"], steps=200))
+    moved = np.linalg.norm((result - images).reshape(len(images), -1), axis=1)
+    assert np.all(np.argmax(logits(result), axis=1) != labels)
     assert np.all(moved >= distances - 1e-6)
     assert np.median(moved / distances) < 2
     other = lt.attacks.cw_l2(logits, images, labels, THREATS["l2"], steps=200)
-    np.testing.assert_array_equal(found, other)
+    np.testing.assert_array_equal(result, other)
 
 
 @pytest.mark.parametrize("name", ["pgd", *SEARCHES, *FREE])
@@ -222,10 +222,10 @@ def test_seeds_and_keys_of_both_kinds_address_draws_alike():
 @pytest.mark.parametrize("name", ["pgd", "apgd", "square"])
 def test_key_and_id_decide_the_draws(linear, name):
     some, ids = linear.rows(slice(0, 64)), np.arange(64)
-    found = jax.jit(lambda key, ids: attacked(name, some, linf(name), key=key, ids=ids))
-    first = found(jax.random.key(4), ids)
-    assert np.any(found(jax.random.key(5), ids) != first)
-    assert np.any(found(jax.random.key(4), ids + 1) != first)
+    result = jax.jit(lambda key, ids: attacked(name, some, linf(name), key=key, ids=ids))
+    first = result(jax.random.key(4), ids)
+    assert np.any(result(jax.random.key(5), ids) != first)
+    assert np.any(result(jax.random.key(4), ids + 1) != first)
 
 
 @pytest.mark.parametrize("name", ["pgd", "fab"])
@@ -238,8 +238,8 @@ def test_a_call_may_be_compiled_with_everything_traced(linear, name):
         logits_fn = some._replace(weights=weights).logits
         return function(logits_fn, images, labels, threat, key=key, ids=ids, **SHORT[name])
 
-    found = compiled(some.weights, some.images, some.labels, jax.random.key(3), jnp.arange(64))
-    np.testing.assert_allclose(found, attack(name, some, threat), atol=1e-6)
+    result = compiled(some.weights, some.images, some.labels, jax.random.key(3), jnp.arange(64))
+    np.testing.assert_allclose(result, attack(name, some, threat), atol=1e-6)
 
 
 def test_no_gradient_comes_through(linear):
@@ -251,8 +251,8 @@ def test_no_gradient_comes_through(linear):
 def test_two_classes_are_enough_for_all_losses_but_dlr():
     logits, _, images, labels = binary(4)
     for name in ("apgd", "apgd_t", "fab"):
-        found = getattr(lt.attacks, name)(logits, images, labels, lt.Threat("linf", 32), key=0, steps=8)
-        assert np.any(np.argmax(logits(found), axis=1) != labels)
+        result = getattr(lt.attacks, name)(logits, images, labels, lt.Threat("linf", 32), key=0, steps=8)
+        assert np.any(np.argmax(logits(result), axis=1) != labels)
     with pytest.raises(ValueError, match="'dlr' needs at least 3 classes, there are 2"):
         lt.attacks.apgd(logits, images, labels, THREATS["linf"], key=0, loss="dlr")
 
@@ -370,5 +370,5 @@ def test_ids_of_jax_below_0_are_named():
 def test_a_traced_call_may_hold_concrete_labels_and_ids(linear):
     some = linear.rows(slice(0, 2))
     labels, ids, given = jnp.asarray(some.labels), jnp.arange(2), {"key": 3, "steps": 1}
-    found = jax.jit(lambda x: lt.attacks.pgd(some.logits, x, labels, THREATS["linf"], ids=ids, **given))(some.images)
-    assert np.any(found != some.images)
+    result = jax.jit(lambda x: lt.attacks.pgd(some.logits, x, labels, THREATS["linf"], ids=ids, **given))(some.images)
+    assert np.any(result != some.images)

@@ -54,8 +54,8 @@ def test_temperatures_gradient_has_the_direction_of_scaled_cross_entropy_in_floa
     expected = np.exp(rivals - rivals.max(axis=1, keepdims=True))
     expected /= expected.sum(axis=1, keepdims=True)
     expected[np.arange(300), labels] = -1.0  # CE's gradient over 1 - p_y
-    found = jax.grad(lambda z: jnp.sum(objectives.tempered_difference(z, jnp.asarray(labels), float(scale))))(values)
-    np.testing.assert_allclose(found / scale, expected, atol=1e-3)
+    result = jax.grad(lambda z: jnp.sum(objectives.tempered_difference(z, jnp.asarray(labels), float(scale))))(values)
+    np.testing.assert_allclose(result / scale, expected, atol=1e-3)
 
 
 def test_margin_masks_the_true_class_also_when_every_other_logit_is_negative():

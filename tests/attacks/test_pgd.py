@@ -43,37 +43,37 @@ def test_results_lie_in_ball_and_bounds(seed, norm, radius, step, steps, start):
     if norm == "l2" and start == "one_sided":
         start = "uniform"
     threat, images = Threat.in_255ths(norm, radius), images_of(seed)
-    found = pgd(curved, images, keys_of(6), threat=threat, steps=steps, step_size=step / 255, start=start)
-    assert float(ball.violation(found, images, threat.epsilon, threat).max()) <= 4e-7
-    assert found.dtype == jnp.float32
+    result = pgd(curved, images, keys_of(6), threat=threat, steps=steps, step_size=step / 255, start=start)
+    assert float(ball.violation(result, images, threat.epsilon, threat).max()) <= 4e-7
+    assert result.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_radius_zero_returns_the_images(norm):
     images = images_of(0)
-    found = pgd(curved, images, keys_of(6), threat=Threat(norm, 0), steps=3, step_size=0.1, start="gauss")
-    np.testing.assert_array_equal(found, images)
+    result = pgd(curved, images, keys_of(6), threat=Threat(norm, 0), steps=3, step_size=0.1, start="gauss")
+    np.testing.assert_array_equal(result, images)
 
 
 def test_linf_reaches_the_closed_form_optimum_of_a_linear_model():
     images, weights = images_of(1), jax.random.normal(jax.random.key(2), SHAPE)
     threat = Threat("linf", 20)
-    found = pgd(
+    result = pgd(
         lambda x: jnp.sum(x * weights, axis=(1, 2, 3)), images, keys_of(6), threat=threat, steps=20, step_size=8 / 255
     )
     best = jnp.clip(images + threat.epsilon * jnp.sign(weights), 0, 1)
-    np.testing.assert_allclose(found, best, atol=1e-6)
+    np.testing.assert_allclose(result, best, atol=1e-6)
 
 
 def test_l2_reaches_the_closed_form_optimum_of_a_linear_model_away_from_the_bounds():
     images = 0.5 + 0.0 * images_of(1)
     weights = jax.random.normal(jax.random.key(2), SHAPE)
     threat = Threat("l2", 60)
-    found = pgd(
+    result = pgd(
         lambda x: jnp.sum(x * weights, axis=(1, 2, 3)), images, keys_of(6), threat=threat, steps=40, step_size=0.1
     )
     best = images + threat.epsilon * weights / jnp.linalg.norm(weights)
-    np.testing.assert_allclose(found, best, atol=1e-5)
+    np.testing.assert_allclose(result, best, atol=1e-5)
 
 
 def test_cross_entropy_attack_on_a_linear_classifier_loses_what_the_worst_corner_loses():
@@ -85,7 +85,7 @@ def test_cross_entropy_attack_on_a_linear_classifier_loses_what_the_worst_corner
     def logits(x):
         return x.reshape(len(x), -1) @ weights
 
-    found = pgd(
+    result = pgd(
         lambda x: objectives.cross_entropy(logits(x), labels),
         images,
         keys_of(40),
@@ -95,7 +95,7 @@ def test_cross_entropy_attack_on_a_linear_classifier_loses_what_the_worst_corner
     )
     toward = (weights[:, 1] - weights[:, 0]) * jnp.where(labels == 0, 1, -1)[:, None]
     corner = jnp.clip(images + threat.epsilon * jnp.sign(toward).reshape(images.shape), 0, 1)
-    np.testing.assert_array_equal(logits(found).argmax(1) == labels, logits(corner).argmax(1) == labels)
+    np.testing.assert_array_equal(logits(result).argmax(1) == labels, logits(corner).argmax(1) == labels)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -122,10 +122,10 @@ def test_radius_and_step_are_per_example_and_not_compiled_in():
         compiled.append(1)
         return pgd(curved, images, keys, threat=Threat(), steps=5, step_size=radius, radius=radius, start="uniform")
 
-    found = attack(radius)
+    result = attack(radius)
     attack(radius[::-1])
     assert len(compiled) == 1
-    lengths = ball.norms(found - images, "linf")
+    lengths = ball.norms(result - images, "linf")
     assert np.all(np.asarray(lengths) <= np.asarray(radius) + 1e-7)
     assert np.all(np.asarray(lengths)[1:] > 0)
 

@@ -1,4 +1,4 @@
-"""Lanes: they rest on claims, go on when told to, count every evaluation, and never touch their neighbours."""
+"""Lanes: they rest on claims, continue when told to, count every evaluation, and never touch their neighbours."""
 
 from typing import Any, NamedTuple
 
@@ -74,7 +74,7 @@ def begin(levels, occupied=None, steps: int = 100, runs: int = 1):
 
 
 @jax.jit
-def work(lanes, settings, evaluations, enough=1 << 30, rest_on_claims=True):
+def work(lanes, settings, evaluations, min_resting=1 << 30, rest_on_claims=True):
     return search.work(
         WALK,
         logits,
@@ -82,7 +82,7 @@ def work(lanes, settings, evaluations, enough=1 << 30, rest_on_claims=True):
         settings,
         THREAT,
         evaluations=evaluations,
-        enough=enough,
+        min_resting=min_resting,
         rest_on_claims=rest_on_claims,
     )
 
@@ -132,10 +132,10 @@ def test_a_lane_without_an_image_neither_moves_nor_counts():
     assert same(empty, work(empty, settings, 100), np.arange(2))
 
 
-@pytest.mark.parametrize(("evaluations", "enough", "done"), [(0, 9, 0), (3, 9, 3), (100, 1, 3), (100, 2, 5)])
-def test_work_ends_at_its_budget_or_with_enough_lanes_at_rest(evaluations, enough, done):
+@pytest.mark.parametrize(("evaluations", "min_resting", "done"), [(0, 9, 0), (3, 9, 3), (100, 1, 3), (100, 2, 5)])
+def test_work_ends_at_its_budget_or_with_enough_lanes_at_rest(evaluations, min_resting, done):
     lanes, settings = begin([0.5, 0.375, 0.0])
-    lanes = work(lanes, settings, evaluations, enough)
+    lanes = work(lanes, settings, evaluations, min_resting)
     assert int(lanes.evaluations.max()) == done
 
 

@@ -111,10 +111,10 @@ def test_bumps_are_sums_of_nested_windows(side):
     expected = np.concatenate([rectangle(half, side), -rectangle(side - half, side)])
     expected = expected / np.sqrt(np.sum(expected**2))
     for upright in (True, False):
-        found = np.asarray(square.bumps(jnp.int32(side), jnp.int32(2), jnp.int32(1), jnp.array(upright), (32, 33)))
-        window = found[2 : 2 + side, 1 : 1 + side]
+        result = np.asarray(square.bumps(jnp.int32(side), jnp.int32(2), jnp.int32(1), jnp.array(upright), (32, 33)))
+        window = result[2 : 2 + side, 1 : 1 + side]
         np.testing.assert_allclose(window, expected if upright else expected.T, atol=1e-6)
-        assert np.count_nonzero(found) == np.count_nonzero(window)
+        assert np.count_nonzero(result) == np.count_nonzero(window)
 
 
 def test_the_linf_start_is_vertical_stripes():
@@ -164,7 +164,7 @@ def test_l2_proposals_are_the_published_update():
     seen = []
     for number in range(12):
         key = jax.random.key(number)
-        found = proposed(key)
+        result = proposed(key)
         draw = np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (8,)), np.float64)
         row, column, row2, column2 = (int(draw[i] * (11 - side)) for i in range(4))
         upright, signs = jnp.array(draw[4] < 0.5), np.where(draw[5:] < 0.5, -1, 1)
@@ -181,7 +181,7 @@ def test_l2_proposals_are_the_published_update():
         delta[second] = 0
         delta[first] = fresh
         expected = np.clip(np.asarray(image) + radius * delta / np.sqrt(np.sum(delta**2)), 0, 1)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
         seen.append((row, column, row2, column2))
     assert len(set(seen)) == 12
 
@@ -248,9 +248,9 @@ def test_a_tie_that_the_true_class_wins_is_no_success_and_the_search_goes_on():
     assert not np.any(never.state.claimed)
     assert np.all(never.evaluations == 61)
     np.testing.assert_array_equal(never.state.candidate, images)
-    found = searched(images, labels, keys_of(6), chosen, "linf", mix=TIED_THEN_WRONG)
-    assert np.all(found.state.claimed)
-    assert np.any(found.evaluations > 1)
+    result = searched(images, labels, keys_of(6), chosen, "linf", mix=TIED_THEN_WRONG)
+    assert np.all(result.state.claimed)
+    assert np.any(result.evaluations > 1)
 
 
 def test_scaling_and_shifting_all_logits_changes_nothing():
@@ -273,8 +273,8 @@ def test_on_the_linear_model_nothing_robust_is_broken_and_much_of_the_rest_is(li
     robust = part.distances(norm) > radius
     chosen = square.settings(radius=radius, image_shape=(8, 8, 3), norm=norm, queries=3000)
     images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
-    found = searched(images, labels, keys_of(200), chosen, norm, logits_fn=part.logits)
-    claimed = np.asarray(found.state.claimed)
+    result = searched(images, labels, keys_of(200), chosen, norm, logits_fn=part.logits)
+    claimed = np.asarray(result.state.claimed)
     assert not np.any(claimed & robust)
     assert claimed[~robust].mean() >= least
 
@@ -288,9 +288,9 @@ def test_a_quantised_network_that_gives_no_gradient_is_broken_as_often_as_by_the
         return part.logits(jnp.round(16 * images) / 16)
 
     images, labels = jnp.asarray(part.images), jnp.asarray(part.labels)
-    found = searched(images, labels, keys_of(500), chosen, "linf", logits_fn=rounded)
+    result = searched(images, labels, keys_of(500), chosen, "linf", logits_fn=rounded)
     # Recorded: 87.3 % of 1,000 with squares shared by the batch; these draws: 87.4 and 87.5 % with two seeds.
-    assert 100 - 100 * np.asarray(found.state.claimed).mean() == pytest.approx(87.3, abs=1.5)
+    assert 100 - 100 * np.asarray(result.state.claimed).mean() == pytest.approx(87.3, abs=1.5)
 
 
 @pytest.mark.golden
@@ -302,11 +302,11 @@ def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name
     correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
     # Of all images 0, 0, 1 and 0, 0, 0 differed over three seeds; half of them keep the test short.
     rows = np.flatnonzero(correct)[::2]
-    found = searched(images[rows], labels[rows], keys_of(200)[rows], chosen, "linf", logits_fn=logits_fn)
-    broken = np.asarray(found.state.claimed)
+    result = searched(images[rows], labels[rows], keys_of(200)[rows], chosen, "linf", logits_fn=logits_fn)
+    broken = np.asarray(result.state.claimed)
     assert np.sum(broken == record["robust_square"][rows]) <= 2
     assert not np.any(broken & record["robust_standard"][rows])
-    assert np.all(found.evaluations[~broken] == 5001)
+    assert np.all(result.evaluations[~broken] == 5001)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them(he
     for number in range(3):
         key = jax.random.key(number)
         problem = search.Problem(image, jnp.int32(0), jnp.zeros(2), key)
-        found = jax.jit(lambda problem: square.start(problem, chosen, Threat("l2")).point)(problem)
+        result = jax.jit(lambda problem: square.start(problem, chosen, Threat("l2")).point)(problem)
         draw = np.asarray(jax.random.uniform(jax.random.fold_in(key, 0), (*tiles, 1, 1, 3)))[:, :, 0, 0]
         delta = np.zeros((height, width, 2))
         for down, across in np.ndindex(tiles):
@@ -35,7 +35,7 @@ def test_the_l2_start_is_a_tile_of_bumps_in_each_cell_and_nothing_around_them(he
             signs = np.where(draw[down, across, 1:] < 0.5, -1, 1)
             delta[top + down * side :, left + across * side :][:side, :side] = tile[..., None] * signs
         expected = np.clip(np.asarray(image) + radius * delta / np.sqrt(np.sum(delta**2)), 0, 1)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("query", "upper", "radius"), [(0, 1, 0.1), (7, 1, 0.1), (7, 10, 2)])

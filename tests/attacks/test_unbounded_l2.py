@@ -109,14 +109,14 @@ def test_cw_ends_where_the_cost_rose_from_one_tenth_of_the_steps_to_the_next(ste
 
         return jax.lax.scan(step, cw_l2.start(problem, chosen, Threat()), values)[1]
 
-    for costs, found in zip(-values, np.asarray(finished(values)), strict=True):
+    for costs, result in zip(-values, np.asarray(finished(values)), strict=True):
         end, checked = steps - 1, np.inf
         for iteration in range(0, steps, max(steps // 10, 1)):
             if costs[iteration] > checked:
                 end = iteration
                 break
             checked = costs[iteration]
-        assert found.argmax() == end
+        assert result.argmax() == end
 
 
 def test_cw_claims_at_the_end_only_and_leaves_pixels_on_the_bounds_alone(linear):
@@ -132,13 +132,13 @@ def test_cw_claims_at_the_end_only_and_leaves_pixels_on_the_bounds_alone(linear)
         jax.random.split(jax.random.key(0), len(images)),
     )
     lanes = search.begin(attack, problem, settings, Threat(), jnp.ones(len(images), bool))
-    found = jnp.zeros(len(images), bool)
+    result = jnp.zeros(len(images), bool)
     advance = jax.jit(lambda lanes: search.work(attack, linear.logits, lanes, settings, Threat(), evaluations=1))
     for _ in range(100):
         lanes = advance(lanes)
-        found = found | jnp.isfinite(lanes.state.nearest)
-        np.testing.assert_array_equal(lanes.state.claimed, lanes.state.finished & found)
-    assert bool(found.all())
+        result = result | jnp.isfinite(lanes.state.nearest)
+        np.testing.assert_array_equal(lanes.state.claimed, lanes.state.finished & result)
+    assert bool(result.all())
     points = np.asarray(lanes.state.candidate)
     np.testing.assert_array_equal(points[:, :2], images[:, :2])
 
@@ -293,8 +293,8 @@ def test_torchattacks_finds_the_same_images_one_by_one(name, both):
         theirs = torchattacks.DeepFool(network, steps=50, overshoot=0.02)
     points = []
     for image, label in zip(images, labels, strict=True):
-        found = theirs(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), torch.tensor([int(label)]))
-        points.append(found.detach().numpy()[0].transpose(1, 2, 0))
+        result = theirs(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()), torch.tensor([int(label)]))
+        points.append(result.detach().numpy()[0].transpose(1, 2, 0))
     points = np.stack(points)
     lanes = run(name, logits, images, labels)
     ours = lanes.state.candidate
@@ -314,11 +314,11 @@ def test_the_evaluation_judges_attacks_without_a_radius(linear, tmp_path):
         num_classes=10,
         batch_size=64,
     )
-    found = evaluator((), linear.images, linear.labels, store=tmp_path / "store")
+    result = evaluator((), linear.images, linear.labels, store=tmp_path / "store")
     again = evaluator((), linear.images, linear.labels, store=tmp_path / "store")
     for name in ATTACKS:
-        assert not found.correct(name).any()
-        assert found.records[name]["norm"].max() > Threat().epsilon
-        np.testing.assert_array_equal(found.records[name]["norm"], again.records[name]["norm"])
-    assert found.max_violation == 0
-    np.testing.assert_array_equal(found.records["deepfool"]["target"], found.predictions["deepfool"])
+        assert not result.correct(name).any()
+        assert result.records[name]["norm"].max() > Threat().epsilon
+        np.testing.assert_array_equal(result.records[name]["norm"], again.records[name]["norm"])
+    assert result.max_violation == 0
+    np.testing.assert_array_equal(result.records["deepfool"]["target"], result.predictions["deepfool"])

@@ -103,10 +103,10 @@ def test_a_faster_device_fits_more(given, worked):
 def test_the_measured_rate_is_planned_with(given):
     assert run.rate(given) == jobs.RATES[0]
     given.out.mkdir()
-    found = record("steps") | {"summary": {"at_bsl_tflops": 271.5}}
+    result = record("steps") | {"summary": {"at_bsl_tflops": 271.5}}
     empty = given.out / "empty"
     empty.mkdir()
-    part.add(given.out / "speed.zip", "steps", found, empty)
+    part.add(given.out / "speed.zip", "steps", result, empty)
     assert run.rate(given) == 271.5
     given.tflops = 99.0
     assert run.rate(given) == 99.0
@@ -531,15 +531,15 @@ def test_a_part_leaves_a_record_of_everything_that_its_numbers_depend_on(tmp_pat
     with started(tmp_path, *(f"--skip={name}" for name in ("golden", "batches", "bfloat16"))) as process:
         output = process.stdout.read()
     assert process.returncode == 0, output
-    found = filing.records_in(tmp_path / "check.zip")["repeat"]
-    assert found["device"]["platform"] == "cpu"
-    assert found["dry"] is True
-    assert set(found["numerics"]) >= {"default_matmul_precision", "xla_flags", "prng"}
-    assert {"jax", "python", "commit"} <= set(found["software"])
-    assert found["seconds"]["total"] > found["seconds"]["compiling"] > 0
-    assert found["sources_sha256"] == provenance.sources_digest()
+    result = filing.records_in(tmp_path / "check.zip")["repeat"]
+    assert result["device"]["platform"] == "cpu"
+    assert result["dry"] is True
+    assert set(result["numerics"]) >= {"default_matmul_precision", "xla_flags", "prng"}
+    assert {"jax", "python", "commit"} <= set(result["software"])
+    assert result["seconds"]["total"] > result["seconds"]["compiling"] > 0
+    assert result["sources_sha256"] == provenance.sources_digest()
     # On the CPU one program gives the same bits twice.
-    assert found["summary"]["default"]["same_bits"] is True
+    assert result["summary"]["default"]["same_bits"] is True
     assert b"default" in part.read(tmp_path / "check.zip")["repeat/repeat.json"]
 
 

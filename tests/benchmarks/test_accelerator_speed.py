@@ -25,8 +25,8 @@ class Context:
 
 
 def row(**changes) -> dict:
-    found = {"method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
-    return found | {"gflop_per_second": measure.spread([2.5e5])} | changes
+    result = {"method": "at_bsl", "form": "ours", "dtype": "bfloat16", "batch": 128}
+    return result | {"gflop_per_second": measure.spread([2.5e5])} | changes
 
 
 def test_the_rate_is_that_of_our_step_of_at_bsl_in_bfloat16_at_the_recipe_s_batch():
@@ -100,7 +100,7 @@ def test_a_batch_that_does_not_fit_leaves_the_rows_of_the_others(monkeypatch):
 
     monkeypatch.setattr(speed.train_step, "compare", compare)
     _, rows, left_out = speed.training_steps(Context(dry=False), WORDS)
-    assert [found["batch"] for found in rows] == [512, 512]
+    assert [result["batch"] for result in rows] == [512, 512]
     assert len(left_out) == 2
 
 

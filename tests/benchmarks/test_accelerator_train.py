@@ -14,16 +14,16 @@ from ltrobust.training.state import Weights
 
 def test_verdicts_of_the_files_give_the_accuracies_of_the_card(tmp_path):
     card = cards.read(write_run(tmp_path))
-    found = train.verdicts(tmp_path, card.networks)
+    result = train.verdicts(tmp_path, card.networks)
     for name, network in card.networks.items():
         shown = train.accuracies(network.columns)
         for column, views in shown.items():
-            correct = found[f"{name}|{column}"] == found["labels"]
+            correct = result[f"{name}|{column}"] == result["labels"]
             assert np.mean(correct) == pytest.approx(views["overall"])
-            per_class = [np.mean(correct[found["labels"] == label]) for label in range(10)]
+            per_class = [np.mean(correct[result["labels"] == label]) for label in range(10)]
             assert min(per_class) == pytest.approx(views["worst"])
-    assert len(found["ids"]) == len(np.unique(found["ids"])) == card.data.evaluated
-    assert {array.dtype.name for array in found.values()} == {"int32", "uint8"}
+    assert len(result["ids"]) == len(np.unique(result["ids"])) == card.data.evaluated
+    assert {array.dtype.name for array in result.values()} == {"int32", "uint8"}
 
 
 def test_weights_are_left_in_two_files_that_hold_every_leaf_once_rounded_to_16_bit(tmp_path):

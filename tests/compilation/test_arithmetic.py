@@ -20,7 +20,7 @@ def test_a_step_costs_what_its_passes_cost(method):
     plan, model = make_phase_plan(settings, "student"), make_model_plan(settings["model"])
     # Not for the CPU, whose convolutions have other forms.
     phase = phases.make_phase(plan, model, data, mesh, platform="tpu")
-    traced = steps.compile_stretch(phase.settings, mesh).trace(*placement.argument_shapes(phase, data, mesh, {}, 1))
+    traced = steps.compile_chunk(phase.settings, mesh).trace(*placement.argument_shapes(phase, data, mesh, {}, 1))
     module = model.create(training.CLASSES, head=models.Head())
     expected = flops.step_flops(flops.network(module, training.image_shape("small_resnet")), method, 3)
     count = arithmetic.count(traced.jaxpr)

@@ -99,9 +99,9 @@ GATHERED = 2048
 @pytest.mark.optimized
 @pytest.mark.parametrize("kind", ["judge", "pgd", "apgd", "fab", "square", "start of pgd", "start of square"])
 def test_attacks_on_eight_chips_compile_and_send_no_image(tpu, kind):
-    found = [row for name, row in tpu.rows.items() if f": {kind}" in name]
-    assert found
-    for row in found:
+    result = [row for name, row in tpu.rows.items() if f": {kind}" in name]
+    assert result
+    for row in result:
         assert not row.problem
         # FAB-T's projection ends when no slot of any chip needs another pass, and asks after each.
         assert row.depth() <= (2 if kind == "fab" else 1)
@@ -127,12 +127,12 @@ def test_images_of_attacks_stay_divided_over_the_chips(tpu):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_a_step_on_eight_gpus_sums_gradients_and_statistics(tmp_path):
-    found = compiled("h100:8", tmp_path, "student step")
-    (row,) = found.rows.values()
+    result = compiled("h100:8", tmp_path, "student step")
+    (row,) = result.rows.values()
     assert not row.problem
     assert {entry["kind"] for entry in row.collectives} == {"all-reduce"}
     assert row.depth() == 1
-    assert sum(entry["bytes"] for entry in row.collectives) == 4 * found.expected["student"]
+    assert sum(entry["bytes"] for entry in row.collectives) == 4 * result.expected["student"]
     assert not row.float64
     assert 0 < row.memory < 32 * MIB
     assert row.cycles is None
@@ -145,6 +145,6 @@ def test_a_step_on_eight_gpus_sums_gradients_and_statistics(tmp_path):
 def test_every_listed_topology_exists(chip):
     for shape in chip.shapes:
         topology = needs(f"{chip.name}:{shape}")
-        found = topologies.make_devices(topology)
-        assert len(found) == topology.size
-        assert found[0].platform == "tpu"
+        result = topologies.make_devices(topology)
+        assert len(result) == topology.size
+        assert result[0].platform == "tpu"

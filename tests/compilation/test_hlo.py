@@ -42,7 +42,7 @@ HloModule jit_stretch, is_scheduled=true
 }
 
 %attack_cond (p: (s32[], f32[8,64])) -> pred[] {
-  %constant.10 = s32[]{:T(128)} constant(10), metadata={op_name="jit(stretch)"}
+  %constant.10 = s32[]{:T(128)} constant(10), metadata={op_name="jit(chunk)"}
   %counter = s32[]{:T(128)} get-tuple-element(%p), index=0
   ROOT %lt.1 = pred[]{:T(512)} compare(%counter, %constant.10), direction=LT
 }
@@ -90,8 +90,8 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 
 
 def test_collectives_are_read_with_their_loops_and_sizes():
-    found = {(one.kind, one.depth, one.numbers, one.bytes) for one in hlo.Program(COLLECTIVES).collectives()}
-    assert found == {
+    result = {(one.kind, one.depth, one.numbers, one.bytes) for one in hlo.Program(COLLECTIVES).collectives()}
+    assert result == {
         ("all-reduce", 2, 4, 16),
         ("all-reduce", 1, 36 + 8 + 1, 4 * 37 + 2 * 8),
         ("collective-permute", 0, 2, 8),
@@ -113,8 +113,8 @@ ENTRY %main (p: f32[8], q: bf16[4]) -> f32[64] {
   %scatter.1 = f32[1]{0} reduce-scatter(%p), dimensions={0}
 }
 """)
-    found = sorted((one.kind, one.numbers, one.bytes) for one in program.collectives())
-    assert found == [("all-gather", 8, 32), ("all-gather", 8, 32), ("all-gather", 12, 40), ("reduce-scatter", 8, 32)]
+    result = sorted((one.kind, one.numbers, one.bytes) for one in program.collectives())
+    assert result == [("all-gather", 8, 32), ("all-gather", 8, 32), ("all-gather", 12, 40), ("reduce-scatter", 8, 32)]
 
 
 def test_counted_loops_are_multiplied_and_the_loop_over_steps_counts_one_round():
@@ -122,9 +122,9 @@ def test_counted_loops_are_multiplied_and_the_loop_over_steps_counts_one_round()
 
 
 def test_gathers_and_other_work_without_an_estimate_are_named():
-    found = {(one.kind, one.operation, one.bytes, one.depth) for one in hlo.Program(TPU).unpriced()}
+    result = {(one.kind, one.operation, one.bytes, one.depth) for one in hlo.Program(TPU).unpriced()}
     scalars = {("compare", "%lt.1", 1, 2), ("compare", "%lt.2", 1, 1), ("compare", "%lt.3", 1, 1)}
-    assert found - scalars == {
+    assert result - scalars == {
         ("gather", "w/take", 512, 1),
         ("fusion", "%wrong", 2048, 1),
         ("all-reduce", "%sum", 64, 1),

@@ -70,13 +70,13 @@ def test_published_files_are_read_as_they_are(tmp_path, official, name, packed, 
     place(name, publish(name, data), tmp_path / "data" / inside, packed)
     before = sorted(tmp_path.rglob("*"))
     for split, (images, labels) in data.items():
-        found = load(name, split, tmp_path / "data")
-        np.testing.assert_array_equal(found.images, images)
-        np.testing.assert_array_equal(found.labels, labels)
-        assert found.images.flags.c_contiguous
+        result = load(name, split, tmp_path / "data")
+        np.testing.assert_array_equal(result.images, images)
+        np.testing.assert_array_equal(result.labels, labels)
+        assert result.images.flags.c_contiguous
         second = {"fashion_mnist": "Trouser", "emnist_letters": "B"}.get(name, "1")
-        assert found.class_names[1] == ("name 1" if name in TAR else second)
-        assert len(found.class_names) == CLASSES.get(name, 10)
+        assert result.class_names[1] == ("name 1" if name in TAR else second)
+        assert len(result.class_names) == CLASSES.get(name, 10)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -95,11 +95,11 @@ def test_the_python_form_of_cifar_is_read_and_is_the_same(tmp_path, official, na
             (folder / member).write_bytes(content)
     place(name, publish(name, data), tmp_path / "binary")
     for split, (images, labels) in data.items():
-        found, binary = load(name, split, tmp_path), load(name, split, tmp_path / "binary")
-        np.testing.assert_array_equal(found.images, images)
-        np.testing.assert_array_equal(found.labels, labels)
-        assert found.images.flags.c_contiguous
-        assert (found.fingerprint, found.class_names) == (binary.fingerprint, binary.class_names)
+        result, binary = load(name, split, tmp_path), load(name, split, tmp_path / "binary")
+        np.testing.assert_array_equal(result.images, images)
+        np.testing.assert_array_equal(result.labels, labels)
+        assert result.images.flags.c_contiguous
+        assert (result.fingerprint, result.class_names) == (binary.fingerprint, binary.class_names)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_idx_files_are_read_unpacked_and_where_torchvision_puts_them(tmp_path, n
     inside = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "emnist_balanced": "EMNIST/raw"}[name]
     place(name, files, tmp_path / inside)
     for split, (images, labels) in data.items():
-        found = load(name, split, tmp_path)
-        np.testing.assert_array_equal(found.images, images)
-        np.testing.assert_array_equal(found.labels, labels)
+        result = load(name, split, tmp_path)
+        np.testing.assert_array_equal(result.images, images)
+        np.testing.assert_array_equal(result.labels, labels)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -147,9 +147,9 @@ def test_emnist_is_read_from_the_archive_of_all_its_parts(tmp_path, packed):
             archive.extractall(tmp_path / "unpacked")
     for name, splits in data.items():
         for split, (images, labels) in splits.items():
-            found = load(name, split, tmp_path if packed else tmp_path / "unpacked")
-            np.testing.assert_array_equal(found.images, images)
-            np.testing.assert_array_equal(found.labels, labels)
+            result = load(name, split, tmp_path if packed else tmp_path / "unpacked")
+            np.testing.assert_array_equal(result.images, images)
+            np.testing.assert_array_equal(result.labels, labels)
     (tmp_path / "gzip.zip").write_bytes((tmp_path / "gzip.zip").read_bytes()[:-1000])
     with pytest.raises(ValueError, match=r"gzip.zip cannot be read as emnist_letters .BadZipFile"):
         load("emnist_letters", "train", tmp_path)
@@ -249,8 +249,8 @@ def test_another_checksum_is_a_warning_that_says_what_differs(tmp_path, official
     repacked = place("cifar10", {**publish("cifar10", data), "more": b"x"}, tmp_path / "repacked").parent
     for _ in range(2):  # also from the cache
         with pytest.warns(UserWarning, match=r"binary.tar.gz is not the published file .*: official pixels and labels"):
-            found = sources.load("cifar10", "test", data_dir=repacked, cache_dir=tmp_path / "cache")
-        assert (found.claim, found.notes) == (identity.OFFICIAL, ())
+            result = sources.load("cifar10", "test", data_dir=repacked, cache_dir=tmp_path / "cache")
+        assert (result.claim, result.notes) == (identity.OFFICIAL, ())
     images, labels = data["test"]
     altered = place("cifar10", publish("cifar10", {**data, "test": (255 - images, labels)}), tmp_path / "a").parent
     with pytest.warns(UserWarning, match=r"is not the published file .*: other pixels than the official ones"):
@@ -363,17 +363,17 @@ def test_the_claim_of_a_published_archive_needs_its_checksum(tmp_path, official,
     file = place("cifar100", publish("cifar100", data), tmp_path / "published")
     register("cifar100", [file], monkeypatch)
     for _ in range(2):  # also from the cache
-        found = load("cifar100", "train", tmp_path / "published", tmp_path / "cache")
-        assert found.claim == "read from the published archive, whose checksum was compared"
+        result = load("cifar100", "train", tmp_path / "published", tmp_path / "cache")
+        assert result.claim == "read from the published archive, whose checksum was compared"
     images, labels = data["train"]
     images = images.copy()
     first, second = np.flatnonzero(labels == 7)[:2]
     images[[first, second]] = images[[second, first]]
     place("cifar100", publish("cifar100", {**data, "train": (images, labels)}), tmp_path / "reordered")
     other = load("cifar100", "train", tmp_path / "reordered", tmp_path / "cache")
-    np.testing.assert_array_equal(other.labels, found.labels)
+    np.testing.assert_array_equal(other.labels, result.labels)
     assert other.claim == "labels are the official ones; pixels not compared: no official digest is known here"
-    assert other.fingerprint != found.fingerprint
+    assert other.fingerprint != result.fingerprint
 
 
 @pytest.mark.slow
@@ -381,7 +381,7 @@ def test_real_cifar10_has_the_same_fingerprints_from_tfds_and_from_both_archives
     """The archives are built again from TFDS's records, in the official order and form."""
     plan = functools.partial(run_data.DataPlan, "cifar10", cache_dir=tmp_path / "cache")
     from_tfds = {split: plan(dir=shared_data / "tfds").open(split) for split in sources.SPLITS}
-    data = {split: (found.images, found.labels) for split, found in from_tfds.items()}
+    data = {split: (result.images, result.labels) for split, result in from_tfds.items()}
     names = python2.dumps({"label_names": list(from_tfds["train"].class_names)})
     pack_python_form("cifar10", {**python_form("cifar10", data), "batches.meta": names}, tmp_path / "python")
     names = "\n".join(from_tfds["train"].class_names).encode()
@@ -392,10 +392,10 @@ def test_real_cifar10_has_the_same_fingerprints_from_tfds_and_from_both_archives
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not the published file.*: official pixels and labels")
             for split in sources.SPLITS:
-                found = plan(dir=folder).open(split)
-                assert found.fingerprint == from_tfds[split].fingerprint == identity.PIXELS["cifar10", split]
-                assert (found.claim, found.notes) == (identity.OFFICIAL, ())
-                assert found.class_names == from_tfds[split].class_names
+                result = plan(dir=folder).open(split)
+                assert result.fingerprint == from_tfds[split].fingerprint == identity.PIXELS["cifar10", split]
+                assert (result.claim, result.notes) == (identity.OFFICIAL, ())
+                assert result.class_names == from_tfds[split].class_names
             assert run_data.load(plan(dir=folder)).fingerprints == chosen
 
 

@@ -64,8 +64,8 @@ def test_lists_may_change_with_the_epoch():
 
 @given(st.integers(1, 30), st.integers(1, 12))
 def test_chunks_cover_every_row_once_under_their_mask(rows, batch_size):
-    found = [chunk.rows[: chunk.valid] for chunk in batches.chunks(np.arange(rows), batch_size)]
-    assert np.concatenate(found).tolist() == list(range(rows))
+    result = [chunk.rows[: chunk.valid] for chunk in batches.chunks(np.arange(rows), batch_size)]
+    assert np.concatenate(result).tolist() == list(range(rows))
     assert all(len(chunk.rows) == batch_size for chunk in batches.chunks(np.arange(rows), batch_size))
 
 
@@ -90,8 +90,8 @@ def test_what_compiled_code_adds_to_pixels_does_not_change_their_bits():
     pixels = jnp.arange(256, dtype=jnp.uint8)
     noise = lambda: np.float32(0.001) * pixels.astype(jnp.float32)  # noqa: E731
     expected = jax.jit(lambda unit: unit + noise())(batches.to_unit(np.asarray(pixels)))
-    found = jax.jit(lambda pixels: batches.to_unit(pixels, gather=False) + noise())(pixels)
-    np.testing.assert_array_equal(found, expected)
+    result = jax.jit(lambda pixels: batches.to_unit(pixels, gather=False) + noise())(pixels)
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_errors():

@@ -18,13 +18,13 @@ def test_parts_and_class_counts_are_those_of_a_run(monkeypatch):
     source = sources.Split("mnist", "train", np.zeros((130, 4, 4, 1), np.uint8), labels, ("a", "b", "c"))
     monkeypatch.setattr(DataPlan, "open", lambda self, split: source)
     plan = DataPlan("mnist", imbalance_ratio=4.0)
-    found, expected = blank.make_run_data(plan), run_data.load(plan)
+    result, expected = blank.make_run_data(plan), run_data.load(plan)
     for part in ("training", "validation"):
-        here, there = getattr(found, part), getattr(expected, part)
+        here, there = getattr(result, part), getattr(expected, part)
         assert here.images.shape == there.images.shape
         assert here.images.dtype == np.uint8
         np.testing.assert_array_equal(here.labels, there.labels)
-    assert found.num_classes == 3
+    assert result.num_classes == 3
     assert blank.count_test_images(plan, 0) == 21
     assert blank.count_test_images(plan, 6) == 17
 
@@ -39,9 +39,9 @@ def test_every_named_data_set_is_known_but_those_that_are_read():
 
 
 def test_no_memory_is_taken_for_images():
-    found = blank.make_run_data(dataclasses.replace(DataPlan("stl10"), imbalance_ratio=0))
-    assert found.training.images.shape[1:] == (96, 96, 3)
-    assert set(found.training.images.strides) == {0}
+    result = blank.make_run_data(dataclasses.replace(DataPlan("stl10"), imbalance_ratio=0))
+    assert result.training.images.shape[1:] == (96, 96, 3)
+    assert set(result.training.images.strides) == {0}
 
 
 def test_digits_are_read():

@@ -22,16 +22,16 @@ def test_they_are_the_images_that_a_run_trains_and_validates_on(parts):
     settings = {"imbalance_ratio": 10.0, "profile": "exp", "seed": 3}
     settings |= {"validation_fraction": 0.1, "validation_floor": 4, "validation_cap": 0.2}
     official = sources.load("digits", "train")
-    found = make_run_data(official, **settings)
+    result = make_run_data(official, **settings)
     train, validation, test = parts
-    np.testing.assert_array_equal(train.images, found.training.images)
-    np.testing.assert_array_equal(train.labels, found.training.labels)
-    np.testing.assert_array_equal(validation.images, found.validation.images)
-    np.testing.assert_array_equal(validation.labels, found.validation.labels)
+    np.testing.assert_array_equal(train.images, result.training.images)
+    np.testing.assert_array_equal(train.labels, result.training.labels)
+    np.testing.assert_array_equal(validation.images, result.validation.images)
+    np.testing.assert_array_equal(validation.labels, result.validation.labels)
     for part in (train, validation):
         np.testing.assert_array_equal(part.images, official.images[part.positions])
-        assert part.chosen_fingerprint == found.fingerprints["chosen"]
-    assert longtail.fingerprint(train.positions) == found.fingerprints["train"]
+        assert part.chosen_fingerprint == result.fingerprints["chosen"]
+    assert longtail.fingerprint(train.positions) == result.fingerprints["train"]
     whole = sources.load("digits", "test")
     np.testing.assert_array_equal(test.images, whole.images)
     assert (test.fingerprint, test.chosen_fingerprint) == (whole.fingerprint, "")

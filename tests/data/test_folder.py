@@ -37,20 +37,20 @@ def save(path: pathlib.Path, image: Image.Image, **options) -> None:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_images_of_their_size_come_back_as_they_are(place, split):
-    found, digits = load(place, split), sources.load("digits", split)
+    result, digits = load(place, split), sources.load("digits", split)
     counts = COUNTS if split == "train" else [4] * 3
     wanted = np.concatenate([digits.images[digits.labels == label][:count] for label, count in enumerate(counts)])
-    np.testing.assert_array_equal(found.images, wanted)
-    assert found.labels.tolist() == np.repeat(np.arange(3), counts).tolist()
-    assert found.labels.dtype == np.int64
-    assert found.class_names == ("digit 0", "digit 1", "digit 2")
-    assert found.notes == ()
+    np.testing.assert_array_equal(result.images, wanted)
+    assert result.labels.tolist() == np.repeat(np.arange(3), counts).tolist()
+    assert result.labels.dtype == np.int64
+    assert result.class_names == ("digit 0", "digit 1", "digit 2")
+    assert result.notes == ()
 
 
 def test_grey_becomes_three_equal_channels_and_both_sides_the_asked_for_size(place):
-    found = load(place, image_size=5, channels=3)
-    assert found.images.shape == (21, 5, 5, 3)
-    np.testing.assert_array_equal(found.images[..., 0], found.images[..., 2])
+    result = load(place, image_size=5, channels=3)
+    assert result.images.shape == (21, 5, 5, 3)
+    np.testing.assert_array_equal(result.images[..., 0], result.images[..., 2])
     # Bilinear: a constant image stays itself, a ramp stays a ramp, whatever the aspect ratio.
     save(place, Image.fromarray(np.tile(np.arange(0, 160, 10, dtype=np.uint8), (4, 1))))
     ramp = load(place, image_size=8).images[-1, ..., 0].astype(int)
@@ -125,17 +125,15 @@ def test_the_fingerprint_is_of_pixels_and_not_of_files(place):
 def test_files_that_are_no_images_are_told_and_hidden_ones_are_only_counted(place):
     (place / "train" / "digit 1" / "notes.txt").write_text("")
     (place / "train" / "digit 1" / ".DS_Store").write_text("")
-    with pytest.warns(
-        UserWarning, match=r"train of .*: 1 file passed over, no image suffix: train/digit 1/notes.txt\.$"
-    ):
-        found = load(place)
-    assert len(found.images) == 21
-    assert found.notes == (
-        "1 file passed over, hidden: train/digit 1/.DS_Store",
-        "1 file passed over, no image suffix: train/digit 1/notes.txt",
+    with pytest.warns(UserWarning, match=r"train of .*: 1 file skipped, no image suffix: train/digit 1/notes.txt\.$"):
+        result = load(place)
+    assert len(result.images) == 21
+    assert result.notes == (
+        "1 file skipped, hidden: train/digit 1/.DS_Store",
+        "1 file skipped, no image suffix: train/digit 1/notes.txt",
     )
-    assert found.files["used"] == COUNTS
-    assert found.files["passed_over"]["hidden"] == {
+    assert result.files["used"] == COUNTS
+    assert result.files["passed_over"]["hidden"] == {
         "count": 1,
         "classes": {"digit 1": 1},
         "names": ["train/digit 1/.DS_Store"],
@@ -151,11 +149,11 @@ def test_files_that_cannot_be_read_are_left_out_and_counted_if_asked_for(place, 
     (place / "train" / "digit 0" / "page.png").write_bytes(b"<html>")
     damage(place, "digit 2/0001.png")
     for _ in range(2):  # the decoded copy is as strict as the files
-        with pytest.warns(UserWarning, match="3 files passed over, unreadable: "):
-            found = load(place, cache_dir=tmp_path / "cache", skip_unreadable=True)
-        assert found.files["used"] == [9, 5, 6]
-        assert found.labels.tolist() == np.repeat(np.arange(3), [9, 5, 6]).tolist()
-        assert found.files["passed_over"]["unreadable"] == {
+        with pytest.warns(UserWarning, match="3 files skipped, unreadable: "):
+            result = load(place, cache_dir=tmp_path / "cache", skip_unreadable=True)
+        assert result.files["used"] == [9, 5, 6]
+        assert result.labels.tolist() == np.repeat(np.arange(3), [9, 5, 6]).tolist()
+        assert result.files["passed_over"]["unreadable"] == {
             "count": 3,
             "classes": {"digit 0": 2, "digit 2": 1},
             "names": [
@@ -196,8 +194,8 @@ def test_images_of_one_colour_are_named_and_refused_if_they_are_most(place, tmp_
         black.save(place / "train" / "digit 1" / f"black{number}.png")
     for _ in range(2):
         with pytest.warns(UserWarning, match="21 files of one colour: train/digit 1/black0.png, .* and 16 more"):
-            found = load(place, cache_dir=tmp_path / "cache")
-        assert found.files["findings"]["of one colour"]["classes"] == {"digit 1": 21}
+            result = load(place, cache_dir=tmp_path / "cache")
+        assert result.files["findings"]["of one colour"]["classes"] == {"digit 1": 21}
     black.save(place / "train" / "digit 2" / "black.png")
     with pytest.raises(ValueError, match=r"22 of 43 images in .*train are nothing but the colour \[0\] \(of 255\)"):
         load(place)
@@ -209,9 +207,9 @@ def test_images_of_one_colour_are_named_and_refused_if_they_are_most(place, tmp_
 
 def test_one_pixel_is_not_of_one_colour(place):
     with warnings.catch_warnings(action="error"):
-        found = load(place, image_size=1)
-    assert found.images.shape == (21, 1, 1, 1)
-    assert found.notes == ()
+        result = load(place, image_size=1)
+    assert result.images.shape == (21, 1, 1, 1)
+    assert result.notes == ()
 
 
 def test_an_image_in_two_classes_is_used_in_both_and_named(place):
@@ -219,9 +217,9 @@ def test_an_image_in_two_classes_is_used_in_both_and_named(place):
     with pytest.warns(
         UserWarning, match="2 files in several classes through links: train/digit 0/0002.png, train/digi"
     ):
-        found = load(place)
-    assert found.files["used"] == [9, 6, 7]
-    assert found.files["findings"][folder.SHARED]["classes"] == {"digit 0": 1, "digit 1": 1}
+        result = load(place)
+    assert result.files["used"] == [9, 6, 7]
+    assert result.files["findings"][folder.SHARED]["classes"] == {"digit 0": 1, "digit 1": 1}
 
 
 def test_a_folder_that_cannot_be_opened_is_left_out_only_if_asked_for(place, monkeypatch):
@@ -239,20 +237,20 @@ def test_a_folder_that_cannot_be_opened_is_left_out_only_if_asked_for(place, mon
     ):
         load(place)
     with pytest.warns(UserWarning, match="digit 1/closed"):
-        found = load(place, skip_unreadable=True)
-    assert found.files["used"] == COUNTS
-    assert found.files["passed_over"][folder.listing.CLOSED]["count"] == 1
+        result = load(place, skip_unreadable=True)
+    assert result.files["used"] == COUNTS
+    assert result.files["passed_over"][folder.listing.CLOSED]["count"] == 1
 
 
 def test_a_changed_file_of_the_same_size_and_time_is_decoded_again(place, tmp_path):
     file = place / "train" / "digit 0" / "0003.png"
     contents = [file.read_bytes(), (place / "train" / "digit 1" / "0001.png").read_bytes()]
-    size, found = max(map(len, contents)), []
+    size, result = max(map(len, contents)), []
     for content in contents:
         file.write_bytes(content.ljust(size, b"\0"))
         os.utime(file, (0, 0))
-        found.append(load(place, cache_dir=tmp_path / "cache").fingerprint)
-    assert found[0] != found[1]
+        result.append(load(place, cache_dir=tmp_path / "cache").fingerprint)
+    assert result[0] != result[1]
 
 
 def test_contents_tell_where_a_disk_has_no_times(tmp_path, monkeypatch):

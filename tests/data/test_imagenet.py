@@ -89,7 +89,7 @@ def test_bad_archives_are_refused_by_name(archives):
         (packed({"readme.txt": b"abc"}), "it has readme.txt, which is not the archive of a class"),
         (
             packed({"n01440764.tar": packed({"../evil.JPEG": jpeg(0)})}),
-            r"has \.\./evil\.JPEG, which is no image",
+            r"has \.\./evil\.JPEG, which is not an image",
         ),
         (packed({"n01440764.tar": packed({"a.JPEG": b"abc"})}), r"n01440764/a\.JPEG in .* cannot be read as an image"),
         (b"<html>login</html>", "img_train.tar is a web page"),
@@ -112,5 +112,5 @@ def test_links_in_an_archive_of_images_are_refused(archives):
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(entry)
     (archives / imagenet.TRAIN).write_bytes(packed({"n01440764.tar": content.getvalue()}))
-    with pytest.raises(ValueError, match=r"n01440764 has a\.JPEG, which is no image of ImageNet"):
+    with pytest.raises(ValueError, match=r"n01440764 has a\.JPEG, which is not an image of ImageNet"):
         load("train", archives)

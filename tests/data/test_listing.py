@@ -49,10 +49,10 @@ def test_hidden_and_system_files_are_counted_and_not_used(train):
     for name in ("b/.DS_Store", "b/Thumbs.db", "b/desktop.ini", ".DS_Store", "@eaDir/x.png"):
         touch(train / name)
     assert used(train) == {"a": ["0.png", "1.png", "sub/2.png"], "b": ["0.png"]}
-    found = listing.read(train).passed_over
-    assert found[listing.HIDDEN].classes == {"": 1, "a": 2, "b": 1}
-    assert found[listing.SYSTEM].classes == {"": 1, "a": 3, "b": 2}
-    assert "train/a/.ipynb_checkpoints/0.png" in found[listing.HIDDEN].names
+    result = listing.read(train).passed_over
+    assert result[listing.HIDDEN].classes == {"": 1, "a": 2, "b": 1}
+    assert result[listing.SYSTEM].classes == {"": 1, "a": 3, "b": 2}
+    assert "train/a/.ipynb_checkpoints/0.png" in result[listing.HIDDEN].names
 
 
 def test_linked_folders_are_followed_once(train, tmp_path):
@@ -72,9 +72,9 @@ def test_links_in_a_circle_end_and_are_named(train, target):
     (train / "a" / "sub" / "up").symlink_to(train / "a", target_is_directory=True)
     (train / "a" / "z").symlink_to(train / "a" / target, target_is_directory=True)
     assert used(train) == {"a": ["0.png", "1.png", "sub/2.png"], "b": ["0.png"]}
-    found = listing.read(train).passed_over
-    assert sum(tally.count for tally in found.values()) == 2
-    assert "train/a/sub/up" in found[listing.LOOP].names
+    result = listing.read(train).passed_over
+    assert sum(tally.count for tally in result.values()) == 2
+    assert "train/a/sub/up" in result[listing.LOOP].names
 
 
 def test_links_to_nowhere_are_counted_and_named(train):

@@ -53,13 +53,13 @@ def test_cifar100_in_another_order_has_no_official_claim(monkeypatch):
 def test_real_cifar10_is_official_and_one_changed_pixel_is_noticed(shared_data, tmp_path):
     data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path}
     for split in sources.SPLITS:
-        found = sources.load("cifar10", split, **data)
-        assert found.claim == identity.OFFICIAL
-        assert found.fingerprint == identity.PIXELS["cifar10", split]
-        assert found.notes == ()
-    images = found.images.copy()
+        result = sources.load("cifar10", split, **data)
+        assert result.claim == identity.OFFICIAL
+        assert result.fingerprint == identity.PIXELS["cifar10", split]
+        assert result.notes == ()
+    images = result.images.copy()
     images[5, 0, 0, 0] ^= 1
-    other = identify("cifar10", images, found.labels)
+    other = identify("cifar10", images, result.labels)
     assert other.claim == "labels are the official ones, pixels are not"
     assert other.notes[0].startswith("other pixels than the official ones (SHA-256 ")
 
@@ -70,9 +70,9 @@ def test_digits_are_those_of_scikit_learn():
 
 def test_a_part_of_the_images_carries_no_claim_about_pixels():
     """A pack holds all labels and some images."""
-    found = sources.load("digits", "train")
+    result = sources.load("digits", "train")
     half = identity.identify(
-        "digits", "train", found.images[:500], found.labels[:500], official_labels=found.labels, num_classes=10
+        "digits", "train", result.images[:500], result.labels[:500], official_labels=result.labels, num_classes=10
     )
     assert half.claim == "not compared with the official data: 500 of 1,000 images are here"
     assert half.notes == ()
@@ -80,9 +80,9 @@ def test_a_part_of_the_images_carries_no_claim_about_pixels():
 
 def test_own_images_have_a_digest_and_no_claim():
     images, labels = complete("mnist")
-    found = identify("folder", images, labels)
-    assert (found.claim, found.notes) == ("the user's own images", ())
-    assert found.fingerprint == identity.digest([images], [labels])
+    result = identify("folder", images, labels)
+    assert (result.claim, result.notes) == ("the user's own images", ())
+    assert result.fingerprint == identity.digest([images], [labels])
 
 
 def test_checkpoints_of_other_pixels_or_positions_are_refused():

@@ -102,19 +102,19 @@ def describe(**settings):
 
 
 def test_the_card_has_counts_names_and_sentences():
-    found = describe(official=True)
-    assert found.images == {"training": 300, "validation": 51, "test": 52}
-    counts = {(entry.part, entry.other): (entry.exact, entry.other_label) for entry in found.pairs}
+    result = describe(official=True)
+    assert result.images == {"training": 300, "validation": 51, "test": 52}
+    counts = {(entry.part, entry.other): (entry.exact, entry.other_label) for entry in result.pairs}
     assert counts == {
         ("validation", "training"): (1, 0),
         ("test", "training"): (0, 0),
         ("test", "validation"): (2, 1),
     }
-    assert found.pairs[0].named[0] == ("validation 0", "training 299", "exact")
-    assert found.warnings[1].startswith(
+    assert result.pairs[0].named[0] == ("validation 0", "training 299", "exact")
+    assert result.warnings[1].startswith(
         "the 52 test images hold 2 copies of the 51 validation images, 1 of them with another label, such as test 0 of "
     )
-    assert found.repeated == 0
+    assert result.repeated == 0
 
 
 def test_near_duplicates_of_official_data_are_recorded_and_others_warned_of():
@@ -123,14 +123,14 @@ def test_near_duplicates_of_official_data_are_recorded_and_others_warned_of():
     near[:, 0, 0] ^= 1
     parts, labels = {"training": images, "test": near}, {"training": np.zeros(10), "test": np.zeros(10)}
     for official, place in ((True, "remarks"), (False, "warnings")):
-        found = overlap.describe(parts, labels, lambda part, rows: list(map(str, rows)), official=official)
-        assert len(getattr(found, place)) == 1
-        assert getattr(found, place)[0].startswith(
+        result = overlap.describe(parts, labels, lambda part, rows: list(map(str, rows)), official=official)
+        assert len(getattr(result, place)) == 1
+        assert getattr(result, place)[0].startswith(
             "the 10 test images hold 10 near-duplicates of the 10 training images"
         )
-        assert len(found.warnings) + len(found.remarks) == 1
+        assert len(result.warnings) + len(result.remarks) == 1
     doubled = {"training": images, "test": np.concatenate([near, near[:3]])}
     labels["test"] = np.zeros(13)
-    found = overlap.describe(doubled, labels, lambda part, rows: list(map(str, rows)), official=True)
-    assert found.repeated == 3
-    assert found.warnings == ["3 test images are copies of other test images and count again"]
+    result = overlap.describe(doubled, labels, lambda part, rows: list(map(str, rows)), official=True)
+    assert result.repeated == 3
+    assert result.warnings == ["3 test images are copies of other test images and count again"]

@@ -69,14 +69,14 @@ def copy(digits, tmp_path) -> pathlib.Path:
 def invented(monkeypatch) -> dict[str, sources.Split]:
     """Replaces svhn_cropped by 400 and 150 random RGB images of 6x5 pixels, an incomplete copy by its notes."""
     random = np.random.RandomState(0)
-    found = {}
+    result = {}
     for split, number in (("train", 400), ("test", 150)):
         images = random.randint(0, 256, (number, 6, 5, 3)).astype(np.uint8)
         labels = random.permutation(np.arange(number) % 4).astype(np.int64)
-        found[split] = sources.Split("svhn_cropped", split, images, labels, tuple("abcd"))
-    entries = {split: cache.Entry(a.images, a.labels, a.class_names, split, "") for split, a in found.items()}
+        result[split] = sources.Split("svhn_cropped", split, images, labels, tuple("abcd"))
+    entries = {split: cache.Entry(a.images, a.labels, a.class_names, split, "") for split, a in result.items()}
     monkeypatch.setattr(archives, "load", lambda name, split, **settings: (entries[split], ""))
-    return found
+    return result
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
@@ -142,8 +142,8 @@ def test_the_size_of_the_grids_is_no_part_of_the_format(digits, tmp_path):
     one = write_digits(tmp_path / "one")
     assert not (one / "train-01.webp").exists()
     for split in sources.SPLITS:
-        found, expected = (sources.load("digits", split, data_dir=folder) for folder in (one, digits))
-        np.testing.assert_array_equal(found.images, expected.images)
+        result, expected = (sources.load("digits", split, data_dir=folder) for folder in (one, digits))
+        np.testing.assert_array_equal(result.images, expected.images)
 
 
 # The same data.
@@ -236,9 +236,9 @@ def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypa
     assert full.claim == sources.load("cifar10", "test", data_dir=folder).claim == identity.OFFICIAL
     packed = sources.load("cifar10", "train", data_dir=folder)
     assert packed.images.shape == (13996, 32, 32, 3)
-    found = make_run_data(packed, 50)
-    assert found.fingerprints["chosen"] == "d7edcfaf02772bee1e2310a33be8b6c46232f043641158348b9de3ec731e26ac"
-    same(found, make_run_data(full, 50))
+    result = make_run_data(packed, 50)
+    assert result.fingerprints["chosen"] == "d7edcfaf02772bee1e2310a33be8b6c46232f043641158348b9de3ec731e26ac"
+    same(result, make_run_data(full, 50))
     hundred = make_run_data(packed, 100)
     assert hundred.fingerprints["chosen"] == "4bf45bff8878d2786e47dccd702f96ff33b2b11d8c7da3b5015f10937290f866"
     same(hundred, make_run_data(full, 100))
@@ -280,17 +280,17 @@ def test_three_training_steps_equal_those_from_the_full_data(digits, tmp_path):
 
 def installed_with(names: tuple[str, ...]) -> set[str]:
     """These distributions and what they require, without extras."""
-    found, waiting = set(), [canonicalize_name(name) for name in names]
+    result, waiting = set(), [canonicalize_name(name) for name in names]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in result:
             continue
-        found.add(name)
+        result.add(name)
         requirements = [Requirement(text) for text in importlib.metadata.requires(name) or []]
         if name != "ltrobust":  # it requires TFDS
             needed = [entry for entry in requirements if not entry.marker or entry.marker.evaluate({"extra": ""})]
             waiting += [canonicalize_name(entry.name) for entry in needed]
-    return found
+    return result
 
 
 # Makes packages look as if they were not installed, also to code that looks for them without an import.
@@ -311,7 +311,7 @@ def test_a_run_from_a_pack_needs_few_packages(digits, tmp_path, pack_is_there):
     """Without the pack the same run asks for TFDS, which shows that imports are refused."""
     allowed = installed_with(NEEDED)
     owners = importlib.metadata.packages_distributions()
-    refused = {name for name, found in owners.items() if not allowed & set(map(canonicalize_name, found))} | REFUSED
+    refused = {name for name, result in owners.items() if not allowed & set(map(canonicalize_name, result))} | REFUSED
     if not pack_is_there:
         digits = tmp_path
         (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)

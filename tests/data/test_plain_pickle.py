@@ -31,12 +31,12 @@ def test_plain_data_are_what_python_reads(protocol, dtype):
         "names": ["a", b"b", "é", 1.5, None, True, (), (1,), (1, 2), (1, 2, 3, 4), {"deep": []}],
         "again": "a" * 300,
     }
-    found = plain_pickle.load(pickle.dumps(data, protocol))
-    assert found.keys() == data.keys()
+    result = plain_pickle.load(pickle.dumps(data, protocol))
+    assert result.keys() == data.keys()
     for key in ("data", "columns"):
-        np.testing.assert_array_equal(found[key], data[key])
-        assert found[key].dtype == data[key].dtype
-    assert {key: found[key] for key in ("labels", "names", "again")} == {
+        np.testing.assert_array_equal(result[key], data[key])
+        assert result[key].dtype == data[key].dtype
+    assert {key: result[key] for key in ("labels", "names", "again")} == {
         key: data[key] for key in ("labels", "names", "again")
     }
 
@@ -50,11 +50,11 @@ def test_a_pickle_of_python_2_is_read():
         b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x06" + pixels + b"tbU\x06labelsq\x08]q\x09"
         b"(K\x06K\x09eu."
     )
-    found = plain_pickle.load(content)
-    assert found["data"].tolist() == [[128, 129, 130], [131, 132, 133]]
-    assert found["labels"] == [6, 9]
+    result = plain_pickle.load(content)
+    assert result["data"].tolist() == [[128, 129, 130], [131, 132, 133]]
+    assert result["labels"] == [6, 9]
     reference = pickle.loads(content, encoding="latin1")
-    np.testing.assert_array_equal(reference["data"], found["data"])
+    np.testing.assert_array_equal(reference["data"], result["data"])
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -172,8 +172,8 @@ def test_one_list_named_many_times_is_looked_at_once():
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 def test_arrays_at_any_depth_and_keys_of_bytes_are_read(protocol):
     array = np.arange(6, dtype="<i4").reshape(2, 3)
-    found = plain_pickle.load(pickle.dumps({b"data": [array, (array, {b"deep": array, 1: 2})]}, protocol))
-    first, (second, third) = found["data"]
+    result = plain_pickle.load(pickle.dumps({b"data": [array, (array, {b"deep": array, 1: 2})]}, protocol))
+    first, (second, third) = result["data"]
     assert third.keys() == {"deep", 1}
     for one in (first, second, third["deep"]):
         assert type(one) is np.ndarray

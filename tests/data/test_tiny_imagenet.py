@@ -58,7 +58,7 @@ def write_archive(files: dict[str, bytes], place: pathlib.Path) -> None:
 
 
 def load(split, data_dir: pathlib.Path, cache_dir: pathlib.Path | str = "") -> sources.Split:
-    """Loads without the warning about the partial copy, which a test of its own covers."""
+    """Loads without the warning about the partial copy, which a separate test covers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*partial copy", category=UserWarning)
         return sources.load("tiny_imagenet", split, data_dir=data_dir, cache_dir=cache_dir)
@@ -191,7 +191,7 @@ BAD_LAYOUTS = {
         {**miniature(), "train/n01/images/n01_0.JPEG": jpeg(0)[:-20]},
         r"n01_0.JPEG is damaged \(.*truncated",
     ),
-    "no image": ({**miniature(), "val/images/val_0.JPEG": b"text"}, r"val_0.JPEG is no image \(4 bytes\)"),
+    "no image": ({**miniature(), "val/images/val_0.JPEG": b"text"}, r"val_0.JPEG is not an image \(4 bytes\)"),
 }
 
 

@@ -58,8 +58,8 @@ def test_attacks_whose_names_differ_behind_an_at_start_alike(linear):
     weights, images, labels = linear
     one = Pgd("pgd", "ce", steps=1, step=1 / 8, start="uniform_raw")
     alike, other = dataclasses.replace(one, name="pgd@1", loss="tempered"), dataclasses.replace(one, name="other")
-    found = evaluator(Protocol("starts", (one, alike, other)), 64)(weights, images[::20], labels[::20]).records
-    margins = {name: record["margin"] for name, record in found.items()}
+    result = evaluator(Protocol("starts", (one, alike, other)), 64)(weights, images[::20], labels[::20]).records
+    margins = {name: record["margin"] for name, record in result.items()}
     np.testing.assert_allclose(margins["pgd@1"], margins["pgd"], atol=1e-4)
     assert np.mean(np.abs(margins["other"] - margins["pgd"]) > 1e-2) > 0.5
 
@@ -68,16 +68,16 @@ def test_attacks_whose_names_differ_behind_an_at_start_alike(linear):
 def test_verdicts_do_not_depend_on_batch_size(linear, quick, batch_size):
     weights, images, labels = linear
     rows = np.arange(0, 1000, 11)
-    found = evaluator(batch_size=batch_size)(weights, images[rows], labels[rows], ids=rows)
-    for column, predictions in found.predictions.items():
+    result = evaluator(batch_size=batch_size)(weights, images[rows], labels[rows], ids=rows)
+    for column, predictions in result.predictions.items():
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 
 
 def test_verdicts_follow_the_images_through_a_shuffle(linear, quick):
     weights, images, labels = linear
     rows = np.random.RandomState(3).permutation(1000)[:300]
-    found = evaluator()(weights, images[rows], labels[rows], ids=rows)
-    for column, predictions in found.predictions.items():
+    result = evaluator()(weights, images[rows], labels[rows], ids=rows)
+    for column, predictions in result.predictions.items():
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 
 
@@ -96,12 +96,12 @@ def test_every_image_is_counted_once_and_wrong_ones_are_never_attacked(linear):
     weights, images, labels = linear
     wrong = (labels + 1) % 10
     mixed = np.where(np.arange(1000) % 2, labels, wrong)
-    found = evaluator()(weights, images, mixed)
-    counts = found.counts("pgd20")
+    result = evaluator()(weights, images, mixed)
+    counts = result.counts("pgd20")
     assert counts.total.sum() == 1000
     assert counts.correct.sum() <= 500
-    attacked = found.predictions["pgd20"] != found.predictions["clean"]
-    assert not np.any(attacked[found.predictions["clean"] != mixed])
+    attacked = result.predictions["pgd20"] != result.predictions["clean"]
+    assert not np.any(attacked[result.predictions["clean"] != mixed])
     nothing_right = evaluator()(weights, images, wrong)
     assert nothing_right.counts("worst").correct.sum() == 0
 
@@ -109,10 +109,10 @@ def test_every_image_is_counted_once_and_wrong_ones_are_never_attacked(linear):
 def test_a_single_image_and_uint8_pixels(linear):
     weights, images, labels = linear
     pixels = np.round(255 * images[:3]).astype(np.uint8)
-    found = evaluator(batch_size=64)(weights, pixels, labels[:3])
+    result = evaluator(batch_size=64)(weights, pixels, labels[:3])
     same = evaluator(batch_size=64)(weights, pixels.astype(np.float32) / np.float32(255), labels[:3])
-    for column in found.predictions:
-        np.testing.assert_array_equal(found.predictions[column], same.predictions[column])
+    for column in result.predictions:
+        np.testing.assert_array_equal(result.predictions[column], same.predictions[column])
     assert len(evaluator(batch_size=64)(weights, pixels[:1], labels[:1]).correct("worst")) == 1
 
 
@@ -122,17 +122,17 @@ def test_several_devices_give_the_same_verdicts(linear, quick):
     where = devices.sharding(devices.make_mesh(jax.devices()[:2]), devices.divided())
     weights, images, labels = linear
     rows = np.arange(0, 1000, 13)
-    found = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=2)(
+    result = evaluator(batch_size=16, place=lambda batch: jax.device_put(batch, where), devices=2)(
         weights, images[rows], labels[rows], ids=rows
     )
-    for column, predictions in found.predictions.items():
+    for column, predictions in result.predictions.items():
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 
 
 def test_verdicts_are_those_of_the_exact_network(linear):
     weights, images, labels = linear
-    found = evaluator(exact_apply=lambda w, x: -apply(w, x))(weights, images[:50], labels[:50])
-    assert found.correct("clean").sum() == 0
+    result = evaluator(exact_apply=lambda w, x: -apply(w, x))(weights, images[:50], labels[:50])
+    assert result.correct("clean").sum() == 0
 
 
 @pytest.mark.parametrize(

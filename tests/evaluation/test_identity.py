@@ -92,13 +92,13 @@ PAIRS = {
 @pytest.mark.parametrize("pair", PAIRS)
 def test_a_store_does_not_answer_for_another_network(tmp_path, pair):
     first, second = PAIRS[pair]
-    found = run(first, tmp_path / "store")
+    result = run(first, tmp_path / "store")
     before = (tmp_path / "store" / "verdicts.jsonl").read_bytes()
     with pytest.raises(ValueError, match=r"(?s)belongs to another evaluation.*network\.|is of another network"):
         run(second, tmp_path / "store")
     assert (tmp_path / "store" / "verdicts.jsonl").read_bytes() == before
     again = run(first, tmp_path / "store")
-    np.testing.assert_array_equal(found.predictions["pgd20"], again.predictions["pgd20"])
+    np.testing.assert_array_equal(result.predictions["pgd20"], again.predictions["pgd20"])
     assert (tmp_path / "store" / "verdicts.jsonl").read_bytes() == before
 
 
@@ -121,9 +121,9 @@ def test_a_network_that_differs_only_behind_the_probe_is_refused_by_its_clean_an
 
 
 def test_rounding_of_another_machine_is_no_other_network(tmp_path):
-    found = run(apply, tmp_path / "store")
+    result = run(apply, tmp_path / "store")
     again = run(lambda weights, images: apply(weights * np.float32(1 + 1e-6), images), tmp_path / "store")
-    np.testing.assert_array_equal(found.predictions["pgd20"], again.predictions["pgd20"])
+    np.testing.assert_array_equal(result.predictions["pgd20"], again.predictions["pgd20"])
 
 
 @settings(max_examples=50)
@@ -184,14 +184,14 @@ OUTCOMES = {
 
 @pytest.mark.slow
 def test_the_attacks_are_those_of_their_version():
-    found = run(apply, None, EVERY)
+    result = run(apply, None, EVERY)
     outcomes = {
         name: (
-            int(np.sum(found.correct(name))),
+            int(np.sum(result.correct(name))),
             int(record["evaluations"].sum()),
             round(float(np.nanmean(record["margin"])), 2),
         )
-        for name, record in found.records.items()
+        for name, record in result.records.items()
         if name != "clean"
     }
     assert outcomes == OUTCOMES[attacks.VERSION]
@@ -230,6 +230,6 @@ def test_a_run_under_such_a_setting_ends_at_once_with_one_line(tmp_path, variabl
 def test_what_is_required_holds_here_and_is_recorded(tmp_path):
     ambient.check()
     run(apply, tmp_path / "store")
-    passport, _ = store.read(tmp_path / "store")
-    assert passport["ambient"] == ambient.describe()
-    assert passport["attacks"] == attacks.VERSION
+    provenance, _ = store.read(tmp_path / "store")
+    assert provenance["ambient"] == ambient.describe()
+    assert provenance["attacks"] == attacks.VERSION

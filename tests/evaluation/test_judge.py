@@ -27,35 +27,35 @@ def judged(points, labels, *, images=None, slopes=(1.0, 1.0, 1.0), threat=LINF, 
 
 
 def test_a_prediction_is_the_lowest_class_among_equal_logits_and_a_tie_is_the_label_s():
-    found = judged([[0.2, 0.6, 0.4], [0.5, 0.5, 0.2], [0.2, 0.5, 0.5], [0.3, 0.3, 0.6]], [1, 1, 1, 0])
-    np.testing.assert_array_equal(found.predictions, [1, 0, 1, 2])
-    np.testing.assert_allclose(found.margins, [0.2, 0, 0, -0.3], atol=1e-6)
+    result = judged([[0.2, 0.6, 0.4], [0.5, 0.5, 0.2], [0.2, 0.5, 0.5], [0.3, 0.3, 0.6]], [1, 1, 1, 0])
+    np.testing.assert_array_equal(result.predictions, [1, 0, 1, 2])
+    np.testing.assert_allclose(result.margins, [0.2, 0, 0, -0.3], atol=1e-6)
     # A tie below the highest logit is none; the last label ties with class 1, but class 2 wins.
-    np.testing.assert_array_equal(found.tied, [False, True, True, False])
-    np.testing.assert_array_equal(found.logits[0], np.float32([0.2, 0.6, 0.4]))
+    np.testing.assert_array_equal(result.tied, [False, True, True, False])
+    np.testing.assert_array_equal(result.logits[0], np.float32([0.2, 0.6, 0.4]))
 
 
 def test_the_margin_decides_where_no_logits_tie():
     draws = np.random.RandomState(0).uniform(0, 1, (200, 3))
     labels = np.arange(200) % 3
-    found = judged(draws, labels, slopes=(1.0, 2.0, 0.5))
-    np.testing.assert_array_equal(found.margins > 0, found.predictions == labels)
-    assert not np.any(found.tied)
+    result = judged(draws, labels, slopes=(1.0, 2.0, 0.5))
+    np.testing.assert_array_equal(result.margins > 0, result.predictions == labels)
+    assert not np.any(result.tied)
 
 
 @pytest.mark.parametrize(("norm", "length"), [("linf", 0.03), ("l2", 0.05)])
 def test_lengths_and_excess_are_those_of_the_change(norm, length):
     images, change = np.full((2, 3), 0.5), np.array([[0.03, -0.03, 0.0], [0.0, 0.03, -0.04]])
-    found = judged(images + change, [0, 0], images=images, threat=Threat(norm, 8), radius=jnp.array([0.02, 0.045]))
+    result = judged(images + change, [0, 0], images=images, threat=Threat(norm, 8), radius=jnp.array([0.02, 0.045]))
     lengths = np.array([length if norm == "linf" else np.sqrt(2) * 0.03, 0.04 if norm == "linf" else 0.05])
-    np.testing.assert_allclose(found.norms, lengths, atol=1e-6)
-    np.testing.assert_allclose(found.violations, np.maximum(lengths - [0.02, 0.045], 0), atol=1e-6)
+    np.testing.assert_allclose(result.norms, lengths, atol=1e-6)
+    np.testing.assert_allclose(result.violations, np.maximum(lengths - [0.02, 0.045], 0), atol=1e-6)
 
 
 def test_pixels_outside_of_the_bounds_are_an_excess_too():
     points = np.array([[1.01, 0.5, 0.5], [0.5, -0.02, 0.5], [1.0, 0.0, 0.5]])
-    found = judged(points, [0, 0, 0], images=np.clip(points, 0, 1))
-    np.testing.assert_allclose(found.violations, [0.01, 0.02, 0], atol=1e-6)
+    result = judged(points, [0, 0, 0], images=np.clip(points, 0, 1))
+    np.testing.assert_allclose(result.violations, [0.01, 0.02, 0], atol=1e-6)
 
 
 def above(threshold):
@@ -81,8 +81,8 @@ def above(threshold):
 )
 def test_a_point_is_also_judged_as_an_image_of_8_bits_inside_of_the_ball(point, threshold, radius, plain, rounded):
     values = np.full((1, 3), point) / 255
-    found = judged(values, [0], images=np.full((1, 3), 100 / 255), radius=radius / 255, apply=above(threshold / 255))
-    assert (int(found.predictions[0]), int(found.rounded[0])) == (plain, rounded)
+    result = judged(values, [0], images=np.full((1, 3), 100 / 255), radius=radius / 255, apply=above(threshold / 255))
+    assert (int(result.predictions[0]), int(result.rounded[0])) == (plain, rounded)
 
 
 def test_the_exact_network_is_asked_at_highest_precision_and_answers_in_float32():
@@ -92,9 +92,9 @@ def test_the_exact_network_is_asked_at_highest_precision_and_answers_in_float32(
         asked.append(jax.config.jax_default_matmul_precision)
         return pixel_network(slopes, images).astype(jnp.bfloat16)
 
-    found = judged([[0.2, 0.6, 0.4]], [1], apply=network)
+    result = judged([[0.2, 0.6, 0.4]], [1], apply=network)
     assert set(asked) == {"highest"}
-    assert found.logits.dtype == found.margins.dtype == jnp.float32
+    assert result.logits.dtype == result.margins.dtype == jnp.float32
     assert jax.config.jax_default_matmul_precision != "highest"
 
 
@@ -114,11 +114,11 @@ def test_only_what_lies_within_the_tolerance_passes():
     every = np.arange(3)
     judge.check(judgement([0.0, judge.TOLERANCE, 0.0]), every)
     for excess in (1.01 * judge.TOLERANCE, np.inf, np.nan):
-        found = judgement([0.0, excess, 0.0])
+        result = judgement([0.0, excess, 0.0])
         with pytest.raises(FloatingPointError, match="left its ball"):
-            judge.check(found, every)
+            judge.check(result, every)
         # Entries that are not asked for are lanes without an image.
-        judge.check(found, np.array([0, 2]))
+        judge.check(result, np.array([0, 2]))
     # As much as rounding of a float32 in [0,1] makes in a sum, and far less than a step of 8 bits.
     assert 2**-23 < judge.TOLERANCE < 0.01 / 255
 
@@ -136,10 +136,10 @@ def test_nan_logits_stop_and_infinite_ones_do_not():
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=6), st.floats(-1e4, 1e4))
 def test_probabilities_of_the_classes_add_up_and_do_not_see_a_constant(logits, constant):
     rows, labels = np.tile(logits, (len(logits), 1)), np.arange(len(logits))
-    found = judge.probabilities_of(rows, labels)
-    assert abs(found.sum() - 1) <= 0.5e-6 * len(logits) + 1e-12
-    assert np.all(np.diff(found[np.argsort(logits)]) >= 0)
-    np.testing.assert_allclose(judge.probabilities_of(rows + constant, labels), found, atol=1.1e-6)
+    result = judge.probabilities_of(rows, labels)
+    assert abs(result.sum() - 1) <= 0.5e-6 * len(logits) + 1e-12
+    assert np.all(np.diff(result[np.argsort(logits)]) >= 0)
+    np.testing.assert_allclose(judge.probabilities_of(rows + constant, labels), result, atol=1.1e-6)
 
 
 def test_probabilities_by_hand_to_six_digits():

@@ -121,7 +121,7 @@ def test_parts_of_a_test_set_add_up_to_the_whole(images, labels):
 def test_no_larger_radius_makes_an_image_robust_again():
     """On a linear network, where an attack of more steps than it needs ends in a corner of the ball.
 
-    Not `lsa20`, whose loss weighs the classes anew at every point, and which therefore turns around.
+    Not `lsa20`, whose loss weighs the classes again at every point, and which therefore turns around.
     """
     images, labels = linear.fixture().images[ROWS], linear.fixture().labels[ROWS]
     weights = linear.fixture().weights

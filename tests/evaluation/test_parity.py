@@ -66,14 +66,14 @@ def test_no_verdict_depends_on_batch_size_order_or_devices(shared_data, name):
     rows = np.arange(REPEATED)
     straight, _ = run(shared_data, name, rows)
     shuffled = np.random.RandomState(0).permutation(REPEATED)
-    found = {
+    result = {
         "batch size 7": (run(shared_data, name, rows, batch_size=7)[0], rows),
         "batch size 100": (run(shared_data, name, rows, batch_size=100)[0], rows),
         "shuffled": (run(shared_data, name, shuffled)[0], shuffled),
         "half of the images": (run(shared_data, name, rows[::2])[0], rows[::2]),
         "several devices": (run(shared_data, name, rows, number=2)[0], rows),
     }
-    counts = {case: differing(straight, other, order) for case, (other, order) in found.items()}
+    counts = {case: differing(straight, other, order) for case, (other, order) in result.items()}
     print(f"{name}: images whose verdicts, and whose paths, differ: {counts}")
     assert all(count == (0, 0) for count in counts.values()), counts
 

@@ -29,10 +29,10 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     """Every setting by the path to it, such as `standard / attacks / apgd-t / runs`."""
     if not isinstance(value, dict):
         return {path: value}
-    found = {}
+    result = {}
     for name, part in value.items():
-        found |= flat(part, f"{path} / {name}" if path else name)
-    return found
+        result |= flat(part, f"{path} / {name}" if path else name)
+    return result
 
 
 def differences(frozen: dict[str, Any], now: dict[str, Any]) -> list[str]:

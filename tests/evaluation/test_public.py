@@ -22,8 +22,8 @@ def logits_fn(images: jax.Array) -> jax.Array:
 
 
 def evaluate(function=logits_fn, images=None, labels=None, **settings):
-    _, found, right = fixture()
-    images = found[ROWS] if images is None else images
+    _, result, right = fixture()
+    images = result[ROWS] if images is None else images
     labels = right[ROWS] if labels is None else labels
     return ltrobust.evaluate(function, images, labels, **{"protocol": "quick", "progress": False, **settings})
 
@@ -72,7 +72,7 @@ def test_the_progress_line_shows_attack_bounds_and_time_left(capsys, monkeypatch
 @pytest.mark.slow
 def test_without_a_terminal_each_pass_is_one_plain_line_with_its_time(capsys):
     labels = np.where(np.arange(50) % 4, 0, fixture()[2][ROWS])
-    found = evaluate(labels=labels, progress=True)
+    result = evaluate(labels=labels, progress=True)
     shown = capsys.readouterr().err
     assert "\r" not in shown
     lines = shown.splitlines()
@@ -80,15 +80,15 @@ def test_without_a_terminal_each_pass_is_one_plain_line_with_its_time(capsys):
         f"{name}:" for name in ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20")
     ]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d evaluating: ", line) for line in lines)
-    assert lines[0].endswith(f"clean: 50 of 50 images, right {100 * found.clean.mean():.1f} %")
-    assert lines[2].endswith(f", right {100 * found.correct('pgd20').mean():.1f} %")
+    assert lines[0].endswith(f"clean: 50 of 50 images, right {100 * result.clean.mean():.1f} %")
+    assert lines[2].endswith(f", right {100 * result.correct('pgd20').mean():.1f} %")
 
 
 def test_the_clean_pass_counts_what_is_wrong(monkeypatch):
     seen = []
     monkeypatch.setattr(AttackProgress, "advance", lambda self, images, wrong: seen.append((images, wrong)))
-    found = evaluate(labels=np.zeros(50, int), progress=True, batch_size=50)
-    assert seen[0] == (50, int(np.sum(~found.clean)))
+    result = evaluate(labels=np.zeros(50, int), progress=True, batch_size=50)
+    assert seen[0] == (50, int(np.sum(~result.clean)))
     assert seen[0][1] > 30
 
 
@@ -104,14 +104,14 @@ def test_euclidean_attacks_break_no_image_that_is_robust_and_find_the_others(att
     }
     monkeypatch.setitem(protocols.PROTOCOLS, "one", protocols.Protocol("one", (attacks[attack],)))
     radius = 0.35 * 255
-    found = evaluate(protocol="one", threat=ltrobust.Threat("l2", radius))
+    result = evaluate(protocol="one", threat=ltrobust.Threat("l2", radius))
     robust = robust_in_l2(radius / 255)
     assert 10 < robust.sum() < 40
-    assert not np.any(~found.robust & robust)
-    assert found.records[attack]["norm"].max() <= radius / 255 + 1e-6
+    assert not np.any(~result.robust & robust)
+    assert result.records[attack]["norm"].max() <= radius / 255 + 1e-6
     # The distance from a tie of half of a percent of the images is below what FAB's overshoot can resolve.
     if attack != "square":
-        assert int(np.sum(found.robust & ~robust)) <= (0 if attack == "apgd-t" else 2)
+        assert int(np.sum(result.robust & ~robust)) <= (0 if attack == "apgd-t" else 2)
 
 
 def robust_in_l2(radius: float) -> np.ndarray:
@@ -215,9 +215,9 @@ def test_pytorch_code_that_is_no_module_is_refused_with_what_is_needed():
 
 
 def test_what_the_function_itself_raises_passes_through_with_the_shape_it_was_given():
-    with pytest.raises(TypeError) as found:
+    with pytest.raises(TypeError) as result:
         evaluate(lambda images: images.reshape(len(images), -1) @ jnp.ones((100, 10)))
-    assert "raised by logits_fn for images float32 [3, 8, 8, 3]" in "".join(found.value.__notes__)
+    assert "raised by logits_fn for images float32 [3, 8, 8, 3]" in "".join(result.value.__notes__)
 
 
 def test_a_function_without_a_gradient_is_refused():

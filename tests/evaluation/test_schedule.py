@@ -22,7 +22,7 @@ def simulate(durations, breaks, lanes, rows, generator):
     Returns row -> (passes, breaking run), and how many lanes were free while a run had not begun.
     """
     runs = durations.shape[1]
-    schedule, found, idle = Schedule(rows, runs, lanes), {}, 0
+    schedule, result, idle = Schedule(rows, runs, lanes), {}, 0
     current, spent, left = np.zeros(lanes, int), np.zeros(lanes, int), np.zeros(lanes, int)
     while schedule.unfinished:
         for lane in np.flatnonzero(schedule.fill(current)):
@@ -48,9 +48,9 @@ def simulate(durations, breaks, lanes, rows, generator):
             row, run = int(schedule.owners[lane]), int(current[lane])
             parts = schedule.leave(lane, bool(broken[lane]), (int(spent[lane]), run if broken[lane] else -1))
             if parts:
-                assert row not in found, "an image was decided twice"
-                found[row] = sum(part.result[0] for part in parts), parts[-1].result[1]
-    return found, idle
+                assert row not in result, "an image was decided twice"
+                result[row] = sum(part.result[0] for part in parts), parts[-1].result[1]
+    return result, idle
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -60,8 +60,8 @@ def test_outcomes_are_those_of_the_runs_in_turn_and_no_lane_waits_while_there_is
     durations = generator.randint(1, 6, (images, runs))
     breaks = generator.rand(images, runs) < generator.choice([0, 0.05, 0.3, 1])
     rows = generator.permutation(images)[: generator.randint(1, images + 1)]
-    found, idle = simulate(durations, breaks, lanes, rows, generator)
-    assert found == {row: in_turn(durations[row], breaks[row]) for row in rows}
+    result, idle = simulate(durations, breaks, lanes, rows, generator)
+    assert result == {row: in_turn(durations[row], breaks[row]) for row in rows}
     assert idle == 0
 
 

@@ -1,4 +1,4 @@
-"""The verdict store: append-only, readable while written, refuses strangers; a killed evaluation goes on."""
+"""The verdict store: append-only, readable while written, refuses strangers; a killed evaluation continues."""
 
 import contextlib
 import dataclasses
@@ -34,8 +34,8 @@ def whole(tmp_path_factory):
 @pytest.mark.slow
 def test_the_store_holds_every_verdict_of_the_evaluation(whole):
     evaluation, folder = whole
-    passport, verdicts = store.read(folder)
-    assert passport["protocol"]["name"] == "short"
+    provenance, verdicts = store.read(folder)
+    assert provenance["protocol"]["name"] == "short"
     assert list(verdicts) == ["clean", *(attack.name for attack in SHORT.attacks)]
     assert sorted(verdicts["clean"]) == ROWS.tolist()
     for name, records in verdicts.items():
@@ -117,7 +117,7 @@ def test_killed_in_every_attack_and_resumed_it_ends_with_the_same_verdicts(whole
 
 
 @pytest.mark.parametrize("change", ["seed", "images", "network", "protocol"])
-def test_a_store_of_something_else_is_refused_with_both_passports(whole, change, monkeypatch):
+def test_a_store_of_something_else_is_refused_with_both_provenances(whole, change, monkeypatch):
     _, folder = whole
     before = (folder / "verdicts.jsonl").read_bytes()
     weights, images, labels = fixture()
@@ -146,13 +146,13 @@ def test_a_store_of_something_else_is_refused_with_both_passports(whole, change,
 def test_what_a_store_holds_of_a_protocol_is_read_back_as_that_protocol(name, tmp_path):
     protocol, labels, threat = protocols.get(name), np.array([1]), ltrobust.Threat()
     subject = Subject(None, np.zeros((1, 2, 2, 1), np.uint8), labels, np.arange(1))
-    passport = describe(protocol, threat, 0, subject, 10, {})
+    provenance = describe(protocol, threat, 0, subject, 10, {})
     wrong = verdict.unseen(1)
     wrong["prediction"] = 0  # wrong when clean, so that no attack has to have a verdict
-    with contextlib.closing(Store(tmp_path / "store", passport)) as opened:
+    with contextlib.closing(Store(tmp_path / "store", provenance)) as opened:
         opened.append("clean", [0], labels, wrong)
-    found = recorded.evaluation(*store.read(tmp_path / "store"))
-    assert found.protocol == protocol
+    result = recorded.evaluation(*store.read(tmp_path / "store"))
+    assert result.protocol == protocol
     card = card_parts.describe_protocol(protocol, 0, 10)
     written = typed_json.parse(type(card), json.loads(json.dumps(typed_json.plain(card), allow_nan=False)))
     radii = {attack.name: attack.settings.get("radius") for attack in written.attacks}
@@ -165,7 +165,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="neither empty nor a verdict store"):
         Store(tmp_path, {})
-    with pytest.raises(ValueError, match=r"no passport\.json"):
+    with pytest.raises(ValueError, match=r"no provenance\.json"):
         store.read(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -188,11 +188,11 @@ def test_a_store_that_another_process_makes_at_the_same_moment_is_compared(tmp_p
     monkeypatch.setattr(store, "write_json", late)
     with pytest.raises(ValueError, match="seed: 0 -> 1") if seed else contextlib.nullcontext():
         Store(tmp_path, {"seed": seed}).close()
-    assert store.read_passport(tmp_path)["seed"] == 0
+    assert store.read_provenance(tmp_path)["seed"] == 0
 
 
-def test_a_store_whose_passport_was_half_written_is_begun_again(tmp_path):
-    (tmp_path / "passport.json.0a1b2c3d.partial").write_text('{"form')
+def test_a_store_whose_provenance_was_half_written_is_begun_again(tmp_path):
+    (tmp_path / "provenance.json.0a1b2c3d.partial").write_text('{"form')
     Store(tmp_path, {"seed": 0}).close()
     assert store.read(tmp_path) == ({"format": store.FORMAT, "seed": 0}, {})
 
@@ -215,13 +215,13 @@ def test_adversarial_images_are_kept_where_asked_for(tmp_path):
 
 
 def test_of_a_sample_the_images_of_the_protocols_attacks_are_kept(tmp_path):
-    passport = {"protocol": {"attacks": [{"name": "pgd20"}]}}
+    provenance = {"protocol": {"attacks": [{"name": "pgd20"}]}}
     images = np.random.RandomState(0).rand(3, 2, 2, 1).astype(np.float32)
-    ids, labels, found = np.array([5, 7, 9]), np.zeros(3, int), verdict.unseen(3)
+    ids, labels, result = np.array([5, 7, 9]), np.zeros(3, int), verdict.unseen(3)
     for part in (slice(0, 2), slice(2, 3)):  # the second time resumes
-        kept = Store(tmp_path, passport, sample=np.array([7, 9, 11]))
+        kept = Store(tmp_path, provenance, sample=np.array([7, 9, 11]))
         for name in ("pgd20", "panel/pgd100"):
-            kept.append(name, ids[part], labels[part], found[part], images[part])
+            kept.append(name, ids[part], labels[part], result[part], images[part])
         kept.close()
     _, lines = store.read(tmp_path)
     assert [image for image, line in lines["pgd20"].items() if line.adversarial_at is not None] == [7, 9]
@@ -241,10 +241,10 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(whole, capsy
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
         return apply(weights, points)
 
-    found = run(batch_size=256, function=narrow, exact_apply=apply)
-    assert "going on with 64 images per batch" in capsys.readouterr().out
+    result = run(batch_size=256, function=narrow, exact_apply=apply)
+    assert "continuing with 64 images per batch" in capsys.readouterr().out
     for column, predictions in evaluation.predictions.items():
-        np.testing.assert_array_equal(predictions, found.predictions[column])
+        np.testing.assert_array_equal(predictions, result.predictions[column])
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():

@@ -42,9 +42,9 @@ def read(content: bytes, block: int = 2**22):
 
 def test_a_line_is_read_as_it_was_written():
     for line in (LINE, dataclasses.replace(LINE, adversarial_at=None)):
-        found, broken, _ = read(lines.encode(line))
-        assert list(found) == ["pgd20"]
-        assert (repr(dict(found["pgd20"])), broken) == (repr({3: line}), 0)  # NaN is not equal to itself
+        result, broken, _ = read(lines.encode(line))
+        assert list(result) == ["pgd20"]
+        assert (repr(dict(result["pgd20"])), broken) == (repr({3: line}), 0)  # NaN is not equal to itself
     assert math.isnan(read(lines.encode(LINE))[0]["pgd20"][3].probability)
     assert "adversarial_at" not in json.loads(lines.encode(dataclasses.replace(LINE, adversarial_at=None)))
 
@@ -72,13 +72,13 @@ def test_of_a_block_only_the_lines_that_are_none_are_left_out():
         texts.insert(place, bad.pop())
     texts[50:50] = [b"\n", texts[40][:-5] + b"\n"]
     content = b"".join(texts) + lines.encode(dataclasses.replace(written[0], prediction=11))
-    found, broken, digest = read(content, block=600)  # a few lines
+    result, broken, digest = read(content, block=600)  # a few lines
     assert (broken, digest) == (4, hashlib.sha256(content).hexdigest())
-    for attack, verdicts in found.items():
+    for attack, verdicts in result.items():
         assert dict(verdicts) == {line.image: line for line in written if line.attack == attack}, "the first one counts"
         assert list(verdicts) == list(range(40))
         assert verdicts.predictions(np.array([7, 40, -1])).tolist() == [verdicts[7].prediction, -1, -1]
-    assert 40 not in found["clean"]
+    assert 40 not in result["clean"]
     assert not len(lines.none("clean").rows)
     assert lines.none("clean").predictions(np.array([0, 1])).tolist() == [-1, -1]
 

@@ -1,4 +1,4 @@
-"""Faults of official archives: what is no archive, hostile content, and content of other bytes than published."""
+"""Faults of official archives: what is not an archive, hostile content, and content of other bytes than published."""
 
 import gzip
 import os
@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import python2
-from injection import Place, Told, fault
+from injection import Place, Reported, fault
 
 from ltrobust.commands import data, parser
 from ltrobust.data import sources
@@ -20,7 +20,7 @@ def load(place: Place, name: str, split: str = "test") -> sources.Split:
     return sources.load(name, split, data_dir=place.folder, cache_dir="")
 
 
-def refused(place: Place, name: str) -> Told:
+def refused(place: Place, name: str) -> Reported:
     return place.raised(ValueError, lambda: load(place, name))
 
 
@@ -31,7 +31,7 @@ def refused(place: Place, name: str) -> Told:
     allowed="SHA-256 SHA",
     remedy=("http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "into DIR", "ltrobust data stl10"),
 )
-def web_page(place: Place) -> Told:
+def web_page(place: Place) -> Reported:
     (place.folder / "stl10_binary.tar.gz").write_bytes(b"<!DOCTYPE html>\n<html>Please log in</html>")
     return refused(place, "stl10")
 
@@ -42,7 +42,7 @@ def web_page(place: Place) -> Told:
     value=("DIR/cifar-100-python.tar.gz", "a Git LFS pointer"),
     remedy=("git lfs pull", "ltrobust data cifar100"),
 )
-def pointer(place: Place) -> Told:
+def pointer(place: Place) -> Reported:
     (place.folder / "cifar-100-python.tar.gz").write_bytes(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     )
@@ -55,7 +55,7 @@ def pointer(place: Place) -> Told:
     value=("DIR/cifar-10-batches-py", "test_batch", "posix.system", "which is not called"),
     remedy="ltrobust data cifar10",
 )
-def hostile_pickle(place: Place) -> Told:
+def hostile_pickle(place: Place) -> Reported:
     sound = python2.dumps({"labels": [0], "data": np.zeros((1, 3072), np.uint8)})
     hostile = b"\x80\x02c" + os.system.__module__.encode() + b"\nsystem\nU\x05touchq\x00\x85R."
     folder = place.folder / "cifar-10-batches-py"
@@ -71,7 +71,7 @@ def hostile_pickle(place: Place) -> Told:
     value=("DIR/cifar-10-binary.tar.gz", "test_batch.bin", "a link"),
     remedy="ltrobust data cifar10",
 )
-def link(place: Place) -> Told:
+def link(place: Place) -> Reported:
     with tarfile.open(place.folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
         entry = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -86,7 +86,7 @@ def link(place: Place) -> Told:
     allowed="250,000,000",
     remedy="ltrobust data cifar10",
 )
-def bomb(place: Place) -> Told:
+def bomb(place: Place) -> Reported:
     entry = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
     entry.size = 10**12
     with tarfile.open(place.folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
@@ -102,7 +102,7 @@ def bomb(place: Place) -> Told:
     allowed="published 9,912,422",
     remedy="",
 )
-def other_checksum(place: Place) -> Told:
+def other_checksum(place: Place) -> Reported:
     for part in ("train", "t10k"):
         images, labels = struct.pack(">4I", 0x0803, 30, 28, 28), struct.pack(">2I", 0x0801, 30)
         for name, content in (
@@ -112,7 +112,7 @@ def other_checksum(place: Place) -> Told:
             (place.folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
     with pytest.warns(UserWarning, match="not the published file") as caught:
         load(place, "mnist", "train")
-    return Told("goes on; the card has the note", str(caught[0].message))
+    return Reported("continues; the card has the note", str(caught[0].message))
 
 
 @fault(
@@ -122,7 +122,7 @@ def other_checksum(place: Place) -> Told:
     allowed="ILSVRC2012_devkit_t12.tar.gz",
     remedy=("into DIR", "ltrobust data imagenet"),
 )
-def no_devkit(place: Place) -> Told:
+def no_devkit(place: Place) -> Reported:
     (place.folder / "ILSVRC2012_img_val.tar").write_bytes(b"")
     return place.raised(FileNotFoundError, lambda: load(place, "imagenet"))
 
@@ -134,5 +134,5 @@ def no_devkit(place: Place) -> Told:
     allowed=("data sets", "cifar100"),
     remedy="did you mean cifar10?",
 )
-def unknown_name(place: Place) -> Told:
+def unknown_name(place: Place) -> Reported:
     return place.raised(parser.UsageError, lambda: data.main(["cifar"], "ltrobust data"))

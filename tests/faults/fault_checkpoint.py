@@ -6,7 +6,7 @@ import re
 
 import orbax.checkpoint as ocp
 from etils import epath
-from injection import ALONE, TINY, Place, Told, fault, last_words, run_main, unharmed
+from injection import ALONE, TINY, Place, Reported, fault, last_words, run_main, unharmed
 
 from ltrobust.training import checksums
 
@@ -19,12 +19,12 @@ def newest(workdir: pathlib.Path) -> pathlib.Path:
     return max((path for path in folders if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Told:
+def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Reported:
     """What `main.py` says of the checkpoint in a run that ends well; its weights are those of the finished run."""
     status, text = place.main(*TINY, *arguments, workdir=workdir)
     assert status == 0, text
     (line,) = [line for line in text.splitlines() if line.startswith("checkpoint ") and "damaged" in line]
-    return Told("the one before is used, and nothing is deleted", line)
+    return Reported("the one before is used, and nothing is deleted", line)
 
 
 @fault(
@@ -33,7 +33,7 @@ def sound_run(place: Place, workdir: pathlib.Path, *arguments: str) -> Told:
     value=(f"{STUDENT}/14", "weights/ocdbt.process_0/d/FILE", "SHA-256"),
     remedy=(f"{STUDENT}/7 is used instead", "kept as 14"),
 )
-def cut_off(place: Place) -> Told:
+def cut_off(place: Place) -> Reported:
     workdir = place.finished()
     file = largest(newest(workdir) / "weights" / "ocdbt.process_0" / "d")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -46,7 +46,7 @@ def cut_off(place: Place) -> Told:
     value=(f"{STUDENT}/14", "weights/ocdbt.process_0/d/FILE", "SHA-256"),
     remedy=(f"{STUDENT}/7 is used instead", "kept as 14"),
 )
-def flipped(place: Place) -> Told:
+def flipped(place: Place) -> Reported:
     workdir = place.finished()
     file = largest(newest(workdir) / "weights" / "ocdbt.process_0" / "d")
     content = bytearray(file.read_bytes())
@@ -57,11 +57,11 @@ def flipped(place: Place) -> Told:
 
 @fault(
     "checkpoint without its metadata",
-    "`about/metadata` of the newest checkpoint is moved away; training goes on",
+    "`about/metadata` of the newest checkpoint is moved away; training continues",
     value=(f"{STUDENT}/14", "about/metadata is missing"),
     remedy=(f"{STUDENT}/7 is used instead", "kept as 14.damaged"),
 )
-def without_metadata(place: Place) -> Told:
+def without_metadata(place: Place) -> Reported:
     workdir = place.finished()
     (newest(workdir) / "about" / "metadata").rename(place.folder / "metadata")
     # The step is trained again, and its checkpoint written again beside the damaged one.
@@ -70,7 +70,7 @@ def without_metadata(place: Place) -> Told:
     assert status == 0, text
     assert list(newest(workdir).parent.glob("*.damaged"))
     (line,) = [line for line in text.splitlines() if line.startswith("checkpoint ") and "damaged" in line]
-    return Told("the steps since the one before are trained again, and nothing is deleted", line)
+    return Reported("the steps since the one before are trained again, and nothing is deleted", line)
 
 
 @fault(
@@ -79,7 +79,7 @@ def without_metadata(place: Place) -> Told:
     value=(STUDENT, "14: SHA256SUMS", "1: SHA256SUMS"),
     remedy=("undamaged copy", "move that folder away"),
 )
-def all_damaged(place: Place) -> Told:
+def all_damaged(place: Place) -> Reported:
     workdir = place.finished()
     for number, file in enumerate((workdir / "checkpoints" / "student").glob("*/SHA256SUMS")):
         file.rename(place.folder / str(number))
@@ -93,7 +93,7 @@ def all_damaged(place: Place) -> Told:
     allowed="reads 3",
     remedy=("version of ltrobust that wrote it", "another workdir"),
 )
-def newer(place: Place) -> Told:
+def newer(place: Place) -> Reported:
     workdir = place.finished()
     (file,) = (newest(workdir) / "about").glob("metadata")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
@@ -107,23 +107,23 @@ def newer(place: Place) -> Told:
     value=(f"{STUDENT}/14", *FULL),
     remedy=("Free space", "checkpoint.keep", "same command again"),
 )
-def disk_full(place: Place) -> Told:
+def disk_full(place: Place) -> Reported:
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     place.patch.setattr(ocp.CheckpointManager, "save", full)
     status, text = place.main(*ALONE)
     assert status == 1, text
-    return Told("said at each; training goes on until the last one; exit status 1", free(last_words(text)))
+    return Reported("said at each; training continues until the last one; exit status 1", free(last_words(text)))
 
 
 @fault(
     "disk full for a while",
     "writing raises ENOSPC, at the first checkpoint only",
     value=(f"{STUDENT}/1", *FULL),
-    remedy=("Free space", "checkpoint.keep", "Training goes on"),
+    remedy=("Free space", "checkpoint.keep", "Training continues"),
 )
-def disk_full_once(place: Place) -> Told:
+def disk_full_once(place: Place) -> Reported:
     save, calls = ocp.CheckpointManager.save, []
 
     def full_at_first(*arguments, **options):
@@ -136,7 +136,7 @@ def disk_full_once(place: Place) -> Told:
     status, text = place.main(*ALONE)
     assert status == 0, text
     (line,) = [line for line in text.splitlines() if "could not be written" in line]
-    return Told("said; training goes on and the next checkpoint makes up for it", free(line))
+    return Reported("said; training continues and the next checkpoint makes up for it", free(line))
 
 
 def largest(folder: pathlib.Path) -> pathlib.Path:

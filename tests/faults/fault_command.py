@@ -8,7 +8,7 @@ import sys
 
 import jax
 import pytest
-from injection import ALONE, TINY, Place, Texts, Told, fault, last_words, raised
+from injection import ALONE, TINY, Place, Reported, Texts, fault, last_words, raised
 
 from ltrobust import methods
 from ltrobust.commands import moved, sweep
@@ -21,7 +21,7 @@ def override(title: str, *settings: str, value: Texts, remedy: Texts, allowed: T
     how = ", ".join(f"`--config.{setting}`" for setting in settings)
 
     @fault(title, how, value=value, allowed=allowed, remedy=remedy)
-    def inject(place: Place) -> Told:
+    def inject(place: Place) -> Reported:
         return place.refused(*TINY, *(f"--config.{setting}" for setting in settings))
 
     inject.__module__ = __name__
@@ -94,7 +94,7 @@ override(
     remedy="pgd_at",
 )
 override(
-    "teacher from elsewhere that is not there",
+    "external teacher that is not there",
     "student.method=ard",
     "teachers.teacher.path=nowhere",
     value=("student.initialize", "'teacher'", "teachers.teacher.path"),
@@ -204,7 +204,7 @@ override(
     allowed="4 devices",
     remedy="multiple of 4",
 )
-def batch_not_divisible(place: Place) -> Told:
+def batch_not_divisible(place: Place) -> Reported:
     mesh = devices.make_mesh(jax.devices())
     place.patch.setattr(devices, "make_mesh", lambda: mesh)
     return place.refused(*TINY, "--config.student.batch_size=62")
@@ -217,7 +217,7 @@ def batch_not_divisible(place: Place) -> Told:
     allowed="at least 1",
     remedy="auto",
 )
-def unknown_cpu_devices(place: Place) -> Told:
+def unknown_cpu_devices(place: Place) -> Reported:
     return place.refused(*TINY, "--cpu_devices=two")
 
 
@@ -227,7 +227,7 @@ def unknown_cpu_devices(place: Place) -> Told:
     value=("xla_tpu_no_such_option", "cpu"),
     remedy="Leave the option out",
 )
-def unknown_compiler_option(place: Place) -> Told:
+def unknown_compiler_option(place: Place) -> Reported:
     file = place.folder / "mine.py"
     file.write_text(
         "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
@@ -242,37 +242,37 @@ def unknown_compiler_option(place: Place) -> Told:
     value=("student.optimizer", "3"),
     remedy="student.optimizer.name",
 )
-def group(place: Place) -> Told:
+def group(place: Place) -> Reported:
     return place.refused("--config=configs/digits.py", "--config.student.optimizer=3")
 
 
 @fault("word that is no flag", "`main.py ... surplus`", value="surplus", remedy="--config.key=value")
-def surplus(place: Place) -> Told:
+def surplus(place: Place) -> Reported:
     return place.refused(*TINY, "surplus")
 
 
 @fault(
     "unknown mode", "`--mode=test`", value="--mode=test", allowed=("train", "evaluate", "diagnose", "report"), remedy=""
 )
-def unknown_mode(place: Place) -> Told:
+def unknown_mode(place: Place) -> Reported:
     return place.refused(*TINY, "--mode=test")
 
 
-def misused(place: Place, *words: str) -> Told:
+def misused(place: Place, *words: str) -> Reported:
     """A wrong call of a verb."""
     status, text = place.main(*words)
     assert status == 2, (status, text)
     assert not any(place.folder.iterdir())
-    return Told("exit status 2, nothing is written", last_words(text))
+    return Reported("exit status 2, nothing is written", last_words(text))
 
 
 @fault("unknown verb", "`ltrobust trian`", value="'trian'", allowed=("evaluate", "sweep"), remedy="did you mean train")
-def unknown_verb(place: Place) -> Told:
+def unknown_verb(place: Place) -> Reported:
     return misused(place, "trian")
 
 
 @fault("unknown flag of a verb", "`main.py compare a b --jsn=x`", value="--jsn=x", remedy="compare --help")
-def unknown_flag(place: Place) -> Told:
+def unknown_flag(place: Place) -> Reported:
     return misused(place, "compare", "a", "b", "--jsn=x")
 
 
@@ -282,16 +282,16 @@ def unknown_flag(place: Place) -> Told:
     value="ltrobust.compare",
     remedy="python -m ltrobust compare a b",
 )
-def old_name(place: Place) -> Told:
+def old_name(place: Place) -> Reported:
     printed = io.StringIO()
     with contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as end:
         moved.check(["python", "-m", "ltrobust.compare", "a", "b"], ["-m", "a", "b"])
     assert end.value.code == 2
-    return Told("exit status 2", printed.getvalue().removeprefix("ltrobust: "))
+    return Reported("exit status 2", printed.getvalue().removeprefix("ltrobust: "))
 
 
 @fault("sweep that is not there", "`ltrobust sweep sweep.py`", value="sweep.py", allowed="CONFIG", remedy="Python file")
-def no_sweep(place: Place) -> Told:
+def no_sweep(place: Place) -> Reported:
     place.patch.chdir(place.folder)
     return place.raised(ValueError, lambda: sweep.main(["sweep.py", "--out=runs"], "ltrobust sweep"))
 
@@ -303,7 +303,7 @@ def no_sweep(place: Place) -> Told:
     allowed=("digits", "published"),
     remedy=("configs/NAME.py", "path of your own"),
 )
-def config_missing(place: Place) -> Told:
+def config_missing(place: Place) -> Reported:
     return place.refused("--config=configs/nothing.py")
 
 
@@ -314,12 +314,12 @@ def config_missing(place: Place) -> Told:
     allowed="FILE.py",
     remedy="name of a module",
 )
-def code_missing(place: Place) -> Told:
+def code_missing(place: Place) -> Reported:
     return place.refused("--code=methods.py")
 
 
 @fault("file of one's own methods not named", "`--code=`", value="--code is empty", allowed="FILE.py", remedy="give")
-def code_empty(place: Place) -> Told:
+def code_empty(place: Place) -> Reported:
     return place.refused("--code=")
 
 
@@ -329,7 +329,7 @@ def code_empty(place: Place) -> Told:
     value=("gamma", "my_at"),
     remedy="give it one",
 )
-def code_broken(place: Place) -> Told:
+def code_broken(place: Place) -> Reported:
     file = place.folder / "my_at.py"
     file.write_text("from ltrobust import methods\n\n\n@methods.register\ndef my_at(inner, *, gamma): ...\n")
     place.patch.setattr(sys, "dont_write_bytecode", True)
@@ -344,7 +344,7 @@ def code_broken(place: Place) -> Told:
     allowed="no key",
     remedy="Leave them out",
 )
-def dropout(place: Place) -> Told:
+def dropout(place: Place) -> Reported:
     file = place.folder / "my_net.py"
     file.write_text(
         "import flax.linen as nn\n\n\nclass Drops(nn.Module):\n    num_classes: int\n\n    @nn.compact\n"
@@ -363,7 +363,7 @@ def dropout(place: Place) -> Told:
     allowed="examples, loss, robust_correct",
     remedy="give it another name",
 )
-def metric_of_every_method(place: Place) -> Told:
+def metric_of_every_method(place: Place) -> Reported:
     file = place.folder / "my_at.py"
     file.write_text(
         "import dataclasses\nfrom ltrobust import methods\n\n\n@methods.register\ndef my_at(inner):\n"
@@ -385,7 +385,7 @@ def metric_of_every_method(place: Place) -> Told:
     allowed=("digits", "published"),
     remedy="did you mean folder",
 )
-def config_misnamed(place: Place) -> Told:
+def config_misnamed(place: Place) -> Reported:
     return place.refused("--config=foldr.py")
 
 
@@ -396,7 +396,7 @@ def config_misnamed(place: Place) -> Told:
     allowed=("trades", "robust_lt_robal"),
     remedy="did you mean robal_n",
 )
-def recipe_misspelt(place: Place) -> Told:
+def recipe_misspelt(place: Place) -> Reported:
     return place.refused("--config=configs/published.py:robl_n")
 
 
@@ -407,7 +407,7 @@ def recipe_misspelt(place: Place) -> Told:
     allowed="no recipes",
     remedy="give configs/digits.py",
 )
-def no_recipes(place: Place) -> Told:
+def no_recipes(place: Place) -> Reported:
     return place.refused("--config=configs/digits.py:small")
 
 
@@ -417,7 +417,7 @@ def no_recipes(place: Place) -> Told:
     value=("model", "small_resnet"),
     remedy="model.name",
 )
-def model_as_group(place: Place) -> Told:
+def model_as_group(place: Place) -> Reported:
     return place.refused("--config=configs/digits.py", "--config.model=small_resnet")
 
 
@@ -428,7 +428,7 @@ def model_as_group(place: Place) -> Told:
     allowed="ConfigDict",
     remedy="configs.default.get_config()",
 )
-def config_dict(place: Place) -> Told:
+def config_dict(place: Place) -> Reported:
     (place.folder / "dict.py").write_text("def get_config():\n    return {'seed': 0}\n")
     return place.refused(f"--config={place.folder / 'dict.py'}")
 
@@ -440,7 +440,7 @@ def config_dict(place: Place) -> Told:
     allowed="plain number",
     remedy=("float(x)", "int(x)"),
 )
-def config_numpy(place: Place) -> Told:
+def config_numpy(place: Place) -> Reported:
     lines = ("import numpy as np", "from configs import default", "", "def get_config():")
     lines += ("    config = default.get_config()", "    config.threat.radius = np.float32(8)", "    return config", "")
     (place.folder / "mine.py").write_text("\n".join(lines))
@@ -453,7 +453,7 @@ def config_numpy(place: Place) -> Told:
     value=("DIR/mine.py", "threat.raduis"),
     remedy="threat.radius",
 )
-def config_misspelt(place: Place) -> Told:
+def config_misspelt(place: Place) -> Reported:
     lines = ("from configs import default", "", "def get_config():", "    config = default.get_config()")
     (place.folder / "mine.py").write_text(
         "\n".join([*lines, "    config.threat.raduis = 8.0", "    return config", ""])
@@ -462,12 +462,12 @@ def config_misspelt(place: Place) -> Told:
 
 
 @fault(
-    "configuration file that is no program",
+    "configuration file that is not a program",
     "`--config=FILE` with the text `config = (`",
     value=("DIR/broken.py", "SyntaxError", "line 1"),
     remedy="",
 )
-def config_broken(place: Place) -> Told:
+def config_broken(place: Place) -> Reported:
     (place.folder / "broken.py").write_text("config = (")
     return place.refused(f"--config={place.folder / 'broken.py'}")
 
@@ -478,18 +478,18 @@ def config_broken(place: Place) -> Told:
     value=("DIR/raises.py", "ZeroDivisionError"),
     remedy="",
 )
-def config_raises(place: Place) -> Told:
+def config_raises(place: Place) -> Reported:
     (place.folder / "raises.py").write_text("def get_config():\n    return 1 / 0\n")
     return place.refused(f"--config={place.folder / 'raises.py'}")
 
 
 @fault(
     "read-only workdir",
-    "the workdir lies under a file, and is no folder",
+    "the workdir lies under a file, and is not a folder",
     value=("workdir DIR/file/run", "Not a directory"),
     remedy="--workdir=DIR",
 )
-def workdir_under_a_file(place: Place) -> Told:
+def workdir_under_a_file(place: Place) -> Reported:
     (place.folder / "file").write_text("")
     return place.refused(*ALONE, workdir=place.folder / "file" / "run")
 
@@ -501,7 +501,7 @@ def workdir_under_a_file(place: Place) -> Told:
     allowed=("student", "teacher", "a workdir"),
     remedy="--workdir=DIR",
 )
-def checkpoint_missing(place: Place) -> Told:
+def checkpoint_missing(place: Place) -> Reported:
     return place.refused(*TINY, "--mode=evaluate", f"--config.eval.checkpoint={place.folder / 'nowhere'}")
 
 
@@ -512,7 +512,7 @@ def checkpoint_missing(place: Place) -> Told:
     allowed=("teacher", "a workdir", "folder of checkpoints"),
     remedy="--workdir=DIR",
 )
-def nothing_trained(place: Place) -> Told:
+def nothing_trained(place: Place) -> Reported:
     return place.refused(*TINY, "--mode=evaluate")
 
 
@@ -522,11 +522,11 @@ def nothing_trained(place: Place) -> Told:
     value=("127.0.0.1:PORT", "process 0", "Address already in use"),
     remedy="another port",
 )
-def port_in_use(place: Place) -> Told:
+def port_in_use(place: Place) -> Reported:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        told = raised(ValueError, lambda: processes.start(f"127.0.0.1:{port}", 2, 0))
-    return Told(told.happens, told.message.replace(str(port), "PORT"))
+        reported = raised(ValueError, lambda: processes.start(f"127.0.0.1:{port}", 2, 0))
+    return Reported(reported.happens, reported.message.replace(str(port), "PORT"))
 
 
 @fault(
@@ -536,7 +536,7 @@ def port_in_use(place: Place) -> Told:
     allowed="devices that are there",
     remedy=("Unset JAX_PLATFORMS", "jax[cuda13]"),
 )
-def no_device(place: Place) -> Told:
+def no_device(place: Place) -> Reported:
     def missing():
         raise AssertionError  # as JAX raises without the library
 
@@ -550,7 +550,7 @@ def no_device(place: Place) -> Told:
 
 
 @fault("few file handles", "`ulimit -n 24`", value="24 files", allowed="at least 64", remedy="ulimit -n 4096")
-def few_files(place: Place) -> Told:
+def few_files(place: Place) -> Reported:
     place.patch.setattr(resource, "getrlimit", lambda kind: (24, 24))
     return place.refused(*TINY)
 
@@ -561,6 +561,6 @@ def few_files(place: Place) -> Told:
     value="log.wandb is 'robust'",
     remedy="pip install -e '.[wandb]'",
 )
-def no_wandb(place: Place) -> Told:
+def no_wandb(place: Place) -> Reported:
     place.patch.setitem(sys.modules, "wandb", None)
     return place.refused(*TINY, "--config.log.wandb=robust")

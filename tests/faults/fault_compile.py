@@ -3,7 +3,7 @@
 import importlib.metadata
 
 import jax
-from injection import TINY, Place, Told, fault
+from injection import TINY, Place, Reported, fault
 
 from ltrobust.compilation import chips, programs, rows, topologies
 
@@ -14,7 +14,7 @@ _EXHAUSTED = (
 )
 
 
-def refused(place: Place, *words: str) -> Told:
+def refused(place: Place, *words: str) -> Reported:
     """`ltrobust compile` with the tiny recipe, which must end with status 1 and write nothing."""
     return place.refused("compile", *TINY, *words)
 
@@ -31,7 +31,7 @@ def present(place: Place) -> None:
     allowed=("v5e:1x1, 2x2, 2x4", "v5p:2x2x1", "h100:1, 2, 4, 8"),
     remedy="CHIP:SHAPE",
 )
-def unknown_topology(place: Place) -> Told:
+def unknown_topology(place: Place) -> Reported:
     return refused(place, "--topology=v5e:3x5")
 
 
@@ -42,7 +42,7 @@ def unknown_topology(place: Place) -> Told:
     allowed="",
     remedy=("pip install", "tpu-compile"),
 )
-def no_libtpu(place: Place) -> Told:
+def no_libtpu(place: Place) -> Reported:
     def version(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -57,7 +57,7 @@ def no_libtpu(place: Place) -> Told:
     allowed="0.0.42.*",
     remedy=("pip install", "tpu-compile"),
 )
-def other_libtpu(place: Place) -> Told:
+def other_libtpu(place: Place) -> Reported:
     place.patch.setattr(topologies.importlib.metadata, "version", lambda name: "0.0.1")
     place.patch.setattr(topologies, "needed_version", lambda platform: "0.0.42.*")
     return refused(place, "--topology=v5e:2x4")
@@ -70,7 +70,7 @@ def other_libtpu(place: Place) -> Told:
     allowed="4 devices",
     remedy="multiple of 4",
 )
-def odd_batch(place: Place) -> Told:
+def odd_batch(place: Place) -> Reported:
     present(place)
     return refused(place, "--topology=v5e:2x2", "--batch=66")
 
@@ -82,7 +82,7 @@ def odd_batch(place: Place) -> Told:
     allowed="15.75",
     remedy=("student.batch_size=48 or less", "more chips", "model.dtype=bfloat16"),
 )
-def too_large(place: Place) -> Told:
+def too_large(place: Place) -> Reported:
     present(place)
 
     def trace() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import logging
-from injection import ALONE, TINY, Place, Told, fault
+from injection import ALONE, TINY, Place, Reported, fault
 from PIL import Image
 from prepared import png, prepare
 
@@ -69,7 +69,7 @@ def loaded_again(place: Place, damage: Callable) -> str:
     value=("DIR/nowhere is no folder", "cifar10"),
     remedy=(CIFAR10, "SHA-256 SHA", "into DIR/nowhere"),
 )
-def no_data_dir(place: Place) -> Told:
+def no_data_dir(place: Place) -> Reported:
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder / 'nowhere'}")
 
 
@@ -80,7 +80,7 @@ def no_data_dir(place: Place) -> Told:
     allowed="folder that holds it: DIR",
     remedy="",
 )
-def data_dir_is_a_file(place: Place) -> Told:
+def data_dir_is_a_file(place: Place) -> Reported:
     file = place.folder / "cifar-10-binary.tar.gz"
     file.write_bytes(b"")
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={file}")
@@ -92,20 +92,20 @@ def data_dir_is_a_file(place: Place) -> Told:
     value=("DIR has neither archive", "cifar10"),
     remedy=(CIFAR10, "SHA-256 SHA", "into DIR"),
 )
-def no_data(place: Place) -> Told:
+def no_data(place: Place) -> Reported:
     return place.refused(*TINY, "--config.data.name=cifar10", f"--config.data.dir={place.folder}")
 
 
 @fault("cache missing", "the decoded copy is moved away between two starts", value="", remedy="")
-def cache_missing(place: Place) -> Told:
+def cache_missing(place: Place) -> Reported:
     warned = loaded_again(place, lambda file: file.rename(place.folder / "gone"))
-    return Told("decoded again: the same images", warned)
+    return Reported("decoded again: the same images", warned)
 
 
 @fault("cache damaged", "cut in the middle", value=("DIR/cache à part/FILE", "BadZipFile"), remedy="decoding again")
-def cache_cut(place: Place) -> Told:
+def cache_cut(place: Place) -> Reported:
     warned = loaded_again(place, lambda file: file.write_bytes(file.read_bytes()[:5000]))
-    return Told("decoded again: the same images", warned)
+    return Reported("decoded again: the same images", warned)
 
 
 @fault(
@@ -114,14 +114,14 @@ def cache_cut(place: Place) -> Told:
     value=("DIR/cache à part/FILE", "checksum"),
     remedy="decoding again",
 )
-def cache_checksum(place: Place) -> Told:
+def cache_checksum(place: Place) -> Reported:
     def damage(file):
         with np.load(file) as archive:
             arrays = dict(archive)
         arrays["images"][0, 0, 0, 0] ^= 1
         np.savez(file, **arrays)
 
-    return Told("decoded again: the same images", loaded_again(place, damage))
+    return Reported("decoded again: the same images", loaded_again(place, damage))
 
 
 @fault(
@@ -131,7 +131,7 @@ def cache_checksum(place: Place) -> Told:
     allowed="official ones SHA",
     remedy=("another copy", "ltrobust data cifar10"),
 )
-def relabelled(place: Place) -> Told:
+def relabelled(place: Place) -> Reported:
     features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL, "id": tfds.features.Text()}
     image = png(np.zeros((32, 32, 3), np.uint8))
     examples = [{"image": image, "label": index % 10, "id": f"test_{index:05d}"} for index in range(20)]
@@ -146,7 +146,7 @@ def relabelled(place: Place) -> Told:
     allowed="90528d7ca1a48142e341f4ef8d21d0de",
     remedy="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
 )
-def half_archive(place: Place) -> Told:
+def half_archive(place: Place) -> Reported:
     file = place.folder / "tiny-imagenet-200.zip"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("tiny-imagenet-200/wnids.txt", "n01\n" * 1000)
@@ -161,7 +161,7 @@ def half_archive(place: Place) -> Told:
     allowed="SHA-256 SHA",
     remedy=(CIFAR10, "into DIR"),
 )
-def half_cifar(place: Place) -> Told:
+def half_cifar(place: Place) -> Reported:
     file = place.folder / "cifar-10-binary.tar.gz"
     with tarfile.open(file, "w:gz") as archive:
         entry = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
@@ -178,12 +178,12 @@ def half_cifar(place: Place) -> Told:
     allowed="892 to 1135",
     remedy="",
 )
-def partial_copy(place: Place) -> Told:
+def partial_copy(place: Place) -> Reported:
     data_dir = mnist(place)
     with pytest.warns(UserWarning, match="partial copy") as caught:
-        found = sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
-    assert found.claim == "not the complete official data"
-    return Told("goes on; the card has the note", str(caught[0].message))
+        result = sources.load("mnist", "test", data_dir=data_dir, cache_dir="")
+    assert result.claim == "not the complete official data"
+    return Reported("continues; the card has the note", str(caught[0].message))
 
 
 @fault(
@@ -193,12 +193,12 @@ def partial_copy(place: Place) -> Told:
     allowed="official e54a434ec350",
     remedy="not those of the official data",
 )
-def other_pixels(place: Place) -> Told:
+def other_pixels(place: Place) -> Reported:
     shape, labels = (10000, 2, 2, 1), np.repeat(np.arange(10), 1000)
-    found = identity.identify(
+    result = identity.identify(
         "cifar10", "test", np.zeros(shape, np.uint8), labels, official_labels=labels, num_classes=10
     )
-    return Told("goes on; warned, and the card has the note", found.notes[0])
+    return Reported("continues; warned, and the card has the note", result.notes[0])
 
 
 @fault(
@@ -207,7 +207,7 @@ def other_pixels(place: Place) -> Told:
     value=("DIR/données 1/mnist/3.0.1", "ValueError"),
     remedy=MNIST,
 )
-def half_records(place: Place) -> Told:
+def half_records(place: Place) -> Reported:
     data_dir = mnist(place)
     (file,) = data_dir.glob("mnist/*/*test.array_record*")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -220,7 +220,7 @@ def half_records(place: Place) -> Told:
     value="DIR/données 1/mnist/3.0.1 has no prepared mnist",
     remedy=MNIST[1:],
 )
-def other_version(place: Place) -> Told:
+def other_version(place: Place) -> Reported:
     data_dir = mnist(place)
     (folder,) = (data_dir / "mnist").iterdir()
     folder.rename(folder.with_name("1.0.0"))
@@ -233,7 +233,7 @@ def other_version(place: Place) -> Told:
     value=("DIR/données 1/mnist", "Failed to load JSON"),
     remedy=MNIST,
 )
-def half_info(place: Place) -> Told:
+def half_info(place: Place) -> Reported:
     data_dir = mnist(place)
     (file,) = data_dir.glob("mnist/*/dataset_info.json")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -253,7 +253,7 @@ def own_images(place: Place):
     allowed="test or val",
     remedy=LAYOUT,
 )
-def no_test_split(place: Place) -> Told:
+def no_test_split(place: Place) -> Reported:
     images, flags = own_images(place)
     (images / "test").rename(images / "holdout")
     return place.refused(*TINY, *flags)
@@ -266,7 +266,7 @@ def no_test_split(place: Place) -> Told:
     allowed=LAYOUT,
     remedy="",
 )
-def no_folder(place: Place) -> Told:
+def no_folder(place: Place) -> Reported:
     flags = [f"--config.data.{key}" for key in ("name=folder", f"dir={place.folder / 'nowhere'}", "image_size=8")]
     return place.refused(*TINY, *flags)
 
@@ -278,7 +278,7 @@ def no_folder(place: Place) -> Told:
     allowed="same classes",
     remedy=LAYOUT,
 )
-def other_classes(place: Place) -> Told:
+def other_classes(place: Place) -> Reported:
     images, flags = own_images(place)
     (images / "test" / "digit 1").rename(images / "test" / "one")
     return place.refused(*TINY, *flags)
@@ -287,11 +287,11 @@ def other_classes(place: Place) -> Told:
 @fault(
     "class directory without images",
     "all files of a class have the suffix `.txt`",
-    value=("digit 1", "DIR/own/train/digit 1", "3 passed over"),
+    value=("digit 1", "DIR/own/train/digit 1", "3 skipped"),
     allowed=(".jpg", ".png"),
     remedy=("put some there", "remove the class"),
 )
-def no_images(place: Place) -> Told:
+def no_images(place: Place) -> Reported:
     images, flags = own_images(place)
     for file in (images / "train" / "digit 1").iterdir():
         file.rename(file.with_suffix(".txt"))
@@ -304,7 +304,7 @@ def no_images(place: Place) -> Told:
     value=("1 of 6 images", "DIR/own/train", "train/digit 0/0001.png", "truncated"),
     remedy=SKIP,
 )
-def half_image(place: Place) -> Told:
+def half_image(place: Place) -> Reported:
     images, flags = own_images(place)
     file = images / "train" / "digit 0" / "0001.png"
     file.write_bytes(file.read_bytes()[:50])
@@ -318,7 +318,7 @@ def half_image(place: Place) -> Told:
     allowed="only 8 bits",
     remedy=("convert the file", *SKIP),
 )
-def deep_image(place: Place) -> Told:
+def deep_image(place: Place) -> Reported:
     images, flags = own_images(place)
     rows = b"".join(
         b"\0" + bytes(byte for value in range(row, row + 24) for byte in (0, value)) for row in range(0, 192, 24)
@@ -338,7 +338,7 @@ def deep_image(place: Place) -> Told:
     value=("1 of 6 images", "train/digit 0/0001.png", "transparency"),
     remedy=("on a background", *SKIP),
 )
-def alpha_only(place: Place) -> Told:
+def alpha_only(place: Place) -> Reported:
     images, flags = own_images(place)
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[..., 3] = np.arange(64).reshape(8, 8)
@@ -352,7 +352,7 @@ def alpha_only(place: Place) -> Told:
     value=("4 of 6 images", "DIR/own/train", "[0, 0, 0]"),
     remedy="8-bit RGB or grey",
 )
-def black_images(place: Place) -> Told:
+def black_images(place: Place) -> Reported:
     images, flags = own_images(place)
     for number in range(4):
         Image.new("L", (8, 8)).save(images / "train" / f"digit {number // 2}" / f"000{number % 2}.png")
@@ -363,9 +363,9 @@ def black_images(place: Place) -> Told:
     "image files left out",
     "one is cut off, one is empty, with `--config.data.skip_unreadable=True`",
     value=("2 files", "train/digit 0/0001.png", "truncated", "train/digit 1/0002.png", "empty file"),
-    remedy="passed over",
+    remedy="skipped",
 )
-def skipped_images(place: Place) -> Told:
+def skipped_images(place: Place) -> Reported:
     images, _ = own_images(place)
     file = images / "train" / "digit 0" / "0001.png"
     file.write_bytes(file.read_bytes()[:50])
@@ -377,9 +377,9 @@ def skipped_images(place: Place) -> Told:
     "links in a folder",
     "one leads nowhere, one to a folder above it, one to a folder of three images",
     value=("dangling link: train/digit 0/gone.png", "folder above: train/digit 0/up"),
-    remedy="passed over",
+    remedy="skipped",
 )
-def links(place: Place) -> Told:
+def links(place: Place) -> Reported:
     images, _ = own_images(place)
     (images / "train" / "digit 0").rename(place.folder / "elsewhere")
     (images / "train" / "digit 0").mkdir()
@@ -397,9 +397,9 @@ def links(place: Place) -> Told:
         "train/digit 0/@eaDir/x.png",
         "train/digit 0/Thumbs.db",
     ),
-    remedy="passed over",
+    remedy="skipped",
 )
-def left_behind(place: Place) -> Told:
+def left_behind(place: Place) -> Reported:
     images, _ = own_images(place)
     for name in (".ipynb_checkpoints/x.png", "@eaDir/x.png", "Thumbs.db"):
         file = images / "train" / "digit 0" / name
@@ -414,23 +414,23 @@ def left_behind(place: Place) -> Told:
     value="caf\\xe9 \\x1b[31m",
     remedy="",
 )
-def odd_name(place: Place) -> Told:
+def odd_name(place: Place) -> Reported:
     images, _ = own_images(place)
     for part in ("train", "test"):
         (images / part / "digit 0").rename(images / part / os.fsdecode(b"caf\xe9 \x1b[31m"))
-    return Told("goes on; terminal, card and page have escapes", sources_of(images).class_names[0])
+    return Reported("continues; terminal, card and page have escapes", sources_of(images).class_names[0])
 
 
 def sources_of(images, **options) -> sources.Split:
     return sources.load("folder", "train", data_dir=images, cache_dir="", image_size=8, **options)
 
 
-def counted(images, used: list[int], **options) -> Told:
+def counted(images, used: list[int], **options) -> Reported:
     """What is noted of a folder that is used."""
     with warnings.catch_warnings(action="ignore"):  # the notes that call for something to be done
-        found = sources_of(images, **options)
-    assert found.files["used"] == used
-    return Told("goes on; the terminal and the card have the counts", "; ".join(found.notes))
+        result = sources_of(images, **options)
+    assert result.files["used"] == used
+    return Reported("continues; the terminal and the card have the counts", "; ".join(result.notes))
 
 
 @fault(
@@ -440,7 +440,7 @@ def counted(images, used: list[int], **options) -> Told:
     allowed="6 training images",
     remedy="",
 )
-def copied_test(place: Place) -> Told:
+def copied_test(place: Place) -> Reported:
     images, flags = own_images(place)
     (images / "test").rename(place.folder / "test before")
     shutil.copytree(images / "train", images / "test")
@@ -450,7 +450,7 @@ def copied_test(place: Place) -> Told:
     card = json.loads((place.folder / "run" / "results" / "validation.json").read_text())
     warning = card["data"]["overlap"]["warnings"][-1]
     assert f"warning: {warning}." in text
-    return Told("goes on; warned, and the card and the page have the counts", warning)
+    return Reported("continues; warned, and the card and the page have the counts", warning)
 
 
 @fault(
@@ -460,7 +460,7 @@ def copied_test(place: Place) -> Told:
     allowed="every class needs some",
     remedy="",
 )
-def empty_class(place: Place) -> Told:
+def empty_class(place: Place) -> Reported:
     labels = np.repeat([0, 2], 20)
     source = sources.Split("digits", "train", np.zeros((40, 8, 8, 1), np.uint8), labels, ("a", "b", "c"))
     return place.raised(ValueError, lambda: split(source))
@@ -472,7 +472,7 @@ def empty_class(place: Place) -> Told:
     value=("1 of 3 classes", ": c;"),
     remedy="raise data.validation_cap",
 )
-def small_validation(place: Place) -> Told:
+def small_validation(place: Place) -> Reported:
     lines = []
     place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
     labels = np.repeat([0, 1, 2], [10, 8, 4])
@@ -480,7 +480,7 @@ def small_validation(place: Place) -> Told:
     made = split(source)
     assert made.notes
     assert made.notes[0] in lines[0]
-    return Told("goes on; the card has the note", lines[0])
+    return Reported("continues; the card has the note", lines[0])
 
 
 def split(source: sources.Split) -> run_data.RunData:

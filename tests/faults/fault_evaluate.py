@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from fault_store import ROWS, SHORT
-from injection import Place, Texts, Told, fault, raised
+from injection import Place, Reported, Texts, fault, raised
 from linear import apply, fixture
 
 import ltrobust
@@ -42,7 +42,7 @@ def refused(
     """A row for arguments that are refused."""
 
     @fault(title, how, value=value, allowed=allowed, remedy=remedy)
-    def inject(place: Place) -> Told:
+    def inject(place: Place) -> Reported:
         return raised(error, lambda: call(**{key: make() for key, make in changes.items()}))
 
     inject.__module__ = __name__
@@ -234,7 +234,7 @@ refused(
     "all ids 0",
     ids=lambda: np.zeros(len(ROWS), int),
     value="id 0 occurs twice",
-    remedy="an id of its own",
+    remedy="a separate id",
 )
 refused(
     "batch size 0", "`batch_size=0`", batch_size=lambda: 0, value="batch_size is 0", allowed="at least 1", remedy=""
@@ -255,7 +255,7 @@ refused(
     value="NaN logits",
     remedy=("weights", "input normalisation"),
 )
-def nan_under_attack(place: Place) -> Told:
+def nan_under_attack(place: Place) -> Reported:
     first = jnp.asarray(images()[:, 0, 0, 0])
 
     def function(points: jax.Array) -> jax.Array:
@@ -274,7 +274,7 @@ def nan_under_attack(place: Place) -> Told:
     value="out of memory",
     remedy=("128 images", "64 images"),
 )
-def out_of_memory(place: Place) -> Told:
+def out_of_memory(place: Place) -> Reported:
     def narrow(variables, points):
         if len(points) > 64:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
@@ -284,9 +284,9 @@ def out_of_memory(place: Place) -> Told:
     printed = []
     place.patch.setattr("builtins.print", lambda *words: printed.append(" ".join(words)))
     rows = np.arange(0, 1000, 3)
-    found = clean(driver, rows)
-    np.testing.assert_array_equal(found.predictions, fixture()[2][rows])
-    return Told("the batch is halved until it fits; verdicts do not depend on it", "; ".join(printed))
+    result = clean(driver, rows)
+    np.testing.assert_array_equal(result.predictions, fixture()[2][rows])
+    return Reported("the batch is halved until it fits; verdicts do not depend on it", "; ".join(printed))
 
 
 @fault(
@@ -295,7 +295,7 @@ def out_of_memory(place: Place) -> Told:
     value="64 images",
     remedy=("end other programs", "model.dtype=bfloat16", "larger device"),
 )
-def no_memory(place: Place) -> Told:
+def no_memory(place: Place) -> Reported:
     def fail(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
@@ -309,7 +309,7 @@ def no_memory(place: Place) -> Told:
     value=("P17", "cross-entropy 100.00 %", "P23", "100.00 % of 40 images", "P27", "9 classes never predicted"),
     remedy="",
 )
-def dead_network(place: Place) -> Told:
+def dead_network(place: Place) -> Reported:
     weights, images, labels = fixture()
     driver, subject = make_driver(64), Subject(0 * weights, images[ROWS], labels[ROWS], ROWS)
     session = Session(driver, subject, driver.clean(subject), None, AttackProgress("", len(ROWS)))
@@ -319,4 +319,4 @@ def dead_network(place: Place) -> Told:
     failed = [item for item in items if item.status == "fail"]
     verdict = panel.verdict(items)
     assert verdict == "not trustworthy"
-    return Told(verdict, "; ".join(str(item).partition(";")[0] for item in failed))
+    return Reported(verdict, "; ".join(str(item).partition(";")[0] for item in failed))

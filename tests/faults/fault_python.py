@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax
-from injection import Place, Told, fault
+from injection import Place, Reported, fault
 
 import ltrobust
 from ltrobust.api import with_model
@@ -41,13 +41,13 @@ def configuration():
     value=("DIR/run", "model.OwnNet.width: 6 -> 7"),
     remedy="values on the left",
 )
-def another_network(place: Place) -> Told:
+def another_network(place: Place) -> Reported:
     started(place)
-    told = place.raised(
+    reported = place.raised(
         ValueError, lambda: ltrobust.train(configuration(), place.folder / "run", model=OwnNet(width=7))
     )
     REGISTERED.pop("OwnNet")
-    return told
+    return reported
 
 
 @fault(
@@ -57,7 +57,7 @@ def another_network(place: Place) -> Told:
     allowed="",
     remedy="threat.radius",
 )
-def misspelt_key(place: Place) -> Told:
+def misspelt_key(place: Place) -> Reported:
     config = configuration().unlock()
     config.threat.raduis = 8.0
     return place.raised(ValueError, lambda: ltrobust.train(config, place.folder / "run"))
@@ -69,11 +69,11 @@ def misspelt_key(place: Place) -> Told:
     value=("DIR/run", "OwnNet", "width 6 instead of 7"),
     remedy="",
 )
-def opened_with_another_network(place: Place) -> Told:
+def opened_with_another_network(place: Place) -> Reported:
     started(place)
-    told = place.raised(ValueError, lambda: ltrobust.open_run(place.folder / "run", model=OwnNet(width=7)))
+    reported = place.raised(ValueError, lambda: ltrobust.open_run(place.folder / "run", model=OwnNet(width=7)))
     REGISTERED.pop("OwnNet")
-    return told
+    return reported
 
 
 @fault(
@@ -82,11 +82,11 @@ def opened_with_another_network(place: Place) -> Told:
     value="field activation of OwnNet",
     remedy="give a function that returns the module",
 )
-def not_recorded(place: Place) -> Told:
+def not_recorded(place: Place) -> Reported:
     network = OwnNet(activation=nn.silu)
-    told = place.raised(ValueError, lambda: ltrobust.train(configuration(), place.folder / "run", model=network))
+    reported = place.raised(ValueError, lambda: ltrobust.train(configuration(), place.folder / "run", model=network))
     REGISTERED.pop("OwnNet")
-    return told
+    return reported
 
 
 @fault(
@@ -95,7 +95,7 @@ def not_recorded(place: Place) -> Told:
     value="DIR",
     remedy="Give the workdir of a run",
 )
-def no_run(place: Place) -> Told:
+def no_run(place: Place) -> Reported:
     return place.raised(ValueError, lambda: ltrobust.open_run(place.folder))
 
 
@@ -106,6 +106,6 @@ def no_run(place: Place) -> Told:
     allowed="student/last",
     remedy="",
 )
-def not_evaluated(place: Place) -> Told:
+def not_evaluated(place: Place) -> Reported:
     run = ltrobust.open_run(place.finished())
     return place.raised(ValueError, lambda: run.evaluation("student/best"))

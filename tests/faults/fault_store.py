@@ -6,7 +6,7 @@ import json
 
 import jax
 import numpy as np
-from injection import TINY, Place, Told, fault, raised
+from injection import TINY, Place, Reported, fault, raised
 from linear import apply, fixture
 
 import ltrobust
@@ -27,7 +27,7 @@ def run(folder, factor: float = 1.0):
     return _PROGRAMS(weights * np.float32(factor), images[ROWS], labels[ROWS], ids=ROWS, store=folder)
 
 
-def goes_on(place: Place, damage) -> Told:
+def goes_on(place: Place, damage) -> Reported:
     """Evaluates again after `damage(bytes of verdicts.jsonl)`, and compares the verdicts."""
     folder = place.folder / "store"
     first = run(folder)
@@ -40,7 +40,7 @@ def goes_on(place: Place, damage) -> Told:
         np.testing.assert_array_equal(predictions, second.predictions[column])
     opened = store.Store(folder, store.read(folder)[0])
     opened.close()
-    return Told("those images are attacked again: the same verdicts", opened.notes[0])
+    return Reported("those images are attacked again: the same verdicts", opened.notes[0])
 
 
 @fault(
@@ -49,7 +49,7 @@ def goes_on(place: Place, damage) -> Told:
     value=("DIR/store/verdicts.jsonl", "1 incomplete or damaged"),
     remedy="attacked again",
 )
-def cut(place: Place) -> Told:
+def cut(place: Place) -> Reported:
     return goes_on(place, lambda content: content[: content.rindex(b"\n", 0, -2) + 30])
 
 
@@ -59,7 +59,7 @@ def cut(place: Place) -> Told:
     value=("DIR/store/verdicts.jsonl", "1 incomplete or damaged"),
     remedy="attacked again",
 )
-def flipped(place: Place) -> Told:
+def flipped(place: Place) -> Reported:
     def damage(content: bytes) -> bytes:
         at = content.rindex(b'"prediction":') + len(b'"prediction":')
         return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
@@ -73,7 +73,7 @@ def flipped(place: Place) -> Told:
     value=("DIR/store", "network.logits", "8.614", "8.7"),
     remedy="another folder",
 )
-def another_network(place: Place) -> Told:
+def another_network(place: Place) -> Reported:
     run(place.folder / "store")
     return place.raised(ValueError, lambda: run(place.folder / "store", 1.01))
 
@@ -84,7 +84,7 @@ def another_network(place: Place) -> Told:
     value=("DIR/store", "network.gradients", "-> [0, 0", "network.gradient_norms", "-> [0"),
     remedy="another folder",
 )
-def other_gradients(place: Place) -> Told:
+def other_gradients(place: Place) -> Reported:
     weights, images, labels = fixture()
     settings = {"protocol": SHORT, "threat": ltrobust.Threat(), "num_classes": 10, "batch_size": 64}
     for gradients in (1.0, 0.0):
@@ -103,7 +103,7 @@ def other_gradients(place: Place) -> Told:
     value=("DIR/store", "1 of 40", "image 0", "class 7", "class 0"),
     remedy="another folder",
 )
-def other_answer(place: Place) -> Told:
+def other_answer(place: Place) -> Reported:
     run(place.folder / "store")
     opened = store.Store(place.folder / "store", store.read(place.folder / "store")[0])
     line = opened.verdicts("clean")[0]
@@ -122,7 +122,7 @@ def other_answer(place: Place) -> Told:
     allowed="'threefry2x32'",
     remedy=("JAX_DEFAULT_PRNG_IMPL", "jax.config.update"),
 )
-def other_generator(place: Place) -> Told:
+def other_generator(place: Place) -> Reported:
     with jax.default_prng_impl("rbg"):
         return raised(
             ValueError,
@@ -131,28 +131,28 @@ def other_generator(place: Place) -> Told:
 
 
 @fault(
-    "verdict store whose passport is damaged",
+    "verdict store whose provenance is damaged",
     "cut in the middle",
-    value=("DIR/store/passport.json", "damaged"),
+    value=("DIR/store/provenance.json", "damaged"),
     remedy=("copy of it", "another folder"),
 )
-def passport_damaged(place: Place) -> Told:
+def provenance_damaged(place: Place) -> Reported:
     run(place.folder / "store")
-    file = place.folder / "store" / "passport.json"
+    file = place.folder / "store" / "provenance.json"
     file.write_bytes(file.read_bytes()[:200])
     return place.raised(ValueError, lambda: run(place.folder / "store"))
 
 
 @fault(
     "verdict store of another version",
-    "`format` 1 in its passport",
+    "`format` 1 in its provenance",
     value=("DIR/store", "format 1"),
     allowed="reads 4",
     remedy=("evaluate again", "version that wrote it"),
 )
-def older_store(place: Place) -> Told:
+def older_store(place: Place) -> Reported:
     run(place.folder / "store")
-    file = place.folder / "store" / "passport.json"
+    file = place.folder / "store" / "provenance.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 1}))
     stores = [str(place.folder / name) for name in ("store", "other")]
     return place.raised(ValueError, lambda: compare_runs.compare_all(stores))
@@ -164,7 +164,7 @@ def older_store(place: Place) -> Told:
     value=("DIR/store", "process N on HOST"),
     remedy=BUSY,
 )
-def second_writer(place: Place) -> Told:
+def second_writer(place: Place) -> Reported:
     run(place.folder / "store")
     with hold(place.folder / "store"):
         return place.raised(ValueError, lambda: run(place.folder / "store"))
@@ -176,12 +176,12 @@ def second_writer(place: Place) -> Told:
     value=("DIR/store", "neither empty nor a verdict store"),
     remedy="another folder",
 )
-def no_store(place: Place) -> Told:
+def no_store(place: Place) -> Reported:
     (place.folder / "store").mkdir()
     (place.folder / "store" / "thesis.txt").write_text("years of work")
-    told = place.raised(ValueError, lambda: run(place.folder / "store"))
+    reported = place.raised(ValueError, lambda: run(place.folder / "store"))
     assert (place.folder / "store" / "thesis.txt").read_text() == "years of work"
-    return told
+    return reported
 
 
 @fault(
@@ -190,7 +190,7 @@ def no_store(place: Place) -> Told:
     value=("verdict store DIR/file/store", "Not a directory"),
     remedy="another folder",
 )
-def read_only_store(place: Place) -> Told:
+def read_only_store(place: Place) -> Reported:
     (place.folder / "file").write_text("")
     return place.raised(ValueError, lambda: run(place.folder / "file" / "store"))
 
@@ -201,9 +201,9 @@ def read_only_store(place: Place) -> Told:
     value=("DIR/run/verdicts/STORE", "process N on HOST"),
     remedy=BUSY,
 )
-def second_evaluation(place: Place) -> Told:
+def second_evaluation(place: Place) -> Reported:
     workdir = place.finished()
     folder = next((workdir / "verdicts").glob("validation-student-last-*"))
     with hold(folder):
-        told = place.refused(*TINY, "--mode=evaluate", workdir=workdir)
-    return Told(told.happens, told.message.replace(folder.name, "STORE"))
+        reported = place.refused(*TINY, "--mode=evaluate", workdir=workdir)
+    return Reported(reported.happens, reported.message.replace(folder.name, "STORE"))

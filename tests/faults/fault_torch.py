@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from injection import Place, Told, fault
+from injection import Place, Reported, fault
 
 import ltrobust as lt
 
@@ -28,7 +28,7 @@ def toy():
     allowed="[batch, channels, height, width]",
     remedy="images of its size and channels",
 )
-def other_images(place: Place) -> Told:
+def other_images(place: Place) -> Reported:
     return place.raised(ValueError, lambda: lt.from_torch(toy().Attention(), IMAGES[..., :1]))
 
 
@@ -39,7 +39,7 @@ def other_images(place: Place) -> Told:
     allowed="[batch, classes]",
     remedy="tensor of logits",
 )
-def tuple_of_outputs(place: Place) -> Told:
+def tuple_of_outputs(place: Place) -> Reported:
     return place.raised(ValueError, lambda: lt.from_torch(toy().Then(lambda logits: (logits, logits)), IMAGES))
 
 
@@ -49,7 +49,7 @@ def tuple_of_outputs(place: Place) -> Told:
     value=("Then", "aten.bernoulli_"),
     remedy="F.dropout(..., training=self.training)",
 )
-def dropout(place: Place) -> Told:
+def dropout(place: Place) -> Reported:
     networks = toy()
     return place.raised(ValueError, lambda: lt.from_torch(networks.Then(networks.nn.functional.dropout), IMAGES))
 
@@ -60,19 +60,19 @@ def dropout(place: Place) -> Told:
     value=("Then", "aten::adaptive_max_pool2d"),
     remedy="other operations",
 )
-def missing_operation(place: Place) -> Told:
+def missing_operation(place: Place) -> Reported:
     networks = toy()
     return place.raised(ValueError, lambda: lt.from_torch(networks.Then(networks.pooled), IMAGES))
 
 
 @fault(
-    "PyTorch module with a gradient of its own",
+    "PyTorch module with a separate gradient",
     "a `torch.autograd.Function` that rounds, with the gradient of the identity",
     value=("Then", "1.0e+00 of the input gradient"),
     allowed=("0.001", "0.05"),
     remedy="Remove custom backward functions",
 )
-def own_gradient(place: Place) -> Told:
+def own_gradient(place: Place) -> Reported:
     networks = toy()
     return place.raised(ValueError, lambda: lt.from_torch(networks.Then(networks.StraightThrough.apply), IMAGES))
 
@@ -83,7 +83,7 @@ def own_gradient(place: Place) -> Told:
     value=("stem.weight", "meta device"),
     remedy="load the weights first",
 )
-def without_data(place: Place) -> Told:
+def without_data(place: Place) -> Reported:
     return place.raised(ValueError, lambda: lt.from_torch(toy().Residual().to("meta"), IMAGES))
 
 
@@ -93,7 +93,7 @@ def without_data(place: Place) -> Told:
     value=("scale", "torch.int8"),
     remedy="before quantisation",
 )
-def integer_weights(place: Place) -> Told:
+def integer_weights(place: Place) -> Reported:
     networks = toy()
     module = networks.Residual()
     module.scale = networks.nn.Parameter(networks.torch.ones(3, dtype=networks.torch.int8), requires_grad=False)
@@ -107,7 +107,7 @@ def integer_weights(place: Place) -> Told:
     allowed="10 classes",
     remedy="num_classes=10",
 )
-def other_classes(place: Place) -> Told:
+def other_classes(place: Place) -> Reported:
     toy()
     return evaluated(place, "--torch=torch_toy:Residual(channels=1)")
 
@@ -119,7 +119,7 @@ def other_classes(place: Place) -> Told:
     allowed="package.module:function",
     remedy="give",
 )
-def no_function(place: Place) -> Told:
+def no_function(place: Place) -> Reported:
     toy()
     return evaluated(place, "--torch=torch_toy:resnet")
 
@@ -130,13 +130,13 @@ def no_function(place: Place) -> Told:
     value=("net.pt", "missing head.weight", "unexpected fc.weight"),
     remedy="the function that built the saved network",
 )
-def other_names(place: Place) -> Told:
+def other_names(place: Place) -> Reported:
     networks = toy()
     state = {name.replace("head.weight", "fc.weight"): array for name, array in networks.digits().state_dict().items()}
     networks.torch.save(state, place.folder / "net.pt")
     return evaluated(place, "--torch=torch_toy:digits", f"--weights={place.folder / 'net.pt'}")
 
 
-def evaluated(place: Place, *words: str) -> Told:
+def evaluated(place: Place, *words: str) -> Reported:
     """`ltrobust evaluate` on digits, which must end before anything is written."""
     return place.refused("evaluate", "--config=configs/digits.py", *words)

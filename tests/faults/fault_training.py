@@ -15,7 +15,7 @@ import warnings
 import jax
 import numpy as np
 from absl import logging
-from injection import ALONE, ROOT, TINY, Place, Told, fault, last_words
+from injection import ALONE, ROOT, TINY, Place, Reported, fault, last_words
 from sklearn import datasets
 
 from ltrobust.analysis import cards
@@ -36,7 +36,7 @@ def card(workdir: pathlib.Path) -> dict:
 
 def weights(workdir: pathlib.Path) -> dict:
     """Hashes of the student's weights, from the card."""
-    return {name: found["params_sha256"] for name, found in card(workdir)["networks"].items()}
+    return {name: result["params_sha256"] for name, result in card(workdir)["networks"].items()}
 
 
 def after_epoch(place: Place, act) -> None:
@@ -68,25 +68,25 @@ def goes_on(place: Place) -> str:
 
 
 @fault("SIGTERM", "sent while an epoch trains", value=("SIGTERM", "student", "step 7 of 14"), remedy="same command")
-def sigterm(place: Place) -> Told:
+def sigterm(place: Place) -> Reported:
     status, text = stopped(place, signal.SIGTERM)
     assert status == 75, text
-    return Told("exit status 75 after the current stretch", last_words(text))
+    return Reported("exit status 75 after the current chunk", last_words(text))
 
 
 @fault("SIGINT once", "sent while an epoch trains", value=("SIGINT", "student", "step 7 of 14"), remedy="same command")
-def sigint(place: Place) -> Told:
+def sigint(place: Place) -> Reported:
     status, text = stopped(place, signal.SIGINT)
     assert status == 75, text
     assert list((place.folder / "run" / "checkpoints" / "student").glob("[0-9]*"))
-    return Told("exit status 75 after the current stretch", last_words(text))
+    return Reported("exit status 75 after the current chunk", last_words(text))
 
 
 @fault("SIGINT twice", "sent while an epoch trains", value="interrupted", remedy="same command")
-def sigint_twice(place: Place) -> Told:
+def sigint_twice(place: Place) -> Reported:
     status, text = stopped(place, signal.SIGINT, signal.SIGINT)
     assert status == 130, text
-    return Told("exit status 130 at once", last_words(text))
+    return Reported("exit status 130 at once", last_words(text))
 
 
 KILLED = """
@@ -111,22 +111,22 @@ main.run()
 
 
 @fault("SIGKILL", "in the middle of a line of `metrics.jsonl`, before the epoch's checkpoint", value="", remedy="")
-def sigkill(place: Place) -> Told:
+def sigkill(place: Place) -> Reported:
     code = KILLED.format(paths=[str(ROOT / "tests"), str(ROOT)], lines=str(place.folder / "run" / "metrics.jsonl"))
     words = [sys.executable, "-W", "ignore", "-c", code, *ALONE, f"--workdir={place.folder / 'run'}"]
     died = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=300)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     (place.folder / "run" / "lock").write_text("process 1 on another\n")
-    return Told(f"no message; {goes_on(place)}; the broken line is ended and passed over", "")
+    return Reported(f"no message; {goes_on(place)}; the broken line is ended and skipped", "")
 
 
 @fault("clock set back", "by a day, between a SIGTERM and the second start", value="", remedy="")
-def clock_set_back(place: Place) -> Told:
+def clock_set_back(place: Place) -> Reported:
     status, text = stopped(place, signal.SIGTERM)
     assert status == 75, text
     real = time.time
     place.patch.setattr(time, "time", lambda: real() - 86400)
-    return Told(f"nothing: {goes_on(place)}", "")
+    return Reported(f"nothing: {goes_on(place)}", "")
 
 
 @fault(
@@ -135,7 +135,7 @@ def clock_set_back(place: Place) -> Told:
     value=("student", "not finite", "step 0 of 14", "nothing was saved"),
     remedy=("Lower student.optimizer.learning_rate", "student.optimizer.warmup_epochs", "new workdir"),
 )
-def diverged(place: Place) -> Told:
+def diverged(place: Place) -> Reported:
     return place.refused(*ALONE, "--config.student.optimizer.learning_rate=1e30", writes=True)
 
 
@@ -145,16 +145,14 @@ def diverged(place: Place) -> Told:
     value=("student", "1 device(s)", "(64)"),
     remedy=("more devices", "new workdir", "lower student.batch_size", "model.dtype=bfloat16"),
 )
-def out_of_memory(place: Place) -> Told:
-    def compile_stretch(settings, mesh):
-        def stretch(*arguments):
+def out_of_memory(place: Place) -> Reported:
+    def compile_chunk(settings, mesh):
+        def chunk(*arguments):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-        return stretch
+        return chunk
 
-    place.patch.setattr(
-        teacher_student, "run_phase", functools.partial(loop.run_phase, compile_stretch=compile_stretch)
-    )
+    place.patch.setattr(teacher_student, "run_phase", functools.partial(loop.run_phase, compile_chunk=compile_chunk))
     return place.refused(*ALONE, writes=True)
 
 
@@ -164,7 +162,7 @@ def out_of_memory(place: Place) -> Told:
     value=("student's epoch 1", "DIR/run", "No space left on device"),
     remedy=("free space", "same command"),
 )
-def disk_full(place: Place) -> Told:
+def disk_full(place: Place) -> Reported:
     claim = workdirs.claim
 
     def claim_and_fill(workdir, config, **options):
@@ -174,7 +172,7 @@ def disk_full(place: Place) -> Told:
     place.patch.setattr(workdirs, "claim", claim_and_fill)
     status, text = run_without_looking(place)
     assert status == 1, text
-    return Told("exit status 1", last_words(text))
+    return Reported("exit status 1", last_words(text))
 
 
 def run_without_looking(place: Place) -> tuple[int, str]:
@@ -190,7 +188,7 @@ def run_without_looking(place: Place) -> tuple[int, str]:
     value=("DIR/run", "process N on HOST"),
     remedy=BUSY,
 )
-def second_writer(place: Place) -> Told:
+def second_writer(place: Place) -> Reported:
     workdir = place.finished()
     with hold(workdir):
         return place.refused(*TINY, workdir=workdir)
@@ -202,7 +200,7 @@ def second_writer(place: Place) -> Told:
     value=("DIR/run", "seed: 0 -> 7"),
     remedy=("--workdir=DIR", "values on the left"),
 )
-def other_configuration(place: Place) -> Told:
+def other_configuration(place: Place) -> Reported:
     return place.refused(*TINY, "--config.seed=7", workdir=place.finished())
 
 
@@ -212,7 +210,7 @@ def other_configuration(place: Place) -> Told:
     value=("DIR/run/config.json", "damaged"),
     remedy=("copy of it", "another folder"),
 )
-def config_damaged(place: Place) -> Told:
+def config_damaged(place: Place) -> Reported:
     file = place.finished() / "config.json"
     file.write_bytes(file.read_bytes()[:100])
     return place.refused(*TINY)
@@ -224,7 +222,7 @@ def config_damaged(place: Place) -> Told:
     value=("DIR/run cannot be written", "Permission denied"),
     remedy=("another folder", "writable"),
 )
-def read_only(place: Place) -> Told:
+def read_only(place: Place) -> Reported:
     workdir, real = place.finished(), pathlib.Path.open
 
     def refuse(path, mode="r", *arguments, **options):
@@ -242,7 +240,7 @@ def read_only(place: Place) -> Told:
     value=(STUDENT, "59129f92b48b", "6f6734bef5a0"),
     remedy="copy of the data set that it was trained on",
 )
-def other_images(place: Place) -> Told:
+def other_images(place: Place) -> Reported:
     workdir, real = place.finished(), datasets.load_digits()
     target = real.target.copy()
     target[900:1000] = np.roll(target[900:1000], 1)
@@ -257,7 +255,7 @@ def other_images(place: Place) -> Told:
     value=(STUDENT, "model.width: 4 -> 8"),
     remedy="configuration that made it",
 )
-def other_network(place: Place) -> Told:
+def other_network(place: Place) -> Reported:
     return place.refused(*TINY, "--mode=evaluate", "--config.model.width=8", workdir=place.finished())
 
 
@@ -267,7 +265,7 @@ def other_network(place: Place) -> Told:
     value=(STUDENT, "DIR/run/checkpoints/teacher is gone"),
     remedy=("Put it back", "ltrobust evaluate", "another workdir"),
 )
-def teacher_gone(place: Place) -> Told:
+def teacher_gone(place: Place) -> Reported:
     workdir = place.finished()
     (workdir / "checkpoints" / "teacher").rename(place.folder / "teacher")
     return place.refused(*TINY, workdir=workdir)
@@ -279,7 +277,7 @@ def teacher_gone(place: Place) -> Told:
     value="",
     remedy="",
 )
-def moved(place: Place) -> Told:
+def moved(place: Place) -> Reported:
     (place.folder / "alt").mkdir()
     before = place.finished("alt/vorher")
     after = before.rename(place.folder / "später 後で")
@@ -291,17 +289,17 @@ def moved(place: Place) -> Told:
     there = json.loads(old.read_text())["networks"]
     here = json.loads(path.read_text())["networks"]
     assert here == {name: there[name] for name in here}
-    return Told("nothing: the same numbers, from the verdicts that are there", "")
+    return Reported("nothing: the same numbers, from the verdicts that are there", "")
 
 
 @fault("eval.limit above the number of test images", "`--config.eval.limit=1000000`", value="", remedy="")
-def limit_too_large(place: Place) -> Told:
+def limit_too_large(place: Place) -> Reported:
     workdir = place.finished()
     status, text = place.main(*TINY, "--mode=evaluate", "--config.eval.limit=1000000", workdir=workdir)
     assert status == 0, text
     newest = max((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     assert json.loads(newest.read_text())["data"]["evaluated"] == 797  # all of them
-    return Told("all images are evaluated, and the card says how many", "")
+    return Reported("all images are evaluated, and the card says how many", "")
 
 
 @fault(
@@ -311,7 +309,7 @@ def limit_too_large(place: Place) -> Told:
     allowed="student.selection_floor: 10",
     remedy="",
 )
-def few_validation_images(place: Place) -> Told:
+def few_validation_images(place: Place) -> Reported:
     lines = []
     place.patch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
     status, text = place.main(*ALONE, "--config.student.selection_floor=10")
@@ -319,7 +317,7 @@ def few_validation_images(place: Place) -> Told:
     assert list(weights(place.folder / "run")) == ["student/last"]
     assert card(place.folder / "run")["selection_rule"].startswith("no weights")
     (line,) = [line for line in lines if "no weights are selected" in line]
-    return Told("exit status 0; last weights only, the card says so", line)
+    return Reported("exit status 0; last weights only, the card says so", line)
 
 
 @fault(
@@ -334,7 +332,7 @@ def few_validation_images(place: Place) -> Told:
         "--config.teachers.teacher.path=DIR/run/checkpoints/teacher",
     ),
 )
-def longer_run(place: Place) -> Told:
+def longer_run(place: Place) -> Reported:
     place.finished()
     return place.refused(*TINY, "--config.student.epochs=4")
 
@@ -346,7 +344,7 @@ def longer_run(place: Place) -> Told:
     allowed=("scratch", "teacher", "a workdir", "folder of checkpoints"),
     remedy="",
 )
-def no_first_weights(place: Place) -> Told:
+def no_first_weights(place: Place) -> Reported:
     return place.refused(*ALONE, "--config.student.initialize=nowhere")
 
 
@@ -357,7 +355,7 @@ def no_first_weights(place: Place) -> Told:
     allowed="config.json",
     remedy=("--workdir=DIR", "--adopt"),
 )
-def foreign_folder(place: Place) -> Told:
+def foreign_folder(place: Place) -> Reported:
     (place.folder / "run").mkdir()
     for name in ("notes.txt", "results.csv"):
         (place.folder / "run" / name).write_text("mine")
@@ -371,12 +369,12 @@ def foreign_folder(place: Place) -> Told:
     allowed="config.json",
     remedy=("move them away", "another folder"),
 )
-def foreign_lock(place: Place) -> Told:
+def foreign_lock(place: Place) -> Reported:
     (place.folder / "run").mkdir()
     (place.folder / "run" / "lock").write_text("mine")
-    told = place.refused(*ALONE, "--adopt", writes=True)
+    reported = place.refused(*ALONE, "--adopt", writes=True)
     assert (place.folder / "run" / "lock").read_text() == "mine"
-    return told
+    return reported
 
 
 @fault(
@@ -386,7 +384,7 @@ def foreign_lock(place: Place) -> Told:
     allowed="configuration of a run",
     remedy="--workdir=DIR",
 )
-def foreign_configuration(place: Place) -> Told:
+def foreign_configuration(place: Place) -> Reported:
     (place.folder / "run").mkdir()
     (place.folder / "run" / "config.json").write_text('{"layers": 12}')
     return place.refused(*ALONE)
@@ -398,11 +396,11 @@ def foreign_configuration(place: Place) -> Told:
     value=("DIR/run", "finished student phase", "DIR/nowhere/student"),
     remedy=("checkpoint.dir", "another workdir"),
 )
-def checkpoints_elsewhere(place: Place) -> Told:
+def checkpoints_elsewhere(place: Place) -> Reported:
     return place.refused(*TINY, f"--config.checkpoint.dir={place.folder / 'nowhere'}", workdir=place.finished())
 
 
-def page_of_cards(place: Place, happens: str, change) -> Told:
+def page_of_cards(place: Place, happens: str, change) -> Reported:
     """The report of a finished run that has a second card, changed by `change`, beside its own."""
     workdir, warned = place.finished(), []
     place.patch.setattr(logging, "warning", lambda text, *values: warned.append(text % values))
@@ -411,26 +409,26 @@ def page_of_cards(place: Place, happens: str, change) -> Told:
     status, text = place.main(*TINY, "--mode=report", workdir=workdir)
     assert status == 0, text
     (line,) = warned
-    return Told(happens, line)
+    return Reported(happens, line)
 
 
 @fault(
     "card cut off",
     "a second card of a finished run ends in its middle; `--mode=report`",
-    value=("copy.json is passed over", "DIR/run/results/copy.json", "damaged"),
+    value=("copy.json is skipped", "DIR/run/results/copy.json", "damaged"),
     remedy=("copy of it", "another folder"),
 )
-def card_cut_off(place: Place) -> Told:
+def card_cut_off(place: Place) -> Reported:
     return page_of_cards(place, "the page is drawn without it and names it", lambda text: text[: len(text) // 2])
 
 
 @fault(
     "card edited by hand",
     "one image less counts as right in a second card; `--mode=report`",
-    value=("copy.json is passed over", "DIR/run/results/copy.json", "changed"),
+    value=("copy.json is skipped", "DIR/run/results/copy.json", "changed"),
     remedy=("evaluate again", "put back a copy"),
 )
-def card_edited(place: Place) -> Told:
+def card_edited(place: Place) -> Reported:
     def change(text: str) -> str:
         card = json.loads(text)
         card["networks"]["student/last"]["columns"]["clean"]["correct"][0] -= 1
@@ -442,10 +440,10 @@ def card_edited(place: Place) -> Told:
 @fault(
     "card of another run",
     "the card of a run with another seed lies beside a finished run's own; `--mode=report`",
-    value=("copy.json is passed over", "card of another run", "seed: 0 -> 7"),
+    value=("copy.json is skipped", "card of another run", "seed: 0 -> 7"),
     remedy=("move it away",),
 )
-def card_of_another_run(place: Place) -> Told:
+def card_of_another_run(place: Place) -> Reported:
     def change(text: str) -> str:
         card = json.loads(text)
         card["config"]["seed"] = 7
@@ -457,10 +455,10 @@ def card_of_another_run(place: Place) -> Told:
 @fault(
     "card of an earlier version",
     "a second card of a finished run has `card_version` 2; `--mode=report`",
-    value=("copy.json is passed over", "card of version 2", "this is version 3"),
+    value=("copy.json is skipped", "card of version 2", "this is version 3"),
     remedy=("ltrobust evaluate",),
 )
-def card_of_an_earlier_version(place: Place) -> Told:
+def card_of_an_earlier_version(place: Place) -> Reported:
     def change(text: str) -> str:
         return json.dumps(json.loads(text) | {"card_version": 2})
 
@@ -474,7 +472,7 @@ def card_of_an_earlier_version(place: Place) -> Told:
     allowed="student phase",
     remedy="swapped",
 )
-def phases_swapped(place: Place) -> Told:
+def phases_swapped(place: Place) -> Reported:
     workdir = place.finished()
     saved = workdir / "checkpoints"
     for old, new in (("teacher", "other"), ("student", "teacher"), ("other", "student")):

@@ -10,7 +10,7 @@ import fabricated
 import jax
 import numpy as np
 import pytest
-from injection import Place, Told, fault
+from injection import Place, Reported, fault
 
 import ltrobust as lt
 from ltrobust import exporter, models
@@ -19,7 +19,7 @@ from ltrobust.models import torch_weights
 ARRAYS = {"conv1.weight": np.zeros((64, 3, 3, 3), np.float32)}
 
 
-def unreadable(place: Place, content: bytes, name: str = "weights.safetensors") -> Told:
+def unreadable(place: Place, content: bytes, name: str = "weights.safetensors") -> Reported:
     path = place.folder / name
     path.write_bytes(content)
     return place.raised(ValueError, lambda: torch_weights.read(path))
@@ -31,7 +31,7 @@ def unreadable(place: Place, content: bytes, name: str = "weights.safetensors") 
     value=("DIR/weights.safetensors", "a web page"),
     remedy="needs a login",
 )
-def web_page(place: Place) -> Told:
+def web_page(place: Place) -> Reported:
     return unreadable(place, b"<!DOCTYPE html>\n<html>Please log in</html>")
 
 
@@ -41,7 +41,7 @@ def web_page(place: Place) -> Told:
     value=("DIR/weights.safetensors", "a Git LFS pointer"),
     remedy="git lfs pull",
 )
-def pointer(place: Place) -> Told:
+def pointer(place: Place) -> Reported:
     return unreadable(place, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
 
 
@@ -51,7 +51,7 @@ def pointer(place: Place) -> Told:
     value=("DIR/weights.safetensors", "no complete safetensors file"),
     remedy="fetch or write it again",
 )
-def cut_off(place: Place) -> Told:
+def cut_off(place: Place) -> Reported:
     torch_weights.write(place.folder / "whole.safetensors", ARRAYS)
     content = (place.folder / "whole.safetensors").read_bytes()
     return unreadable(place, content[: len(content) // 2])
@@ -63,7 +63,7 @@ def cut_off(place: Place) -> Told:
     value=("DIR/weights.pt", "cut off"),
     remedy="download or write it again",
 )
-def pytorch_cut_off(place: Place) -> Told:
+def pytorch_cut_off(place: Place) -> Reported:
     pytest.importorskip("torch")
     torch_weights.write(place.folder / "whole.pt", ARRAYS)
     content = (place.folder / "whole.pt").read_bytes()
@@ -76,7 +76,7 @@ def pytorch_cut_off(place: Place) -> Told:
     value=("DIR/weights.pt", "argparse.Namespace"),
     remedy="convert its state dict to .safetensors",
 )
-def unknown_pickle(place: Place) -> Told:
+def unknown_pickle(place: Place) -> Reported:
     torch = pytest.importorskip("torch")
     torch.save({"state_dict": {"a": torch.zeros(1)}, "args": argparse.Namespace(lr=0.1)}, place.folder / "weights.pt")
     return place.raised(ValueError, lambda: torch_weights.read(place.folder / "weights.pt"))
@@ -88,7 +88,7 @@ def unknown_pickle(place: Place) -> Told:
     value=("DIR/weights.pt", "model/best.pth"),
     remedy="unpack it",
 )
-def zipped(place: Place) -> Told:
+def zipped(place: Place) -> Reported:
     pytest.importorskip("torch")
     with zipfile.ZipFile(place.folder / "weights.pt", "w") as archive:
         archive.writestr("model/best.pth", b"weights")
@@ -101,7 +101,7 @@ def zipped(place: Place) -> Told:
     value=("2 state dicts", "model, model_ema"),
     remedy=("--key=model", "FILE::model"),
 )
-def several_networks(place: Place) -> Told:
+def several_networks(place: Place) -> Reported:
     content = {"model": ARRAYS, "model_ema": ARRAYS, "epoch": 3}
     return place.raised(ValueError, lambda: torch_weights.from_torch(content, "resnet18"))
 
@@ -112,7 +112,7 @@ def several_networks(place: Place) -> Told:
     value=("2 networks", "student, teacher"),
     remedy=("--key=student", "FILE::student"),
 )
-def several_prefixes(place: Place) -> Told:
+def several_prefixes(place: Place) -> Reported:
     arrays = ARRAYS | {"linear.weight": np.zeros((10, 512), np.float32)}
     both = {f"{name}.{leaf}": array for name in ("student", "teacher") for leaf, array in arrays.items()}
     return place.raised(ValueError, lambda: torch_weights.from_torch(both, "resnet18"))
@@ -133,7 +133,7 @@ def small_resnet() -> dict[str, np.ndarray]:
     allowed="names",
     remedy="name the network that the weights belong to",
 )
-def other_names(place: Place) -> Told:
+def other_names(place: Place) -> Reported:
     tensors = {name: array for name, array in small_resnet().items() if not name.startswith("layer3.0.conv1")}
     tensors["extra.weight"] = np.zeros(1, np.float32)
     return place.raised(ValueError, lambda: torch_weights.from_torch(tensors, "small_resnet"))
@@ -146,7 +146,7 @@ def other_names(place: Place) -> Told:
     allowed="(100,)",
     remedy="another network or class count",
 )
-def other_classes(place: Place) -> Told:
+def other_classes(place: Place) -> Reported:
     return place.raised(ValueError, lambda: torch_weights.from_torch(small_resnet(), "small_resnet", num_classes=100))
 
 
@@ -157,7 +157,7 @@ def other_classes(place: Place) -> Told:
     allowed="102 names",
     remedy="name the network that the weights belong to",
 )
-def other_model(place: Place) -> Told:
+def other_model(place: Place) -> Reported:
     path = place.folder / "weights.safetensors"
     torch_weights.write(path, small_resnet())
     given = ["--config=configs/digits.py", "--config.model.name=resnet18", f"--weights={path}"]
@@ -170,7 +170,7 @@ def other_model(place: Place) -> Told:
     value="README.md exists",
     remedy="give another file as out",
 )
-def exported_twice(place: Place) -> Told:
+def exported_twice(place: Place) -> Reported:
     fabricated.write_run(place.folder / "run")
     run = lt.open_run(place.folder / "run")
     run.export("model-card")
@@ -184,7 +184,7 @@ def exported_twice(place: Place) -> Told:
     allowed="no state dict",
     remedy="--to=stablehlo",
 )
-def cosine_head(place: Place) -> Told:
+def cosine_head(place: Place) -> Reported:
     method = types.SimpleNamespace(name="robal", head=models.Head("cosine"))
-    found: Any = types.SimpleNamespace(saved=types.SimpleNamespace(method=method, model=None))
-    return place.raised(ValueError, lambda: exporter.content("safetensors", found))
+    result: Any = types.SimpleNamespace(saved=types.SimpleNamespace(method=method, model=None))
+    return place.raised(ValueError, lambda: exporter.content("safetensors", result))

@@ -41,7 +41,7 @@ ALONE = (*TINY, "--config.student.initialize=scratch")
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class Reported:
     """What the user sees: what happens, and the message."""
 
     happens: str
@@ -86,7 +86,7 @@ class Fault:
 
     title: str
     how: str
-    inject: Callable[["Place"], Told]
+    inject: Callable[["Place"], Reported]
     facts: Facts
 
 
@@ -96,7 +96,7 @@ FAULTS: list[Fault] = []
 def fault(title: str, how: str, *, value: Texts, remedy: Texts, allowed: Texts = "") -> Callable:
     """Registers a function from a `Place` to what was `Told` there, with the facts that must be in it."""
 
-    def register(inject: Callable[["Place"], Told]) -> Callable[["Place"], Told]:
+    def register(inject: Callable[["Place"], Reported]) -> Callable[["Place"], Reported]:
         FAULTS.append(Fault(title, how, inject, Facts(value, allowed, remedy)))
         return inject
 
@@ -121,21 +121,21 @@ class Place:
         with unharmed(self.folder):
             return run_main(self.patch, *arguments, f"--workdir={workdir}")
 
-    def refused(self, *arguments: str, workdir: pathlib.Path | None = None, writes: bool = False) -> Told:
+    def refused(self, *arguments: str, workdir: pathlib.Path | None = None, writes: bool = False) -> Reported:
         """`main`, which must end with status 1; it `writes` nothing unless said."""
         before = sorted(self.folder.rglob("*"))
         status, text = self.main(*arguments, workdir=workdir)
         assert status == 1, (status, text)
         assert writes or sorted(self.folder.rglob("*")) == before
-        return Told("exit status 1" + ("" if writes else ", nothing is written"), last_words(text))
+        return Reported("exit status 1" + ("" if writes else ", nothing is written"), last_words(text))
 
-    def raised(self, error: type[Exception], call: Callable[[], Any]) -> Told:
+    def raised(self, error: type[Exception], call: Callable[[], Any]) -> Reported:
         """What a call says that must raise exactly this exception, and must not change the folder, but for its lock."""
         before = sorted(path for path in self.folder.rglob("*") if path.name != "lock")
         with unharmed(self.folder):
-            told = raised(error, call)
+            reported = raised(error, call)
         assert sorted(path for path in self.folder.rglob("*") if path.name != "lock") == before
-        return told
+        return reported
 
     def finished(self, name: str = "run") -> pathlib.Path:
         """A copy of the finished run's workdir."""
@@ -169,7 +169,7 @@ def unharmed(folder: pathlib.Path, moved: tuple[pathlib.Path, ...] = ()) -> Iter
     """Checks that every file in the folder is still there afterwards, with nothing but additions at its end.
 
     Folders that are `moved` are found under their names with `.damaged` behind. The run's page and `metrics.csv` are
-    made anew from other files.
+    made again from other files.
     """
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in MADE_ANEW]
     before = {path: path.read_bytes() for path in files if ".orbax-checkpoint-tmp" not in str(path)}  # never finished
@@ -188,12 +188,12 @@ def last_words(text: str) -> str:
     return text.replace("(--verbosity=1 shows where)", "")
 
 
-def raised(error: type[Exception], call: Callable[[], Any]) -> Told:
+def raised(error: type[Exception], call: Callable[[], Any]) -> Reported:
     """What a call says that must raise exactly this exception."""
-    with pytest.raises(error) as found:
+    with pytest.raises(error) as result:
         call()
-    assert type(found.value) is error
-    return Told(error.__name__, str(found.value))
+    assert type(result.value) is error
+    return Reported(error.__name__, str(result.value))
 
 
 def plain(message: str, folder: pathlib.Path) -> str:

@@ -1,6 +1,6 @@
 """Every fault of docs/faults.md is injected, and its message must hold the facts that are written beside the fault.
 
-`python -m pytest tests/faults --write-faults` writes the page anew; its wording is not compared here.
+`python -m pytest tests/faults --write-faults` writes the page again; its wording is not compared here.
 """
 
 import fault_archive
@@ -45,13 +45,13 @@ injection.FAULTS.sort(key=lambda fault: MODULES.index(fault.inject.__module__)) 
     ],
 )
 def test_the_user_is_told_the_facts(fault, place, rows):
-    told = fault.inject(place)
-    text = injection.plain(told.message, place.folder)
+    reported = fault.inject(place)
+    text = injection.plain(reported.message, place.folder)
     assert str(place.folder) not in text
     assert bool(text) == bool(fault.facts.value), "a message must name the value that is wrong"
     assert fault.facts.missing(text) == [], text
     if rows is not None:
-        rows[fault.title] = injection.row(fault, told.happens, text)
+        rows[fault.title] = injection.row(fault, reported.happens, text)
 
 
 def test_the_page_has_these_rows_and_no_others(rows):

@@ -67,13 +67,13 @@ def file(name: str, content: bytes) -> pathlib.Path:
 @tries(200)
 @given(damaged(LINES))
 def test_verdicts(content):
-    found, broken, _ = lines.parse(io.BytesIO(content))
-    assert set(found) <= {"pgd20"}
-    for number, record in found.get("pgd20", {}).items():
+    result, broken, _ = lines.parse(io.BytesIO(content))
+    assert set(result) <= {"pgd20"}
+    for number, record in result.get("pgd20", {}).items():
         assert record == VERDICTS[number], "a damaged verdict was believed"
     written = [line for line in content.split(b"\n") if line]
     assert broken >= len(written) - len(VERDICTS)
-    assert broken + len(found.get("pgd20", {})) <= len(written)
+    assert broken + len(result.get("pgd20", {})) <= len(written)
 
 
 @tries(150)
@@ -81,7 +81,7 @@ def test_verdicts(content):
 def test_metrics(content):
     path = file("metrics.jsonl", content)
     records.read(path)
-    # A run that goes on writes whole lines of its own, whatever was there before.
+    # A run that continues writes whole separate lines, whatever was there before.
     records.end_line(path)
     with path.open("a") as lines:
         lines.write(json.dumps({"phase": "c", "epoch": 9, "train": {"loss": 0.5}}) + "\n")
@@ -107,15 +107,15 @@ def test_the_configuration_of_a_workdir(content):
 
 @tries(100)
 @given(damaged(json.dumps({"format": store.FORMAT, "seed": 0, "network": {"logits": [[1.0, 2.0]]}}).encode()))
-def test_the_passport_of_a_store(content):
+def test_the_provenance_of_a_store(content):
     folder = FOLDER / "store"
     folder.mkdir(exist_ok=True)
-    (folder / "passport.json").write_bytes(content)
+    (folder / "provenance.json").write_bytes(content)
     try:
         store.Store(folder, {"seed": 0, "network": {"logits": [[1.0, 2.0]]}}).close()
     except ValueError as error:
         says(error, "is damaged", "another evaluation")
-    assert (folder / "passport.json").read_bytes() == content
+    assert (folder / "provenance.json").read_bytes() == content
 
 
 PACK = FOLDER / "pack"
@@ -130,13 +130,13 @@ def test_a_pack(data, name, split):
     content = data.draw(damaged(PACK_FILES[name]))
     (PACK / name).write_bytes(content)
     try:
-        found = sources.load("digits", split, data_dir=PACK)
+        result = sources.load("digits", split, data_dir=PACK)
     except ValueError as error:
         says(error, f"{PACK / name} is damaged", f"{PACK / name} (", "has format")
     else:
-        np.testing.assert_array_equal(found.images, PACKED[split].images)
-        np.testing.assert_array_equal(found.labels, PACKED[split].labels)
-        assert found.class_names == PACKED[split].class_names
+        np.testing.assert_array_equal(result.images, PACKED[split].images)
+        np.testing.assert_array_equal(result.labels, PACKED[split].labels)
+        assert result.class_names == PACKED[split].class_names
     finally:
         (PACK / name).write_bytes(PACK_FILES[name])
 
@@ -150,10 +150,10 @@ def test_the_cache(content):
     before = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)
     try:
-        found = cache.read(file("damaged.npz", content), ENTRY.fingerprint)
+        result = cache.read(file("damaged.npz", content), ENTRY.fingerprint)
     finally:
         logging.set_verbosity(before)
-    if found is not None:
-        np.testing.assert_array_equal(found.images, ENTRY.images)
-        np.testing.assert_array_equal(found.labels, ENTRY.labels)
-        assert (found.class_names, found.source) == (ENTRY.class_names, ENTRY.source)
+    if result is not None:
+        np.testing.assert_array_equal(result.images, ENTRY.images)
+        np.testing.assert_array_equal(result.labels, ENTRY.labels)
+        assert (result.class_names, result.source) == (ENTRY.class_names, ENTRY.source)

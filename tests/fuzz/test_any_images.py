@@ -84,23 +84,23 @@ def test_verdicts_or_a_message(given_arguments, batch_size):
     features = int(np.prod(images.shape[1:]))
     weights = np.random.RandomState(1).randn(features, classes).astype(np.float32)
     try:
-        found = evaluator(classes, batch_size)(weights, images, labels, ids=ids)
+        result = evaluator(classes, batch_size)(weights, images, labels, ids=ids)
     except ValueError as error:
         says(error, "images", "labels", "ids", "id ")
         return
     assert images.dtype in (np.uint8, np.float32)
     pixels = images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
     clean = np.argmax(np.asarray(logits(jnp.asarray(weights), jnp.asarray(pixels))), axis=1)
-    np.testing.assert_array_equal(found.clean, clean == labels)
-    assert not np.any(found.robust & ~found.clean)
-    assert found.max_violation <= 1e-6
+    np.testing.assert_array_equal(result.clean, clean == labels)
+    assert not np.any(result.robust & ~result.clean)
+    assert result.max_violation <= 1e-6
     # A linear network's margin falls by at most the radius times the length of the difference of two weight vectors.
     scores = pixels.reshape(len(pixels), -1).astype(float) @ weights.astype(float)
     rows = np.arange(len(labels))
     gaps = scores[rows, labels][:, None] - scores
     reach = 20 / 255 * np.abs(weights.T[labels][:, None] - weights.T[None]).sum(axis=2)
     certain = np.all((gaps > reach + 1e-4) | (np.arange(classes) == np.asarray(labels)[:, None]), axis=1)
-    assert not np.any(certain & ~found.robust)
+    assert not np.any(certain & ~result.robust)
 
 
 @tries(60)

@@ -32,16 +32,16 @@ def test_a_long_tailed_subset(counts, ratio, profile, seed):
         return
     chosen = longtail.choose(labels, imbalance_ratio=ratio, profile=profile, seed=seed)
     assert len(set(chosen.tolist())) == len(chosen)
-    found = np.bincount(labels[chosen], minlength=len(counts))
-    np.testing.assert_array_equal(found, wanted)
-    assert np.all(np.diff(found) <= 0)
-    assert np.all(found <= counts)
+    result = np.bincount(labels[chosen], minlength=len(counts))
+    np.testing.assert_array_equal(result, wanted)
+    assert np.all(np.diff(result) <= 0)
+    assert np.all(result <= counts)
     # n_max is the largest number that asks no class for more than it has, so some class gives all, but for rounding.
-    assert found[0] <= ratio * (found[-1] + 1)
-    assert np.any(found >= np.array(counts) - 1)
+    assert result[0] <= ratio * (result[-1] + 1)
+    assert np.any(result >= np.array(counts) - 1)
     np.testing.assert_array_equal(chosen, longtail.choose(labels, imbalance_ratio=ratio, profile=profile, seed=seed))
     milder = longtail.choose(labels, imbalance_ratio=1 + (ratio - 1) / 2, profile=profile, seed=seed)
-    if longtail.class_counts(np.array(counts), imbalance_ratio=1 + (ratio - 1) / 2, profile=profile)[-1] == found[-1]:
+    if longtail.class_counts(np.array(counts), imbalance_ratio=1 + (ratio - 1) / 2, profile=profile)[-1] == result[-1]:
         assert set(chosen[labels[chosen] == len(counts) - 1]) == set(milder[labels[milder] == len(counts) - 1])
 
 

@@ -90,8 +90,8 @@ def test_a_confusion_of_anything(predictions, labels, classes):
         return
     assert matrix.sum() == len(labels)
     assert matrix.shape == (classes, classes)
-    for label, found in enumerate(metrics.most_frequent_confusion(matrix)):
-        assert found is None or (found[0] != label and 0 < found[1] <= 1)
+    for label, result in enumerate(metrics.most_frequent_confusion(matrix)):
+        assert result is None or (result[0] != label and 0 < result[1] <= 1)
 
 
 @tries(100)
@@ -101,9 +101,9 @@ def test_mcnemar(b, c):
         with pytest.raises(ValueError, match="counts of images"):
             compare.mcnemar(b, c)
         return
-    found = compare.mcnemar(b, c)
-    assert 0 <= found.mid_p <= found.p <= 1
-    assert found == compare.mcnemar(c, b)
+    result = compare.mcnemar(b, c)
+    assert 0 <= result.mid_p <= result.p <= 1
+    assert result == compare.mcnemar(c, b)
 
 
 @tries(100)

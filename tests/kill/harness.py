@@ -94,22 +94,22 @@ def stage(workdir: Path) -> str:
 def writes(workdir: Path) -> set[tuple[str, int]]:
     """What changes with every write of a checkpoint, a record, a verdict or a card."""
     patterns = ("checkpoints/*/*", "metrics.jsonl*", "verdicts/*/*", "results/*")
-    found = set()
+    result = set()
     for path in (path for pattern in patterns for path in workdir.glob(pattern)):
         with contextlib.suppress(FileNotFoundError):
-            found.add((str(path), path.stat().st_size if path.is_file() else 0))
-    return found
+            result.add((str(path), path.stat().st_size if path.is_file() else 0))
+    return result
 
 
 def half_written(workdir: Path) -> dict[tuple[str, int], str]:
     """What bears the name of something unfinished: path and inode -> what was being written."""
-    found = {}
+    result = {}
     for pattern in ("checkpoints/*/*.orbax-checkpoint-tmp*", "verdicts/*/*.partial", "results/*.partial"):
         for path in workdir.glob(pattern):
             with contextlib.suppress(FileNotFoundError):
                 what = "checkpoint" if pattern.startswith("checkpoints") else path.name.rsplit(".", 2)[0]
-                found[str(path), path.stat().st_ino] = what
-    return found
+                result[str(path), path.stat().st_ino] = what
+    return result
 
 
 def kill(
@@ -156,15 +156,15 @@ def results(workdir: Path) -> dict[str, Any]:
     from ltrobust.evaluation import store
     from ltrobust.training import records
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for phase in ("teacher", "student"):
         for item, digest in _arrays(workdir / "checkpoints" / phase):
-            found[f"arrays of {phase}/{item}"] = digest
+            result[f"arrays of {phase}/{item}"] = digest
     for record in records.read(workdir / "metrics.jsonl"):
-        found[f"record {record['phase']}/{record['epoch']}"] = {**record, "seconds": None}
+        result[f"record {record['phase']}/{record['epoch']}"] = {**record, "seconds": None}
     for folder in sorted((workdir / "verdicts").iterdir()):
         for attack, verdicts in store.read(folder)[1].items():
-            found[f"verdicts {folder.name}/{attack}"] = _digest_json(
+            result[f"verdicts {folder.name}/{attack}"] = _digest_json(
                 {image: vars(line) | {"adversarial_at": None} for image, line in sorted(verdicts.items())}
             )
     cards = sorted((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -174,7 +174,7 @@ def results(workdir: Path) -> dict[str, Any]:
     for training in card["training"].values():
         del training["software"]  # of the tree that the run was started from, which may be edited meanwhile
     times = ("created", "seconds", "software", "sha256")  # the last is of all fields, times too
-    return found | {f"card {key}": value for key, value in card.items() if key not in times}
+    return result | {f"card {key}": value for key, value in card.items() if key not in times}
 
 
 def _arrays(folder: Path) -> Iterator[tuple[str, str]]:

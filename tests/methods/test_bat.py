@@ -44,7 +44,7 @@ def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd(variant):
     keys = jax.random.split(jax.random.key(2), 40)
     method = methods.create("bat", INNER, variant=variant)
     batch = methods.make_batch(method, affine, images, labels, keys)
-    found = jax.jit(method.attack)(affine, batch)
+    result = jax.jit(method.attack)(affine, batch)
     clean_logits = affine.forward(images, bn="eval")[0]
     own = jax.vmap(lambda key: jax.random.split(key))(keys)
 
@@ -67,11 +67,11 @@ def test_the_points_are_those_of_the_definition_on_the_iterates_of_pgd(variant):
     firsts = [np.flatnonzero(column[: 5 if variant == "as_described" else 4]) for column in wrong.T]
     assert any((column[:4] == 0).all() and column[4] for column in wrong.T)
     last_clean = [max(first[0] - 1, 0) if len(first) else 4 for first in firsts]
-    np.testing.assert_allclose(found[0], points[last_clean, range(40)], atol=1e-6)
+    np.testing.assert_allclose(result[0], points[last_clean, range(40)], atol=1e-6)
     points, wrong = jax.device_get(iterates(own[:, 1]))
     seconds = [np.flatnonzero(column) for column in wrong.T]
     first_adversarial = [second[1] if len(second) > 1 else 4 for second in seconds]
-    np.testing.assert_allclose(found[1], points[first_adversarial, range(40)], atol=1e-6)
+    np.testing.assert_allclose(result[1], points[first_adversarial, range(40)], atol=1e-6)
     # All kinds of images are there: never, at once and later misclassified.
     assert {0, 4} < set(last_clean)
     assert len(set(first_adversarial)) > 2

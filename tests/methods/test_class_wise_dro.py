@@ -71,7 +71,7 @@ def test_the_worst_distribution_is_that_of_bisection_and_of_a_general_solver(see
 
     slope = optimize.brentq(lambda slope: divergence(tilted(slope)) - rho, 1e-6, 1e3, xtol=1e-14)
     np.testing.assert_allclose(shares, tilted(slope), atol=1e-10)
-    found = optimize.minimize(
+    result = optimize.minimize(
         lambda shares: -shares @ losses,
         np.full(7, 1 / 7),
         method="SLSQP",
@@ -81,7 +81,7 @@ def test_the_worst_distribution_is_that_of_bisection_and_of_a_general_solver(see
             {"type": "ineq", "fun": lambda shares: rho - divergence(shares)},
         ],
     )
-    np.testing.assert_allclose(shares @ losses, -found.fun, atol=1e-5)
+    np.testing.assert_allclose(shares @ losses, -result.fun, atol=1e-5)
 
 
 def test_equal_losses_share_equally_and_what_is_not_counted_gets_nothing():
@@ -148,7 +148,7 @@ def test_the_entropic_distribution_of_ten_margins():
     np.testing.assert_allclose([shares.sum(), -np.mean(np.log(10 * shares))], [1, 0.5], rtol=1e-5)
     # Proportional to 1 / (nu - a): equal steps of 1 / p where a has equal steps.
     np.testing.assert_allclose(np.diff(1 / shares[:6]), np.diff(1 / shares[:6])[0], rtol=1e-4)
-    found = optimize.minimize(
+    result = optimize.minimize(
         lambda shares: -shares @ values,
         np.full(10, 0.1),
         method="SLSQP",
@@ -159,7 +159,7 @@ def test_the_entropic_distribution_of_ten_margins():
         ],
         options={"ftol": 1e-12, "maxiter": 500},
     )
-    np.testing.assert_allclose(shares @ values, -found.fun, atol=1e-4)
+    np.testing.assert_allclose(shares @ values, -result.fun, atol=1e-4)
     np.testing.assert_allclose(entropic(jnp.float32(values), radius=0.0), 0.1, rtol=1e-5)
     np.testing.assert_allclose(entropic(jnp.full(10, 3.0), radius=0.5), 0.1, rtol=1e-5)
 

@@ -41,9 +41,9 @@ def test_an_attack_counts_its_iterates_before_each_step_and_finds_the_same_image
     # Iterates are 0.50, 0.52, 0.54, 0.56, 0.58 and, not counted, 0.60.
     limits = jnp.array([0.49, 0.53, 0.59])
     objective = lambda points: (points[:, 0, 0, 0], points[:, 0, 0, 0] > limits)  # noqa: E731
-    found, tally = pgd_with_tally(objective, images, keys, **settings)
+    result, tally = pgd_with_tally(objective, images, keys, **settings)
     np.testing.assert_array_equal(tally, [5, 3, 0])
-    np.testing.assert_array_equal(found, pgd(lambda points: objective(points)[0], images, keys, **settings))
+    np.testing.assert_array_equal(result, pgd(lambda points: objective(points)[0], images, keys, **settings))
     _, nothing = pgd_with_tally(objective, images, keys, **settings | {"steps": 0})
     np.testing.assert_array_equal(nothing, 0)
 

@@ -132,7 +132,7 @@ class Normalised(nn.Module):
 
 @pytest.mark.parametrize(("bn", "same"), [("eval", True), ("batch_frozen", False)])
 def test_class_weights_turn_no_sign_unless_batch_norm_couples_the_images(bn, same):
-    # In eval mode each image has a gradient of its own, and a positive factor leaves its sign.
+    # In eval mode each image has a separate gradient, and a positive factor leaves its sign.
     module = Normalised()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), use_running_average=True)
     stem = {"stem": {"kernel": jnp.zeros((1, 1, 1, 1))}}
@@ -284,9 +284,9 @@ def test_taet_as_released_attacks_with_the_statistics_of_its_pass_on_the_images(
     described, released = (methods.create("taet", INNER, variant=v) for v in ("as_described", "as_released"))
     batch = real_batch(described, learner)
     _, passed = learner.forward(batch.images, bn="train")
-    found = jax.jit(released.attack)(learner, batch)
-    np.testing.assert_allclose(found, jax.jit(described.attack)(passed, batch), atol=1e-6)
-    assert float(jnp.abs(found - jax.jit(described.attack)(learner, batch)).max()) > 1e-3
+    result = jax.jit(released.attack)(learner, batch)
+    np.testing.assert_allclose(result, jax.jit(described.attack)(passed, batch), atol=1e-6)
+    assert float(jnp.abs(result - jax.jit(described.attack)(learner, batch)).max()) > 1e-3
 
 
 SMOOTH = {

@@ -104,8 +104,8 @@ def test_without_distillation_the_student_is_at_bsl_bit_for_bit(network):
 def test_tau_multiplies_the_log_counts_of_at_bsl():
     counts = jnp.array([9.0, 4.0, 1.0])
     half, plain, none = (
-        toy_loss(methods.create("at_bsl", INNER, tau=tau), dataclasses.replace(toy_learner(), class_counts=found))[0]
-        for tau, found in ((0.5, counts), (1.0, jnp.sqrt(counts)), (0.0, counts))
+        toy_loss(methods.create("at_bsl", INNER, tau=tau), dataclasses.replace(toy_learner(), class_counts=result))[0]
+        for tau, result in ((0.5, counts), (1.0, jnp.sqrt(counts)), (0.0, counts))
     )
     np.testing.assert_allclose(half, plain, rtol=1e-6)
     np.testing.assert_allclose(none, toy_loss(methods.create("pgd_at", INNER))[0], rtol=1e-6)

@@ -30,8 +30,8 @@ def test_weights_by_hand_and_their_mean_over_training_images_is_1():
     rng = np.random.RandomState(0)
     for _ in range(20):
         counts, accuracy = rng.randint(1, 500, 7).astype(np.float32), rng.randint(-1, 4, 7).astype(np.float32) / 4
-        found = weights(accuracy, counts, kappa=rng.uniform(0, 5))
-        np.testing.assert_allclose(np.sum(counts * found) / counts.sum(), 1, rtol=1e-5)
+        result = weights(accuracy, counts, kappa=rng.uniform(0, 5))
+        np.testing.assert_allclose(np.sum(counts * result) / counts.sum(), 1, rtol=1e-5)
 
 
 def test_equally_weak_classes_share_and_an_unknown_one_is_never_the_weakest():

@@ -42,9 +42,9 @@ def test_values_and_both_gradients_are_those_of_the_built_in_rule(size, kernel, 
             for padding in paddings
         ]
 
-    found = values_and_gradients(images, weights)
-    assert len(found) == len(paddings)
-    for mine, theirs in found:
+    result = values_and_gradients(images, weights)
+    assert len(result) == len(paddings)
+    for mine, theirs in result:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), mine, theirs)
 
 
@@ -92,14 +92,14 @@ def test_many_at_once_are_each_one_by_one(axes):
         images = jnp.moveaxis(images, 0, axes[0])
     if axes[1]:
         kernel = jnp.moveaxis(kernel, 0, axes[1])
-    found, theirs = (
+    result, theirs = (
         jax.vmap(jax.grad(lambda x, w, f=f: jnp.sum(jnp.tanh(f(x, w))), (0, 1)), axes)(images, kernel)
         for f in (
             lambda x, w: convolve(x, w, (1, 1), ((1, 1), (1, 1))),
             lambda x, w: reference(x, w, 1, ((1, 1), (1, 1))),
         )
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, theirs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), result, theirs)
 
 
 def test_the_matmul_precision_of_the_call_counts():

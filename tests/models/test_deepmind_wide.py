@@ -79,15 +79,15 @@ def deepmind(torch: Any, activation: str) -> Any:
 def test_a_network_of_that_form_gives_the_same_logits_behind_its_normalisation(torch, activation):
     network = deepmind(torch, activation)
     state = {f"module.{name}": tensor.numpy() for name, tensor in network.state_dict().items()}
-    rest, found = torch_weights.split_normalisation({"state_dict": state})
-    assert found is not None
-    np.testing.assert_allclose(found, (MEAN, STD), rtol=1e-6)
+    rest, result = torch_weights.split_normalisation({"state_dict": state})
+    assert result is not None
+    np.testing.assert_allclose(result, (MEAN, STD), rtol=1e-6)
     params, batch_stats = torch_weights.from_torch(rest, NAME)
     module = models.create(NAME, num_classes=7, activation=activation)
     images = np.random.default_rng(0).uniform(0, 1, (3, 16, 16, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    mine = Teacher(module, params, batch_stats, mean=found[0], std=found[1]).logits(jnp.asarray(images))
+    mine = Teacher(module, params, batch_stats, mean=result[0], std=result[1]).logits(jnp.asarray(images))
     assert np.abs(theirs).max() > 0.1
     np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
     # Padded as in TRADES's form, it is another function.

@@ -33,9 +33,9 @@ def test_the_network_answers_with_the_offset_and_outputs_beyond_the_classes_stay
     _, params, _ = network
     before = params["linear"]["bias"].copy()
     factors = jnp.array([1.0, 3.0, 0.5])
-    found, plain = outputs(network, class_logit_offset(params, factors)), outputs(network, params)
-    np.testing.assert_allclose(found[:, :3], plain[:, :3] + np.log(factors), atol=1e-6)
-    np.testing.assert_array_equal(found[:, 3], plain[:, 3])
+    result, plain = outputs(network, class_logit_offset(params, factors)), outputs(network, params)
+    np.testing.assert_allclose(result[:, :3], plain[:, :3] + np.log(factors), atol=1e-6)
+    np.testing.assert_array_equal(result[:, 3], plain[:, 3])
     np.testing.assert_array_equal(params["linear"]["bias"], before)
 
 
@@ -63,11 +63,11 @@ def test_tau_1_gives_equal_lengths_and_a_half_their_geometric_middle(network):
     kernel = params["linear"]["kernel"]
     lengths = np.linalg.norm(kernel[:, :3], axis=0)
     for tau in (0.5, 1.0):
-        found = norm_equalise(params, tau=tau, num_classes=3)["linear"]
-        after = np.linalg.norm(found["kernel"][:, :3], axis=0)
+        result = norm_equalise(params, tau=tau, num_classes=3)["linear"]
+        after = np.linalg.norm(result["kernel"][:, :3], axis=0)
         np.testing.assert_allclose(after, lengths ** (1 - tau) * lengths.mean() ** tau, rtol=1e-5)
-        np.testing.assert_array_equal(found["kernel"][:, 3], kernel[:, 3])
-        np.testing.assert_array_equal(found["bias"], params["linear"]["bias"])
+        np.testing.assert_array_equal(result["kernel"][:, 3], kernel[:, 3])
+        np.testing.assert_array_equal(result["bias"], params["linear"]["bias"])
 
 
 @pytest.mark.parametrize(

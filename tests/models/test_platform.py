@@ -109,10 +109,10 @@ def chunk(config, platform):
         )
 
     state = jax.eval_shape(start, jax.random.key(0))
-    resident = batches.Resident.of(run_data.training.images, phase.labels.astype(np.int32))
-    inputs = steps.Inputs(resident, counts, {}, phase.step_key)
+    on_device = batches.OnDevice.of(run_data.training.images, phase.labels.astype(np.int32))
+    inputs = steps.Inputs(on_device, counts, {}, phase.step_key)
     order = jax.ShapeDtypeStruct((4, config.teacher.batch_size), jnp.int32)
-    program = steps.compile_stretch(phase.settings, mesh)
+    program = steps.compile_chunk(phase.settings, mesh)
     return functools.partial(program.trace, state, inputs, order, jnp.int32(4), jnp.int32(1))
 
 

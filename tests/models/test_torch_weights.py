@@ -755,8 +755,8 @@ def test_names_of_torchvision_are_understood():
 def test_a_normalisation_is_split_off_whatever_its_name(mean, std):
     theirs = peer_weights("resnet18")
     constants = {mean: np.full((1, 3, 1, 1), 0.5, np.float32), std: np.full((1, 3, 1, 1), 0.25, np.float32)}
-    tensors, found = torch_weights.split_normalisation(theirs | constants)
-    assert found == ((0.5,) * 3, (0.25,) * 3)
+    tensors, result = torch_weights.split_normalisation(theirs | constants)
+    assert result == ((0.5,) * 3, (0.25,) * 3)
     assert tensors.keys() == theirs.keys()
     with pytest.raises(ValueError, match=rf"normalises its input \({mean}, {std}\)"):
         torch_weights.from_torch(theirs | constants, "resnet18")

@@ -57,8 +57,8 @@ def test_the_mirrored_form_is_the_image_gradient(double):
     images, kernel = drawn(4, 8, 32, 32)
     value, pull = jax.vjp(lambda x: direct(x, kernel, ((1, 1), (1, 1))), images)
     cotangent = jnp.cos(value)
-    found = winograd.convolve(cotangent, kernel, ((1, 1), (1, 1)), mirrored=True)
-    np.testing.assert_allclose(found, pull(cotangent)[0], rtol=1e-11, atol=1e-11)
+    result = winograd.convolve(cotangent, kernel, ((1, 1), (1, 1)), mirrored=True)
+    np.testing.assert_allclose(result, pull(cotangent)[0], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.slow

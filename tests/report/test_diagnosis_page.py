@@ -39,9 +39,9 @@ def done(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_numbers_are_the_cards(done):
-    _, card, found, _ = done
-    assert [model["name"] for model in found["models"]] == ["student/last", "teacher/last"]
-    for model in found["models"]:
+    _, card, result, _ = done
+    assert [model["name"] for model in result["models"]] == ["student/last", "teacher/last"]
+    for model in result["models"]:
         network = card["networks"][model["name"]]
         assert list(model["columns"]) == list(network["columns"])
         for name, column in network["columns"].items():
@@ -70,8 +70,8 @@ def test_the_page_stands_alone_and_names_are_text(done):
 
 
 def test_the_page_has_the_numbers_of_the_json(done):
-    found, page = done[2], Page(done[3].read_text())
-    student, teacher = found["models"]
+    result, page = done[2], Page(done[3].read_text())
+    student, teacher = result["models"]
     written = [f"{100 * model['columns']['clean']['overall']['value']:.1f}" for model in (student, teacher)]
     assert [cell.split(" ")[0] for cell in page.row("summary", "all images, %")] == written
     assert page.row("temperature", "5")[0].startswith(f"{100 * student['temperature'][2]['rate']['value']:.1f} [")
@@ -82,14 +82,14 @@ def test_the_page_has_the_numbers_of_the_json(done):
 
 
 def test_a_workdir_stands_for_its_students_last_weights_and_nothing_is_overwritten(done, tmp_path, capsys):
-    workdir, _, found, _ = done
+    workdir, _, result, _ = done
     diagnose.main([str(workdir), f"--out={tmp_path}", "--column=mim20"], "ltrobust diagnose")
     printed = capsys.readouterr().out
     assert all(text in printed for text in ("student/last, percent", "Temperature-PGD", "Classifier row length"))
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     one = json.loads(first["diagnosis.json"])
     assert one["column"] == "mim20"
-    assert one["models"] == found["models"][:1]
+    assert one["models"] == result["models"][:1]
     (tmp_path / "diagnosis.json").unlink()  # a page alone is not overwritten either
     diagnose.main([str(workdir), f"--out={tmp_path}"], "ltrobust diagnose")
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis-2.json", "diagnosis-2.html"}
@@ -106,8 +106,8 @@ def test_the_page_of_the_run_stays_that_of_its_other_evaluations(done, tmp_path)
 
 def test_a_store_of_anybodys_function_lacks_what_it_cannot_have(done, tmp_path):
     shutil.copytree(done[0] / "verdicts" / "diagnose-32-student-last", tmp_path / "verdicts" / "mine")
-    passport = tmp_path / "verdicts" / "mine" / "passport.json"
-    passport.write_text(json.dumps(json.loads(passport.read_text()) | {"about": {}}))
+    provenance = tmp_path / "verdicts" / "mine" / "provenance.json"
+    provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {"about": {}}))
     path = diagnose.run([tmp_path / "verdicts" / "mine"], tmp_path / "out")
     page = Page(path.read_text())
     assert "mine: no lengths of classifier rows are recorded" in page.text["missing"]
@@ -119,11 +119,11 @@ def test_what_cannot_be_diagnosed_is_refused_by_name(done, tmp_path):
 
     def changed(name, **changes):
         shutil.copytree(student, tmp_path / name)
-        passport = json.loads((student / "passport.json").read_text())
-        (tmp_path / name / "passport.json").write_text(json.dumps(passport | changes))
+        provenance = json.loads((student / "provenance.json").read_text())
+        (tmp_path / name / "provenance.json").write_text(json.dumps(provenance | changes))
         return tmp_path / name
 
-    images = json.loads((student / "passport.json").read_text())["images"]
+    images = json.loads((student / "provenance.json").read_text())["images"]
     with pytest.raises(ValueError, match="differ in images"):
         diagnose_runs.diagnose([student, changed("images", images=images | {"sha256": "0"})])
     with pytest.raises(ValueError, match="differ in threat"):

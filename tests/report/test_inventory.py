@@ -13,7 +13,7 @@ FILES = {
 
 def test_every_class_has_a_line_and_files_in_no_class_too():
     rows = [line.split() for line in tables.render_files(typed_json.parse(Files, FILES), ["a", "b"]).splitlines()]
-    assert " ".join(rows[0]) == "class used passed over: hidden"
+    assert " ".join(rows[0]) == "class used skipped: hidden"
     assert rows[2:] == [["a", "4"], ["b", "10", "2"], ["(no", "class)", "1"], ["all", "14", "3"]]
 
 

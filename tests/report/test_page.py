@@ -143,8 +143,8 @@ def test_the_networks_are_the_cards(run):
     for column in ("clean", "pgd20", "worst", "autoattack"):
         start = rows.index([tables.titles(cards.read(workdir / "results" / "standard-2.json"))[column]])
         for offset, view in enumerate(["overall", "head_third", "medium_third", "tail_third", "worst"], start=1):
-            found = [card["networks"][name]["columns"][column][view] for name in networks]
-            assert rows[start + offset][1:] == [percent(estimate) for estimate in found]
+            result = [card["networks"][name]["columns"][column][view] for name in networks]
+            assert rows[start + offset][1:] == [percent(estimate) for estimate in result]
     for text in (card["created"], card["software"]["commit"], "linf, radius 32/255", "797 of 797", "AutoAttack"):
         assert text in page.text["provenance"]
     # The others have a line each: another protocol, another radius.
@@ -208,7 +208,7 @@ def test_teacher_and_student_are_the_cards_and_the_stores(run):
     assert sure[2].startswith(f"{100 * expected:.1f} [")
     shares = page.row("teacher", "all images")
     outcomes = (teacher & student, teacher & ~student, student & ~teacher, ~teacher & ~student)
-    assert shares[:5] == [str(len(labels)), *(f"{100 * found.mean():.1f}" for found in outcomes)]
+    assert shares[:5] == [str(len(labels)), *(f"{100 * result.mean():.1f}" for result in outcomes)]
     assert "tail" in [row[0] for row in page.rows["teacher"]]
 
 
@@ -230,8 +230,8 @@ def test_efforts_end_where_the_card_does(run):
 def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
     workdir, card, page = run
     folder = workdir / card["networks"]["student/last"]["verdicts"]["folder"]
-    passport, verdicts = store.read(folder)
-    ids, _, right = store.correct(passport, verdicts)
+    provenance, verdicts = store.read(folder)
+    ids, _, right = store.correct(provenance, verdicts)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     pattern = r"([^\n]*?): (\d+\.\d) %\s*([^\n]*?): (\d+\.\d) %\s*change, \S+ times\s*"
     pattern += r"(head|middle|tail) (survives|breaks): [^\n]*? test image (\d+), (\S+)"

@@ -23,7 +23,7 @@ def card(tmp_path_factory):
 def test_every_number_of_a_card_s_tables_has_bounds_that_hold_it(card):
     text = tables.render(card) + tables.render_classes(card, "student/last")
     assert "±" not in text
-    cells = [tuple(map(float, found)) for found in CELL.findall(text)]
+    cells = [tuple(map(float, result)) for result in CELL.findall(text)]
     # Networks, columns and views; then classes and columns.
     columns = len(card.networks["student/last"].columns)
     assert len(cells) == len(card.networks) * 3 * 3 + 10 * columns

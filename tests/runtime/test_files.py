@@ -73,11 +73,11 @@ def test_a_page_that_was_drawn_without_a_card_of_the_meantime_is_drawn_again(tmp
     real = run_page.gather
 
     def gather(workdir, **options):
-        found = real(workdir, **options)
+        result = real(workdir, **options)
         if len(list((tmp_path / "results").iterdir())) == 1:
             fabricated.write_run(tmp_path, protocol="standard")
             run_page.write(tmp_path, cache_dir="")
-        return found
+        return result
 
     monkeypatch.setattr(run_page, "gather", gather)
     page = run_page.write(tmp_path, cache_dir="").read_text()

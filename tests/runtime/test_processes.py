@@ -141,8 +141,8 @@ def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bi
         run.wait_for(workdir / mark)
         run.processes[-1].send_signal(signal.SIGTERM)
         assert run.end(120) == [EXIT_STATUS] * number, run.text()
-        told = "stopped by SIGTERM in process 1: student saved at step" if number == 2 else "stopped by SIGTERM"
-        assert run.text().count(told) == number
+        reported = "stopped by SIGTERM in process 1: student saved at step" if number == 2 else "stopped by SIGTERM"
+        assert run.text().count(reported) == number
     Run(workdir, 1).finish()
     assert outcome(workdir) == outcome(together)
 
@@ -214,7 +214,7 @@ def test_a_coordinators_port_that_is_in_use_is_a_sentence():
 @pytest.mark.ci
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
     began = time.monotonic()
-    found = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -226,9 +226,9 @@ def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
         text=True,
         timeout=60,
     )
-    assert found.returncode == 1
-    assert "did not meet at 127.0.0.1" in found.stderr
-    assert "within 2 s" in found.stderr
+    assert result.returncode == 1
+    assert "did not meet at 127.0.0.1" in result.stderr
+    assert "within 2 s" in result.stderr
     assert time.monotonic() - began < 30
 
 

@@ -107,7 +107,7 @@ def test_what_is_read_is_what_was_written(record):
         ({"parts": [1]}, r"parts is \[1\]; needed is an object"),
         ({"pairs": [["w"]]}, r"pairs\[0\] is \['w'\]; needed is a list of 2"),
         ({"pairs": "text"}, "pairs is 'text'; needed is a list"),
-        ({"notes": ""}, "notes is no field; did you mean note"),
+        ({"notes": ""}, "notes is not a field; did you mean note"),
         ({"settings": "x" * 1000}, r"settings is 'x{59}\.\.\.; needed is an object"),
     ],
 )

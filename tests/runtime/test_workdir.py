@@ -23,9 +23,9 @@ def test_paths_are_recorded_so_that_they_mean_the_same_from_another_folder(
     monkeypatch.chdir(tmp_path)
     config.eval.checkpoint, config.data.dir = given, "images"
     workdir.claim(tmp_path / "run", workdir.plain(config))
-    found = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert found["eval"]["checkpoint"] == recorded.format(here=tmp_path)
-    assert found["data"]["dir"] == f"{tmp_path}/images"
+    result = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert result["eval"]["checkpoint"] == recorded.format(here=tmp_path)
+    assert result["data"]["dir"] == f"{tmp_path}/images"
 
 
 @pytest.mark.parametrize("other", [0, 1])

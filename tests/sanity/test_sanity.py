@@ -130,7 +130,7 @@ def items_of(driver: Driver, variables, protocol: Protocol, rows: np.ndarray = E
 
 
 def classes(item: Item, status: str) -> set[int]:
-    return {number for number, found, _ in item.per_class if found == status}
+    return {number for number, result, _ in item.per_class if result == status}
 
 
 SHORT = Protocol("short", (PGD20,))
@@ -179,30 +179,30 @@ def test_the_recorded_numbers_of_the_sound_network(sound):
 
 @pytest.mark.slow
 def test_saturated_logits(sound):
-    found = items_of(driver(plain, seed=1), network(1e4), standard(300))
-    assert found["P18"].status == "fail"
-    assert classes(found["P17"], "fail") == set(range(10))
-    assert all(what.startswith("cross-entropy") for _, _, what in found["P17"].per_class)
-    assert "margin 0.00 %" in found["P17"].evidence
-    assert "DLR 0.00 %" in found["P17"].evidence
-    assert found["P19"].status in ("warn", "fail")
-    assert found["P12"].status == "pass"
-    assert panel.verdict(found.values()) == "not trustworthy"
+    result = items_of(driver(plain, seed=1), network(1e4), standard(300))
+    assert result["P18"].status == "fail"
+    assert classes(result["P17"], "fail") == set(range(10))
+    assert all(what.startswith("cross-entropy") for _, _, what in result["P17"].per_class)
+    assert "margin 0.00 %" in result["P17"].evidence
+    assert "DLR 0.00 %" in result["P17"].evidence
+    assert result["P19"].status in ("warn", "fail")
+    assert result["P12"].status == "pass"
+    assert panel.verdict(result.values()) == "not trustworthy"
 
 
 @pytest.mark.slow
 def test_flat_logits(sound):
-    found = items_of(driver(plain, seed=1), network(0.1), standard(300))
-    assert found["P18"].status == "fail"
-    assert found["P19"].status in ("warn", "fail")
-    assert found["P12"].status == found["P17"].status == "pass"
+    result = items_of(driver(plain, seed=1), network(0.1), standard(300))
+    assert result["P18"].status == "fail"
+    assert result["P19"].status in ("warn", "fail")
+    assert result["P12"].status == result["P17"].status == "pass"
 
 
 @pytest.mark.slow
 def test_constant_logits(sound):
-    found = items_of(driver(plain, seed=1), network(0.0), standard(300))
+    result = items_of(driver(plain, seed=1), network(0.0), standard(300))
     for identifier in ("P17", "P23", "P27"):
-        assert found[identifier].status == "fail", str(found[identifier])
+        assert result[identifier].status == "fail", str(result[identifier])
 
 
 # Masked gradients
@@ -211,35 +211,35 @@ def test_constant_logits(sound):
 @pytest.mark.slow
 def test_quantised_input():
     variables = Masked(np.float32(1), np.float32(0), np.bool_(True))
-    found = items_of(driver(masked), variables, standard(5000), EVERYTHING[::4])
+    result = items_of(driver(masked), variables, standard(5000), EVERYTHING[::4])
     for identifier in ("P12", "P17"):
-        assert found[identifier].status == "fail", str(found[identifier])
-    assert found["P25"].status == "warn"
-    assert "rounding x1" in found["P25"].evidence
-    assert found["P20"].status == found["P22"].status == "pass"
+        assert result[identifier].status == "fail", str(result[identifier])
+    assert result["P25"].status == "warn"
+    assert "rounding x1" in result["P25"].evidence
+    assert result["P20"].status == result["P22"].status == "pass"
 
 
 @pytest.mark.slow
 def test_gradients_masked_in_one_class():
     variables = Masked(np.float32(1), np.float32(0), np.bool_(False))
-    found = items_of(driver(masked), variables, standard(5000), EVERYTHING[::2])
-    assert found["P17"].status == "fail"
-    assert "margin 10.00 %" in found["P17"].evidence
-    assert classes(found["P17"], "fail") == {9}
-    assert found["P12"].status in ("warn", "fail")
-    assert {number for number, _, _ in found["P12"].per_class} == {9}
-    assert found["P25"].status == "warn"
+    result = items_of(driver(masked), variables, standard(5000), EVERYTHING[::2])
+    assert result["P17"].status == "fail"
+    assert "margin 10.00 %" in result["P17"].evidence
+    assert classes(result["P17"], "fail") == {9}
+    assert result["P12"].status in ("warn", "fail")
+    assert {number for number, _, _ in result["P12"].per_class} == {9}
+    assert result["P25"].status == "warn"
 
 
 @pytest.mark.slow
 def test_logits_saturated_in_one_class():
     variables = Masked(np.float32(0), np.float32(1e4), np.bool_(False))
-    found = items_of(driver(masked), variables, standard(5000), EVERYTHING[::2])
-    assert classes(found["P17"], "fail") == {9}
-    assert "margin 0.00 %" in found["P17"].evidence
-    assert classes(found["P18"], "fail") == {9}
-    assert float(found["P18"].evidence.removeprefix("overall ").split(" %")[0]) > OVERALL["P18"].passes
-    assert found["P12"].status == "pass"
+    result = items_of(driver(masked), variables, standard(5000), EVERYTHING[::2])
+    assert classes(result["P17"], "fail") == {9}
+    assert "margin 0.00 %" in result["P17"].evidence
+    assert classes(result["P18"], "fail") == {9}
+    assert float(result["P18"].evidence.removeprefix("overall ").split(" %")[0]) > OVERALL["P18"].passes
+    assert result["P12"].status == "pass"
 
 
 # Outputs and randomness
@@ -247,26 +247,26 @@ def test_logits_saturated_in_one_class():
 
 @pytest.mark.slow
 def test_probabilities_are_not_logits():
-    found = items_of(driver(probabilities), LINEAR.weights, GRADIENT_FREE, EVERYTHING[::4])
-    assert found["P22"].status == "fail"
-    assert found["P12"].status == "pass"
+    result = items_of(driver(probabilities), LINEAR.weights, GRADIENT_FREE, EVERYTHING[::4])
+    assert result["P22"].status == "fail"
+    assert result["P12"].status == "pass"
 
 
 @pytest.mark.slow
 def test_randomised_network():
-    found = items_of(driver(noisy), LINEAR.weights, SHORT, EVERYTHING[::8])
-    assert found["P20"].status == "fail"
-    assert found["P25"].status == "fail"
-    assert found["P22"].status == "pass"
+    result = items_of(driver(noisy), LINEAR.weights, SHORT, EVERYTHING[::8])
+    assert result["P20"].status == "fail"
+    assert result["P25"].status == "fail"
+    assert result["P22"].status == "pass"
 
 
 @pytest.mark.slow
 def test_batch_statistics():
     begun = session(driver(batch_normalised, 256), LINEAR.weights, SHORT, EVERYTHING[::4])
-    found = {item.id: item for item in probes.items(Runs(begun, SHORT))}
-    assert found["P21"].status == "fail"
-    assert found["P28"].status == "fail"
-    assert found["P20"].status == "pass"
+    result = {item.id: item for item in probes.items(Runs(begun, SHORT))}
+    assert result["P21"].status == "fail"
+    assert result["P28"].status == "fail"
+    assert result["P20"].status == "pass"
 
 
 # Classes
@@ -274,20 +274,20 @@ def test_batch_statistics():
 
 def test_collapse(sound):
     bias = np.eye(10, dtype=np.float32)[0] * 1000
-    found = items_of(driver(plain, seed=1), network(bias=bias), SHORT)
-    assert found["P27"].status == "fail"
-    assert classes(found["P27"], "warn") == set(range(1, 10))
-    assert "clean accuracy 10.00" in found["P02"].evidence
+    result = items_of(driver(plain, seed=1), network(bias=bias), SHORT)
+    assert result["P27"].status == "fail"
+    assert classes(result["P27"], "warn") == set(range(1, 10))
+    assert "clean accuracy 10.00" in result["P02"].evidence
 
 
 @pytest.mark.slow
 def test_two_equal_classes(sound):
     weights = LINEAR.weights.copy()
     weights[7] = weights[3]
-    found = items_of(driver(plain, seed=1), network(weights=weights), SHORT)
-    assert found["P23"].status == "fail"
-    assert classes(found["P23"], "fail") >= {3, 7}
-    assert found["P27"].per_class == ((7, "warn", "never predicted"),)
+    result = items_of(driver(plain, seed=1), network(weights=weights), SHORT)
+    assert result["P23"].status == "fail"
+    assert classes(result["P23"], "fail") >= {3, 7}
+    assert result["P27"].per_class == ((7, "warn", "never predicted"),)
 
 
 # Bookkeeping, selection, stubs
@@ -295,9 +295,9 @@ def test_two_equal_classes(sound):
 
 @pytest.mark.slow
 def test_missing_images(sound):
-    found = items_of(driver(plain, seed=1), network(), SHORT, EVERYTHING[16:], test_labels=LINEAR.labels)
-    assert found["P04"].status == "fail"
-    assert found["P04"].per_class == ((0, "fail", "16 images missing"),)
+    result = items_of(driver(plain, seed=1), network(), SHORT, EVERYTHING[16:], test_labels=LINEAR.labels)
+    assert result["P04"].status == "fail"
+    assert result["P04"].per_class == ((0, "fail", "16 images missing"),)
 
 
 def test_labels_in_another_order_are_another_test_set(sound):
@@ -311,9 +311,9 @@ def test_labels_in_another_order_are_another_test_set(sound):
     assert panel.bookkeeping(Runs(begun, SHORT), LINEAR.labels).status == "fail"
 
 
-@pytest.mark.parametrize(("told", "status"), [(None, "skipped"), ("validation", "pass"), ("test", "fail")])
-def test_selection_is_what_the_caller_tells(told, status):
-    assert panel.selection(told).status == status
+@pytest.mark.parametrize(("reported", "status"), [(None, "skipped"), ("validation", "pass"), ("test", "fail")])
+def test_selection_is_what_the_caller_tells(reported, status):
+    assert panel.selection(reported).status == status
 
 
 class Stopped(NamedTuple):
@@ -340,14 +340,14 @@ class Stub:
 
 @functools.cache
 def _stub() -> Search:
-    no, none = jnp.array(False), jnp.int32(-1)
+    false, minus_one = jnp.array(False), jnp.int32(-1)
 
     def start(problem, settings, threat):
-        return Stopped(problem.image, none, no, no)
+        return Stopped(problem.image, minus_one, false, false)
 
     def advance(problem, state, settings, threat, answer):
         asked = state.candidate != problem.image + settings["shift"]
-        return Stopped(problem.image + settings["shift"], none, ~no, ~jnp.any(asked))
+        return Stopped(problem.image + settings["shift"], minus_one, ~false, ~jnp.any(asked))
 
     return Search(start=start, point=lambda state: state.candidate, advance=advance)
 
@@ -359,7 +359,7 @@ def test_claims_on_right_images_are_refuted_and_told(sound):
     runs = Runs(begun, protocol)
     validity = panel.validity(runs)
     assert validity.status == "pass"
-    assert "100 claims of success refuted" in validity.evidence
+    assert "100 claims of success rejected" in validity.evidence
     clean = probes.Probe(begun.predictions["clean"], {})
     assert probes.precision(runs, clean).status == "fail"
 
@@ -504,11 +504,11 @@ def test_a_network_that_no_radius_breaks_has_another_fault():
 @pytest.mark.slow
 def test_a_network_that_is_never_right_leaves_nothing_to_judge():
     """Such as one whose classes are in another order; nothing can be attacked."""
-    found = items_of(driver(plain, seed=1), network(-1.0), SHORT, EVERYTHING[::10])
-    assert "clean accuracy 0.00" in found["P02"].evidence
+    result = items_of(driver(plain, seed=1), network(-1.0), SHORT, EVERYTHING[::10])
+    assert "clean accuracy 0.00" in result["P02"].evidence
     for identifier in ("P17", "P19", "P28"):
-        assert found[identifier].status == "skipped", str(found[identifier])
-    assert found["P28"].evidence == "nothing was attacked"
+        assert result[identifier].status == "skipped", str(result[identifier])
+    assert result["P28"].evidence == "nothing was attacked"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -63,9 +63,9 @@ def callback(x):
     ],
 )
 def test_what_hides_a_gradient_is_named(function, names):
-    found = trace(lambda variables, images: function(images), (), SHAPE)
-    assert set(found.hiding) == names
-    assert not found.forbidden
+    result = trace(lambda variables, images: function(images), (), SHAPE)
+    assert set(result.hiding) == names
+    assert not result.forbidden
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_known_functions_are_explained():
         x = jax.nn.leaky_relu(jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"))
         return jax.nn.softmax(jnp.clip(jnp.mean(x, axis=(1, 2)), 0.0, 1.0))
 
-    found = trace(network, (), SHAPE)
-    assert not found.hiding
-    assert not found.forbidden
-    assert set(found.explained) == {"relu", "convolution", "leaky_relu", "clip", "shift by the maximum"}
+    result = trace(network, (), SHAPE)
+    assert not result.hiding
+    assert not result.forbidden
+    assert set(result.explained) == {"relu", "convolution", "leaky_relu", "clip", "shift by the maximum"}
 
 
 def test_only_what_the_images_reach_counts():
-    found = trace(lambda weights, images: images * jnp.round(jnp.where(weights > 0, weights, 0.0)), np.ones(3), SHAPE)
-    assert found == ({}, {}, {})
+    result = trace(lambda weights, images: images * jnp.round(jnp.where(weights > 0, weights, 0.0)), np.ones(3), SHAPE)
+    assert result == ({}, {}, {})
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_only_what_the_images_reach_counts():
 def test_the_networks_of_this_project_have_nothing_to_hide(name, dtype):
     module = create(name, num_classes=10, dtype=dtype)
     variables = jax.eval_shape(lambda: initialise(module, jax.random.key(0), (32, 32, 3)))
-    found = trace(lambda variables, images: forward(module, *variables, images, bn="eval")[0], variables, (32, 32, 3))
-    assert not found.hiding
-    assert not found.forbidden
-    assert set(found.explained) <= {"relu", "relu6", "convolution"}
+    result = trace(lambda variables, images: forward(module, *variables, images, bn="eval")[0], variables, (32, 32, 3))
+    assert not result.hiding
+    assert not result.forbidden
+    assert set(result.explained) <= {"relu", "relu6", "convolution"}

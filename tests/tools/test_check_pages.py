@@ -70,8 +70,8 @@ def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(
         if command:
             command.main(copy)
             commands = {place: needed for place, needed in commands.items() if needed is not command}
-        found = {(stale.path, stale.fault.split("`")[1], stale.mend) for stale in check_pages.tables(copy)}
-        assert found == {(*place, f"python -m {needed.__name__}") for place, needed in commands.items()}
+        result = {(stale.path, stale.fault.split("`")[1], stale.mend) for stale in check_pages.tables(copy)}
+        assert result == {(*place, f"python -m {needed.__name__}") for place, needed in commands.items()}
 
 
 def test_cards_that_no_page_shows_are_found(tmp_path):
@@ -124,8 +124,8 @@ def test_cards_with_missing_fields_edited_checkouts_or_some_images_only_are_foun
     (results / summary.DIAGNOSIS).mkdir()
     shutil.copy(ROOT / "results" / summary.DIAGNOSIS / "digits.json", results / summary.DIAGNOSIS / "good.json")
     write(results / summary.DIAGNOSIS / "old.json", '{"version": 1}')
-    found = {stale.path: stale.fault.replace(f"{tmp_path}/", "") for stale in check_pages.committed_cards(tmp_path)}
-    assert found == {
+    result = {stale.path: stale.fault.replace(f"{tmp_path}/", "") for stale in check_pages.committed_cards(tmp_path)}
+    assert result == {
         "results/a/lacks.json": "results/a/lacks.json is no card of version 3: threat is missing. Put back a copy of "
         "it",
         "results/a/some.json": "the card is of 8 of 797 test images",

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 def test_a_kept_network_is_evaluated_again_to_the_same_predictions(tmp_path):
     folder = ROOT / "results" / "evidence" / "controls_digits" / "at_bsl-seed0"
-    found = evidence.evaluate(folder, tmp_path, limit=2)
+    result = evidence.evaluate(folder, tmp_path, limit=2)
     # Tests compile with other settings than users, so that last bits of a margin may differ.
-    assert sum(found.values()) <= 2
-    assert found["clean"] == 0
+    assert sum(result.values()) <= 2
+    assert result["clean"] == 0

@@ -23,8 +23,8 @@ def test_every_row_has_a_configuration_and_columns_to_be_held_against(row):
     config = published_rows.configuration(row)
     assert config.data.name in published_rows.SOURCES
     # What the row says of data and network is what its configuration says.
-    told = {"IR 50": 50.0, "IR 10": 10.0}
-    assert [config.data.imbalance_ratio == ratio for word, ratio in told.items() if word in row.what] in ([], [True])
+    stated = {"IR 50": 50.0, "IR 10": 10.0}
+    assert [config.data.imbalance_ratio == ratio for word, ratio in stated.items() if word in row.what] in ([], [True])
     for word, model in (("WRN-34-10", "wrn_34_10"), ("WRN-28-10", "wrn_28_10"), ("ResNet-18", "resnet18")):
         assert f", {word}" not in row.what or config.model.name == model
     assert ("CIFAR-100" in row.what) == (config.data.name == "cifar100")

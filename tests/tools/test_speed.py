@@ -19,8 +19,8 @@ from tools import speed
     [("resnet18", (32, 32, 3), 0.555), ("preact_resnet18", (64, 64, 3), 2.222), ("wrn_34_10", (32, 32, 3), 6.66)],
 )
 def test_work_of_a_forward_pass_is_that_of_the_literature(name, shape, gmac):
-    found = flops.network(models.create(name, num_classes=10), shape)
-    assert round(found.forward / 2e9, len(str(gmac)) - 2) == gmac
+    result = flops.network(models.create(name, num_classes=10), shape)
+    assert round(result.forward / 2e9, len(str(gmac)) - 2) == gmac
 
 
 def test_passes_agree_with_the_methods():
@@ -28,9 +28,9 @@ def test_passes_agree_with_the_methods():
 
     assert flops.PASSES["at_bsl"].equivalents(10) == 23  # ten times forward and image gradient, once a training pass
     for name, passes in flops.PASSES.items():
-        found = methods.create(name, methods.InnerAttack()).passes
-        assert found is not None
-        assert len(found) == passes.differentiated + passes.statistics, name
+        result = methods.create(name, methods.InnerAttack()).passes
+        assert result is not None
+        assert len(result) == passes.differentiated + passes.statistics, name
 
 
 def test_an_all_reduce_sends_twice_the_data_less_a_share():

@@ -20,11 +20,11 @@ def group(**seeds: int) -> study_page.Group:
 
 
 def test_every_row_is_paired_with_at_bsl_of_the_same_images():
-    found = {row.name: row for row in study_page.rows(group(at_bsl=2, natural=2, self_distillation_reversed=2))}
-    assert list(found) == ["at_bsl", "natural", "self_distillation_reversed"]
-    assert found["at_bsl"].gain is None
-    assert found["self_distillation_reversed"].gain is None, "there is no AT-BSL in that order"
-    gain = found["natural"].gain
+    result = {row.name: row for row in study_page.rows(group(at_bsl=2, natural=2, self_distillation_reversed=2))}
+    assert list(result) == ["at_bsl", "natural", "self_distillation_reversed"]
+    assert result["at_bsl"].gain is None
+    assert result["self_distillation_reversed"].gain is None, "there is no AT-BSL in that order"
+    gain = result["natural"].gain
     assert gain is not None
     assert gain.mean == 0
     assert gain.low < 0 < gain.high, "equal runs have the interval of drawing the images"

@@ -68,7 +68,7 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     assert paired.mean == np.mean([a.overall.value - b.overall.value for a, b in zip(other, values, strict=True)])
     assert (number, clean.partition(", p ")[0]) == ("2", numbers.over_seeds(paired))
     assert f"{summary.REFERENCE} minus {summary.COUNTING}: missing**" in text
-    # Another place on the axes has tables and differences of its own.
+    # Another place on the axes has tables and separate differences.
     for path in folder.glob("*.json"):
         copy = shutil.copy(path, path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")))
         fabricated.change_card(copy, lambda card: card["data"].update(imbalance_ratio=50.0))
@@ -146,8 +146,8 @@ def test_who_gains_where_is_held_against_another_seed_of_the_reference():
     assert rows["reference"][1:] == ["-20.0", "-10.0", "+0.0", "+10.0", "+20.0", "1.00 [1.00, 1.00]"]
     assert rows["opposite"][1:] == ["+10.0", "+5.0", "+0.0", "-5.0", "-10.0", "-1.00 [-1.00, -1.00]"]
     assert rows["shift"][-1] == "-"
-    found = [stats.spearmanr(np.roll(gain, turn), gain).statistic for turn in range(3)]
-    assert rows["turning"][-1] == f"{np.mean(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+    result = [stats.spearmanr(np.roll(gain, turn), gain).statistic for turn in range(3)]
+    assert rows["turning"][-1] == f"{np.mean(result):.2f} [{min(result):.2f}, {max(result):.2f}]"
     # Without a second seed that all have, without the baseline: nothing.
     assert grid.render_gains([card for card in runs if card[1].seed < 1], "base", "reference") == ""
     assert grid.render_gains(runs[3:], "base", "reference") == ""

@@ -20,7 +20,7 @@ from ltrobust.training.state import TrainState, Weights
 
 # Stem, batch norm and linear layer: every kind of state that a network has, and soon compiled.
 NETWORK = ResNet(10, widths=(4,), strides=(1,), blocks=0, layers=Layers(jnp.float32))
-# Rows of the order array: the most steps of one stretch.
+# Rows of the order array: the most steps of one chunk.
 CAPACITY = 8
 
 
@@ -39,7 +39,7 @@ class Prepared(NamedTuple):
 
     def compile(self) -> Any:
         """The phase's program of several steps."""
-        return steps.compile_stretch(self.phase.settings, self.mesh)
+        return steps.compile_chunk(self.phase.settings, self.mesh)
 
     def run(self, count: int) -> TrainState:
         """The state after the first `count` steps. Takes the buffers of `state`."""

@@ -147,8 +147,8 @@ def test_evaluation_falls_back_too_and_changes_nothing(copy, capsys):
     before = contents(copy)
     with Checkpoints(copy, read_only=True) as checkpoints:
         assert checkpoints.about()["note"] == 3
-        found = checkpoints.restore_weights(TEMPLATE.weights)
-    assert_same(found, {"last": weights(3), "averaged": weights(4)})
+        result = checkpoints.restore_weights(TEMPLATE.weights)
+    assert_same(result, {"last": weights(3), "averaged": weights(4)})
     assert f"{copy / '3'} is used instead. The damaged one is kept as 7." in capsys.readouterr().out
     assert contents(copy) == before
 
@@ -200,10 +200,10 @@ def test_the_selected_weights_are_in_every_later_checkpoint(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "6"]
     truncate(tmp_path / "6")
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        found = checkpoints.restore_weights(TEMPLATE.weights)
+        result = checkpoints.restore_weights(TEMPLATE.weights)
         _, selection = checkpoints.restore(TEMPLATE, EMPTY)
-    assert_same(found["selected"], weights(1))
-    assert_same(found["last"], weights(5))
+    assert_same(result["selected"], weights(1))
+    assert_same(result["last"], weights(5))
     assert (int(selection.epoch), float(selection.score)) == (1, np.float32(0.9))
     np.testing.assert_array_equal(selection.recent, np.float32([np.nan, 0.9, 0.1]))
 
@@ -241,7 +241,7 @@ def test_without_space_a_save_is_said_to_have_failed_and_harms_nothing(copy, cap
             checkpoints.save(state_at(12), EMPTY, {})
             said = capsys.readouterr().out
             assert f"{copy / '11'} could not be written" in said
-            assert "Training goes on; this is the next attempt." in said
+            assert "Training continues; this is the next attempt." in said
             with pytest.raises(OSError, match="student/12 could"):
                 checkpoints.wait()
         checkpoints.wait()

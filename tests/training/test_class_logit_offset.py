@@ -28,10 +28,10 @@ def chosen(table, **settings):
 
 def test_the_highest_sum_of_mean_and_worst_wins_and_the_smallest_of_equals():
     plain = [0.6, np.nan, 0.2]
-    found = chosen({1.0: plain, 1.5: [0.58, np.nan, 0.3], 2.0: [0.58, np.nan, 0.3]})
-    assert (found.weakest, found.factor) == (2, 1.5)
-    np.testing.assert_array_equal(found.factors(3), [1, 1, 1.5])
-    np.testing.assert_allclose(found.tried, [(1, 0.4, 0.2), (1.5, 0.44, 0.3), (2, 0.44, 0.3)])
+    result = chosen({1.0: plain, 1.5: [0.58, np.nan, 0.3], 2.0: [0.58, np.nan, 0.3]})
+    assert (result.weakest, result.factor) == (2, 1.5)
+    np.testing.assert_array_equal(result.factors(3), [1, 1, 1.5])
+    np.testing.assert_allclose(result.tried, [(1, 0.4, 0.2), (1.5, 0.44, 0.3), (2, 0.44, 0.3)])
     assert chosen({1.0: plain, 3.0: [0.5, np.nan, 0.2]}).factor == 1
 
 
@@ -49,10 +49,10 @@ def test_the_offsets_of_all_classes_follow_their_images_and_the_smallest_best_ta
         seen.append(factors)
         return np.array([0.5, np.nan, 0.1]) + (0.1 if factors[2] > 3 else 0)
 
-    found = class_logit_offset.fit_prior(robust_accuracy, np.array([100, 50, 4]), taus=(0.5, 1.0))
-    assert (found.tau, [trial[0] for trial in found.tried]) == (0.5, [0.0, 0.5, 1.0])
+    result = class_logit_offset.fit_prior(robust_accuracy, np.array([100, 50, 4]), taus=(0.5, 1.0))
+    assert (result.tau, [trial[0] for trial in result.tried]) == (0.5, [0.0, 0.5, 1.0])
     np.testing.assert_allclose(seen[2], [1, 2, 25])
-    np.testing.assert_allclose(found.factors(3), [1, 2**0.5, 5], rtol=1e-6)
+    np.testing.assert_allclose(result.factors(3), [1, 2**0.5, 5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
 
     def watched_fit(robust_accuracy, num_classes, **settings):
         events.append("fit begins")
-        found = fit(robust_accuracy, num_classes, **settings)
+        result = fit(robust_accuracy, num_classes, **settings)
         events.append("fit ends")
-        return found
+        return result
 
     monkeypatch.setattr(sources, "load", watched_load)
     monkeypatch.setattr(class_logit_offset, "fit", watched_fit)
@@ -96,12 +96,12 @@ def test_of_a_finished_run_the_validation_part_decides_before_the_test_set_is_re
     card = json.loads((tmp_path / "out" / "results" / "validation-class_logit_offset.json").read_text())
     (name,) = card["networks"]
     assert name == "student/last+norm_equalise+class_logit_offset"
-    told = card["config"]["inference"]
-    assert told["norm_equalise"] == 0.5
-    assert len(told["tried"]) == 5
+    reported = card["config"]["inference"]
+    assert reported["norm_equalise"] == 0.5
+    assert len(reported["tried"]) == 5
     # The network that was evaluated is the plain one with these changes of its head.
     plain = teachers.from_checkpoints(str(tmp_path / "run"), "last", num_classes=10, image_shape=(8, 8, 1)).teacher
-    factors = np.where(np.arange(10) == told["weakest"], told["factor"], 1).astype(np.float32)
+    factors = np.where(np.arange(10) == reported["weakest"], reported["factor"], 1).astype(np.float32)
     changed = last_layer.norm_equalise(plain.params, tau=0.5, num_classes=10)
     changed = last_layer.class_logit_offset(changed, jnp.asarray(factors))
     assert card["networks"][name]["params_sha256"] == cards.digest(jax.tree.leaves(jax.device_get(changed)))

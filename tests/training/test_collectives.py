@@ -23,7 +23,7 @@ def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_els
     assert mesh.size > 1
     given = prepared(tiny, "student", mesh, whole_network=True)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
-    found = hlo.Program(program.as_text()).collectives()
+    result = hlo.Program(program.as_text()).collectives()
     method, weights = given.phase.settings.method, given.state.weights
     expected = collectives.expected(
         weights.params,
@@ -33,13 +33,13 @@ def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_els
         synchronised=synchronised,
         differentiated=flops.PASSES["self_distillation"].differentiated,
     )
-    assert {one.kind for one in found} == {"all-reduce"}
+    assert {one.kind for one in result} == {"all-reduce"}
     # One loop is that over steps. A second one would be the attack's, where no example may wait for another.
-    assert {one.depth for one in found} == {1}
-    assert sum(one.numbers for one in found) == expected
-    assert sum(one.bytes for one in found) == 4 * expected
+    assert {one.depth for one in result} == {1}
+    assert sum(one.numbers for one in result) == expected
+    assert sum(one.bytes for one in result) == 4 * expected
     if not synchronised:
-        assert len(found) == 1, "gradients, statistics and metrics are to travel together"
+        assert len(result) == 1, "gradients, statistics and metrics are to travel together"
 
 
 def test_the_expectation_counts_gradients_once_and_statistics_by_pass(tiny):

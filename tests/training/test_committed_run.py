@@ -14,7 +14,7 @@ from ltrobust.analysis import cards
 from ltrobust.runtime.files import write_json
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# `python tests/training/test_committed_run.py` writes it anew, after a change that is meant to change bits.
+# `python tests/training/test_committed_run.py` writes it again, after a change that is meant to change bits.
 COMMITTED = ROOT / "tests" / "training" / "committed_run.json"
 SHORT = (
     "--config.teacher.epochs=1",
@@ -43,7 +43,7 @@ def run(workdir: pathlib.Path) -> dict[str, object]:
     return {
         name: {
             "params_sha256": network.params_sha256,
-            "correct": {column: list(found.correct) for column, found in network.columns.items()},
+            "correct": {column: list(result.correct) for column, result in network.columns.items()},
         }
         for name, network in card.networks.items()
     }

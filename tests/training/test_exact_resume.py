@@ -1,4 +1,4 @@
-"""A phase that was stopped after any step and goes on in fresh objects ends with the same bits, for every state."""
+"""A phase that was stopped after any step and continues in fresh objects ends with the same bits, for every state."""
 
 import errno
 import functools
@@ -53,7 +53,7 @@ def validation(threat: Threat) -> Evaluator:
 
 @pytest.fixture(params=["self_distillation", *WITH_STATE, *TOYS])
 def run(request, tiny):
-    """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a stretch, or is asked to stop."""
+    """`run(folder, stop_after=0, minutes=10.0)`: trains a student's phase, one step a chunk, or is asked to stop."""
     base = request.param if request.param in methods.REGISTRY else "pgd_at"
     with tiny.unlocked():
         tiny.student.method = base
@@ -67,7 +67,7 @@ def run(request, tiny):
     decay = 0.0 if method.averaging else phase.settings.ema_decay
     phase = phase_with(phase, module=NETWORK, method=method, ema_decay=decay)
     teacher = Teacher(NETWORK, *initialise(NETWORK, jax.random.key(1), run_data.image_shape))
-    stretch = steps.compile_stretch(phase.settings, mesh)
+    chunk = steps.compile_chunk(phase.settings, mesh)
 
     def train(folder, stop_after: int = 0, minutes: float = 10.0):
         preemption, left = Preemption(), stop_after
@@ -76,7 +76,7 @@ def run(request, tiny):
             nonlocal left
             left -= 1
             preemption.requested = "SIGTERM" if left == 0 else None
-            return stretch(*arguments)
+            return chunk(*arguments)
 
         with Checkpoints(folder / "checkpoints") as checkpoints, Records(folder) as records:
             return loop.run_phase(
@@ -87,7 +87,7 @@ def run(request, tiny):
                 services=loop.Services(
                     checkpoints, minutes, {}, validation(planned.make_threat(tiny)), records.write, preemption
                 ),
-                compile_stretch=lambda settings, mesh: counted,
+                compile_chunk=lambda settings, mesh: counted,
                 capacity=1,
             )
 
@@ -139,17 +139,17 @@ def test_saves_that_fail_on_the_way_change_nothing(run, tmp_path, monkeypatch, c
         real(folder)
 
     monkeypatch.setattr(checksums, "write", full)
-    found = run(failing, minutes=0.0)
+    result = run(failing, minutes=0.0)
     assert tried == list(range(1, run.phase.total_steps + 1))
     said = capsys.readouterr().out
     assert said.count("could not be written ([Errno 28] No space left on device)") == run.phase.total_steps - 4
     assert said.count(f"The newest one is still {failing / 'checkpoints' / '2'}") == run.phase.total_steps - 4
-    assert_same(found, run(whole))
-    # The last one must be written. If it cannot, the run ends and says where it goes on from.
+    assert_same(result, run(whole))
+    # The last one must be written. If it cannot, the run ends and says where it continues from.
     monkeypatch.setattr(checksums, "write", lambda folder: full(folder.with_name("3.")))
     ends = tmp_path / "ends"
     ends.mkdir()
     with pytest.raises(OSError, match=r"(?s)No space left.*There is no older one.*Then give the same command again"):
         run(ends)
     monkeypatch.setattr(checksums, "write", real)
-    assert_same(run(ends), found)
+    assert_same(run(ends), result)

@@ -36,9 +36,9 @@ class CountingSteps:
         self.rows: list[np.ndarray] = []
 
     def __call__(self, settings: Any, mesh: Any) -> Any:
-        return self.stretch
+        return self.chunk
 
-    def stretch(self, state: TrainState, inputs: Any, order: Any, count: Any, epoch: Any) -> TrainState:
+    def chunk(self, state: TrainState, inputs: Any, order: Any, count: Any, epoch: Any) -> TrainState:
         self.calls.append((int(state.step), int(count), int(epoch)))
         self.rows.extend(np.asarray(order)[: int(count)])
         sums = {**state.sums, "examples": state.sums["examples"] + jnp.float32(count)}
@@ -81,7 +81,7 @@ def test_a_phase_trains_with_nothing_but_images_and_devices(phase):
 @pytest.mark.parametrize("capacity", [1, 3, 1024])
 def test_stretches_end_with_their_epoch_and_visit_every_row_in_order(phase, capacity):
     (phase, run_data), steps = phase, CountingSteps()
-    loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=steps, capacity=capacity)
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_chunk=steps, capacity=capacity)
     ends = [first + count for first, count, _ in steps.calls]
     assert [first for first, _, _ in steps.calls] == [0, *ends[:-1]]
     assert max(count for _, count, _ in steps.calls) == min(capacity, 7)
@@ -99,30 +99,30 @@ def test_an_epoch_is_recorded_before_its_checkpoint_and_the_last_one_is_waited_f
         metadata={"of": "test"},
         record=lambda record: memory.events.append(f"recorded {record['epoch']}"),
     )
-    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_stretch=CountingSteps(), capacity=2)
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_chunk=CountingSteps(), capacity=2)
     expected = []
     for step in (1, 2, 4, 6, 7, 9, 11, 13, 14):
         expected += [f"recorded {step // 7}"] * (step % 7 == 0) + [f"saved {step} {{'of': 'test'}}"]
     assert memory.events == [*expected, "waited"]
     # Where the newest checkpoint is that of the last step, no step is asked for.
-    again = loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_stretch=None)
+    again = loop.run_phase(phase, run_data, mesh=mesh_of(1), services=services, compile_chunk=None)
     assert int(again[0].step) == 14
 
 
 def test_between_checkpoints_nothing_is_saved(phase):
     (phase, run_data), memory = phase, Memory()
-    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=loop.Services(memory), compile_stretch=CountingSteps())
+    loop.run_phase(phase, run_data, mesh=mesh_of(1), services=loop.Services(memory), compile_chunk=CountingSteps())
     assert memory.events == ["saved 14 {}", "waited"]
 
 
-def test_a_request_to_stop_is_followed_after_the_stretch(phase):
+def test_a_request_to_stop_is_followed_after_the_chunk(phase):
     (phase, run_data), memory, steps = phase, Memory(), CountingSteps()
     preemption = Preemption()
     preemption.requested = "SIGTERM"
     run = lambda **services: loop.run_phase(  # noqa: E731
-        phase, run_data, mesh=mesh_of(1), services=loop.Services(**services), compile_stretch=steps
+        phase, run_data, mesh=mesh_of(1), services=loop.Services(**services), compile_chunk=steps
     )
-    message = "stopped by SIGTERM: student saved at step 1 of 14; the same command goes on"
+    message = "stopped by SIGTERM: student saved at step 1 of 14; the same command continues"
     with pytest.raises(Preempted, match=message):
         run(checkpoints=memory, preemption=preemption)
     assert memory.events == ["saved 1 {}", "waited"]
@@ -136,14 +136,14 @@ def test_a_request_to_stop_is_followed_after_the_stretch(phase):
 def test_a_step_that_is_not_finite_ends_the_phase_also_without_checkpoints(phase):
     phase, run_data = phase
     with pytest.raises(FloatingPointError, match=r"not finite at step 8 of 14 \(epoch 2\); nothing was saved yet"):
-        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=CountingSteps(bad_step=8))
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_chunk=CountingSteps(bad_step=8))
 
 
 def test_a_method_that_learns_from_validation_needs_an_evaluator(phase):
     phase, run_data = phase
     phase = phase_with(phase, method=class_wise(phase.settings.method))
     with pytest.raises(ValueError, match="method 'pgd_at' learns from validation; give the phase an evaluator"):
-        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=CountingSteps())
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_chunk=CountingSteps())
 
 
 def test_an_error_of_the_device_that_is_no_lack_of_memory_is_passed_on(phase):
@@ -152,4 +152,4 @@ def test_an_error_of_the_device_that_is_no_lack_of_memory_is_passed_on(phase):
 
     phase, run_data = phase
     with pytest.raises(jax.errors.JaxRuntimeError, match="fell off the bus"):
-        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_stretch=lambda settings, mesh: failing)
+        loop.run_phase(phase, run_data, mesh=mesh_of(1), compile_chunk=lambda settings, mesh: failing)

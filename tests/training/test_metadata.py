@@ -26,10 +26,10 @@ WRITTEN = Metadata(
 
 def read(values: Any, folder: str = "run/checkpoints/student", phase: str = "") -> Metadata:
     """Metadata from the JSON of a checkpoint."""
-    found: Any = types.SimpleNamespace(
+    result: Any = types.SimpleNamespace(
         about=lambda: json.loads(json.dumps(values)), folder=pathlib.Path(folder), latest=lambda: 4
     )
-    return metadata.read(found, phase)
+    return metadata.read(result, phase)
 
 
 def test_metadata_is_read_as_it_was_written():
@@ -46,7 +46,7 @@ def test_metadata_is_read_as_it_was_written():
     ("changes", "message"),
     [
         ({"steps": None}, r"student/4: steps is missing\. Use the version of ltrobust that wrote it"),
-        ({"step": 1}, r"step is no field; did you mean steps\?"),
+        ({"step": 1}, r"step is not a field; did you mean steps\?"),
         ({"steps": "4"}, "steps is '4'; needed is a whole number"),
         ({"examples": {"number": 3, "class_counts": [3]}}, "examples.sha256 is missing"),
         ({"phase": "parent"}, "phase is 'parent'; needed is one of teacher, student"),

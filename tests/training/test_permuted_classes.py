@@ -51,7 +51,7 @@ def reordered(path, leaf):
 @pytest.mark.slow
 def test_other_numbers_of_classes_reorder_the_outputs_and_change_nothing_else():
     run, other = prepared(), renamed(prepared())
-    program = steps.compile_stretch(run.phase.settings, run.mesh).lower(
+    program = steps.compile_chunk(run.phase.settings, run.mesh).lower(
         run.state, run.inputs, run.order, jnp.int32(1), jnp.int32(1)
     )
     started, program = jax.device_get(run.state.weights.params), program.compile()

@@ -1,4 +1,4 @@
-"""Records: appended, the last one of an epoch counts, half a line is passed over."""
+"""Records: appended, the last one of an epoch counts, half a line is skipped."""
 
 import csv
 import math
@@ -23,13 +23,13 @@ def test_records_are_appended_and_the_later_one_counts(tmp_path):
     assert len(file.read_text().splitlines()) == 4
     with file.open("a") as lines:
         lines.write('{"phase": "student", "epo')
-    found = records.read(file)
-    assert [(record["phase"], record["epoch"], record["train"]["loss"]) for record in found] == [
+    result = records.read(file)
+    assert [(record["phase"], record["epoch"], record["train"]["loss"]) for record in result] == [
         ("teacher", 1, 3.0),
         ("teacher", 2, 1.5),
         ("student", 1, 9.0),
     ]
-    assert found[-1]["per_class"] == [0.5, None]
+    assert result[-1]["per_class"] == [0.5, None]
     assert any((tmp_path / "tensorboard").iterdir())
 
 

@@ -51,24 +51,24 @@ def with_loop(**arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stretches", [2, 9, 14])
-def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, stretches, uninterrupted):
+@pytest.mark.parametrize("chunks", [2, 9, 14])
+def test_stopped_anywhere_and_started_again_gives_the_same_card(tiny, tmp_path, chunks, uninterrupted):
     done = 0
 
-    def compile_stretch(settings, mesh):
-        stretch = steps.compile_stretch(settings, mesh)
+    def compile_chunk(settings, mesh):
+        chunk = steps.compile_chunk(settings, mesh)
 
         def counted(*arguments):
             nonlocal done
             done += 1
-            if done > stretches:
+            if done > chunks:
                 raise Interruption
-            return stretch(*arguments)
+            return chunk(*arguments)
 
         return counted
 
-    # One step a stretch, so that stops fall inside epochs.
-    with with_loop(compile_stretch=compile_stretch, capacity=1), pytest.raises(Interruption):
+    # One step a chunk, so that stops fall inside epochs.
+    with with_loop(compile_chunk=compile_chunk, capacity=1), pytest.raises(Interruption):
         runs.train(tiny, tmp_path)
     runs.train(tiny, tmp_path)
     assert fingerprints(tmp_path) == uninterrupted
@@ -87,7 +87,7 @@ def test_a_finished_run_on_several_devices_trains_nothing_and_writes_a_new_card(
     mesh = devices.make_mesh(jax.devices()[:2])
     monkeypatch.setattr(devices, "make_mesh", lambda: mesh)
     first = runs.train(tiny, tmp_path)
-    with with_loop(compile_stretch=lambda *arguments: pytest.fail("a finished phase was run again")):
+    with with_loop(compile_chunk=lambda *arguments: pytest.fail("a finished phase was run again")):
         second = runs.train(tiny, tmp_path)
     assert (first.name, second.name) == ("validation.json", "validation-2.json")
     cards = [json.loads(path.read_text()) for path in (first, second)]

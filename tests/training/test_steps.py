@@ -83,11 +83,11 @@ def test_without_synchronised_statistics_devices_differ_from_one(tiny):
 @pytest.mark.slow
 def test_one_stretch_is_the_same_bits_as_many(tiny):
     given = prepared(tiny, "student", mesh_of(1))
-    stretch, state = given.compile(), given.state
+    chunk, state = given.compile(), given.state
     copy = devices.replicate(state, given.mesh)
-    whole = stretch(copy, given.inputs, given.order(0, 5), jnp.int32(5), jnp.int32(1))
+    whole = chunk(copy, given.inputs, given.order(0, 5), jnp.int32(5), jnp.int32(1))
     for first, count in ((0, 1), (1, 3), (4, 1)):
-        state = stretch(state, given.inputs, given.order(first, count), jnp.int32(count), jnp.int32(1))
+        state = chunk(state, given.inputs, given.order(first, count), jnp.int32(count), jnp.int32(1))
     jax.tree.map(np.testing.assert_array_equal, whole, state)
 
 
@@ -118,9 +118,9 @@ def test_weight_perturbation_can_be_wrapped_around_any_method(tiny):
     mesh = mesh_of(1)
     base = planned.make_method(tiny, "teacher")
     plain = trained(tiny, "teacher", mesh, count=1, method=base)
-    nothing = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.0))
+    unmoved = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.0))
     moved = trained(tiny, "teacher", mesh, count=1, method=methods.wrap(base, "awp", gamma=0.05))
-    assert_close(plain.weights, nothing.weights, 1e-5)
+    assert_close(plain.weights, unmoved.weights, 1e-5)
     difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), plain.weights.params, moved.weights.params)
     assert max(jax.tree.leaves(difference)) > 1e-5
 

@@ -1,4 +1,4 @@
-"""Teachers from elsewhere: a student taught by an earlier run's checkpoint, PyTorch files, and refusals."""
+"""External teachers: a student taught by an earlier run's checkpoint, PyTorch files, and refusals."""
 
 import importlib
 import json
@@ -81,7 +81,7 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
     assert str(earlier.parent) not in json.dumps(card)
     [record] = read(tmp_path / "run" / "metrics.jsonl")
     assert record["train"]["igdm_loss"] > 0
-    # It can only go on with that teacher.
+    # It can only continue with that teacher.
     other = {"teacher": teacher | {"params_sha256": "0" * 64}}
     with pytest.raises(ValueError, match=r"taught by another teacher than the one found now \(SHA-256"):
         compatibility.same_teachers({"teacher": teacher}, other, earlier)
@@ -91,9 +91,9 @@ def test_a_student_is_taught_by_an_earlier_run(earlier, tmp_path):
     agree.main(
         [f"--student={tmp_path / 'run'}", f"--teacher={earlier}", "--images=20", f"--json={target}"], "ltrobust agree"
     )
-    found = json.loads(target.read_text())
-    assert found["images"] == 20
-    assert -1 <= found["cosine"]["low"] <= found["cosine"]["value"] <= found["cosine"]["high"] <= 1
+    result = json.loads(target.read_text())
+    assert result["images"] == 20
+    assert -1 <= result["cosine"]["low"] <= result["cosine"]["value"] <= result["cosine"]["high"] <= 1
     with pytest.raises(ValueError, match="exists; nothing is overwritten"):
         agree.main([f"--student={earlier}", f"--teacher={earlier}", f"--json={target}"], "ltrobust agree")
     with pytest.raises(
@@ -144,7 +144,7 @@ def test_averaged_weights_and_a_phase_of_its_own_can_be_named(earlier):
     config = short(**{"teachers.clean_teacher.path": folder, "teachers.clean_teacher.weights": "averaged"})
     last = short(**{"teachers.clean_teacher.path": folder})
     both = [loaded(each, ["clean_teacher"]) for each in (config, last)]
-    averaged, last = (found["clean_teacher"].teacher.params["linear"]["kernel"] for found in both)
+    averaged, last = (result["clean_teacher"].teacher.params["linear"]["kernel"] for result in both)
     assert averaged.shape == (12, 10)
     assert float(jnp.abs(averaged - last).max()) > 0
 
@@ -220,8 +220,8 @@ def test_both_kinds_of_teacher_serve_at_once(earlier, file):
     )
     assert [phase.name for phase in make_plan(config, pathlib.Path("run")).phases] == ["student"]
     wanted = planned.make_method(config, "student").teachers
-    found = loaded(config, wanted)
-    assert [found[name].about["from"] for name in wanted] == ["checkpoint", "file"]
+    result = loaded(config, wanted)
+    assert [result[name].about["from"] for name in wanted] == ["checkpoint", "file"]
 
 
 def test_a_command_on_a_card_names_no_folder_of_a_teacher(monkeypatch):

@@ -1,4 +1,4 @@
-"""A checkpoint belongs to no number of devices: it is restored exactly on any, and training goes on there."""
+"""A checkpoint belongs to no number of devices: it is restored exactly on any, and training continues there."""
 
 import pathlib
 from typing import Any
@@ -35,9 +35,9 @@ def test_state_selection_and_weights_are_restored_exactly_on_other_devices(tmp_p
     with Checkpoints(tmp_path) as checkpoints:
         assert_exactly_there(checkpoints.restore(template, empty), saved, here)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        found = checkpoints.restore_weights(template.weights)
+        result = checkpoints.restore_weights(template.weights)
     expected = {"last": saved[0].weights, "selected": selection.weights, "averaged": saved[0].averaged}
-    assert_exactly_there(found, expected, here)
+    assert_exactly_there(result, expected, here)
 
 
 @pytest.mark.slow
@@ -46,13 +46,13 @@ def test_training_goes_on_from_1_to_2_to_1_devices(tiny, tmp_path):
     with tiny.unlocked():
         tiny.student.attack.steps = 1
     on = {count: prepared(tiny, "student", mesh_of(count)) for count in (1, 2)}
-    stretches = {count: given.compile() for count, given in on.items()}
+    chunks = {count: given.compile() for count, given in on.items()}
     template = jax.device_get(on[1].state)
     alone, chain = tmp_path / "alone", tmp_path / "chain"
     saved = None
     for first, count in enumerate((1, 2, 1)):
-        expected, _ = advance(on[1], stretches[1], template, alone, first)
-        state, restored = advance(on[count], stretches[count], template, chain, first)
+        expected, _ = advance(on[1], chunks[1], template, alone, first)
+        state, restored = advance(on[count], chunks[count], template, chain, first)
         if saved is not None:
             assert_exactly_there(restored, saved, count)
         saved = jax.device_get(state)
@@ -62,7 +62,7 @@ def test_training_goes_on_from_1_to_2_to_1_devices(tiny, tmp_path):
 
 
 def advance(
-    given: Prepared, stretch: Any, template: Any, folder: pathlib.Path, done: int
+    given: Prepared, chunk: Any, template: Any, folder: pathlib.Path, done: int
 ) -> tuple[TrainState, TrainState]:
     """Restores the checkpoint of step `done`, trains one step, and saves: the state after, and as restored."""
     state, selection = devices.replicate((template, create_selection(template.weights)), given.mesh)
@@ -70,6 +70,6 @@ def advance(
         if done:
             state, selection = checkpoints.restore(state, selection)
         restored = jax.tree.map(jnp.copy, state)  # the step takes the state's buffers
-        state = stretch(state, given.inputs, given.order(done, 1), jnp.int32(1), jnp.int32(1))
+        state = chunk(state, given.inputs, given.order(done, 1), jnp.int32(1), jnp.int32(1))
         checkpoints.save(state, selection, {})
     return state, restored

@@ -111,9 +111,9 @@ def both(request) -> Both:
     before, run = (training.prepare(configuration(request.param)) for _ in range(2))
     phase, state, sums = run.phase, run.state, []
     rows = batches.order(phase.schedule, phase.order_key, 0, phase.total_steps, phase.examples_of)
-    stretch = steps.compile_stretch(phase.settings, run.mesh)
+    chunk = steps.compile_chunk(phase.settings, run.mesh)
     for some in rows:
-        state = stretch(state, run.inputs, some[None], jnp.int32(1), jnp.int32(1))
+        state = chunk(state, run.inputs, some[None], jnp.int32(1), jnp.int32(1))
         sums.append(float(state.sums["loss"]))
     weights = jax.device_get(state.weights)
     arrays = torch_networks.flattened(weights.params) | torch_networks.flattened(weights.batch_stats)

@@ -47,7 +47,7 @@ def class_wise(method: Method) -> Method:
         }
 
     def initial(params, class_counts):
-        nothing = jnp.zeros_like(class_counts)
-        return {"scale": jnp.ones_like(class_counts), "epochs": jnp.int32(0), "label": nothing}
+        zeros = jnp.zeros_like(class_counts)
+        return {"scale": jnp.ones_like(class_counts), "epochs": jnp.int32(0), "label": zeros}
 
     return dataclasses.replace(method, initial_state=initial, radii=radii, observe=observe, end_epoch=end_epoch)

@@ -155,7 +155,7 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
     """The state before the first evaluation of a run."""
     point = _random_point(problem, settings["radius"], threat, run)
     unknown = jnp.float32(-jnp.inf)
-    none = jnp.int32(0)
+    zero = jnp.int32(0)
     return State(
         point=point,
         previous=point,
@@ -167,10 +167,10 @@ def _start_run(problem: Problem, settings: Any, threat: Threat, run: jax.Array, 
         checked_loss=unknown,
         # As published: the first step may cross the whole ball.
         step=2 * settings["radius"],
-        iteration=none,
+        iteration=zero,
         window=settings["window"],
-        waited=none,
-        rises=none,
+        waited=zero,
+        rises=zero,
         # As published: the first window is checked for oscillation only.
         reduced=jnp.array(True),
         run=run,
@@ -220,15 +220,15 @@ def _check_progress(state: State, settings: Any, gradient: jax.Array) -> tuple[S
     oscillates = state.rises.astype(jnp.float32) <= _RISING * state.window.astype(jnp.float32)
     stalls = ~state.reduced & (state.checked_loss >= state.best_loss)
     reduce = due & (oscillates | stalls)
-    none = jnp.int32(0)
+    zero = jnp.int32(0)
     state = state._replace(
         step=jnp.where(reduce, state.step / 2, state.step),
         point=jnp.where(reduce, state.best, state.point),
         reduced=jnp.where(due, reduce, state.reduced),
         checked_loss=jnp.where(due, state.best_loss, state.checked_loss),
         window=jnp.where(due, jnp.maximum(state.window - settings["shrink"], settings["shortest"]), state.window),
-        waited=jnp.where(due, none, state.waited),
-        rises=jnp.where(due, none, state.rises),
+        waited=jnp.where(due, zero, state.waited),
+        rises=jnp.where(due, zero, state.rises),
     )
     return state, jnp.where(reduce, state.best_gradient, gradient)
 

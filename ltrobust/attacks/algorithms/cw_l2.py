@@ -75,7 +75,7 @@ def start(problem: Problem, settings: Any, threat: Threat) -> State:
     relative = jnp.clip((problem.image - middle) / half, -1.0, 1.0)
     # The inverse of tanh. It is infinite for a pixel on a bound, which therefore never moves, as published.
     weight = 0.5 * jnp.log((1 + relative) / (1 - relative))
-    infinite, no = jnp.float32(jnp.inf), jnp.array(False)
+    infinite, false = jnp.float32(jnp.inf), jnp.array(False)
     return State(
         point=_inside(weight, threat),
         weight=weight,
@@ -86,8 +86,8 @@ def start(problem: Problem, settings: Any, threat: Threat) -> State:
         checked_cost=infinite,
         iteration=jnp.int32(0),
         target=jnp.int32(-1),
-        claimed=no,
-        finished=no,
+        claimed=false,
+        finished=false,
     )
 
 

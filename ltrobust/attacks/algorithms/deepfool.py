@@ -60,18 +60,18 @@ def settings(*, steps: int = 50, overshoot: float = 0.02) -> dict[str, Any]:
 def start(problem: Problem, settings: Any, threat: Threat) -> State:
     """The image itself, first other class."""
     del settings, threat
-    none, no = jnp.int32(0), jnp.array(False)
+    zero, false = jnp.int32(0), jnp.array(False)
     return State(
         point=problem.image,
         move=jnp.zeros_like(problem.image),
         candidate=problem.image,
         distance=jnp.float32(jnp.inf),
         aim=jnp.int32(-1),
-        rival=none,
-        iteration=none,
-        target=_other_class(none, problem.label),
-        claimed=no,
-        finished=no,
+        rival=zero,
+        iteration=zero,
+        target=_other_class(zero, problem.label),
+        claimed=false,
+        finished=false,
     )
 
 

@@ -103,15 +103,15 @@ def start(problem: Problem, settings: Any, threat: Threat) -> State:
     """The image itself, first target."""
     del settings, threat
     order = target_order(problem.logits, problem.label)
-    none = jnp.int32(0)
+    zero = jnp.int32(0)
     return State(
         point=problem.image,
         best=problem.image,
         candidate=problem.image,
         best_norm=jnp.float32(jnp.inf),
         fresh=jnp.array(False),
-        iteration=none,
-        run=none,
+        iteration=zero,
+        run=zero,
         order=order,
         target=order[0],
         candidate_target=jnp.int32(-1),
@@ -206,9 +206,9 @@ def _remember_nearest(
 ) -> tuple[State, jax.Array]:
     """Keeps the nearest misclassified point, and says whether it lies within the radius."""
     radius = settings["radius"]
-    # A nearest point whose claim was refuted must not stand in the way of others.
-    refuted = settings["stop_at_radius"] & ~state.claimed & (state.best_norm <= radius)
-    known = jnp.where(refuted, jnp.inf, state.best_norm)
+    # A nearest point whose claim was rejected must not stand in the way of others.
+    rejected = settings["stop_at_radius"] & ~state.claimed & (state.best_norm <= radius)
+    known = jnp.where(rejected, jnp.inf, state.best_norm)
     norm = ball.norms((state.point - problem.image)[None], threat.norm)[0]
     nearer = wrong & (norm < known)
     best, best_norm = jnp.where(nearer, state.point, state.best), jnp.where(nearer, norm, known)

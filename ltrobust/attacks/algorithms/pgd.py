@@ -60,7 +60,7 @@ def pgd(
 def pgd_with_tally(
     objective: Callable[[jax.Array], tuple[jax.Array, jax.Array]], images: jax.Array, keys: jax.Array, **settings: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """As `pgd`, with its settings, for an objective that returns values [B] and truth values or counts [B].
+    """As `pgd`, with its settings, for an objective that returns values [B] and booleans or counts [B].
 
     Returns:
       The last iterate, and the counts' sum over x_0 .. x_{K-1}, the iterates from which a step is made, int32 [B].
@@ -70,7 +70,7 @@ def pgd_with_tally(
 
 def _ascend(
     objective: Callable[[jax.Array], tuple[jax.Array, Any]],
-    nothing: Any,
+    zeros: Any,
     images: jax.Array,
     keys: jax.Array,
     *,
@@ -80,7 +80,7 @@ def _ascend(
     radius: jax.typing.ArrayLike | None = None,
     start: str = "uniform",
 ) -> tuple[jax.Array, Any]:
-    """Last iterate, and the objective's second result summed over the other iterates, starting at `nothing`."""
+    """Last iterate, and the objective's second result summed over the other iterates, starting at `zeros`."""
     ball.check_images(images, threat)
     if steps < 0:
         raise ValueError(f"PGD steps is {steps}; it must be at least 0.")
@@ -101,9 +101,9 @@ def _ascend(
 
     first = ball.random_start(images, keys, radius, start=start, threat=threat)
     if not steps:
-        return jax.lax.stop_gradient((ball.project(first, images, radius, threat), nothing))
+        return jax.lax.stop_gradient((ball.project(first, images, radius, threat), zeros))
     # The outer loss takes the adversarial images as constants; the gradient does not pass through the attack.
-    return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, step, (first, nothing)))
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, step, (first, zeros)))
 
 
 class State(NamedTuple):
@@ -172,8 +172,8 @@ def search(start: str) -> Search:
     def begin(problem: Problem, settings: Any, threat: Threat) -> State:
         image, radius = problem.image[None], settings["radius"]
         point = ball.random_start(image, problem.key[None], radius, start=start, threat=threat)[0]
-        no, none = jnp.array(False), jnp.int32(0)
-        return State(point, jnp.zeros_like(point), problem.image, none, jnp.int32(-1), no, no)
+        false, zero = jnp.array(False), jnp.int32(0)
+        return State(point, jnp.zeros_like(point), problem.image, zero, jnp.int32(-1), false, false)
 
     return Search(start=begin, point=_point, advance=_advance, objective=_objective)
 

@@ -216,8 +216,8 @@ def _tiles(problem: Problem, radius: jax.Array, threat: Threat) -> jax.Array:
     side = max(min(height, width) // 5, 1)
     down, across = height // side, width // side
     draw = jax.random.uniform(jax.random.fold_in(problem.key, 0), (down, across, 1, 1, 1 + channels))
-    none = jnp.int32(0)
-    upright = bumps(jnp.int32(side), none, none, jnp.array(True), (side, side))
+    zero = jnp.int32(0)
+    upright = bumps(jnp.int32(side), zero, zero, jnp.array(True), (side, side))
     tiles = jnp.where(draw[..., 0] < 0.5, upright, upright.T)[..., None] * _signs(draw[..., 1:])
     delta = tiles.transpose(0, 2, 1, 3, 4).reshape(down * side, across * side, channels)
     room = (height - down * side, width - across * side)
@@ -251,7 +251,7 @@ def _propose_l2(
     delta = best - problem.image
     unspent = jnp.maximum(radius**2 - jnp.sum(delta**2), 0.0)
     windows = jnp.sum(jnp.where(renewed | erased, delta, 0.0) ** 2, axis=(0, 1))
-    # What the ball still allows is shared by the channels; what both windows held is spent anew in the first.
+    # What the ball still allows is shared by the channels; what both windows held is spent again in the first.
     available = jnp.sqrt(unspent / channels + windows)
     fresh = bumps(side, row, column, draw[4] < 0.5, (height, width))[..., None] * _signs(draw[5:])
     fresh = fresh + _unit(jnp.where(renewed, delta, 0.0), axis=(0, 1))

@@ -112,8 +112,8 @@ def _direct(images: jax.Array, kernel: jax.Array, strides: _Strides, padding: Se
     zero = np.zeros((), kernel.dtype)
     both = [lax.pad(kernel, zero, ((0, 0, 0), (i, 1 - i, 0), (0, 0, 0), (0, 0, 0))) for i in (0, 1)]
     kernel = lax.concatenate(both, dimension=3)
-    found = lax.conv_general_dilated(images, kernel, (strides[0], 2), padding, dimension_numbers=_LAYOUT)
-    return found.reshape(*found.shape[:2], columns, outputs)
+    result = lax.conv_general_dilated(images, kernel, (strides[0], 2), padding, dimension_numbers=_LAYOUT)
+    return result.reshape(*result.shape[:2], columns, outputs)
 
 
 def _image_rule(cotangent: jax.Array, images: Any, kernel: jax.Array, **options: Any) -> jax.Array:
@@ -180,16 +180,16 @@ def _residues(
     taps = lax.rev(taps, (0, 1)).reshape(high // s, wide // t, outputs, s * t * channels)
     lengths = [(n - 1 + low) // stride + 1 for n, _, _, stride, (low, _) in axes]
     pads = [(k // stride - 1, q - o) for (_, k, o, stride, _), q in zip(axes, lengths, strict=True)]
-    found = lax.conv_general_dilated(cotangent, taps, (1, 1), pads, dimension_numbers=_LAYOUT)
-    found = found.reshape(-1, *lengths, s, t, channels).transpose(0, 1, 3, 2, 4, 5)
-    found = found.reshape(-1, lengths[0] * s, lengths[1] * t, channels)
-    return found[:, top : top + rows, left : left + columns]
+    result = lax.conv_general_dilated(cotangent, taps, (1, 1), pads, dimension_numbers=_LAYOUT)
+    result = result.reshape(-1, *lengths, s, t, channels).transpose(0, 1, 3, 2, 4, 5)
+    result = result.reshape(-1, lengths[0] * s, lengths[1] * t, channels)
+    return result[:, top : top + rows, left : left + columns]
 
 
 def _compute(images: jax.Array, kernel: jax.Array, *, form: Any, **_: Any) -> jax.Array:
     """What the primitive computes."""
-    (found,) = core.jaxpr_as_fun(form)(images, kernel)
-    return found
+    (result,) = core.jaxpr_as_fun(form)(images, kernel)
+    return result
 
 
 def _batch(arguments: Sequence[jax.Array], axes: Sequence[int | None], **options: Any) -> tuple[jax.Array, int]:
@@ -201,8 +201,8 @@ def _batch(arguments: Sequence[jax.Array], axes: Sequence[int | None], **options
     if axes[0] is None:
         return lax.map(lambda one: _convolve(images, one, strides, padding), kernel), 0
     if axes[1] is None:
-        found = _convolve(images.reshape(-1, *images.shape[2:]), kernel, strides, padding)
-        return found.reshape(*images.shape[:2], *found.shape[1:]), 0
+        result = _convolve(images.reshape(-1, *images.shape[2:]), kernel, strides, padding)
+        return result.reshape(*images.shape[:2], *result.shape[1:]), 0
     return lax.map(lambda both: _convolve(both[0], both[1], strides, padding), (images, kernel)), 0
 
 
