@@ -50,6 +50,7 @@ python_maximum_signature_line_length = 100
 html_theme = "furo"
 html_title = "ltrobust"
 html_show_sphinx = False
+html_show_copyright = False
 html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
