@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import operator
 import zlib
@@ -38,6 +39,12 @@ _NAMES = (*(field.name for field in dataclasses.fields(Line) if field.name not i
 ROW = np.dtype([*((name, int) for name in ("image", "label", "adversarial_at")), *verdict.DTYPE.descr])
 _KEYS = frozenset(_NAMES)
 _values = operator.itemgetter(*ROW.names or ())
+# What JSON makes of a row: a float may be null, which is NaN.
+_TYPES = frozenset(
+    itertools.product(
+        *({"f": (float, type(None)), "i": (int,), "b": (bool,)}[ROW[name].kind] for name in ROW.names or ())
+    )
+)
 
 
 class AttackVerdicts(Mapping[int, Line]):
@@ -130,20 +137,29 @@ def _decode_all(contents: list[bytes]) -> Iterator[dict[str, np.ndarray]]:
     for chosen in (contents, *([content] for content in contents)):
         try:
             yield _decode(chosen)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         if chosen is contents:
             return
 
 
 def _decode(contents: list[bytes]) -> dict[str, np.ndarray]:
-    """Attack -> its lines, arrays of `ROW`; a ValueError, TypeError or AttributeError if a content is no line."""
+    """Attack -> its lines, arrays of `ROW`; one of the errors of `_decode_all` if a content is not a line."""
     rows: dict[str, list[tuple[Any, ...]]] = {}
-    for values in json.loads(b"[%b]" % b",".join(contents)):
+    parsed = json.loads(b"[%b]" % b",".join(contents))
+    if len(parsed) != len(contents):
+        raise ValueError("several lines in one")
+    for values in parsed:
         values.setdefault("adversarial_at", -1)
-        if values.keys() != _KEYS:
+        if values.keys() != _KEYS or type(values["attack"]) is not str:
             raise ValueError("other fields")
-        rows.setdefault(values["attack"], []).append(_values(values))
+        row = _values(values)
+        # NumPy would take 3.7 for 3, and "false" for True.
+        if tuple(map(type, row)) not in _TYPES:
+            raise TypeError("other types")
+        if min(values["image"], values["label"], values["adversarial_at"] + 1, values["prediction"] + 1) < 0:
+            raise ValueError("out of range")
+        rows.setdefault(values["attack"], []).append(row)
     # Null, JSON's form of NaN, becomes NaN.
     return {attack: np.array(result, ROW) for attack, result in rows.items()}
 

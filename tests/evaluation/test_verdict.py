@@ -67,6 +67,22 @@ def test_of_a_block_only_the_lines_that_are_none_are_left_out():
     values = json.loads(lines.encode(LINE))
     del values["crc"]
     bad = [seal('{"attack":"clean"}'), seal("[1]"), seal(json.dumps(values | {"image": "x"}))]
+    for wrong in (
+        {"image": 3.7},
+        {"image": True},
+        {"image": -1},
+        {"image": 2**70},
+        {"prediction": 1.9},
+        {"prediction": -2},
+        {"tied": "false"},
+        {"margin": "0.5"},
+        {"margin": 10**400},
+        {"adversarial_at": -5},
+        {"attack": 5},
+    ):
+        assert read(seal(json.dumps(values | wrong)))[:2] == ({}, 1), wrong
+    assert read(seal(json.dumps(values) + "," + json.dumps(values)))[:2] == ({}, 1)
+    assert read(seal('{"a":' * 100_000 + "1" + "}" * 100_000))[:2] == ({}, 1)
     texts = [lines.encode(line) for line in written]
     for place in (3, 20, 21):
         texts.insert(place, bad.pop())
