@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ltrobust.models import torchax_convolution
 from ltrobust.models.torch_files import optional
 
 _NAMED = re.compile(r"dimname|\bnames|_names", re.IGNORECASE)
@@ -27,6 +28,7 @@ def import_torchax() -> Any:
         with placeholders_for_named_overloads(importlib.import_module("torch._ops").OpOverloadPacket):
             torchax = importlib.import_module("torchax")
             torchax.default_env()  # imports the tables of operations
+            torchax_convolution.replace(torchax, torch)
             return torchax
     except ModuleNotFoundError as error:
         raise ValueError("torchax is not installed; run: pip install -e '.[torch]'") from error

@@ -171,3 +171,18 @@ def test_overloads_that_pytorch_removed_have_placeholders_during_the_import():
 def test_without_torchax_a_module_is_refused_with_the_command_that_installs_it():
     with pytest.raises(ValueError, match=r"torchax is not installed; run: pip install -e '.\[torch\]'"):
         lt.evaluate(torch_toy.Residual(), IMAGES, np.zeros(6, int))
+
+
+@needs_torchax
+def test_plain_convolutions_are_those_for_the_cpu_there_and_torchaxs_elsewhere():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2, padding=1), torch.nn.Flatten())
+    network = lt.from_torch(module)
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    assert "cpu_convolution" in str(jax.make_jaxpr(network)(images))
+    lowered = {
+        name: jax.jit(network).trace(images).lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu")
+    }
+    assert "[b, 0, 1, f]x[0, 1, i, o]" in lowered["cpu"]
+    assert "[b, f, 0, 1]x[o, i, 0, 1]" in lowered["tpu"]
+    grouped = lt.from_torch(torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Flatten()))
+    assert "cpu_convolution" not in str(jax.make_jaxpr(grouped)(np.zeros((2, 8, 8, 4), np.float32)))

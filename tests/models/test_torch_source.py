@@ -24,7 +24,7 @@ def saved(tmp_path):
 def test_a_function_is_called_with_its_arguments(tmp_path):
     module = torch_source.build("torch_toy:Residual(num_classes=3, channels=1)")
     assert module.head.out_features == 3
-    file = tmp_path / "my_network.py"
+    file = tmp_path / "own_network_for_torch.py"
     file.write_text("import torch\n\n\ndef make(width=2):\n    return torch.nn.Linear(width, 2)\n")
     assert torch_source.build(f"{file}:make(width=7)").in_features == 7
     assert torch_source.build(f"{file}:make").in_features == 2
