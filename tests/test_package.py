@@ -81,7 +81,7 @@ def test_the_command_is_main_py_from_anywhere(tmp_path):
         words = [*words, "--config", "configs/folder.py", f"--config.data.dir={tmp_path}/nowhere", "--config.seed=1"]
         reported = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert reported.returncode == 1, (program, reported.stderr)
-        assert "nowhere is no folder; expected are train/CLASS/IMAGE" in reported.stderr, program
+        assert "nowhere is not a folder; expected are train/CLASS/IMAGE" in reported.stderr, program
     assert not any(tmp_path.iterdir())
 
 

@@ -19,9 +19,9 @@ OF_A_RUN = {"train", "evaluate", "report"}
 FLAGS = {
     "diagnose": {"column", "out"},
     "compare": {"against", "column", "html", "json", "data_dir", "cache_dir"},
-    "sweep": {"out", "table", "code"},
+    "sweep": {"out", "only", "table", "code"},
     "agree": {"student", "student_weights", "teacher", "teacher_weights", "images", "seed", "data_dir", "json", "code"},
-    "offset": {"workdir", "out", "weights", "norm_equalise", "protocol", "data_dir", "code"},
+    "offset": {"workdir", "out", "weights", "prior", "norm_equalise", "protocol", "data_dir", "code"},
     "data": {"dir"},
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}

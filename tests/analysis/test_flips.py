@@ -6,7 +6,7 @@ from scipy import stats
 
 from ltrobust.analysis import compare, flips, intervals, metrics, seeds
 from ltrobust.analysis.schema.comparison import Breaker, Flip
-from ltrobust.evaluation.lines import Line
+from ltrobust.evaluation.lines import ROW, AttackVerdicts
 
 PROVENANCE = {
     "protocol": {
@@ -21,13 +21,13 @@ def verdicts(clean, a, b):
     """Verdicts on images 10 to 14 of class 0; a string names the images that are wrong there."""
 
     def column(wrong):
-        lines = (Line(attack="", image=10 + n, label=0, prediction=int(str(n) in wrong)) for n in range(5))
-        return {line.image: line for line in lines}
+        rows = np.zeros(5, ROW)
+        rows["image"], rows["prediction"] = np.arange(10, 15), [int(str(n) in wrong) for n in range(5)]
+        return rows
 
-    seen = {name: column(wrong) for name, wrong in (("a", a), ("b", b))}
-    for n in clean:
-        del seen["a"][10 + int(n)], seen["b"][10 + int(n)]
-    return {"clean": column(clean)} | seen
+    attacked = [n for n in range(5) if str(n) not in clean]
+    seen = {name: AttackVerdicts(name, column(wrong)[attacked]) for name, wrong in (("a", a), ("b", b))}
+    return {"clean": AttackVerdicts("clean", column(clean))} | seen
 
 
 def test_flips_and_what_broke_them():

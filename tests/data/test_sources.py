@@ -332,7 +332,7 @@ def test_missing_data_come_with_the_archive_that_has_them(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["cifar10", "tiny_imagenet"])
 def test_a_missing_data_dir_is_named(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         sources.load(name, "test", data_dir=tmp_path / "nowhere")
 
 

@@ -301,7 +301,7 @@ def no_sweep(place: Place) -> Reported:
     "`--config=configs/nothing.py`",
     value="'configs/nothing.py'",
     allowed=("digits", "published"),
-    remedy=("configs/NAME.py", "path of your own"),
+    remedy=("configs/NAME.py", "path of your file"),
 )
 def config_missing(place: Place) -> Reported:
     return place.refused("--config=configs/nothing.py")

@@ -66,7 +66,7 @@ def loaded_again(place: Place, damage: Callable) -> str:
 @fault(
     "data directory missing",
     "`--config.data.name=cifar10 --config.data.dir=DIR/nowhere`",
-    value=("DIR/nowhere is no folder", "cifar10"),
+    value=("DIR/nowhere is not a folder", "cifar10"),
     remedy=(CIFAR10, "SHA-256 SHA", "into DIR/nowhere"),
 )
 def no_data_dir(place: Place) -> Reported:

@@ -147,7 +147,7 @@ def provenance_damaged(place: Place) -> Reported:
     "verdict store of another version",
     "`format` 1 in its provenance",
     value=("DIR/store", "format 1"),
-    allowed="reads 4",
+    allowed="reads 5",
     remedy=("evaluate again", "version that wrote it"),
 )
 def older_store(place: Place) -> Reported:
