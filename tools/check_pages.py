@@ -149,7 +149,9 @@ def schema(root: Path) -> Iterator[Stale]:
 
 
 def statements(root: Path) -> Iterator[Stale]:
-    """Statements about differences must be borne out by the committed cards."""
+    """Statements about differences must be borne out by the cards, and name those that are not trustworthy."""
+    for claim, fault in claims.unmentioned(root):
+        yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {fault}", "name seed and check in `despite`")
     for claim, difference, result in claims.contradicted(root):
         shown = f"{claims.Points(result)}, which is not `{difference.expected}`"
         where = f"{difference.first} minus {difference.second}, {difference.column}, {difference.view}"

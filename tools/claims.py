@@ -7,6 +7,7 @@ bear one out.
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from ltrobust.analysis import seeds
 from ltrobust.analysis.intervals import SeedMean, t_interval
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column
-from tools.committed import read_card
+from tools.committed import failures, read_card
 
 FILE = Path("docs") / "claims.toml"
 LAST = "student/last"
@@ -47,12 +48,20 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A sentence: `{0}` stands for the first difference, `{0.mean}` for its mean alone."""
+    """A sentence: `{0}` stands for the first difference, `{0.mean}` for its mean alone.
+
+    Attributes:
+      page, marker: where it is written.
+      text: of the sentence.
+      differences: what it rests on.
+      despite: a further sentence, which names seed and check of every network below it that is not trustworthy.
+    """
 
     page: str
     marker: str
     text: str
     differences: Sequence[Difference]
+    despite: str = ""
 
 
 class Points:
@@ -77,7 +86,8 @@ def read(root: Path) -> list[Claim]:
 
 def _claim(entry: dict[str, Any]) -> Claim:
     differences = [Difference(**result) for result in entry["differences"]]
-    return Claim(entry["page"], entry["marker"], " ".join(entry["text"].split()), differences)
+    text, despite = (" ".join(entry.get(name, "").split()) for name in ("text", "despite"))
+    return Claim(entry["page"], entry["marker"], text, differences, despite)
 
 
 def computed(root: Path, difference: Difference) -> SeedMean:
@@ -106,13 +116,19 @@ def _values(root: Path, difference: Difference, first: str, second: str) -> tupl
 
 def _columns(root: Path, difference: Difference, name: str) -> tuple[dict[int, Column], Sequence[int]]:
     """Seed -> column of a variant's network, and the training images per class."""
+    cards, network = _cards(root, difference, name)
+    columns = {card.seed: card.networks[network].columns[difference.column] for card in cards}
+    return columns, cards[0].data.class_counts
+
+
+def _cards(root: Path, difference: Difference, name: str) -> tuple[list[Card], str]:
+    """The cards of a variant, and which of their networks is meant."""
     variant, _, network = name.partition(":")
     folder = root / "results" / difference.folder
-    result: list[Card] = [read_card(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
+    result = [read_card(path) for path in sorted(folder.glob(f"{variant}-seed*.json"))]
     if not result:
         raise ValueError(f"{folder} holds no card of {variant}; name a variant of the sweep.")
-    columns = {card.seed: card.networks[network or LAST].columns[difference.column] for card in result}
-    return columns, result[0].data.class_counts
+    return result, network or LAST
 
 
 def block(root: Path, page: str, marker: str) -> str:
@@ -121,7 +137,7 @@ def block(root: Path, page: str, marker: str) -> str:
     for claim in read(root):
         if (claim.page, claim.marker) == (page, marker):
             points = [Points(computed(root, difference)) for difference in claim.differences]
-            lines.append(f"- {claim.text.format(*points)}")
+            lines.append(f"- {claim.text.format(*points)} {claim.despite}".rstrip())
     return "\n".join(lines)
 
 
@@ -137,6 +153,24 @@ def contradicted(root: Path) -> Iterator[tuple[Claim, Difference, SeedMean]]:
             result = computed(root, difference)
             if difference.expected != "any" and _outcome(result) != difference.expected:
                 yield claim, difference, result
+
+
+def unmentioned(root: Path) -> Iterator[tuple[Claim, str]]:
+    """Claims that rest on a network that is not trustworthy, whose seed or failed check they do not name."""
+    for claim in read(root):
+        for difference in claim.differences:
+            names = (difference.first, difference.second, difference.base_first, difference.base_second)
+            for name in filter(None, names):
+                cards, network = _cards(root, difference, name)
+                for card in cards:
+                    for item in failures(card.networks[network]):
+                        if not {f"seed {card.seed}", item.id} <= _named(claim.despite):
+                            yield claim, f"{name}, seed {card.seed}, is not trustworthy: {item.id}, {item.details}"
+
+
+def _named(text: str) -> set[str]:
+    """Seeds and checks that a sentence names: `seed 3`, `P17`."""
+    return set(re.findall(r"seed \d+|P\d+", text))
 
 
 def _outcome(found: SeedMean) -> str:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from ltrobust.analysis import seeds
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column
-from ltrobust.report.numbers import markdown
-from tools.committed import read_card
+from ltrobust.report.numbers import NOTHING, markdown
+from tools.committed import MARK, read_card, remarks
 
+LAST = "student/last"
 BEST = "standard"  # the protocol that is shown where there are cards of it
 METHODS = {"pgd_at": "PGD-AT", "at_bsl": "AT-BSL", "self_distillation": "self-distillation"}
 PROTOCOLS = {
@@ -44,19 +45,28 @@ SOURCES = (
 
 
 def table(root: Path) -> str:
-    """Markdown: for each data set what the numbers are of, and a row for each method."""
+    """Markdown: for each data set what the numbers are of, and a row for each method.
+
+    Raises:
+      ValueError: the cards of a data set are of several protocols.
+    """
     parts = []
     for source in SOURCES:
         result = {method: _cards(root / "results" / source.folder, method + source.place) for method in METHODS}
-        rows = [[METHODS[method], *_cells(group)] for method, group in result.items() if group]
+        rows, notes = [], []
+        for method, group in result.items():
+            found = list(remarks(METHODS[method], {card.seed: card.networks[LAST] for card in group}))
+            if group:
+                rows.append([METHODS[method] + (MARK if found else ""), *_cells(group)])
+            notes += found
         group = [card for group in result.values() for card in group]
         if group:
-            parts.append(f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}")
+            parts += [f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}", *notes]
     return "\n".join(parts)
 
 
 def _cards(folder: Path, name: str) -> list[Card]:
-    """One card for each seed, of the best protocol."""
+    """One card for each seed, of the best protocol that it has."""
     by_seed: dict[int, Card] = {}
     for path in sorted(folder.glob("*.json")):
         if re.fullmatch(re.escape(name) + r"-seed\d+(-.*)?", path.stem):
@@ -68,7 +78,7 @@ def _cards(folder: Path, name: str) -> list[Card]:
 
 def _cells(group: Sequence[Card]) -> list[str]:
     """Clean accuracy, and the protocol's headline number over all, rare and worst classes."""
-    columns = [card.networks["student/last"].columns for card in group]
+    columns = [card.networks[LAST].columns for card in group]
     clean = [own["clean"] for own in columns]
     robust = [own[card.protocol.headline] for own, card in zip(columns, group, strict=True)]
     counts = group[0].data.class_counts
@@ -77,13 +87,16 @@ def _cells(group: Sequence[Card]) -> list[str]:
 
 
 def _cell(columns: Sequence[Column], view: str, counts: Sequence[int]) -> str:
-    """Mean over seeds with its interval, or one run's number with that over test images."""
+    """Mean over seeds with its interval, or one run's number with that over test images; a dash where there is none."""
+    if any(column.view(view) is None for column in columns):
+        return NOTHING
     if len(columns) > 1:
         result = seeds.of_columns(columns, view, counts)
         mean, low, high = result.mean, result.low, result.high
     else:
         estimate = columns[0].view(view)
-        mean, low, high = (estimate.value, estimate.low, estimate.high) if estimate else (0.0, 0.0, 0.0)
+        assert estimate is not None
+        mean, low, high = estimate.value, estimate.low, estimate.high
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
@@ -92,6 +105,8 @@ def _described(source: Source, group: Sequence[Card]) -> str:
     card = group[0]
     data, threat = card.data, card.threat
     names = sorted({card.protocol.name for card in group})
+    if len(names) > 1:
+        raise ValueError(f"the cards in results/{source.folder} are of {', '.join(names)}; one table has one protocol.")
     images = f"{data.evaluated:,}"
     if data.evaluated < data.test_images:
         images += f" of {data.test_images:,}"
@@ -99,6 +114,5 @@ def _described(source: Source, group: Sequence[Card]) -> str:
     return (
         f"**{source.title}**, imbalance ratio {data.imbalance_ratio:g}, {sum(data.class_counts):,} training images, "
         f"{card.model.parameters:,} parameters, {number} seeds; {threat.norm} {threat.radius:g}/255, "
-        f"{images} test images; robust: correct under "
-        f"{' or '.join(PROTOCOLS.get(name, f'`{name}`') for name in names)}."
+        f"{images} test images; robust: correct under {PROTOCOLS.get(names[0], f'`{names[0]}`')}."
     )

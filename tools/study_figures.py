@@ -17,6 +17,7 @@ from ltrobust.analysis.intervals import SeedMean
 from ltrobust.report import frame
 from ltrobust.report.charts import BLUE, GREY, ORANGE
 from tools import study_page
+from tools.committed import MARK
 from tools.study_page import FIRST, SECOND, VARIANTS, Row
 
 FOLDER = Path("docs") / "figures"
@@ -53,7 +54,7 @@ def records(root: Path) -> list[dict[str, Any]]:
     return [
         {
             "data": group.title,
-            "name": VARIANTS[row.name],
+            "name": row.title,
             "short": row.name.replace("self_distillation:teacher/last", "its teacher"),
             "family": family(row.name),
             **_values(row),
@@ -81,9 +82,8 @@ def _color() -> alt.Color:
 def gain(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
     """Tail accuracy minus AT-BSL's, with intervals."""
     shown = [record for record in found if "gain" in record]
-    base = alt.Chart().encode(
-        y=alt.Y("name:N", sort=list(VARIANTS.values()), title=None, axis=alt.Axis(labelLimit=330))
-    )
+    order = [title + mark for title in VARIANTS.values() for mark in ("", MARK)]
+    base = alt.Chart().encode(y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=330)))
     title = "tail under AutoAttack, minus AT-BSL (points)"
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("gain:Q", title=title), color=_color())
     whiskers = base.mark_rule().encode(x=alt.X("gain_low:Q", title=title), x2="gain_high:Q", color=_color())

@@ -13,10 +13,11 @@ from ltrobust.analysis.intervals import SeedMean, holm
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report.numbers import NOTHING, markdown, p_value
-from tools.committed import read_card
+from tools.committed import MARK, read_card, remarks
 
 PAGE = "docs/study.md"
-# Forward passes of an image in a step (docs/results/speed.md).
+# Forward passes of an image in a step of ten attack steps, as `PASSES` of benchmarks/flops.py counts them.
+# Logits only: those of AT-BSL, and one of the teacher.
 PASSES = {"at_bsl": 23, "teacher": 23, "logits only": 24, "with gradient matching": 29}
 IMBALANCE = "imbalance_cifar10_cpu"  # the sweep whose passes are counted
 SWEEPS = ("controls_cifar10_cpu", "controls_digits")
@@ -75,7 +76,7 @@ class Row(NamedTuple):
       head, tail: accuracy in the headline.
       gain, head_gain: minus the variant that it is compared with, paired by seed; None without two common seeds.
       predicted: share of clean test images for which a class of the tail is predicted, mean over seeds.
-      minutes: of computing, mean over seeds.
+      remarks: on seeds whose network is not trustworthy.
     """
 
     name: str
@@ -85,7 +86,12 @@ class Row(NamedTuple):
     gain: SeedMean | None
     head_gain: SeedMean | None
     predicted: float
-    minutes: float
+    remarks: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        """What the row is, with a mark where there are remarks."""
+        return VARIANTS[self.name] + (MARK if self.remarks else "")
 
 
 def groups(root: Path) -> Iterator[Group]:
@@ -123,9 +129,9 @@ def rows(group: Group) -> list[Row]:
         other = base if base_name != name else {}
         head, tail = (_mean(list(columns.values()), view, counts) for view in ("head_third", "tail_third"))
         gain, head_gain = (_difference(columns, other, view, counts) for view in ("tail_third", "head_third"))
-        minutes = float(np.mean([card.seconds for card in own_cards.values()])) / 60
         shares = [tail_share(network, counts) for network in networks.values()]
-        result.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), minutes))
+        notes = list(remarks(VARIANTS[name], networks))
+        result.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), notes))
     return result
 
 
@@ -171,7 +177,8 @@ def _about(group: Group) -> str:
     """What the numbers of a group depend on."""
     card = next(iter(next(iter(group.cards.values())).values()))
     data = card.data
-    images = data.evaluated // len(data.class_names)
+    totals = next(iter(card.networks.values())).columns["clean"].total
+    images = " to ".join(str(number) for number in sorted({min(totals), max(totals)}))
     commits = sorted({c.software["commit"][:12] for own in group.cards.values() for c in own.values()})
     return (
         f"{sum(data.class_counts)} training images, {card.model.parameters:,} parameters, {card.threat.norm} "
@@ -204,10 +211,10 @@ def _table(found: Sequence[Row]) -> str:
             strict=True,
         )
     )
-    header = ["", "seeds", "tail", "minus AT-BSL", "p", "head", "minus AT-BSL", "tail predicted, clean", "min/run"]
+    header = ["", "seeds", "tail", "minus AT-BSL", "p", "head", "minus AT-BSL", "tail predicted, clean"]
     lines = [
         [
-            VARIANTS[row.name],
+            row.title,
             str(row.number),
             _accuracy(row.tail),
             _points(row.gain),
@@ -215,11 +222,10 @@ def _table(found: Sequence[Row]) -> str:
             _accuracy(row.head),
             _points(row.head_gain),
             f"{100 * row.predicted:.1f}",
-            f"{row.minutes:.1f}",
         ]
         for row in found
     ]
-    return markdown([header, *lines])
+    return "\n".join([markdown([header, *lines]), *(remark for row in found for remark in row.remarks)])
 
 
 def _accuracy(found: SeedMean | None) -> str:

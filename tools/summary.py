@@ -22,7 +22,7 @@ from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.report import diagnosis, grid
 from ltrobust.report.numbers import differences, markdown, of_columns
 from tools import claims, gradients, headline, study_page
-from tools.committed import read_card
+from tools.committed import read_card, remarks
 
 README = "README.md"
 PAGES = Path("docs") / "results"  # the folder of the pages of cards
@@ -140,6 +140,8 @@ def sweep(root: Path, name: str) -> str:
         described = _described([card for _, card in group])
         parts.append(f"[`{file}`]({CONFIGS}/{file}), {len(group)} runs: {described}\n")
         parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
+        for variant, card in group:
+            parts += remarks(variant, {card.seed: card.networks[grid.LAST]})
         parts.append(grid.render_primary(group, declared))
         parts.append(grid.render_differences(group, BASELINE))
         parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
@@ -200,7 +202,7 @@ def _described(cards: Sequence[Card]) -> str:
         f"({sum(data.class_counts)} training images), {card.model.name} "
         f"({card.model.parameters:,} parameters), {threat.norm} {threat.radius:g}/255, "
         f"{images} test images, protocol `{card.protocol.name}`; device {', '.join(devices)}; "
-        f"trained at commit {', '.join(commits)}. Percent; tail: the last {tail.classes if tail else 0} classes."
+        f"trained at commit {', '.join(commits)}. Percent; tail: the {tail.classes if tail else 0} rarest classes."
     )
 
 

@@ -98,7 +98,9 @@ def render_primary(cards: Sequence[tuple[str, Card]], pair: tuple[str, str] = PR
     common = sorted(first.keys() & second.keys())
     if len(common) < 2:
         return f"**{title}: missing**, since fewer than two pairs of these cards are of that protocol.\n"
-    card = counted[0][1]
+    card, other = (next(card for variant, card in counted if variant == name) for name in pair)
+    if list(card.data.class_counts) != list(other.data.class_counts):
+        return f"**{title}: missing**, since their classes have other numbers of images, and so another tail.\n"
     columns = [(first[seed][card.protocol.headline], second[seed][card.protocol.headline]) for seed in common]
     result = seeds.of_differences(columns, seeds.PRIMARY_VIEW, card.data.class_counts)
     return f"**{title}: {over_seeds(result)}, p {p_value(result.p)}**, {len(common)} seeds.\n"
@@ -109,15 +111,17 @@ def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: st
 
     A gain is the variant's accuracy under PGD-20 minus the baseline's of the same seed, in points. `alike` is
     Spearman's correlation over classes of the variant's gains of one seed with the reference's of another, so that no
-    run of the baseline is in both: mean [least, greatest] over pairs of seeds. Empty where baseline or reference are
-    missing, where no two seeds are common to all, and for more than 20 classes.
+    run of the baseline is in both: mean [least, greatest] over pairs of seeds. Variants whose classes have other
+    numbers of images than the baseline's are left out. Empty where baseline or reference are missing, where no two
+    seeds are common to all, and for more than 20 classes.
 
     Args:
       cards: a variant and one of its cards, in the order of the rows.
       baseline: a variant.
       reference: another.
     """
-    runs = _by_seed(cards)
+    counts = {variant: list(card.data.class_counts) for variant, card in cards}
+    runs = {variant: own for variant, own in _by_seed(cards).items() if counts[variant] == counts.get(baseline)}
     common = sorted(set.intersection(*(set(own) for own in runs.values()))) if runs else []
     names = cards[0][1].data.class_names if cards else []
     if baseline not in runs or reference not in runs or len(common) < 2 or len(names) > 20:

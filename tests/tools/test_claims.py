@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import fabricated
 import pytest
 
 from ltrobust.analysis import cards, seeds
@@ -74,3 +75,23 @@ def test_a_statement_that_the_cards_do_not_bear_out_is_named(root):
     assert "which is not `below`" in stale[-1].fault
     with pytest.raises(ValueError, match="holds no card of trades"):
         claims.computed(root, claims.Difference("digits", "trades", "at_bsl", "pgd20", "overall", "any"))
+
+
+@pytest.mark.parametrize(
+    ("despite", "number"),
+    [("", 2), ("Seed 1 fails P17.", 2), ("One run, seed 1, fails P03.", 2), ("One run, seed 1, fails P17.", 0)],
+)
+def test_a_statement_on_a_network_that_is_not_trustworthy_says_so(root, despite, number):
+    def fail(card):
+        card["networks"]["student/last"] |= {
+            "sanity": [{"check": "gradient", "evidence": "DLR", "id": "P17", "per_class": [], "status": "fail"}],
+            "sanity_verdict": "not trustworthy",
+        }
+
+    fabricated.change_card(root / "results" / "digits" / "at_bsl-seed1.json", fail)
+    text = TEXT.replace("EXPECTED", "any").replace("\n[[claim.diff", f'\ndespite = "{despite}"\n[[claim.diff', 1)
+    (root / "docs" / "claims.toml").write_text(text)
+    stale = list(check_pages.statements(root))
+    assert len(stale) == number, "one for each difference"
+    assert all("at_bsl, seed 1, is not trustworthy: P17, DLR" in entry.fault for entry in stale)
+    assert claims.block(root, "docs/page.md", "said").endswith(f" overall. {despite}".rstrip())

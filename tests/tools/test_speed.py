@@ -11,7 +11,7 @@ import profile_step
 import pytest
 
 from ltrobust import models
-from tools import speed
+from tools import speed, study_page
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ def test_passes_agree_with_the_methods():
         result = methods.create(name, methods.InnerAttack()).passes
         assert result is not None
         assert len(result) == passes.differentiated + passes.statistics, name
+    # What the study quotes. Logits only: the passes of AT-BSL, and one of the teacher.
+    assert methods.create("self_distillation", methods.InnerAttack(), beta=0.0).passes == ("adv",)
+    quoted = (flops.PASSES["at_bsl"], flops.Passes(teacher=1), flops.PASSES["self_distillation"])
+    names = ("at_bsl", "logits only", "with gradient matching")
+    assert [study_page.PASSES[name] for name in names] == [passes.equivalents(10) for passes in quoted]
 
 
 def test_an_all_reduce_sends_twice_the_data_less_a_share():

@@ -38,6 +38,21 @@ def test_one_seed_has_no_interval_and_no_comparison():
     assert 0.2 < first.predicted < 0.4
 
 
+def test_a_row_with_a_network_that_is_not_trustworthy_has_a_mark_and_a_remark():
+    runs = group(at_bsl=2, natural=2)
+    failing = cards.read(ROOT / "results" / "sweeps" / "controls_digits" / "counts_teacher-seed3.json")
+    runs.cards["natural"][1] = dataclasses.replace(failing, config={**failing.config, "seed": 1})
+    base, marked = study_page.rows(runs)
+    assert (base.title, base.remarks) == ("AT-BSL", [])
+    assert marked.title == "natural training †"
+    (remark,) = marked.remarks
+    assert remark.startswith("† natural training, seed 1: not trustworthy. zero gradient at a random start (P17): ")
+    assert "DLR, 1 of 78 images" in remark
+    text = study_page._table([base, marked])
+    assert text.endswith(f"\n\n{remark}")
+    assert "(76 to 83 a class)" in study_page._about(runs)
+
+
 def test_passes_are_counted_from_the_updates_on_the_cards():
     rows = [line.split(" | ") for line in study_page.passes(ROOT).splitlines()[2:]]
     assert [row[-2:] for row in rows] == [["1.53", "1.75 |"], ["1.35", "1.57 |"], ["1.28", "1.49 |"]]

@@ -14,7 +14,7 @@ from scipy import stats
 from ltrobust.analysis import cards, intervals, seeds
 from ltrobust.report import grid, numbers
 from ltrobust.runtime.files import write_json
-from tools import gradients, summary
+from tools import gradients, headline, summary
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -119,6 +119,12 @@ def test_the_primary_comparison_is_that_of_standard_and_of_the_declared_variants
     standard = [(name, dataclasses.replace(run, protocol=protocol)) for name, run in runs]
     assert "a minus b: 0.00 ± 0.00 [" in grid.render_primary(standard, ("a", "b"))
     assert "self_distillation minus at_bsl: missing**" in grid.render_primary(standard)
+    # Another tail cannot be compared, and a third variant's counts do not matter.
+    other = dataclasses.replace(card.data, class_counts=card.data.class_counts[::-1])
+    turned = [(name, dataclasses.replace(run, data=other) if name == "a" else run) for name, run in standard]
+    assert "missing**, since their classes have other numbers of images" in grid.render_primary(turned, ("a", "b"))
+    third = [("c", turned[0][1]), *standard]
+    assert grid.render_primary(third, ("a", "b")) == grid.render_primary(standard, ("a", "b"))
 
 
 def test_who_gains_where_is_held_against_another_seed_of_the_reference():
@@ -152,6 +158,26 @@ def test_who_gains_where_is_held_against_another_seed_of_the_reference():
     assert grid.render_gains([card for card in runs if card[1].seed < 1], "base", "reference") == ""
     assert grid.render_gains(runs[3:], "base", "reference") == ""
     assert grid.render_gains([], "base", "reference") == ""
+    # Variants whose classes have other numbers of images have no row.
+    card = runs[-1][1]
+    other = dataclasses.replace(card, data=dataclasses.replace(card.data, class_counts=card.data.class_counts[::-1]))
+    assert grid.render_gains([*runs, ("elsewhere", other)], "base", "reference") == grid.render_gains(
+        runs, "base", "reference"
+    )
+
+
+def test_the_short_table_has_one_protocol_and_a_dash_for_what_is_not_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(headline, "SOURCES", (headline.Source("Digits", "digits"),))
+    (tmp_path / "results" / "digits").mkdir(parents=True)
+    path = tmp_path / "results" / "digits" / "at_bsl-seed0.json"
+    shutil.copy(ROOT / "results" / "digits" / path.name, path)
+    fabricated.change_card(
+        path, lambda card: card["networks"]["student/last"]["columns"]["worst"].update(tail_third=None)
+    )
+    assert headline.table(tmp_path).splitlines()[-1].split(" | ")[3] == "-"
+    shutil.copy(ROOT / "results" / "sweeps" / "controls_digits" / "at_bsl-seed1.json", path.parent)
+    with pytest.raises(ValueError, match="results/digits are of quick, standard; one table has one protocol"):
+        headline.table(tmp_path)
 
 
 def drawn(seed, accuracies):
