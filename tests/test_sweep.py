@@ -165,6 +165,10 @@ def test_a_run_of_another_configuration_is_no_finished_cell(swept, capsys, old, 
     printed = capsys.readouterr().out
     assert f"plain-seed0 holds a finished run of another configuration:\n  {line}" in printed
     assert "| plain |" not in printed, "its old card is not shown under the new label"
+    assert printed.count("another configuration") == 2, "each seed is reported once"
+    go("--table")
+    printed = capsys.readouterr().out
+    assert re.search(rf"^plain-seed0 is not in the table: .*:\n  {re.escape(line)}", printed, re.MULTILINE)
     assert card.read_bytes() == before
 
 

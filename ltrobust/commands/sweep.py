@@ -23,7 +23,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,12 +238,17 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), there)))}
 
 
-def labelled_cards(sweep: Sweep, out: Path) -> Iterator[tuple[tuple[str, ...], Card]]:
-    """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed."""
+def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> Iterator[tuple[tuple[str, ...], Card]]:
+    """The cards of finished cells, each with its row: the variant, and its place on the axes other than the seed.
+
+    Prints why a cell of another configuration is left out, except for those in `reported`.
+    """
     for cell in sweep.cells:
         try:
             card = finished(sweep, cell, out)
-        except ValueError:  # `run` has told it
+        except ValueError as error:
+            if cell.name not in reported:
+                print(f"{cell.name} is not in the table: {error}", flush=True)
             continue
         if card is not None:
             yield (
@@ -295,7 +300,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
     states = {} if given.table else run(_only(sweep, given.only), given.out, given.code)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
-    table = _table(sweep, axes, list(labelled_cards(sweep, given.out)))
+    table = _table(sweep, axes, list(labelled_cards(sweep, given.out, states)))
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "table.md", table)
     print(f"\n{table}")
