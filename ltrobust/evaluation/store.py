@@ -26,6 +26,7 @@ from ltrobust.runtime.files import end_line, hold, is_partial, read_json, withou
 
 # Raise it when older verdicts could be misread. A store of another format is refused.
 FORMAT = 5
+OLDER = "passport.json"  # what provenance.json was called up to format 4
 _UNSEEN = Verdict().prediction
 
 
@@ -156,14 +157,26 @@ def read_provenance(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     if not (folder / "provenance.json").is_file():
+        _refuse_older(folder)
         raise ValueError(f"{folder} is not a verdict store: it has no provenance.json.")
     provenance = read_json(folder / "provenance.json")
     if provenance.get("format") != FORMAT:
-        raise ValueError(
-            f"verdict store {folder} has format {provenance.get('format')}, this version reads {FORMAT}; "
-            "evaluate again, or use the version that wrote it."
-        )
+        raise _other_format(folder, provenance)
     return provenance
+
+
+def _other_format(folder: Path, provenance: Mapping[str, Any]) -> ValueError:
+    """The refusal of a store of another format."""
+    return ValueError(
+        f"verdict store {folder} has format {provenance.get('format')}, this version reads {FORMAT}; "
+        "evaluate again, or use the version that wrote it."
+    )
+
+
+def _refuse_older(folder: Path) -> None:
+    """Raises a ValueError where the folder is a store of a format with another name of its provenance."""
+    if (folder / OLDER).is_file():
+        raise _other_format(folder, read_json(folder / OLDER))
 
 
 def columns(provenance: Mapping[str, Any]) -> tuple[str, ...]:
@@ -240,6 +253,7 @@ def _claim(folder: Path, here: dict[str, Any]) -> None:
             raise ValueError(f"verdict store {folder} is a file; give a folder.")
         others = [found for found in (folder.iterdir() if folder.exists() else ()) if not is_partial(found, path.name)]
         if others and not path.exists():
+            _refuse_older(folder)
             raise ValueError(f"{folder} is neither empty nor a verdict store; give another folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -170,6 +170,13 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_store_from_before_provenance_json_is_refused_by_its_format(tmp_path):
+    (tmp_path / "passport.json").write_text('{"format": 4}')
+    for opened in (lambda: Store(tmp_path, {}), lambda: store.read(tmp_path)):
+        with pytest.raises(ValueError, match="has format 4, this version reads 5; evaluate again"):
+            opened()
+
+
 def test_a_link_that_leads_nowhere_is_no_store(tmp_path):
     (tmp_path / "store").symlink_to(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"verdict store .*store cannot be written .*give another folder"):
