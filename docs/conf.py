@@ -25,7 +25,7 @@ extensions = [
     # Docstrings have Google's sections: Args, Returns, Raises, Attributes.
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
-    # docs/site.py: formulas without a network, and pages of source files.
+    # docs/site_parts.py: formulas without a network, and pages of source files.
     "site_parts",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}

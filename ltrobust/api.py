@@ -100,8 +100,8 @@ def open_run(workdir: str | os.PathLike[str], *, model: Network | None = None) -
         known = {key: with_tuples(value) for key, value in there.get(name, {}).items()}
         changed = [key for key in here if here[key] != known.get(key)]
         if there["name"] != name or changed:
-            reported = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
-            raise ValueError(f"{path} is a run of the network {there['name']}{reported}; model is {name}.")
+            differences = "".join(f", with {key} {known.get(key)!r} instead of {here[key]!r}" for key in changed)
+            raise ValueError(f"{path} is a run of the network {there['name']}{differences}; model is {name}.")
     return Run(path)
 
 

@@ -80,7 +80,7 @@ def make_evaluator(
     Args:
       apply: `(variables, images float32 [B,H,W,C]) -> logits [B, C]`, each image for itself.
       protocol: from `protocols.get`.
-      threat: for attacks without a separate radius.
+      threat: for attacks that do not set their own radius.
       num_classes: C, checked against the logits.
       batch_size: images per compiled call; on the CPU at least as many as keep last bits (`padding`), 64 or fewer per
         device. Halved when memory runs out.

@@ -288,7 +288,7 @@ def _make_phases(config: Mapping[str, Any], external: Collection[str]) -> tuple[
         )
     if teacher.teachers or config["teacher"]["initialize"] == "teacher":
         raise ValueError(
-            f"teacher.method is {config['teacher']['method']!r}, which needs a separate teacher; choose one that "
+            f"teacher.method is {config['teacher']['method']!r}, which itself needs a teacher; choose one that "
             "does not, such as pgd_at."
         )
     return (make_phase_plan(config, "teacher", teacher), make_phase_plan(config, "student", student))

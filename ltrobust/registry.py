@@ -135,7 +135,7 @@ def add_installed(group: str, known: Collection[str], register: Callable[[Any, s
                 reason = f"{type(error).__name__}: {error}"
         if reason:
             BROKEN[group][name] = f"{name} of the installed package {packages}: {reason}"
-            logging.warning("%s: skipped %s", group, BROKEN[group][name])
+            logging.warning("%s: skipped: %s", group, BROKEN[group][name])
 
 
 @functools.cache

@@ -352,7 +352,7 @@ def test_a_name_that_two_packages_offer_is_nobodys(package, monkeypatch):
     package("[ltrobust.methods]\nhalf = my_package:half_at\n", "my-other")
     assert "half" not in recipes.default().methods
     assert warned == [
-        "ltrobust.methods: skipped half of the installed package my-other and my-package: more than one package "
+        "ltrobust.methods: skipped: half of the installed package my-other and my-package: more than one package "
         "offers it"
     ]
     with pytest.raises(ValueError, match="method 'half' cannot be loaded: half of the installed package my-other"):

@@ -379,7 +379,7 @@ def test_a_missing_checkpoint_names_what_was_looked_for(finished, tmp_path):
         ({"model.name": "resnet19"}, "resnet19.*known"),
         ({"student.method": "at-bsl"}, "known methods: pgd_at"),
         ({"teacher.subset": "half"}, "known subsets: balanced, all"),
-        ({"teacher.method": "self_distillation"}, "needs a separate teacher"),
+        ({"teacher.method": "self_distillation"}, "itself needs a teacher"),
         ({"student.initialize": "zeros"}, "scratch, teacher"),
         ({"student.augmentation.policy": "mixup"}, "mixup"),
         ({"student.attack.start": "middle"}, "known starts"),

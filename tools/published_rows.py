@@ -398,7 +398,7 @@ def cost(config: Any) -> str:
         steps = phase.steps or schedule.first_step(phase.epochs)
         method = make_method(config.to_dict(), name)
         if method.passes is None:
-            result.append(f"{steps:,} x {phase.batch_size}; passes not counted: {phase.method} has separate attacks")
+            result.append(f"{steps:,} x {phase.batch_size}; passes not counted: {phase.method} uses its own attacks")
             continue
         again = 2 if "awp" in phase.get("wrappers", ()) else 1
         passes = phase.attack.steps + again * len(method.passes)

@@ -28,7 +28,7 @@ def asymmetry(confusion: np.ndarray) -> np.ndarray:
 
 
 def asymmetry_estimate(confusion: np.ndarray) -> Estimate:
-    """`asymmetry` of counts [C, C] with a bootstrap interval: each row drawn again, as many images as it has."""
+    """`asymmetry` of counts [C, C] with a bootstrap interval: each row resampled, as many images as it has."""
     generator = np.random.RandomState(0)
     squares, shares = np.zeros(spread.DRAWS), {}
     for true, row in enumerate(confusion):

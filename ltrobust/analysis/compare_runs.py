@@ -138,10 +138,10 @@ def _side(names: Sequence[str]) -> str:
 
 
 def _class_names(models: Sequence[Model]) -> list[str]:
-    """The first names that the provenance or a card has, or numbers."""
-    reported = [model.of.provenance["about"].get("class_names") for model in models]
-    reported += [list(model.of.card.data.class_names) for model in models if model.of.card]
-    return next(filter(None, reported), None) or [str(n) for n in range(models[0].of.provenance["num_classes"])]
+    """The first class names that the provenance or the card of a model has, else numbers."""
+    class_names = [model.of.provenance["about"].get("class_names") for model in models]
+    class_names += [list(model.of.card.data.class_names) for model in models if model.of.card]
+    return next(filter(None, class_names), None) or [str(n) for n in range(models[0].of.provenance["num_classes"])]
 
 
 def _notes(models: Sequence[Model]) -> list[str]:

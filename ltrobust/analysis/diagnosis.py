@@ -113,7 +113,9 @@ def _check(models: Sequence[Model]) -> None:
     """Refuses models that cannot be compared."""
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
-        raise ValueError(f"models are called {', '.join(names) or 'nothing'}; give at least one, each a separate name.")
+        raise ValueError(
+            f"models are called {', '.join(names) or 'nothing'}; give at least one, each with a name that no other has."
+        )
     first = models[0]
     for model in models:
         if model.num_classes != first.num_classes or not np.array_equal(model.labels, first.labels):

@@ -45,8 +45,8 @@ def summarise(evaluation: "Evaluation") -> str:
         reasons = [
             f"{what}: {', '.join(items)}" for what, items in (("failed", failed), ("not checked", unchecked)) if items
         ]
-        reported = f" ({'; '.join(reasons)})" if reasons else ""
-        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{reported}", *map(str, evaluation.sanity)]
+        explanation = f" ({'; '.join(reasons)})" if reasons else ""
+        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{explanation}", *map(str, evaluation.sanity)]
     return "\n".join(lines)
 
 

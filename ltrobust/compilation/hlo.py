@@ -151,7 +151,7 @@ class Program:
         return places
 
     def _executed(self, name: str) -> Iterator[tuple[str, int]]:
-        """Computations that one executes, and whether in a separate loop (1) or not (0)."""
+        """Computations that one executes, each with 1 if it is in a loop that the computation starts, else 0."""
         for instruction in self.computations[name]:
             for role, called in instruction.called:
                 if instruction.kind == "while":

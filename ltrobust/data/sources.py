@@ -161,12 +161,12 @@ def load(
         num_classes=result.num_classes,
         published=published,
     )
-    reported = known.notes
+    identity_notes = known.notes
     if different:
         # Where the checksum is another one, what is known of labels and pixels says what that means.
         warnings.warn(f"{where}: {different}: {'; '.join(known.notes) or known.claim}.", UserWarning, stacklevel=2)
-        reported = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
-    notes = tuple(dict.fromkeys(result.notes + reported))
+        identity_notes = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
+    notes = tuple(dict.fromkeys(result.notes + identity_notes))
     for note in () if different else known.notes if name == "folder" else notes:  # those of a folder: where urgent
         warnings.warn(f"{where}: {note}.", UserWarning, stacklevel=2)
     # A pack with a part of the images knows what was compared when it was made.

@@ -60,5 +60,5 @@ def check_ids(ids: Any, number: int) -> np.ndarray:
     ids = np.asarray(ids_of(np.asarray(ids), number))
     values, counts = np.unique(ids, return_counts=True)
     if len(values) < number:
-        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs a separate id.")
+        raise ValueError(f"id {values[counts > 1][0]} occurs twice; every image needs a unique id.")
     return ids.astype(np.int64)

@@ -48,7 +48,7 @@ class Schedule:
         return bool(self._waiting or self._queue or np.any(self._divisible(current)))
 
     def fill(self, current: np.ndarray) -> np.ndarray:
-        """Gives work to free lanes, and returns which lanes begin again, bool [lanes].
+        """Gives work to free lanes, and returns which lanes begin a new run, bool [lanes].
 
         Args:
           current: [lanes], the run that each lane is in.

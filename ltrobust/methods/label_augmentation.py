@@ -1,4 +1,4 @@
-"""Label augmentation: a separate output for "this image was attacked", dropped at test time."""
+"""Label augmentation: an extra output for "this image was attacked", dropped at test time."""
 
 import jax
 import jax.numpy as jnp

@@ -87,7 +87,7 @@ def how_to_extend(found: list[str], student: str, teacher: Any) -> str:
         return ""
     taught = f" --config.teachers.teacher.path={shlex.quote(str(teacher))}" if teacher.is_dir() else ""
     return (
-        "\nTo train that student further, start a new run from its last weights; epochs and rates count again "
+        "\nTo train that student further, start a new run from its last weights; epochs and rates start from zero "
         "(in Python: a new workdir, and the same keys of the configuration):\n"
         f"  --workdir=NEW --config.student.initialize={shlex.quote(student)}{taught}"
     )

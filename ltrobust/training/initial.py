@@ -69,10 +69,10 @@ def describe_schedule(phase: Phase) -> str:
     rates = [float(f"{rate:.6g}") for rate in np.asarray(jax.vmap(phase.learning_rate)(steps))]
     changes = [epoch for epoch in range(epochs) if epoch == 0 or rates[epoch] != rates[epoch - 1]]
     if len(changes) <= 5:
-        reported = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
+        rates_text = ", ".join(f"{rates[epoch]:g} from epoch {epoch + 1}" for epoch in changes)
     else:
-        reported = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
-    return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {reported}"
+        rates_text = f"{rates[0]:g} in epoch 1 to {rates[-1]:g} in the last"
+    return f"{epochs} epoch{'s' * (epochs > 1)} ({phase.total_steps} steps), learning rate {rates_text}"
 
 
 def _from_checkpoint(path: str, model: ModelPlan, phase: Phase, run_data: RunData) -> Initial:

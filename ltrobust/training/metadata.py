@@ -21,7 +21,7 @@ class Metadata:
       steps: length of the phase, in updates.
       devices: how many the phase was trained on, in order: sums over devices have other last bits for another number.
       teachers: name -> where the teacher comes from, and SHA-256 of its weights; empty without a teacher.
-      examples: the list of images of an epoch, of the first one where it is drawn again.
+      examples: the list of images of an epoch, of the first epoch where each epoch draws another one.
       initial: the run that its first weights are from, and their SHA-256; empty where they were drawn.
       answers: by which a network's code is recognised, see `answers.take`; empty for networks of this package.
     """

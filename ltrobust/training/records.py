@@ -23,7 +23,7 @@ class Records:
 
     Nothing in `metrics.jsonl` is ever changed. A run that was killed and resumed may write an epoch twice; `read` keeps
     the later record. One that was killed in the middle of a line leaves a part of it, which is ended here, so that the
-    next record has a separate line. `metrics.csv` has what `read` finds, one row each.
+    next record starts on a new line. `metrics.csv` has what `read` finds, one row each.
     """
 
     def __init__(

@@ -293,7 +293,7 @@ def _accuracy_of(one, classes):
 
 def test_models_that_differ_in_images_columns_or_not_in_name_are_refused():
     one = model()
-    with pytest.raises(ValueError, match="a separate name"):
+    with pytest.raises(ValueError, match="a name that no other has"):
         diagnosis.diagnose([one, one])
     with pytest.raises(ValueError, match="give at least one"):
         diagnosis.diagnose([])

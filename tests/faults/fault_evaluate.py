@@ -234,7 +234,7 @@ refused(
     "all ids 0",
     ids=lambda: np.zeros(len(ROWS), int),
     value="id 0 occurs twice",
-    remedy="a separate id",
+    remedy="a unique id",
 )
 refused(
     "batch size 0", "`batch_size=0`", batch_size=lambda: 0, value="batch_size is 0", allowed="at least 1", remedy=""

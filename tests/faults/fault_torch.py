@@ -66,7 +66,7 @@ def missing_operation(place: Place) -> Reported:
 
 
 @fault(
-    "PyTorch module with a separate gradient",
+    "PyTorch module with a custom gradient",
     "a `torch.autograd.Function` that rounds, with the gradient of the identity",
     value=("Then", "1.0e+00 of the input gradient"),
     allowed=("0.001", "0.05"),

@@ -81,7 +81,7 @@ def test_verdicts(content):
 def test_metrics(content):
     path = file("metrics.jsonl", content)
     records.read(path)
-    # A run that continues writes whole separate lines, whatever was there before.
+    # A resumed run writes whole lines and begins on a new one, whatever was there before.
     records.end_line(path)
     with path.open("a") as lines:
         lines.write(json.dumps({"phase": "c", "epoch": 9, "train": {"loss": 0.5}}) + "\n")

@@ -195,7 +195,7 @@ def test_a_hook_that_is_not_declared_is_named_with_what_to_write():
 
 
 def attacks_anew(method, *, keeps: bool = True):
-    """A separate attack, beside the method's objective or without it."""
+    """An additional attack, beside the method's objective or without it."""
     attack = lambda learner, batch: batch.images  # noqa: E731
     return dataclasses.replace(method, attack=attack, objective=method.objective if keeps else None)
 

@@ -132,7 +132,7 @@ class Normalised(nn.Module):
 
 @pytest.mark.parametrize(("bn", "same"), [("eval", True), ("batch_frozen", False)])
 def test_class_weights_turn_no_sign_unless_batch_norm_couples_the_images(bn, same):
-    # In eval mode each image has a separate gradient, and a positive factor leaves its sign.
+    # In eval mode each image has its own gradient, and a positive factor leaves its sign.
     module = Normalised()
     variables = module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), use_running_average=True)
     stem = {"stem": {"kernel": jnp.zeros((1, 1, 1, 1))}}

@@ -1,4 +1,4 @@
-"""Asked to stop, a run saves, says so and exits with a separate status; the same command ends as if never stopped."""
+"""Asked to stop, a run saves, says so and exits with a dedicated status; the same command ends as if never stopped."""
 
 import json
 import os

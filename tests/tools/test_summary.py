@@ -68,7 +68,7 @@ def test_a_sweep_has_a_row_for_each_variant_over_its_seeds(tmp_path):
     assert paired.mean == np.mean([a.overall.value - b.overall.value for a, b in zip(other, values, strict=True)])
     assert (number, clean.partition(", p ")[0]) == ("2", numbers.over_seeds(paired))
     assert f"{summary.REFERENCE} minus {summary.COUNTING}: missing**" in text
-    # Another place on the axes has tables and separate differences.
+    # Another place on the axes has its own tables and differences.
     for path in folder.glob("*.json"):
         copy = shutil.copy(path, path.with_name(path.name.replace("-seed", "-imbalance_ratio50.0-seed")))
         fabricated.change_card(copy, lambda card: card["data"].update(imbalance_ratio=50.0))
