@@ -1,19 +1,17 @@
 """PyTorch modules evaluated in JAX: differences from PyTorch, and seconds; and a golden network as a module.
 
     python benchmarks/torch_modules.py [--only=resnet18,...] [--images=64] [--data=DIR] [--overwrite]
-    python benchmarks/torch_modules.py --table
 
 The architectures are torchvision's, timm's and RobustBench's, where these are installed, with random weights and ten
 classes. Labels are the network's own predictions, so that every image is attacked. DIR/golden holds networks, images
-and what the public AutoAttack decided for each (docs/project/parity.md). `--table` puts the committed results
-into that page.
+and what the public AutoAttack decided for each. `python -m tools.torch_table` puts the committed results into
+docs/project/parity.md.
 """
 
 import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,8 @@ import torch
 from torch import nn
 
 import ltrobust as lt
-from ltrobust.report.numbers import markdown
-from tools import summary
+from tools.torch_table import SIDE
 
-PAGE = measure.ROOT / "docs" / "project" / "parity.md"
-SIDE = 32  # of the images
 GOLDEN_IMAGES = 64
 # Name -> package, function and its arguments.
 ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -58,11 +53,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="names of architectures, separated by commas")
     parser.add_argument("--images", type=int, default=64, help="of each evaluation under quick")
     parser.add_argument("--data", type=Path, help="folder that holds golden/")
-    parser.add_argument("--table", action="store_true", help="only put the committed results into the page")
     given = parser.parse_args()
-    if given.table:
-        write_table(given.results)
-        return
     path = measure.begin(given, "torch_modules")
     measure.cards.software()  # of the code as it is now, not as it may be edited by the end
     seconds: list[float] = []
@@ -149,44 +140,6 @@ def verdicts(folder: Path, name: str) -> dict[str, Any]:
     }
     print(row, flush=True)
     return row
-
-
-def write_table(results: Path) -> None:
-    """Puts the newest committed results between the page's markers."""
-    (path,) = sorted(results.glob("torch_modules-*.json"))
-    summary_text = summary.inserted(PAGE.read_text(), table(json.loads(path.read_text()), path.name), "torch_modules")
-    PAGE.write_text(summary_text)
-
-
-def table(found: dict[str, Any], name: str) -> str:
-    """Markdown of one result."""
-    rows = [
-        ["architecture", "package", "parameters", "logits", "input gradients", "compile, s", "`quick`, s", "images"]
-    ]
-    for row in found["rows"]:
-        if "refused" in row:
-            cells = ["refused", "", "", "", ""]
-        else:
-            cells = [f"{row['logits']:.0e}", f"{row['gradients']:.0e}", f"{row['compile']:.0f}", f"{row['quick']:.0f}"]
-            cells.append(str(row["images"]))
-        rows.append([row["architecture"], row["package"], f"{row['parameters'] / 1e6:.1f} M", *cells])
-    machine, software = found["machine"], found["software"]
-    lines = [
-        f"From `benchmarks/results/{name}`: commit {software['commit'][:12]}, seed {found['seed']}, "
-        f"{machine['processor']}, {machine['threads']} threads that other work shared, "
-        f"images of {SIDE}x{SIDE}, torch {software['torch']}, torchax "
-        f"{found['packages']['torchax']}, jax {software['jax']}.",
-        "",
-        markdown(rows),
-    ]
-    lines += [f"{row['architecture']}: {row['refused']}\n" for row in found["rows"] if "refused" in row]
-    if found["golden"]:
-        columns = ["network", "images", "reference", "as a module", "images that differ"]
-        numbers = [[each[key] for key in ("network", "images", "reference", "robust")] for each in found["golden"]]
-        differing = [", ".join(map(str, each["differing"])) or "none" for each in found["golden"]]
-        cells = [[*map(str, row), which] for row, which in zip(numbers, differing, strict=True)]
-        lines += ["Robust images under `standard`:", "", markdown([columns, *cells])]
-    return "\n".join(lines).strip()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ from tools import (
     protocol_tables,
     published_rows,
     speed,
+    study_figures,
     summary,
+    torch_table,
     words,
 )
 
@@ -61,6 +63,7 @@ def tables(root: Path) -> Iterator[Stale]:
         (speed.PAGE, speed.ALL, speed.tables, "tools.speed"),
         (compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"),
         (data_files.PAGE, data_files.MARKERS, data_files.table, "tools.data_files"),
+        (torch_table.PAGE, torch_table.MARKERS, torch_table.block, "tools.torch_table"),
     ):
         blocks.append((page, marker, functools.partial(block, root), module))
     for page, marker, block, module in blocks:
@@ -158,14 +161,15 @@ def statements(root: Path) -> Iterator[Stale]:
         yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {where} is {shown}", "write what the cards show")
 
 
-def notebook(root: Path) -> Iterator[Stale]:
-    """The tutorial is kept without outputs, and its cells have distinct ids."""
-    page = "examples/tutorial.ipynb"
-    cells = json.loads((root / page).read_text())["cells"]
-    if any(cell["outputs"] or cell["execution_count"] is not None for cell in cells if cell["cell_type"] == "code"):
-        yield Stale(page, "cells have outputs", f"jupyter nbconvert --clear-output --inplace {page}")
-    if len({cell["id"] for cell in cells}) != len(cells):
-        yield Stale(page, "two cells have one id", "give one of them another id")
+def notebooks(root: Path) -> Iterator[Stale]:
+    """Notebooks are kept without outputs, and the cells of each have distinct ids."""
+    for path in sorted((root / "examples").glob("*.ipynb")):
+        page = str(path.relative_to(root))
+        cells = json.loads(path.read_text())["cells"]
+        if any(cell["outputs"] or cell["execution_count"] is not None for cell in cells if cell["cell_type"] == "code"):
+            yield Stale(page, "cells have outputs", f"jupyter nbconvert --clear-output --inplace {page}")
+        if len({cell["id"] for cell in cells}) != len(cells):
+            yield Stale(page, "two cells have one id", "give one of them another id")
 
 
 def version(root: Path) -> Iterator[Stale]:
@@ -207,6 +211,15 @@ def drawn(root: Path) -> Iterator[Stale]:
             )
 
 
+def figures(root: Path) -> Iterator[Stale]:
+    """The figures of the study must be those of the committed cards."""
+    for name, text in study_figures.draw(root).items():
+        path = root / study_figures.FOLDER / f"{name}.svg"
+        values = study_figures.values(path.read_text(encoding="utf-8")) if path.is_file() else []
+        if values != study_figures.values(text):
+            yield Stale(str(path.relative_to(root)), "it is older than the cards", "python -m tools.study_figures")
+
+
 def length(root: Path) -> Iterator[Stale]:
     """Pages must not hold more hand-written words than is allowed for all of them."""
     if (number := words.total(root)) > words.LIMIT:
@@ -224,12 +237,13 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     evidence,
     schema,
     statements,
-    notebook,
+    notebooks,
     version,
     configurations,
     design,
     targets,
     drawn,
+    figures,
     length,
 )
 

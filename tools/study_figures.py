@@ -6,6 +6,7 @@ Writes `docs/figures/{gain,frontier,prior}.svg`. Backgrounds are transparent and
 dark pages.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,11 @@ def draw(root: Path) -> dict[str, str]:
         name: vl_convert.vegalite_to_svg(make(result).to_dict(), vl_version=version, config=CONFIG)
         for name, make in FIGURES.items()
     }
+
+
+def values(svg: str) -> list[str]:
+    """What a figure's marks and axes show, in words. Positions depend on the fonts that a machine has, these do not."""
+    return re.findall(r'aria-label="([^"]*)"', svg)
 
 
 def main(root: Path) -> None:

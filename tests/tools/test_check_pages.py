@@ -20,7 +20,9 @@ from tools import (
     links,
     published_rows,
     speed,
+    study_figures,
     summary,
+    torch_table,
 )
 
 ROOT = check_pages.ROOT
@@ -34,7 +36,7 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, str(claims.FILE)}
+    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, torch_table.PAGE, str(claims.FILE)}
     for page in pages | {page for page, _, _ in summary.blocks(ROOT)}:
         (tmp_path / page).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / page, tmp_path / page)
@@ -44,6 +46,7 @@ def copy(tmp_path):
     speed.main(tmp_path)
     compiled.main(tmp_path)
     data_files.main(tmp_path)
+    torch_table.main(tmp_path)
     return tmp_path
 
 
@@ -162,14 +165,23 @@ def test_a_schema_that_is_not_that_of_the_classes_is_found(tmp_path):
 
 def test_a_notebook_with_outputs_or_equal_ids_is_found(tmp_path):
     cell = {"cell_type": "code", "id": "a", "outputs": [], "execution_count": None}
-    path = tmp_path / "examples" / "tutorial.ipynb"
+    path = tmp_path / "examples" / "another.ipynb"
     for cells, faults in (
         ([cell, {"cell_type": "markdown", "id": "b"}], []),
         ([cell | {"execution_count": 1}], ["cells have outputs"]),
         ([cell | {"outputs": ["1"]}, cell], ["cells have outputs", "two cells have one id"]),
     ):
         write(path, json.dumps({"cells": cells}))
-        assert [stale.fault for stale in check_pages.notebook(tmp_path)] == faults
+        assert [stale.fault for stale in check_pages.notebooks(tmp_path)] == faults
+
+
+def test_figures_of_other_cards_are_found(tmp_path, monkeypatch):
+    draw = {"gain": '<path aria-label="tail: 0.5"/>', "prior": '<path aria-label="tail: 0.7"/>'}
+    monkeypatch.setattr(study_figures, "draw", lambda root: draw)
+    for name, text in draw.items():
+        write(tmp_path / study_figures.FOLDER / f"{name}.svg", text.replace("path", "text").replace("0.7", "0.6"))
+    (stale,) = check_pages.figures(tmp_path)
+    assert (stale.path, stale.mend) == ("docs/figures/prior.svg", "python -m tools.study_figures")
 
 
 def test_another_version_is_found(tmp_path):
