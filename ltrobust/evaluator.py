@@ -227,7 +227,7 @@ def evaluate(
       batch_size: images per compiled call; verdicts do not depend on it.
       ids: integers [N], the images' positions in their test set, which address random draws; default: 0 to N - 1.
       store: a folder for verdicts; the same call resumes from it.
-          keep_images: store all adversarial images.
+      keep_images: store all adversarial images.
       progress: show a progress line, and a module's differences from PyTorch.
 
     Returns:

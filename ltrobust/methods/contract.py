@@ -296,7 +296,7 @@ class Method:
 
 
 def decision_rule(method: Method, class_counts: np.ndarray) -> DecisionRule:
-    """The method's test-time rule for a network trained with these `class_counts` [K]."""
+    """The test-time rule of a `method` for a network trained with these `class_counts` [K]."""
     if method.test_logits is None:
         return DecisionRule()
     return DecisionRule(method.test_logits, tuple(int(count) for count in class_counts))

@@ -226,7 +226,8 @@ def forward_features(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Computes float32 logits [B, num_classes], pooled features [B, F] and running statistics.
 
-    The arguments `module`, `params`, `batch_stats`, `images` and `bn` are those of `forward`.
+    Args:
+        module, params, batch_stats, images, bn: as in `forward`.
 
     Raises:
         ValueError: as `forward`; or the network has no features of shape [B, F].
