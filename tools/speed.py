@@ -222,6 +222,7 @@ def plain(rows: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of a benchmark's rows: numbers with four digits, spreads as `median [least, greatest]`."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     names.sort(key=lambda name: not any(isinstance(row.get(name), str) for row in rows))  # what, then how much
+    # Committed files of benchmarks/input.py say `resident` of what is on the device.
     titles = [name.replace("_", " ").replace("resident", "on-device") for name in names]
     return summary.markdown([titles, *([_cell(row.get(name)) for name in names] for row in rows)])
 
