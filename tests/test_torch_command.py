@@ -84,7 +84,7 @@ def test_a_module_gets_card_page_and_verdicts_and_resumes(evaluate, tmp_path):
 def test_mistakes_end_before_anything_is_written(evaluate, tmp_path):
     workdir = tmp_path / "run"
     for words, wanted, message in (
-        (["--weights=net.pt"], 1, "add --torch=package.module:function, which builds its network"),
+        (["--weights=net.pt"], 1, "--weights is 'net.pt', but there is no such file"),
         (["--torch=torch_toy:digits", "--key=ema"], 1, "--key is 'ema', but no file is given; add --weights=FILE"),
         (["--torch=torch_toy:digits", "--weights=net.pt"], 1, "net.pt"),
         (["--torch=torch_toy:digits()()"], 1, "keyword arguments that are plain values"),
