@@ -38,7 +38,7 @@ def evaluation(
         column = predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == labels)
         record = verdict.unseen(len(labels))
-        waiting = recall(verdicts.get(attack.name, lines.none(attack.name)), ids, rows, record)
+        waiting = recall(verdicts.get(attack.name, lines.empty(attack.name)), ids, rows, record)
         if len(waiting):
             raise ValueError(f"{attack.name} has no verdict on image {ids[waiting[0]]} yet; finish the evaluation.")
         column[rows] = record["prediction"][rows]

@@ -100,7 +100,7 @@ def row(line: Line) -> tuple[Any, ...]:
     return (line.image, line.label, at, *verdict.row(line))
 
 
-def none(attack: str) -> AttackVerdicts:
+def empty(attack: str) -> AttackVerdicts:
     """An attack without verdicts."""
     return AttackVerdicts(attack, np.empty(0, ROW))
 

@@ -101,7 +101,7 @@ class Store:
 
     def verdicts(self, attack: str) -> AttackVerdicts:
         """Verdicts of one attack: those found when the store was opened, and those added since."""
-        known = self._known.get(attack, lines.none(attack))
+        known = self._known.get(attack, lines.empty(attack))
         if new := self._new.pop(attack, []):
             known = self._known[attack] = AttackVerdicts(attack, np.concatenate([known.rows, *new]))
         return known
@@ -206,11 +206,11 @@ def final(
     Raises:
       ValueError: no such column, or images whose verdict is not there yet.
     """
-    clean, number = verdicts.get("clean", lines.none("clean")).rows, provenance["images"]["number"]
+    clean, number = verdicts.get("clean", lines.empty("clean")).rows, provenance["images"]["number"]
     ids, labels = clean["image"], clean["label"]
     predictions = {
         # An attack of a sequence has verdicts only on the images that nothing before it has broken.
-        name: verdicts.get(name, lines.none(name)).predictions(ids)
+        name: verdicts.get(name, lines.empty(name)).predictions(ids)
         for name in ("clean", *members(provenance, column))
     }
     result = from_plain(provenance["protocol"]).final(predictions, labels, column)

@@ -185,7 +185,7 @@ def _efforts(provenance: Mapping[str, Any], verdicts: Mapping[str, AttackVerdict
     remaining = clean["image"][clean["prediction"] == clean["label"]]
     result = []
     for attack in provenance["protocol"]["attacks"]:
-        seen = verdicts.get(attack["name"], lines.none(attack["name"])).rows
+        seen = verdicts.get(attack["name"], lines.empty(attack["name"])).rows
         broken = seen[seen["prediction"] != seen["label"]]
         remaining = np.setdiff1d(remaining, broken["image"])
         longest = int(max(seen["evaluations"], default=1))

@@ -95,8 +95,8 @@ def test_of_a_block_only_the_lines_that_are_none_are_left_out():
         assert list(verdicts) == list(range(40))
         assert verdicts.predictions(np.array([7, 40, -1])).tolist() == [verdicts[7].prediction, -1, -1]
     assert 40 not in result["clean"]
-    assert not len(lines.none("clean").rows)
-    assert lines.none("clean").predictions(np.array([0, 1])).tolist() == [-1, -1]
+    assert not len(lines.empty("clean").rows)
+    assert lines.empty("clean").predictions(np.array([0, 1])).tolist() == [-1, -1]
 
 
 def seal(content: str) -> bytes:
