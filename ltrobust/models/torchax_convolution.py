@@ -1,5 +1,6 @@
 """Two-dimensional convolutions of translated PyTorch modules in the form that is fast on a CPU."""
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,7 @@ def replace(torchax: Any, torch: Any) -> None:
     torchax's own have channels first, whose gradients XLA's CPU compiler computes by naive code inside of loops, and
     attacks are loops.
     """
-    from torchax.ops import jaten
-
+    jaten = importlib.import_module("torchax.ops.jaten")
     original, operators = jaten._aten_convolution, torchax.default_env()._ops
     if getattr(original, "__module__", "") == __name__:
         return
