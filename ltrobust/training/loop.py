@@ -264,11 +264,13 @@ def _views(evaluation: Evaluation, class_counts: np.ndarray) -> dict[str, Any]:
 
 
 def _one_line(record: Mapping[str, Any]) -> str:
-    """The end of the progress line: loss, and the validation part's clean / PGD-20 and tail PGD-20 accuracy."""
+    """The end of the progress line: loss, and the validation part's accuracies (balanced)."""
     line = f"loss {record['train']['loss']:.3f}"
     if "validation" in record:
         clean, robust = (record["validation"][column] for column in ("clean", "pgd20"))
-        line += f", val {clean['balanced']:.1%} / {robust['balanced']:.1%}, tail {robust['tail_third']:.1%}"
+        accuracies = clean["balanced"], robust["balanced"], robust["tail_third"]
+        clean, robust, tail = (f"{100 * accuracy:.1f} %" for accuracy in accuracies)
+        line += f", val clean {clean}, PGD-20 {robust}, tail {tail}"
     return line
 
 
