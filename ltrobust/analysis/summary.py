@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def summarise(evaluation: "Evaluation") -> str:
-    """Every column overall (Wilson 95 %), balanced, and in the worst class; then notes and the sanity panel."""
+    """Every column overall (Wilson 95 %), balanced, and in the worst class; then notes and the sanity checks."""
     number, classes = len(evaluation.labels), evaluation.num_classes
     lines = [
         f"protocol {evaluation.protocol.name}, {evaluation.threat}, {number} images, {classes} classes; "
@@ -46,7 +46,7 @@ def summarise(evaluation: "Evaluation") -> str:
             f"{what}: {', '.join(items)}" for what, items in (("failed", failed), ("not checked", unchecked)) if items
         ]
         explanation = f" ({'; '.join(reasons)})" if reasons else ""
-        lines += ["", f"sanity panel: {verdict(evaluation.sanity)}{explanation}", *map(str, evaluation.sanity)]
+        lines += ["", f"sanity checks: {verdict(evaluation.sanity)}{explanation}", *map(str, evaluation.sanity)]
     return "\n".join(lines)
 
 

@@ -77,7 +77,7 @@ def _legend(card: Card) -> str:
         f"\nwarning: {sentence}." for sentence in (card.data.overlap.warnings if card.data.overlap else ())
     )
     panels = [
-        f"\nsanity panel of {name}: {network.sanity_verdict}.{_not_passed(network.sanity)}"
+        f"\nsanity checks of {name}: {network.sanity_verdict}.{_not_passed(network.sanity)}"
         for name, network in distinct(card.networks).items()
         if network.sanity
     ]
@@ -94,7 +94,7 @@ def _not_passed(items: Sequence[Item]) -> str:
     lines = []
     for item in items:
         if item.status in ("fail", "warn"):
-            failed = "failed" if item.required else "failed, which only warns"
+            failed = "failed" if item.required else "failed (not required)"
             word = failed if item.status == "fail" else "warning"
             lines.append(f"\n  {word}: {item.check} ({item.id}): {item.details}")
     return "".join(lines)

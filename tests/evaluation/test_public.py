@@ -54,9 +54,9 @@ def test_the_sanity_panel_and_the_note_of_a_protocol_are_in_the_summary(monkeypa
     assert evaluation.sanity == items
     lines = evaluation.summary().splitlines()
     assert "note: Numbers depend on the weather." in lines
-    verdict = next(line for line in lines if line.startswith("sanity panel: "))
+    verdict = next(line for line in lines if line.startswith("sanity checks: "))
     failed, skipped = (rules.CHECKS[name][1] for name in ("P12", "P04"))
-    assert verdict == f"sanity panel: not trustworthy (failed: {failed} (P12); not checked: {skipped} (P04))"
+    assert verdict == f"sanity checks: not trustworthy (failed: {failed} (P12); not checked: {skipped} (P04))"
     assert lines[-3:] == [str(item) for item in items]
 
 
