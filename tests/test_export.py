@@ -119,7 +119,9 @@ def test_a_network_without_pytorch_names_is_refused():
         exporter.content("torch", result)
 
 
-@pytest.mark.parametrize(("to", "module"), [("torch", "torch"), ("stablehlo", "flatbuffers")])
+@pytest.mark.parametrize(
+    ("to", "module"), [("torch", "torch"), ("safetensors", "safetensors.numpy"), ("stablehlo", "flatbuffers")]
+)
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch, to, module):
     result = restored()
     monkeypatch.setitem(sys.modules, module, None)

@@ -50,9 +50,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if path.is_file() and (words := contents.mistaken_for(path)):
         raise ValueError(f"{path} is {words}")
     if path.suffix == ".safetensors":
-        safetensors = optional("safetensors")
+        safetensors = optional("safetensors", extra="safetensors")
         try:
-            content = optional("safetensors.numpy").load_file(path)
+            content = optional("safetensors.numpy", extra="safetensors").load_file(path)
         except (AttributeError, KeyError, TypeError) as error:  # a type that NumPy does not have, such as 8-bit floats
             raise _no_array(path, "a tensor", error) from error
         except safetensors.SafetensorError as error:
@@ -89,7 +89,8 @@ def content(tensors: Mapping[str, np.ndarray], suffix: str) -> bytes:
     # The libraries take memory as it lies, whatever the strides.
     contiguous = {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
     if suffix == ".safetensors":
-        return optional("safetensors.numpy").save(contiguous, {"format": "pt"})  # as hubs expect it
+        safetensors = optional("safetensors.numpy", extra="safetensors")
+        return safetensors.save(contiguous, {"format": "pt"})  # as hubs expect it
     if suffix not in (".pt", ".pth"):
         raise ValueError(f"the name ends in {suffix!r}; allowed: .safetensors, .pt, .pth")
     torch, file = optional("torch"), io.BytesIO()

@@ -571,7 +571,7 @@ def test_file_errors_name_the_file_and_what_is_allowed(tmp_path):
 @pytest.mark.parametrize(("module", "suffix"), [("torch", ".pt"), ("safetensors", ".safetensors")])
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch, tmp_path, module, suffix):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=rf"{module} is not installed; run: pip install -e '\.\[torch\]'"):
+    with pytest.raises(ValueError, match=rf"{module} is not installed; run: pip install -e '\.\[{module}\]'"):
         torch_weights.read(tmp_path / f"weights{suffix}")
 
 
