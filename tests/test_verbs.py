@@ -70,6 +70,10 @@ def test_help_lists_every_verb_on_one_line(capsys):
         assert max(map(len, printed.splitlines())) <= 120
     main.call(["--help"], "main.py")
     assert capsys.readouterr().out.startswith("usage: main.py VERB ...")
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    assert re.findall(r"^## (.*)\n\n```\{ltrobust\} (.*)$", page, re.M) == [
+        (verb, f"{verb} --help") for verb in main.VERBS
+    ]
     files = {path.stem for path in (ROOT / "ltrobust" / "commands").glob("*.py")}
     assert files - set(main.VERBS) == {
         "__init__",
