@@ -1,4 +1,4 @@
-"""Handwritten digits (8x8, scikit-learn's copy): both phases and evaluations in under 3 minutes on two CPU cores.
+"""Handwritten digits (8x8, scikit-learn's copy): both phases and evaluations in a few minutes on two CPU cores.
 
 python main.py --config=configs/digits.py --workdir=runs/digits
 

@@ -30,7 +30,7 @@ def test_the_guides_blocks_run(tmp_path):
     blocks = re.findall(r"```(\w+)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     network, *python = [text for language, text in blocks if language == "python"]
     install, command = [text for language, text in blocks if language == "sh"]
-    assert install == "pip install -e '.[torch]'\n"
+    assert install == "pip install -c constraints.txt -e '.[torch]'\n"
     (tmp_path / "my_network.py").write_text(network)
     printed = run(tmp_path, sys.executable, "-c", "\n".join(python))
     assert "protocol quick, linf 8/255, 20 images" in printed
