@@ -75,7 +75,7 @@ def test_the_network_keeps_the_contract(tmp_path):
     launch.resolve(words("networks")[1:], trains=True)
     config = recipes.config("digits")
     config.model.name = "NormNet"
-    assert config.model.NormNet.to_dict() == {"width": 8}
+    assert config.model.NormNet.to_dict() == {"width": 16}
     module = make_model_plan(config.model.to_dict()).create(3, head=models.Head())
     external.check(module, (8, 8, 1), outputs=3, synchronised=False)
 
