@@ -84,6 +84,7 @@ def test_help_lists_every_verb_on_one_line(capsys):
         "offset_network",
         "parser",
         "recorded",
+        "sweep_file",
         "torch_module",
         "weights_file",
     }
