@@ -58,19 +58,22 @@ def ranks(class_order: str, classes: int) -> np.ndarray:
     Raises:
       ValueError: anything else, or numbers that are not each of 0 to C-1 once.
     """
-    kind, _, seed = class_order.partition(":")
-    if class_order in ("", "reversed"):
-        order = np.arange(classes)[:: -1 if class_order else 1]
-    elif kind == "random" and seed.isdecimal():
+    numbers = [str(c) for c in range(classes)]
+    text = class_order if isinstance(class_order, str) else "not a text"
+    kind, _, seed = text.partition(":")
+    words = [word.strip() for word in text.split(",")]
+    if text in ("", "reversed"):
+        order = np.arange(classes)[:: -1 if text else 1]
+    elif kind == "random" and seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32:
         order = np.random.RandomState(int(seed)).permutation(classes)
-    else:
-        words = [word.strip() for word in class_order.split(",")]
-        if sorted(words) != sorted(map(str, range(classes))):
-            raise ValueError(
-                f"class order is {class_order!r}; give '', 'reversed', 'random:SEED', or each of 0 to {classes - 1} "
-                "once, the most frequent class first."
-            )
+    elif sorted(words) == sorted(numbers):
         order = np.array([int(word) for word in words])
+    else:
+        raise ValueError(
+            f"data.class_order is {class_order!r}; give '', 'reversed', 'random:SEED' with a seed from 0 to "
+            f"{2**32 - 1}, or a text with each of 0 to {classes - 1} once and commas between, the most frequent class "
+            "first."
+        )
     return np.argsort(order).astype(np.int64)
 
 

@@ -125,6 +125,24 @@ def test_the_class_order_names_the_rare_classes(order: str, ranks: list[int]):
     assert counts.tolist() == [[64, 32, 16, 8][rank] for rank in ranks]
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        *((3, 2, 1, 0), [0, 1, 2, 3], None, 0, b"reversed", np.arange(4)),
+        *("0,1,2", "0,1,2,2", "random", "random:-1", "random:4294967296", "random:" + "9" * 5000),
+        *("random:\N{ARABIC-INDIC DIGIT ONE}", "0,1,2,\N{FULLWIDTH DIGIT THREE}"),
+    ],
+)
+def test_another_class_order_is_refused_in_one_sentence(order):
+    allowed = r"'reversed', 'random:SEED' with a seed from 0 to 4294967295, or a text with each of 0 to 3 once"
+    with pytest.raises(ValueError, match=rf"^data\.class_order is .*; give '', {allowed}"):
+        longtail.choose(sorted_labels(4, 9), imbalance_ratio=2, class_order=order)
+
+
+def test_the_largest_seed_of_a_class_order_is_allowed():
+    assert sorted(longtail.ranks("random:4294967295", 4)) == [0, 1, 2, 3]
+
+
 def test_another_class_order_keeps_a_prefix_of_each_class_and_has_another_fingerprint():
     labels = sorted_labels(4, 64)
     plain, other = (longtail.choose(labels, imbalance_ratio=8, class_order=order) for order in ("", "2,0,3,1"))

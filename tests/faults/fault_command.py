@@ -141,8 +141,15 @@ override(
 override(
     "order of the classes that leaves some out",
     "data.class_order=3,1,2",
-    value="'3,1,2'",
+    value=("data.class_order", "'3,1,2'"),
     allowed="each of 0 to 9 once",
+    remedy="give '', 'reversed', 'random:SEED'",
+)
+override(
+    "order of the classes with too large a seed",
+    "data.class_order=random:4294967296",
+    value=("data.class_order", "'random:4294967296'"),
+    allowed="seed from 0 to 4294967295",
     remedy="give '', 'reversed', 'random:SEED'",
 )
 override(
