@@ -175,17 +175,21 @@ def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> I
             )
 
 
-def _only(sweep: Sweep, names: str) -> Sweep:
-    """The cells of some variants, by names with commas between; all for no name.
+def _only(sweep: Sweep, names: str | None) -> Sweep:
+    """The cells of some variants, by names with commas between; the sweep itself for None.
 
     Raises:
-      ValueError: an unknown variant.
+      ValueError: an unknown variant, or no name.
     """
-    wanted, known = [name for name in names.split(",") if name], {cell.variant for cell in sweep.cells}
+    if names is None:
+        return sweep
+    wanted, known = [name.strip() for name in names.split(",") if name.strip()], {cell.variant for cell in sweep.cells}
+    if not wanted:
+        raise ValueError(f"--only={names} names no variant; variants: {', '.join(sorted(known))}.")
     for name in wanted:
         if name not in known:
             raise ValueError(f"--only has {name!r}; {nearest(name, known)}variants: {', '.join(sorted(known))}.")
-    return dataclasses.replace(sweep, cells=tuple(cell for cell in sweep.cells if cell.variant in (wanted or known)))
+    return dataclasses.replace(sweep, cells=tuple(cell for cell in sweep.cells if cell.variant in wanted))
 
 
 def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str, ...], Card]]) -> str:
@@ -201,6 +205,8 @@ def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str
 def main(arguments: Sequence[str], program: str) -> None:
     """Works through a sweep and prints its table, which is also written to `DIR/table.md`.
 
+    `--table` with `--only` prints a part of the table and writes nothing.
+
     Raises:
       ValueError: a mistake in the sweep.
       Preempted: the process was asked to stop.
@@ -209,18 +215,21 @@ def main(arguments: Sequence[str], program: str) -> None:
     parser = Parser(program, __doc__)
     parser.add_argument("sweep", type=Path, metavar="FILE", help="Python file with CONFIG, VARIANTS and AXES")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
-    parser.add_argument("--only", default="", metavar="VARIANT,...", help="variants to run; default: all")
+    parser.add_argument("--only", metavar="VARIANT,...", help="variants to run, or to print; default: all")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
     parser.add_code()
     given = parser.parse_args(arguments)
     recipes.importable()
     load_code(given.code)
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
-    states = {} if given.table else run(_only(sweep, given.only), given.out, given.code)
+    chosen = _only(sweep, given.only)
+    states = {} if given.table else run(chosen, given.out, given.code)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
-    table = _table(sweep, axes, list(labelled_cards(sweep, given.out, states)))
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "table.md", table)
+    printed = chosen if given.table else sweep
+    table = _table(sweep, axes, list(labelled_cards(printed, given.out, states)))
+    if printed is sweep:  # a part does not replace the whole table
+        given.out.mkdir(parents=True, exist_ok=True)
+        write_text(given.out / "table.md", table)
     print(f"\n{table}")
     counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
     if not given.table:
