@@ -214,11 +214,19 @@ def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     ("old", "new", "message"),
     [
         ("VARIANTS", "VARIANT", "lacks VARIANTS"),
-        ('"student.method": "at_bsl"', '"student.methd": "at_bsl"', "plain-seed0: student.methd cannot be"),
+        (
+            '"student.method": "at_bsl"',
+            '"student.methd": "at_bsl"',
+            r"sweep\.py, plain-seed0: the configuration has no key student\.methd; did you mean",
+        ),
         ('"student.method": "at_bsl"', '"student.epochs": "many"', "student.epochs cannot be 'many'"),
         ('"student.method": "at_bsl"', '"eval.protocol": "standard"', "quick, standard; one table"),
         ('{"seed": (0, 1)}', '{"seed": (0, 0)}', "cells of the same name"),
-        ("AXES", 'PRIMARY = ("plain", "at_bsl")\nAXES', r"PRIMARY \('plain', 'at_bsl'\); give two variants: after"),
+        (
+            "AXES",
+            'PRIMARY = ("plain", "at_bsl")\nAXES',
+            r"PRIMARY \('plain', 'at_bsl'\); give a tuple of two different",
+        ),
     ],
 )
 def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
@@ -226,6 +234,126 @@ def test_mistakes_are_told_before_the_first_run(workplace, old, new, message):
     with pytest.raises(ValueError, match=message):
         go()
     assert not (workplace / "calls").exists()
+
+
+def refuse(folder, text, message):
+    """The sweep is refused in one sentence that begins with its file."""
+    write(folder, text)
+    with pytest.raises(ValueError, match=message) as raised:
+        go()
+    assert str(raised.value).startswith("sweep sweep.py")
+    assert "\n" not in str(raised.value)
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "config.json", "main.py", "sweep.py"]
+
+
+@pytest.mark.parametrize(
+    "given", ["{'plain', 'after'}", "('plain', 'plain')", "'pa'", "None", "(['plain'], 'after')", "('plain',)", "3"]
+)
+def test_a_primary_comparison_is_a_tuple_of_two_variants(workplace, given):
+    message = r"PRIMARY .*; give a tuple of two different variants: after, fails, plain\.$"
+    refuse(workplace, f"{SWEEP}PRIMARY = {given}\n", message)
+
+
+def test_a_primary_comparison_keeps_its_order(workplace):
+    write(workplace, f"{SWEEP}PRIMARY = ['plain', 'after']\n")
+    assert sweep.read(workplace / "sweep.py", workplace).primary == ("plain", "after")
+
+
+@pytest.mark.parametrize("name", ["../esc", "a/b", "a\\b", "", ".", ".hidden", "a\nb", 1, None, ("a", "b")])
+def test_a_name_that_is_no_name_of_a_folder_is_refused(workplace, name):
+    message = f"variant {re.escape(repr(name))}; a name is a text without slashes"
+    refuse(workplace, SWEEP.replace('"plain":', f"{name!r}:"), message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "lambda place: 1 / 0",
+            r"variant plain: its function fails at {'seed': 0}: ZeroDivisionError: division by zero",
+        ),
+        ("lambda place: exit('no')", r"variant plain: its function fails at {'seed': 0}: SystemExit: no\.$"),
+        ("lambda place: place['ratio']", r"variant plain: its function fails at {'seed': 0}: KeyError: 'ratio'\.$"),
+        ("lambda: {}", r"variant plain: its function fails .*: TypeError: .* takes 0 positional arguments"),
+        ("lambda place: None", r"variant plain has changes None; give a dict of keys and values"),
+        ("[('student.method', 'trades')]", r"variant plain has changes \[\('student.method', .*; give a dict"),
+        ("'at_bsl'", r"variant plain has changes 'at_bsl'; give a dict"),
+        ("{1: 2}", r"variant plain changes 1; give a key of the configuration"),
+        (
+            "{'data.dir': '{nope}'}",
+            r"variant plain: data.dir is '{nope}'; it may have {out}, {seed}, and {{ for a brace",
+        ),
+        ("{'data.dir': '{'}", r"variant plain: data.dir is '{'; it may have {out}"),
+        ("{'data.dir': '{}'}", r"variant plain: data.dir is '{}'; it may have {out}"),
+        ("{'data.dir': '{seed.x}'}", r"variant plain: data.dir is '{seed.x}'; it may have {out}"),
+        ("{'student': 3}", r"plain-seed0: student is a group of keys and cannot be 3; give one of its keys"),
+        ("{'data.imbalance': 3}", r"plain-seed0: the configuration has no key data.imbalance; .* has every key"),
+    ],
+)
+def test_mistakes_in_changes_name_file_variant_and_key(workplace, given, message):
+    refuse(workplace, SWEEP.replace('{"student.method": "at_bsl"}', given), message)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("VARIANTS = ['plain']", r"has VARIANTS \['plain'\]; give a dict of at least one name"),
+        ("VARIANTS = {}", r"has VARIANTS {}; give a dict of at least one name"),
+        ("AXES = ('seed',)", r"has AXES \('seed',\); give a dict of keys and their values"),
+        ("AXES = {0: (1, 2)}", r"has 0 in AXES; give a key"),
+        ("AXES = {'seed': ()}", r"has \(\) for seed in AXES; give a tuple of at least one value"),
+        ("AXES = {'seed': 3}", r"has 3 for seed in AXES; give a tuple"),
+        ("AXES = {'seed': '012'}", r"has '012' for seed in AXES; give a tuple"),
+        ("AXES = {'seed': {0, 1}}", r"has {0, 1} for seed in AXES; give a tuple"),
+        (
+            "VARIANTS = {'plain': {}}; AXES = {'data.dir': ('/../../esc',)}",
+            r"has a cell 'plain-dir/\.\./\.\./esc'; give axes values without slashes",
+        ),
+        (
+            "VARIANTS = {'plain': {}}; AXES = {'sed': (0,)}",
+            r"plain-sed0: the configuration has no key sed; did you mean seed\?",
+        ),
+        ("CONFIG = None", r"has CONFIG None; give a text"),
+        ("CONFIG = {'seed': 0}", r"has CONFIG {'seed': 0}; give a text"),
+        ("AXES = {", r"cannot be read: SyntaxError: '{' was never closed \(sweep\.py, line \d+\)\.$"),
+        ("1 / 0", r"cannot be read: ZeroDivisionError: division by zero in line 9\.$"),
+        ("import sys; sys.exit(3)", r"cannot be read: SystemExit: 3 in line 9\.$"),
+        ("import no_such_module", r"cannot be read: ModuleNotFoundError: .* in line 9\.$"),
+        ("\0", r"cannot be read: \w+: .*null bytes"),
+    ],
+)
+def test_mistakes_in_the_file_name_it(workplace, line, message):
+    refuse(workplace, f"{SWEEP}{line}\n", message)
+
+
+@pytest.mark.parametrize("mode", [[], ["--table"]])
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        (",", r"--only=, names no variant; variants: after, fails, plain\.$"),
+        ("", r"--only= names no variant"),
+        (" , ", r"names no variant"),
+        ("plane", r"--only has 'plane'; did you mean plain\? variants: after, fails, plain\.$"),
+    ],
+)
+def test_only_names_variants_with_and_without_table(workplace, mode, only, message):
+    with pytest.raises(ValueError, match=message):
+        go(f"--only={only}", *mode)
+    assert not (workplace / "calls").exists()
+    assert not (workplace / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_part_of_the_table_is_printed_and_does_not_replace_it(swept, capsys):
+    go("--table")
+    whole = (swept / "out" / "table.md").read_text()
+    capsys.readouterr()
+    go("--table", "--only=after")
+    printed = capsys.readouterr().out
+    assert "| after | " in printed
+    assert "| plain | " not in printed
+    assert "| plain | " in whole
+    assert (swept / "out" / "table.md").read_text() == whole
 
 
 def test_changes_may_be_a_function_of_the_place_and_a_filled_text_a_number(workplace):
