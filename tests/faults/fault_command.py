@@ -303,6 +303,52 @@ def no_sweep(place: Place) -> Reported:
     return place.raised(ValueError, lambda: sweep.main(["sweep.py", "--out=runs"], "ltrobust sweep"))
 
 
+def swept(place: Place, variants: str, more: str = "", *words: str) -> Reported:
+    """What is said of a sweep with these variants."""
+    text = f"CONFIG = 'configs/digits.py'\nVARIANTS = {variants}\nAXES = {{'seed': (0, 1)}}\n{more}\n"
+    (place.folder / "sweep.py").write_text(text)
+    place.patch.chdir(place.folder)
+    return place.raised(ValueError, lambda: sweep.main(["sweep.py", "--out=runs", *words], "ltrobust sweep"))
+
+
+@fault(
+    "sweep with a key that does not exist",
+    "`VARIANTS = {'a': {'student.epoch': 3}}`",
+    value=("sweep.py", "a-seed0", "student.epoch"),
+    allowed="configs/default.py",
+    remedy="did you mean student.epochs",
+)
+def sweep_key(place: Place) -> Reported:
+    return swept(place, "{'a': {'student.epoch': 3}}")
+
+
+@fault(
+    "sweep whose variant would be written outside of its folder",
+    "`VARIANTS = {'../a': {}}`",
+    value=("sweep.py", "'../a'"),
+    allowed="without slashes",
+    remedy="a name is",
+)
+def sweep_name(place: Place) -> Reported:
+    return swept(place, "{'../a': {}}")
+
+
+@fault(
+    "sweep whose primary comparison has no order",
+    "`PRIMARY = {'a'}`",
+    value=("sweep.py", "PRIMARY {'a'}"),
+    allowed="a, b",
+    remedy="give a tuple of two different variants",
+)
+def sweep_primary(place: Place) -> Reported:
+    return swept(place, "{'a': {}, 'b': {}}", "PRIMARY = {'a'}")
+
+
+@fault("part of a sweep not named", "`--table --only=,`", value="--only=,", allowed="a, b", remedy="variants:")
+def sweep_only(place: Place) -> Reported:
+    return swept(place, "{'a': {}, 'b': {}}", "", "--table", "--only=,")
+
+
 @fault(
     "configuration file missing",
     "`--config=configs/nothing.py`",
