@@ -169,11 +169,11 @@ def controls(root: Path) -> str:
     parts = []
     for group in groups(root):
         result = rows(group)
-        parts.append(f"### {group.title}\n\n{_about(group)}\n\n{_primary(result)}\n\n{_table(result)}")
+        parts.append(f"### {group.title}\n\n{about(group)}\n\n{_primary(result)}\n\n{table(result)}")
     return "\n".join(parts) or "No control has been run.\n"
 
 
-def _about(group: Group) -> str:
+def about(group: Group) -> str:
     """What the numbers of a group depend on."""
     card = next(iter(next(iter(group.cards.values())).values()))
     data = card.data
@@ -201,7 +201,7 @@ def _primary(found: Sequence[Row]) -> str:
     )
 
 
-def _table(found: Sequence[Row]) -> str:
+def table(found: Sequence[Row]) -> str:
     """Markdown of the rows."""
     exploratory = [row for row in found if row.gain is not None and row.name != FIRST]
     corrected = dict(

@@ -48,9 +48,9 @@ def test_a_row_with_a_network_that_is_not_trustworthy_has_a_mark_and_a_remark():
     (remark,) = marked.remarks
     assert remark.startswith("† natural training, seed 1: not trustworthy. zero gradient at a random start (P17): ")
     assert "DLR, 1 of 78 images" in remark
-    text = study_page._table([base, marked])
+    text = study_page.table([base, marked])
     assert text.endswith(f"\n\n{remark}")
-    assert "(76 to 83 a class)" in study_page._about(runs)
+    assert "(76 to 83 a class)" in study_page.about(runs)
 
 
 def test_passes_are_counted_from_the_updates_on_the_cards():
