@@ -8,6 +8,7 @@ import numpy as np
 from ltrobust.models.torch_files import optional
 
 _PASSES = 3  # of the same images: more than one shows randomness
+_ALONE = 1e-3  # largest difference of an image's logits alone and in a batch, relative to the largest logit
 # Their tag says that they may draw, which they do only with a dropout above 0 or in training mode.
 _MAY_DRAW = ("attention", "rrelu")
 
@@ -31,7 +32,8 @@ def compute(module: Any, points: np.ndarray) -> Reference:
     """Logits and input gradients of images [N,H,W,C] in [0,1], on the CPU.
 
     Raises:
-      ValueError: the module does not take such images, gives no finite logits [N,K] or no gradient, or is random.
+      ValueError: the module does not take such images, gives no finite logits [N,K] or no gradient, is random, or
+        its logits of one image depend on the others.
     """
     torch, name = optional("torch"), type(module).__name__
     inputs = torch.from_numpy(points.transpose(0, 3, 1, 2).copy()).requires_grad_(True)
@@ -63,6 +65,7 @@ def compute(module: Any, points: np.ndarray) -> Reference:
             f"{name} is random at evaluation: it draws by {by}. Switch the randomness off, such as by "
             "F.dropout(..., training=self.training); attacks on the average over draws are not built."
         )
+    _check_alone(module, inputs.detach(), logits.detach(), name)
     weights = np.random.RandomState(0).standard_normal(tuple(logits.shape)).astype(np.float32)
     if not logits.requires_grad:
         raise ValueError(
@@ -73,6 +76,33 @@ def compute(module: Any, points: np.ndarray) -> Reference:
     except RuntimeError as error:  # an operation without a gradient, or a tensor that was changed in place
         raise ValueError(f"{name} has no input gradient in PyTorch ({str(error).splitlines()[0][:200]}).") from error
     return Reference(logits.detach().float().numpy(), gradients.numpy().transpose(0, 2, 3, 1), weights)
+
+
+def _check_alone(module: Any, inputs: Any, logits: Any, name: str) -> None:
+    """Compares each image alone with the same one in a batch: attacks and verdicts take images for independent.
+
+    Another image stands at both ends of the batch, so that a single one, or equal ones, are not by themselves.
+    """
+    torch = optional("torch")
+    other = 1 - inputs[:1].flip(-1)
+    try:
+        with torch.no_grad():
+            together = module(torch.cat([other, inputs, other]))[1:-1]
+            alone = torch.cat([module(image[None]) for image in inputs])
+        difference = max(float((each - alone).abs().max()) for each in (together, logits))
+    except Exception as error:  # a module may raise anything
+        text = (str(error).strip().splitlines() or [""])[0][:200]
+        raise ValueError(
+            f"{name} cannot be called on batches of 1 and {len(inputs) + 2} images ({type(error).__name__}: {text}); "
+            "give a module that takes any number of images."
+        ) from error
+    if not difference <= _ALONE * max(float(alone.abs().max()), 1e-30):
+        norms = [key for key, part in module.named_modules() if getattr(part, "track_running_stats", None) is False]
+        cause = f"{', '.join(norms[:3])} without running statistics" if norms else "means over the batch"
+        raise ValueError(
+            f"{name} gives an image other logits when other images are in the batch (difference {difference:.1e}), such "
+            f"as by {cause}. Compute each image by itself, such as by BatchNorm with running statistics."
+        )
 
 
 def _random_operations(torch: Any) -> Any:

@@ -55,6 +55,19 @@ def dropout(place: Place) -> Reported:
 
 
 @fault(
+    "PyTorch module whose images influence each other",
+    "`BatchNorm2d(..., track_running_stats=False)`",
+    value=("Residual", "norm without running statistics"),
+    remedy="Compute each image by itself",
+)
+def images_together(place: Place) -> Reported:
+    networks = toy()
+    module = networks.seeded(networks.Residual)
+    module.norm = networks.nn.BatchNorm2d(8, track_running_stats=False)
+    return place.raised(ValueError, lambda: lt.from_torch(module, IMAGES))
+
+
+@fault(
     "PyTorch module with an operation that torchax lacks",
     "`F.adaptive_max_pool2d` in its forward pass",
     value=("Then", "aten::adaptive_max_pool2d"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ltrobust as lt
-from ltrobust.models import torchax_import
+from ltrobust.models import torch_reference, torchax_import
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 import torch_toy  # noqa: E402 - needs PyTorch
@@ -102,6 +102,31 @@ def test_what_cannot_be_evaluated_is_refused_with_the_reason(function, message):
 
 @needs_torchax
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+class Centred(torch_toy.Then):
+    """Subtracts what the function makes of the batch."""
+
+    def forward(self, x):
+        return self.conv(x - self.function(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize("images", [POINTS, POINTS[:1], POINTS[[0, 0, 0]]])
+@pytest.mark.parametrize("function", [lambda x: x.mean(0), lambda x: x[:1], lambda x: x[-1:]])
+def test_images_that_influence_each_other_are_refused(function, images):
+    with pytest.raises(ValueError, match=r"Centred gives an image other logits .* such as by means over the batch"):
+        torch_reference.compute(Centred(function).eval(), images)
+    module = torch_toy.seeded(torch_toy.Residual).eval()
+    torch_reference.compute(module, images)
+    module.norm = torch.nn.BatchNorm2d(8, track_running_stats=False)
+    with pytest.raises(ValueError, match=r"such as by norm without running statistics\. Compute each image by itself"):
+        torch_reference.compute(module.eval(), images)
+
+
+def test_a_module_of_one_batch_size_is_refused():
+    module = torch_toy.Then(lambda logits: logits.reshape(4, 5)).eval()
+    with pytest.raises(ValueError, match=r"Then cannot be called on batches of 1 and 6 images \(RuntimeError: "):
+        torch_reference.compute(module, POINTS[:4])
+
+
 def test_weights_and_images_that_cannot_be_used_are_refused():
     module = torch_toy.seeded(torch_toy.Residual)
     integers = copy.deepcopy(module)
