@@ -60,7 +60,8 @@ def _parse(call: str, source: str) -> tuple[str, dict[str, Any]]:
         if isinstance(node, ast.Name):
             return node.id, {}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            return node.func.id, {str(each.arg): ast.literal_eval(each.value) for each in node.keywords if each.arg}
+            if all(each.arg for each in node.keywords):  # `**` has no name
+                return node.func.id, {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
     except (SyntaxError, ValueError):
         pass
     raise ValueError(f"--torch is {source!r}; give {_FORM}, with keyword arguments that are plain values.")

@@ -36,6 +36,7 @@ def test_a_function_is_called_with_its_arguments(tmp_path):
         ("torch_toy", r"--torch is 'torch_toy'; give package.module:function"),
         (":digits", r"--torch is ':digits'; give package.module:function"),
         ("torch_toy:digits(3)", r"keyword arguments that are plain values"),
+        ("torch_toy:Residual(**{'num_classes': 7})", r"keyword arguments that are plain values"),
         ("torch_toy:Residual(num_classes=open)", r"keyword arguments that are plain values"),
         ("no_such_module:digits", r"--torch is 'no_such_module': No module named"),
         ("no_such_file.py:digits", r"--torch is 'no_such_file.py', and there is no such file"),
