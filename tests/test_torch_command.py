@@ -1,5 +1,6 @@
 """`ltrobust evaluate --torch`: card, page, verdict store and resume, as for networks that were trained here."""
 
+import hashlib
 import importlib.util
 import json
 import pathlib
@@ -51,21 +52,22 @@ def test_a_module_gets_card_page_and_verdicts_and_resumes(evaluate, tmp_path):
     weights = tmp_path / "net.pt"
     torch.save({"epoch": 3, "state_dict": torch_toy.digits().state_dict()}, weights)
     source, workdir = "torch_toy:Residual(num_classes=10, channels=1)", tmp_path / "run"
+    name = f"net-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
     words = (f"--torch={source}", f"--weights={weights}", f"--workdir={workdir}", *SHORT)
     status, text = evaluate("--config=configs/digits.py", *words)
     assert status == 0, text
     assert "Residual: logits differ from PyTorch's by" in text
-    card = cards.read(workdir / "results" / "validation-net.json")
+    card = cards.read(workdir / "results" / f"validation-{name}.json")
     assert card.model.name == f"torch:{source}"
     assert card.model.parameters == sum(weight.numel() for weight in torch_toy.digits().parameters())
     assert card.training == {}
     assert card.config["weights"]["file"] == "net.pt"
     assert str(tmp_path) not in json.dumps(card.command)
-    network = card.networks["torch/net"]
+    network = card.networks[f"torch/{name}"]
     assert network.columns["pgd20"].total == (2,) * 10
-    assert "torch/net" in (workdir / "report.html").read_text()
+    assert f"torch/{name}" in (workdir / "report.html").read_text()
     # The same numbers as from Python, image by image.
-    evaluation = lt.open_run(workdir).evaluation("torch/net")
+    evaluation = lt.open_run(workdir).evaluation(f"torch/{name}")
     assert (evaluation.counts("pgd20").correct == network.columns["pgd20"].correct).all()
     kept = pathlib.Path(workdir / network.verdicts.folder)
     before = (kept / "verdicts.jsonl").read_bytes()
@@ -74,8 +76,8 @@ def test_a_module_gets_card_page_and_verdicts_and_resumes(evaluate, tmp_path):
     assert status == 0, text
     assert (kept / "verdicts.jsonl").read_bytes() == before
     assert len(store.read(kept)[1]["pgd20"]) > 0
-    again = cards.read(workdir / "results" / "validation-net-2.json")
-    assert again.networks["torch/net"] == network
+    again = cards.read(workdir / "results" / f"validation-{name}-2.json")
+    assert again.networks[f"torch/{name}"] == network
     status, text = evaluate(*(word.replace("num_classes=10", "num_classes=9") for word in words))
     assert status == 1
     assert "net.pt: head.weight has shape [10, 8], in Residual [9, 8]" in text

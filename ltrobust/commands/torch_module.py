@@ -1,5 +1,6 @@
 """What `ltrobust evaluate --torch` does: a PyTorch module, evaluated like the network of a run."""
 
+import hashlib
 import re
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ def evaluate(
       workdir: folder of the card and the verdicts.
       preemption: not used; verdicts are on disk as they come.
       source: the function that returns the module, as in `torch_source.build`.
-      weights: the file of its weights; empty for those that the function gives it.
+      weights: the file of its weights, or `FILE::KEY`; empty for those that the function gives it.
       key: which of several sets of weights in the file.
       adopt: as in `run.train`.
 
@@ -52,12 +53,13 @@ def evaluate(
       OSError: there is no such file.
     """
     del preemption
+    file, key = torch_files.file_and_choice(weights, key) if weights else (None, key)
     began, changed = time.monotonic(), _without_network(config, source)
     plan, mesh = make_plan(changed, workdir, training=False), devices.make_mesh()
     with processes.all_or_none():
         module = torch_source.build(source)
-        if weights:
-            torch_source.load(module, f"{weights}{torch_files.CHOICE}{key}" if key else weights)
+        if file:
+            torch_source.load(module, f"{file}{torch_files.CHOICE}{key}" if key else file)
         data = runs.load_run_data(plan.data)
     test = runs.open_test(plan.data, data)
     rows = first_of_each_class(test.split.labels, plan.evaluation.limit)
@@ -69,8 +71,8 @@ def evaluate(
     with processes.all_or_none():
         if processes.first():
             workdirs.claim(workdir, plan.recorded, adopt=adopt)
-    name = _name(source, weights, key)
-    settings = {**plan.recorded, "weights": {"file": Path(weights).name, "key": key, **fingerprints}}
+    name = _name(source, file, key)
+    settings = {**plan.recorded, "weights": {"file": file.name if file else "", "key": key, **fingerprints}}
     evaluated = Network(
         devices.replicate(weights_here, mesh),
         Head(),
@@ -111,7 +113,9 @@ def _split(network: torch_modules.TorchNetwork) -> Weights:
     return Weights(params, {name: array for name, array in network.weights.items() if name not in names})
 
 
-def _name(source: str, weights: str, key: str) -> str:
-    """The network's name: the file of its weights, or the function."""
-    stem = f"{Path(weights).stem}{f'.{key}' if key else ''}" if weights else source.partition(":")[2].partition("(")[0]
+def _name(source: str, file: Path | None, key: str) -> str:
+    """The network's name: the file of its weights with the digest's beginning, or the function."""
+    stem = source.partition(":")[2].partition("(")[0]
+    if file:
+        stem = f"{file.stem}{f'.{key}' if key else ''}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
     return re.sub(r"[^\w.+-]+", "-", stem)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from ltrobust import run as runs
 from ltrobust.methods import DecisionRule
-from ltrobust.models import Head, torch_parity, torch_weights
+from ltrobust.models import Head, torch_files, torch_parity, torch_weights
 from ltrobust.models.model_plan import ModelPlan
 from ltrobust.plan import make_plan
 from ltrobust.runtime import processes
@@ -41,7 +41,7 @@ def evaluate(
       config: names the network, the data, the threat and the protocol. Its phases do not matter.
       workdir: folder of the card and the verdicts.
       preemption: not used; verdicts are on disk as they come.
-      weights: the file, .safetensors or PyTorch's.
+      weights: the file, .safetensors or PyTorch's; `FILE::KEY` for `key`.
       key: which of several sets of weights in it.
       adopt: as in `run.train`.
 
@@ -51,7 +51,7 @@ def evaluate(
     """
     del preemption
     began, plan = time.monotonic(), make_plan(config, workdir, training=False)
-    mesh, path = devices.make_mesh(), Path(weights)
+    mesh, (path, key) = devices.make_mesh(), torch_files.file_and_choice(weights, key)
     with processes.all_or_none():
         if not path.is_file():
             raise FileNotFoundError(f"--weights is {weights!r}, but there is no such file.")
@@ -62,7 +62,8 @@ def evaluate(
     with processes.all_or_none():
         if processes.first():
             workdirs.claim(workdir, plan.recorded, adopt=adopt)
-    stem = re.sub(r"[^\w.+-]+", "-", f"{path.stem}{f'.{key}' if key else ''}")
+    # Files of one name may be evaluated in one workdir.
+    stem = re.sub(r"[^\w.+-]+", "-", f"{path.stem}{f'.{key}' if key else ''}-{digest[:8]}")
     # What the configuration's method does to logits is not in the file: files of such networks are not exported.
     network = Network(devices.replicate(result, mesh), Head(), DecisionRule())
     settings = {**plan.recorded, "weights": {"file": path.name, "key": key, "sha256": digest}}

@@ -23,12 +23,18 @@ TORCH_SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 _AROUND_TENSORS = re.compile(r"collections\.OrderedDict|torch\.(_\w+\.)*\w+|torch\.(storage|nn\.parameter)\.\w+")
 
 
-def file_and_choice(path: str | os.PathLike[str]) -> tuple[pathlib.Path, str]:
-    """`weights.pt::model_ema` as the file and the name of the state dict in it, empty where none is named."""
+def file_and_choice(path: str | os.PathLike[str], key: str = "") -> tuple[pathlib.Path, str]:
+    """`weights.pt::model_ema` as the file and the name of the state dict in it, `key` where it names none.
+
+    Raises:
+        ValueError: it names another state dict than `key`.
+    """
     if pathlib.Path(path).exists():
-        return pathlib.Path(path), ""
+        return pathlib.Path(path), key
     file, _, choice = str(path).partition(CHOICE)
-    return pathlib.Path(file), choice
+    if key and choice and key != choice:
+        raise ValueError(f"--weights names {choice!r} and --key {key!r}; give one of them.")
+    return pathlib.Path(file), choice or key
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -57,6 +63,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise _no_array(path, "a tensor", error) from error
         except safetensors.SafetensorError as error:
             raise ValueError(f"{path} is no complete safetensors file ({error}); fetch or write it again") from error
+        if not content:
+            raise ValueError(f"{path} holds no weights; write them again.")
         return dict(unwrapped(content, choice))
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path, choice)
@@ -102,9 +110,13 @@ def unwrapped(content: Mapping[str, Any], choice: str = "") -> Mapping[str, Any]
     """The one state dict in a mapping, or the one that `choice` names.
 
     Raises:
-        ValueError: there are several and none is named, or none has that name.
+        ValueError: there are several and none is named, none has that name, or two have one name.
     """
-    result = dict(_state_dicts(content, ""))
+    found = list(_state_dicts(content, ""))
+    result = dict(found)
+    if len(result) < len(found):
+        twice = sorted({path for path, _ in found if [each for each, _ in found].count(path) > 1})
+        raise ValueError(f"two state dicts have the name {twice[0]!r}; write a file with the one that is meant.")
     if choice:
         return _chosen(result, choice)
     if len(result) > 1:
@@ -182,6 +194,8 @@ def _read_torch(path: pathlib.Path, choice: str) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(_damage(path, zipped)) from error
+    if isinstance(content, Mapping) and not content:
+        raise ValueError(f"{path} holds no weights; write them again.")
     tensors = unwrapped(content, choice) if isinstance(content, Mapping) else {"the whole content": content}
     others = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
     if others:
