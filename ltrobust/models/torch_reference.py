@@ -100,8 +100,8 @@ def _check_alone(module: Any, inputs: Any, logits: Any, name: str) -> None:
         norms = [key for key, part in module.named_modules() if getattr(part, "track_running_stats", None) is False]
         cause = f"{', '.join(norms[:3])} without running statistics" if norms else "means over the batch"
         raise ValueError(
-            f"{name} gives an image other logits when other images are in the batch (difference {difference:.1e}), such "
-            f"as by {cause}. Compute each image by itself, such as by BatchNorm with running statistics."
+            f"{name} gives an image other logits when other images are in the batch (difference {difference:.1e}), "
+            f"such as by {cause}. Compute each image by itself, such as by BatchNorm with running statistics."
         )
 
 

@@ -59,9 +59,10 @@ def _parse(call: str, source: str) -> tuple[str, dict[str, Any]]:
         node = ast.parse(call.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            if all(each.arg for each in node.keywords):  # `**` has no name
-                return node.func.id, {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
+        # `**` has no name.
+        unnamed = isinstance(node, ast.Call) and (node.args or not all(each.arg for each in node.keywords))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not unnamed:
+            return node.func.id, {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
     except (SyntaxError, ValueError):
         pass
     raise ValueError(f"--torch is {source!r}; give {_FORM}, with keyword arguments that are plain values.")
@@ -84,6 +85,13 @@ def load(module: Any, path: str | os.PathLike[str]) -> None:
     module = torch_modules.unwrapped(module)
     own, name = module.state_dict(), Path(path).name
     tensors = _renamed(torch_files.read(path), own)
+    networks = _networks(tensors, own)
+    if len(networks) > 1:
+        names = [network or "the outermost level" for network in networks]
+        raise ValueError(
+            f"{name}: there are {len(networks)} networks among the arrays: {listed(names)}. "
+            f"{torch_files.name_one(networks)}"
+        )
     missing = [key for key in own if key not in tensors and not key.endswith(_COUNTERS)]
     unexpected = [key for key in tensors if key not in own]
     if missing or unexpected:
@@ -100,6 +108,15 @@ def load(module: Any, path: str | os.PathLike[str]) -> None:
         if own[key].is_floating_point() and array.dtype.kind != "f":
             raise ValueError(f"{name}: {key} is {array.dtype}; give floating-point weights, before quantisation.")
     module.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in tensors.items()}, strict=False)
+
+
+def _networks(tensors: Mapping[str, np.ndarray], own: Mapping[str, Any]) -> list[str]:
+    """What stands before the names of each whole set of the module's weights."""
+    needed = [key for key in own if not key.endswith(_COUNTERS)]
+    if not needed:
+        return []
+    found = [name.removesuffix(needed[0]) for name in tensors if f".{name}".endswith(f".{needed[0]}")]
+    return sorted(prefix.removesuffix(".") for prefix in found if all(prefix + key in tensors for key in needed))
 
 
 def _renamed(tensors: Mapping[str, np.ndarray], own: Mapping[str, Any]) -> dict[str, np.ndarray]:

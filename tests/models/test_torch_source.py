@@ -1,9 +1,11 @@
 """PyTorch modules by the name of a function, and their weights from files."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
-from ltrobust.models import torch_source, torch_weights
+from ltrobust.models import torch_files, torch_source, torch_weights
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 import torch_toy  # noqa: E402 - needs PyTorch
@@ -83,3 +85,32 @@ def test_other_weights_are_refused_and_the_differences_listed(saved, change, mes
     path = write({name: array for name, array in {**arrays, **change}.items() if array is not None})
     with pytest.raises(ValueError, match=message):
         torch_source.load(torch_toy.Residual(num_classes=10, channels=1), path)
+
+
+def test_one_of_several_networks_in_a_file_is_named(saved):
+    arrays, write = saved
+    module = torch_toy.Residual(num_classes=10, channels=1)
+    path = write({f"{word}.{name}": array for word in ("model", "ema") for name, array in arrays.items()})
+    with pytest.raises(ValueError, match=r"net.pt: there are 2 networks among the arrays: ema, model\. .*--key=ema"):
+        torch_source.load(module, path)
+    torch_source.load(module, f"{path}::ema")
+    with pytest.raises(ValueError, match=r"2 networks among the arrays: the outermost level, ema"):
+        torch_source.load(module, write(arrays | {f"ema.{name}": array for name, array in arrays.items()}))
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_files_without_weights_are_named(tmp_path, suffix):
+    pytest.importorskip("safetensors")
+    torch_weights.write(tmp_path / f"net{suffix}", {})
+    with pytest.raises(ValueError, match="holds no weights"):
+        torch_weights.read(tmp_path / f"net{suffix}")
+
+
+def test_a_file_names_one_set_of_weights(tmp_path):
+    assert torch_files.file_and_choice("net.pt::ema", "ema") == (pathlib.Path("net.pt"), "ema")
+    assert torch_files.file_and_choice("net.pt", "ema") == (pathlib.Path("net.pt"), "ema")
+    with pytest.raises(ValueError, match="--weights names 'ema' and --key 'model'; give one"):
+        torch_files.file_and_choice("net.pt::ema", "model")
+    flat = {"head.weight": np.ones((2, 3))}
+    with pytest.raises(ValueError, match=r"two state dicts have the name 'a\.b'"):
+        torch_files.unwrapped({"a.b": flat, "a": {"b": flat}})
