@@ -14,7 +14,7 @@ from absl import app, flags  # noqa: E402
 
 import ltrobust as lt  # noqa: E402
 from ltrobust.analysis import cards  # noqa: E402
-from ltrobust.commands import launch, main  # noqa: E402
+from ltrobust.commands import launch, main, torch_module  # noqa: E402
 from ltrobust.evaluation import store  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -98,3 +98,11 @@ def test_mistakes_end_before_anything_is_written(evaluate, tmp_path):
         assert message in text
         assert "Traceback" not in text
         assert not workdir.exists()
+
+
+def test_a_file_of_code_is_recorded_by_name_and_digest(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("make = None\n")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    assert torch_module._recorded(f"{file}:make(width=16)") == f"torch:net.py@{digest}:make(width=16)"
+    assert torch_module._recorded("package.net:make") == "torch:package.net:make"
