@@ -191,6 +191,20 @@ def test_a_model_card_has_what_hubs_read_and_what_people_read(tmp_path):
         run.export("model-card")
 
 
+def test_names_break_neither_yaml_nor_markdown(tmp_path):
+    names = ["a`b", "[x](y)", *(f"class {n}" for n in range(8))]
+    folder = tmp_path / "r\x7f\x85\u2028\udce9"
+    fabricated.write_run(folder, names=names, limit=2)
+    text = model_card.render(folder, "student/last")
+    text.encode()
+    front, body = front_matter(text)
+    assert front["model-index"][0]["name"].startswith("r")
+    assert front["model-index"][0]["name"].endswith("-student-last")
+    assert not {"\x7f", "\x85", "\u2028"} & set(text)
+    assert "a\\`b" in body
+    assert "\\[x\\](y)" in body
+
+
 def test_a_network_that_was_not_evaluated_has_no_model_card(tmp_path):
     fabricated.write_run(tmp_path)
     with pytest.raises(ValueError, match=r"no evaluation of 'student/averaged'.*evaluated networks: teacher/last, stu"):

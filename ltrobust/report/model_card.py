@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ltrobust.report import tables
 from ltrobust.runtime.names import nearest
 
 _NO_LICENSE = "# license: not known to this program; add one, such as license: mit"
-_USE = """## Use
+_TRAINED = """## Use
 
 The network takes float32 images [B,H,W,C] in [0,1], of shape {shape}, and returns logits. It does not normalise its
 input. `ltrobust export RUN --to=torch|safetensors|stablehlo` writes it:
@@ -24,6 +25,15 @@ input. `ltrobust export RUN --to=torch|safetensors|stablehlo` writes it:
 state_dict = torch.load("model.pt", weights_only=True)  # or safetensors.torch.load_file("model.safetensors")
 logits_fn = jax.export.deserialize(bytearray(pathlib.Path("model.stablehlo").read_bytes())).call
 ```"""
+_FILE = """## Use
+
+The weights are those of the file that the configuration below names. The network takes float32 images [B,H,W,C] in
+[0,1], of shape {shape}, and returns logits. It does not normalise its input."""
+_MODULE = """## Use
+
+The network is the PyTorch module that the configuration below names. It takes float32 images [B,C,H,W] in [0,1], where
+[H,W,C] is {shape}, and returns logits. Where it normalises its input, it does so itself."""
+_USES = {"file": _FILE, "torch": _MODULE}  # by the first word of the network's name; any other can be exported
 
 
 def render(workdir: Path, network: str) -> str:
@@ -45,9 +55,18 @@ def render(workdir: Path, network: str) -> str:
             f"{workdir} has no evaluation of {network!r}, so there is nothing to say on its card; "
             f"{nearest(network, known)}evaluated networks: {', '.join(known) or 'none yet'}."
         )
+    # One name may have had several networks, such as a function's whose code changed: the newest counts.
+    newest = _digests(max(result, key=lambda each: each.card.created), network)
+    result = [each for each in result if _digests(each, network) == newest]
     name = f"{workdir.resolve().name}-{network.replace('/', '-')}"
     lines = ["---", *_yaml(_front_matter(name, network, result)), _NO_LICENSE, "---", "", *_text(name, network, result)]
     return "\n".join(lines) + "\n"
+
+
+def _digests(evaluation: EvaluatedNetworks, network: str) -> tuple[str | None, str | None]:
+    """Of the network's parameters and running statistics."""
+    result = evaluation.networks[network]
+    return result.params_sha256, result.batch_stats_sha256
 
 
 def _front_matter(name: str, network: str, evaluations: Sequence[EvaluatedNetworks]) -> dict[str, Any]:
@@ -104,9 +123,15 @@ def _text(name: str, network: str, evaluations: Sequence[EvaluatedNetworks]) -> 
         )
     yield from ("", "## Accuracy", "", "In percent, with 95 % intervals. `tail` are the rarest third of the classes.")
     for evaluation in evaluations:
-        yield from ("", f"### {evaluation.title}", "", *_evaluation(evaluation, network))
-    yield from ("", f"### Classes under {evaluations[0].title}", "", *_classes(evaluations[0], network))
-    yield from ("", _USE.format(shape=list(data.image_shape or ())), "", "## Provenance", "")
+        yield from ("", f"### {_cell(evaluation.title)}", "", *_evaluation(evaluation, network))
+    yield from ("", f"### Classes under {_cell(evaluations[0].title)}", "", *_classes(evaluations[0], network))
+    yield from (
+        "",
+        _USES.get(network.partition("/")[0], _TRAINED).format(shape=list(data.image_shape or ())),
+        "",
+        "## Provenance",
+        "",
+    )
     yield from _provenance(network, evaluations)
 
 
@@ -147,7 +172,7 @@ def _provenance(network: str, evaluations: Sequence[EvaluatedNetworks]) -> Itera
         "evaluated by commit": card.software.get("commit", "unknown"),
         "software": ", ".join(f"{key} {value}" for key, value in card.software.items() if key != "commit"),
         "device": f"{card.numerics.devices} x {card.numerics.device} ({card.numerics.backend})",
-        "command": f"`{card.command}`",
+        "command": card.command,
         "SHA-256 of parameters": result.params_sha256,
         "SHA-256 of running statistics": result.batch_stats_sha256,
         "SHA-256 of training images": card.data.fingerprints.get("pixels", "unknown"),
@@ -176,15 +201,21 @@ def _digest(card: Card) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A Markdown table."""
-    yield f"| {' | '.join(header)} |"
+    yield f"| {' | '.join(map(_cell, header))} |"
     yield f"|{'---|' * len(header)}"
     for row in rows:
         yield f"| {' | '.join(_cell(cell) for cell in row)} |"
 
 
 def _cell(text: str) -> str:
-    """Text that neither ends a cell nor is taken for HTML: names of classes come from files."""
-    return tables.printable(text).replace("|", "\\|").replace("<", "&lt;")
+    """Text that neither ends a cell or a line nor is taken for HTML or Markdown: names of classes come from files."""
+    text = tables.printable(" ".join(text.splitlines())).replace("<", "&lt;")
+    return re.sub(r"[\\`\[\]|]", r"\\\g<0>", text)
+
+
+def _json(item: Any) -> str:
+    """JSON in ASCII, so that no control character, line separator or byte of another encoding stands in YAML."""
+    return json.dumps(tables.printable(item) if isinstance(item, str) else item).replace("\x7f", "\\u007f")
 
 
 def _yaml(value: Any, indent: str = "") -> list[str]:
@@ -193,7 +224,7 @@ def _yaml(value: Any, indent: str = "") -> list[str]:
     for key, item in value.items() if isinstance(value, Mapping) else ((None, item) for item in value):
         mark = "- " if key is None else f"{key}:"
         if not isinstance(item, Mapping | list):
-            lines.append(f"{indent}{mark}{'' if key is None else ' '}{json.dumps(item, ensure_ascii=False)}")
+            lines.append(f"{indent}{mark}{'' if key is None else ' '}{_json(item)}")
         elif key is None:
             first, *others = _yaml(item, f"{indent}  ")
             lines += [f"{indent}- {first.lstrip()}", *others]
