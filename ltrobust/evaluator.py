@@ -285,7 +285,7 @@ def _with_weights(
     A PyTorch module is translated and compared with PyTorch on these images; with `progress` the differences are
     printed. A function has no weights.
     """
-    homes = {base.__module__ for base in type(network).__mro__}
+    homes = {base.__module__ for base in (network if isinstance(network, type) else type(network)).__mro__}
     if homes & {"torch.nn.modules.module", "ltrobust.models.torch_modules"}:
         from ltrobust.models import torch_modules  # with Flax, which functions do not need
 

@@ -98,6 +98,8 @@ class TorchNetwork:
         try:
             with jax.default_matmul_precision("highest"):
                 (_, logits), gradients = jax.jit(jax.value_and_grad(score, has_aux=True))(points)
+        except _Untranslatable:
+            raise
         except Exception as error:  # torchax and JAX raise many types
             raise ValueError(_untranslatable(type(self.module).__name__, error)) from error
         return Parity(
@@ -123,6 +125,8 @@ def from_torch(module: Any, images: Any = None) -> TorchNetwork:
         integers or have no data; or as `TorchNetwork.compare`.
     """
     torch = optional("torch")
+    if isinstance(module, type):
+        raise ValueError(f"the network is the class {module.__name__}; give an instance, such as {module.__name__}().")
     if not isinstance(module, torch.nn.Module) or isinstance(module, torch.jit.ScriptModule):
         kind = f"{type(module).__module__}.{type(module).__name__}"
         raise ValueError(f"the network is a {kind}; give a torch.nn.Module that is not compiled by torch.jit.")
@@ -134,7 +138,12 @@ def from_torch(module: Any, images: Any = None) -> TorchNetwork:
     def apply(weights: Weights, images: jax.Array) -> jax.Array:
         # PyTorch's rules of promotion are not the strict ones that this package sets.
         with jax.numpy_dtype_promotion("standard"):
-            logits = forward(weights, (jnp.transpose(images, (0, 3, 1, 2)),))
+            try:
+                logits = forward(weights, (jnp.transpose(images, (0, 3, 1, 2)),))
+            except jax.errors.JaxRuntimeError:  # of the device, such as too little memory
+                raise
+            except Exception as error:  # torchax and JAX raise many types, some only for other sizes of batches
+                raise _Untranslatable(_untranslatable(type(network).__name__, error)) from error
         return logits.astype(jnp.float32)
 
     result = TorchNetwork(network, weights, apply)
@@ -174,6 +183,10 @@ def _prepared(module: Any) -> Any:
         for name, child in list(parent.named_children()):
             parent._modules[name] = unwrapped(child)
     return network.cpu().float().eval().requires_grad_(False)
+
+
+class _Untranslatable(ValueError):
+    """A forward pass that torchax or JAX refuses, with the sentence that is told."""
 
 
 def _untranslatable(name: str, error: Exception) -> str:

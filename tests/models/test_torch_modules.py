@@ -100,13 +100,20 @@ def test_what_cannot_be_evaluated_is_refused_with_the_reason(function, message):
         lt.from_torch(torch_toy.Then(function), IMAGES)
 
 
-@needs_torchax
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 class Centred(torch_toy.Then):
     """Subtracts what the function makes of the batch."""
 
     def forward(self, x):
         return self.conv(x - self.function(x)).mean((2, 3))
+
+
+@needs_torchax
+def test_a_class_and_other_sizes_of_batches_are_refused():
+    with pytest.raises(ValueError, match=r"the network is the class Linear; give an instance, such as Linear\(\)"):
+        lt.evaluate(torch.nn.Linear, IMAGES, np.zeros(6, int))
+    network = lt.from_torch(torch_toy.Then(lambda logits: logits.reshape(4, 5)))
+    with pytest.raises(ValueError, match=r"Then cannot be translated to JAX \(TypeError: "):
+        network(jnp.asarray(POINTS[:3]))
 
 
 @pytest.mark.parametrize("images", [POINTS, POINTS[:1], POINTS[[0, 0, 0]]])
@@ -127,6 +134,8 @@ def test_a_module_of_one_batch_size_is_refused():
         torch_reference.compute(module, POINTS[:4])
 
 
+@needs_torchax
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_weights_and_images_that_cannot_be_used_are_refused():
     module = torch_toy.seeded(torch_toy.Residual)
     integers = copy.deepcopy(module)
