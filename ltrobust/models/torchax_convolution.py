@@ -16,7 +16,7 @@ def replace(torchax: Any, torch: Any) -> None:
     torchax's own have channels first, whose gradients XLA's CPU compiler computes by naive code inside of loops, and
     attacks are loops.
     """
-    jaten = importlib.import_module("torchax.ops.jaten")
+    jaten: Any = importlib.import_module("torchax.ops.jaten")
     original, operators = jaten._aten_convolution, torchax.default_env()._ops
     if getattr(original, "__module__", "") == __name__:
         return
