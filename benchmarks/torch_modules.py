@@ -79,8 +79,11 @@ def measured(
     package: str, function: str, settings: dict[str, Any], images: int, seconds: list[float]
 ) -> dict[str, Any]:
     """A row: differences from PyTorch, or why the module is refused; seconds to compile and to evaluate."""
-    module = build(package, function, settings)
-    row: dict[str, Any] = {"package": package.partition(".")[0], "images": images}
+    row: dict[str, Any] = {"package": package.partition(".")[0], "images": images, "parameters": 0}
+    try:
+        module = build(package, function, settings)
+    except ModuleNotFoundError as error:  # of a package, or of one that it needs
+        return row | {"refused": str(error)}
     row["parameters"] = sum(weight.numel() for weight in module.parameters())
     points = np.random.RandomState(0).randint(0, 256, (images, SIDE, SIDE, 3)).astype(np.uint8)
     try:

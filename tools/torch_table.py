@@ -39,7 +39,7 @@ def table(measured: Mapping[str, Any], name: str) -> str:
     machine, software = measured["machine"], measured["software"]
     lines = [
         f"From `benchmarks/results/{name}`: commit {software['commit'][:12]}, seed {measured['seed']}, "
-        f"{machine['processor']}, {machine['threads']} threads that other work shared, "
+        f"{machine['processor']}, {machine['threads']} thread(s), beside other work; "
         f"images of {SIDE}x{SIDE}, torch {software['torch']}, torchax "
         f"{measured['packages']['torchax']}, jax {software['jax']}.",
         "",
