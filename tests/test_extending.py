@@ -322,7 +322,7 @@ def test_what_a_package_cannot_give_is_passed_over_until_it_is_asked_for(package
     config = recipes.default()
     recipes.default()
     assert config.methods.half.share == 1.0
-    assert [text.split(": ")[0:3:2] for text in warned] == [
+    assert [text.split(": ")[0:4:3] for text in warned] == [
         ["ltrobust.methods", "AttributeError"],
         ["ltrobust.methods", "ValueError"],
         ["ltrobust.methods", "the name is taken"],
