@@ -180,7 +180,7 @@ def test_blocks_name_their_language_and_are_understood(page, tmp_path):
                 check_command(command)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run_in_order(page, tmp_path):
     text = (ROOT / page).read_text()
