@@ -104,5 +104,5 @@ def test_a_file_of_code_is_recorded_by_name_and_digest(tmp_path):
     file = tmp_path / "net.py"
     file.write_text("make = None\n")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    assert torch_module._recorded(f"{file}:make(width=16)") == f"torch:net.py@{digest}:make(width=16)"
-    assert torch_module._recorded("package.net:make") == "torch:package.net:make"
+    assert torch_module.recorded_name(f"{file}:make(width=16)") == f"torch:net.py@{digest}:make(width=16)"
+    assert torch_module.recorded_name("package.net:make") == "torch:package.net:make"

@@ -87,11 +87,11 @@ def _without_network(config: ConfigDict, source: str) -> ConfigDict:
     """The configuration with the module in place of its network."""
     changed: Any = config.copy_and_resolve_references()
     with changed.unlocked():
-        changed.model.name, changed.model.dtype, changed.eval.networks = _recorded(source), "float32", ()
+        changed.model.name, changed.model.dtype, changed.eval.networks = recorded_name(source), "float32", ()
     return changed
 
 
-def _recorded(source: str) -> str:
+def recorded_name(source: str) -> str:
     """The module's name in records: of a file its name without folders, and the beginning of its digest."""
     place, _, call = source.partition(":")
     if place.endswith(".py") and (file := Path(place)).is_file():

@@ -72,7 +72,7 @@ def test_stopped_twice_and_started_again_it_ends_with_the_same_bits(tmp_path):
         messages.append(log.read_text())
         assert f"stopped by {sign.name}" in messages[-1]
         assert "Traceback" not in messages[-1]
-        assert f"{phase} saved at step" in messages[-1] or "continues from" in messages[-1]
+        assert f"{phase} saved at step" in messages[-1] or "resumes from" in messages[-1]
     (workdir / "report.html").write_text("somebody's")
     assert finish(workdir) == whole
     assert (tmp_path / "whole" / "report.html").read_text().startswith("<!DOCTYPE html>")
