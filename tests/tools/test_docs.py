@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import urllib.parse
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path):
         assert loaded == [], page
         # Links to other pages lead to files of the site.
         for target in re.findall(r"<a[^>]*href=\"([^\"#:]+)(?:#[^\"]*)?\"", text):
-            assert (page.parent / target).exists(), (page, target)
+            assert (page.parent / urllib.parse.unquote(target)).exists(), (page, target)
     assert "def create(" in re.sub(
         r"<[^>]+>", "", (tmp_path / "site/source/ltrobust/models/__init__.py.html").read_text()
     )
