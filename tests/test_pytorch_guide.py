@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from ltrobust.analysis import cards
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guides" / "pytorch.md"
 needs_torchax = pytest.mark.skipif(
@@ -36,7 +38,8 @@ def test_the_guides_blocks_run(tmp_path):
     assert "protocol quick, linf 8/255, 20 images" in printed
     assert "(2, 10)" in printed
     (tmp_path / "command.sh").write_text(command.replace("ltrobust", f"{sys.executable} -m ltrobust", 1))
-    assert "card: runs/theirs/results/quick-net.json" in run(tmp_path, "sh", "command.sh")
+    digest = cards.digest_file(tmp_path / "net.pt")[:8]
+    assert f"card: runs/theirs/results/quick-net-{digest}.json" in run(tmp_path, "sh", "command.sh")
     assert (tmp_path / "runs" / "theirs" / "report.html").is_file()
 
 
