@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust.commands.launch import launch
-from ltrobust.commands.parser import UsageError, taken
+from ltrobust.commands.parser import UsageError, taken_all
 from ltrobust.compilation import chips
 from ltrobust.runtime.files import write_json
 from ltrobust.runtime.workdir import PHASES
@@ -35,10 +35,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     Raises:
       UsageError: a mistake in the words.
     """
-    words, given = list(arguments), {}
-    for flag in FLAGS:
-        values, words = taken(words, flag)
-        given[flag] = values[-1] if values else ""
+    given, words = taken_all(arguments, FLAGS)
     helps = {"-h", "-help", "--help"} & set(words)
     if not given["topology"] and not helps:
         raise UsageError(f"--topology is missing, such as --topology=v5e:2x4; {program} --help lists the flags.")

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltrobust.commands.launch import launch
-from ltrobust.commands.parser import UsageError, taken
+from ltrobust.commands.parser import UsageError, taken_all
 
 FLAGS = {
     "torch": ("MODULE:FUNCTION", "evaluate the PyTorch module that this function returns"),
@@ -34,10 +34,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     Raises:
       UsageError: a mistake in the words.
     """
-    words, given = list(arguments), {}
-    for flag in FLAGS:
-        values, words = taken(words, flag)
-        given[flag] = values[-1] if values else ""
+    given, words = taken_all(arguments, FLAGS)
     if given["key"] and not given["weights"]:
         raise UsageError(f"--key is {given['key']!r}, but no file is given; add --weights=FILE.")
 

@@ -1,7 +1,7 @@
 """Flags, help and errors in the form that all verbs share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from ltrobust import registry
@@ -46,6 +46,15 @@ def taken(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
         else:
             rest.append(word)
     return values, rest
+
+
+def taken_all(arguments: Sequence[str], flags: Collection[str]) -> tuple[dict[str, str], list[str]]:
+    """Splits words into the last value of each flag, empty where it is not given, and all other words."""
+    given, words = {}, list(arguments)
+    for flag in flags:
+        values, words = taken(words, flag)
+        given[flag] = values[-1] if values else ""
+    return given, words
 
 
 def load_code(names: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """What `ltrobust evaluate --torch` does: a PyTorch module, evaluated like the network of a run."""
 
-import hashlib
 import re
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ltrobust import run as runs
+from ltrobust.analysis import cards
 from ltrobust.data.run_data import first_of_each_class
 from ltrobust.methods import DecisionRule
 from ltrobust.models import Head, torch_files, torch_modules, torch_source
@@ -59,7 +59,7 @@ def evaluate(
     with processes.all_or_none():
         module = torch_source.build(source)
         if file:
-            torch_source.load(module, f"{file}{torch_files.CHOICE}{key}" if key else file)
+            torch_source.load(module, torch_files.with_choice(file, key))
         data = runs.load_run_data(plan.data)
     test = runs.open_test(plan.data, data)
     rows = first_of_each_class(test.split.labels, plan.evaluation.limit)
@@ -95,7 +95,7 @@ def recorded_name(source: str) -> str:
     """The module's name in records: of a file its name without folders, and the beginning of its digest."""
     place, _, call = source.partition(":")
     if place.endswith(".py") and (file := Path(place)).is_file():
-        place = f"{file.name}@{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+        place = f"{file.name}@{cards.digest_file(file)[:8]}"
     return f"torch:{place}:{call}" if call else f"torch:{place}"
 
 
@@ -123,7 +123,6 @@ def _split(network: torch_modules.TorchNetwork) -> Weights:
 
 def _name(source: str, file: Path | None, key: str) -> str:
     """The network's name: the file of its weights with the digest's beginning, or the function."""
-    stem = source.partition(":")[2].partition("(")[0]
     if file:
-        stem = f"{file.stem}{f'.{key}' if key else ''}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
-    return re.sub(r"[^\w.+-]+", "-", stem)
+        return torch_files.label(file, key, cards.digest_file(file))
+    return re.sub(r"[^\w.+-]+", "-", source.partition(":")[2].partition("(")[0])

@@ -1,8 +1,6 @@
 """What `ltrobust evaluate --weights` does: a file of weights, evaluated like the network of a run."""
 
 import dataclasses
-import hashlib
-import re
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ltrobust import run as runs
+from ltrobust.analysis import cards
 from ltrobust.methods import DecisionRule
 from ltrobust.models import Head, torch_files, torch_parity, torch_weights
 from ltrobust.models.model_plan import ModelPlan
@@ -57,13 +56,12 @@ def evaluate(
             raise FileNotFoundError(f"--weights is {weights!r}, but there is no such file.")
         data = runs.load_run_data(plan.data)
         result = _read(path, key, plan.model, data.num_classes, data.image_shape)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = cards.digest_file(path)
     compatibility.same_start({**plan.recorded, "weights": digest}, data)
     with processes.all_or_none():
         if processes.first():
             workdirs.claim(workdir, plan.recorded, adopt=adopt)
-    # Files of one name may be evaluated in one workdir.
-    stem = re.sub(r"[^\w.+-]+", "-", f"{path.stem}{f'.{key}' if key else ''}-{digest[:8]}")
+    stem = torch_files.label(path, key, digest)
     # What the configuration's method does to logits is not in the file: files of such networks are not exported.
     network = Network(devices.replicate(result, mesh), Head(), DecisionRule())
     settings = {**plan.recorded, "weights": {"file": path.name, "key": key, "sha256": digest}}
@@ -75,7 +73,7 @@ def evaluate(
 
 def _read(path: Path, key: str, model: ModelPlan, num_classes: int, image_shape: tuple[int, ...]) -> Weights:
     """The weights in a file as those of a network; warns of what names and shapes leave open."""
-    tensors: Any = torch_weights.read(f"{path}{torch_weights.CHOICE}{key}" if key else path)
+    tensors: Any = torch_weights.read(torch_files.with_choice(path, key))
     sizes = {"width": model.width, "depth": model.depth} if model.name == "small_resnet" else {}
     try:
         params, batch_stats = torch_weights.from_torch(tensors, model.name, num_classes=num_classes, **sizes)

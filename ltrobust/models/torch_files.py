@@ -37,6 +37,16 @@ def file_and_choice(path: str | os.PathLike[str], key: str = "") -> tuple[pathli
     return pathlib.Path(file), choice or key
 
 
+def with_choice(file: pathlib.Path, key: str) -> str:
+    """The file with the name of the state dict that is meant in it, as `read` takes both; the reverse of the above."""
+    return f"{file}{CHOICE}{key}" if key else str(file)
+
+
+def label(file: pathlib.Path, key: str, digest: str) -> str:
+    """A file's name in results, with the digest's beginning: files of one name may be evaluated in one workdir."""
+    return re.sub(r"[^\w.+-]+", "-", f"{file.stem}{f'.{key}' if key else ''}-{digest[:8]}")
+
+
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Arrays by name from a .safetensors file, or from a PyTorch file (`TORCH_SUFFIXES`) that holds a state dict.
 

@@ -186,11 +186,11 @@ def _prepared(module: Any) -> Any:
 
 
 class _Untranslatable(ValueError):
-    """A forward pass that torchax or JAX refuses, with the sentence that is told."""
+    """A forward pass that torchax or JAX refuses, with its message."""
 
 
 def _untranslatable(name: str, error: Exception) -> str:
-    """What is told of a module that torchax or JAX refuses; names the operation where it is known."""
+    """Message for a module that torchax or JAX refuses; names the operation where it is known."""
     if operation := re.search(r"Operator with name ([\w:.]+) has no lowering", str(error)):
         return f"{name} uses the operation {operation[1]}, which torchax lacks. Write it with other operations."
     if isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError) or "Tracer" in str(error):

@@ -37,7 +37,6 @@ import numpy as np
 from flax import traverse_util
 
 from ltrobust import models
-from ltrobust.models.torch_files import CHOICE as CHOICE
 from ltrobust.models.torch_files import file_and_choice as file_and_choice
 from ltrobust.models.torch_files import listed
 from ltrobust.models.torch_files import read as read
