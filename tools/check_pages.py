@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ltrobust
-from ltrobust.analysis import cards, diagnose_runs
+from ltrobust.analysis import diagnose_runs
 from ltrobust.analysis.schema.card import Card
 from tools import (
     card_schema,
@@ -35,6 +35,7 @@ from tools import (
     torch_table,
     words,
 )
+from tools.committed import read_card
 
 ROOT = Path(__file__).resolve().parents[1]
 # The scripts there import each other by their bare names. Last, so that none of them hides another module.
@@ -120,7 +121,7 @@ def committed_cards(root: Path) -> Iterator[Stale]:
                 if summary.DIAGNOSIS in path.parts:
                     software = {"it": diagnose_runs.read(path).software}
                 else:
-                    card = cards.read(path)
+                    card = read_card(path)
                     software = {run: values.software for run, values in card.training.items()}
                     yield from _all_images(card, name)
             except ValueError as error:

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ltrobust.analysis import cards
+from tools.committed import read_card
 
 NETWORK = "student/last"
 WEIGHTS, PREDICTIONS = "weights.safetensors", "predictions.csv"
@@ -48,7 +49,7 @@ def faults(root: Path) -> Iterator[tuple[Path, str]]:
         if not path.is_file():
             yield folder, f"there is no card {path.relative_to(root)}"
             continue
-        result = cards.read(path).networks[NETWORK]
+        result = read_card(path).networks[NETWORK]
         if fingerprints(load_file(folder / WEIGHTS)) != {
             "params_sha256": result.params_sha256,
             "batch_stats_sha256": result.batch_stats_sha256,

@@ -19,6 +19,7 @@ from configs import cifar10_distillation, default, published
 from configs.sweeps import ablation_cifar10
 from ltrobust import methods
 from ltrobust.commands import config as config_listing
+from ltrobust.report.numbers import markdown
 from ltrobust.runtime.workdir import flatten
 from tools.summary import inserted
 
@@ -175,8 +176,7 @@ def _source(function: Callable[..., Any]) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; bars in cells are escaped."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+    return markdown([[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]).rstrip("\n")
 
 
 def main(root: Path = ROOT) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from ltrobust.analysis import cards  # noqa: E402
 from ltrobust.data import batches, longtail  # noqa: E402
 from ltrobust.plan import make_method  # noqa: E402
 from ltrobust.report.numbers import markdown  # noqa: E402
+from tools.committed import read_card  # noqa: E402
 from tools.summary import inserted  # noqa: E402
 
 PAGE, MARKERS = "docs/results/published.md", "published"
@@ -412,7 +412,7 @@ def ours(row: Row, root: Path = ROOT) -> str:
     """Our clean, PGD and AA, in percent, or that there is no run."""
     if not row.card:
         return "not run"
-    columns = cards.read(root / "results" / row.card).networks[row.network].columns
+    columns = read_card(root / "results" / row.card).networks[row.network].columns
     result = [columns.get(name) for name in ("clean", row.source.pgd, row.source.aa)]
     return " / ".join(f"{100 * column.overall.value:.2f}" if column else "-" for column in result)
 

@@ -13,6 +13,7 @@ from ltrobust.analysis.evaluated_networks import EvaluatedNetworks
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.training import TrainingRecord
 from ltrobust.report import tables
+from ltrobust.report.numbers import markdown
 from ltrobust.runtime.names import nearest
 
 _NO_LICENSE = "# license: not known to this program; add one, such as license: mit"
@@ -200,11 +201,8 @@ def _digest(card: Card) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A Markdown table."""
-    yield f"| {' | '.join(map(_cell, header))} |"
-    yield f"|{'---|' * len(header)}"
-    for row in rows:
-        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+    """Lines of a Markdown table."""
+    yield from markdown([[_cell(cell) for cell in row] for row in (header, *rows)]).rstrip("\n").split("\n")
 
 
 def _cell(text: str) -> str:
