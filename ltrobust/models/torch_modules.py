@@ -15,7 +15,8 @@ from ltrobust.models.torch_files import optional
 from ltrobust.models.torchax_import import import_torchax
 
 # Largest difference of logits, relative to the largest logit, and of input gradients, relative to their norm. Float32
-# rounding gives about 1e-6; where an activation is that close to a ReLU's kink, gradients differ by up to 1e-2.
+# rounding gives about 1e-6 (docs/project/parity.md); where an activation is that close to a ReLU's kink, gradients
+# differ more.
 LOGITS_TOLERANCE, GRADIENT_TOLERANCE = 1e-3, 5e-2
 _COMPARED = 4  # images
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
