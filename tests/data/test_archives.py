@@ -400,6 +400,7 @@ def test_real_cifar10_has_the_same_fingerprints_from_tfds_and_from_both_archives
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore:.*partial copy:UserWarning")
 def test_a_run_starts_from_archives_alone(tmp_path):
     """The documented route: the downloaded files in `data.dir`, nothing else; the card says what they are."""

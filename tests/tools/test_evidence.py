@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_kept_network_is_evaluated_again_to_the_same_predictions(tmp_path):
     folder = ROOT / "results" / "evidence" / "controls_digits" / "at_bsl-seed0"
     result = evidence.evaluate(folder, tmp_path, limit=2)

@@ -50,6 +50,7 @@ def run(workdir: pathlib.Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_a_short_run_has_the_bits_of_its_committed_card(tmp_path):
     committed = json.loads(COMMITTED.read_text())
     if committed["platform"] != here():
