@@ -80,12 +80,12 @@ def optimized(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that needs a whole run is slow, whichever of them comes first and waits for it.
+    """A test that needs a whole run is slow, whichever of them comes first and waits for it; and so is one for `ci`.
 
     Optimised tests come first: clearing JAX's caches before them costs seconds, and later ones compile again.
     """
     for item in items:
-        if WHOLE_RUNS & set(getattr(item, "fixturenames", ())):
+        if WHOLE_RUNS & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("ci"):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not optimized(item))
 

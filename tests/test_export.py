@@ -69,6 +69,7 @@ def doubled(outputs: jax.Array, class_counts: jax.Array) -> jax.Array:
     return 2 * outputs - class_counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "rule"), [(LINEAR, NO_RULE), (Head("cosine"), DecisionRule(doubled, tuple(range(10))))]
 )

@@ -424,6 +424,7 @@ def test_the_sweeps_of_the_package_are_found_from_any_folder(tmp_path, monkeypat
         sweep.main(["configs/sweeps/nothing.py", "--out=out"], "ltrobust sweep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "sweeps").glob("*.py")), ids=lambda path: path.stem)
 def test_every_sweep_can_be_made_and_names_runs_that_come_before(file, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)

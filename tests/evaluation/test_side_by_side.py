@@ -16,7 +16,7 @@ from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.threat import Threat
 
 # Bits of two programs are compared.
-pytestmark = pytest.mark.optimized
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 SIDE, CLASSES, NUMBER = 8, 10, 40
 # At which the first runs break some images, later runs others, and none the rest.
@@ -104,16 +104,7 @@ def in_turn(given: Subject, attack, norm: str, exact, logits):
     return {row: [np.asarray(field)[row] for field in fields] for row in range(NUMBER)}
 
 
-QUICK = ("fab-t", "linf", other)
-
-
-@pytest.mark.parametrize(
-    ("name", "norm", "exact"),
-    [
-        pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow)
-        for case in itertools.product(ATTACKS, THREATS, (apply, other))
-    ],
-)
+@pytest.mark.parametrize(("name", "norm", "exact"), list(itertools.product(ATTACKS, THREATS, (apply, other))))
 def test_the_record_of_an_image_is_that_of_its_runs_in_turn(name, norm, exact):
     attack, driven, given = ATTACKS[name], driver(norm, exact), subject(0)
     logits = np.asarray(driven.clean(given).logits)
@@ -137,13 +128,7 @@ def test_the_record_of_an_image_is_that_of_its_runs_in_turn(name, norm, exact):
     assert any(rejected for _, rejected in ends) or (name, exact) != ("fab-t", other)
 
 
-@pytest.mark.parametrize(
-    ("name", "norm"),
-    [
-        pytest.param(name, norm, marks=() if norm == "linf" else pytest.mark.slow)
-        for name, norm in itertools.product(["apgd-t", "fab-t"], THREATS)
-    ],
-)
+@pytest.mark.parametrize(("name", "norm"), list(itertools.product(["apgd-t", "fab-t"], THREATS)))
 def test_an_image_broken_by_the_last_step_of_a_run_has_the_target_of_that_run(name, norm):
     # One lane for each image, and so few steps that most images are broken by the last one of a run.
     driven, given, on_the_last = driver(norm), subject(0), 0
@@ -165,7 +150,7 @@ def test_an_image_broken_by_the_last_step_of_a_run_has_the_target_of_that_run(na
     assert on_the_last or name == "fab-t"
 
 
-@pytest.mark.parametrize("guesses", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("guesses", [2, 5])
 def test_square_ends_alike_whatever_the_number_of_guesses(guesses):
     given, threat = subject(0), THREATS["linf"]
     search, settings = ATTACKS["square"].build(threat, CLASSES, given.images.shape[1:])

@@ -50,6 +50,7 @@ def copy(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_changed_digit_in_a_generated_table_is_found_and_the_command_mends_it(copy):
     assert list(check_pages.tables(copy)) == []
     commands = {
