@@ -37,7 +37,9 @@ def _theme(ink: str, soft: str, rule: str) -> dict[str, Any]:
         "background": "transparent",
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
-        "axis": text | {"gridColor": rule, "domainColor": soft, "tickColor": soft, "labelLimit": 150},
+        "axis": text
+        | {"gridColor": rule, "domainColor": soft, "tickColor": soft, "labelLimit": 150}
+        | {"labelSeparation": 6},
         "legend": text | {"labelLimit": 260},
         "text": {"color": ink},
         "rule": {"color": soft},
@@ -208,7 +210,7 @@ def _json(value: Any) -> markupsafe.Markup:
 
 def _options(text: str) -> markupsafe.Markup:
     """Text whose options, `--name=value`, are set as code and not broken at their hyphens."""
-    pieces = re.split(r"(--\S*[^\s.,;:)])", text)
+    pieces = re.split(r"(--[\w.-]+=\(\S*\)|--\S*[^\s.,;:)])", text)  # a value may be a tuple
     code = markupsafe.Markup('<code class="word">{}</code>')
     return markupsafe.Markup("").join(code.format(part) if part.startswith("--") else part for part in pieces)
 
