@@ -60,6 +60,17 @@ def test_names_of_figures_are_unique_and_safe(figures):
     assert all(figure.name.replace("-", "").replace("_", "").isalnum() for figure in figures)
 
 
+def test_a_column_of_any_name_has_a_safe_file(tmp_path):
+    def change(card):
+        card["protocol"]["headline"] = card["protocol"]["combined"][-1][0] = "../../a<b>"
+        for network in card["networks"].values():
+            for part in (network["columns"], network["confusion"]):
+                part["../../a<b>"] = part.pop("worst")
+
+    fabricated.change_card(fabricated.write_run(tmp_path, skills={"student/last": 0.8}), change)
+    assert "classes-------a-b-" in {figure.name for figure in page.figures(run_page.gather(tmp_path, cache_dir=""))}
+
+
 def test_a_file_that_is_there_stays(tmp_path):
     (tmp_path / "b.csv").write_text("mine")
     spec = charts.rows([{"name": "a", "series": "", "value": 1, "low": None, "high": None, "text": ""}], "x")
