@@ -77,7 +77,7 @@ def main() -> None:
             number = sum(1 for _ in file)
         rows = [row(task, runs, given.repeats) for task in ("nothing", "open", "report", "compare")]
         del given.task, given.runs
-        measure.finish(path, given, rows, verdicts=number, verdict_bytes=verdicts.stat().st_size)
+        measure.finish(path, given, rows, seed=0, verdicts=number, verdict_bytes=verdicts.stat().st_size)
 
 
 if __name__ == "__main__":

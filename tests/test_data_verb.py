@@ -40,6 +40,11 @@ def test_files_in_a_folder_are_compared_with_the_published_ones(capsys, tmp_path
     assert printed.count("found") == len(paths)
     main.call(["data", "stl10", f"--dir={tmp_path}"])
     assert f"none of these files in {tmp_path}" in capsys.readouterr().out
+    prepared = tmp_path / "stl10" / "1.0.0"
+    prepared.mkdir(parents=True)
+    (prepared / "dataset_info.json").touch()
+    main.call(["data", "stl10", f"--dir={tmp_path}"])
+    assert f"found     {prepared}: prepared by TensorFlow Datasets" in capsys.readouterr().out
 
 
 def test_published_files_have_addresses_and_well_formed_checksums():

@@ -204,6 +204,14 @@ def test_names_break_neither_yaml_nor_markdown(tmp_path):
     assert not {"\x7f", "\x85", "\u2028"} & set(text)
     assert "a\\`b" in body
     assert "\\[x\\](y)" in body
+    hostile = "<script>alert(1)</script>\n# title\n![x](http://example.org/x.png)"
+
+    def change(card):
+        card["model"]["name"] = card["data"]["name"] = card["protocol"]["note"] = hostile
+
+    fabricated.change_card(folder / "results" / "quick.json", change)
+    _, body = front_matter(model_card.render(folder, "student/last"))
+    assert not [part for part in ("<script", "\n# title", "![x]") if part in body]
 
 
 def test_a_network_that_was_not_evaluated_has_no_model_card(tmp_path):

@@ -148,9 +148,23 @@ def read(path: Path) -> Card:
         raise ValueError(f"{path} is no card of version {CARD_VERSION}: {error} Put back a copy of it.") from error
     if card.sha256 != seal(content):
         raise ValueError(f"{path} was changed after it was written; evaluate again, or put back a copy of it.")
-    if len({len(part) for part in _by_class(card)}) > 1:
-        raise ValueError(f"{path} is no card: its lists by class have different lengths; put back a copy of it.")
+    if contradiction := _contradiction(card):
+        raise ValueError(f"{path} is no card: {contradiction}; put back a copy of it.")
     return card
+
+
+def _contradiction(card: Card) -> str:
+    """What no program that writes cards would write, and pages rely on; empty for nothing."""
+    if len({len(part) for part in _by_class(card)}) > 1:
+        return "its lists by class have different lengths"
+    if not card.networks or card.data.evaluated < 1:
+        return "it has no network or no evaluated image"
+    if "commit" not in card.software:
+        return "its software names no commit"
+    columns = {"clean", card.protocol.headline}
+    if not all(columns <= network.columns.keys() for network in card.networks.values()):
+        return f"a network lacks one of its columns {', '.join(sorted(columns))}"
+    return ""
 
 
 def _by_class(card: Card) -> Iterator[Sequence[Any]]:
@@ -159,6 +173,8 @@ def _by_class(card: Card) -> Iterator[Sequence[Any]]:
     for network in card.networks.values():
         for column in network.columns.values():
             yield from (column.correct, column.total)
+        for matrix in (network.confusion or {}).values():
+            yield from (matrix, *matrix)
 
 
 def _version(package: str) -> str:

@@ -4,7 +4,8 @@ Both models have verdict stores of the same images, protocol and threat. `model`
 `reference`: an image is won where only the model is right, lost where only the reference is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ltrobust.analysis.schema.comparison import Breaker, Flip, Flips
 from ltrobust.analysis.schema.paired import ColumnDifference
 from ltrobust.evaluation import store
 from ltrobust.evaluation.lines import AttackVerdicts
+from ltrobust.evaluation.verdict import Verdict
 
 Provenance = Mapping[str, Any]
 Verdicts = Mapping[str, AttackVerdicts]
@@ -47,10 +49,8 @@ def flips(provenance: Provenance, model: Verdicts, reference: Verdicts, column: 
     names = store.members(provenance, column)
     ids, labels, right = store.correct(provenance, model, column)
     _, _, other = store.correct(provenance, reference, column)
-    won, lost = (
-        [_flip(int(ids[place]), int(labels[place]), wrong, names) for place in np.flatnonzero(which)]
-        for which, wrong in ((right & ~other, reference), (other & ~right, model))
-    )
+    won = _flips(ids, labels, right & ~other, reference, names)
+    lost = _flips(ids, labels, other & ~right, model, names)
     return Flips(won, lost)
 
 
@@ -67,16 +67,15 @@ def breakers(provenance: Provenance, entries: Sequence[Flip], column: str | None
     return result
 
 
-def _flip(image: int, label: int, wrong: Verdicts, names: list[str]) -> Flip:
-    """One image that `wrong` does not get right."""
-    breaking = list(_breaking(image, label, wrong, names))
-    return Flip(image, label, [name for name, _ in breaking], prediction=breaking[0][1])
-
-
-def _breaking(image: int, label: int, verdicts: Verdicts, names: list[str]) -> Iterator[tuple[str, int]]:
-    """Each column that an image is wrong in, with the prediction."""
-    for name in ("clean", *names):
-        line = verdicts[name].get(image) if name in verdicts else None
-        # No line: an earlier attack of a sequence had broken the image, and this one never saw it.
-        if line is not None and line.prediction != label:
-            yield name, line.prediction
+def _flips(ids: np.ndarray, labels: np.ndarray, which: np.ndarray, wrong: Verdicts, names: list[str]) -> list[Flip]:
+    """The images `which` [N], that `wrong` does not get right."""
+    ids, labels = ids[which], labels[which]
+    # No verdict: an earlier attack of a sequence had broken the image, and this one never saw it.
+    columns = {name: wrong[name].predictions(ids) for name in ("clean", *names) if name in wrong}
+    predictions = np.stack(list(columns.values()), axis=1)
+    broken = (predictions != labels[:, None]) & (predictions != Verdict().prediction)
+    first = predictions[np.arange(len(ids)), broken.argmax(axis=1)]
+    return [
+        Flip(image, label, list(itertools.compress(columns, by)), prediction)
+        for image, label, by, prediction in zip(*map(np.ndarray.tolist, (ids, labels, broken, first)), strict=True)
+    ]

@@ -23,10 +23,10 @@ PRIMARY_PROTOCOL, PRIMARY_VIEW = "standard", "tail_third"
 
 def primary_note(protocol: str) -> str:
     """Whether a comparison under a protocol holds the primary one, in a sentence."""
-    what = f"The primary comparison is that of tail accuracy in the headline of `{PRIMARY_PROTOCOL}`"
+    what = f"The primary comparison is that of tail accuracy in the headline of {PRIMARY_PROTOCOL}"
     if protocol == PRIMARY_PROTOCOL:
         return f"{what}; all others are exploratory."
-    return f"{what}: it is missing, these verdicts are of `{protocol}`. All comparisons here are exploratory."
+    return f"{what}: it is missing, these verdicts are of {protocol}. All comparisons here are exploratory."
 
 
 def of_columns(columns: Sequence[Column], view: str, training_counts: Sequence[int]) -> SeedMean:

@@ -56,12 +56,14 @@ def describe(name: str, folder: str = "") -> str:
             lines.append(f"    or the folder that it unpacks to, {form.folder}")
     place = folder or "DIR"
     lines.append(f"  put into  {place}, and name it with --config.data.dir={place}; it is only read")
-    return "\n".join([*lines, *(_found(data, Path(folder).expanduser()) if folder else ())])
+    return "\n".join([*lines, *(_found(name, data, Path(folder).expanduser()) if folder else ())])
 
 
-def _found(data: published.Published, folder: Path) -> Iterator[str]:
-    """A line for each published file that is in the folder."""
-    result = False
+def _found(name: str, data: published.Published, folder: Path) -> Iterator[str]:
+    """A line for each published file that is in the folder, and for each version that TFDS has prepared there."""
+    prepared = sorted(path.parent for path in (folder / name).glob("*/dataset_info.json"))
+    yield from (f"  found     {path}: prepared by TensorFlow Datasets, read before other files" for path in prepared)
+    result = bool(prepared)
     for form in data.forms:
         for place in archives.places(form, folder):
             for file in form.files:

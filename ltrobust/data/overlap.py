@@ -163,8 +163,8 @@ def _named(
 
 
 def _sentence(entry: SharedImages, number: int, others: int) -> str:
-    counts = {"copies": entry.exact, "near-duplicates": entry.near}
-    held = " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+    counts = ((entry.exact, "copy", "copies"), (entry.near, "near-duplicate", "near-duplicates"))
+    held = " and ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count)
     label = f", {entry.other_label:,} of them with another label" if entry.other_label else ""
     own, partner, _ = entry.named[0]
     return (

@@ -1,6 +1,7 @@
 """Sections of a run's page on accuracy: head and tail, confusion, networks and their differences. No JAX."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def _from_head_to_tail(evaluation: EvaluatedNetworks, column: str, shown: Sequen
         [entry for entry in records if entry["value"] is not None], _RIGHT, x_title, None if few else means
     )
     note = "" if few else "A dot is a class; lines are the means of head, middle and tail."
-    return Figure(f"classes-{column}", title, spec, Table(header, rows), note, wide)
+    safe = re.sub("[^A-Za-z0-9_-]", "-", column)[:60]  # names come from cards
+    return Figure(f"classes-{safe}", title, spec, Table(header, rows), note, wide)
 
 
 def _of_class(evaluation: EvaluatedNetworks, column: Column, index: int, series: str) -> dict[str, Any]:

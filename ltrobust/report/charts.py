@@ -165,7 +165,8 @@ def lines(
     if mark is not None:
         at = alt.Chart(_data([{"at": mark[0], "word": mark[1]}])).encode(x="at:Q")
         layers.append(at.mark_rule(strokeDash=[3, 3]))
-        layers.append(at.mark_text(align="right", dx=-4, baseline="top").encode(text="word:N", y=alt.value(2)))
+        above = at.mark_text(align="right", dx=4, baseline="bottom")  # inside, it would hide lines
+        layers.append(above.encode(text="word:N", y=alt.value(-3)))
     return _spec(layers, height=230)
 
 

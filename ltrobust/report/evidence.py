@@ -45,7 +45,7 @@ def _picture(evaluation: EvaluatedNetworks, entry: Picture) -> dict[str, Any]:
 
 def _prediction(name: str, probability: float) -> str:
     """A predicted class with its probability."""
-    return f"{name}: {percent(probability)} %"
+    return f"{name}: {percent(probability)}\u00a0%"
 
 
 def effort(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> list[Figure]:
@@ -79,9 +79,10 @@ def effort(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> list[Fig
     return [*figures, Figure("survivors", title, spec, _survivors(evaluation, efforts))]
 
 
-def needs_curves(efforts: Sequence[Effort]) -> bool:
+def needs_curves(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> bool:
     """Whether there are efforts and all of them are judged at their last step only."""
-    return bool(efforts) and not any(len(set(entry.survivors)) > 2 for entry in efforts)
+    early = any(attack.after for attack in evaluation.card.protocol.attacks)  # such an attack ends at its success
+    return bool(efforts) and not early and not any(len(set(entry.survivors)) > 2 for entry in efforts)
 
 
 def _survivors(evaluation: EvaluatedNetworks, efforts: Sequence[Effort]) -> Table:
@@ -151,4 +152,5 @@ def _item(evaluation: EvaluatedNetworks, item: Item) -> dict[str, Any]:
     """One check, with its results in single classes."""
     result = [f"{evaluation.names[index]}: {status}, {what}" for index, status, what in item.per_class]
     shown = {"id": item.id, "check": item.check, "status": item.status, "evidence": item.evidence}
-    return shown | {"mark": _MARKS.get(item.status, item.status), "by_class": result}
+    mark = _MARKS.get(item.status, item.status) + ("" if item.required or item.status != "fail" else ", not required")
+    return shown | {"mark": mark, "by_class": result}

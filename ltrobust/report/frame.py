@@ -26,6 +26,8 @@ from ltrobust.runtime.files import write_text
 
 CACHE = Path("~/.cache/ltrobust")
 _FIGURE_WIDTH = 480  # of a chart in a file, in pixels before scaling
+# Vega and SVG refuse text with these, and vl-convert ends the process: some controls, line separators, lone surrogates.
+_UNDRAWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 def _theme(ink: str, soft: str, rule: str) -> dict[str, Any]:
@@ -35,7 +37,9 @@ def _theme(ink: str, soft: str, rule: str) -> dict[str, Any]:
         "background": "transparent",
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
-        "axis": text | {"gridColor": rule, "domainColor": soft, "tickColor": soft, "labelLimit": 150},
+        "axis": text
+        | {"gridColor": rule, "domainColor": soft, "tickColor": soft, "labelLimit": 150}
+        | {"labelSeparation": 6},
         "legend": text | {"labelLimit": 260},
         "text": {"color": ink},
         "rule": {"color": soft},
@@ -142,7 +146,7 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
     version = vega_lite_version()
     config = THEMES["light"] | {"background": "white", "font": "sans-serif"}
     for figure in figures:
-        spec = {**figure.spec, "width": _FIGURE_WIDTH}
+        spec = _drawable({**figure.spec, "width": _FIGURE_WIDTH})
         svg = vl_convert.vegalite_to_svg(spec, vl_version=version, config=config)
         png_bytes = vl_convert.vegalite_to_png(spec, vl_version=version, config=config, scale=3)
         (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
@@ -150,6 +154,15 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
         (folder / f"{figure.name}.csv").write_text(_csv(figure.table), encoding="utf-8", errors="backslashreplace")
         (folder / f"{figure.name}.tex").write_text(latex(figure.table), encoding="utf-8", errors="backslashreplace")
     return wanted
+
+
+def _drawable(part: Any) -> Any:
+    """A part of a specification, with a replacement character for each one that cannot be drawn."""
+    if isinstance(part, str):
+        return _UNDRAWABLE.sub("\ufffd", part)
+    if isinstance(part, Mapping):
+        return {key: _drawable(value) for key, value in part.items()}
+    return [_drawable(value) for value in part] if isinstance(part, list | tuple) else part
 
 
 def _csv(table: Table) -> str:
@@ -189,7 +202,7 @@ def _environment() -> jinja2.Environment:
 
 def _json(value: Any) -> markupsafe.Markup:
     """JSON for a script element. What could end the element, or begin a comment in it, is written as an escape."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_drawable(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&'":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return markupsafe.Markup(text)
@@ -197,7 +210,7 @@ def _json(value: Any) -> markupsafe.Markup:
 
 def _options(text: str) -> markupsafe.Markup:
     """Text whose options, `--name=value`, are set as code and not broken at their hyphens."""
-    pieces = re.split(r"(--\S*[^\s.,;:)])", text)
+    pieces = re.split(r"(--[\w.-]+=\(\S*\)|--\S*[^\s.,;:)])", text)  # a value may be a tuple
     code = markupsafe.Markup('<code class="word">{}</code>')
     return markupsafe.Markup("").join(code.format(part) if part.startswith("--") else part for part in pieces)
 

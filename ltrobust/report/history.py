@@ -32,8 +32,8 @@ def teaching(evaluation: EvaluatedNetworks, found: Teaching) -> dict[str, Any] |
     known = {phase: examples for phase, examples in listed.items() if examples}
     confidence = (
         "Confidence: mean over a class's test images of the probability of the true class. Attacked is the lowest over "
-        f"the clean image and the points where the attacks of {evaluation.column(evaluation.headline)} ended. Images "
-        "that are wrong when clean are not attacked and count with their clean value. 95 % normal intervals."
+        f"the clean image and the ends of the attacks ({evaluation.column(evaluation.headline)}). Images that are "
+        "wrong when clean are not attacked and count with their clean value. 95 % normal intervals."
     )
     return {
         "exposure": [_list_in_words(evaluation, phase, examples) for phase, examples in known.items()],
@@ -51,7 +51,7 @@ def _exposure(evaluation: EvaluatedNetworks, known: Mapping[str, TrainingExample
     for index in evaluation.classes:
         cells = []
         for phase, seen in listed.items():
-            rate = seen[index] / counts[index]
+            rate = seen[index] / max(counts[index], 1)
             detail = f"{seen[index]:,} entries for {counts[index]:,} images"
             records.append(accuracy.plain_number(evaluation, index, phase, rate) | {"detail": detail})
             cells += [f"{seen[index]:,}", f"{rate:.2f}", percent(seen[index] / sum(seen))]

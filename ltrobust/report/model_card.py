@@ -112,13 +112,13 @@ def _text(name: str, network: str, evaluations: Sequence[EvaluatedNetworks]) -> 
     data = card.data
     yield from (f"# {_cell(name)}", "")
     yield (
-        f"{card.model.name} with {card.model.parameters:,} parameters for the {len(data.class_names)} classes of "
-        f"{data.name}. These are the weights `{network}`."
+        f"{_cell(card.model.name)} with {card.model.parameters:,} parameters for the {len(data.class_names)} classes "
+        f"of {_cell(data.name)}. These are the weights {_cell(network)}."
     )
     if trained := _training(card, network):
-        threat = f" against {trained.threat.norm} {trained.threat.radius:g}/255" if trained.threat else ""
+        threat = f" against {_cell(trained.threat.norm)} {trained.threat.radius:g}/255" if trained.threat else ""
         yield (
-            f"They were trained by {_method(card, network)}{threat} on {sum(data.class_counts):,} images "
+            f"They were trained by {_cell(_method(card, network))}{threat} on {sum(data.class_counts):,} images "
             f"(imbalance ratio {data.imbalance_ratio:g}, {min(data.class_counts):,} to {max(data.class_counts):,} per "
             "class)."
         )
@@ -145,9 +145,9 @@ def _evaluation(evaluation: EvaluatedNetworks, network: str) -> Iterator[str]:
     ]
     yield from _table(["attack", *tables.VIEWS.values()], rows)
     if result.sanity_verdict:
-        yield from ("", f"Sanity checks: {result.sanity_verdict}.")
+        yield from ("", f"Sanity checks: {_cell(result.sanity_verdict)}.")
     if card.protocol.note:
-        yield from ("", f"{card.protocol.note}.")
+        yield from ("", f"{_cell(card.protocol.note)}.")
     for warning in card.data.overlap.warnings if card.data.overlap else ():
         yield from ("", f"Warning: {_cell(warning)}.")
 

@@ -112,7 +112,7 @@ def _missing(material: Material, content: Mapping[str, Any]) -> list[tuple[str, 
     for key, title in _SECTIONS.items():
         # Cards that are not shown are a warning in the summary, if there is one.
         result = [] if key == "summary" and content[key] else list(material.missing.get(key, []))
-        if key == "effort" and evidence.needs_curves(material.efforts):
+        if key == "effort" and material.searched and evidence.needs_curves(material.searched, material.efforts):
             result.append(_CURVES)
         if not result and not content[key] and key in _EMPTY and (material.evaluations or key in ("training", "cost")):
             result = [_EMPTY[key]]
@@ -207,14 +207,14 @@ def _time(seconds: float) -> str:
 
 def _others(evaluations: list[EvaluatedNetworks]) -> Table:
     """One line per network of the evaluations that are not shown in full."""
-    header = ["evaluation", "network", "headline", "clean, %", "headline, %", "headline, tail, %", "sanity checks"]
+    header = ["evaluation", "network", "clean, %", "headline, %", "headline, tail, %", "sanity checks"]
     rows = []
     for evaluation in evaluations:
         for name, network in evaluation.distinct.items():
             attacked = network.columns[evaluation.headline]
             cells = [interval(network.columns["clean"].overall), interval(attacked.overall)]
             cells += [interval(attacked.tail_third), network.sanity_verdict or NOTHING]
-            rows.append([evaluation.title, name, evaluation.column(evaluation.headline), *cells])
+            rows.append([f"{evaluation.title}: {evaluation.column(evaluation.headline)}", name, *cells])
     return Table(header, rows)
 
 

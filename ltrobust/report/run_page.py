@@ -17,7 +17,7 @@ from ltrobust.analysis import compare, confidence, results
 from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.evaluation import lines, store
-from ltrobust.evaluation.lines import AttackVerdicts, Line
+from ltrobust.evaluation.lines import AttackVerdicts, Line, Lines
 from ltrobust.report.material import Comparison, Effort, Material, Picture, Teaching
 from ltrobust.runtime.files import write_text
 from ltrobust.training import records
@@ -93,17 +93,18 @@ def gather(workdir: Path, *, data_dir: str = "", cache_dir: str = "~/.cache/ltro
     if not result:
         return Material(workdir.resolve().name, records=history, missing=missing)
     first = result[0]
-    # One store at a time is kept in memory: those of large test sets are large.
-    answers = functools.cache(lambda name: store.correct(*results.read_store(workdir, first.networks[name])))
+    # Only the store read last is kept in memory: those of large test sets are large, and reading takes seconds.
+    read = functools.lru_cache(maxsize=1)(lambda name: results.read_store(workdir, first.networks[name]))
+    answers = functools.cache(lambda name: store.correct(*read(name)))
     comparisons = _comparisons(first, answers, missing)
-    teaching = _teaching(workdir, first, missing)
+    teaching = _teaching(first, read, missing)
     efforts: list[Effort] = []
     pictures: list[Picture] = []
     # Attacks in a sequence end at their first success, so that their effort differs from image to image.
     curved = (e for e in result if first.same_subject(e) and any(a.after for a in e.card.protocol.attacks))
     searched = next(curved, first)
     try:
-        provenance, verdicts = results.read_store(workdir, first.networks[first.main])
+        provenance, verdicts = read(first.main)
         pictures = _pictures(workdir, first, provenance, verdicts, missing, data_dir, cache_dir)
         if searched is not first:
             provenance, verdicts = results.read_store(workdir, searched.networks[first.main])
@@ -151,7 +152,9 @@ def _comparisons(
     return result
 
 
-def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, list[str]]) -> Teaching:
+def _teaching(
+    evaluation: EvaluatedNetworks, read: Callable[[str], tuple[dict[str, Any], Lines]], missing: dict[str, list[str]]
+) -> Teaching:
     """How sure teacher and student are of the true class, and where they agree, under the headline."""
     if "teacher" not in evaluation.card.training:
         return Teaching()
@@ -160,7 +163,7 @@ def _teaching(workdir: Path, evaluation: EvaluatedNetworks, missing: dict[str, l
     labels = np.zeros(0, np.int64)
     for name in ("teacher/last", "student/last"):
         try:
-            provenance, verdicts = results.read_store(workdir, evaluation.networks[name])
+            provenance, verdicts = read(name)
             _, labels, right[name] = store.correct(provenance, verdicts)
             groups = [np.flatnonzero(labels == index) for index in range(provenance["num_classes"])]
             result = zip(("clean", "attacked"), confidence.true_probabilities(provenance, verdicts), strict=True)

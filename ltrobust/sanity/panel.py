@@ -175,8 +175,9 @@ def dead_classes(runs: Runs) -> Item:
     share, most = float(np.max(predicted)) / len(runs.labels), int(np.argmax(predicted))
     dead = np.flatnonzero((predicted == 0) & (runs.per_class(runs.labels >= 0) > 0))
     collapsed = runs.num_classes >= COLLAPSE_CLASSES and share > COLLAPSE
-    evidence = f"{len(dead)} classes never predicted; class {most} takes {100 * share:.1f} % of the predictions"
-    per_class = [(int(number), "warn", "never predicted") for number in dead]
+    number = "1 class" if len(dead) == 1 else f"{len(dead)} classes"
+    evidence = f"{number} never predicted; class {most} takes {100 * share:.1f} % of the predictions"
+    per_class = [(int(index), "warn", "never predicted") for index in dead]
     return stated("P27", "fail" if collapsed else "pass", evidence, per_class)
 
 

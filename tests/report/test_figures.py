@@ -4,6 +4,7 @@ import csv
 import io
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 import fabricated
 import numpy as np
@@ -59,6 +60,17 @@ def test_names_of_figures_are_unique_and_safe(figures):
     assert all(figure.name.replace("-", "").replace("_", "").isalnum() for figure in figures)
 
 
+def test_a_column_of_any_name_has_a_safe_file(tmp_path):
+    def change(card):
+        card["protocol"]["headline"] = card["protocol"]["combined"][-1][0] = "../../a<b>"
+        for network in card["networks"].values():
+            for part in (network["columns"], network["confusion"]):
+                part["../../a<b>"] = part.pop("worst")
+
+    fabricated.change_card(fabricated.write_run(tmp_path, skills={"student/last": 0.8}), change)
+    assert "classes-------a-b-" in {figure.name for figure in page.figures(run_page.gather(tmp_path, cache_dir=""))}
+
+
 def test_a_file_that_is_there_stays(tmp_path):
     (tmp_path / "b.csv").write_text("mine")
     spec = charts.rows([{"name": "a", "series": "", "value": 1, "low": None, "high": None, "text": ""}], "x")
@@ -66,6 +78,15 @@ def test_a_file_that_is_there_stays(tmp_path):
     with pytest.raises(ValueError, match=r"b\.csv exists and is not overwritten"):
         frame.write_figures(tmp_path, figures)
     assert [path.name for path in tmp_path.iterdir()] == ["b.csv"]
+
+
+def test_names_of_any_characters_are_drawn(tmp_path):
+    """Without `frame`'s care vl-convert refuses line separators, and ends the process at control characters."""
+    names = ["a\u2028b", "\x1b[31m", "\x00", "\udcff", "\ufffe"]
+    shown = [{"name": name, "series": name, "value": 1, "low": 0, "high": 2, "text": name} for name in names]
+    frame.write_figures(tmp_path, [Figure("a", "title", charts.rows(shown, "x"), Table(["a"], [names[:1]]))])
+    drawn = xml.etree.ElementTree.parse(tmp_path / "a.svg")
+    assert "a\ufffdb" in {element.text for element in drawn.iter()}
 
 
 def test_latex_has_no_commands_from_outside():

@@ -233,7 +233,7 @@ def test_pictures_are_test_images_and_what_the_store_says_of_them(run):
     provenance, verdicts = store.read(folder)
     ids, _, right = store.correct(provenance, verdicts)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    pattern = r"([^\n]*?): (\d+\.\d) %\s*([^\n]*?): (\d+\.\d) %\s*change, \S+ times\s*"
+    pattern = r"([^\n]*?): (\d+\.\d)\s%\s*([^\n]*?): (\d+\.\d)\s%\s*change, \S+ times\s*"
     pattern += r"(head|middle|tail) (survives|breaks): [^\n]*? test image (\d+), (\S+)"
     captions = re.findall(pattern, page.text["pictures"])
     # One image of each kind and group; the last class is broken always.
@@ -310,6 +310,31 @@ def test_what_was_not_recorded_is_a_line_at_the_end(plain):
     assert "after epoch 4" in page.text["training"]
     with pytest.raises(ValueError, match="holds no result card"):
         run_page.write(plain / "verdicts")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: card.update(networks={}), "no network or no evaluated image"),
+        (lambda card: card["data"].update(evaluated=0), "no network or no evaluated image"),
+        (lambda card: card["software"].pop("commit"), "its software names no commit"),
+        (
+            lambda card: card["networks"]["student/last"]["columns"].pop("clean"),
+            "lacks one of its columns clean, worst",
+        ),
+        (lambda card: card["networks"]["student/last"]["confusion"].update(clean=[[1]]), "have different lengths"),
+    ],
+)
+def test_a_card_that_contradicts_itself_is_named_and_not_shown(plain, change, message):
+    fabricated.change_card(plain / "results" / "quick.json", change)
+    assert message in draw(plain).text["missing"]
+
+
+def test_options_stay_whole(plain):
+    command = "main.py --config.eval.also=({0:(1,)},) (--config.seed=1)."
+    fabricated.change_card(plain / "results" / "quick.json", lambda card: card.update(command=command))
+    words = re.findall("<code[^>]*>([^<]*)</code>", run_page.write(plain, cache_dir="").read_text())
+    assert {"--config.eval.also=({0:(1,)},)", "--config.seed=1"} <= set(words)
 
 
 def test_only_an_untouched_page_of_ours_is_replaced(plain):
