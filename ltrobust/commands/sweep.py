@@ -17,8 +17,6 @@ A second sweep with the same folder works beside the first on other cells.
 """
 
 import dataclasses
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -27,47 +25,16 @@ from pathlib import Path
 from ltrobust import recipes
 from ltrobust.analysis import cards
 from ltrobust.analysis.schema.card import Card
+from ltrobust.commands import sweep_cell
 from ltrobust.commands.parser import Parser, load_code
-from ltrobust.commands.sweep_file import Cell, Sweep, read
+from ltrobust.commands.sweep_file import Sweep, read
 from ltrobust.report import grid
-from ltrobust.runtime import workdir
-from ltrobust.runtime.files import hold, is_lock, write_text
+from ltrobust.runtime.files import write_text
 from ltrobust.runtime.names import nearest
-from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
+from ltrobust.runtime.preemption import Preemption
 
 # A cell's states; `running`: another process trains it.
 STATES = ("finished", "failed", "running")
-# What starts a run.
-PROGRAM = (sys.executable, "-m", "ltrobust", "train")
-
-
-def card_of(folder: Path, protocol: str) -> Path | None:
-    """The first card that a run wrote under the protocol, or None."""
-    path = folder / "results" / f"{protocol.replace('/', '-')}.json"
-    return path if path.exists() else None
-
-
-def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
-    """The card of a cell that is done, or None.
-
-    Raises:
-      ValueError: the cell's folder holds a run of another configuration, as after the sweep's file was edited.
-    """
-    folder = out / cell.name
-    card = card_of(folder, sweep.protocol)
-    if card is None:
-        return None
-    there, here = cards.read(card).config, workdir.plain(sweep.config_of(cell))
-    result = workdir.differences(there, cards.describe_config(here))
-    # A workdir may be evaluated in several ways; a cell is one of them.
-    result += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
-    if result:
-        workdir.refuse(
-            f"{folder} holds a finished run of another configuration",
-            result,
-            "Move that folder away, or give the sweep another --out.",
-        )
-    return card
 
 
 def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
@@ -85,19 +52,19 @@ def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
             folder = out / cell.name
             title = f"[{number}/{len(sweep.cells)}] {cell.name}"
             try:
-                if finished(sweep, cell, out):
+                if sweep_cell.finished(sweep, cell, out):
                     states[cell.name] = "finished"
                     continue
             except ValueError as error:
                 states[cell.name] = "failed"
                 print(f"{title}: {error}", flush=True)
                 continue
-            if at_work(folder):
+            if sweep_cell.at_work(folder):
                 states[cell.name] = "running"
                 print(f"{title}: another process is at it", flush=True)
                 continue
             print(f"{title}: begins{_left(sweep, out, number, began, worked)}", flush=True)
-            states[cell.name] = _work(sweep, cell, folder, code)
+            states[cell.name] = sweep_cell.train(sweep, cell, folder, code)
             worked += 1
             print(f"{title}: {states[cell.name]}", flush=True)
     return states
@@ -107,53 +74,9 @@ def _left(sweep: Sweep, out: Path, number: int, began: float, worked: int) -> st
     """When the rest may be done, by the cells that this process has worked on."""
     if not worked:
         return ""
-    open_cells = sum(card_of(out / cell.name, sweep.protocol) is None for cell in sweep.cells[number - 1 :])
+    open_cells = sum(sweep_cell.card_of(out / cell.name, sweep.protocol) is None for cell in sweep.cells[number - 1 :])
     minutes = (time.monotonic() - began) / worked * open_cells / 60
     return f"; {open_cells} left, about {minutes:.0f} minutes"
-
-
-def at_work(folder: Path) -> bool:
-    """Whether another process holds the run's folder."""
-    if not is_lock(folder / "lock"):
-        return False
-    try:
-        with hold(folder):
-            return False
-    except ValueError:
-        return True
-
-
-def _work(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
-    """Runs one cell, its output in a log beside its folder."""
-    log = folder.with_name(f"{folder.name}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*PROGRAM, f"--config={sweep.config}", f"--workdir={folder}", *(f"--code={name}" for name in code)]
-    command += [f"--config.{key}={value}" for key, value in {"eval.also": (), **cell.changes}.items()]
-    with log.open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
-        try:
-            status = process.wait()
-        except (Preempted, KeyboardInterrupt):
-            process.terminate()
-            process.wait()
-            raise
-    if status == EXIT_STATUS:
-        raise Preempted(f"{cell.name} was asked to stop; the same command resumes from what is saved.")
-    if status or not card_of(folder, sweep.protocol):
-        if at_work(folder):  # began between the question and the run
-            return "running"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
-        return "failed"
-    return "finished"
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a run. In a checkout, which need not be installed, it finds the package of this process."""
-    root, there = recipes.root(), os.environ.get("PYTHONPATH")
-    if root.name == "shipped":  # inside an installed package
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), there)))}
 
 
 def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> Iterator[tuple[tuple[str, ...], Card]]:
@@ -163,7 +86,7 @@ def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> I
     """
     for cell in sweep.cells:
         try:
-            card = finished(sweep, cell, out)
+            card = sweep_cell.finished(sweep, cell, out)
         except ValueError as error:
             if cell.name not in reported:
                 print(f"{cell.name} is not in the table: {error}", flush=True)
