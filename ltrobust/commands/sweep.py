@@ -1,19 +1,25 @@
-"""Does many runs, one after the other, and makes one table of them.
+"""Does many runs, one after the other or as jobs, and makes one table of them.
 
     ltrobust sweep configs/sweeps/digits.py --out=DIR [--only=VARIANT,...] [--table] [--code=FILE.py]
+    ltrobust sweep configs/sweeps/digits.py --out=DIR --launcher=local|slurm [--jobs=N]
 
-A sweep is a Python file that names three things, and may declare its primary comparison:
+A sweep is a Python file that names three things, and may declare its primary comparison and what jobs ask Slurm for:
 
     CONFIG = "configs/digits.py"                                           the configuration of every run
     VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
     PRIMARY = ("self_distillation", "at_bsl")      first minus second, the default: tail accuracy under `standard`
+    SLURM = {"time": 240, "partition": "gpu", "gpus_per_node": 1}          minutes, partition and GPUs of each job
 
 Changes may also be a function of the place on the axes, which gives them. In a changed value, {out} is the sweep's
 folder and {seed} (the last part of an axis' key) that axis' value, so that a run can name the folder of an earlier one;
 "{seed}" is a number where the key's value is one. Every cell is `ltrobust train` in a separate process and folder; one
 that fails is reported and skipped. The same command again resumes: finished cells are skipped, begun ones resumed.
 A second sweep with the same folder works beside the first on other cells.
+
+With `--launcher`, every cell is a job (the extra `slurm` installs submitit). A job that is asked to stop saves, is
+requeued and resumes. Jobs survive this command: the same command again continues. Further keys of SLURM: cpus_per_task,
+mem, array_parallelism (jobs at a time), setup (lines of shell), and sbatch, a dict of all other options.
 """
 
 import dataclasses
@@ -25,7 +31,7 @@ from pathlib import Path
 from ltrobust import recipes
 from ltrobust.analysis import cards
 from ltrobust.analysis.schema.card import Card
-from ltrobust.commands import sweep_cell
+from ltrobust.commands import sweep_cell, sweep_jobs
 from ltrobust.commands.parser import Parser, load_code
 from ltrobust.commands.sweep_file import Sweep, read
 from ltrobust.report import grid
@@ -140,13 +146,21 @@ def main(arguments: Sequence[str], program: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--only", metavar="VARIANT,...", help="variants to run, or to print; default: all")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
+    parser.add_argument("--launcher", metavar="local|slurm", help="run cells as jobs; default: one after the other")
+    parser.add_argument("--jobs", type=int, metavar="N", help="local jobs at a time; default: by GPUs or cores")
     parser.add_code()
     given = parser.parse_args(arguments)
     recipes.importable()
     load_code(given.code)
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
     chosen = _only(sweep, given.only)
-    states = {} if given.table else run(chosen, given.out, given.code)
+    if given.table:
+        states = {}
+    elif given.launcher is None and given.jobs is None:
+        states = run(chosen, given.out, given.code)
+    else:
+        launcher = sweep_jobs.make(given.launcher, given.out, sweep.slurm, given.jobs)
+        states = sweep_jobs.run(chosen, given.out, given.code, launcher)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
     printed = chosen if given.table else sweep
     table = _table(sweep, axes, list(labelled_cards(printed, given.out, states)))
@@ -154,7 +168,8 @@ def main(arguments: Sequence[str], program: str) -> None:
         given.out.mkdir(parents=True, exist_ok=True)
         write_text(given.out / "table.md", table)
     print(f"\n{table}")
-    counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
+    names = (*STATES, "waiting") if "waiting" in states.values() else STATES
+    counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in names)
     if not given.table:
         print(f"{len(states)} cells: {counts}; table: {given.out / 'table.md'}")
     if "failed" in states.values():

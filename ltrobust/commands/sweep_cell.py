@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltrobust import recipes
@@ -57,14 +57,38 @@ def at_work(folder: Path) -> bool:
         return True
 
 
-def train(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
-    """Runs one cell, its output in a log beside its folder."""
-    log = folder.with_name(f"{folder.name}.log")
+def log_of(folder: Path) -> Path:
+    """The file, beside a cell's folder, that holds what its runs print."""
+    return folder.with_name(f"{folder.name}.log")
+
+
+def last_lines(log: Path) -> str:
+    """The last five lines of a log, indented; empty if there is none."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return "\n".join(f"  {line}" for line in [line for line in text.splitlines() if line.strip()][-5:])
+
+
+def train(
+    sweep: Sweep,
+    cell: Cell,
+    folder: Path,
+    code: Sequence[str],
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None,
+) -> str:
+    """Runs one cell in a separate process, its output in `log_of(folder)`; returns the cell's state.
+
+    `started` is called with the process.
+
+    Raises:
+      Preempted: this process or the run was asked to stop; the run has saved.
+    """
+    log = log_of(folder)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [*PROGRAM, f"--config={sweep.config}", f"--workdir={folder}", *(f"--code={name}" for name in code)]
     command += [f"--config.{key}={value}" for key, value in {"eval.also": (), **cell.changes}.items()]
     with log.open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment())
+        started(process)
         try:
             status = process.wait()
         except (Preempted, KeyboardInterrupt):
@@ -76,13 +100,12 @@ def train(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
     if status or not card_of(folder, sweep.protocol):
         if at_work(folder):  # began between the question and the run
             return "running"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
+        print(f"{cell.name}: exit status {status}, log {log}:\n{last_lines(log)}")
         return "failed"
     return "finished"
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The environment of a run. In a checkout, which need not be installed, it finds the package of this process."""
     root, there = recipes.root(), os.environ.get("PYTHONPATH")
     if root.name == "shipped":  # inside an installed package
