@@ -129,7 +129,7 @@ def test_jobs_go_on_when_the_command_is_stopped_and_are_found_again(tmp_path, ca
         os.kill(os.getpid(), signal.SIGTERM)
 
     executor = Executor(a=["running on n1", stop, "running", "finished"])
-    message = r"stopped by SIGTERM; 1 jobs go on \(see them: squeue --jobs=7_0; stop them: scancel 7_0\)"
+    message = r"stopped by SIGTERM; its jobs go on \(see them: squeue --jobs=7_0; stop them: scancel 7_0\)"
     with pytest.raises(Preempted, match=message):
         go(executor, sweep_of("a"), tmp_path)
     capsys.readouterr()

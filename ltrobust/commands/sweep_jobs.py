@@ -177,7 +177,7 @@ class _Jobs:
         if not numbers:
             return "no job is left. The same command continues."
         look, stop = f"{self._launcher.look}{','.join(numbers)}", f"{self._launcher.stop} {' '.join(numbers)}"
-        return f"{len(self._jobs)} jobs go on (see them: {look}; stop them: {stop}). The same command continues."
+        return f"its jobs go on (see them: {look}; stop them: {stop}). The same command continues."
 
     def _sort(self, cell: Cell) -> None:
         """Finds out whether a cell is finished, at work in a job or in another process, or open."""
