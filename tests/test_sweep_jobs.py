@@ -25,12 +25,12 @@ class Job:
     """A job that does one step of its script each time that somebody asks whether it has ended."""
 
     def __init__(self, number, task, script):
-        self.job_id, self.task, self._script = number, task, collections.deque(script)
+        self.job_id, self.task, self.script = number, task, collections.deque(script)
         self.paths = task and task.events.parent / "paths"
 
     def done(self):
-        if len(self._script) > 1:
-            step = self._script.popleft()
+        if len(self.script) > 1:
+            step = self.script.popleft()
             step() if callable(step) else note(self.task.events, step)
             return False
         return True
@@ -39,7 +39,7 @@ class Job:
         return None
 
     def result(self):
-        return self._script[0]
+        return self.script[0]
 
 
 class Executor:
