@@ -14,7 +14,7 @@ import planned
 import pytest
 
 from ltrobust import recipes
-from ltrobust.commands import sweep
+from ltrobust.commands import sweep, sweep_cell
 from ltrobust.plan import make_plan
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import EXIT_STATUS
@@ -73,7 +73,7 @@ def prepare(folder, patch):
     (folder / "main.py").write_text(PROGRAM)
     write(folder, SWEEP)
     patch.chdir(folder)
-    patch.setattr(sweep, "PROGRAM", (sys.executable, "main.py"))
+    patch.setattr(sweep_cell, "PROGRAM", (sys.executable, "main.py"))
     return folder
 
 
@@ -186,7 +186,7 @@ def test_a_cell_in_other_hands_is_left_to_them(workplace, capsys):
 @pytest.mark.slow
 def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, monkeypatch, capsys):
     answers = {"fails-seed0": [True, False]}  # free when asked first, taken when its run could not begin
-    monkeypatch.setattr(sweep, "at_work", lambda folder: (answers.get(folder.name) or [False]).pop())
+    monkeypatch.setattr(sweep_cell, "at_work", lambda folder: (answers.get(folder.name) or [False]).pop())
     with pytest.raises(SystemExit):
         go()
     printed = capsys.readouterr().out
@@ -197,7 +197,8 @@ def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, mon
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
     code = (
-        "import sys; from ltrobust.commands import main, sweep; sweep.PROGRAM = (sys.executable, 'main.py'); main.run()"
+        "import sys; from ltrobust.commands import main, sweep_cell; "
+        "sweep_cell.PROGRAM = (sys.executable, 'main.py'); main.run()"
     )
     command = [sys.executable, "-c", code, "sweep", "sweep.py", "--out=out"]
     calls = workplace / "calls"

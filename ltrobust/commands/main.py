@@ -26,7 +26,7 @@ VERBS = {
     "diagnose": "find what separates the classes of evaluated networks",
     "report": "write the page of a run again",
     "compare": "compare evaluated networks image by image, or methods over seeds",
-    "sweep": "do many runs, one after the other, and make one table of them",
+    "sweep": "do many runs, one after the other or as jobs, and make one table of them",
     "agree": "compare the input gradients of a student and a teacher",
     "offset": "raise the logit of a network's weakest class and evaluate it",
     "export": "write a network for PyTorch, safetensors or StableHLO, or its model card",

@@ -1,24 +1,28 @@
-"""Does many runs, one after the other, and makes one table of them.
+"""Does many runs, one after the other or as jobs, and makes one table of them.
 
     ltrobust sweep configs/sweeps/digits.py --out=DIR [--only=VARIANT,...] [--table] [--code=FILE.py]
+    ltrobust sweep configs/sweeps/digits.py --out=DIR --launcher=local|slurm [--jobs=N]
 
-A sweep is a Python file that names three things, and may declare its primary comparison:
+A sweep is a Python file that names three things, and may declare its primary comparison and what jobs ask Slurm for:
 
     CONFIG = "configs/digits.py"                                           the configuration of every run
     VARIANTS = {"pgd_at": {"student.method": "pgd_at"}, ...}               changes under a name, one row each
     AXES = {"data.imbalance_ratio": (10.0, 50.0), "seed": (0, 1, 2)}       every variant with every combination
     PRIMARY = ("self_distillation", "at_bsl")      first minus second, the default: tail accuracy under `standard`
+    SLURM = {"time": 240, "partition": "gpu", "gpus_per_node": 1}          minutes, partition and GPUs of each job
 
 Changes may also be a function of the place on the axes, which gives them. In a changed value, {out} is the sweep's
 folder and {seed} (the last part of an axis' key) that axis' value, so that a run can name the folder of an earlier one;
 "{seed}" is a number where the key's value is one. Every cell is `ltrobust train` in a separate process and folder; one
 that fails is reported and skipped. The same command again resumes: finished cells are skipped, begun ones resumed.
 A second sweep with the same folder works beside the first on other cells.
+
+With `--launcher`, every cell is a job (the extra `slurm` installs submitit). A job that is asked to stop saves, is
+requeued and resumes. Jobs survive this command: the same command again continues. Further keys of SLURM: cpus_per_task,
+mem, array_parallelism (jobs at a time), setup (lines of shell), and sbatch, a dict of all other options.
 """
 
 import dataclasses
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -27,47 +31,16 @@ from pathlib import Path
 from ltrobust import recipes
 from ltrobust.analysis import cards
 from ltrobust.analysis.schema.card import Card
+from ltrobust.commands import sweep_cell, sweep_jobs
 from ltrobust.commands.parser import Parser, load_code
-from ltrobust.commands.sweep_file import Cell, Sweep, read
+from ltrobust.commands.sweep_file import Sweep, read
 from ltrobust.report import grid
-from ltrobust.runtime import workdir
-from ltrobust.runtime.files import hold, is_lock, write_text
+from ltrobust.runtime.files import write_text
 from ltrobust.runtime.names import nearest
-from ltrobust.runtime.preemption import EXIT_STATUS, Preempted, Preemption
+from ltrobust.runtime.preemption import Preemption
 
 # A cell's states; `running`: another process trains it.
 STATES = ("finished", "failed", "running")
-# What starts a run.
-PROGRAM = (sys.executable, "-m", "ltrobust", "train")
-
-
-def card_of(folder: Path, protocol: str) -> Path | None:
-    """The first card that a run wrote under the protocol, or None."""
-    path = folder / "results" / f"{protocol.replace('/', '-')}.json"
-    return path if path.exists() else None
-
-
-def finished(sweep: Sweep, cell: Cell, out: Path) -> Path | None:
-    """The card of a cell that is done, or None.
-
-    Raises:
-      ValueError: the cell's folder holds a run of another configuration, as after the sweep's file was edited.
-    """
-    folder = out / cell.name
-    card = card_of(folder, sweep.protocol)
-    if card is None:
-        return None
-    there, here = cards.read(card).config, workdir.plain(sweep.config_of(cell))
-    result = workdir.differences(there, cards.describe_config(here))
-    # A workdir may be evaluated in several ways; a cell is one of them.
-    result += [f"eval.{line}" for line in workdir.differences(there["eval"], here["eval"])]
-    if result:
-        workdir.refuse(
-            f"{folder} holds a finished run of another configuration",
-            result,
-            "Move that folder away, or give the sweep another --out.",
-        )
-    return card
 
 
 def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
@@ -85,19 +58,19 @@ def run(sweep: Sweep, out: Path, code: Sequence[str] = ()) -> dict[str, str]:
             folder = out / cell.name
             title = f"[{number}/{len(sweep.cells)}] {cell.name}"
             try:
-                if finished(sweep, cell, out):
+                if sweep_cell.finished(sweep, cell, out):
                     states[cell.name] = "finished"
                     continue
             except ValueError as error:
                 states[cell.name] = "failed"
                 print(f"{title}: {error}", flush=True)
                 continue
-            if at_work(folder):
+            if sweep_cell.at_work(folder):
                 states[cell.name] = "running"
                 print(f"{title}: another process is at it", flush=True)
                 continue
             print(f"{title}: begins{_left(sweep, out, number, began, worked)}", flush=True)
-            states[cell.name] = _work(sweep, cell, folder, code)
+            states[cell.name] = sweep_cell.train(sweep, cell, folder, code)
             worked += 1
             print(f"{title}: {states[cell.name]}", flush=True)
     return states
@@ -107,53 +80,9 @@ def _left(sweep: Sweep, out: Path, number: int, began: float, worked: int) -> st
     """When the rest may be done, by the cells that this process has worked on."""
     if not worked:
         return ""
-    open_cells = sum(card_of(out / cell.name, sweep.protocol) is None for cell in sweep.cells[number - 1 :])
+    open_cells = sum(sweep_cell.card_of(out / cell.name, sweep.protocol) is None for cell in sweep.cells[number - 1 :])
     minutes = (time.monotonic() - began) / worked * open_cells / 60
     return f"; {open_cells} left, about {minutes:.0f} minutes"
-
-
-def at_work(folder: Path) -> bool:
-    """Whether another process holds the run's folder."""
-    if not is_lock(folder / "lock"):
-        return False
-    try:
-        with hold(folder):
-            return False
-    except ValueError:
-        return True
-
-
-def _work(sweep: Sweep, cell: Cell, folder: Path, code: Sequence[str]) -> str:
-    """Runs one cell, its output in a log beside its folder."""
-    log = folder.with_name(f"{folder.name}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [*PROGRAM, f"--config={sweep.config}", f"--workdir={folder}", *(f"--code={name}" for name in code)]
-    command += [f"--config.{key}={value}" for key, value in {"eval.also": (), **cell.changes}.items()]
-    with log.open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
-        try:
-            status = process.wait()
-        except (Preempted, KeyboardInterrupt):
-            process.terminate()
-            process.wait()
-            raise
-    if status == EXIT_STATUS:
-        raise Preempted(f"{cell.name} was asked to stop; the same command resumes from what is saved.")
-    if status or not card_of(folder, sweep.protocol):
-        if at_work(folder):  # began between the question and the run
-            return "running"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        print(f"{cell.name}: exit status {status}, log {log}:\n" + "\n".join(f"  {line}" for line in lines[-5:]))
-        return "failed"
-    return "finished"
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a run. In a checkout, which need not be installed, it finds the package of this process."""
-    root, there = recipes.root(), os.environ.get("PYTHONPATH")
-    if root.name == "shipped":  # inside an installed package
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), there)))}
 
 
 def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> Iterator[tuple[tuple[str, ...], Card]]:
@@ -163,7 +92,7 @@ def labelled_cards(sweep: Sweep, out: Path, reported: Collection[str] = ()) -> I
     """
     for cell in sweep.cells:
         try:
-            card = finished(sweep, cell, out)
+            card = sweep_cell.finished(sweep, cell, out)
         except ValueError as error:
             if cell.name not in reported:
                 print(f"{cell.name} is not in the table: {error}", flush=True)
@@ -217,13 +146,21 @@ def main(arguments: Sequence[str], program: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--only", metavar="VARIANT,...", help="variants to run, or to print; default: all")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
+    parser.add_argument("--launcher", metavar="local|slurm", help="run cells as jobs; default: one after the other")
+    parser.add_argument("--jobs", type=int, metavar="N", help="local jobs at a time; default: by GPUs or cores")
     parser.add_code()
     given = parser.parse_args(arguments)
     recipes.importable()
     load_code(given.code)
     sweep = read(Path(recipes.find(str(given.sweep))), given.out)
     chosen = _only(sweep, given.only)
-    states = {} if given.table else run(chosen, given.out, given.code)
+    if given.table:
+        states = {}
+    elif given.launcher is None and given.jobs is None:
+        states = run(chosen, given.out, given.code)
+    else:
+        launcher = sweep_jobs.make(given.launcher, given.out, sweep.slurm, given.jobs)
+        states = sweep_jobs.run(chosen, given.out, given.code, launcher)
     axes = [key for key in sweep.cells[0].place if key != "seed"]
     printed = chosen if given.table else sweep
     table = _table(sweep, axes, list(labelled_cards(printed, given.out, states)))
@@ -231,7 +168,8 @@ def main(arguments: Sequence[str], program: str) -> None:
         given.out.mkdir(parents=True, exist_ok=True)
         write_text(given.out / "table.md", table)
     print(f"\n{table}")
-    counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in STATES)
+    names = (*STATES, "waiting") if "waiting" in states.values() else STATES
+    counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in names)
     if not given.table:
         print(f"{len(states)} cells: {counts}; table: {given.out / 'table.md'}")
     if "failed" in states.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust import recipes
+from ltrobust.commands import sweep_slurm
 from ltrobust.report import grid
 from ltrobust.runtime import workdir
 
@@ -35,6 +36,7 @@ class Sweep:
     protocol: str
     cells: tuple[Cell, ...]
     primary: tuple[str, str] = grid.PRIMARY
+    slurm: sweep_slurm.Slurm | None = None
 
     def config_of(self, cell: Cell) -> Any:
         """The configuration of a cell's run."""
@@ -68,7 +70,8 @@ def read(file: Path, out: Path) -> Sweep:
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
     primary = _primary(file, result["PRIMARY"], variants) if "PRIMARY" in result else grid.PRIMARY
-    return Sweep(config, protocols.pop(), tuple(cells), primary)
+    slurm = sweep_slurm.read(file, result["SLURM"]) if "SLURM" in result else None
+    return Sweep(config, protocols.pop(), tuple(cells), primary, slurm)
 
 
 def _execute(file: Path) -> dict[str, Any]:

@@ -350,6 +350,51 @@ def sweep_only(place: Place) -> Reported:
 
 
 @fault(
+    "sweep with an option of Slurm that does not exist",
+    "`SLURM = {'time': 60, 'partion': 'gpu'}`",
+    value=("sweep.py", "'partion'"),
+    allowed=("gpus_per_node", "sbatch"),
+    remedy="did you mean partition",
+)
+def sweep_slurm(place: Place) -> Reported:
+    return swept(place, "{'a': {}}", "SLURM = {'time': 60, 'partion': 'gpu'}")
+
+
+@fault(
+    "unknown launcher of a sweep",
+    "`--launcher=pbs`",
+    value="--launcher=pbs",
+    allowed=("local", "slurm"),
+    remedy="leave it out",
+)
+def sweep_launcher(place: Place) -> Reported:
+    return swept(place, "{'a': {}}", "", "--launcher=pbs")
+
+
+@fault(
+    "launcher without its package",
+    "`--launcher=local` where `submitit` is not installed",
+    value="submitit is not installed",
+    remedy="pip install -e '.[slurm]'",
+)
+def sweep_submitit(place: Place) -> Reported:
+    place.patch.setitem(sys.modules, "submitit", None)
+    return swept(place, "{'a': {}}", "", "--launcher=local")
+
+
+@fault(
+    "Slurm without its commands",
+    "`--launcher=slurm` where there is no `sbatch`",
+    value="--launcher=slurm",
+    allowed=("sbatch", "srun"),
+    remedy="give --launcher=local",
+)
+def sweep_sbatch(place: Place) -> Reported:
+    place.patch.setenv("PATH", str(place.folder))
+    return swept(place, "{'a': {}}", "SLURM = {'time': 60}", "--launcher=slurm")
+
+
+@fault(
     "configuration file missing",
     "`--config=configs/nothing.py`",
     value="'configs/nothing.py'",

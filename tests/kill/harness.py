@@ -157,9 +157,9 @@ def results(workdir: Path) -> dict[str, Any]:
     from ltrobust.training import records
 
     result: dict[str, Any] = {}
-    for phase in ("teacher", "student"):
-        for item, digest in _arrays(workdir / "checkpoints" / phase):
-            result[f"arrays of {phase}/{item}"] = digest
+    for folder in sorted((workdir / "checkpoints").iterdir()):
+        for item, digest in _arrays(folder):
+            result[f"arrays of {folder.name}/{item}"] = digest
     for record in records.read(workdir / "metrics.jsonl"):
         result[f"record {record['phase']}/{record['epoch']}"] = {**record, "seconds": None}
     for folder in sorted((workdir / "verdicts").iterdir()):
