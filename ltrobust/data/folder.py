@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import PIL
 
 from ltrobust.data import cache, listing, pixels
 from ltrobust.runtime.terminal import Progress
@@ -212,7 +211,7 @@ def _decode(
         try:
             images[position], findings[position] = pixels.read(files[position][1], image_size, channels)
         except Exception as error:  # Pillow lets its decoders' own errors through
-            problems[position] = _problem(files[position][1], error)
+            problems[position] = pixels.problem(files[position][1], error)
             # Errors of the system, such as of a network disk, have a number; those of Pillow have none.
             if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                 lasting = False
@@ -246,15 +245,6 @@ def _decode(
         {key: {"classes": tally.classes, "names": tally.names} for key, tally in tallies.items()},
     )
     return entry, lasting
-
-
-def _problem(file: pathlib.Path, error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "no image" if file.stat().st_size else "empty file"
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror or type(error).__name__
-    return listing.printable(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def _of_one_colour(images: np.ndarray) -> np.ndarray:
