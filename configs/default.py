@@ -16,16 +16,23 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # digits, cifar10, cifar100, mnist, fashion_mnist, emnist_balanced and its other parts, svhn_cropped, stl10,
-    # tiny_imagenet, imagenet, imagenet10, folder; `ltrobust data NAME` says what each needs
+    # tiny_imagenet, imagenet, imagenet10, folder, image_list; `ltrobust data NAME` says what each needs
     config.data.name = "digits"
     config.data.dir = (
         ""  # folder of the archive or of TFDS's records, "": TFDS's own; folder: holds train/CLASS, test/CLASS
     )
+    # image_list only: text files with a line "PATH LABEL" for each image, with paths from data.dir
+    config.data.lists = ConfigDict()
+    config.data.lists.train = ""
+    config.data.lists.validation = ""  # "": the validation part is taken from the training list
+    config.data.lists.test = ""
+    config.data.lists.classes = ""  # a file with a line for each class, its name; "": numbers
+    config.data.resize = 0  # image_list only: shorter side before the centre is cut out; 0: 256/224 of image_size
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
-    config.data.image_size = 32  # folder, imagenet: pixels of either side that images are resized to (bilinear)
-    config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to
-    config.data.skip_unreadable = False  # folder only: count files that cannot be read, and continue without them
-    config.data.cache_check = "sample"  # folder only: sample, full: contents compared with those of the decoded copy
+    config.data.image_size = 32  # folder, imagenet, image_list: pixels of either side of the images
+    config.data.channels = 3  # files only: 1 (grey), 3 (RGB): what images are converted to
+    config.data.skip_unreadable = False  # files only: count those that cannot be read, and continue without them
+    config.data.cache_check = "sample"  # files only: sample, full: how much of contents is compared
     config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step
     # Classes from the most frequent to the rarest: "": 0, 1, 2, ...; reversed; random:SEED; or numbers, "2,0,1"

@@ -76,7 +76,7 @@ def load(
         without images, files that cannot be read, by their names, or a split most of which is the same colour.
       FileNotFoundError: a folder that is missing.
     """
-    _check_arguments(image_size, channels, skip_unreadable, cache_check)
+    check_arguments(image_size, channels, skip_unreadable, cache_check)
     folders = _split_folders(data_dir)
     listings = {name: listing.read(folder) for name, folder in folders.items()}
     listing.check_classes(listings)
@@ -122,7 +122,8 @@ def _is_beside_val(folder: pathlib.Path) -> bool:
     return folder.name == first and any((folder.parent / name).is_dir() for name in others)
 
 
-def _check_arguments(image_size: object, channels: object, skip_unreadable: object, cache_check: object) -> None:
+def check_arguments(image_size: object, channels: object, skip_unreadable: object, cache_check: object) -> None:
+    """Refuses settings that are out of range, with a ValueError."""
     if not isinstance(image_size, int) or image_size < 1:
         raise ValueError(f"data.image_size is {image_size!r}; give the pixels of one side, at least 1.")
     if channels not in (1, 3):

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -61,18 +61,22 @@ class FileImages:
     Attributes:
       folder: which `names` are relative to.
       names: N files.
-      marks: uint8 [N, 16], a digest of what was seen of each file when it was listed; for `digest`.
+      sizes: int64 [N], bytes of each file when it was listed.
       image_size: H and W, pixels.
       resize: pixels, at least `image_size`.
       channels: 1 or 3.
+      ends: name -> SHA-256 of both ends of the file (`cache.digests`), of a sample of the list.
+      contents: N SHA-256 of the whole files where all were read (`data.cache_check = full`), else empty.
     """
 
     folder: str
     names: tuple[str, ...]
-    marks: np.ndarray
+    sizes: np.ndarray
     image_size: int
     resize: int
     channels: int = 3
+    ends: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    contents: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -104,17 +108,19 @@ class FileImages:
         """
         if isinstance(rows, int | np.integer):
             return self[[rows]][0]
-        chosen = np.arange(len(self))[rows]
-        result = np.empty((len(chosen), *self.shape[1:]), np.uint8)
-        for position, image in enumerate(self._map(self._centre, chosen.tolist())):
-            result[position] = image
-        return result
+        # A batch is filled up by repeating a row, which is decoded once.
+        chosen, places = np.unique(np.arange(len(self))[rows], return_inverse=True)
+        if not len(chosen):
+            return np.empty((0, *self.shape[1:]), np.uint8)
+        return np.stack(self._map(self._centre, chosen.tolist()))[places]
 
     def subset(self, rows: Any) -> "FileImages":
         """The images at `rows`, a slice or integers [n], still in files."""
         chosen = np.arange(len(self))[rows]
-        names = tuple(self.names[row] for row in chosen.tolist())
-        return dataclasses.replace(self, names=names, marks=self.marks[chosen])
+        names, contents = (
+            tuple(values[row] for row in chosen.tolist()) if values else () for values in (self.names, self.contents)
+        )
+        return dataclasses.replace(self, names=names, contents=contents, sizes=self.sizes[chosen])
 
     def random_crop(self, row: int, key: np.ndarray) -> np.ndarray:
         """A random resized crop of one image, uint8 [H, W, C]; it depends on the file and the key alone.
@@ -155,9 +161,14 @@ class FileImages:
         return dict(sorted(problems.items()))
 
     def digest(self) -> str:
-        """SHA-256 of the size of the images and of the `marks` in order; no file is opened."""
-        form = f"{self.image_size} {self.resize} {self.channels} decoder {pixels.VERSION}\0"
-        return hashlib.sha256(form.encode() + np.ascontiguousarray(self.marks).tobytes()).hexdigest()
+        """SHA-256 of what pixels depend on, of names and sizes in order, and of `ends`; no file is opened.
+
+        Times do not count, so that copies on several machines have the same digest.
+        """
+        result = hashlib.sha256(f"{self.image_size} {self.resize} {self.channels} {pixels.VERSION}".encode())
+        for name, size in zip(self.names, self.sizes.tolist(), strict=True):
+            result.update(f"\0{name}\0{size}\0{self.ends.get(name, '')}".encode(errors="surrogateescape"))
+        return result.hexdigest()
 
     def _map(self, function: Callable[[int], _Result], rows: Sequence[int]) -> list[_Result]:
         """`function` of every row, several at a time; files that cannot be read are collected into one error."""
@@ -223,6 +234,11 @@ def crop_box(width: int, height: int, key: np.ndarray) -> tuple[int, int, int, i
     return (width - part[0]) // 2, (height - part[1]) // 2, *part
 
 
+def as_images(images: Any) -> Images:
+    """An array of what is like one; images in files as they are."""
+    return images if isinstance(images, FileImages) else np.asarray(images)
+
+
 def take(images: Images, rows: Any) -> Images:
     """The images at `rows`, a slice or integers [n]: an array of an array, files of files."""
     return images.subset(rows) if isinstance(images, FileImages) else images[rows]
@@ -233,3 +249,11 @@ def digest(images: Images) -> str:
     if isinstance(images, FileImages):
         return images.digest()
     return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+
+
+def contents(parts: Sequence[Images]) -> dict[str, str]:
+    """`contents`: SHA-256 of the contents of all files, in order; nothing where they were not all read."""
+    known = [part.contents for part in parts if isinstance(part, FileImages) and len(part)]
+    if not known or not all(known):
+        return {}
+    return {"contents": hashlib.sha256("".join(digest for part in known for digest in part).encode()).hexdigest()}
