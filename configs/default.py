@@ -153,11 +153,13 @@ def _phase() -> Any:
     phase.optimizer.warmup_epochs = 0  # linear from 0
     phase.ema_decay = 0.0  # per step, of averaged weights; 0 for none
     phase.augmentation = ConfigDict()
-    phase.augmentation.policy = (
-        "base"  # none, base (crop and flip), randaugment, autoaugment (both before crop and flip)
-    )
+    # none, base (crop and flip), randaugment, autoaugment (both before crop and flip); random_resized_crop (and flip),
+    # of an image_list only
+    phase.augmentation.policy = "base"
     phase.augmentation.crop_padding = 4  # pixels
     phase.augmentation.flip = True  # horizontal, with probability 1/2
+    # Strengths of random brightness, contrast and saturation, 0 (off) to 1; last. As published for ImageNet-LT: 0.4
+    phase.augmentation.jitter = (0.0, 0.0, 0.0)
     phase.attack = ConfigDict()
     phase.attack.steps = 10  # of PGD
     phase.attack.step_size = 2.0  # in 1/255
