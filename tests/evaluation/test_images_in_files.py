@@ -1,9 +1,14 @@
 """Evaluations of images in files: the verdicts of the decoded images, in batches."""
 
+import io
+import tracemalloc
+import zipfile
+
 import jax.numpy as jnp
 import listed
 import numpy as np
 import pytest
+from PIL import Image
 
 import ltrobust as lt
 from ltrobust.data import sources
@@ -74,3 +79,44 @@ def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
     finally:
         for name, content in before.items():
             (place / name).write_bytes(content)
+
+
+@pytest.mark.slow
+def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_path):
+    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as an array would be 77 MB."""
+    with zipfile.ZipFile(shared_data / "data" / "tiny-imagenet-200.zip") as archive:
+        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::15][:512]
+        classes = sorted({name.split("/")[2] for name in names})
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for number, name in enumerate(names):
+            image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+            file = f"{number:03d}.JPEG"
+            image.resize((300, 230) if number % 2 else (240, 320)).save(tmp_path / file)
+            lines["test"].append(f"{file} {classes.index(name.split('/')[2])}\n")
+        for label in range(len(classes)):
+            Image.new("RGB", (300, 250)).save(tmp_path / f"train{label}.png")
+            lines["train"].append(f"train{label}.png {label}\n")
+    for part, text in lines.items():
+        (tmp_path / f"{part}.txt").write_text("".join(text))
+    lists = Lists(train="train.txt", test="test.txt")
+    split = sources.load("image_list", "test", data_dir=tmp_path, image_size=224, lists=lists)
+    assert split.images.shape == (len(names), 224, 224, 3)
+
+    def network(images):
+        weights = jnp.asarray(np.random.RandomState(0).randn(192, len(classes)), jnp.float32)
+        return images.reshape(-1, 8, 28, 8, 28, 3).mean((2, 4)).reshape(len(images), -1) @ weights
+
+    labels = np.argmax([network(split.images[[row]])[0] for row in range(len(names))], axis=1)
+    options = {"protocol": "validation", "threat": lt.Threat(radius=0.5), "progress": False, "batch_size": 32}
+    expected = lt.evaluate(network, split.images[:], labels, **options)
+    tracemalloc.start()
+    try:
+        result = lt.evaluate(network, split.images, labels, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0 < expected.robust.sum() < len(names)
+    for name, record in expected.records.items():
+        np.testing.assert_array_equal(result.records[name], record)
+    # Bytes, then float32, of 64 images, a few times over.
+    assert peak < 64 * 224 * 224 * 3 * 4 * 3
