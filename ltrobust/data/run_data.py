@@ -225,7 +225,9 @@ def make_run_data(
             **({"images": source.fingerprint} if source.name in sources.OWN else {}),
             **contents([training.images, validating.images]),
         },
-        notes=source.notes + _notes_on_validation(source.class_names, validating.labels),
+        notes=source.notes
+        + (held_out.notes if held_out else ())
+        + _notes_on_validation(source.class_names, validating.labels),
         claim=source.claim,
         files=source.files,
         names=source.names,

@@ -197,6 +197,8 @@ def _with_absolute_places(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, key in _PLACES:
         if _is_relative(path := result[group][key]):
             result[group][key] = os.path.abspath(path)
+    lists = result["data"].get("lists", {})  # of which others are found in the data's folder
+    lists |= {key: os.path.abspath(path) for key, path in lists.items() if _is_relative(path) and os.path.isfile(path)}
     if "/" in (path := result["eval"]["checkpoint"]) and _is_relative(path):  # else the name of a phase
         result["eval"]["checkpoint"] = os.path.abspath(path)
     return result
