@@ -21,11 +21,10 @@ def get_config() -> ConfigDict:
     config.data.dir = (
         ""  # folder of the archive or of TFDS's records, "": TFDS's own; folder: holds train/CLASS, test/CLASS
     )
-    # image_list only: text files with a line "PATH LABEL" for each image, with paths from data.dir
-    config.data.lists = ConfigDict()
-    config.data.lists.train = ""
-    config.data.lists.validation = ""  # "": the validation part is taken from the training list
-    config.data.lists.test = ""
+    config.data.lists = ConfigDict()  # image_list only
+    config.data.lists.train = ""  # a text file with a line "PATH LABEL" for each image, paths from data.dir
+    config.data.lists.validation = ""  # such a file; "": the validation part is taken from the training list
+    config.data.lists.test = ""  # such a file
     config.data.lists.classes = ""  # a file with a line for each class, its name; "": numbers
     config.data.resize = 0  # image_list only: shorter side before the centre is cut out; 0: 256/224 of image_size
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
