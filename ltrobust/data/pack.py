@@ -86,7 +86,7 @@ def write(
             },
             arrays=File(ARRAYS, sha256((partial / ARRAYS).read_bytes())),
             train=_write_images(partial, train, images),
-            test=_write_images(partial, test, test.images),
+            test=_write_images(partial, test, test.images[:]),
             codec=codec,
         )
         pack_manifest.write(partial, manifest)  # last: a folder without it is no pack
