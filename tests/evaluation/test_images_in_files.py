@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import ltrobust as lt
-from ltrobust.data import sources
+from ltrobust.data import sources, to_unit
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages, UnreadableImage
 
@@ -27,10 +27,10 @@ def test_split(tmp_path_factory):
 
 
 def network(images):
-    """Distances from the classes' colours, moved by some of the pixels."""
+    """Distances from colours that are not quite the classes'."""
     colours = jnp.array([30.0, 90.0, 150.0]) / 255
     weights = jnp.asarray(np.random.RandomState(0).randn(108, 3), jnp.float32)
-    return -20 * jnp.abs(images.mean((1, 2, 3))[:, None] - colours) + images.reshape(len(images), -1) @ weights / 20
+    return -20 * jnp.abs(images.mean((1, 2, 3))[:, None] - colours) + images.reshape(len(images), -1) @ weights
 
 
 def evaluate(split, images, **options):
@@ -46,7 +46,7 @@ def evaluate(split, images, **options):
 def test_verdicts_are_those_of_the_decoded_images_and_a_store_resumes(test_split, tmp_path, monkeypatch):
     _, split = test_split
     expected = evaluate(split, split.images[:])
-    assert 0 < expected.robust.sum() < expected.clean.sum() < 40
+    assert 0 < expected.robust.sum() < expected.clean.sum()
     read, decode = [], FileImages.__getitem__
 
     def counted(files, rows):
@@ -83,9 +83,9 @@ def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
 
 @pytest.mark.slow
 def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_path):
-    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as an array would be 77 MB."""
+    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as float32 would be 77 MB."""
     with zipfile.ZipFile(shared_data / "data" / "tiny-imagenet-200.zip") as archive:
-        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::15][:512]
+        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::50][:128]
         classes = sorted({name.split("/")[2] for name in names})
         lines: dict[str, list[str]] = {"train": [], "test": []}
         for number, name in enumerate(names):
@@ -106,7 +106,7 @@ def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_p
         weights = jnp.asarray(np.random.RandomState(0).randn(192, len(classes)), jnp.float32)
         return images.reshape(-1, 8, 28, 8, 28, 3).mean((2, 4)).reshape(len(images), -1) @ weights
 
-    labels = np.argmax([network(split.images[[row]])[0] for row in range(len(names))], axis=1)
+    labels = np.argmax(network(to_unit(split.images[:])), axis=1)
     options = {"protocol": "validation", "threat": lt.Threat(radius=0.5), "progress": False, "batch_size": 32}
     expected = lt.evaluate(network, split.images[:], labels, **options)
     tracemalloc.start()
@@ -118,5 +118,5 @@ def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_p
     assert 0 < expected.robust.sum() < len(names)
     for name, record in expected.records.items():
         np.testing.assert_array_equal(result.records[name], record)
-    # Bytes, then float32, of 64 images, a few times over.
-    assert peak < 64 * 224 * 224 * 3 * 4 * 3
+    # Bytes, then float32, of 32 images, a few times over.
+    assert peak < 32 * 224 * 224 * 3 * 4 * 3
