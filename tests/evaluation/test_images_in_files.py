@@ -83,9 +83,9 @@ def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
 
 @pytest.mark.slow
 def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_path):
-    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as float32 would be 77 MB."""
+    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as float32 would be 154 MB."""
     with zipfile.ZipFile(shared_data / "data" / "tiny-imagenet-200.zip") as archive:
-        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::50][:128]
+        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::25][:256]
         classes = sorted({name.split("/")[2] for name in names})
         lines: dict[str, list[str]] = {"train": [], "test": []}
         for number, name in enumerate(names):
@@ -118,5 +118,5 @@ def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_p
     assert 0 < expected.robust.sum() < len(names)
     for name, record in expected.records.items():
         np.testing.assert_array_equal(result.records[name], record)
-    # Bytes, then float32, of 32 images, a few times over.
-    assert peak < 32 * 224 * 224 * 3 * 4 * 3
+    # The smallest batch of a CPU, 64 images, takes 38 MB as float32.
+    assert peak < 110e6
