@@ -124,7 +124,7 @@ def shared(place: Place) -> Reported:
 @fault(
     "corrupt JPEG of an image list",
     "one file is cut off; it is found when a batch needs it",
-    value=("1 of 12 images", "train/n1/002.jpg", "truncated"),
+    value=("1 of 12 images", "train/n1/002.jpg", "Truncated"),
     remedy=SKIP,
 )
 def corrupt(place: Place) -> Reported:
@@ -136,7 +136,7 @@ def corrupt(place: Place) -> Reported:
 @fault(
     "corrupt JPEG that may be skipped",
     "the same, with `--config.data.skip_unreadable=True`: all files are decoded once before the run",
-    value=("1 file skipped, unreadable", "train/n1/002.jpg", "truncated"),
+    value=("1 file skipped, unreadable", "train/n1/002.jpg", "Truncated"),
     remedy="",
 )
 def skipped(place: Place) -> Reported:
