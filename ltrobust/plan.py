@@ -60,6 +60,7 @@ class AugmentationPlan:
     policy: str
     crop_padding: int
     flip: bool
+    jitter: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)

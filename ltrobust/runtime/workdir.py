@@ -29,7 +29,10 @@ PHASES = ("teacher", "student")
 WEIGHTS = ("last", "selected", "averaged")  # of a phase
 # May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
 # are skipped is seen in the digest of the training images.
-_FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "log.", "checkpoint.")
+_FREE = (
+    *("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "data.lists."),
+    *("eval.", "log.", "checkpoint."),
+)
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 # Of every configuration: they distinguish a `config.json` from other programs' files of that name.
@@ -194,6 +197,8 @@ def _with_absolute_places(config: Mapping[str, Any]) -> dict[str, Any]:
     for group, key in _PLACES:
         if _is_relative(path := result[group][key]):
             result[group][key] = os.path.abspath(path)
+    lists = result["data"].get("lists", {})  # of which others are found in the data's folder
+    lists |= {key: os.path.abspath(path) for key, path in lists.items() if _is_relative(path) and os.path.isfile(path)}
     if "/" in (path := result["eval"]["checkpoint"]) and _is_relative(path):  # else the name of a phase
         result["eval"]["checkpoint"] = os.path.abspath(path)
     return result

@@ -34,6 +34,7 @@ class StepSettings:
     augmentation: str = "base"
     crop_padding: int = 4
     flip: bool = True
+    jitter: tuple[float, ...] = (0.0, 0.0, 0.0)
     gather: bool = True
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
@@ -271,6 +272,7 @@ def make_examples(
         policy=settings.augmentation,
         crop_padding=settings.crop_padding,
         flip=settings.flip,
+        jitter=settings.jitter,
         gather=settings.gather,
     )
     return to_unit(images, gather=settings.gather), inputs.data.labels[rows], keys[:, 1]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from ltrobust.data import augment as augment_module
-from ltrobust.data import image_operations
+from ltrobust.data import color_jitter, image_operations
 from ltrobust.data.augment import (
     AUTOAUGMENT_PAIRS,
     POLICIES,
@@ -371,3 +371,63 @@ def test_negative_padding():
 def test_unknown_operation_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'blur'.*identity, shear_x"):
         image_operations.make_operation("blur", height=8, width=8)
+
+
+def test_the_device_leaves_the_crop_of_random_resized_crop_to_the_host():
+    """It mirrors the images that base without a crop mirrors, and moves nothing."""
+    images, keys = noise(64), keys_for(64)
+    expected = augment(images, keys, policy="base", crop_padding=0)
+    np.testing.assert_array_equal(augment(images, keys, policy="random_resized_crop"), expected)
+    mirrored = (np.asarray(expected) == images[:, :, ::-1]).all((1, 2, 3))
+    assert 16 < mirrored.sum() < 48
+
+
+def enhanced(image: np.ndarray, name: str, factor: float) -> np.ndarray:
+    """torchvision's definition: the blend with black, with the rounded mean grey, or with each pixel's grey."""
+    pixels = image.astype(np.float64)
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.float64)
+    base = {"brightness": 0.0, "contrast": np.floor(grey.mean() + 0.5), "color": grey[..., None]}[name]
+    return np.clip(base + factor * (pixels - base), 0, 255)
+
+
+@pytest.mark.parametrize("name", color_jitter.NAMES)
+@pytest.mark.parametrize("factor", [0.0, 0.37, 1.0, 1.4, 2.0])
+def test_jitter_is_torchvision_s_enhancement(name, factor):
+    weight = round(factor * image_operations.ONE)
+    for image in varied_images(9, 12):
+        result = np.asarray(color_jitter.enhance(jnp.asarray(image), name, jnp.int32(weight)))
+        exact = enhanced(image, name, weight / image_operations.ONE)
+        assert (np.abs(result - np.floor(exact + 0.005)) <= (np.abs(exact - np.round(exact)) < 0.01)).all()
+        by_pillow = np.asarray(ENHANCERS[name](Image.fromarray(image)).enhance(weight / image_operations.ONE))
+        assert np.abs(result.astype(int) - by_pillow).max() <= 1
+
+
+def test_jitter_follows_the_flip_and_draws_each_factor_uniformly():
+    image = np.full((1, 4, 4, 3), 100, np.uint8)
+    images, keys = np.repeat(image, 2000, axis=0), keys_for(2000)
+    options = {"policy": "base", "crop_padding": 0}
+    bright = np.asarray(augment(images, keys, **options, jitter=(0.4, 0.0, 0.0)))[:, 0, 0, 0]
+    assert 60 <= bright.min() < 62
+    assert 138 < bright.max() <= 140
+    assert abs(bright.mean() - 99.5) < 1.5
+    np.testing.assert_array_equal(augment(images, keys, **options, jitter=(0.0, 0.4, 0.4)), images)  # grey stays
+    images = noise(8)
+    both = augment(images, keys[:8], **options, jitter=(0.4, 0.4, 0.4))
+    flipped = augment(images, keys[:8], **options)
+    alone = [
+        color_jitter.jitter(one, jax.random.fold_in(key, 2), (0.4,) * 3)
+        for one, key in zip(flipped, keys[:8], strict=True)
+    ]
+    np.testing.assert_array_equal(both, jnp.stack(alone))
+    unflipped = augment(images, keys[:8], policy="none", jitter=(0.4, 0.4, 0.4))
+    alone = [
+        color_jitter.jitter(one, jax.random.fold_in(key, 2), (0.4,) * 3)
+        for one, key in zip(images, keys[:8], strict=True)
+    ]
+    np.testing.assert_array_equal(unflipped, jnp.stack(alone))
+
+
+@pytest.mark.parametrize(("jitter", "channels"), [((0.4, 0.4), 3), ((0.4, 1.1, 0.0), 3), ((0.1, 0.0, 0.0), 1)])
+def test_jitter_out_of_range_and_of_grey_images_is_refused(jitter, channels):
+    with pytest.raises(ValueError, match="jitter is"):
+        augment(noise(2, channels=channels), keys_for(2), policy="base", jitter=jitter)

@@ -7,7 +7,7 @@ import pytest
 
 import ltrobust as lt
 from configs import default
-from ltrobust.data import dataset, identity, longtail, sources
+from ltrobust.data import dataset, identity, image_list, longtail, sources
 from ltrobust.data.run_data import first_of_each_class, make_run_data
 
 SETTINGS = {"imbalance_ratio": 10.0, "validation_floor": 4, "validation_fraction": 0.1, "split_seed": 3}
@@ -55,11 +55,12 @@ def test_defaults_are_those_of_configurations():
     data = default.get_config().data
     names = {"imbalance_ratio", "profile", "validation_fraction", "validation_floor", "validation_cap", "cache_dir"}
     names |= {"image_size", "channels", "skip_unreadable", "cache_check", "split_seed"}
-    names |= {"class_order"}
+    names |= {"class_order", "resize"}
     given = dataset.load.__kwdefaults__
     assert {name: given[name] for name in names} == {name: data[name] for name in names}
-    assert set(given) == names | {"data_dir"}
-    assert set(data) == names | {"name", "dir"}
+    assert set(given) == names | {"data_dir", "lists"}
+    assert set(data) == names | {"name", "dir", "lists"}
+    assert image_list.Lists(**data.lists.to_dict()) == image_list.Lists()
 
 
 def test_without_validation_data_there_is_an_empty_part():

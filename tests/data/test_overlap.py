@@ -1,12 +1,15 @@
 """Images in two parts at once: copies and near-duplicates are found, pictures that only look alike are not."""
 
+import functools
 import io
 
+import listed
 import numpy as np
 import pytest
 from PIL import Image
 
 from ltrobust.data import overlap, sources
+from ltrobust.data.image_list import Lists
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,29 @@ def test_near_duplicates_of_official_data_are_recorded_and_others_warned_of():
     result = overlap.describe(doubled, labels, lambda part, rows: list(map(str, rows)), official=True)
     assert result.repeated == 3
     assert result.warnings == ["3 test images are copies of other test images and count again"]
+
+
+def compare_lists(place, check: str) -> overlap.Overlap:
+    lists = Lists(train="train.txt", test="test.txt")
+    load = functools.partial(sources.load, "image_list", data_dir=place, image_size=8, lists=lists, cache_check=check)
+    splits = {"training": load("train"), "test": load("test")}
+    return overlap.describe(
+        {part: split.images for part, split in splits.items()},
+        {part: split.labels for part, split in splits.items()},
+        lambda part, rows: [splits[part].names[row] for row in rows],
+        official=False,
+    )
+
+
+@pytest.mark.parametrize(("copied", "exact", "repeated"), [("train/n1/002.jpg", 1, 0), ("test/n0/000.jpg", 0, 1)])
+def test_files_are_compared_by_their_whole_contents_where_these_were_read(tmp_path, copied, exact, repeated):
+    listed.write(tmp_path, train=[4, 4], test=[3, 3])
+    (tmp_path / "test/n0/002.jpg").write_bytes((tmp_path / copied).read_bytes())
+    unread = compare_lists(tmp_path, "sample")
+    assert unread.remarks == ["files were compared by path, not by contents (data.cache_check=full compares them)"]
+    assert not unread.pairs
+    result = compare_lists(tmp_path, "full")
+    assert result.remarks == ["files were compared by their whole contents; near-duplicates were not looked for"]
+    (pair,) = result.pairs
+    assert (pair.exact, pair.near, pair.other_label, result.repeated) == (exact, 0, exact, repeated)
+    assert pair.named == [("test/n0/002.jpg", copied, "exact")] * exact

@@ -9,6 +9,7 @@ import fault_command
 import fault_compile
 import fault_data
 import fault_evaluate
+import fault_image_list
 import fault_python
 import fault_store
 import fault_torch
@@ -22,6 +23,7 @@ MODULES = [
     for module in (
         fault_command,
         fault_data,
+        fault_image_list,
         fault_archive,
         fault_training,
         fault_checkpoint,

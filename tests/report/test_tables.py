@@ -1,5 +1,6 @@
 """Tables on a terminal: every interval by its bounds, which hold the value and are those of the card."""
 
+import dataclasses
 import os
 import re
 
@@ -9,7 +10,7 @@ from absl import logging
 from fabricated import write_run
 
 import ltrobust
-from ltrobust.analysis import cards, intervals
+from ltrobust.analysis import cards, evaluated_networks, intervals
 from ltrobust.report import run_page, tables
 
 CELL = re.compile(r"(\d+\.\d\d) \[(\d+\.\d), (\d+\.\d)\]")
@@ -71,3 +72,23 @@ def test_items_of_the_panel_are_named_in_words(tmp_path):
     text = tables.render(cards.read(write_run(tmp_path, protocol="standard")))
     assert "trustworthy, with warnings.\n  warning: broken by Square only (P12): 3 <b>images</b>" in text
     assert "P12 warn" not in text
+
+
+def test_many_medium_and_few_shot_classes_follow_where_the_long_tail_is_the_data_s_own(card):
+    assert "shot" not in tables.render(card)
+    config = {**card.config, "data": {**card.config["data"], "imbalance_ratio": 0.0}}
+    counts = [101, 100, 20, 19, 500, 5, 5, 5, 5, 5]
+    natural = dataclasses.replace(card, config=config, data=dataclasses.replace(card.data, class_counts=counts))
+    column = card.networks["student/last"].columns["clean"]
+    result = evaluated_networks.shots(natural, column)
+    accuracy = np.array(column.correct) / np.array(column.total)
+    groups = {"many-shot": [0, 4], "medium-shot": [1, 2], "few-shot": [3, 5, 6, 7, 8, 9]}
+    assert {name: mean.value for name, mean in result.items()} == {
+        name: pytest.approx(accuracy[classes].mean()) for name, classes in groups.items()
+    }
+    header, rule, first = tables.render(natural).split("\n\n")[1].splitlines()[:3]
+    assert header.split()[-3:] == list(groups)
+    assert len(header) == len(rule) == len(first)
+    assert tables.percent(result["few-shot"]) in tables.render(natural)
+    none_between = dataclasses.replace(natural, data=dataclasses.replace(card.data, class_counts=[101] * 5 + [5] * 5))
+    assert evaluated_networks.shots(none_between, column) == {}

@@ -1,0 +1,132 @@
+"""Images in files: decoded when they are indexed, cropped as published, and named where they cannot be read."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltrobust.data import images
+from ltrobust.data.images import FileImages, UnreadableImage, crop_box, take
+
+SIZES = {"wide.png": (50, 40), "tall.jpg": (33, 77), "strip.png": (300, 20), "small.jpg": (16, 16)}
+
+
+@pytest.fixture
+def files(tmp_path):
+    for number, (name, (width, height)) in enumerate(SIZES.items()):
+        pixels = np.random.RandomState(number).randint(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    sizes = np.array([(tmp_path / name).stat().st_size for name in SIZES])
+    return FileImages(str(tmp_path), tuple(SIZES), sizes, image_size=16, resize=18)
+
+
+def key(number: int) -> np.ndarray:
+    return np.array([7, number], np.uint32)
+
+
+def test_the_centre_is_cut_out_after_the_shorter_side_is_resized(files, tmp_path):
+    """Sizes and corners are torchvision's: the longer side is cut off, half a pixel goes to the even number."""
+    for row, (name, (size, corner)) in enumerate(
+        {
+            "wide.png": ((22, 18), (3, 1)),
+            "tall.jpg": ((18, 42), (1, 13)),
+            "strip.png": ((270, 18), (127, 1)),
+            "small.jpg": ((18, 18), (1, 1)),
+        }.items()
+    ):
+        resized = np.asarray(Image.open(tmp_path / name).resize(size, Image.Resampling.BILINEAR))
+        left, top = corner
+        np.testing.assert_array_equal(files[row], resized[top : top + 16, left : left + 16])
+
+
+def test_they_are_indexed_as_an_array_is(files):
+    whole = files[:]
+    assert whole.shape == files.shape == (4, 16, 16, 3)
+    assert whole.dtype == files.dtype == np.uint8
+    for rows in ([2, 0], np.array([3, 3, 1, -1]), slice(1, None, 2), np.array([True, False, True, False]), []):
+        rows = np.array(rows, int) if isinstance(rows, list) else rows
+        np.testing.assert_array_equal(files[rows], whole[rows])
+        np.testing.assert_array_equal(take(files, rows)[:], take(whole, rows))
+    np.testing.assert_array_equal(files[-1], whole[-1])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(files))[:], whole)
+    with pytest.raises(IndexError):
+        files[[4]]
+    with pytest.raises(TypeError, match=r"4 images in files are not decoded all at once; index them"):
+        np.asarray(files)
+
+
+def test_grey_and_turned_images(files, tmp_path):
+    grey = FileImages(files.folder, files.names, files.sizes, 16, 18, channels=1)
+    assert grey[:2].shape == (2, 16, 16, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    upright = Image.open(tmp_path / "wide.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    turned = FileImages(files.folder, ("turned.png",), files.sizes[:1], 16, 18)
+    np.testing.assert_array_equal(turned[0], files[0])
+
+
+def test_a_random_crop_depends_on_file_and_key_alone(files):
+    crops = [files.random_crop(0, key(number)) for number in range(20)]
+    assert len({crop.tobytes() for crop in crops}) == 20
+    assert {crop.shape for crop in crops} == {(16, 16, 3)}
+    np.testing.assert_array_equal(files.subset([3, 0]).random_crop(1, key(5)), crops[5])
+
+
+def test_a_random_crop_is_a_part_of_the_image_in_its_new_size(files, tmp_path):
+    left, top, width, height = crop_box(50, 40, key(3))
+    part = Image.open(tmp_path / "wide.png").crop((left, top, left + width, top + height))
+    expected = np.asarray(part.resize((16, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(files.random_crop(0, key(3)), expected)
+
+
+def test_parts_have_the_published_areas_ratios_and_places():
+    boxes = np.array([crop_box(400, 300, key(number)) for number in range(3000)])
+    left, top, width, height = boxes.T
+    assert (left >= 0).all()
+    assert (top >= 0).all()
+    assert (left + width <= 400).all()
+    assert (top + height <= 300).all()
+    area, ratio = width * height / (400 * 300), width / height
+    assert 0.078 < area.min() < 0.1
+    assert area.max() > 0.95
+    assert 0.74 < ratio.min() < 0.76
+    assert 1.32 < ratio.max() < 1.35
+    # Small parts always fit, so that they have the distributions that are drawn from.
+    small = area < 0.4
+    assert abs(area[small].mean() - 0.24) < 0.01
+    assert abs(np.log(ratio[small]).mean()) < 0.02
+    place = left[small] / (400 - width[small])
+    assert abs(place.mean() - 0.5) < 0.03
+    assert abs((place < 0.25).mean() - 0.25) < 0.03
+
+
+def test_where_no_part_fits_it_is_the_largest_in_the_centre():
+    assert crop_box(300, 20, key(0)) == (136, 0, 27, 20)
+    assert crop_box(20, 300, key(0)) == (0, 136, 20, 27)
+
+
+def test_files_that_cannot_be_read_are_counted_and_named(files, tmp_path):
+    (tmp_path / "wide.png").write_bytes(b"")
+    (tmp_path / "tall.jpg").write_bytes((tmp_path / "tall.jpg").read_bytes()[:900])
+    (tmp_path / "strip.png").unlink()
+    named = r"wide.png \(empty file\), tall.jpg \(.*truncated.*\), strip.png \(No such file or directory\)"
+    with pytest.raises(
+        UnreadableImage, match=rf"^3 of 4 images in .* cannot be read: {named}\. Mend .*skip_unreadable"
+    ):
+        files[[0, 1, 2, 3, 0]]
+    with pytest.raises(
+        UnreadableImage, match=r"^1 of 1 image in .* cannot be read: wide.png \(empty file\)"
+    ) as refused:
+        files.random_crop(0, key(0))
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)  # a worker process hands it on
+    assert list(files.check()) == [0, 1, 2]
+
+
+def test_digests_are_of_pixels_or_of_what_is_known_of_files(files):
+    different = [files, files.subset([1, 0]), FileImages(files.folder, files.names, files.sizes + 1, 16, 18)]
+    different += [FileImages(files.folder, files.names, files.sizes, 16, 20)]
+    assert len({images.digest(each) for each in different}) == 4
+    elsewhere = FileImages("/elsewhere", files.names, files.sizes, 16, 18)
+    assert images.digest(elsewhere) == images.digest(files)

@@ -1,0 +1,122 @@
+"""Evaluations of images in files: the verdicts of the decoded images, in batches."""
+
+import io
+import tracemalloc
+import zipfile
+
+import jax.numpy as jnp
+import listed
+import numpy as np
+import pytest
+from PIL import Image
+
+import ltrobust as lt
+from ltrobust.data import sources, to_unit
+from ltrobust.data.image_list import Lists
+from ltrobust.data.images import FileImages, UnreadableImage
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def test_split(tmp_path_factory):
+    """40 files in 3 classes, and the folder that they lie in."""
+    place = tmp_path_factory.mktemp("listed")
+    lists = listed.write(place, train=[1, 1, 1], test=[20, 12, 8])
+    return place, sources.load("image_list", "test", data_dir=place, image_size=6, lists=Lists(**lists))
+
+
+def network(images):
+    """Distances from colours that are not quite the classes'."""
+    colours = jnp.array([30.0, 90.0, 150.0]) / 255
+    weights = jnp.asarray(np.random.RandomState(0).randn(108, 3), jnp.float32)
+    return -20 * jnp.abs(images.mean((1, 2, 3))[:, None] - colours) + images.reshape(len(images), -1) @ weights
+
+
+def evaluate(split, images, **options):
+    options = {
+        "protocol": "validation",
+        "threat": lt.Threat(radius=4),
+        "progress": False,
+        "batch_size": BATCH,
+    } | options
+    return lt.evaluate(network, images, split.labels, **options)
+
+
+def test_verdicts_are_those_of_the_decoded_images_and_a_store_resumes(test_split, tmp_path, monkeypatch):
+    _, split = test_split
+    expected = evaluate(split, split.images[:])
+    assert 0 < expected.robust.sum() < expected.clean.sum()
+    read, decode = [], FileImages.__getitem__
+
+    def counted(files, rows):
+        read.append(np.unique(rows))
+        return decode(files, rows)
+
+    monkeypatch.setattr(FileImages, "__getitem__", counted)
+    result = evaluate(split, split.images, store=tmp_path / "store")
+    assert max(map(len, read)) <= 64  # the smallest batch of a CPU
+    lines = (tmp_path / "store" / "verdicts.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "store" / "verdicts.jsonl").write_bytes(b"".join(lines[:50]))
+    resumed = evaluate(split, split.images, store=tmp_path / "store")
+    for other in (result, resumed):
+        assert other.records.keys() == expected.records.keys()
+        for name, record in expected.records.items():
+            np.testing.assert_array_equal(other.records[name], record)
+    with pytest.raises(ValueError, match=r"images"):
+        evaluate(split, split.images.subset(slice(None, None, -1)), store=tmp_path / "store")
+
+
+def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
+    place, split = test_split
+    names = [name for name in split.names if name.endswith("jpg")][:2]
+    before = {name: (place / name).read_bytes() for name in names}
+    try:
+        for name in names:
+            listed.truncate(place / name)
+        with pytest.raises(UnreadableImage, match=rf"^[12] of \d+ images? in .*: .*{names[0]} \\("):
+            evaluate(split, split.images)
+    finally:
+        for name, content in before.items():
+            (place / name).write_bytes(content)
+
+
+@pytest.mark.slow
+def test_real_images_of_224_pixels_take_the_memory_of_a_batch(shared_data, tmp_path):
+    """Tiny-ImageNet's, enlarged as ImageNet's are on disk; all of them as float32 would be 154 MB."""
+    with zipfile.ZipFile(shared_data / "data" / "tiny-imagenet-200.zip") as archive:
+        names = [name for name in archive.namelist() if "/train/" in name and name.endswith(".JPEG")][::25][:256]
+        classes = sorted({name.split("/")[2] for name in names})
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for number, name in enumerate(names):
+            image = Image.open(io.BytesIO(archive.read(name))).convert("RGB")
+            file = f"{number:03d}.JPEG"
+            image.resize((300, 230) if number % 2 else (240, 320)).save(tmp_path / file)
+            lines["test"].append(f"{file} {classes.index(name.split('/')[2])}\n")
+        for label in range(len(classes)):
+            Image.new("RGB", (300, 250)).save(tmp_path / f"train{label}.png")
+            lines["train"].append(f"train{label}.png {label}\n")
+    for part, text in lines.items():
+        (tmp_path / f"{part}.txt").write_text("".join(text))
+    lists = Lists(train="train.txt", test="test.txt")
+    split = sources.load("image_list", "test", data_dir=tmp_path, image_size=224, lists=lists)
+    assert split.images.shape == (len(names), 224, 224, 3)
+
+    def network(images):
+        weights = jnp.asarray(np.random.RandomState(0).randn(192, len(classes)), jnp.float32)
+        return images.reshape(-1, 8, 28, 8, 28, 3).mean((2, 4)).reshape(len(images), -1) @ weights
+
+    labels = np.argmax(network(to_unit(split.images[:])), axis=1)
+    options = {"protocol": "validation", "threat": lt.Threat(radius=0.5), "progress": False, "batch_size": 32}
+    expected = lt.evaluate(network, split.images[:], labels, **options)
+    tracemalloc.start()
+    try:
+        result = lt.evaluate(network, split.images, labels, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0 < expected.robust.sum() < len(names)
+    for name, record in expected.records.items():
+        np.testing.assert_array_equal(result.records[name], record)
+    # The smallest batch of a CPU, 64 images, takes 38 MB as float32.
+    assert peak < 110e6
