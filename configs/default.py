@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # resnet18, preact_resnet18, mobilenet_v2, small_resnet; wrn_28_10, wrn_34_10, dm_wrn_28_10, and other depths and
-    # widths; a registered network; package.module:CLASS
+    # widths; for 224x224 images imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, convnext_tiny; a registered
+    # network; package.module:CLASS
     config.model.name = "resnet18"
     config.model.width = 16  # channels of the first stage, small_resnet only
     config.model.depth = 1  # blocks per stage, small_resnet only
@@ -55,6 +56,7 @@ def get_config() -> ConfigDict:
     config.model.activation = "relu"  # relu, silu; wide residual networks only
     config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
     config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
+    config.model.remat = False  # True: training computes blocks again for gradients: less memory, more time
     config.model.update(models.defaults())  # settings of registered networks, if there are any
 
     # A phase trains the teacher only if the student's settings ask for one.
@@ -138,6 +140,7 @@ def _phase() -> Any:
     phase.epochs = 0  # length of the phase
     phase.steps = 0  # updates; if above 0 it replaces epochs
     phase.batch_size = 128  # over all devices
+    phase.accumulate = 1  # parts in which a step computes its batch, one after another, to save memory
     phase.remainder = ""  # drop: last partial batch of an epoch; carry: into the next epoch
     phase.optimizer = ConfigDict()
     phase.optimizer.name = "sgd"  # any optax optimiser

@@ -21,7 +21,7 @@ from ltrobust.data.run_data import RunData
 from ltrobust.models import external
 from ltrobust.models.model_plan import ModelPlan
 from ltrobust.plan import OptimizerPlan, PhasePlan, naming_phase
-from ltrobust.training import devices, optimizers
+from ltrobust.training import accumulation, devices, optimizers
 from ltrobust.training.steps import StepSettings
 
 
@@ -96,6 +96,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
     learning_rate = _make_learning_rate(plan.optimizer, schedule, total_steps, epochs)
     method = plan.method
     method.check(class_counts)
+    accumulation.check(plan.accumulate, plan.batch_size, method, mesh, f"{plan.name}.accumulate")
     settings = StepSettings(
         module=_make_module(model, method, run_data, mesh, platform),
         method=method,
@@ -109,6 +110,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
         compiler=plan.compiler,
+        accumulate=plan.accumulate,
     )
     _check_augmentation(settings, run_data)
     _check_network(model.name, settings, run_data, mesh)
@@ -153,7 +155,7 @@ def _make_examples(
 def _make_module(model: ModelPlan, method: methods.Method, run_data: RunData, mesh: Mesh, platform: str) -> nn.Module:
     """The network to train. Its train-mode statistics are those of the whole batch if the plan says so."""
     sync_axis = devices.AXIS if mesh.size > 1 and model.sync_batch_norm else None
-    return model.create(run_data.num_classes, head=method.head, sync_axis=sync_axis, platform=platform)
+    return model.create(run_data.num_classes, head=method.head, sync_axis=sync_axis, platform=platform, training=True)
 
 
 def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:

@@ -148,3 +148,24 @@ def test_every_listed_topology_exists(chip):
         result = topologies.make_devices(topology)
         assert len(result) == topology.size
         assert result[0].platform == "tpu"
+
+
+@pytest.mark.slow
+@pytest.mark.optimized
+def test_steps_in_parts_and_with_rematerialised_blocks_need_less_memory(tmp_path):
+    topology = needs("v5e:1x1")
+    mesh = devices.make_mesh(topologies.make_devices(topology))
+
+    def memory(**changes: Any) -> int:
+        config: Any = recipes.load("digits")
+        settings = {"model.depth": 3, "model.width": 32, "student.method": "at_bsl", "student.batch_size": 256}
+        config.update_from_flattened_dict(settings | {key.replace("__", "."): value for key, value in changes.items()})
+        (step,) = (one for one in programs(make_plan(config, tmp_path), mesh) if one.name == "student step")
+        row = compile_row(step, topology)
+        assert not row.problem
+        assert row.memory is not None
+        return row.memory
+
+    plain = memory()
+    assert memory(student__accumulate=4) < 0.7 * plain
+    assert memory(model__remat=True) < 0.9 * plain
