@@ -64,6 +64,7 @@ def tables(root: Path) -> Iterator[Stale]:
         (speed.PAGE, speed.ALL, speed.tables, "tools.speed"),
         (compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"),
         (data_files.PAGE, data_files.MARKERS, data_files.table, "tools.data_files"),
+        (design_page.PAGE, design_page.MARKERS, design_page.table, "tools.design_page"),
         (torch_table.PAGE, torch_table.MARKERS, torch_table.block, "tools.torch_table"),
     ):
         blocks.append((page, marker, functools.partial(block, root), module))
@@ -190,12 +191,6 @@ def configurations(root: Path) -> Iterator[Stale]:
             yield Stale(f"configs/{path.name}", "the docstring does not name its command", f"write `{command}` into it")
 
 
-def design(root: Path) -> Iterator[Stale]:
-    """The table of rooms in docs/project/design.md must be that of the package."""
-    for fault, mend in design_page.faults(root):
-        yield Stale(design_page.PAGE, fault, mend)
-
-
 def targets(root: Path) -> Iterator[Stale]:
     """Links and paths in pages must lead to something."""
     for page, target in links.dead(root):
@@ -241,7 +236,6 @@ CHECKS: tuple[Callable[[Path], Iterator[Stale]], ...] = (
     notebooks,
     version,
     configurations,
-    design,
     targets,
     drawn,
     figures,

@@ -1,28 +1,43 @@
-"""The table of rooms in docs/project/design.md must name every folder and top-level module of the package.
+"""Writes the table of rooms of docs/project/design.md from the first lines of their docstrings. No JAX.
+
+    python -m tools.design_page
 
 Which room may import which is held by tests/test_layers.py alone.
 """
 
-import re
-from collections.abc import Iterator
+import ast
+import sys
 from pathlib import Path
 
-PAGE = "docs/project/design.md"
-# The first cell of a row: "| [`data/`](../../ltrobust/data/) |" or "| [`plan.py`](../../ltrobust/plan.py) |".
-ROW = re.compile(r"^\| \[`([\w/.]+)`\]", re.MULTILINE)
+from ltrobust.report.numbers import markdown
+from tools.summary import inserted
+
+PAGE, MARKERS = "docs/project/design.md", "rooms"
 
 
-def faults(root: Path) -> Iterator[tuple[str, str]]:
-    """Pairs of what is wrong and what to do."""
-    table = (root / PAGE).read_text().partition("\n## Rooms\n")[2].partition("\n## ")[0]
-    named, existing = set(ROW.findall(table)), _rooms(root / "ltrobust")
-    for room in sorted(existing - named):
-        yield f"the table of rooms lacks `{room}`", f"add a row that begins with [`{room}`](../../ltrobust/{room})"
-    for room in sorted(named - existing):
-        yield f"the table of rooms names `{room}`, which does not exist", "remove the row"
+def table(root: Path) -> str:
+    """Markdown: a row for each folder with modules, `data/`, then for each top-level module, `plan.py`.
+
+    Raises:
+      ValueError: a room without a docstring.
+    """
+    package = root / "ltrobust"
+    folders = {f"{path.parent.name}/": path for path in sorted(package.glob("*/__init__.py"))}
+    modules = {path.name: path for path in sorted(package.glob("*.py")) if not path.name.startswith("__")}
+    rows = [["room", "what it is for"]]
+    for name, path in (folders | modules).items():
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        if not first:
+            raise ValueError(f"{path.relative_to(root)} has no docstring; begin it with what the room is for.")
+        rows.append([f"[`{name}`](../../ltrobust/{name})", first.removesuffix(".")])
+    return markdown(rows)
 
 
-def _rooms(package: Path) -> set[str]:
-    """`data/` for each folder with modules, `plan.py` for each top-level module."""
-    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    return folders | {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+def main(root: Path) -> None:
+    """Rewrites the table of docs/project/design.md under `root`."""
+    page = root / PAGE
+    page.write_text(inserted(page.read_text(), table(root), MARKERS))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

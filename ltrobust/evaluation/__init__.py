@@ -1,0 +1,1 @@
+"""Whether an image survives: protocols, driver, judge, verdict store."""

@@ -1,0 +1,1 @@
+"""How results look: pages, charts and tables, from files alone and without JAX."""

@@ -1,0 +1,1 @@
+"""What the machine does: processes, cores, signals, files, the terminal."""

@@ -1,0 +1,1 @@
+"""Whether a number can be trusted: the panel of checks."""

@@ -1,0 +1,1 @@
+"""The order of training: steps, chunks of steps, the loop, checkpoints, devices, optimizers, teachers."""

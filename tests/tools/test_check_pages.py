@@ -36,16 +36,17 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, torch_table.PAGE, str(claims.FILE)}
+    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, design_page.PAGE, torch_table.PAGE, str(claims.FILE)}
     for page in pages | {page for page, _, _ in summary.blocks(ROOT)}:
         (tmp_path / page).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / page, tmp_path / page)
-    for folder in ("results", "benchmarks", "configs"):
+    for folder in ("results", "benchmarks", "configs", "ltrobust"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     summary.main(tmp_path)
     speed.main(tmp_path)
     compiled.main(tmp_path)
     data_files.main(tmp_path)
+    design_page.main(tmp_path)
     torch_table.main(tmp_path)
     return tmp_path
 
@@ -199,36 +200,19 @@ def test_a_configuration_without_its_command_is_found(tmp_path):
     assert [stale.path for stale in check_pages.configurations(tmp_path)] == ["configs/bad.py"]
 
 
-DESIGN = """# Design
-
-## Rooms
-
-| room | decides |
-|---|---|
-| [`names.py`](../../ltrobust/names.py) | names |
-| [`data/`](../../ltrobust/data/) | images |
-
-## Next
-
-| [`gone/`](../../ltrobust/gone/) |
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "faults"),
-    [
-        ("", "", []),
-        ("| [`data/`](../../ltrobust/data/) | images |\n", "", ["the table of rooms lacks `data/`"]),
-        ("| [`names.py`](../../ltrobust/names.py) | names |\n", "", ["the table of rooms lacks `names.py`"]),
-        ("## Next\n", "", ["the table of rooms names `gone/`, which does not exist"]),
-    ],
-)
-def test_rooms_that_the_design_page_lacks_or_invents_are_found(tmp_path, old, new, faults):
+def test_the_table_of_rooms_is_made_of_their_docstrings(tmp_path):
     """Imports between rooms, and which of them work without JAX, are held by tests/test_layers.py."""
-    for name in ("__init__.py", "names.py", "data/__init__.py", "data/cache.py"):
-        write(tmp_path / "ltrobust" / name, "")
-    write(tmp_path / design_page.PAGE, DESIGN.replace(old, new, 1))
-    assert [stale.fault for stale in check_pages.design(tmp_path)] == faults
+    write(tmp_path / "ltrobust" / "__init__.py", "")
+    write(tmp_path / "ltrobust" / "names.py", '"""Names of things.\n\nMore.\n"""\n')
+    write(tmp_path / "ltrobust" / "data" / "__init__.py", '"""Images with labels."""\n')
+    rows = design_page.table(tmp_path).splitlines()[2:]
+    assert rows == [
+        "| [`data/`](../../ltrobust/data/) | Images with labels |",
+        "| [`names.py`](../../ltrobust/names.py) | Names of things |",
+    ]
+    write(tmp_path / "ltrobust" / "more" / "__init__.py", "")
+    with pytest.raises(ValueError, match=r"ltrobust/more/__init__\.py has no docstring"):
+        design_page.table(tmp_path)
 
 
 def test_links_and_paths_that_lead_nowhere_are_found(tmp_path):
