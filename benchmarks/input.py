@@ -2,9 +2,9 @@
 
     python benchmarks/input.py [--network=small_resnet] [--method=at_bsl] [--batch=128] [--policies=base,randaugment]
 
-The project has on-device input only. Its cost is the share of a step that gathering, augmenting and scaling take: the
-same function alone over the whole step. For host-fed batches a lower bound is timed: gathering rows with NumPy and
-copying them to the device, without augmentation and with nothing hidden behind the step.
+The cost of on-device input is the share of a step that gathering, augmenting and scaling take: the same function alone
+over the whole step. For host-fed batches a lower bound is timed: gathering rows with NumPy and copying them to the
+device, without augmentation and with nothing hidden behind the step.
 """
 
 import argparse

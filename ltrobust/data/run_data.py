@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
-from ltrobust.data import identity, longtail, sources
+from ltrobust.data import identity, loader, longtail, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import Images, contents, take
 
@@ -25,6 +25,7 @@ class DataPlan:
       name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check, lists, resize: see `sources.load`.
       imbalance_ratio, profile, split_seed, class_order: of the long-tailed list; see `longtail.choose`.
       validation_fraction, validation_floor, validation_cap: see `longtail.carve_validation`.
+      residence, workers: where training keeps the images, and what decodes them; see `loader.check_settings`.
     """
 
     name: str
@@ -43,11 +44,14 @@ class DataPlan:
     cache_check: str = "sample"
     lists: Lists = dataclasses.field(default_factory=Lists)
     resize: int = 0
+    residence: str = "auto"
+    workers: int = 0
 
     def __post_init__(self) -> None:
-        """Makes the group of keys that a configuration has a `Lists`."""
+        """Makes the group of keys that a configuration has a `Lists`, and checks where the images are to be."""
         if isinstance(self.lists, Mapping):
             object.__setattr__(self, "lists", Lists(**self.lists))
+        loader.check_settings(self.residence, self.workers)
 
     def open(self, split: Literal["train", "validation", "test"]) -> sources.Split:
         """One split of the data set; the other one is not opened.
@@ -299,10 +303,7 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
 
 
 def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """The parts of `RunData.fingerprints` in which two runs' data differ, the training part first.
-
-    Only the user's own data have `images` and `contents`, so parts are compared that both have.
-    """
+    """The parts of `RunData.fingerprints` that both runs' data have and in which they differ, `train` first."""
     return [part for part in ("train", *sorted(there.keys() & here.keys())) if there[part] != here[part]]
 
 

@@ -27,7 +27,7 @@ def ran(monkeypatch, tmp_path):
 
     def run(*found, topology="v5e:2x2", phase=""):
         monkeypatch.setattr(topologies, "make_devices", lambda topology: jax.devices()[:4])
-        monkeypatch.setattr(rows, "programs", lambda *_: iter(found))
+        monkeypatch.setattr(rows, "programs", lambda plan, mesh, only, memory: iter(found))
         target = tmp_path / "out.json"
         words = {"topology": topology, "phase": phase, "protocol": "", "batch": "", "json": str(target)}
         command.run(recipes.load("digits"), tmp_path, **words)

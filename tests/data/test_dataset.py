@@ -59,7 +59,8 @@ def test_defaults_are_those_of_configurations():
     given = dataset.load.__kwdefaults__
     assert {name: given[name] for name in names} == {name: data[name] for name in names}
     assert set(given) == names | {"data_dir", "lists"}
-    assert set(data) == names | {"name", "dir", "lists"}
+    # Training alone asks where images are kept, and by how many processes they are decoded.
+    assert set(data) == names | {"name", "dir", "lists", "residence", "workers"}
     assert image_list.Lists(**data.lists.to_dict()) == image_list.Lists()
 
 

@@ -9,6 +9,7 @@ import fault_command
 import fault_compile
 import fault_data
 import fault_evaluate
+import fault_feed
 import fault_image_list
 import fault_python
 import fault_store
@@ -24,6 +25,7 @@ MODULES = [
         fault_command,
         fault_data,
         fault_image_list,
+        fault_feed,
         fault_archive,
         fault_training,
         fault_checkpoint,

@@ -21,20 +21,21 @@ CONFIG = [
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("residence", ["device", "host"])
+def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch, residence):
     monkeypatch.setenv("PYTHONPATH", str(harness.ROOT / "tests"))
-    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
-    harness.finish(tmp_path / "whole", CONFIG, cache)
+    cache, config = os.environ["JAX_COMPILATION_CACHE_DIR"], [*CONFIG, f"--config.data.residence={residence}"]
+    harness.finish(tmp_path / "whole", config, cache)
     whole = harness.results(tmp_path / "whole")
     assert {"arrays of teacher/averaged", "arrays of student/rest", "record student/3", "card networks"} <= whole.keys()
     kills = [
-        harness.kill(tmp_path / "killed", CONFIG, cache, moment=0.0, aimed=True, reach=stage)
+        harness.kill(tmp_path / "killed", config, cache, moment=0.0, aimed=True, reach=stage)
         for stage in ("student", "evaluation")
     ]
     assert all(
         kill is not None and kill.stage == stage for kill, stage in zip(kills, harness.STAGES[1:], strict=True)
     ), kills
-    harness.finish(tmp_path / "killed", CONFIG, cache)
+    harness.finish(tmp_path / "killed", config, cache)
     assert harness.differences(whole, harness.results(tmp_path / "killed")) == []
     # The comparison can fail.
     assert harness.differences(whole, whole | {"card data": 0}) == ["card data"]

@@ -134,6 +134,14 @@ def test_two_processes_write_once(together):
 
 @pytest.mark.slow
 @pytest.mark.ci
+def test_two_processes_that_send_their_shares_of_the_images_end_as_those_that_hold_all(together, tmp_path):
+    flags = ["--config.data.residence=host"]
+    Run(tmp_path / "run", 2, {0: flags, 1: flags}).finish()
+    assert outcome(tmp_path / "run") == outcome(together)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
 def test_stopped_with_one_process_then_with_two_and_ended_with_one_it_has_the_bits_of_two(together, tmp_path):
     workdir = tmp_path / "run"
     for number, mark in ((1, "metrics.jsonl"), (2, "checkpoints/student")):

@@ -1,0 +1,71 @@
+"""Faults of images that are read on the host while a phase trains."""
+
+import os
+import signal
+
+import listed
+import numpy as np
+from injection import ALONE, TINY, Place, Reported, fault
+
+from ltrobust.data import loader
+from ltrobust.data.images import FileImages
+
+
+def listed_images(place: Place) -> list[str]:
+    """Flags of an image list: three classes, with 40 training images and two test images each."""
+    lists = listed.write(place.folder, train=[40, 40, 40], test=[2, 2, 2])
+    keys = {"name": "image_list", "dir": place.folder, "image_size": 8, "validation_fraction": 0, "workers": 1}
+    keys |= {f"lists.{part}": file for part, file in lists.items()}
+    return [f"--config.data.{key}={value}" for key, value in keys.items()]
+
+
+@fault(
+    "unknown place for training images",
+    "`--config.data.residence=gpu`",
+    value="data.residence is 'gpu'",
+    allowed="auto, device, host",
+    remedy="",
+)
+def unknown_residence(place: Place) -> Reported:
+    return place.refused(*TINY, "--config.data.residence=gpu")
+
+
+@fault(
+    "image list that is to be kept on the devices",
+    "`--config.data.residence=device` with an image list",
+    value="data.residence is 'device'",
+    remedy="use 'auto' or 'host'",
+)
+def files_on_devices(place: Place) -> Reported:
+    return place.refused(*ALONE, *listed_images(place), "--config.data.residence=device")
+
+
+@fault(
+    "corrupt JPEG in the middle of an epoch",
+    "one file of an image list is cut off; a worker process finds it",
+    value=("train/n1/002.jpg", "OSError"),
+    remedy=("Mend", "--config.data.skip_unreadable=True"),
+)
+def corrupt_while_training(place: Place) -> Reported:
+    flags = listed_images(place)
+    listed.truncate(place.folder / "train/n1/002.jpg")
+    return place.refused(*ALONE, *flags, "--config.data.imbalance_ratio=0", writes=True)
+
+
+class Deadly(FileImages):
+    """Kills the process that decodes an image, as the kernel does where memory is short."""
+
+    def __getitem__(self, rows):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@fault(
+    "worker process that is killed",
+    "SIGKILL for a process that decodes images",
+    value=("a process that decodes images", "exit code -9"),
+    remedy=("lower data.workers", "The same command resumes"),
+)
+def killed_worker(place: Place) -> Reported:
+    images = Deadly(str(place.folder), ("a.jpg",), np.zeros((1, 16), np.uint8), 8, 8)
+    visits = loader.Visits(np.zeros((1, 1), np.int32))
+    return place.raised(ChildProcessError, lambda: next(loader.read(images, visits, workers=1)))
