@@ -16,7 +16,7 @@ from ltrobust.data.image_operations import Operation
 from ltrobust.runtime.names import nearest
 
 # The crop of `random_resized_crop` is made on the host, where files are decoded (`images.FileImages.random_crop`).
-POLICIES = ("none", "base", "random_resized_crop", "randaugment", "autoaugment")
+POLICIES = ("none", "base", "randaugment", "autoaugment", "random_resized_crop")
 
 # RandAugment(2, 8): two operations per image, at level 8 of the grid 0..30.
 RANDAUGMENT_OPERATIONS = tuple(name for name in image_operations.NAMES if name != "invert")

@@ -205,10 +205,10 @@ class FileImages:
         image = self._decode(row)
         shorter = min(image.size)
         # As torchvision: the longer side is rounded down, the corner to the even number.
-        size = tuple(self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (round((side - self.image_size) / 2) for side in size)
+        width, height = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        left, top = (round((side - self.image_size) / 2) for side in image.size)
         return self._array(image.crop((left, top, left + self.image_size, top + self.image_size)))
 
     def _array(self, image: Image.Image) -> np.ndarray:

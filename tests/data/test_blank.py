@@ -31,7 +31,7 @@ def test_parts_and_class_counts_are_those_of_a_run(monkeypatch):
 
 def test_every_named_data_set_is_known_but_those_that_are_read():
     assert set(sources.NAMES) - set(blank.SHAPES) == {
-        *("digits", "folder", "imagenet", "imagenet10", "emnist_byclass", "emnist_bymerge")
+        *("digits", "folder", "image_list", "imagenet", "imagenet10", "emnist_byclass", "emnist_bymerge")
     }
     for name in blank.SHAPES:
         assert (name, "train") in identity.COUNTS

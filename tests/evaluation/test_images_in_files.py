@@ -36,7 +36,7 @@ def network(images):
 def evaluate(split, images, **options):
     options = {
         "protocol": "validation",
-        "threat": lt.Threat(radius=6),
+        "threat": lt.Threat(radius=10),
         "progress": False,
         "batch_size": BATCH,
     } | options
