@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ltrobust import models
+from ltrobust.models import external
 from ltrobust.models.cpu import winograd
 
 
@@ -48,7 +49,7 @@ def network(module: nn.Module, image_shape: tuple[int, int, int]) -> Network:
         return module.apply(
             {"params": params, "batch_stats": batch_stats},
             images,
-            use_running_average=True,
+            **external.mode(module, train=False),
             capture_intermediates=lambda layer, _: isinstance(layer, nn.Conv | nn.Dense),
             mutable=["intermediates"],
         )[1]["intermediates"]

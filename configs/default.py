@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     # resnet18, preact_resnet18, mobilenet_v2, small_resnet; wrn_28_10, wrn_34_10, dm_wrn_28_10, and other depths and
-    # widths; a registered network; package.module:CLASS
+    # widths; for 224x224 images imagenet_resnet18, imagenet_resnet34, imagenet_resnet50, convnext_tiny; a registered
+    # network; package.module:CLASS
     config.model.name = "resnet18"
     config.model.width = 16  # channels of the first stage, small_resnet only
     config.model.depth = 1  # blocks per stage, small_resnet only

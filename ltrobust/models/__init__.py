@@ -20,25 +20,14 @@ import numpy as np
 
 from ltrobust import registry
 from ltrobust.models import external
+from ltrobust.models.built_in import NAMES, build
 from ltrobust.models.cpu.convolution import convolve
 from ltrobust.models.external import REGISTERED
 from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
-from ltrobust.models.mobilenet_v2 import MobileNetV2
-from ltrobust.models.preact_resnet import preact_resnet18
-from ltrobust.models.resnet import resnet18
-from ltrobust.models.small_resnet import small_resnet
-from ltrobust.models.wide_resnet import parse, wide_resnet
+from ltrobust.models.wide_resnet import parse
 from ltrobust.runtime.names import nearest
 
 BatchNormMode = Literal["eval", "train", "batch_frozen"]
-NAMES: tuple[str, ...] = (
-    "resnet18",
-    "preact_resnet18",
-    "wrn_28_10",
-    "wrn_34_10",
-    "mobilenet_v2",
-    "small_resnet",
-)
 # Names of `config.model`'s keys, which settings of registered networks lie beside.
 _RESERVED = (*NAMES, "name", "width", "depth", "stem_stride", "activation", "dtype", "sync_batch_norm")
 DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -96,8 +85,7 @@ def create(
     if name not in NAMES and (network := _external(name)) is not None:
         fields = {"dtype": dtype, "axis_name": sync_axis, "head": head, "options": options}
         return external.build(network, name, num_classes=num_classes, **fields)
-    wide = parse(name)
-    if activation not in ACTIVATIONS or (activation != "relu" and wide is None):
+    if activation not in ACTIVATIONS or (activation != "relu" and parse(name) is None):
         raise ValueError(
             f"activation of {name} is {activation!r}; {nearest(activation, ACTIVATIONS)}known: "
             f"{', '.join(ACTIVATIONS)}, all but relu for wide residual networks only."
@@ -110,18 +98,9 @@ def create(
         activation=activation,
         convolve=convolve if platform.lower() == "cpu" else jax.lax.conv_general_dilated,
     )
-    if wide is not None:
-        depth, widen, deepmind = wide
-        return wide_resnet(num_classes, layers, depth=depth, widen=widen, far_padding=deepmind)
-    match name:
-        case "resnet18":
-            return resnet18(num_classes, layers)
-        case "preact_resnet18":
-            return preact_resnet18(num_classes, layers)
-        case "mobilenet_v2":
-            return MobileNetV2(num_classes, layers)
-        case "small_resnet":
-            return small_resnet(num_classes, layers, width=width, depth=depth, stem_stride=stem_stride)
+    sizes = {"width": width, "depth": depth, "stem_stride": stem_stride}
+    if (result := build(name, num_classes, layers, **sizes)) is not None:
+        return result
     also = "; and wrn_D_W, dm_wrn_D_W for depths D = 6 n + 4, and package.module:CLASS"
     raise registry.unknown("model", name, (*NAMES, *REGISTERED), external.GROUP, also=also)
 
@@ -164,7 +143,8 @@ def initialise(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) 
     """Draws parameters and sets running statistics to mean 0, variance 1.
 
     ResNet-18, PreActResNet-18, MobileNetV2 and small_resnet are initialised as in PyTorch: kernels, linear weight and
-    linear bias from U(+-1/sqrt(fan_in)). Wide ResNets: kernels N(0, 2 / (k k out)), linear bias 0.
+    linear bias from U(+-1/sqrt(fan_in)). Wide ResNets: kernels N(0, 2 / (k k out)), linear bias 0. The networks for
+    ImageNet start as in torchvision (`imagenet_resnet`, `convnext_tiny`).
 
     Args:
         module: from `create`.

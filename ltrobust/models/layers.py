@@ -1,4 +1,4 @@
-"""The pieces that every network here is built from: convolution, batch norm, linear layer, pooling.
+"""The pieces that every network here is built from: convolution, norms, linear layer, pooling.
 
 Batch norm, against PyTorch: Flax's `momentum` weighs the *old* average, PyTorch's the new batch, so 0.9 here
 is PyTorch's default 0.1. Both normalise a batch by its biased variance. PyTorch stores the unbiased variance
@@ -45,6 +45,11 @@ def normal_fan_out(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float3
     return (deviation * jax.random.normal(key, (math.prod(shape),), jnp.float32)).reshape(shape).astype(dtype)
 
 
+def normal_two_percent(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Kernel [..., in, out] from N(0, 0.02^2), not truncated."""
+    return (0.02 * jax.random.normal(key, (math.prod(shape),), jnp.float32)).reshape(shape).astype(dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Head:
     """How pooled features become logits.
@@ -78,7 +83,8 @@ class Layers:
     Attributes:
         dtype: what convolutions compute in and batch norm returns, jnp.float32 or jnp.bfloat16.
         sync_axis: mapped axis over which batch statistics are averaged, or None for one device's batch.
-        conv_init: initialiser of the convolution kernels.
+        conv_init: initialiser of the convolution kernels, and of pointwise linear layers.
+        linear_init: initialiser of the linear head's kernel.
         zero_bias: whether the linear bias starts at 0 instead of U(+-1/sqrt(inputs)).
         head: how pooled features become logits.
         activation: one of `ACTIVATIONS`, for the networks that ask.
@@ -90,6 +96,7 @@ class Layers:
     dtype: Any
     sync_axis: str | None = None
     conv_init: Callable[..., jax.Array] = uniform_fan_in
+    linear_init: Callable[..., jax.Array] = uniform_fan_in
     zero_bias: bool = False
     head: Head = Head()
     activation: str = "relu"
@@ -100,18 +107,29 @@ class Layers:
         """The network's nonlinearity."""
         return ACTIVATIONS[self.activation](x)
 
-    def conv(self, features: int, *, name: str, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv:
-        """Convolution without bias, padded by size // 2: [B,H,W,c] -> [B,ceil(H/s),ceil(W/s),features]."""
+    def conv(
+        self,
+        features: int,
+        *,
+        name: str,
+        size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+    ) -> nn.Conv:
+        """Convolution, padded by size // 2 unless `padding` is given: [B,H,W,c] -> [B,ceil(H/s),ceil(W/s),features]."""
+        far = size // 2 if padding is None else padding
         # DeepMind's networks pad their strided convolutions like "SAME". With symmetric padding the same weights would
         # compute another function.
-        near = 0 if self.far_padding and stride > 1 else size // 2
+        near = 0 if self.far_padding and stride > 1 else far
         return nn.Conv(
             features,
             (size, size),
             strides=(stride, stride),
-            padding=((near, size // 2),) * 2,
+            padding=((near, far),) * 2,
             feature_group_count=groups,
-            use_bias=False,
+            use_bias=bias,
             dtype=self.dtype,
             kernel_init=self.conv_init,
             conv_general_dilated=self.convolve,
@@ -135,6 +153,15 @@ class Layers:
         )
         return batch_norm(x.astype(jnp.float32)).astype(self.dtype)
 
+    def layer_norm(self, x: jax.Array, *, name: str) -> jax.Array:
+        """Layer norm over the channels of each pixel, computed in float32 and returned in the type of x."""
+        layer_norm = nn.LayerNorm(epsilon=1e-6, dtype=jnp.float32, use_fast_variance=False, name=name)
+        return layer_norm(x.astype(jnp.float32)).astype(x.dtype)
+
+    def pointwise(self, features: int, *, name: str) -> nn.Dense:
+        """Linear layer with bias over the channels of each pixel, [..., c] -> [..., features]."""
+        return nn.Dense(features, dtype=self.dtype, kernel_init=self.conv_init, name=name)
+
     def logits(self, features: jax.Array, num_classes: int) -> jax.Array:
         """The head, float32 [B,inputs] -> [B,num_classes + extra]; too cheap to save precision on."""
         outputs = num_classes + self.head.extra
@@ -144,7 +171,7 @@ class Layers:
         layer = nn.Dense(
             outputs,
             dtype=jnp.float32,
-            kernel_init=uniform_fan_in,
+            kernel_init=self.linear_init,
             bias_init=lambda key, shape, dtype: symmetric_uniform(key, shape, bound).astype(dtype),
             name="linear",
         )

@@ -27,11 +27,14 @@ class Naming:
     other_heads: tuple[str, ...] = ()  # names of the linear layer in torchvision's form
     unused: str | None = None  # layers that the peers' code creates and never calls
     first_stage: int = 1  # the number of the first stage
+    stage_step: int = 1  # from one stage's number to the next one's
     blocks: tuple[int, ...] = ()  # of each stage, where a block's index is counted over all stages
 
     def block_name(self, stage: int, index: int) -> str:
         """The name of a block from its stage and its index in it, both counted from 0."""
-        return self.block.format(stage=self.first_stage + stage, index=sum(self.blocks[:stage]) + index)
+        return self.block.format(
+            stage=self.first_stage + self.stage_step * stage, index=sum(self.blocks[:stage]) + index
+        )
 
 
 _IN_BLOCK = {"conv1": "conv1", "norm1": "bn1", "conv2": "conv2", "norm2": "bn2", "shortcut_conv": "shortcut.0"}
@@ -83,7 +86,49 @@ _MOBILE = Naming(
     },
     blocks=tuple(blocks for _, _, blocks, _ in mobilenet_v2.STAGES),
 )
-_NAMINGS = {"resnet18": _RESNET, "preact_resnet18": _PREACT, "small_resnet": _RESNET, "mobilenet_v2": _MOBILE}
+_TORCHVISION_RESNET = Naming(
+    "layer{stage}.{index}",
+    {
+        **_IN_BLOCK,
+        "conv3": "conv3",
+        "norm3": "bn3",
+        "shortcut_conv": "downsample.0",
+        "shortcut_norm": "downsample.1",
+        "stem": "conv1",
+        "stem_norm": "bn1",
+        "linear": "fc",
+    },
+)
+_CONVNEXT = Naming(
+    "features.{stage}.{index}",
+    {
+        "stem": "features.0.0",
+        "stem_norm": "features.0.1",
+        "depthwise": "block.0",
+        "norm": "block.2",
+        "expand": "block.3",
+        "project": "block.5",
+        **{f"downsample{stage}_norm": f"features.{2 * stage - 2}.0" for stage in (2, 3, 4)},
+        **{f"downsample{stage}": f"features.{2 * stage - 2}.1" for stage in (2, 3, 4)},
+        "final_norm": "classifier.0",
+        "linear": "classifier.2",
+    },
+    stage_step=2,  # downsampling has the numbers in between
+)
+# Networks whose names and function are torchvision's.
+TORCHVISION = {
+    "imagenet_resnet18": _TORCHVISION_RESNET,
+    "imagenet_resnet34": _TORCHVISION_RESNET,
+    "imagenet_resnet50": _TORCHVISION_RESNET,
+    "convnext_tiny": _CONVNEXT,
+}
+_NAMINGS = {
+    "resnet18": _RESNET,
+    "preact_resnet18": _PREACT,
+    "small_resnet": _RESNET,
+    "mobilenet_v2": _MOBILE,
+    **TORCHVISION,
+}
 
 
 def naming_of(name: str) -> Naming:

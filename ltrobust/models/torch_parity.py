@@ -11,23 +11,31 @@ import numpy as np
 
 from ltrobust import models
 from ltrobust.models.torch_files import optional
+from ltrobust.models.torch_names import TORCHVISION
 from ltrobust.models.wide_resnet import parse
 
 _TOLERANCE = 1e-3  # of the largest logit; float32 rounding is 1e-5
 _POOLED = {"wide": (8, 32), "other": (4, 32)}  # side of the references' last pooling, and of their images
 
 
-def doubts(name: str, image_shape: tuple[int, ...], *, torchvision: bool = False) -> list[str]:
+def doubts(
+    name: str, image_shape: tuple[int, ...], *, torchvision: bool = False, normalised: bool = False
+) -> list[str]:
     """What a state dict of the network `name` leaves open for images of this shape, a sentence each.
 
     Args:
         name: of the network, as for `from_torch`.
         image_shape: height, width and channels.
         torchvision: whether its arrays have torchvision's names.
+        normalised: whether an input normalisation is known.
     """
     result = []
     if name == "small_resnet":
         return result  # of this package alone
+    if name in TORCHVISION:
+        means_and_deviations = "mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225)"
+        usual = f"torchvision's own weights expect pixels normalised by {means_and_deviations}, and here are none"
+        return [] if normalised else [usual]
     pool, side = _POOLED["wide" if parse(name) else "other"]
     if tuple(image_shape[:2]) != (side, side):
         result.append(
@@ -81,7 +89,7 @@ def check(
     mine = np.asarray(models.forward(module, params, batch_stats, jnp.asarray(pixels), bn="eval")[0])
     apart = float(np.max(np.abs(mine - theirs)) / max(np.max(np.abs(theirs)), 1e-30))
     if not apart <= _TOLERANCE:
-        causes = doubts(name, image_shape)
+        causes = doubts(name, image_shape, normalised=bool(mean))
         raise ValueError(
             f"{name} here and the PyTorch network differ by {apart:.2g} of the largest logit, above {_TOLERANCE:g}: "
             "another function under the same names. Look at its input normalisation and activation"

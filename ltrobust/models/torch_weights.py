@@ -8,6 +8,8 @@
 | dm_wrn_D_W | DeepMind | init_conv batchnorm logits | layer.0.block.0.{batchnorm_0,conv_0,batchnorm_1,..,shortcut} |
 | mobilenet_v2 | pytorch-cifar | conv1 bn1 conv2 bn2 linear | layers.0.{conv1,bn1,..,conv3,bn3,shortcut.0,shortcut.1} |
 | small_resnet | resnet18 | conv1 bn1 linear | as resnet18, in three stages; of this package alone |
+| imagenet_resnetD | torchvision | conv1 bn1 fc | layer1.0.{conv1,bn1,conv2,bn2,..,downsample.0,downsample.1} |
+| convnext_tiny | torchvision | features.{0,2,4,6} classifier.{0,2} | features.1.0.{block.{0,2,3,5},layer_scale} |
 
 A block has a shortcut's arrays only where it changes the shape.
 
@@ -22,7 +24,8 @@ compared with it (`torch_parity.check`):
 - The activation of a wide network: relu in TRADES's code, SiLU in most networks of DeepMind's form.
 - In pre-activation blocks, what the shortcut convolution sees. Here, in pytorch-cifar, AT-BSL and TRADES it is
   relu(norm(x)); RobustBench's PreActBlock gives it the raw x under the same names, which is another function.
-- The images' sides. References pool 4x4 (wide: 8x8) pixels at the end, all of a 32x32 image; here all are pooled.
+- The images' sides. References other than torchvision pool 4x4 (wide: 8x8) pixels at the end, all of a 32x32 image;
+  here all are pooled.
 """
 
 import dataclasses
@@ -46,8 +49,9 @@ from ltrobust.models.torch_names import split_normalisation as split_normalisati
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 # By rank: vectors stay, the linear weight is transposed, kernels go from [out,in,k,l] to [k,l,in,out].
-_TO_FLAX = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
+_TO_FLAX = {1: (0,), 2: (1, 0), 3: (0, 1, 2), 4: (2, 3, 1, 0)}
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+_LAYER_SCALE = "layer_scale"  # a vector here, [features,1,1] there
 
 _Path = tuple[str, ...]
 
@@ -62,7 +66,8 @@ class _Slot:
 
     @property
     def torch_shape(self) -> tuple[int, ...]:
-        return tuple(self.shape[axis] for axis in _TO_TORCH[len(self.shape)])
+        added = (1, 1) if self.path[-1] == _LAYER_SCALE else ()
+        return (*(self.shape[axis] for axis in _TO_TORCH[len(self.shape)]), *added)
 
 
 def from_torch(
@@ -76,15 +81,15 @@ def from_torch(
     """Parameters and running statistics of the network `name` from a PyTorch state dict.
 
     Before names are compared, wrapping dicts are opened, and whatever stands before all names (`module.`, `_orig_mod.`,
-    `net.model.`) is dropped. Torchvision's names of a ResNet (downsample, fc) are understood, its ImageNet stem is
-    refused by its shape. Left out are counters (num_batches_tracked, n_averaged) and, in
-    wide networks, sub_block1, a copy of the first stage that TRADES's class creates and its forward pass never calls.
+    `net.model.`) is dropped. In a resnet18 torchvision's names (downsample, fc) are understood too; an ImageNet stem
+    is refused by its shape. Left out are counters (num_batches_tracked, n_averaged) and, in wide networks, sub_block1,
+    a copy of the first stage that TRADES's class creates and its forward pass never calls.
     The last norm of a PreActResNet may also be called bn1 or norm; without one, as in pytorch-cifar's own
     PreActResNet18, the network is another one and is refused. Every other tensor is used exactly once.
 
     Args:
         state_dict: arrays by name, for example from `read`. They are copied.
-        name: resnet18, preact_resnet18, wrn_D_W, dm_wrn_D_W, mobilenet_v2 or small_resnet.
+        name: one of `models.NAMES`, or wrn_D_W, dm_wrn_D_W of other sizes.
         num_classes: number of logits; None takes it from the linear bias.
         width, depth: of small_resnet, as for `models.create`; None takes them from the arrays.
 
@@ -114,9 +119,9 @@ def from_torch(
         tensor = np.asarray(tensors[slot.torch_name])
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             raise ValueError(f"{slot.torch_name} is {tensor.dtype}; expected floating point, convert it first")
-        leaves[slot.path] = jnp.array(tensor.transpose(_TO_FLAX[tensor.ndim]), jnp.float32)
+        leaves[slot.path] = jnp.array(tensor.transpose(_TO_FLAX[tensor.ndim]).reshape(slot.shape), jnp.float32)
     tree = traverse_util.unflatten_dict(leaves)
-    return tree["params"], tree["batch_stats"]
+    return tree["params"], tree.get("batch_stats", {})
 
 
 def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
@@ -148,7 +153,7 @@ def to_torch(params: Any, batch_stats: Any, name: str) -> dict[str, np.ndarray]:
     tensors = {}
     for slot in slots:
         leaf = np.asarray(leaves[slot.path])
-        tensors[slot.torch_name] = np.array(leaf.transpose(_TO_TORCH[leaf.ndim]), order="C")
+        tensors[slot.torch_name] = np.array(leaf.transpose(_TO_TORCH[leaf.ndim]).reshape(slot.torch_shape), order="C")
         if slot.path[-1] == "var":
             tensors[slot.torch_name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
     return tensors
@@ -167,8 +172,11 @@ def _slots(name: str, num_classes: int, channels: int, width: int, depth: int) -
 
 def _torch_name(naming: Naming, path: _Path) -> str:
     """("params", "stage1_block2", "norm1", "scale") -> "layer1.1.bn1.weight"."""
-    *blocks, layer, leaf = path[1:]
-    parts = [naming.layers[layer], _LEAVES[leaf]]
+    if path[-1] == _LAYER_SCALE:  # of the block itself
+        blocks, parts = path[1:-1], [_LAYER_SCALE]
+    else:
+        *blocks, layer, leaf = path[1:]
+        parts = [naming.layers[layer], _LEAVES[leaf]]
     for block in blocks:
         stage, number = (int(digits) for digits in re.findall(r"\d+", block))
         parts.insert(0, naming.block_name(stage - 1, number - 1))
@@ -200,8 +208,8 @@ def _require_shapes(network: str, shapes: Iterable[tuple[str, tuple[int, ...], t
     for name, given, expected in differing:
         if given[2:] == (7, 7):
             raise ValueError(
-                f"{name} has shape {given}: the ImageNet stem (7x7, stride 2, max-pooling), which no network here has; "
-                f"{network} needs {expected}"
+                f"{name} has shape {given}: the ImageNet stem (7x7, stride 2, max-pooling), and {network} needs "
+                f"{expected}; name imagenet_resnet18, imagenet_resnet34 or imagenet_resnet50"
             )
     if differing:
         name, given, expected = differing[0]

@@ -132,7 +132,8 @@ def _from_file(
         raise ValueError(f"{key} takes images of {channels} channels; here they have {image_shape[-1]}.")
     mean, std = _normalisation(key, plan, result, channels)
     torchvision = any(".downsample." in name for name in tensors)
-    for doubt in torch_parity.doubts(plan.architecture, image_shape, torchvision=torchvision):
+    known = {"torchvision": torchvision, "normalised": bool(mean)}
+    for doubt in torch_parity.doubts(plan.architecture, image_shape, **known):
         warnings.warn(f"{key}: {doubt}. Compare the clean accuracy with the published one.", stacklevel=2)
     described = {
         "from": "file",

@@ -12,6 +12,8 @@ CASES = [(size, kernel, stride) for size in (7, 8) for kernel in (1, 3, 4) for s
 PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (2, 1))]
 # Outputs smaller than the kernel.
 SMALL = [(2, 3, 1), (2, 3, 2), (4, 3, 2)]
+# The stems of networks for ImageNet.
+STEMS = [(16, 7, 2, [((3, 3), (3, 3))]), (16, 4, 4, PADDINGS[:1])]
 
 
 def reference(images, kernel, stride, padding):
@@ -21,7 +23,7 @@ def reference(images, kernel, stride, padding):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "paddings"),
-    [(*case, PADDINGS) for case in CASES] + [(*case, PADDINGS[1:]) for case in SMALL],
+    [(*case, PADDINGS) for case in CASES] + [(*case, PADDINGS[1:]) for case in SMALL] + STEMS,
     ids=str,
 )
 def test_values_and_both_gradients_are_those_of_the_built_in_rule(size, kernel, stride, paddings):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ltrobust import models
+from ltrobust.models import external
 from ltrobust.models.layers import Layers, normal_fan_out, uniform_fan_in
 from ltrobust.models.mobilenet_v2 import InvertedResidual
 from ltrobust.models.preact_resnet import PreActResNet
@@ -124,6 +125,13 @@ def test_layers_and_multiply_adds_are_the_published_ones(name, size, convolution
 
 # wrn_34_10 is wrn_28_10 with more blocks, and both have the blocks of preact_resnet18.
 LARGE = ("wrn_34_10 float32", "wrn_34_10 bfloat16", "wrn_28_10 bfloat16")
+LARGE += (
+    "imagenet_resnet18 float32",
+    "imagenet_resnet34 float32",
+    "imagenet_resnet50 float32",
+    "convnext_tiny float32",
+)
+LARGE += ("imagenet_resnet18 bfloat16", "imagenet_resnet34 bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +150,7 @@ def test_logits_and_features_are_float32_of_the_right_shape(name, dtype):
         logits, new_stats = jax.eval_shape(forward, params, batch_stats, image_shapes(3, 32))
         assert (logits.shape, logits.dtype) == ((3, 7), jnp.float32)
         assert new_stats == batch_stats
-    apply = functools.partial(module.apply, use_running_average=True, mutable=["intermediates"])
+    apply = functools.partial(module.apply, **external.mode(module, train=False), mutable=["intermediates"])
     variables = {"params": params, "batch_stats": batch_stats}
     _, sown = jax.eval_shape(apply, variables, image_shapes(3, 32))
     (features,) = sown["intermediates"]["features"]

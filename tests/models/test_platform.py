@@ -46,7 +46,7 @@ def numbers_of(text):
     return {name: len(re.findall(rf"stablehlo\.{name}\b", text)) for name in ("convolution", "dot_general", "while")}
 
 
-@pytest.mark.parametrize("name", ["small_resnet", "wrn_10_1", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["small_resnet", "wrn_10_1", "mobilenet_v2", "imagenet_resnet18"])
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_a_forward_pass_for_another_platform_has_only_jax_s_own_convolutions(no_questions, platform, name):
     _, variables, forward = network(platform, name)
