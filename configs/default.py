@@ -134,6 +134,7 @@ def _phase() -> Any:
     phase.steps = 0  # updates; if above 0 it replaces epochs
     phase.batch_size = 128  # over all devices
     phase.remainder = ""  # drop: last partial batch of an epoch; carry: into the next epoch
+    phase.accumulate = 1  # parts in which a step computes its batch, one after another, to save memory
     phase.optimizer = ConfigDict()
     phase.optimizer.name = "sgd"  # any optax optimiser
     phase.optimizer.momentum = 0.9  # sgd only

@@ -84,6 +84,7 @@ class PhasePlan:
     epochs: int
     steps: int
     batch_size: int
+    accumulate: int
     remainder: str
     optimizer: OptimizerPlan
     ema_decay: float

@@ -40,7 +40,8 @@ def pgd_at(inner: InnerAttack) -> Method:
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
     attack = attack_cross_entropy(inner)
-    return Method(name="pgd_at", attack=attack, loss=loss, inner=inner, passes=("adv",), weighted=True)
+    passes = ("adv",)
+    return Method("pgd_at", attack, loss, inner, passes=passes, weighted=True, separable=True)
 
 
 def attack_divergence(inner: InnerAttack):
@@ -98,6 +99,7 @@ def trades(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_describe
         inner=inner,
         passes=("clean", "adv", "clean") if variant == "as_released" else ("clean", "adv"),
         weighted=True,
+        separable=True,
         regularization=beta,
     )
 
@@ -163,6 +165,7 @@ def mart(inner: InnerAttack, *, beta: float = 5.0, variant: str = "as_described"
         loss=loss,
         inner=inner,
         passes=("clean", "adv"),
+        separable=True,
     )
 
 

@@ -112,7 +112,8 @@ def _method(
 
     names = (TEACHER, CLEAN_TEACHER)
     method = distilled(name, inner, label_objective(inner), loss, teachers=names)
-    return dataclasses.replace(method, initial_state=initial_state)
+    # Loss weights and temperatures follow the means of the whole batch.
+    return dataclasses.replace(method, initial_state=initial_state, separable=False)
 
 
 def _slowed(learner: Learner, drops: Sequence[float]) -> jax.Array:

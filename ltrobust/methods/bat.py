@@ -60,6 +60,7 @@ def bat(inner: InnerAttack, *, beta: float = 6.0, variant: str = "as_described")
         attack=attack,
         loss=loss,
         inner=inner,
+        separable=True,
         adv_images=lambda adv: adv[1],
     )
 

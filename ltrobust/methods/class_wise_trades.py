@@ -81,6 +81,7 @@ def dafa(
         loss=loss,
         inner=inner,
         passes=("adv", "clean"),
+        separable=True,
         initial_state=initial_state,
         radii=radii,
     )
@@ -163,6 +164,7 @@ def wat(inner: InnerAttack, *, beta: float = 6.0, rate: float = 0.1, normalized:
         loss=loss,
         inner=inner,
         passes=("clean", "adv"),
+        separable=True,
         initial_state=initial_state,
         observe=observe,
         end_epoch=end_epoch,

@@ -194,16 +194,8 @@ class InnerAttack:
 
     def _run(self, search: Callable[..., Any], objective: Callable[[jax.Array], Any], batch: Batch) -> Any:
         """Runs one of the two searches with these settings."""
-        return search(
-            objective,
-            batch.images,
-            batch.keys,
-            threat=self.threat,
-            steps=self.steps,
-            step_size=batch.step_size,
-            radius=batch.radius,
-            start=self.start,
-        )
+        settings: dict[str, Any] = {"steps": self.steps, "step_size": batch.step_size, "start": self.start}
+        return search(objective, batch.images, batch.keys, threat=self.threat, radius=batch.radius, **settings)
 
 
 Objective = Callable[[Learner, Batch], Callable[[jax.Array], tuple[jax.Array, jax.Array]]]
@@ -241,6 +233,8 @@ class Method:
         None: unknown, and such wrappers refuse it.
       objective: the attack's objective, if the attack is `attack_on(inner, objective)`; for wrappers that observe it.
       weighted: whether the loss is a `batch.mean` over examples, so that `batch.weights` have effect.
+      separable: whether loss and metrics are means over examples of terms that depend on no other example of the batch,
+        but for BatchNorm, and the state at most sums over examples. A batch of such a method can be computed in parts.
       matches_gradients: whether the loss contains the term of `igdm`.
       regularization: weight of a second term of such a loss, if `batch.scaled` is applied to that term.
       head: last layer, from pooled features to outputs.
@@ -271,6 +265,7 @@ class Method:
     passes: tuple[str, ...] | None = None
     objective: Objective | None = None
     weighted: bool = False
+    separable: bool = False
     matches_gradients: bool = False
     regularization: float | None = None
     head: models.Head = dataclasses.field(default_factory=models.Head)

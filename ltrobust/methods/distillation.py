@@ -173,4 +173,6 @@ def distilled(
 ) -> Method:
     """A method whose loss is a weighted mean over examples and whose attack is PGD on an objective."""
     attack = attack_on(inner, objective)
-    return Method(name, attack, loss, inner, teachers, passes=passes, objective=objective, weighted=True)
+    return Method(
+        name, attack, loss, inner, teachers, passes=passes, objective=objective, weighted=True, separable=True
+    )

@@ -50,6 +50,7 @@ def label_aug(inner: InnerAttack, *, extra: int = 1, delta: float = 0.15) -> Met
         inner=inner,
         passes=("adv",),
         weighted=True,
+        separable=True,
         head=models.Head(extra=extra),
         test_logits=first_classes if extra else None,
     )

@@ -31,7 +31,8 @@ def at_bsl(inner: InnerAttack, *, tau: float = 1.0) -> Method:
         return value, Outcome(learner.batch_stats, learner.method_state, adv_logits, {})
 
     attack = attack_cross_entropy(inner)
-    return Method(name="at_bsl", attack=attack, loss=loss, inner=inner, passes=("adv",), weighted=True)
+    passes = ("adv",)
+    return Method("at_bsl", attack, loss, inner, passes=passes, weighted=True, separable=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +113,7 @@ def robal(
         loss=loss,
         inner=inner,
         passes=("adv", "clean", "clean", "adv") if variant == "as_released" else ("clean", "adv"),
+        separable=True,
         head=models.Head("cosine", floor=floor),
         test_logits=ScaledAndShifted(test_scale, tau_p),
     )

@@ -111,6 +111,7 @@ def self_distillation(
         teachers=(TEACHER,) if needs_teacher else (),
         passes=("adv", *((("clean",) * clean_forward + ("minus",) * (minus_bn == "train")) if beta > 0 else ())),
         weighted=True,
+        separable=True,
         matches_gradients=beta > 0,
     )
 

@@ -20,7 +20,7 @@ from ltrobust.data.run_data import RunData
 from ltrobust.models import external
 from ltrobust.models.model_plan import ModelPlan
 from ltrobust.plan import OptimizerPlan, PhasePlan, naming_phase
-from ltrobust.training import devices, optimizers
+from ltrobust.training import accumulation, devices, optimizers
 from ltrobust.training.steps import StepSettings
 
 
@@ -95,6 +95,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
     learning_rate = _make_learning_rate(plan.optimizer, schedule, total_steps, epochs)
     method = plan.method
     method.check(class_counts)
+    accumulation.check(plan.accumulate, plan.batch_size, method, mesh, f"{plan.name}.accumulate")
     settings = StepSettings(
         module=_make_module(model, method, run_data, mesh, platform),
         method=method,
@@ -107,6 +108,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
         compiler=plan.compiler,
+        accumulate=plan.accumulate,
     )
     _check_augmentation(settings, run_data)
     _check_network(model.name, settings, run_data, mesh)

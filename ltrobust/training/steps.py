@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ltrobust.data.augment import augment
 from ltrobust.data.batches import OnDevice, to_unit
 from ltrobust.methods import Batch, Learner, Method, Outcome, Teacher, make_batch
-from ltrobust.training import devices
+from ltrobust.training import accumulation, devices
 from ltrobust.training.state import OWN_SUMS, TrainState, Weights
 
 
@@ -24,7 +24,7 @@ class StepSettings:
 
     `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
     `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `compiler` are
-    options of XLA's compiler by name.
+    options of XLA's compiler by name; `accumulate` is the number of parts of a batch (`accumulation`).
     """
 
     module: nn.Module
@@ -38,6 +38,7 @@ class StepSettings:
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
     compiler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    accumulate: int = 1
 
 
 @flax.struct.dataclass
@@ -68,11 +69,17 @@ def train_step(
     method = settings.method
     learner = make_learner(state.weights, state.method_state, inputs, epoch, settings)
     batch = make_batch(method, learner, *make_examples(state.step, inputs, rows, settings))
-    adv = checked_attack(method, learner, batch)
+    parts = settings.accumulate
+    adv = accumulation.attack(lambda batch: checked_attack(method, learner, batch), batch, parts)
+
+    def gradient_of_part(learner: Learner, batch: Batch, adv: Any):
+        of_params = lambda params: checked_loss(method, dataclasses.replace(learner, params=params), batch, adv)  # noqa: E731
+        (value, outcome), gradients = jax.value_and_grad(of_params, has_aux=True)(learner.params)
+        return value, outcome, gradients
 
     def gradient(params):
-        of_params = lambda params: checked_loss(method, dataclasses.replace(learner, params=params), batch, adv)  # noqa: E731
-        (value, outcome), gradients = jax.value_and_grad(of_params, has_aux=True)(params)
+        moved = dataclasses.replace(learner, params=params)
+        value, outcome, gradients = accumulation.gradient(gradient_of_part, moved, batch, adv, parts)
         # The mean of the devices' losses: a quantity that all of them compute alike counts once. A device that computes
         # its own part of a sum over the whole batch returns it times the number of devices (`reat.tail_term`).
         return value, outcome, jax.lax.pmean(gradients, devices.AXIS)

@@ -106,6 +106,14 @@ override(
     value=("student.method", "mtard"),
     remedy="teachers.clean_teacher.path",
 )
+override(
+    "batch in parts for a loss of the whole batch",
+    "student.method=reat",
+    "student.accumulate=2",
+    value=("student.accumulate", "2", "reat"),
+    allowed="mean over examples",
+    remedy="give 1",
+)
 override("wrapper named twice", "student.wrappers=('awp','awp')", value=("student", "pgd_at+awp"), remedy="once")
 override(
     "wrapper that cannot be combined",
