@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
     config.model.activation = "relu"  # relu, silu; wide residual networks only
     config.model.dtype = "float32"  # compute type: float32, bfloat16; parameters are always float32
     config.model.sync_batch_norm = True  # batch statistics over all devices (True) or each device's share (False)
+    config.model.remat = False  # True: training computes blocks again for gradients: less memory, more time
     config.model.update(models.defaults())  # settings of registered networks, if there are any
 
     # A phase trains the teacher only if the student's settings ask for one.
@@ -133,8 +134,8 @@ def _phase() -> Any:
     phase.epochs = 0  # length of the phase
     phase.steps = 0  # updates; if above 0 it replaces epochs
     phase.batch_size = 128  # over all devices
-    phase.remainder = ""  # drop: last partial batch of an epoch; carry: into the next epoch
     phase.accumulate = 1  # parts in which a step computes its batch, one after another, to save memory
+    phase.remainder = ""  # drop: last partial batch of an epoch; carry: into the next epoch
     phase.optimizer = ConfigDict()
     phase.optimizer.name = "sgd"  # any optax optimiser
     phase.optimizer.momentum = 0.9  # sgd only

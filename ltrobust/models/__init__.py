@@ -29,7 +29,7 @@ from ltrobust.runtime.names import nearest
 
 BatchNormMode = Literal["eval", "train", "batch_frozen"]
 # Names of `config.model`'s keys, which settings of registered networks lie beside.
-_RESERVED = (*NAMES, "name", "width", "depth", "stem_stride", "activation", "dtype", "sync_batch_norm")
+_RESERVED = (*NAMES, "name", "width", "depth", "stem_stride", "activation", "dtype", "sync_batch_norm", "remat")
 DTYPES: dict[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -46,6 +46,7 @@ def create(
     activation: str = "relu",
     options: Mapping[str, Any] = MappingProxyType({}),
     platform: str | None = None,
+    remat: bool = False,
 ) -> nn.Module:
     """Builds the network `name`, a Flax module; `initialise` draws its parameters.
 
@@ -65,10 +66,13 @@ def create(
         options: settings of a registered network.
         platform: platform to compile for, such as "cpu", "gpu" or "tpu"; None for JAX's default. On "cpu" networks use
             faster convolutions (`models/cpu/`); the function is the same up to rounding.
+        remat: whether gradients compute the activations inside of each block again instead of keeping them: less
+            memory, more time, the same values up to rounding.
 
     Raises:
         ValueError: unknown name, dtype or activation, an activation that the network does not have, num_classes below
-            2, or width, depth or stem_stride below 1; a registered network that lacks a required field.
+            2, or width, depth or stem_stride below 1; a registered network that lacks a required field, or `remat`
+            with one.
 
     Example:
         >>> import jax, jax.numpy as jnp, ltrobust as lt
@@ -83,6 +87,8 @@ def create(
     _require_at_least(2, num_classes=num_classes)
     _require_at_least(1, width=width, depth=depth, stem_stride=stem_stride)
     if name not in NAMES and (network := _external(name)) is not None:
+        if remat:
+            raise ValueError(f"model.remat is True, but {name} is not of this package; use flax.linen.remat inside it.")
         fields = {"dtype": dtype, "axis_name": sync_axis, "head": head, "options": options}
         return external.build(network, name, num_classes=num_classes, **fields)
     if activation not in ACTIVATIONS or (activation != "relu" and parse(name) is None):
@@ -97,6 +103,7 @@ def create(
         head=head,
         activation=activation,
         convolve=convolve if platform.lower() == "cpu" else jax.lax.conv_general_dilated,
+        remat=remat,
     )
     sizes = {"width": width, "depth": depth, "stem_stride": stem_stride}
     if (result := build(name, num_classes, layers, **sizes)) is not None:

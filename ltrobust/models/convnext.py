@@ -59,7 +59,7 @@ class ConvNeXt(nn.Module):
                 x = layers.layer_norm(x, name=f"downsample{stage}_norm")
                 x = layers.conv(width, size=2, stride=2, padding=0, bias=True, name=f"downsample{stage}")(x)
             for block in range(1, blocks + 1):
-                x = ConvNeXtBlock(layers, name=f"stage{stage}_block{block}")(x)
+                x = layers.apply_block(ConvNeXtBlock(layers, name=f"stage{stage}_block{block}"), x)
         features = layers.layer_norm(global_average_pool(x), name="final_norm")
         self.sow("intermediates", "features", features)
         return layers.logits(features, self.num_classes)

@@ -64,7 +64,7 @@ class ImageNetResNet(nn.Module):
                 stride = 2 if stage > 1 and block == 1 else 1
                 features = self.width * 2 ** (stage - 1)
                 module = self.block(features, stride, self.layers, name=f"stage{stage}_block{block}")
-                x = module(x, use_running_average=use_running_average)
+                x = self.layers.apply_block(module, x, use_running_average=use_running_average)
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)
         return self.layers.logits(features, self.num_classes)

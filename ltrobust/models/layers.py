@@ -91,6 +91,7 @@ class Layers:
         far_padding: whether strided convolutions larger than 1 are padded on the far sides only, as "SAME" does on
             sides of even length.
         convolve: computes the convolutions, with the arguments of `jax.lax.conv_general_dilated`.
+        remat: whether the activations inside of a block are computed again for its gradient instead of kept.
     """
 
     dtype: Any
@@ -102,6 +103,7 @@ class Layers:
     activation: str = "relu"
     far_padding: bool = False
     convolve: Callable[..., jax.Array] = jax.lax.conv_general_dilated
+    remat: bool = False
 
     def activate(self, x: jax.Array) -> jax.Array:
         """The network's nonlinearity."""
@@ -152,6 +154,13 @@ class Layers:
             name=name,
         )
         return batch_norm(x.astype(jnp.float32)).astype(self.dtype)
+
+    def apply_block(self, block: nn.Module, x: jax.Array, **mode: bool) -> jax.Array:
+        """A residual block's output; `mode` as in its `__call__`."""
+        if not self.remat:
+            return block(x, **mode)  # pyright: ignore[reportCallIssue]
+        # A function, because `nn.remat` would trace the arguments of the block itself, and the mode is a Python value.
+        return nn.remat(lambda block, x: block(x, **mode))(block, x)
 
     def layer_norm(self, x: jax.Array, *, name: str) -> jax.Array:
         """Layer norm over the channels of each pixel, computed in float32 and returned in the type of x."""

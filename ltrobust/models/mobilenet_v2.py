@@ -71,7 +71,7 @@ class MobileNetV2(nn.Module):
                 name = f"stage{stage}_block{block}"
                 first_stride = stride if block == 1 else 1
                 module = InvertedResidual(width, expansion, first_stride, self.layers, name=name)
-                x = module(x, use_running_average=use_running_average)
+                x = self.layers.apply_block(module, x, use_running_average=use_running_average)
         x = nn.relu(norm(self.layers.conv(1280, size=1, name="final_conv")(x), name="final_norm"))
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)

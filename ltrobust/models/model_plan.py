@@ -25,6 +25,7 @@ class ModelPlan:
     dtype: str
     sync_batch_norm: bool
     options: Mapping[str, Any]
+    remat: bool = False
 
     def create(
         self,
@@ -34,8 +35,12 @@ class ModelPlan:
         sync_axis: str | None = None,
         exact: bool = False,
         platform: str | None = None,
+        training: bool = False,
     ) -> nn.Module:
-        """The network with its method's head; with `exact` it computes in float32, whatever `dtype` is."""
+        """The network with its method's head; with `exact` it computes in float32, whatever `dtype` is.
+
+        Only for `training` does `remat` count: an evaluation may have smaller batches, and its programs stay the same.
+        """
         return models.create(
             self.name,
             num_classes=num_classes,
@@ -48,11 +53,12 @@ class ModelPlan:
             activation=self.activation,
             options=self.options,
             platform=platform,
+            remat=training and self.remat,
         )
 
     def describe(self) -> dict[str, Any]:
         """The keys of `model` that the network depends on, as JSON; not those of other registered networks."""
-        result = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        result = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "remat"}
         options = result.pop("options")
         return json.loads(json.dumps(result | ({self.name: options} if options else {})))
 

@@ -61,7 +61,7 @@ class PreActResNet(nn.Module):
             for block in range(1, self.blocks + 1):
                 name = f"stage{stage}_block{block}"
                 module = PreActBlock(width, stride if block == 1 else 1, self.layers, name=name)
-                x = module(x, use_running_average=use_running_average)
+                x = self.layers.apply_block(module, x, use_running_average=use_running_average)
         x = self.layers.activate(self.layers.norm(x, name="final_norm", use_running_average=use_running_average))
         features = global_average_pool(x)
         self.sow("intermediates", "features", features)

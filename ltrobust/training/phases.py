@@ -153,7 +153,7 @@ def _make_examples(
 def _make_module(model: ModelPlan, method: methods.Method, run_data: RunData, mesh: Mesh, platform: str) -> nn.Module:
     """The network to train. Its train-mode statistics are those of the whole batch if the plan says so."""
     sync_axis = devices.AXIS if mesh.size > 1 and model.sync_batch_norm else None
-    return model.create(run_data.num_classes, head=method.head, sync_axis=sync_axis, platform=platform)
+    return model.create(run_data.num_classes, head=method.head, sync_axis=sync_axis, platform=platform, training=True)
 
 
 def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:

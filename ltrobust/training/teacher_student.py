@@ -136,7 +136,7 @@ def with_teachers(
 def _frozen(plan: RunPlan, run_data: RunData, mesh: Mesh, phase: Phase, weights: Weights) -> Teacher:
     """The teacher phase's network as a teacher."""
     head, platform = phase.settings.method.head, devices.platform(mesh)
-    module = plan.model.create(run_data.num_classes, head=head, platform=platform)
+    module = plan.model.create(run_data.num_classes, head=head, platform=platform, training=True)
     return Teacher(module, weights.params, weights.batch_stats, phase.rule)
 
 
