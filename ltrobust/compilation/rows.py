@@ -178,7 +178,9 @@ def _too_large(need: int, have: int, row: Row, batch_key: str) -> str:
     # Evaluations count the images of each device, training those of all.
     value = fits // row.chips if batch_key == "eval.batch_size" else fits
     smaller = f"{batch_key}={value} or less, " if fits < row.images else ""
+    phase = batch_key.partition(".")[0]
+    parts = "" if phase == "eval" else f"{phase}.accumulate=2, model.remat=True, "
     return (
         f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip that has {have / GIB:.2f}, "
-        f"{(need - have) / GIB:.2f} too many. Use {smaller}more chips, or model.dtype=bfloat16."
+        f"{(need - have) / GIB:.2f} too many. Use {smaller}more chips, {parts}or model.dtype=bfloat16."
     )

@@ -162,7 +162,8 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
             raise
         raise MemoryError(
             f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices, or, in a "
-            f"new workdir, lower {phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
+            f"new workdir, {phase.name}.accumulate=2 or model.remat=True, which keep the batch; else lower "
+            f"{phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
         ) from error
 
 

@@ -80,7 +80,12 @@ def odd_batch(place: Place) -> Reported:
     "`ltrobust compile --topology=v5e:2x2`, 20.5 of 15.75 GiB needed",
     value=("20.50 GiB", "4.75 too many"),
     allowed="15.75",
-    remedy=("student.batch_size=48 or less", "more chips", "model.dtype=bfloat16"),
+    remedy=(
+        "student.batch_size=48 or less",
+        "more chips",
+        "student.accumulate=2, model.remat=True",
+        "model.dtype=bfloat16",
+    ),
 )
 def too_large(place: Place) -> Reported:
     present(place)

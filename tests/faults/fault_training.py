@@ -143,7 +143,13 @@ def diverged(place: Place) -> Reported:
     "device out of memory while training",
     "the compiled step raises the runtime's RESOURCE_EXHAUSTED",
     value=("student", "1 device(s)", "(64)"),
-    remedy=("more devices", "new workdir", "lower student.batch_size", "model.dtype=bfloat16"),
+    remedy=(
+        "more devices",
+        "new workdir",
+        "student.accumulate=2 or model.remat=True",
+        "lower student.batch_size",
+        "model.dtype=bfloat16",
+    ),
 )
 def out_of_memory(place: Place) -> Reported:
     def compile_chunk(settings, mesh):
