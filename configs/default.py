@@ -33,6 +33,10 @@ def get_config() -> ConfigDict:
     config.data.channels = 3  # files only: 1 (grey), 3 (RGB): what images are converted to
     config.data.skip_unreadable = False  # files only: count those that cannot be read, and continue without them
     config.data.cache_check = "sample"  # files only: sample, full: how much of contents is compared
+    # Where training images are: device: on every device; host: sent there step by step; auto: host if they are decoded
+    # from files as they are needed, or fill more than half of a device's memory. Results are the same, bit for bit.
+    config.data.residence = "auto"
+    config.data.workers = 0  # processes that decode files for host-fed training; 0: one a core
     config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step
     # Classes from the most frequent to the rarest: "": 0, 1, 2, ...; reversed; random:SEED; or numbers, "2,0,1"

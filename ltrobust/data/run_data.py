@@ -11,7 +11,9 @@ from absl import logging
 from ltrobust.data import identity, longtail, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import Images, contents, take
+from ltrobust.runtime.names import nearest
 
+RESIDENCES = ("auto", "device", "host")
 # Below so many validation images of a class, one image moves its accuracy by more than a tenth, which is noted.
 _FEW = 10
 _NAMED = 5  # of such classes, the ones with the fewest images
@@ -25,6 +27,11 @@ class DataPlan:
       name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check, lists, resize: see `sources.load`.
       imbalance_ratio, profile, split_seed, class_order: of the long-tailed list; see `longtail.choose`.
       validation_fraction, validation_floor, validation_cap: see `longtail.carve_validation`.
+      residence: where training keeps the images, one of `RESIDENCES`; see `training/feeds.py`.
+      workers: processes that decode images in files for training; 0 for one a core.
+
+    Raises:
+      ValueError: unknown residence, or a negative number of workers.
     """
 
     name: str
@@ -43,11 +50,20 @@ class DataPlan:
     cache_check: str = "sample"
     lists: Lists = dataclasses.field(default_factory=Lists)
     resize: int = 0
+    residence: str = "auto"
+    workers: int = 0
 
     def __post_init__(self) -> None:
-        """Makes the group of keys that a configuration has a `Lists`."""
+        """Makes the group of keys that a configuration has a `Lists`, and checks where the images are to be."""
         if isinstance(self.lists, Mapping):
             object.__setattr__(self, "lists", Lists(**self.lists))
+        if self.residence not in RESIDENCES:
+            raise ValueError(
+                f"data.residence is {self.residence!r}; {nearest(self.residence, RESIDENCES)}known: "
+                f"{', '.join(RESIDENCES)}."
+            )
+        if self.workers < 0:
+            raise ValueError(f"data.workers is {self.workers}; give a number of processes, or 0 for one a core.")
 
     def open(self, split: Literal["train", "validation", "test"]) -> sources.Split:
         """One split of the data set; the other one is not opened.

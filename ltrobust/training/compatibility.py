@@ -24,7 +24,7 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
     """Refuses processes whose settings (`recorded`), programs or images differ from the first process."""
     if not processes.several():
         return
-    local = ("data.dir", "data.cache_dir", "data.lists.")
+    local = ("data.dir", "data.cache_dir", "data.lists.", "data.workers")
     values = {
         f"value of {key}": value for key, value in workdirs.flatten(recorded).items() if not key.startswith(local)
     }

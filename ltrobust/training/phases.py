@@ -70,20 +70,29 @@ class Phase:
 
 
 def make_phase(
-    plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, *, platform: str | None = None
+    plan: PhasePlan,
+    model: ModelPlan,
+    run_data: RunData,
+    mesh: Mesh,
+    *,
+    platform: str | None = None,
+    host_fed: bool = False,
 ) -> Phase:
     """Everything about a phase that follows from its plan and the data.
 
-    Its programs are compiled for `platform`, by default that of the mesh.
+    Its programs are compiled for `platform`, by default that of the mesh. `host_fed` says that images are sent to the
+    devices for each chunk of steps (`feeds.FromHost`), rather than once.
 
     Raises:
       ValueError: a setting that makes no sense with these data or devices; names it and the phase.
     """
     with naming_phase(plan.name):
-        return _make_phase(plan, model, run_data, mesh, platform or devices.platform(mesh))
+        return _make_phase(plan, model, run_data, mesh, platform or devices.platform(mesh), host_fed)
 
 
-def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, platform: str) -> Phase:
+def _make_phase(
+    plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, platform: str, host_fed: bool
+) -> Phase:
     """The same, without the phase's name in what it raises."""
     devices.check_batch_size(plan.batch_size, mesh, f"{plan.name}.batch_size")
     key = jax.random.fold_in(jax.random.key(plan.seed), zlib.crc32(plan.name.encode()))
@@ -108,6 +117,7 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         gather=platform != "tpu",
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
+        divided_data=host_fed,
         compiler=plan.compiler,
     )
     _check_augmentation(settings, run_data)
