@@ -16,16 +16,27 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # digits, cifar10, cifar100, mnist, fashion_mnist, emnist_balanced and its other parts, svhn_cropped, stl10,
-    # tiny_imagenet, imagenet, imagenet10, folder; `ltrobust data NAME` says what each needs
+    # tiny_imagenet, imagenet, imagenet10, folder, image_list; `ltrobust data NAME` says what each needs
     config.data.name = "digits"
     config.data.dir = (
         ""  # folder of the archive or of TFDS's records, "": TFDS's own; folder: holds train/CLASS, test/CLASS
     )
+    # image_list only: text files with a line "PATH LABEL" for each image, with paths from data.dir
+    config.data.lists = ConfigDict()
+    config.data.lists.train = ""
+    config.data.lists.validation = ""  # "": the validation part is taken from the training list
+    config.data.lists.test = ""
+    config.data.lists.classes = ""  # a file with a line for each class, its name; "": numbers
+    config.data.resize = 0  # image_list only: shorter side before the centre is cut out; 0: 256/224 of image_size
     config.data.cache_dir = "~/.cache/ltrobust"  # decoded copies, made on first use
-    config.data.image_size = 32  # folder, imagenet: pixels of either side that images are resized to (bilinear)
-    config.data.channels = 3  # folder only: 1 (grey), 3 (RGB): what images are converted to
-    config.data.skip_unreadable = False  # folder only: count files that cannot be read, and continue without them
-    config.data.cache_check = "sample"  # folder only: sample, full: contents compared with those of the decoded copy
+    config.data.image_size = 32  # folder, imagenet, image_list: pixels of either side of the images
+    config.data.channels = 3  # files only: 1 (grey), 3 (RGB): what images are converted to
+    config.data.skip_unreadable = False  # files only: count those that cannot be read, and continue without them
+    config.data.cache_check = "sample"  # files only: sample, full: how much of contents is compared
+    # Where training images are: device: on every device; host: sent there step by step; auto: host if they are decoded
+    # from files as they are needed, or fill more than half of a device's memory. Results are the same, bit for bit.
+    config.data.residence = "auto"
+    config.data.workers = 0  # processes that decode files for host-fed training; 0: one a core
     config.data.imbalance_ratio = 50.0  # n_max / n_min of the subset; 0: every image that there is
     config.data.profile = "exp"  # exp, step
     # Classes from the most frequent to the rarest: "": 0, 1, 2, ...; reversed; random:SEED; or numbers, "2,0,1"
@@ -149,11 +160,13 @@ def _phase() -> Any:
     phase.optimizer.warmup_epochs = 0  # linear from 0
     phase.ema_decay = 0.0  # per step, of averaged weights; 0 for none
     phase.augmentation = ConfigDict()
-    phase.augmentation.policy = (
-        "base"  # none, base (crop and flip), randaugment, autoaugment (both before crop and flip)
-    )
+    # none, base (crop and flip), randaugment, autoaugment (both before crop and flip); random_resized_crop (and flip),
+    # of an image_list only
+    phase.augmentation.policy = "base"
     phase.augmentation.crop_padding = 4  # pixels
     phase.augmentation.flip = True  # horizontal, with probability 1/2
+    # Strengths of random brightness, contrast and saturation, 0 (off) to 1; last. As published for ImageNet-LT: 0.4
+    phase.augmentation.jitter = (0.0, 0.0, 0.0)
     phase.attack = ConfigDict()
     phase.attack.steps = 10  # of PGD
     phase.attack.step_size = 2.0  # in 1/255

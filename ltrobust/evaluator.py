@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,7 +18,9 @@ from ltrobust import attacks
 from ltrobust.analysis.evaluation import Evaluation
 from ltrobust.attacks import ball
 from ltrobust.attacks.inputs import count_classes
+from ltrobust.data import images as image_files
 from ltrobust.data import longtail
+from ltrobust.data.images import Images
 from ltrobust.evaluation import inputs, probe, protocols
 from ltrobust.evaluation.drive import Driver, Subject
 from ltrobust.evaluation.judge import Apply
@@ -41,7 +42,7 @@ class Evaluator(TypingProtocol):
     def __call__(
         self,
         variables: Any,
-        images: np.ndarray,
+        images: Images,
         labels: np.ndarray,
         *,
         ids: np.ndarray | None = None,
@@ -186,7 +187,7 @@ def describe(
             "number": len(subject.labels),
             "shape": list(subject.images.shape[1:]),
             "dtype": str(subject.images.dtype),
-            "sha256": hashlib.sha256(np.ascontiguousarray(subject.images).tobytes()).hexdigest(),
+            "sha256": image_files.digest(subject.images),
             "labels_sha256": longtail.fingerprint(subject.labels),
             "ids_sha256": longtail.fingerprint(subject.ids),
         },
@@ -218,7 +219,8 @@ def evaluate(
       logits_fn: a function that maps float32 [B,H,W,C] in [0,1] to logits [B,K]; or a `torch.nn.Module` that maps
         [B,C,H,W] to logits, which is translated to JAX and compared with PyTorch first (`ltrobust.from_torch`). Images
         must not influence each other. Input normalisation belongs inside.
-      images: uint8 [N,H,W,C], or float32 [N,H,W,C] in [0,1].
+      images: uint8 [N,H,W,C], or float32 [N,H,W,C] in [0,1]; or those of an image list (`lt.data.load`), which are
+        decoded as they are needed.
       labels: integers [N], 0 to K - 1.
       protocol: a name from `protocols.PROTOCOLS`, or a `Protocol` with your attacks; `standard` is AutoAttack with its
         sanity panel.
@@ -251,7 +253,7 @@ def evaluate(
     """
     if not isinstance(threat, Threat):
         raise ValueError(f"threat is {threat!r}; give a Threat, such as ltrobust.Threat('linf', 8) for linf 8/255.")
-    images = np.asarray(images)
+    images = image_files.as_images(images)
     ball.check_shape(images.shape)
     inputs.check_numbers(batch_size, seed)
     inputs.check_store(store, keep_images=keep_images, progress=progress)
@@ -278,7 +280,7 @@ def evaluate(
 
 
 def _with_weights(
-    network: Any, images: np.ndarray, *, progress: bool
+    network: Any, images: Images, *, progress: bool
 ) -> tuple[Callable[[jax.Array], jax.Array], Apply, Any]:
     """The network as a function of images, as one of weights and images, and its weights.
 

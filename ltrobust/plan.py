@@ -60,6 +60,7 @@ class AugmentationPlan:
     policy: str
     crop_padding: int
     flip: bool
+    jitter: tuple[float, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,9 +301,7 @@ def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
     if phase["validate_every"] < 1:
         raise ValueError(f"{name}.validate_every is {phase['validate_every']}; give a number of epochs, at least 1.")
     if phase["selection_floor"] < 0:
-        raise ValueError(
-            f"{name}.selection_floor is {phase['selection_floor']}; give a number of images, or 0 for none."
-        )
+        raise ValueError(f"{name}.selection_floor is {phase['selection_floor']}; give a number of images, or 0.")
     if not 0 <= phase["ema_decay"] < 1:
         raise ValueError(f"{name}.ema_decay is {phase['ema_decay']}; give 0 for no average, or a number below 1.")
     if phase["subset"] not in SUBSETS:

@@ -218,9 +218,10 @@ def _make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> R
 def _training(plan: RunPlan, preemption: Preemption | None, adopt: bool) -> Iterator[Trained]:
     """Trains every phase; the workdir stays locked until the body ends."""
     mesh, folder = devices.make_mesh(), plan.checkpoints.folder
+    memory = devices.memory(mesh)
     with processes.all_or_none():
         data = load_run_data(plan.data)
-        phases = teacher_student.make_phases(plan, data, mesh)
+        phases = teacher_student.make_phases(plan, data, mesh, memory)
     ready = teacher_student.prepare(plan, data, mesh, phases)
     with contextlib.ExitStack() as held:
         with processes.all_or_none():

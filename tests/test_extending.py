@@ -267,7 +267,8 @@ def test_settings_of_others_end_no_run(used):
             "model.Plain.widths: 'absent' -> [4]",
         ]
     assert workdir.differences(workdir.plain(before), workdir.plain(after)) == wanted
-    described = make_model_plan(after.model.to_dict()).describe() | {"remat": False}  # of no network: how it is computed
+    # `remat` is not of the network: it is how training computes it.
+    described = make_model_plan(after.model.to_dict()).describe() | {"remat": False}
     assert (described == before.model.to_dict()) != used
 
 

@@ -89,7 +89,7 @@ WITHOUT_JAX = {
     "commands": {"agreement.py", "launch.py", "offset_network.py", "torch_module.py"},
     "compilation/chips.py": set(),
     "compilation/hlo.py": set(),
-    "data": {"augment.py", "batches.py", "image_operations.py"},
+    "data": {"augment.py", "batches.py", "color_jitter.py", "image_operations.py"},
     "evaluation/columns.py": set(),
     "evaluation/identity.py": set(),
     "evaluation/lines.py": set(),

@@ -19,7 +19,8 @@ from ltrobust.analysis.schema.training import (
     TrainingRecord,
     TrainingThreat,
 )
-from ltrobust.data import identity, longtail, overlap, sources
+from ltrobust.data import identity, listing, longtail, overlap, sources
+from ltrobust.data.images import FileImages, take
 from ltrobust.data.run_data import DataPlan, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.runtime import ambient, typed_json
@@ -103,7 +104,12 @@ def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> ov
     positions = {"training": run_data.training.positions, "validation": run_data.validation.positions, "test": ids}
     labels = {"training": run_data.training.labels, "validation": run_data.validation.labels, "test": test.labels[ids]}
 
+    parts = {"training": run_data.training.images, "validation": run_data.validation.images}
+    parts["test"] = take(test.images, ids)
+
     def names(part: str, rows: np.ndarray) -> list[str]:
+        if isinstance(images := parts[part], FileImages):
+            return [listing.printable(images.names[row]) for row in rows.tolist()]
         split = "test" if part == "test" else "train"
         files = test.names if part == "test" else run_data.names
         return sources.image_names(
@@ -111,7 +117,7 @@ def find_overlaps(run_data: RunData, test: sources.Split, ids: np.ndarray) -> ov
         )
 
     result = overlap.describe(
-        {"training": run_data.training.images, "validation": run_data.validation.images, "test": test.images[ids]},
+        parts,
         labels,
         names,
         official={run_data.claim, test.claim} <= identity.OFFICIAL_CLAIMS,
@@ -126,7 +132,8 @@ def describe_data(
 ) -> DataRecord:
     """The card's part on the data; `ids` are the test images that were evaluated."""
     totals = np.bincount(test.labels[ids], minlength=run_data.num_classes)
-    chosen = run_data.class_counts + np.bincount(run_data.validation.labels, minlength=run_data.num_classes)
+    # A validation part with its own list is not a part of the chosen images.
+    chosen = run_data.class_counts + (0 if run_data.listed else run_data.validation_counts)
     files = {"train": run_data.files, "test": test.files} if test.files else {}
     return DataRecord(
         name=plan.name,

@@ -107,6 +107,10 @@ def describe_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     for group in ("data", "checkpoint"):
         found[group] = {key: value for key, value in settings.get(group, {}).items() if key not in ("dir", "cache_dir")}
+    if "lists" in found["data"]:
+        found["data"]["lists"] = {
+            key: value and _without_folder(value, keep_relative=True) for key, value in found["data"]["lists"].items()
+        }
     return found | {phase: _named(settings.get(phase, {}), "initialize") for phase in PHASES}
 
 

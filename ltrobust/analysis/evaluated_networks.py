@@ -5,8 +5,12 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from ltrobust.analysis import metrics
+from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.card import Card
-from ltrobust.analysis.schema.network import NetworkResult
+from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.runtime.workdir import PHASES, WEIGHTS
 
 _NAMES = {"clean": "clean", "pgd20": "PGD-20", "worst": "worst of attacks"}
@@ -17,6 +21,18 @@ GROUPS = {"head_third": "head", "medium_third": "middle", "tail_third": "tail"}
 def distinct(networks: Mapping[str, NetworkResult]) -> dict[str, NetworkResult]:
     """The networks without those that have another one's weights."""
     return {name: network for name, network in networks.items() if network.same_as is None}
+
+
+def shots(card: Card, column: Column) -> dict[str, Estimate]:
+    """Means of a column over many-, medium- and few-shot classes (`metrics.shots`), for tables.
+
+    Only where the long tail is the data's own (`data.imbalance_ratio` is 0) and each group has classes; else empty.
+    """
+    members = metrics.shots(np.array(card.data.class_counts))
+    if card.config.get("data", {}).get("imbalance_ratio") != 0 or not all(map(len, members.values())):
+        return {}
+    counts = metrics.ClassCounts(np.array(column.correct), np.array(column.total))
+    return {name: metrics.macro(counts, classes) for name, classes in members.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,6 +176,17 @@ def groups(training_counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def shots(training_counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Many-, medium- and few-shot classes as in ImageNet-LT (Liu et al. 2019, arXiv:1904.05160), by positions.
+
+    More than 100, 20 to 100, and fewer than 20 training images.
+    """
+    training_counts = np.asarray(training_counts)
+    many, few = training_counts > 100, training_counts < 20
+    groups = {"many-shot": many, "medium-shot": ~many & ~few, "few-shot": few}
+    return {name: np.flatnonzero(members) for name, members in groups.items()}
+
+
 def views(counts: ClassCounts, training_counts: np.ndarray) -> dict[str, Any]:
     """Every view of one column as plain values: `{name: {"value", "low", "high"}}` and the per-class list.
 

@@ -15,7 +15,9 @@ from ltrobust.analysis import cards, metrics
 from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks, in_order
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import NetworkResult
+from ltrobust.data import images as image_files
 from ltrobust.data import sources
+from ltrobust.data.images import Images
 from ltrobust.evaluation import store
 from ltrobust.evaluation.lines import Lines
 from ltrobust.runtime import typed_json
@@ -149,7 +151,7 @@ def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], L
 
 def evaluated_images(
     card: Card, provenance: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
-) -> np.ndarray:
+) -> Images:
     """All test images of a card's data set, uint8 [N,H,W,C].
 
     Args:
@@ -163,7 +165,10 @@ def evaluated_images(
     """
     form = sources.form(card.config["data"])
     test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
-    if ids.max() >= len(test.images) or cards.digest([test.images[ids]]) != provenance["images"]["sha256"]:
+    if (
+        ids.max() >= len(test.images)
+        or image_files.digest(image_files.take(test.images, ids)) != provenance["images"]["sha256"]
+    ):
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
     return test.images
 

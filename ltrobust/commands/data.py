@@ -11,12 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ltrobust.commands.parser import Parser, UsageError
-from ltrobust.data import archives, listing, published, sources
+from ltrobust.data import archives, image_list, listing, published, sources
 from ltrobust.runtime.names import nearest
 
 _OTHERS = {
     "digits": "digits: 8x8 digits, bundled with scikit-learn; nothing to download.",
     "folder": f"folder: your own images. In data.dir {listing.EXPECTED}.",
+    "image_list": (
+        "image_list: your own images, decoded when they are needed. data.lists.train, data.lists.test and, if there is "
+        f"one, data.lists.validation name {image_list.EXPECTED}; paths start from data.dir."
+    ),
 }
 
 

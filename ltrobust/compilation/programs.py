@@ -42,7 +42,7 @@ class Program:
     trace: Callable[[], Any]
 
 
-def programs(plan: RunPlan, mesh: Mesh, only: str = "") -> Iterator[Program]:
+def programs(plan: RunPlan, mesh: Mesh, only: str = "", memory: int | None = None) -> Iterator[Program]:
     """The chunk of steps of each phase, then the programs of validation and of the protocol, at their full batches.
 
     No image is read, except of `digits` and of a folder (`data.blank`).
@@ -51,6 +51,7 @@ def programs(plan: RunPlan, mesh: Mesh, only: str = "") -> Iterator[Program]:
       plan: of the run.
       mesh: from `compilation.topologies`, or any other.
       only: a phase; empty for all. Evaluated are the networks of these phases.
+      memory: bytes of a device, see `teacher_student.make_phases`.
 
     Raises:
       ValueError: as a run would before it trains: a setting that does not fit the data or the devices.
@@ -63,7 +64,7 @@ def programs(plan: RunPlan, mesh: Mesh, only: str = "") -> Iterator[Program]:
         image_shape=data.image_shape,
         platform=devices.platform(mesh),
     )
-    phases = teacher_student.make_phases(plan, data, mesh)
+    phases = teacher_student.make_phases(plan, data, mesh, memory)
     if only and only not in phases:
         raise ValueError(f"--phase is {only!r}, but this configuration trains {' and '.join(phases)} only.")
     chosen = [phase for phase in phases.values() if only in ("", phase.name)]

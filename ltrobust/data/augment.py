@@ -1,4 +1,4 @@
-"""Augmentation on the device: crop and flip, RandAugment, AutoAugment, each image under its own key.
+"""Augmentation on the device: crop and flip, RandAugment, AutoAugment, colour, each image under its own key.
 
 What happens to an image depends on its key and its pixels only, never on the batch around it, so that a
 resumed run, another batch size or another number of devices sees the same pixels.
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ltrobust.data import image_operations
+from ltrobust.data import color_jitter, image_operations
 from ltrobust.data.image_operations import Operation
 from ltrobust.runtime.names import nearest
 
-POLICIES = ("none", "base", "randaugment", "autoaugment")
+# The crop of `random_resized_crop` is made on the host, where files are decoded (`images.FileImages.random_crop`).
+POLICIES = ("none", "base", "random_resized_crop", "randaugment", "autoaugment")
 
 # RandAugment(2, 8): two operations per image, at level 8 of the grid 0..30.
 RANDAUGMENT_OPERATIONS = tuple(name for name in image_operations.NAMES if name != "invert")
@@ -65,6 +66,7 @@ def augment(
     policy: str,
     crop_padding: int = 4,
     flip: bool = True,
+    jitter: tuple[float, ...] = (0.0, 0.0, 0.0),
     gather: bool = True,
 ) -> jax.Array:
     """Augments every image under its own key; pure, for use inside `jit` with static keyword arguments.
@@ -73,10 +75,13 @@ def augment(
     * base: pads `crop_padding` black pixels on each side, cuts a window of the old size at one of the
       (2 crop_padding + 1)^2 positions, drawn uniformly, then, if `flip`, mirrors it left to right with
       probability 1/2.
+    * random_resized_crop: the flip of base, of images that were cropped while they were decoded.
     * randaugment: RandAugment(2, 8) (Cubuk et al. 2020, arXiv:1909.13719), then base: twice, one of 14
       operations, drawn uniformly, at level 8 of a grid up to 30, its sign random where it has one.
     * autoaugment: the CIFAR-10 policy of AutoAugment (Cubuk et al. 2019, arXiv:1805.09501), then base: one of
       25 pairs, drawn uniformly, each member applied with its own probability, sign random where it has one.
+
+    Last, brightness, contrast and saturation are changed by `color_jitter`, in this order.
 
     Levels as in torchvision, see `magnitude_at_level`; pixels as in Pillow, see `image_operations`.
 
@@ -87,6 +92,7 @@ def augment(
       policy: one of `POLICIES`.
       crop_padding: pixels, 0 for no crop.
       flip: whether mirrored images are as good (digits are not).
+      jitter: strengths of brightness, contrast and saturation, 0 (off) to 1; above 0 with C = 3 only.
       gather: whether pixels and levels are indexed one by one, which CPUs and GPUs are fast at and TPUs are not. False
         computes the same pixels by comparing and selecting.
 
@@ -94,13 +100,15 @@ def augment(
       uint8 [B, H, W, C].
 
     Raises:
-      ValueError: unknown policy, negative padding or more than an image's side, or images or keys of another dtype,
-        rank or length.
+      ValueError: unknown policy, negative padding or more than an image's side, strengths out of range, or images or
+        keys of another dtype, rank or length.
     """
-    _check(images, keys, policy, crop_padding)
-    if policy == "none":
+    _check(images, keys, policy, crop_padding, jitter)
+    if policy == "none" and not any(jitter):
         return images
-    one = functools.partial(_augment_one, policy=policy, crop_padding=crop_padding, flip=flip, gather=gather)
+    padding = 0 if policy == "random_resized_crop" else crop_padding
+    options = {"policy": policy, "crop_padding": padding, "flip": flip, "jitter": jitter, "gather": gather}
+    one = functools.partial(_augment_one, **options)
     return jax.vmap(one)(images, keys)
 
 
@@ -128,7 +136,7 @@ def magnitude_at_level(name: str, level: int, top_level: int, *, height: int, wi
     return 0.0
 
 
-def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -> None:
+def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int, jitter: tuple[float, ...]) -> None:
     """Refuses arguments that `augment` does not define."""
     if policy not in POLICIES:
         raise ValueError(f"unknown policy {policy!r}; {nearest(policy, POLICIES)}known: {', '.join(POLICIES)}")
@@ -142,12 +150,23 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int) -
         )
     if policy in ("randaugment", "autoaugment") and images.shape[-1] != 3:
         raise ValueError(f"policy {policy!r} is defined for 3 colour channels, got {images.shape[-1]}; use 'base'")
+    if len(jitter) != len(color_jitter.NAMES) or not all(0 <= strength <= 1 for strength in jitter):
+        raise ValueError(f"jitter is {jitter!r}; give three numbers from 0 to 1: brightness, contrast, saturation")
+    if any(jitter) and images.shape[-1] != 3:
+        raise ValueError(f"jitter is defined for 3 colour channels, got {images.shape[-1]}; give (0, 0, 0)")
     if not 0 <= crop_padding <= min(images.shape[1:3]):
         raise ValueError(f"crop_padding must be 0 to {min(images.shape[1:3])} pixels, got {crop_padding}")
 
 
 def _augment_one(
-    image: jax.Array, key: jax.Array, *, policy: str, crop_padding: int, flip: bool, gather: bool
+    image: jax.Array,
+    key: jax.Array,
+    *,
+    policy: str,
+    crop_padding: int,
+    flip: bool,
+    jitter: tuple[float, ...],
+    gather: bool,
 ) -> jax.Array:
     """One uint8 image [H, W, C] under one key."""
     # Split in the same way for every policy, so that crops and flips do not change with the policy.
@@ -157,7 +176,10 @@ def _augment_one(
         image = _apply_both(image, _draw_randaugment(policy_key, height, width), _randaugment_table, gather)
     elif policy == "autoaugment":
         image = _apply_both(image, _draw_autoaugment(policy_key, height, width), _autoaugment_table, gather)
-    return _crop_and_flip(image, base_key, crop_padding, flip, gather)
+    if policy != "none":
+        image = _crop_and_flip(image, base_key, crop_padding, flip, gather)
+    # 2, because `split` above has given what 0 and 1 may give.
+    return color_jitter.jitter(image, jax.random.fold_in(key, 2), jitter) if any(jitter) else image
 
 
 def _crop_and_flip(image: jax.Array, key: jax.Array, crop_padding: int, flip: bool, gather: bool) -> jax.Array:

@@ -19,7 +19,7 @@ _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class OnDevice:
-    """A complete data set on every device.
+    """Images and labels on the devices: a complete data set on each, or each one's share of the batches of some steps.
 
     Attributes:
       pixels: uint8 [N, H*W*C]. As [N,H,W,C] a TPU pads the channels, so that every dispatch would copy all images into
@@ -138,6 +138,21 @@ def order(
         here = epochs == epoch
         rows[here] = examples_of(int(epoch))[permutation[offsets[here]]]
     return rows
+
+
+def example_keys(key: jax.Array, step: Any, positions: Any) -> jax.Array:
+    """Two keys for each example of a step, [B, 2]: the first for augmentation, the second for the attack.
+
+    They are addressed by step and position in the whole batch, so that a resumed run draws the same on any number of
+    devices.
+
+    Args:
+      key: of the phase.
+      step: int32 scalar.
+      positions: int32 [B], in the whole batch.
+    """
+    step_key = jax.random.fold_in(key, step)
+    return jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
 
 
 class Chunk(NamedTuple):

@@ -90,8 +90,16 @@ def fingerprint_files(
 
 def _contents(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
     """SHA-256 of all files, or of both ends of some; empty for a file that cannot be read."""
-    positions = np.unique(np.linspace(0, len(files) - 1, min(_SAMPLE, len(files))).astype(int)) if files else []
-    chosen = files if full else [files[position] for position in positions]
+    return digests(files if full else [files[position] for position in sample(len(files))], full=full)
+
+
+def sample(files: int) -> list[int]:
+    """Positions of up to 64 of so many files, evenly spaced."""
+    return np.unique(np.linspace(0, files - 1, min(_SAMPLE, files)).astype(int)).tolist() if files else []
+
+
+def digests(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
+    """SHA-256 of each file, or of the 4,096 bytes at its both ends; empty for a file that cannot be read."""
 
     def digest(path: pathlib.Path) -> str:
         try:
@@ -105,7 +113,7 @@ def _contents(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
             return ""
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, chosen))
+        return list(pool.map(digest, files))
 
 
 def entry_path(cache_dir: str | os.PathLike[str], stem: str, location: str | os.PathLike[str]) -> pathlib.Path:

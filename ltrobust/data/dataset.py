@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
 from ltrobust.data import identity, run_data
+from ltrobust.data.image_list import Lists
+from ltrobust.data.images import Images
 from ltrobust.data.run_data import DataPlan
 
 
@@ -14,7 +17,8 @@ class Dataset:
     """Images with labels.
 
     Attributes:
-      images: uint8 [N,H,W,C], 0 to 255. Attacks take `to_unit(images)`; `ltrobust.evaluate` takes both forms.
+      images: uint8 [N,H,W,C], 0 to 255: an array, or files that are decoded when they are indexed
+        (`data/images.py`). Attacks take `to_unit(images[rows])`; `ltrobust.evaluate` takes all of these forms.
       labels: int64 [N], 0 to K - 1.
       class_names: K names, in label order.
       fingerprint: SHA-256 of the bytes of all images, then of all labels; equal for equal images in equal order.
@@ -25,7 +29,7 @@ class Dataset:
       notes: remarks on this copy of the data set that affect results; usually empty.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     class_names: tuple[str, ...]
     fingerprint: str
@@ -63,6 +67,8 @@ def load(
     channels: int = 3,
     skip_unreadable: bool = False,
     cache_check: str = "sample",
+    lists: Mapping[str, str] | None = None,
+    resize: int = 0,
 ) -> tuple[Dataset, Dataset, Dataset]:
     """Loads training, validation and test data: exactly the images that a run with these settings uses.
 
@@ -84,6 +90,8 @@ def load(
       channels: 1 or 3, of the images of a folder.
       skip_unreadable: skip and count unreadable files of a folder instead of raising.
       cache_check: how many files of a folder are compared with its decoded copy, `sample` or `full`.
+      lists: of an `image_list`: the files `train`, `test`, and perhaps `validation` and `classes` (`image_list.Lists`).
+      resize: of an `image_list`: pixels of the shorter side before the centre is cut out; 0 for 256/224 of the size.
 
     Returns:
       train, validation, test. Training and validation images are ordered by class.
@@ -118,6 +126,8 @@ def load(
         channels=channels,
         skip_unreadable=skip_unreadable,
         cache_check=cache_check,
+        lists=Lists(**(lists or {})),
+        resize=resize,
     )
     result, test = run_data.load(plan), plan.open("test")
     train, validation = (

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import PIL
 
 from ltrobust.data import cache, listing, pixels
 from ltrobust.runtime.terminal import Progress
@@ -77,7 +76,7 @@ def load(
         without images, files that cannot be read, by their names, or a split most of which is the same colour.
       FileNotFoundError: a folder that is missing.
     """
-    _check_arguments(image_size, channels, skip_unreadable, cache_check)
+    check_arguments(image_size, channels, skip_unreadable, cache_check)
     folders = _split_folders(data_dir)
     listings = {name: listing.read(folder) for name, folder in folders.items()}
     listing.check_classes(listings)
@@ -123,7 +122,8 @@ def _is_beside_val(folder: pathlib.Path) -> bool:
     return folder.name == first and any((folder.parent / name).is_dir() for name in others)
 
 
-def _check_arguments(image_size: object, channels: object, skip_unreadable: object, cache_check: object) -> None:
+def check_arguments(image_size: object, channels: object, skip_unreadable: object, cache_check: object) -> None:
+    """Refuses settings that are out of range, with a ValueError."""
     if not isinstance(image_size, int) or image_size < 1:
         raise ValueError(f"data.image_size is {image_size!r}; give the pixels of one side, at least 1.")
     if channels not in (1, 3):
@@ -212,7 +212,7 @@ def _decode(
         try:
             images[position], findings[position] = pixels.read(files[position][1], image_size, channels)
         except Exception as error:  # Pillow lets its decoders' own errors through
-            problems[position] = _problem(files[position][1], error)
+            problems[position] = pixels.problem(files[position][1], error)
             # Errors of the system, such as of a network disk, have a number; those of Pillow have none.
             if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                 lasting = False
@@ -246,15 +246,6 @@ def _decode(
         {key: {"classes": tally.classes, "names": tally.names} for key, tally in tallies.items()},
     )
     return entry, lasting
-
-
-def _problem(file: pathlib.Path, error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "no image" if file.stat().st_size else "empty file"
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.strerror or type(error).__name__
-    return listing.printable(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def _of_one_colour(images: np.ndarray) -> np.ndarray:

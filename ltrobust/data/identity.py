@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ltrobust.data import longtail
+from ltrobust.data.images import FileImages, Images, contents
 
 # SHA-256 of the label sequences in official order (docs/concepts/data.md): a reordered or relabelled copy fails.
 LABELS = {
@@ -73,12 +74,18 @@ class Identity:
     notes: tuple[str, ...]
 
 
-def digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> str:
-    """SHA-256 of the bytes of all images in C order, then of all labels as `longtail.fingerprint` takes them."""
+def digest(images: Sequence[Images], labels: Sequence[np.ndarray]) -> str:
+    """SHA-256 of the bytes of all images in C order, then of all labels as `longtail.fingerprint` takes them.
+
+    Images in files stand for what is known of the files (`FileImages.digest`).
+    """
     # Committed digests and those on cards are of exactly these bytes in this order.
     result = hashlib.sha256()
     for part in images:
-        result.update(np.ascontiguousarray(part).data)
+        if isinstance(part, FileImages):
+            result.update(part.digest().encode())
+        else:
+            result.update(np.ascontiguousarray(part).data)
     for part in labels:
         result.update(part.astype("<i8").tobytes())
     return result.hexdigest()
@@ -87,7 +94,7 @@ def digest(images: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> str:
 def identify(
     name: str,
     split: str,
-    images: np.ndarray,
+    images: Images,
     labels: np.ndarray,
     *,
     official_labels: np.ndarray,
@@ -106,6 +113,10 @@ def identify(
     fingerprint, key = digest([images], [labels]), (name, split)
     if name == "folder":
         return Identity(fingerprint, "the user's own images", ())
+    if name == "image_list":
+        read = contents([images]).get("contents", "")
+        known = f"and contents of all files (SHA-256 {read[:12]})" if read else "of all files and both ends of up to 64"
+        return Identity(fingerprint, f"files of the user's list: compared are paths, sizes {known}", ())
     if partial := _completeness(key, official_labels, num_classes):
         return Identity(fingerprint, "not the complete official data", (partial,))
     # The strongest claim that holds comes first.

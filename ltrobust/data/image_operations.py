@@ -30,8 +30,8 @@ NAMES = (
     "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize", "invert",
 )  # fmt: skip
 
-_ONE = 1 << 16  # 16.16 fixed point, as in Pillow's affine transform
-_NO_WARP = (_ONE, 0, _ONE // 2, 0, _ONE, _ONE // 2)
+ONE = 1 << 16  # 16.16 fixed point, as in Pillow's affine transform
+_NO_WARP = (ONE, 0, ONE // 2, 0, ONE, ONE // 2)
 _WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 _BLEND_BASES = ("brightness", "color", "contrast", "sharpness")
 _TONE_CURVES = ("keep", "autocontrast", "equalize")
@@ -86,13 +86,13 @@ def make_operation(name: str, magnitude: float = 0.0, *, height: int, width: int
     if name not in NAMES:
         raise ValueError(f"unknown operation {name!r}; known: {', '.join(NAMES)}")
     fields: dict[str, object] = {
-        "matrix": _NO_WARP, "base": 0, "weight": _ONE, "mask": 255, "threshold": 256, "curve": 0,
+        "matrix": _NO_WARP, "base": 0, "weight": ONE, "mask": 255, "threshold": 256, "curve": 0,
     }  # fmt: skip
     if name in _WARPS:
         fields["matrix"] = _fixed_point(_inverse_matrix(name, magnitude, height, width))
     elif name in _BLEND_BASES:
         fields["base"] = _BLEND_BASES.index(name)
-        fields["weight"] = round((1 + magnitude) * _ONE)
+        fields["weight"] = round((1 + magnitude) * ONE)
     elif name == "posterize":
         fields["mask"] = 256 - (1 << (8 - int(magnitude)))
     elif name == "solarize":
@@ -110,9 +110,9 @@ def crop_and_flip(row: jax.Array, column: jax.Array, flip: jax.Array, *, width: 
     row, column: int32 scalars, negative to start in the black padding; flip: int32 scalar, 0 or 1.
     Output (x, y) shows input (column + x, row + y), or (column + width - 1 - x, row + y) when flipped.
     """
-    zero, half = jnp.int32(0), jnp.int32(_ONE // 2)
+    zero, half = jnp.int32(0), jnp.int32(ONE // 2)
     first_column = column + flip * (width - 1)
-    return jnp.stack([_ONE * (1 - 2 * flip), zero, _ONE * first_column + half, zero, zero + _ONE, _ONE * row + half])
+    return jnp.stack([ONE * (1 - 2 * flip), zero, ONE * first_column + half, zero, zero + ONE, ONE * row + half])
 
 
 def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -174,7 +174,7 @@ def apply_operation(
     """
     matrix = jnp.asarray(operation.matrix)
     pixels = (warp(image, matrix) if shifts is None else warp_by_shifts(image, matrix, shifts)).astype(jnp.int32)
-    pixels = _blend(_blend_base(pixels, jnp.asarray(operation.base), gather), pixels, operation.weight)
+    pixels = blend(_blend_base(pixels, jnp.asarray(operation.base), gather), pixels, operation.weight)
     pixels = pixels & operation.mask
     pixels = jnp.where(pixels < operation.threshold, pixels, 255 - pixels)
     return _apply_curve(pixels, jnp.asarray(operation.curve), gather).astype(jnp.uint8)
@@ -208,25 +208,33 @@ def _fixed_point(matrix: tuple[float, ...]) -> tuple[int, ...]:
     """Rounds to 16.16 as Pillow does, offsets taken at the centre (1/2, 1/2) of the first pixel."""
     a, b, c, d, e, f = matrix
     at_centre = (a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2)
-    return tuple(math.floor(value * _ONE + 0.5) for value in at_centre)
+    return tuple(math.floor(value * ONE + 0.5) for value in at_centre)
 
 
-def _blend(base: jax.Array, pixels: jax.Array, weight: jax.Array | np.ndarray) -> jax.Array:
+def blend(base: jax.Array, pixels: jax.Array, weight: jax.Array | np.ndarray) -> jax.Array:
     """floor(base + weight (pixels - base)) clipped to 0..255; int32."""
     # Rounding the weight to 16 bits costs at most 255 / 2^17 < 0.002 levels, and whole percents stay 0.01
     # clear of the next whole number, so that adding 0.005 levels makes the floor exact.
-    margin = round(0.005 * _ONE)
-    return jnp.clip((base * _ONE + weight * (pixels - base) + margin) >> 16, 0, 255)
+    margin = round(0.005 * ONE)
+    return jnp.clip((base * ONE + weight * (pixels - base) + margin) >> 16, 0, 255)
 
 
 def _blend_base(pixels: jax.Array, base: jax.Array, gather: bool) -> jax.Array:
     """The image to blend with, int32 [H, W, 3]: black, grey, mean grey or smoothed, chosen by `base`."""
-    # ITU-R 601 luma in 16.16 fixed point, Pillow's numbers.
-    grey = (19595 * pixels[..., 0] + 38470 * pixels[..., 1] + 7471 * pixels[..., 2] + _ONE // 2) >> 16
-    mean = (2 * jnp.sum(grey) + grey.size) // (2 * grey.size)
-    candidates = (jnp.zeros_like(grey), grey, jnp.full_like(grey, mean))
+    grey = grey_of(pixels)
+    candidates = (jnp.zeros_like(grey), grey, jnp.full_like(grey, mean_of(grey)))
     chosen = jnp.select([base == index for index in range(3)], candidates)
     return jnp.where(base == 3, _smooth(pixels, gather), chosen[..., None])
+
+
+def grey_of(pixels: jax.Array) -> jax.Array:
+    """ITU-R 601 luma in 16.16 fixed point, Pillow's numbers; int32 [H, W]."""
+    return (19595 * pixels[..., 0] + 38470 * pixels[..., 1] + 7471 * pixels[..., 2] + ONE // 2) >> 16
+
+
+def mean_of(grey: jax.Array) -> jax.Array:
+    """The rounded mean, int32."""
+    return (2 * jnp.sum(grey) + grey.size) // (2 * grey.size)
 
 
 def _smooth(pixels: jax.Array, gather: bool) -> jax.Array:

@@ -42,7 +42,7 @@ _OTHER_FORMATS = (
     *(".jpe", ".jxl", ".nef", ".pbm", ".pnm", ".psd", ".svg", ".tga"),
 )
 # How many files a message names.
-_NAMED = 5
+NAMED = 5
 # Categories of characters that move the cursor, change the direction of text or are no text at all.
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 _DIRECTIONS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -135,7 +135,7 @@ def read(folder: pathlib.Path) -> Listing:
 def tally(found: Iterable[tuple[str, str | os.PathLike[str]]], folder: pathlib.Path) -> Tally:
     """Pairs of class name and path, counted. Paths in the folder are named from it on."""
     pairs = list(found)
-    return Tally(dict(Counter(name for name, _ in pairs)), tuple(named(path, folder) for _, path in pairs[:_NAMED]))
+    return Tally(dict(Counter(name for name, _ in pairs)), tuple(named(path, folder) for _, path in pairs[:NAMED]))
 
 
 def named(path: str | os.PathLike[str], folder: pathlib.Path) -> str:
@@ -168,8 +168,8 @@ def check_classes(listings: dict[str, Listing]) -> None:
 
 def some(things: Sequence[object], count: int | None = None) -> str:
     """The first few, and how many more there are of `count` (default: of these)."""
-    more = (len(things) if count is None else count) - len(things[:_NAMED])
-    return ", ".join(map(str, things[:_NAMED])) + (f" and {more} more" if more else "")
+    more = (len(things) if count is None else count) - len(things[:NAMED])
+    return ", ".join(map(str, things[:NAMED])) + (f" and {more} more" if more else "")
 
 
 def printable(text: str) -> str:

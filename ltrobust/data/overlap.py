@@ -4,15 +4,17 @@ A near-duplicate is the same picture encoded, scaled, brightened or disturbed a 
 recoloured copies are not found. Two images count as near-duplicates only if their hashes differ in at most `BITS` of 63
 bits and their pixels correlate by at least `CORRELATION`. Both were set on CIFAR-10 and digits: of
 CIFAR-10's images more than 90 % are found again after JPEG at quality 75, scaling to 28x28 and back, 10 % more
-brightness, or noise of 4/255.
+brightness, or noise of 4/255. Images in files are not decoded for it: copies are found among files that were all read.
 """
 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ltrobust.data.images import FileImages, Images
 
 BITS = 4
 CORRELATION = 0.97
@@ -77,8 +79,8 @@ class Overlap:
 class _Part(NamedTuple):
     """Images uint8 [N, H, W, C] with what is compared of them: digests [N]; `codes` and `contrast` of `hashes`, [N]."""
 
-    images: np.ndarray
-    digests: list[bytes]
+    images: Images
+    digests: Sequence[Any]
     codes: np.ndarray
     contrast: np.ndarray
 
@@ -92,15 +94,20 @@ def find(first: np.ndarray, second: np.ndarray) -> Pairs:
     return _find(_prepare(first), _prepare(second))
 
 
-def _prepare(images: np.ndarray) -> _Part:
-    """Digests and hashes of a part, once for all of its comparisons."""
+def _prepare(images: Images) -> _Part:
+    """Digests and hashes of a part, once for all of its comparisons. Those of files that were not read equal none."""
+    if isinstance(images, FileImages):
+        number = len(images)
+        unlike = images.contents or [object() for _ in range(number)]
+        return _Part(images, unlike, np.zeros(number, np.uint64), np.zeros(number, np.float32))
+    assert isinstance(images, np.ndarray)
     digests = [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
     return _Part(images, digests, *hashes(images))
 
 
 def _find(first: _Part, second: _Part) -> Pairs:
     """`find` of parts that were prepared."""
-    known: dict[bytes, int] = {}
+    known: dict[Any, int] = {}
     for position, key in enumerate(first.digests):
         known.setdefault(key, position)
     # Exact copies first. They are cheap to find, and the rest is compared by hash and then by pixels.
@@ -113,7 +120,7 @@ def _find(first: _Part, second: _Part) -> Pairs:
 
 
 def describe(
-    images: Mapping[str, np.ndarray],
+    images: Mapping[str, Images],
     labels: Mapping[str, np.ndarray],
     names: Callable[[str, np.ndarray], Sequence[str]],
     *,
@@ -122,16 +129,18 @@ def describe(
     """Compares every part with those before it, and the last one with itself; for the card.
 
     Args:
-      images, labels: part such as `training`, `validation` and `test` -> uint8 [N, H, W, C], int64 [N].
+      images, labels: part such as `training`, `validation` and `test` -> uint8 [N, H, W, C], int64 [N]. In files, whole
+        contents are compared, where they were read.
       names: the names of a part's images, from the part and positions in it.
       official: whether these are known to be the official data: their near-duplicates are recorded without a warning.
     """
     parts = list(images)
+    remarks = _remarks(list(images.values()))
     prepared = {part: _prepare(images[part]) for part in parts}
     entries: list[SharedImages] = []
     warnings: list[str] = []
-    remarks: list[str] = []
-    for part, other in [(part, other) for position, part in enumerate(parts) for other in parts[:position]]:
+    compared = [part for part in parts if not _unread(images[part])]
+    for part, other in [(part, other) for position, part in enumerate(compared) for other in compared[:position]]:
         pairs = _find(prepared[other], prepared[part])
         entry = SharedImages(
             part=part,
@@ -149,6 +158,21 @@ def describe(
     if again := len(images[last]) - len(set(prepared[last].digests)):
         warnings.append(f"{again:,} {last} images are copies of other {last} images and count again")
     return Overlap({part: len(images[part]) for part in parts}, entries, again, warnings, remarks)
+
+
+def _unread(images: Images) -> bool:
+    """Whether these are files of whose contents not all were read."""
+    return isinstance(images, FileImages) and len(images) > 0 and not images.contents
+
+
+def _remarks(parts: Sequence[Images]) -> list[str]:
+    """What is not compared of images in files."""
+    files = [part for part in parts if isinstance(part, FileImages) and len(part)]
+    if not files:
+        return []
+    if not any(map(_unread, files)):
+        return ["files were compared by their whole contents; near-duplicates were not looked for"]
+    return ["files were compared by path, not by contents (data.cache_check=full compares them)"]
 
 
 def _named(

@@ -44,7 +44,7 @@ def write(
 
     Args:
       folder: must not exist, or be empty.
-      name: one of `sources.NAMES`, except `folder`.
+      name: one of `sources.NAMES`, except the user's own.
       data_dir, cache_dir: where the data set lies (`sources.load`); `data_dir` may be a pack.
       imbalance_ratio, profile, seed: the training images (`longtail.choose`).
 
@@ -52,7 +52,7 @@ def write(
       The folder, as an absolute path.
 
     Raises:
-      ValueError: `folder` is not empty, `name` is `folder`, Pillow has no WebP; or see `sources.load` and
+      ValueError: `folder` is not empty, `name` is the user's own, Pillow has no WebP; or see `sources.load` and
         `longtail.choose`.
       FileNotFoundError: see `sources.load`.
       OSError: `folder` cannot be written.
@@ -60,8 +60,8 @@ def write(
     target = pathlib.Path(folder).expanduser().absolute()
     _check_free(target)
     codec = mosaic.codec()
-    if name == "folder":
-        raise ValueError("data set is 'folder', which cannot be packed. Copy the folder itself, or name a data set.")
+    if name in sources.OWN:
+        raise ValueError(f"data set is {name!r}, which cannot be packed. Copy the folder itself, or name a data set.")
     train, test = (sources.load(name, split, data_dir=data_dir, cache_dir=cache_dir) for split in sources.SPLITS)
     choice: Any = {"imbalance_ratio": float(imbalance_ratio), "profile": profile, "seed": seed}
     labels = train.official_labels

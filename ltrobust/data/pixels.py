@@ -4,7 +4,10 @@ import pathlib
 from typing import IO, Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile, ImageOps
+
+from ltrobust.data import listing
 
 # Part of a decoded copy's fingerprint: raise it when `read` gives other pixels or findings.
 VERSION = 1
@@ -39,6 +42,18 @@ def read(file: pathlib.Path | IO[bytes], image_size: int, channels: int) -> tupl
     """uint8 [H, W, C] of one file, and which of `FINDINGS` are true of it.
 
     Raises:
+      Exception: as `decode`.
+    """
+    image, findings = decode(file, channels)
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image_size, image_size, channels), findings
+
+
+def decode(file: pathlib.Path | IO[bytes], channels: int) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image of one file in its own size, upright, RGB or grey, and which of `FINDINGS` are true of it.
+
+    Raises:
       ValueError: more than 8 bits per channel, or a picture that is in the transparency only.
       Exception: Pillow's and its decoders' own, for files that are damaged or no images.
     """
@@ -55,10 +70,16 @@ def read(file: pathlib.Path | IO[bytes], image_size: int, channels: int) -> tupl
         image = image.convert("RGBA")  # a palette may hold transparency, which Pillow wants to be told of
     if _is_transparent(image):
         findings.append(TRANSPARENT)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image_size, image_size, channels), tuple(findings)
+    return image.convert("L" if channels == 1 else "RGB"), tuple(findings)
+
+
+def problem(file: pathlib.Path, error: Exception) -> str:
+    """Why a file cannot be read, without its path: what `decode` raised, in words."""
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "no image" if file.stat().st_size else "empty file"
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.strerror or type(error).__name__
+    return listing.printable(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def _check_samples(image: ImageFile.ImageFile) -> None:

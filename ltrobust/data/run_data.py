@@ -9,7 +9,11 @@ import numpy as np
 from absl import logging
 
 from ltrobust.data import identity, longtail, sources
+from ltrobust.data.image_list import Lists
+from ltrobust.data.images import Images, contents, take
+from ltrobust.runtime.names import nearest
 
+RESIDENCES = ("auto", "device", "host")
 # Below so many validation images of a class, one image moves its accuracy by more than a tenth, which is noted.
 _FEW = 10
 _NAMED = 5  # of such classes, the ones with the fewest images
@@ -20,9 +24,14 @@ class DataPlan:
     """Which images a run reads, and which of them it trains on. Defaults are those of `configs/default.py`.
 
     Attributes:
-      name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check: see `sources.load`.
+      name, dir, cache_dir, image_size, channels, skip_unreadable, cache_check, lists, resize: see `sources.load`.
       imbalance_ratio, profile, split_seed, class_order: of the long-tailed list; see `longtail.choose`.
       validation_fraction, validation_floor, validation_cap: see `longtail.carve_validation`.
+      residence: where training keeps the images, one of `RESIDENCES`; see `training/feeds.py`.
+      workers: processes that decode images in files for training; 0 for one a core.
+
+    Raises:
+      ValueError: unknown residence, or a negative number of workers.
     """
 
     name: str
@@ -39,8 +48,24 @@ class DataPlan:
     channels: int = 3
     skip_unreadable: bool = False
     cache_check: str = "sample"
+    lists: Lists = dataclasses.field(default_factory=Lists)
+    resize: int = 0
+    residence: str = "auto"
+    workers: int = 0
 
-    def open(self, split: Literal["train", "test"]) -> sources.Split:
+    def __post_init__(self) -> None:
+        """Makes the group of keys that a configuration has a `Lists`, and checks where the images are to be."""
+        if isinstance(self.lists, Mapping):
+            object.__setattr__(self, "lists", Lists(**self.lists))
+        if self.residence not in RESIDENCES:
+            raise ValueError(
+                f"data.residence is {self.residence!r}; {nearest(self.residence, RESIDENCES)}known: "
+                f"{', '.join(RESIDENCES)}."
+            )
+        if self.workers < 0:
+            raise ValueError(f"data.workers is {self.workers}; give a number of processes, or 0 for one a core.")
+
+    def open(self, split: Literal["train", "validation", "test"]) -> sources.Split:
         """One split of the data set; the other one is not opened.
 
         Raises:
@@ -55,6 +80,8 @@ class DataPlan:
             channels=self.channels,
             skip_unreadable=self.skip_unreadable,
             cache_check=self.cache_check,
+            lists=self.lists,
+            resize=self.resize,
         )
 
 
@@ -63,12 +90,13 @@ class Examples:
     """Images with their labels.
 
     Attributes:
-      images: uint8 [N,H,W,C].
+      images: uint8 [N,H,W,C], an array or files.
       labels: int64 [N].
-      positions: int64 [N], of these images in the training split's official order; empty where they have none.
+      positions: int64 [N], of these images in the official order of the training split or of the validation list; empty
+        where they have none.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     positions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -82,14 +110,16 @@ class RunData:
 
     Attributes:
       training: what it trains on.
-      validation: carved from the same long-tailed list, possibly empty.
+      validation: carved from the same long-tailed list, possibly empty; or what an image list has for it (`listed`).
       class_names: C names.
       fingerprints: SHA-256 of the chosen positions (`chosen`), and of its `train` and `validation` parts, in the data
         set's official order; and `pixels`, of the images and labels of the chosen images, training part first.
+        Of the user's own data also `images`, of all of them, and `contents` of files that were all read.
       notes: about the source, for the card.
       claim: of the source (`sources.Split`).
       files: of a folder, what was used and skipped of its training split (`folder.Loaded`); else empty.
-      names: of a folder, the files of its training split in official order (`sources.Split`).
+      names: of the user's own, the files of the training split in official order (`sources.Split`).
+      listed: whether the validation part has a list of its own.
     """
 
     training: Examples
@@ -100,6 +130,7 @@ class RunData:
     claim: str = ""
     files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     names: tuple[str, ...] = ()
+    listed: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -130,8 +161,13 @@ def load(plan: DataPlan, show: Callable[[sources.Split], object] = lambda source
     """
     source = plan.open("train")
     show(source)
+    held_out = None
+    if plan.name == "image_list" and plan.lists.validation:
+        held_out = plan.open("validation")
+        show(held_out)
     return make_run_data(
         source,
+        held_out=held_out,
         imbalance_ratio=plan.imbalance_ratio,
         profile=plan.profile,
         seed=plan.split_seed,
@@ -152,8 +188,9 @@ def make_run_data(
     validation_floor: int,
     validation_cap: float,
     class_order: str = "",
+    held_out: sources.Split | None = None,
 ) -> RunData:
-    """The long-tailed training and validation parts of a training split.
+    """The long-tailed training and validation parts of a training split. With `held_out`, that is the validation part.
 
     Raises:
       ValueError: see `longtail.choose` and `longtail.carve_validation`; a class of the source without images; a
@@ -178,31 +215,37 @@ def make_run_data(
         profile=profile,
         seed=seed,
         class_order=class_order,
-        validation_fraction=validation_fraction,
+        validation_fraction=validation_fraction if held_out is None else 0.0,
         validation_floor=validation_floor,
         validation_cap=validation_cap,
     )
     rows = source.rows_of(chosen, choice)
     train, validation = chosen[carve.train], chosen[carve.validation]
-    training = Examples(source.images[rows[carve.train]], labels[train], train)
-    held_out = Examples(source.images[rows[carve.validation]], labels[validation], validation)
+    training = Examples(take(source.images, rows[carve.train]), labels[train], train)
+    if held_out is None:
+        validating = Examples(take(source.images, rows[carve.validation]), labels[validation], validation)
+    else:
+        validation = np.argsort(held_out.labels, kind="stable")
+        validating = Examples(take(held_out.images, validation), held_out.labels[validation], validation)
     return RunData(
         training=training,
-        validation=held_out,
+        validation=validating,
         class_names=source.class_names,
         fingerprints={
             "chosen": longtail.fingerprint(chosen),
             "train": longtail.fingerprint(train),
             "validation": longtail.fingerprint(validation),
             # Positions in a list do not say which images they were: a folder's files may change under the same names.
-            "pixels": identity.digest([training.images, held_out.images], [training.labels, held_out.labels]),
+            "pixels": identity.digest([training.images, validating.images], [training.labels, validating.labels]),
             # The whole split, whose order is only the user's.
-            **({"images": source.fingerprint} if source.name == "folder" else {}),
+            **({"images": source.fingerprint} if source.name in sources.OWN else {}),
+            **contents([training.images, validating.images]),
         },
-        notes=source.notes + _notes_on_validation(source.class_names, labels[validation]),
+        notes=source.notes + _notes_on_validation(source.class_names, validating.labels),
         claim=source.claim,
         files=source.files,
         names=source.names,
+        listed=held_out is not None,
     )
 
 
@@ -272,7 +315,7 @@ def first_of_each_class(labels: np.ndarray, limit: int) -> np.ndarray:
 def other_images(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     """The parts of `RunData.fingerprints` in which two runs' data differ, the training part first.
 
-    Only a folder's data have `images`, so parts are compared that both have.
+    Only the user's own data have `images` and `contents`, so parts are compared that both have.
     """
     return [part for part in ("train", *sorted(there.keys() & here.keys())) if there[part] != here[part]]
 

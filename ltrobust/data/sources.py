@@ -1,9 +1,9 @@
 """Named data sets as uint8 images and int64 labels, in their official order.
 
-All but `digits` (bundled with scikit-learn) and `folder` (the user's own, `folder.py`) are read from their official
-archives (`archives.py`), or from ArrayRecord files that TensorFlow Datasets has prepared (`prepared.py`). Images are
-decoded once and then kept under `cache_dir`; `data_dir` is only read. A pack (`pack.py`) takes the place of any data
-set but `folder`.
+All but `digits` (bundled with scikit-learn) and the user's own (`folder.py`, `image_list.py`) are read from their
+official archives (`archives.py`), or from ArrayRecord files that TensorFlow Datasets has prepared (`prepared.py`).
+Images are decoded once and then kept under `cache_dir`, except for those of an `image_list`; `data_dir` is only read. A
+pack (`pack.py`) takes the place of any official data set.
 """
 
 import dataclasses
@@ -15,10 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ltrobust.data import archives, folder, identity, imagenet, longtail
+from ltrobust.data import archives, folder, identity, image_list, imagenet, longtail
+from ltrobust.data.image_list import Lists
+from ltrobust.data.images import Images
 from ltrobust.runtime.names import nearest
 
-NAMES = ("digits", *archives.NAMES, "folder")
+NAMES = ("digits", *archives.NAMES, "folder", "image_list")
+# The user's own, with nothing official to compare them with.
+OWN = ("folder", "image_list")
 SPLITS = ("train", "test")
 
 # The first images are for training. Blocks come from different writers, so the test images are from new ones.
@@ -46,22 +50,22 @@ class Split:
 
     Attributes:
       name: data set, one of `NAMES`.
-      split: `train` or `test`.
-      images: uint8 [N, H, W, C], C-contiguous, 0 to 255, in official order.
+      split: `train` or `test`; of an `image_list` also `validation`.
+      images: uint8 [N, H, W, C], 0 to 255, in official order: a C-contiguous array, or files of an `image_list`.
       labels: int64 [N], 0 to num_classes - 1, of these images.
       class_names: [num_classes], in label order.
       notes: what a reader of results must know about this copy, such as `partial copy: ...`; usually empty.
       fingerprint: SHA-256 of these images' pixels and labels (`identity.digest`).
       claim: what has been compared with the official data set, for the card (`identity.identify`).
       held: None, or for the training split of a pack: which official images `images` are.
-      files: of a `folder`, what was used and what was skipped (`folder.Loaded`); else empty.
+      files: of the user's own, what was used and what was skipped (`folder.Loaded`); else empty.
       origin: where the decoded images come from on this machine, in words; may be empty.
-      names: of a `folder`, the images' files (`folder.Loaded`); else empty.
+      names: of the user's own, the images' files (`folder.Loaded`); else empty.
     """
 
     name: str
     split: str
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -109,7 +113,7 @@ class Split:
 
 def load(
     name: str,
-    split: Literal["train", "test"],
+    split: Literal["train", "validation", "test"],
     *,
     data_dir: str | os.PathLike[str] = "",
     cache_dir: str | os.PathLike[str] = "~/.cache/ltrobust",
@@ -117,6 +121,8 @@ def load(
     channels: int = 3,
     skip_unreadable: bool = False,
     cache_check: str = "sample",
+    lists: Lists = Lists(),  # noqa: B008 - frozen
+    resize: int = 0,
 ) -> Split:
     """One split of a named data set; the other split is not opened.
 
@@ -127,28 +133,31 @@ def load(
 
     Args:
       name: one of `NAMES`. Fine labels for `cifar100`; the official val as `test` for `tiny_imagenet`.
-      split: `train` or `test`.
+      split: `train` or `test`; `validation` of an `image_list` that has one.
       data_dir: folder of the official archive or of TFDS's prepared records, which come first; by default TFDS's own
-        (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`). For `folder` the one that holds `train` and `test`. Or the folder
-        of a pack of this data set (`pack.write`).
+        (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`). For `folder` the one that holds `train` and `test`, for
+        `image_list` the one that paths start from. Or the folder of a pack of this data set (`pack.write`).
       cache_dir: where decoded images are kept; empty for no cache.
-      image_size, channels: what the images of a `folder` are converted to (`folder.load`), and the size of those of
-        `imagenet` and `imagenet10`; others stay as they are.
-      skip_unreadable, cache_check: of a `folder` only (`folder.load`).
+      image_size, channels: what the user's own images are converted to (`folder.load`, `image_list.load`), and the size
+        of those of `imagenet` and `imagenet10`; others stay as they are.
+      skip_unreadable, cache_check: of the user's own only.
+      lists, resize: of an `image_list` only.
 
     Raises:
       ValueError: unknown name or split, arguments of the wrong type, data that are not the official ones, or a folder
-        that is no data set (`folder.load`) or no sound pack of it (`pack.read`).
+        or list that is no data set (`folder.load`, `image_list.load`) or no sound pack of it (`pack.read`).
       FileNotFoundError: data that are not there; the message names the archive and its place, or what is expected.
 
     Warns:
       UserWarning: a partial copy; pixels that are not the official ones; files of a folder that are skipped or
         doubtful.
     """
-    _check_request(name, split, data_dir, cache_dir)
+    _check_request(name, split, data_dir, cache_dir, lists)
     cache_root = pathlib.Path(cache_dir).expanduser() if os.fspath(cache_dir) else None
     form: dict[str, Any] = {"image_size": image_size, "channels": channels}
     form |= {"skip_unreadable": skip_unreadable, "cache_check": cache_check}
+    if name == "image_list":
+        form |= {"lists": lists, "resize": resize}
     result, published, different = _open(name, split, data_dir, cache_root, form)
     where = f"{split} of {os.fspath(data_dir) or name}"
     _check_labels(result, where)
@@ -167,7 +176,7 @@ def load(
         warnings.warn(f"{where}: {different}: {'; '.join(known.notes) or known.claim}.", UserWarning, stacklevel=2)
         identity_notes = known.notes or ((different,) if known.claim != identity.OFFICIAL else ())
     notes = tuple(dict.fromkeys(result.notes + identity_notes))
-    for note in () if different else known.notes if name == "folder" else notes:  # those of a folder: where urgent
+    for note in () if different else known.notes if name in OWN else notes:  # of one's own: where urgent
         warnings.warn(f"{where}: {note}.", UserWarning, stacklevel=2)
     # A pack with a part of the images knows what was compared when it was made.
     claim = (len(result.labels) < len(result.official_labels) and result.claim) or known.claim
@@ -177,7 +186,7 @@ def load(
 def _open(
     name: str, split: str, data_dir: str | os.PathLike[str], cache_root: pathlib.Path | None, form: Any
 ) -> tuple[Split, bool, str]:
-    """A pack, digits, a folder, prepared records or an archive.
+    """A pack, digits, the user's own, prepared records or an archive.
 
     Also whether the archive has the published checksum, and what tells it from the published one, in words.
 
@@ -190,13 +199,8 @@ def _open(
         return pack.read(data_dir, split, name=name), False, ""
     if name == "digits":
         return _digits(split), False, ""
-    if name == "folder":
-        result = folder.load(data_dir, split, cache_root=cache_root, **form)
-        if result.warnings:
-            place = folder.listing.printable(os.fspath(data_dir))
-            warnings.warn(f"{split} of {place}: {'; '.join(result.warnings)}.", UserWarning, stacklevel=3)
-        entry, kept = result.entry, {"files": result.files, "origin": result.origin, "names": result.names}
-        return Split(name, split, entry.images, entry.labels, entry.class_names, result.notes, **kept), False, ""
+    if name in OWN:
+        return _own(name, split, data_dir, cache_root, form), False, ""
     root = pathlib.Path(os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     if name in imagenet.CLASSES:
         entry, origin = imagenet.load(
@@ -220,6 +224,23 @@ def _open(
             " Install tensorflow-datasets and array_record, or give a folder with the official archive instead."
         ) from error
     return prepared.load(name, split, data_dir=root, cache_root=cache_root), False, ""
+
+
+def _own(
+    name: str, split: str, data_dir: str | os.PathLike[str], cache_root: pathlib.Path | None, form: Mapping[str, Any]
+) -> Split:
+    """A folder or a list."""
+    if name == "folder":
+        result = folder.load(data_dir, split, cache_root=cache_root, **form)
+        entry, names = result.entry, result.names
+    else:
+        entry = result = image_list.load(data_dir, split, **form)
+        names = result.images.names
+    if result.warnings:
+        place = folder.listing.printable(os.fspath(data_dir))
+        warnings.warn(f"{split} of {place}: {'; '.join(result.warnings)}.", UserWarning, stacklevel=4)
+    kept = {"files": result.files, "origin": result.origin, "names": names}
+    return Split(name, split, entry.images, entry.labels, entry.class_names, result.notes, **kept)
 
 
 def _check_labels(found: Split, where: str) -> None:
@@ -259,18 +280,20 @@ def image_names(
 
 
 def form(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `load` that say what becomes of a folder's images, from a configuration's `data`.
+    """The arguments of `load` that say what becomes of images in files, from a configuration's `data`.
 
     Runs from before the keys existed lack some of them.
     """
-    return {key: data[key] for key in ("image_size", "channels", "skip_unreadable", "cache_check") if key in data}
+    keys = ("image_size", "channels", "skip_unreadable", "cache_check", "resize")
+    return {key: data[key] for key in keys if key in data} | {"lists": Lists(**data.get("lists", {}))}
 
 
-def _check_request(name: object, split: object, data_dir: object, cache_dir: object) -> None:
+def _check_request(name: object, split: object, data_dir: object, cache_dir: object, lists: Lists) -> None:
     if not isinstance(name, str) or name not in NAMES:
         raise ValueError(f"data set is {name!r}; {nearest(name, NAMES)}known data sets: {', '.join(NAMES)}.")
-    if not isinstance(split, str) or split not in SPLITS:
-        raise ValueError(f"split is {split!r}; {nearest(split, SPLITS)}known splits: {', '.join(SPLITS)}.")
+    known = image_list.SPLITS if name == "image_list" and lists.validation else SPLITS
+    if not isinstance(split, str) or split not in known:
+        raise ValueError(f"split is {split!r}; {nearest(split, known)}known splits: {', '.join(known)}.")
     for key, value in (("data_dir", data_dir), ("cache_dir", cache_dir)):
         if not isinstance(value, str | os.PathLike):
             raise ValueError(f"{key} is {value!r}; give a path, or an empty string for the default.")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ltrobust.attacks.search import Lanes, Search, draws
 from ltrobust.data.batches import chunks, to_unit
+from ltrobust.data.images import Images
 from ltrobust.evaluation import judge, padding, width
 from ltrobust.evaluation.judge import Apply, Judgement, check, check_logits
 from ltrobust.evaluation.programs import Programs
@@ -42,13 +43,13 @@ class Subject:
 
     Attributes:
       variables: of the network, any pytree.
-      images: uint8 or float32 [N,H,W,C].
+      images: uint8 or float32 [N,H,W,C]; an array or files.
       labels: int64 [N].
       ids: [N], of each image in its test set; keys of all draws.
     """
 
     variables: Any
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     ids: np.ndarray
 
@@ -182,7 +183,7 @@ class Driver:
             fresh = schedule.fill(current)
             if np.any(fresh):
                 rejected[fresh], current = 0, np.where(fresh, schedule.first, current)
-                problems = self._problems(subject, schedule.owners, logits)
+                problems = self._problems(subject, schedule.owners, logits, fresh)
                 new = fill(*problems, root, settings, fresh, schedule.first.astype(np.int32))
                 lanes = new if lanes is None else self._programs.refill(lanes, new, fresh)
             lanes, limit = self._dispatch(advance, subject, lanes, settings, schedule, current, limit, search.guesses)
@@ -256,9 +257,12 @@ class Driver:
         judged = processes.fetch(self._programs.judge(subject.variables, points, images, labels, radius))
         return jax.tree.map(lambda leaf: leaf[: len(owners)], judged)
 
-    def _problems(self, subject: Subject, owners: np.ndarray, logits: np.ndarray) -> tuple[Any, Any, Any, Any]:
-        """Images, labels, clean logits and ids of the lanes' images, on the devices; anything where there is none."""
-        rows = np.maximum(owners, 0)
+    def _problems(
+        self, subject: Subject, owners: np.ndarray, logits: np.ndarray, fresh: np.ndarray
+    ) -> tuple[Any, Any, Any, Any]:
+        """Images, labels, clean logits and ids of the lanes that are `fresh`, on the devices; of others anything."""
+        # Images in files are decoded, which the lanes that go on do not need.
+        rows = np.where(fresh, owners, owners[fresh][0])
         ids = subject.ids[rows].astype(np.uint32)
         return self.place((subject.gather(rows), subject.labels[rows].astype(np.int32), logits[rows], ids))
 

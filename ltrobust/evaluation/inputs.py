@@ -7,18 +7,21 @@ import numpy as np
 
 from ltrobust.attacks import ball
 from ltrobust.attacks.inputs import check_labels, ids_of
+from ltrobust.data.images import Images, as_images
 from ltrobust.threat import Threat
 
 
-def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[np.ndarray, np.ndarray]:
-    """Host arrays of the right kind.
+def check_inputs(images: Any, labels: Any, num_classes: int, threat: Threat) -> tuple[Images, np.ndarray]:
+    """Host arrays of the right kind; images in files stay there.
 
     Raises:
       ValueError: images or labels of a wrong type, shape or range, or fewer than two classes.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    images, labels = as_images(images), np.asarray(labels)
     ball.check_shape(images.shape)
-    if images.dtype != np.uint8:
+    if not isinstance(images, np.ndarray):
+        pass  # what is decoded from files is in range
+    elif images.dtype != np.uint8:
         ball.check_images(images, threat)
     elif images.size and images.max() == 1:
         raise ValueError("images are uint8, but none is above 1 of 255. Give pixels in [0,1] as float32.")

@@ -74,7 +74,7 @@ class TorchNetwork:
           ValueError: the module does not take these images or gives no logits [B,K]; it is random; torchax lacks an
             operation, which is named; or the differences are above the tolerances.
         """
-        points = np.asarray(images)[:_COMPARED]
+        points = np.asarray(images[:_COMPARED])
         if points.ndim != 4 or not len(points):
             raise ValueError(f"images have shape {list(points.shape)}; give at least one, [N,H,W,C].")
         points = points.astype(np.float32) / (255 if points.dtype == np.uint8 else 1)

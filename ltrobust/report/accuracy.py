@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks, labels, short
+from ltrobust.analysis.evaluated_networks import GROUPS, EvaluatedNetworks, labels, short, shots
 from ltrobust.analysis.schema.network import Column
 from ltrobust.analysis.schema.paired import (
     ClassDifference,
@@ -212,6 +212,8 @@ def networks(evaluation: EvaluatedNetworks) -> list[Figure]:
             result = [network.columns[column].view(view) for network in distinct.values()]
             if any(estimate is not None for estimate in result):
                 rows.append([title, *map(interval, result)])
+        groups = [shots(evaluation.card, network.columns[column]) for network in distinct.values()]
+        rows += [[title, *(interval(group[title]) for group in groups)] for title in groups[0]]
     drawn = [("clean", "overall", "clean, all"), (evaluation.headline, "overall", f"{attacked}, all")]
     drawn += [(evaluation.headline, "tail_third", f"{attacked}, tail")]
     drawn += [(evaluation.headline, "worst", f"{attacked}, worst class")]

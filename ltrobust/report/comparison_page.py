@@ -19,6 +19,7 @@ from ltrobust.analysis.schema.comparison import (
     SeedDifference,
 )
 from ltrobust.analysis.schema.paired import PooledDifference
+from ltrobust.data.images import Images
 from ltrobust.evaluation import store
 from ltrobust.report import accuracy, charts, comparison, frame
 from ltrobust.report.charts import BLUE, GREY
@@ -236,7 +237,7 @@ def _first_of_classes(entries: Sequence[Flip], counts: np.ndarray) -> list[Flip]
     return [first[present[place]] for place in chosen]
 
 
-def _flipped(images: np.ndarray, won: bool, entry: Flip, loser: Model) -> Flipped:
+def _flipped(images: Images, won: bool, entry: Flip, loser: Model) -> Flipped:
     """A flipped image, with the adversarial image where the loser's store kept it."""
     record = loser.verdicts[entry.broken_by[0]][entry.image]
     kept = record.adversarial_at is not None

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ltrobust.analysis.evaluated_networks import distinct, titles
+from ltrobust.analysis.evaluated_networks import distinct, shots, titles
 from ltrobust.analysis.schema.card import Card, Files
 from ltrobust.report.numbers import Interval
 from ltrobust.sanity.rules import Item
@@ -17,21 +17,24 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 def render(card: Card) -> str:
     """One line per network and column: accuracy overall, in the tail and in the worst class, in percent.
 
-    The bounds of its 95 % interval follow each value.
+    The bounds of its 95 % interval follow each value. Where `evaluated_networks.shots` has groups, they follow.
     """
     networks = distinct(card.networks)
     columns = shown_columns(card)
     names = titles(card)
+    groups = shots(card, next(iter(networks.values())).columns[columns[0]])
     rows = [
         [
             name if column == columns[0] else "",
             names[column],
             *(percent(network.columns[column].view(view)) for view in VIEWS),
+            *map(percent, shots(card, network.columns[column]).values()),
         ]
         for name, network in networks.items()
         for column in columns
     ]
-    return f"{_title(card)}\n\n{align([['network', 'attack', *VIEWS.values()], *rows])}\n\n{_legend(card)}"
+    header = ["network", "attack", *VIEWS.values(), *groups]
+    return f"{_title(card)}\n\n{align([header, *rows])}\n\n{_legend(card)}"
 
 
 def shown_columns(card: Card) -> list[str]:

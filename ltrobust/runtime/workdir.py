@@ -27,9 +27,13 @@ from ltrobust.runtime.files import is_lock, is_partial, read_json, write_json
 # Phases of a run, in order; each has a folder of checkpoints.
 PHASES = ("teacher", "student")
 WEIGHTS = ("last", "selected", "averaged")  # of a phase
-# May change between two starts of one run: where data lie, how results are looked at, how often is saved. What files
-# are skipped is seen in the digest of the training images.
-_FREE = ("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "eval.", "log.", "checkpoint.")
+# May change between two starts of one run: where data lie and how they come to the devices, how results are looked at,
+# how often is saved. What files are skipped is seen in the digest of the training images.
+_FREE = (
+    *("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "data.lists."),
+    *("data.residence", "data.workers"),
+    *("eval.", "log.", "checkpoint."),
+)
 # What is changed to train longer.
 _LENGTH = ("student.epochs:", "student.steps:", "student.optimizer.")
 # Of every configuration: they distinguish a `config.json` from other programs' files of that name.

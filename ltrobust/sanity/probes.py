@@ -14,6 +14,7 @@ import numpy as np
 
 from ltrobust.attacks import ball, objectives
 from ltrobust.data.batches import chunks
+from ltrobust.data.images import take
 from ltrobust.evaluation.drive import Subject
 from ltrobust.runtime import processes
 from ltrobust.sanity.rules import (
@@ -103,7 +104,7 @@ def _zero_gradients(runs: Runs, probe: Probe) -> Item:
 def _part(runs: Runs, rows: np.ndarray) -> Subject:
     """The images at `rows` as a separate subject."""
     whole = runs.session.subject
-    return Subject(whole.variables, whole.images[rows], whole.labels[rows], whole.ids[rows])
+    return Subject(whole.variables, take(whole.images, rows), whole.labels[rows], whole.ids[rows])
 
 
 def exact_logits(runs: Runs, rows: np.ndarray) -> np.ndarray:

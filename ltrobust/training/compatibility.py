@@ -24,8 +24,10 @@ def same_start(recorded: Mapping[str, Any], run_data: RunData) -> None:
     """Refuses processes whose settings (`recorded`), programs or images differ from the first process."""
     if not processes.several():
         return
-    local = ("data.dir", "data.cache_dir")
-    values = {f"value of {key}": value for key, value in workdirs.flatten(recorded).items() if key not in local}
+    local = ("data.dir", "data.cache_dir", "data.lists.", "data.workers")
+    values = {
+        f"value of {key}": value for key, value in workdirs.flatten(recorded).items() if not key.startswith(local)
+    }
     processes.check_same({"software": cards.software()} | values, "start all of them with the same version and flags.")
     processes.check_same({"training or validation part": run_data.fingerprints["pixels"]}, SAME_DATA)
 

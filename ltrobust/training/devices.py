@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -53,6 +54,34 @@ def shapes(tree: Any, mesh: Mesh, spec: PartitionSpec = REPLICATED) -> Any:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jax.dtypes.result_type(leaf), sharding=where), tree
     )
+
+
+def zeros(shapes: Any) -> Any:
+    """Arrays of zeros with the given shapes, types and places (`jax.ShapeDtypeStruct`)."""
+    places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    return jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), out_shardings=places)()
+
+
+def memory(mesh: Mesh) -> int | None:
+    """Bytes that JAX may use on each device, the least of all processes'; None where the platform does not say.
+
+    All processes must call it.
+    """
+    given = [(device.memory_stats() or {}).get("bytes_limit") for device in mesh.local_devices]
+    # Processes that decided for themselves could train with different programs.
+    least = processes.gather(min((limit for limit in given if limit), default=None))
+    return min((limit for limit in least if limit), default=None)
+
+
+def host() -> Any:
+    """The CPU as a device of this process, for small computations that must not wait for an accelerator's queue.
+
+    The default device where JAX is set to use no CPU.
+    """
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def map_over_devices(

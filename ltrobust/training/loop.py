@@ -22,7 +22,7 @@ from ltrobust.evaluator import Evaluator
 from ltrobust.methods import Learner, Method, Teacher, make_batch
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preempted, Preemption
-from ltrobust.training import placement, steps
+from ltrobust.training import feeds, placement, steps
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.phases import Phase
 from ltrobust.training.progress import Dispatches
@@ -43,6 +43,7 @@ class Services:
       evaluator: validation's, `(Weights, images, labels) -> Evaluation`. Nothing is selected without it.
       record: called with the record of each epoch, before the checkpoint of that epoch.
       preemption: asked after each chunk of steps.
+      workers: processes that decode images in files, see `loader.read`.
     """
 
     checkpoints: Checkpoints | None = None
@@ -51,6 +52,7 @@ class Services:
     evaluator: Evaluator | None = None
     record: Callable[[Mapping[str, Any]], None] = lambda record: None
     preemption: Preemption = dataclasses.field(default_factory=Preemption)
+    workers: int = 0
 
 
 def run_phase(
@@ -71,7 +73,7 @@ def run_phase(
       initial: weights to start from, or None to draw them.
       services: checkpoints, validation, records and requests to stop; None uses none of them.
       compile_chunk: makes the program of several steps, see `steps.compile_chunk`. Tests give another one.
-      capacity: most steps in one chunk. It changes no result.
+      capacity: most steps in one chunk; fewer where its images are sent from the host. It changes no result.
 
     Returns:
       The last state and the selection. A finished phase returns at once.
@@ -81,21 +83,37 @@ def run_phase(
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
       OSError: the last checkpoint could not be written. An earlier failure is reported, and the next save replaces it.
       MemoryError: a step does not fit on the devices; names what makes it smaller.
+      images.UnreadableImage, ChildProcessError: images cannot be read on the host.
       Preempted: the run was asked to stop; a checkpoint has been written.
     """
     services = services or Services()
-    checkpoints, preemption = services.checkpoints, services.preemption
     if phase.settings.method.end_epoch is not None and services.evaluator is None:
         raise ValueError(f"method {phase.settings.method.name!r} learns from validation; give the phase an evaluator.")
-    with _advice_on_memory(phase, mesh):
-        inputs = placement.make_inputs(phase, run_data, mesh, teachers)
-        state, selection = placement.first_state(phase, inputs, mesh, initial)
-    if checkpoints is not None and checkpoints.latest() is not None:
-        state, selection = checkpoints.restore(state, selection)
-    # A phase that is finished is never trained again, whatever else has changed since.
-    if int(state.step) == phase.total_steps:
-        return state, selection
-    chunk = compile_chunk(phase.settings, mesh)
+    with contextlib.ExitStack() as held:
+        with _advice_on_memory(phase, mesh):
+            feed = held.enter_context(feeds.open_feed(phase, run_data, mesh, teachers, capacity, services.workers))
+            state, selection = placement.first_state(phase, feed.inputs, mesh, initial)
+        if services.checkpoints is not None and services.checkpoints.latest() is not None:
+            state, selection = services.checkpoints.restore(state, selection)
+        # A phase that is finished is never trained again, whatever else has changed since.
+        if int(state.step) < phase.total_steps:
+            chunk = compile_chunk(phase.settings, mesh)
+            state, selection = _train(phase, run_data, mesh, feed, chunk, state, selection, services)
+    return state, selection
+
+
+def _train(
+    phase: Phase,
+    run_data: RunData,
+    mesh: Mesh,
+    feed: feeds.Feed,
+    chunk: Callable[..., TrainState],
+    state: TrainState,
+    selection: Selection,
+    services: Services,
+) -> tuple[TrainState, Selection]:
+    """Trains from this state to the end of the phase; see `run_phase`."""
+    checkpoints, preemption = services.checkpoints, services.preemption
     # One step first, because that call also compiles; the following chunks are sized to last about two seconds.
     longest, saved = 1, time.monotonic()
     epoch_began = saved
@@ -111,10 +129,10 @@ def run_phase(
     ):
         while (done := int(state.step)) < phase.total_steps:
             # A chunk never crosses the end of an epoch: validation and records belong to the state at that step.
-            epoch, count, ends_epoch = phase.chunk(done, min(longest, capacity))
-            # The order of any chunk follows from its first step alone, so a resumed run sees the same batches.
-            order = placement.make_order(phase, done, count, mesh, capacity)
+            epoch, count, ends_epoch = phase.chunk(done, min(longest, feed.capacity))
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
+                # The examples of any chunk follow from its first step alone, so a resumed run sees the same batches.
+                inputs, order = feed.take(done, count)
                 state = chunk(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the chunk is done
             # Checked before anything is saved: no checkpoint holds weights that are not finite.

@@ -13,6 +13,7 @@ from ltrobust import attacks, models
 from ltrobust.analysis import card_parts, cards, sample
 from ltrobust.analysis.schema.network import Classifier, NetworkResult, VerdictFile
 from ltrobust.data import longtail, sources
+from ltrobust.data.images import take
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import protocols
 from ltrobust.evaluation import store as stores
@@ -97,7 +98,7 @@ def evaluate(
         store = plan.workdir / _store_name(plan, network, fingerprints, known_labels)
         evaluation = evaluator_of(trained.head, trained.rule, trained.apply)(
             weights,
-            test.images[ids],
+            take(test.images, ids),
             known_labels,
             ids=ids,
             progress=f"evaluating {network}",

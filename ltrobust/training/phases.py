@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ltrobust import methods, models
 from ltrobust.data import batches, longtail
 from ltrobust.data.augment import augment
+from ltrobust.data.images import FileImages
 from ltrobust.data.run_data import RunData
 from ltrobust.models import external
 from ltrobust.models.model_plan import ModelPlan
@@ -69,20 +70,29 @@ class Phase:
 
 
 def make_phase(
-    plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, *, platform: str | None = None
+    plan: PhasePlan,
+    model: ModelPlan,
+    run_data: RunData,
+    mesh: Mesh,
+    *,
+    platform: str | None = None,
+    host_fed: bool = False,
 ) -> Phase:
     """Everything about a phase that follows from its plan and the data.
 
-    Its programs are compiled for `platform`, by default that of the mesh.
+    Its programs are compiled for `platform`, by default that of the mesh. `host_fed` says that images are sent to the
+    devices for each chunk of steps (`feeds.FromHost`), rather than once.
 
     Raises:
       ValueError: a setting that makes no sense with these data or devices; names it and the phase.
     """
     with naming_phase(plan.name):
-        return _make_phase(plan, model, run_data, mesh, platform or devices.platform(mesh))
+        return _make_phase(plan, model, run_data, mesh, platform or devices.platform(mesh), host_fed)
 
 
-def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, platform: str) -> Phase:
+def _make_phase(
+    plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh, platform: str, host_fed: bool
+) -> Phase:
     """The same, without the phase's name in what it raises."""
     devices.check_batch_size(plan.batch_size, mesh, f"{plan.name}.batch_size")
     key = jax.random.fold_in(jax.random.key(plan.seed), zlib.crc32(plan.name.encode()))
@@ -104,9 +114,11 @@ def _make_phase(plan: PhasePlan, model: ModelPlan, run_data: RunData, mesh: Mesh
         augmentation=plan.augmentation.policy,
         crop_padding=plan.augmentation.crop_padding,
         flip=plan.augmentation.flip,
+        jitter=plan.augmentation.jitter,
         gather=platform != "tpu",
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
+        divided_data=host_fed,
         compiler=plan.compiler,
         accumulate=plan.accumulate,
     )
@@ -159,7 +171,13 @@ def _make_module(model: ModelPlan, method: methods.Method, run_data: RunData, me
 def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:
     """Traces the augmentation, which refuses what it cannot do to these images."""
     images = jax.ShapeDtypeStruct((1, *run_data.image_shape), np.uint8)
+    if settings.augmentation == "random_resized_crop" and not isinstance(run_data.training.images, FileImages):
+        raise ValueError(
+            "augmentation.policy is 'random_resized_crop', which crops files while they are decoded, but these images "
+            "are decoded already; use data.name=image_list, or the policy base."
+        )
     policy = {"policy": settings.augmentation, "crop_padding": settings.crop_padding, "flip": settings.flip}
+    policy["jitter"] = settings.jitter
     jax.eval_shape(lambda pixels: augment(pixels, jax.random.split(jax.random.key(0), 1), **policy), images)
 
 

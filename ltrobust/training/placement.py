@@ -1,5 +1,7 @@
 """Inputs of the steps of a phase, on its devices: constants, the first state, and row numbers in their order."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -18,21 +20,53 @@ from ltrobust.training import devices, steps
 from ltrobust.training.phases import Phase
 from ltrobust.training.state import Selection, TrainState, Weights, create_selection, create_state
 
+# Most bytes of images in one chunk of steps on a device, where data are divided. As many again are read ahead.
+CHUNK_BYTES = 128 << 20
+
 
 def make_inputs(
-    phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Teacher] = MappingProxyType({})
+    phase: Phase,
+    run_data: RunData,
+    mesh: Mesh,
+    teachers: Mapping[str, Teacher] = MappingProxyType({}),
+    capacity: int = 1,
 ) -> steps.Inputs:
-    """The phase's constants, on every device. `teachers` are frozen networks by the names that the method asks for."""
-    return devices.replicate(_constants(phase, run_data, teachers), mesh)
+    """The phase's inputs on the devices. Divided data are zeros, for the examples of `capacity` steps.
 
-
-def _constants(phase: Phase, run_data: RunData, teachers: Mapping[str, Teacher]) -> steps.Inputs:
-    """The training images with the phase's labels, its class counts, teachers and key; images are on the host yet."""
+    `teachers` are frozen networks by the names that the method asks for.
+    """
+    if phase.settings.divided_data:
+        shapes = devices.shapes(_data_shapes(phase, run_data, capacity), mesh, devices.divided())
+        inputs = devices.replicate(_inputs(phase, None, teachers), mesh)
+        return dataclasses.replace(inputs, data=devices.zeros(shapes))  # pyright: ignore[reportArgumentType]
     # All images stay on the devices as uint8 for the whole phase. The host sends row numbers only; augmentation and the
     # division by 255 happen on the device.
     data = batches.OnDevice.of(run_data.training.images, phase.labels.astype(np.int32))
+    return devices.replicate(_inputs(phase, data, teachers), mesh)
+
+
+def _inputs(phase: Phase, data: Any, teachers: Mapping[str, Teacher]) -> steps.Inputs:
+    """The data with the phase's class counts, teachers and key, as they are given."""
     counts = jnp.asarray(phase.class_counts, jnp.float32)
     return steps.Inputs(data, counts, dict(teachers), phase.step_key)
+
+
+def _data_shapes(phase: Phase, run_data: RunData, capacity: int) -> batches.OnDevice:
+    """The phase's data as shapes: the whole training part, or where they are divided the examples of so many steps."""
+    divided, shape = phase.settings.divided_data, run_data.image_shape
+    examples = capacity * phase.schedule.batch_size if divided else len(run_data.training)
+    pixels = jax.ShapeDtypeStruct((examples, math.prod(shape)), jnp.uint8)
+    return batches.OnDevice(pixels, jax.ShapeDtypeStruct((examples,), jnp.int32), shape)
+
+
+def most_steps(phase: Phase, run_data: RunData, mesh: Mesh, capacity: int) -> int:
+    """Most steps in one chunk: `capacity`, or as many as `CHUNK_BYTES` hold the images of where data are divided."""
+    if not phase.settings.divided_data:
+        return capacity
+    share = phase.schedule.batch_size // mesh.size * math.prod(run_data.image_shape)
+    # No chunk crosses the end of an epoch.
+    an_epoch = -(-phase.schedule.examples // phase.schedule.batch_size)
+    return max(1, min(capacity, CHUNK_BYTES // share, an_epoch))
 
 
 def weight_shapes(phase: Phase, run_data: RunData) -> Weights:
@@ -51,7 +85,8 @@ def trace(phase: Phase, run_data: RunData, mesh: Mesh, teachers: Mapping[str, Te
       ValueError: the method's attack or loss returns something that it must not.
     """
     weights = _zeros(phase, run_data)
-    return _metrics(phase, weights, _method_state(phase, weights), _constants(phase, run_data, teachers), mesh)
+    inputs = _inputs(phase, _data_shapes(phase, run_data, 1), teachers)
+    return _metrics(phase, weights, _method_state(phase, weights), inputs, mesh)
 
 
 def _zeros(phase: Phase, run_data: RunData) -> Weights:
@@ -106,19 +141,23 @@ def argument_shapes(
 
     Args:
       teachers: as for `make_inputs`; shapes in place of their weights suffice.
-      capacity: rows of the order array.
+      capacity: most steps in one chunk, see `most_steps`: rows of the order array.
 
     Raises:
       ValueError: the method's attack or loss returns something that it must not.
     """
-    inputs = _constants(phase, run_data, teachers)
+    capacity = most_steps(phase, run_data, mesh, capacity)
+    inputs = _inputs(phase, _data_shapes(phase, run_data, capacity), teachers)
     state = _state(phase, inputs, mesh, _zeros(phase, run_data))
     order = jax.ShapeDtypeStruct((capacity, phase.schedule.batch_size), jnp.int32)
     number = jax.ShapeDtypeStruct((), jnp.int32)
+    (placed,) = devices.shapes((inputs,), mesh)
+    data = devices.shapes(inputs.data, mesh, steps.input_specs(phase.settings).data)
     return (
-        devices.shapes((state, inputs), mesh)
-        + devices.shapes((order,), mesh, devices.divided(1))
-        + devices.shapes((number, number), mesh)
+        *devices.shapes((state,), mesh),
+        dataclasses.replace(placed, data=data),
+        *devices.shapes((order,), mesh, devices.divided(1)),
+        *devices.shapes((number, number), mesh),
     )
 
 

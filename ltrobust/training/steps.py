@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from ltrobust.data.augment import augment
-from ltrobust.data.batches import OnDevice, to_unit
+from ltrobust.data.batches import OnDevice, example_keys, to_unit
 from ltrobust.methods import Batch, Learner, Method, Outcome, Teacher, make_batch
 from ltrobust.training import accumulation, devices
 from ltrobust.training.state import OWN_SUMS, TrainState, Weights
@@ -23,8 +23,9 @@ class StepSettings:
     """Settings of the steps of a phase.
 
     `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
-    `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `compiler` are
-    options of XLA's compiler by name; `accumulate` is the number of parts of a batch (`accumulation`).
+    `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `divided_data` that
+    a device holds its share of the images of one chunk of steps, rather than all images; `compiler` are options of
+    XLA's compiler by name; `accumulate` is the number of parts of a batch (`accumulation`).
     """
 
     module: nn.Module
@@ -34,18 +35,21 @@ class StepSettings:
     augmentation: str = "base"
     crop_padding: int = 4
     flip: bool = True
+    jitter: tuple[float, ...] = (0.0, 0.0, 0.0)
     gather: bool = True
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
+    divided_data: bool = False
     compiler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     accumulate: int = 1
 
 
 @flax.struct.dataclass
 class Inputs:
-    """Constant inputs of all steps, on every device.
+    """Inputs of the steps of a chunk; all but `data` are the same in all chunks, on every device.
 
-    `key` is the phase's root key, `class_counts` [C] those of the phase's own training list.
+    `data` are what the steps' rows point into, see `StepSettings.divided_data`. `key` is the phase's root key,
+    `class_counts` [C] those of the phase's own training list.
     """
 
     data: OnDevice
@@ -198,7 +202,8 @@ def metric_names(
         return checked_loss(settings.method, learner, batch, adv)[1].metrics
 
     whole = devices.REPLICATED
-    mapped = devices.map_over_devices(metrics, mesh, in_specs=(whole, whole, whole, devices.divided()))
+    specs = (whole, whole, input_specs(settings), devices.divided())
+    mapped = devices.map_over_devices(metrics, mesh, in_specs=specs)
     rows = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     return tuple(jax.eval_shape(mapped, weights, method_state, inputs, rows))
 
@@ -248,14 +253,21 @@ def train_chunk(
 
 
 def compile_chunk(settings: StepSettings, mesh: Mesh) -> Any:
-    """`train_stretch` mapped over the mesh: `(state, inputs, order, count, epoch) -> state`, the state donated."""
+    """`train_chunk` mapped over the mesh: `(state, inputs, order, count, epoch) -> state`, the state donated."""
 
     def chunk(state, inputs, order, count, epoch):
         return train_chunk(state, inputs, order, count, epoch, settings=settings)
 
     whole = devices.REPLICATED
-    specs = (whole, whole, devices.divided(1), whole, whole)
+    specs = (whole, input_specs(settings), devices.divided(1), whole, whole)
     return devices.map_over_devices(chunk, mesh, in_specs=specs, donate=(0,), compiler=settings.compiler)
+
+
+def input_specs(settings: StepSettings) -> Inputs:
+    """How the parts of `Inputs` lie on the devices, as specifications for `devices.map_over_devices`."""
+    whole: Any = devices.REPLICATED
+    data: Any = devices.divided() if settings.divided_data else whole
+    return Inputs(data=data, class_counts=whole, teachers=whole, key=whole)
 
 
 def make_examples(
@@ -268,16 +280,14 @@ def make_examples(
     """
     share = rows.shape[0]
     positions = jax.lax.axis_index(devices.AXIS) * share + jnp.arange(share)
-    # Keys are addressed by step and position in the whole batch, so that a resumed run draws the same on any number of
-    # devices. The first of an example's two keys is for augmentation, the second for the attack.
-    step_key = jax.random.fold_in(inputs.key, step)
-    keys = jax.vmap(lambda position: jax.random.split(jax.random.fold_in(step_key, position)))(positions)
+    keys = example_keys(inputs.key, step, positions)
     images = augment(
         inputs.data.images(rows),
         keys[:, 0],
         policy=settings.augmentation,
         crop_padding=settings.crop_padding,
         flip=settings.flip,
+        jitter=settings.jitter,
         gather=settings.gather,
     )
     return to_unit(images, gather=settings.gather), inputs.data.labels[rows], keys[:, 1]

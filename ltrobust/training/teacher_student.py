@@ -17,7 +17,7 @@ from ltrobust.methods import TEACHER, Teacher
 from ltrobust.plan import RunPlan, naming_phase
 from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preemption
-from ltrobust.training import answers, compatibility, devices, initial, metadata, networks, placement, teachers
+from ltrobust.training import answers, compatibility, devices, feeds, initial, metadata, networks, placement, teachers
 from ltrobust.training.checkpoints import Checkpoints
 from ltrobust.training.initial import Initial
 from ltrobust.training.loop import Services, run_phase
@@ -69,14 +69,17 @@ class Ready:
     starts: Mapping[str, Initial]
 
 
-def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh) -> dict[str, Phase]:
+def make_phases(plan: RunPlan, run_data: RunData, mesh: Mesh, memory: int | None = None) -> dict[str, Phase]:
     """The plan's phases by name, in order. Warns of those that select no weights although there is a validation part.
 
+    `memory` are bytes of a device, by which `data.residence` "auto" decides; None where they are not known.
+
     Raises:
-      ValueError: see `make_phase`; or `log.wandb` is set and the package is not installed.
+      ValueError: see `make_phase` and `feeds.host_fed`; or `log.wandb` is set and the package is not installed.
     """
     check_wandb(plan.wandb)
-    phases = {phase.name: make_phase(phase, plan.model, run_data, mesh) for phase in plan.phases}
+    host_fed = feeds.host_fed(plan.data.residence, run_data, memory)
+    phases = {phase.name: make_phase(phase, plan.model, run_data, mesh, host_fed=host_fed) for phase in plan.phases}
     for phase in plan.phases:
         if len(run_data.validation.labels) and not phases[phase.name].selects:
             logging.warning(
@@ -171,6 +174,7 @@ def train(ready: Ready, preemption: Preemption) -> Trained:
             checkpoint_minutes=plan.checkpoints.minutes,
             evaluator=evaluator_of(method.head, phase.rule),
             preemption=preemption,
+            workers=plan.data.workers,
         )
         state, selection, trained.training[phase.name] = _train_phase(ready, phase, known, warm, services)
         named = _named(phase.name, state.weights, selection, state.averaged)
