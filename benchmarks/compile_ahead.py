@@ -5,7 +5,7 @@
 One case, a recipe for a topology, after another, each in a separate process; what is in its file already is left out,
 so that the same command resumes after an interruption. Files: `<out>/<recipe>-<topology>.json`, the rows of
 `ltrobust compile` (`ltrobust/compilation/rows.py`). Small networks take seconds a program, ResNet-18 minutes, more the
-larger ones. A batch that is smaller than the number of chips is raised to it.
+larger ones, ImageNet's the longest. A batch that is smaller than the number of chips is raised to it.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "compile_ahead"
 TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "h100:8", "v5e:16x16", "v4:2x2x1", "v5p:2x2x1", "v6e:2x4", "h100:1")
+# Where ImageNet's recipes are meant to run.
+IMAGENET = ("v5e:8x8", "h100:8")
 # Recipe -> configuration and changes. The first ones are compiled first.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "digits": ("digits", {}),
@@ -30,6 +32,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny_imagenet": ("tiny_imagenet", {}),
     "wrn_34_10": ("cifar10", {"model.name": "wrn_34_10", "model.dtype": "bfloat16"}),
     "cifar10_standard": ("cifar10", {"eval.protocol": "standard"}),
+    "imagenet_lt": ("imagenet_lt", {}),
 }
 COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda13-plugin"}
 
@@ -53,10 +56,11 @@ def main() -> None:
 
 
 def cases(chosen: list[str]) -> list[tuple[str, str]]:
-    """Recipes and topologies: digits for all, then CIFAR-10 for the first three, then the others."""
+    """Recipes and topologies: digits for all, CIFAR-10 for the first three, the others, ImageNet for its own."""
     first = [(recipe, topology) for recipe in ("digits", "digits_standard") for topology in TOPOLOGIES]
     first += [("cifar10", topology) for topology in TOPOLOGIES[:3]]
-    every = [*first, *itertools.product(RECIPES, TOPOLOGIES)]
+    every = [*first, *itertools.product((recipe for recipe in RECIPES if recipe != "imagenet_lt"), TOPOLOGIES)]
+    every += [("imagenet_lt", topology) for topology in IMAGENET]
     return [case for case in dict.fromkeys(every) if case[0] in chosen]
 
 
@@ -90,11 +94,11 @@ def compile_case(recipe: str, topology: str, out: pathlib.Path) -> None:
         "topology": topology,
         "jax": importlib.metadata.version("jax"),
         "compiler": f"{COMPILERS[wanted.chip.platform]} {importlib.metadata.version(COMPILERS[wanted.chip.platform])}",
-        "commit": _commit(),
+        "commit": commit(),
     }
     known = {(row["program"], row["images"]) for row in result["rows"]}
     mesh = devices.make_mesh(topologies.make_devices(wanted))
-    for program in programs(make_plan(config, out / "none"), mesh):
+    for program in programs(make_plan(config, out / "none"), mesh, memory=wanted.chip.memory):
         if (program.name, program.images) in known:
             continue
         row = rows.compile_row(program, wanted)
@@ -103,7 +107,8 @@ def compile_case(recipe: str, topology: str, out: pathlib.Path) -> None:
         print(f"  {recipe} for {topology}, {row.program}: {row.cpu_seconds} CPU seconds {row.problem}", flush=True)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit of this checkout."""
     words = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 

@@ -1,8 +1,11 @@
 """Named data sets without their images: programs depend on shapes and class counts alone, and these are known."""
 
+import pathlib
+from typing import Literal
+
 import numpy as np
 
-from ltrobust.data import identity, longtail, run_data
+from ltrobust.data import identity, images, longtail, run_data
 from ltrobust.data.run_data import DataPlan, Examples, RunData
 
 # EMNIST's parts whose class counts are known.
@@ -16,6 +19,12 @@ SHAPES = {
     "stl10": (96, 96, 3),
     "tiny_imagenet": (64, 64, 3),
 }
+# Published lists of ImageNet-LT, 1,000 classes: images of the most frequent and of the rarest class, and of all.
+LISTS = {
+    "ImageNet_LT_train.txt": (1280, 5, 115_846),
+    "ImageNet_LT_val.txt": (20, 20, 20_000),
+    "ImageNet_LT_test.txt": (50, 50, 50_000),
+}
 
 
 def make_run_data(plan: DataPlan) -> RunData:
@@ -27,24 +36,25 @@ def make_run_data(plan: DataPlan) -> RunData:
     Raises:
       ValueError, FileNotFoundError: as `run_data.load`.
     """
-    if plan.name not in SHAPES:
+    counts = _known_counts(plan, "train")
+    if counts is None:
         return run_data.load(plan)
-    counts = identity.COUNTS[plan.name, "train"]
-    labels = np.repeat(np.arange(len(counts)), counts)
+    labels, held_out = np.repeat(np.arange(len(counts)), counts), _known_counts(plan, "validation")
     chosen, carve = run_data.divide(
         labels,
         imbalance_ratio=plan.imbalance_ratio,
         profile=plan.profile,
         seed=plan.split_seed,
         class_order=plan.class_order,
-        validation_fraction=plan.validation_fraction,
+        validation_fraction=plan.validation_fraction if held_out is None else 0.0,
         validation_floor=plan.validation_floor,
         validation_cap=plan.validation_cap,
     )
     names = tuple(str(number) for number in range(len(counts)))
-    training, validation = (
-        Examples(_black(len(part), plan.name), part) for part in (labels[chosen[part]] for part in carve)
-    )
+    parts = [labels[chosen[part]] for part in carve]
+    if held_out is not None:
+        parts[1] = np.repeat(np.arange(len(held_out)), held_out)
+    training, validation = (Examples(_black(len(part), plan), part) for part in parts)
     return RunData(training, validation, names)
 
 
@@ -54,14 +64,33 @@ def count_test_images(plan: DataPlan, limit: int) -> int:
     Raises:
       ValueError, FileNotFoundError: as `sources.load`, for data sets that are read.
     """
-    if plan.name in SHAPES:
-        counts = np.array(identity.COUNTS[plan.name, "test"])
-    else:
+    counts = _known_counts(plan, "test")
+    if counts is None:
         test = plan.open("test")
         counts = longtail.count_classes(test.labels, test.num_classes)
     return int(np.minimum(counts, limit or counts.max()).sum())
 
 
-def _black(number: int, name: str) -> np.ndarray:
-    """Black images, one byte for all of their pixels."""
-    return np.broadcast_to(np.uint8(0), (number, *SHAPES[name]))
+def _known_counts(plan: DataPlan, split: Literal["train", "validation", "test"]) -> np.ndarray | None:
+    """Images of each class of a split whose images need not be there; None for others."""
+    if plan.name in SHAPES:
+        return None if split == "validation" else np.array(identity.COUNTS[plan.name, split])
+    path = pathlib.Path(getattr(plan.lists, split))
+    there = any((folder / path).is_file() for folder in (pathlib.Path(), pathlib.Path(plan.dir).expanduser()))
+    if plan.name != "image_list" or there or path.name not in LISTS:
+        return None
+    # Only the ends and the sum are published here. Programs depend on them alone: on the length of an epoch, and of a
+    # balanced subset.
+    most, least, total = LISTS[path.name]
+    counts = np.full(1000, (total - most - least) // 998)
+    counts[[0, -1]] = most, least
+    counts[1 : 1 + total - counts.sum()] += 1
+    return counts
+
+
+def _black(number: int, plan: DataPlan) -> images.Images:
+    """Black images, one byte for all of their pixels; of a list, files without names."""
+    if plan.name in SHAPES:
+        return np.broadcast_to(np.uint8(0), (number, *SHAPES[plan.name]))
+    sizes = np.zeros(number, np.int64)
+    return images.FileImages("", ("",) * number, sizes, plan.image_size, plan.image_size, plan.channels)
