@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from configs import cifar10_distillation, default, published
 from ltrobust import methods
 from ltrobust.data import longtail, sources
+from ltrobust.data.images import FileImages, take
 from ltrobust.data.run_data import Examples, RunData
 from ltrobust.evaluation import protocols
 from ltrobust.plan import make_plan
@@ -34,8 +36,10 @@ def load(name: str):
 def phase_of(config, name: str) -> phases.Phase:
     """A phase on blank images of three classes."""
     labels = np.repeat(np.arange(3), [900, 500, 300])
-    blank = np.zeros((len(labels), 8, 8, 3), np.uint8)
-    run_data = RunData(Examples(blank, labels), Examples(blank[:3], labels[:3]), ("a", "b", "c"))
+    blank: Any = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    if config.data.name == "image_list":  # a recipe may crop files, and not images that are decoded
+        blank = FileImages("", ("",) * len(labels), np.zeros(len(labels), np.int64), 8, 8)
+    run_data = RunData(Examples(blank, labels), Examples(take(blank, np.arange(3)), labels[:3]), ("a", "b", "c"))
     return planned.make_phase(config, name, run_data, devices.make_mesh(jax.devices()[:1]))
 
 
@@ -108,6 +112,18 @@ def test_the_published_recipe_is_the_default():
     assert (config.student.attack.steps, config.student.attack.step_size) == (10, 2.0)
     assert (config.threat.norm, config.threat.radius) == ("linf", 8.0)
     assert config.teacher.epochs == 30
+
+
+def test_the_recipe_for_imagenet_takes_large_steps_in_large_batches():
+    config = load("imagenet_lt")
+    plan = make_plan(config, pathlib.Path("run"))
+    assert [phase.method.name for phase in plan.phases] == ["pgd_at", "self_distillation"]
+    assert plan.model.name == "imagenet_resnet50"
+    for phase in plan.phases:
+        inner = phase.method.inner
+        assert (inner.steps, 3 * inner.step_size, inner.threat.radius) == (3, 8.0, 4.0)
+        assert (phase.batch_size, phase.accumulate, plan.model.remat) == (512, 1, False)
+    assert plan.threat.radius == 4.0
 
 
 def test_settings_of_methods_and_wrappers_are_those_of_the_record():

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from configs import imagenet_lt
 from ltrobust.data import blank, identity, run_data, sources
 from ltrobust.data.run_data import DataPlan
 
@@ -42,6 +43,23 @@ def test_no_memory_is_taken_for_images():
     result = blank.make_run_data(dataclasses.replace(DataPlan("stl10"), imbalance_ratio=0))
     assert result.training.images.shape[1:] == (96, 96, 3)
     assert set(result.training.images.strides) == {0}
+
+
+def test_published_lists_have_their_numbers_of_images_unless_they_are_there(tmp_path):
+    plan = imagenet_lt.get_config().data.to_dict()
+    plan = dataclasses.replace(DataPlan(**plan), dir=str(tmp_path))
+    result = blank.make_run_data(plan)
+    assert (len(result.training), len(result.validation), result.num_classes) == (115_846, 20_000, 1000)
+    assert (result.class_counts.max(), result.class_counts.min()) == (1280, 5)
+    assert set(result.validation_counts) == {20}
+    assert result.training.images.shape == (115_846, 224, 224, 3)
+    assert blank.count_test_images(plan, 0) == 50_000
+    (tmp_path / "ImageNet_LT_train.txt").write_text("a.jpg 0\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_data, "load", lambda given: ("read", given))
+        assert blank.make_run_data(plan) == ("read", plan)
+        other = dataclasses.replace(plan, dir="", lists=dataclasses.replace(plan.lists, train="mine.txt"))
+        assert blank.make_run_data(other) == ("read", other)
 
 
 def test_digits_are_read():
