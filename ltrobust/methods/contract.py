@@ -75,7 +75,7 @@ class Learner:
       module: the network.
       axis_name: axis of the devices, for sums over the whole batch (`jax.lax.psum`).
       params: parameters of the network.
-      batch_stats: running statistics.
+      batch_stats, centers: running statistics, and those at the start of the step if devices share statistics.
       method_state: any pytree.
       teachers: frozen networks by name.
       class_counts: float32 [K], training images per class.
@@ -92,11 +92,12 @@ class Learner:
     class_counts: jax.Array
     epoch: jax.Array
     epochs: jax.Array
+    centers: PyTree = None
 
     def forward(self, images: jax.Array, *, bn: models.BatchNormMode) -> tuple[jax.Array, "Learner"]:
         """Computes logits [B, K] of `images` in BatchNorm mode `bn`; returns them and the updated learner."""
         # Callers continue with the returned learner, so that passes update the statistics in the order of the code.
-        logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn)
+        logits, stats = models.forward(self.module, self.params, self.batch_stats, images, bn=bn, centers=self.centers)
         return logits, dataclasses.replace(self, batch_stats=stats)
 
     def forward_if(self, condition: jax.Array, images: jax.Array) -> tuple[jax.Array, "Learner"]:
@@ -109,13 +110,12 @@ class Learner:
         self, images: jax.Array, *, bn: models.BatchNormMode
     ) -> tuple[jax.Array, jax.Array, "Learner"]:
         """Computes logits [B, K] and pooled features [B, F] of `images` in BatchNorm mode `bn`; else as `forward`."""
-        logits, features, stats = models.forward_features(self.module, self.params, self.batch_stats, images, bn=bn)
-        return logits, features, dataclasses.replace(self, batch_stats=stats)
+        found = models.forward_features(self.module, self.params, self.batch_stats, images, bn=bn, centers=self.centers)
+        return found[0], found[1], dataclasses.replace(self, batch_stats=found[2])
 
     def last_epoch_of(self, fraction: float) -> jax.Array:
         """Last epoch of a `fraction` of the phase, `floor(fraction * epochs)`, int32."""
-        # The small addition keeps 0.29 * 100 = 28.999999 at epoch 29.
-        return jnp.floor(fraction * self.epochs + 1e-3).astype(jnp.int32)
+        return jnp.floor(fraction * self.epochs + 1e-3).astype(jnp.int32)  # 0.29 * 100 = 28.999999 is epoch 29
 
     @property
     def inside(self) -> "Learner":

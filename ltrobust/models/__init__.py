@@ -23,7 +23,7 @@ from ltrobust.models import external
 from ltrobust.models.built_in import NAMES, build
 from ltrobust.models.cpu.convolution import convolve
 from ltrobust.models.external import REGISTERED
-from ltrobust.models.layers import ACTIVATIONS, HEADS, Head, Layers
+from ltrobust.models.layers import ACTIVATIONS, CENTERS, HEADS, Head, Layers
 from ltrobust.models.wide_resnet import parse
 from ltrobust.runtime.names import nearest
 
@@ -179,7 +179,7 @@ def _draw(module: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> An
 
 
 def forward(
-    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
+    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode, centers: Any = None
 ) -> tuple[jax.Array, Any]:
     """Computes logits of a batch in one of three BatchNorm modes.
 
@@ -195,31 +195,31 @@ def forward(
         batch_stats: from `initialise` or an earlier call.
         images: float [B,H,W,C] in [0,1].
         bn: the BatchNorm mode.
+        centers: running statistics about which devices sum theirs; default: `batch_stats`. Decides last bits alone.
 
     Returns:
         float32 logits [B, num_classes], and running statistics.
 
     Raises:
-        ValueError: unknown mode; images not of rank 4, not floating point, or of another shape than the network was
-            initialised for.
+        ValueError: unknown mode; images not of rank 4, not floating point, or of another shape than at initialisation.
     """
-    # Mode `batch_frozen` computes new running statistics as `train` does, and drops them.
-    logits, updates = _apply(module, params, batch_stats, images, bn, [] if bn == "eval" else ["batch_stats"])
+    kept = [] if bn == "eval" else ["batch_stats"]  # mode `batch_frozen` computes them as `train` does, and drops them
+    logits, updates = _apply(module, (params, batch_stats, centers), images, bn, kept)
     return logits, updates.get("batch_stats", batch_stats) if bn == "train" else batch_stats
 
 
 def forward_features(
-    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode
+    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, *, bn: BatchNormMode, centers: Any = None
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Computes float32 logits [B, num_classes], pooled features [B, F] and running statistics.
 
     Args:
-        module, params, batch_stats, images, bn: as in `forward`.
+        module, params, batch_stats, images, bn, centers: as in `forward`.
 
     Raises:
         ValueError: as `forward`; or the network has no features of shape [B, F].
     """
-    logits, updates = _apply(module, params, batch_stats, images, bn, ["batch_stats", "intermediates"])
+    logits, updates = _apply(module, (params, batch_stats, centers), images, bn, ["batch_stats", "intermediates"])
     sown = updates.get("intermediates", {})
     # The head's input comes first: an external network may sow anything under the same name.
     trees = [tree for tree in (sown.get("head"), sown) if isinstance(tree, Mapping)]
@@ -238,11 +238,13 @@ def forward_features(
 
 
 def _apply(
-    module: nn.Module, params: Any, batch_stats: Any, images: jax.Array, bn: BatchNormMode, mutable: list[str]
+    module: nn.Module, weights: tuple[Any, Any, Any], images: jax.Array, bn: BatchNormMode, mutable: list[str]
 ) -> tuple[jax.Array, Any]:
     """Logits of a pass, at least float32, and the collections that it changed."""
-    _check_pass(module, params, images, bn)
-    variables = {"params": params, "batch_stats": batch_stats}
+    variables = dict(zip(("params", "batch_stats", CENTERS), weights, strict=True))
+    _check_pass(module, variables["params"], images, bn)
+    if weights[2] is None or bn == "eval" or not isinstance(getattr(module, "layers", None), Layers):
+        del variables[CENTERS]
     try:
         result = module.apply(variables, images, mutable=mutable or False, **external.mode(module, train=bn != "eval"))
     except flax.errors.ScopeParamShapeError as error:
@@ -295,13 +297,11 @@ def _require_at_least(minimum: int, **values: int) -> None:
 
 def _check_pass(module: nn.Module, params: Any, images: jax.Array, bn: str) -> None:
     """Raises ValueError for an unknown mode, or for images of another form than the network was initialised for."""
-    modes = get_args(BatchNormMode)
-    if bn not in modes:
+    if bn not in (modes := get_args(BatchNormMode)):
         raise ValueError(f"bn is {bn!r}; allowed: {', '.join(modes)}")
     # Networks of this package call their first convolution `stem`; other networks may call it anything.
     channels = params["stem"]["kernel"].shape[2] if external.is_built_in(module) else None
     if images.ndim != 4 or channels not in (None, images.shape[-1]):
-        wanted = channels or "channels"
-        raise ValueError(f"images have shape {images.shape}; expected [batch, height, width, {wanted}]")
+        raise ValueError(f"images have shape {images.shape}; expected [batch, height, width, {channels or 'channels'}]")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images are {images.dtype}; expected floats in [0,1] (uint8 pixels divided by 255)")

@@ -23,6 +23,12 @@ HEADS = ("linear", "cosine")
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "silu": nn.silu}
 
 
+# Of batch norm: weight of the old running average, and what is added to the variance.
+_MOMENTUM, _EPSILON = 0.9, 1e-5
+# Flax's collection of what synchronised batch norm sums about: running statistics, of which it reads the means.
+CENTERS = "centers"
+
+
 def symmetric_uniform(key: jax.Array, shape: Sequence[int], bound: float) -> jax.Array:
     """Float32 draws from U(-bound, +bound).
 
@@ -144,15 +150,17 @@ class Layers:
         The variance takes two passes: E[x^2] - E[x]^2 cancels in float32 when the mean is large.
         Ioffe and Szegedy 2015.
         """
-        batch_norm = nn.BatchNorm(
-            use_running_average=use_running_average,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=jnp.float32,
-            axis_name=self.sync_axis,
-            use_fast_variance=False,
-            name=name,
-        )
+        if self.sync_axis and not use_running_average:
+            batch_norm: nn.Module = SynchronisedBatchNorm(self.sync_axis, name=name)
+        else:
+            batch_norm = nn.BatchNorm(
+                use_running_average=use_running_average,
+                momentum=_MOMENTUM,
+                epsilon=_EPSILON,
+                dtype=jnp.float32,
+                use_fast_variance=False,
+                name=name,
+            )
         return batch_norm(x.astype(jnp.float32)).astype(self.dtype)
 
     def apply_block(self, block: nn.Module, x: jax.Array, **mode: bool) -> jax.Array:
@@ -185,6 +193,40 @@ class Layers:
             name="linear",
         )
         return layer(features)
+
+
+class SynchronisedBatchNorm(nn.Module):
+    """Batch norm in training over the batches of all devices, with the variables of `nn.BatchNorm`.
+
+    A layer sends one message in each direction, where `nn.BatchNorm` sends two, mean and variance. Both are summed at
+    once about a center c that all devices have: var = E[(x - c)^2] - E[x - c]^2. With the running mean as center this
+    does not cancel as E[x^2] - E[x]^2 does.
+
+    Attributes:
+        axis_name: mapped axis of the devices.
+    """
+
+    axis_name: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises float32 [...,c] over all axes but the last."""
+        features, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        # Of a step's first pass, where given: the running mean of its later passes waits for the passes before them,
+        # whose messages could then not travel together with theirs.
+        center = jax.lax.stop_gradient(self.get_variable(CENTERS, "mean", running_mean.value))
+        moments = jnp.stack([jnp.mean(x - center, axes), jnp.mean((x - center) ** 2, axes)])
+        if not self.is_initializing():
+            moments = jax.lax.pmean(moments, self.axis_name)
+        mean, var = moments[0] + center, jnp.maximum(moments[1] - moments[0] ** 2, 0)
+        if not self.is_initializing():
+            running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean
+            running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * var
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        return (x - mean) * (jax.lax.rsqrt(var + _EPSILON) * scale) + bias
 
 
 def _cosine(features: jax.Array, outputs: int, floor: float) -> jax.Array:

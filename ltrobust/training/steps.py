@@ -222,6 +222,7 @@ def make_learner(
         class_counts=inputs.class_counts,
         epoch=epoch,
         epochs=jnp.float32(settings.epochs),
+        centers=weights.batch_stats if settings.sync_batch_norm else None,
     )
 
 

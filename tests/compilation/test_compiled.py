@@ -82,7 +82,8 @@ def test_a_step_on_eight_chips_sums_gradients_and_statistics_and_gathers_little(
     # One loop is that over steps. A second one would be the attack's, where no chip may wait for another.
     assert row.depth() == 1
     assert sum(entry["bytes"] for entry in row.collectives) == 4 * tpu.expected[phase]
-    assert sum(entry["count"] for entry in row.collectives) <= 31
+    # Two for each of the seven norms, whose passes send together, one for the gradients, one for the loss.
+    assert sum(entry["count"] for entry in row.collectives) <= 16
     assert not row.float64
     assert 0 < row.memory < 32 * MIB
     assert row.cycles > 0

@@ -13,7 +13,7 @@ import pytest
 
 from ltrobust import models
 from ltrobust.models import external
-from ltrobust.models.layers import Layers, normal_fan_out, uniform_fan_in
+from ltrobust.models.layers import Layers, SynchronisedBatchNorm, normal_fan_out, uniform_fan_in
 from ltrobust.models.mobilenet_v2 import InvertedResidual
 from ltrobust.models.preact_resnet import PreActResNet
 from ltrobust.models.wide_resnet import wide_resnet
@@ -326,6 +326,35 @@ def test_synchronised_halves_equal_the_whole_batch(small):
     for half in (0, 1):
         part = jax.tree.map(lambda leaf, half=half: leaf[half], stats)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), part, whole_stats)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0, 1), (100, 0.1)])
+def test_synchronised_norm_has_the_gradients_of_the_whole_batch_however_large_its_mean(mean, deviation):
+    """As with two passes over the whole batch. E[x^2] - E[x]^2 would have no right digit at a mean of 100."""
+    x = mean + deviation * jax.random.normal(jax.random.key(0), (4, 2, 3, 3, 5))
+    weight = jax.random.normal(jax.random.key(1), x.shape)
+
+    def loss(norm, x, weight):
+        variables = norm.init(jax.random.key(2), x)
+        variables["batch_stats"]["mean"] += mean  # near the batch's after a few steps
+        result, updated = norm.apply(variables, x, mutable=["batch_stats"])
+        return jnp.mean(weight * result**3), updated["batch_stats"]
+
+    def whole(x, weight):
+        norm = nn.BatchNorm(use_running_average=False, momentum=0.9, use_fast_variance=False)
+        return jax.value_and_grad(functools.partial(loss, norm), has_aux=True)(x, weight)
+
+    def shares(x, weight):
+        norm = SynchronisedBatchNorm("devices")
+        each = jax.value_and_grad(functools.partial(loss, norm), has_aux=True)
+        (losses, stats), gradients = jax.vmap(each, axis_name="devices")(x, weight)
+        # A device's gradient is that of the sum of all losses.
+        return (jnp.mean(losses), jax.tree.map(lambda leaf: leaf[0], stats)), gradients / len(x)
+
+    expected, gradients = jax.jit(whole)(x.reshape(8, 3, 3, 5), weight.reshape(8, 3, 3, 5))
+    result, of_shares = jax.jit(shares)(x, weight)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5)
+    jax.tree.map(close, (result, of_shares.reshape(gradients.shape)), (expected, gradients))
 
 
 def test_initialise_and_eval_need_no_sync_axis():
