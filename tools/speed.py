@@ -25,7 +25,6 @@ TITLES = {
     "evaluate_start": "Evaluation, `standard`, in fresh processes",
     "evaluate_compile": "Compilation of `standard`",
     "input": "Input",
-    "step_before": "Step against an earlier commit",
     "scaling": "Several devices",
     "convolution": "Convolutions on the CPU",
     "precision": "bfloat16",
