@@ -241,7 +241,7 @@ def _apply(
     module: nn.Module, weights: tuple[Any, Any, Any], images: jax.Array, bn: BatchNormMode, mutable: list[str]
 ) -> tuple[jax.Array, Any]:
     """Logits of a pass, at least float32, and the collections that it changed."""
-    variables = dict(zip(("params", "batch_stats", CENTERS), weights, strict=True))
+    variables: dict[str, Any] = dict(zip(("params", "batch_stats", CENTERS), weights, strict=True))
     _check_pass(module, variables["params"], images, bn)
     if weights[2] is None or bn == "eval" or not isinstance(getattr(module, "layers", None), Layers):
         del variables[CENTERS]
