@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -150,8 +149,8 @@ def make_evaluator(
                     for note in opened.notes:
                         bar.say(note)
             session = Session(driver, subject, clean, opened, bar)
-            for attack, following in itertools.zip_longest(protocol.attacks, protocol.attacks[1:]):
-                session.run(attack, following)
+            for attack in protocol.attacks:
+                session.run(attack)
             items = ()
             if protocol.sanity:
                 items = panel.panel(session, protocol, selected_on=selected_on, test_labels=test_labels)

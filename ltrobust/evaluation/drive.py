@@ -153,27 +153,6 @@ class Driver:
             except jax.errors.JaxRuntimeError as error:
                 self._narrow(error)
 
-    def compile_beside(
-        self, subject: Subject, running: Attack, number: int, following: Attack, images: int, logits: np.ndarray
-    ) -> Callable[[], None] | None:
-        """A function that compiles the programs of `following`, for a thread beside `running`; None: not needed."""
-        # It takes memory, which accelerators lack, and programs of several devices may wait for one another.
-        if not self._on_cpu or self.devices > 1:
-            return None
-        here = self._build(subject, running, number)
-        search, settings, lanes, _ = self._build(subject, following, images)
-        advance = self._programs.work(search, restarts=images > lanes)
-        if (self._programs.work(here[0], restarts=number > here[2]), here[2]) == (advance, lanes):
-            return None
-        fill, zeros = self._programs.begin(search), np.zeros(lanes, np.int32)
-
-        def compile() -> None:
-            problems, root = self._problems(subject, zeros, logits), draws(self.seed, following.name)
-            begun = fill(*problems, root, settings, zeros == 0, zeros)
-            advance(subject.variables, begun, settings, np.int32(0), np.int32(1), zeros)  # makes no pass
-
-        return compile
-
     def _narrow(self, error: Exception) -> None:
         """Halves the batch after running out of memory; raises other errors, and if no smaller batch is possible."""
         if not out_of_memory(error) or processes.several():  # of several, none can halve its batch alone
@@ -188,7 +167,10 @@ class Driver:
 
     def _drive(self, subject: Subject, attack: Attack, rows: np.ndarray, logits: np.ndarray) -> Iterator[Judged]:
         """`attack` at one batch size."""
-        search, settings, number, runs = self._build(subject, attack, len(rows))
+        search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
+        # Runs are independent, so that those of few images can fill many lanes.
+        runs = int(settings["runs"]) if search.restart else 1
+        search, number = self._lanes(search, len(rows), runs)
         # A lane makes several runs in turn only while images wait.
         fill, advance = self._programs.begin(search), self._programs.work(search, restarts=len(rows) > number)
         root = draws(self.seed, attack.name)
@@ -225,14 +207,6 @@ class Driver:
                 if decided:
                     yield jax.tree.map(lambda *leaves: np.stack(leaves), *decided)
             lanes = self._programs.release(lanes, schedule.owners < 0, pending & ~leave)
-
-    def _build(self, subject: Subject, attack: Attack, images: int) -> tuple[Search, Any, int, int]:
-        """The search of an attack on so many images, its settings, its number of lanes and of runs."""
-        search, settings = attack.build(self.threat, self.num_classes, subject.images.shape[1:])
-        # Runs are independent, so that those of few images can fill many lanes.
-        runs = int(settings["runs"]) if search.restart else 1
-        search, number = self._lanes(search, images, runs)
-        return search, settings, number, runs
 
     def _lanes(self, search: Search, images: int, runs: int) -> tuple[Search, int]:
         """The search, with guesses where there are few images, and its number of lanes."""

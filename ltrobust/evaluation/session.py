@@ -1,9 +1,5 @@
 """An evaluation in progress: verdicts so far, and the images that an attack still has to see."""
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
-
 import numpy as np
 
 from ltrobust.evaluation import identity, judge, verdict
@@ -42,42 +38,16 @@ class Session:
         """Positions of the images that are right when clean."""
         return np.flatnonzero(self.predictions["clean"] == self.subject.labels)
 
-    def run(self, attack: Attack, following: Attack | None = None) -> None:
-        """Attacks every image that the attack has to see, and fills its column.
-
-        Meanwhile the programs of the `following` attack are compiled, where that is possible.
-        """
+    def run(self, attack: Attack) -> None:
+        """Attacks every image that the attack has to see, and fills its column."""
         # The last attack before this one has seen the survivors of all others, so its column has everything broken so
         # far.
         column = self.predictions[attack.after[-1] if attack.after else "clean"].copy()
         rows = np.flatnonzero(column == self.subject.labels)
-        with self._compiling(following, attack, rows):
-            record = self.attack(attack, rows)
+        record = self.attack(attack, rows)
         column[rows] = record["prediction"][rows]
         self.predictions[attack.name] = column
         self.records[attack.name] = record
-
-    @contextlib.contextmanager
-    def _compiling(self, following: Attack | None, running: Attack, rows: np.ndarray) -> Iterator[None]:
-        """Compiles the programs of the following attack in a thread, while another one runs on the images at `rows`."""
-        stored = following is not None and self._store is not None and len(self._store.verdicts(following.name).rows)
-        compile = None
-        if following is not None and len(rows) and not stored:
-            before = following.after[-1] if following.after else "clean"
-            # How many images survive is not known yet; a few lanes too many cost little.
-            left = len(rows)
-            if before != running.name:
-                left = int(np.sum(self.predictions[before] == self.subject.labels))
-            compile = self.driver.compile_beside(self.subject, running, len(rows), following, left, self.clean.logits)
-        if compile is None:
-            yield
-            return
-        thread = threading.Thread(target=_quietly, args=(compile,))
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
 
     def attack(self, attack: Attack, rows: np.ndarray, of: int | None = None) -> np.ndarray:
         """The verdicts [N] of an attack on the images at `rows`; adds to no column.
@@ -141,12 +111,6 @@ class Session:
                 f"margin {there_margins[first]:.4g} there, class {here[first]} with {margins[rows[first]]:.4g} here). "
                 "Give another folder."
             )
-
-
-def _quietly(compile: Callable[[], None]) -> None:
-    # What goes wrong here goes wrong in the attack itself, whose driver can handle it.
-    with contextlib.suppress(Exception):
-        compile()
 
 
 def recall(known: AttackVerdicts, ids: np.ndarray, rows: np.ndarray, record: np.ndarray) -> np.ndarray:
