@@ -4,6 +4,7 @@ A list is the data set: its order is the official one. Files are looked up, and 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections import Counter
@@ -62,10 +63,14 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class _List:
-    """The lines of one list: where they are from, names of files, labels int64 [N], numbers of the lines."""
+    """The lines of one list: where they are from, names of files, labels int64 [N], numbers of the lines.
+
+    `places` are the files' paths without links to folders, however the names are spelt.
+    """
 
     path: pathlib.Path
     names: list[str]
+    places: list[str]
     labels: np.ndarray
     lines: list[int]
 
@@ -179,8 +184,10 @@ def _lines(path: pathlib.Path) -> list[tuple[int, str]]:
 def _read(lists: Lists, split: str, root: pathlib.Path) -> _List:
     """The lines of a list."""
     path = _found(getattr(lists, split), split, root)
-    names, labels, numbers = [], [], []
+    names, places, labels, numbers = [], [], [], []
     first: dict[str, int] = {}
+    # A look-up of every file would be slow on a network disk; folders are few.
+    resolve = functools.cache(os.path.realpath)
     for number, line in _lines(path):
         name, label = line.rsplit(maxsplit=1) if len(line.split(maxsplit=1)) > 1 else ("", "")
         if not (label.isascii() and label.isdecimal() and len(label) < 10):
@@ -188,19 +195,22 @@ def _read(lists: Lists, split: str, root: pathlib.Path) -> _List:
                 f"{path}, line {number} is {listing.printable(line)!r}; expected is a path, a space and a label, which "
                 "is a number from 0."
             )
-        name = os.path.normpath(name)
-        if name in first:
+        name = str(pathlib.PurePosixPath(name))  # keeps "..", which may follow a link to another folder
+        folder_of, file = os.path.split(root / name)
+        place = os.path.join(resolve(folder_of), file)
+        if place in first:
             raise ValueError(
-                f"{path}, line {number} names {listing.printable(name)}, as line {first[name]} does; remove one of "
+                f"{path}, line {number} names {listing.printable(name)}, as line {first[place]} does; remove one of "
                 "them."
             )
-        first[name] = number
+        first[place] = number
         names.append(name)
+        places.append(place)
         labels.append(int(label))
         numbers.append(number)
     if not names:
         raise ValueError(f"data.lists.{split} {path} has no line; expected is {EXPECTED}.")
-    return _List(path, names, np.array(labels, np.int64), numbers)
+    return _List(path, names, places, np.array(labels, np.int64), numbers)
 
 
 def _class_names(lists: Lists, parsed: Mapping[str, _List], root: pathlib.Path) -> tuple[str, ...]:
@@ -240,14 +250,15 @@ def _check_labels(parsed: Mapping[str, _List], classes: int) -> None:
 
 def _check_shared(parsed: Mapping[str, _List]) -> None:
     """Refuses an image in two lists: what is evaluated must not have been trained on."""
-    lines = {split: dict(zip(found.names, found.lines, strict=True)) for split, found in parsed.items()}
+    lines = {split: dict(zip(found.places, found.lines, strict=True)) for split, found in parsed.items()}
     splits = list(parsed)
     for split, other in ((b, a) for number, a in enumerate(splits) for b in splits[number + 1 :]):
-        both = [name for name in lines[split] if name in lines[other]]
+        both = [place for place in lines[split] if place in lines[other]]
         if both:
+            names = dict(zip(parsed[split].places, parsed[split].names, strict=True))
             named = [
-                f"{listing.printable(name)} (lines {lines[other][name]} and {lines[split][name]})"
-                for name in both[: listing.NAMED]
+                f"{listing.printable(names[place])} (lines {lines[other][place]} and {lines[split][place]})"
+                for place in both[: listing.NAMED]
             ]
             raise ValueError(
                 f"{len(both)} images are in both data.lists.{other} {parsed[other].path} and data.lists.{split} "

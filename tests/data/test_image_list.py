@@ -7,6 +7,7 @@ import shutil
 import listed
 import numpy as np
 import pytest
+from PIL import Image
 
 import ltrobust as lt
 from ltrobust.data import run_data, sources
@@ -205,3 +206,30 @@ def test_paths_may_hold_spaces_and_bytes_that_are_no_text(tmp_path):
     assert odd in split.names
     assert len(split.fingerprint) == 64
     assert np.array_equal(split.images[[split.names.index(odd)]].shape, (1, 8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{place}/{name}", "./{name}", "test/../{name}", "{place}/train/../{name}", "linked/{file}"]
+)
+def test_an_image_is_one_image_however_its_path_is_spelt(place, spelling):
+    (place / "linked").symlink_to(place / "train")
+    name, label = lines(place / "train.txt")[0].split()
+    again = spelling.format(place=place, name=name, file=name.removeprefix("train/"))
+    for part, match in (
+        ("train", r"line 49 names .*, as line 1 does"),
+        ("test", r"1 images are in both data.lists.train"),
+    ):
+        text = (place / f"{part}.txt").read_text()
+        (place / f"{part}.txt").write_text(f"{text}{again} {label}\n")
+        with pytest.raises(ValueError, match=match):
+            plan(place).open("train")
+        (place / f"{part}.txt").write_text(text)
+
+
+def test_a_path_that_goes_up_from_a_linked_folder_names_the_file_that_the_system_opens(place):
+    (place / "far" / "sub").mkdir(parents=True)
+    (place / "link").symlink_to(place / "far" / "sub")
+    for folder, grey in ((place / "far", 7), (place, 200)):
+        Image.new("RGB", (8, 8), (grey, grey, grey)).save(folder / "a.png")
+    (place / "test.txt").write_text("link/../a.png 0\n")
+    assert plan(place).open("test").images[:].max() == 7
