@@ -18,7 +18,7 @@ LAST = "student/last"
 BEST = "standard"  # the protocol that is shown where there are cards of it
 METHODS = {"pgd_at": "PGD-AT", "at_bsl": "AT-BSL", "self_distillation": "self-distillation"}
 PROTOCOLS = {
-    "quick": "four gradient attacks (protocol `quick`; AutoAttack was not run)",
+    "quick": "PGD-20, CW-20 and LSA-20 (protocol `quick`; AutoAttack was not run)",
     "standard": "AutoAttack (protocol `standard`)",
 }
 HEADER = ("method", "clean", "robust", "robust, rarest classes", "robust, worst class")
