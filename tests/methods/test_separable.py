@@ -21,7 +21,8 @@ SEPARABLE = [(name,) for name in methods.REGISTRY if name not in OF_THE_WHOLE_BA
 def made(names):
     method = methods.create(names[0], INNER)
     for wrapper in names[1:]:
-        method = methods.wrap(method, wrapper)
+        # Radii of CFA would be the same for ten epochs.
+        method = methods.wrap(method, wrapper, **{"plain_epochs": 0} if wrapper == "cfa" else {})
     return method
 
 
@@ -37,14 +38,7 @@ def test_parts_give_the_loss_the_gradient_and_the_state_of_the_whole(names):
     kernel = jnp.pad(KERNEL, ((0, 0), (0, outputs - 3)))
     there = learner(kernel, jnp.zeros(outputs))
     teacher = methods.Teacher(there.module, learner(-KERNEL, jnp.ones(3)).params, there.batch_stats)
-    state = method.initial_state(there.params, there.class_counts)
-    there = dataclasses.replace(
-        there,
-        teachers={"teacher": teacher, "clean_teacher": teacher},
-        method_state=state,
-        # The second epoch: weights and radii from the first one's sums.
-        epoch=jnp.int32(2),
-    )
+    there = dataclasses.replace(there, teachers={"teacher": teacher, "clean_teacher": teacher})
     images = jax.random.uniform(jax.random.key(1), (8, 2, 2, 1))
     labels, keys = jnp.arange(8) % 3, jax.random.split(jax.random.key(2), 8)
 
@@ -55,16 +49,30 @@ def test_parts_give_the_loss_the_gradient_and_the_state_of_the_whole(names):
         (value, outcome), gradients = jax.value_and_grad(loss, has_aux=True)(learner.params)
         return value, outcome, gradients
 
-    def step(parts):
-        batch = methods.make_batch(method, there, images, labels, keys)
-        adv = accumulation.attack(lambda part: method.attack(there, part), batch, parts)
-        return adv, accumulation.gradient(of_part, there, batch, adv, parts)
+    def step(parts, state, epoch):
+        now = dataclasses.replace(there, method_state=state, epoch=jnp.int32(epoch))
+        batch = methods.make_batch(method, now, images, labels, keys)
+        adv = accumulation.attack(lambda part: method.attack(now, part), batch, parts)
+        return batch.radius, adv, accumulation.gradient(of_part, now, batch, adv, parts)
 
-    (whole_adv, whole), (adv, parts) = jax.jit(lambda: [on_one_device(lambda p=p: step(p)) for p in (1, 4)])()
-    joined = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), adv)
-    jax.tree.map(np.testing.assert_array_equal, joined, whole_adv)
-    assert_same(parts, whole, rtol=1e-5, atol=1e-6)
-    assert float(jnp.abs(whole[2]["kernel"]).max()) > 1e-3
+    @jax.jit
+    def steps():
+        state, results = method.initial_state(there.params, there.class_counts), []
+        # The second epoch has weights and radii from what the first one left.
+        for epoch in (1, 2):
+            whole, parts = (on_one_device(lambda p=p, s=state, e=epoch: step(p, s, e)) for p in (1, 4))
+            results.append((whole, parts))
+            state = whole[2][1].method_state
+        return results
+
+    (first, _), (last, _) = results = steps()
+    for (_, whole_adv, whole), (_, adv, parts) in results:
+        joined = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), adv)
+        jax.tree.map(np.testing.assert_array_equal, joined, whole_adv)
+        assert_same(parts, whole, rtol=1e-5, atol=1e-6)
+        assert float(jnp.abs(whole[2]["kernel"]).max()) > 1e-3
+    if {"dafa", "cfa"} & set(names):
+        assert np.ptp(first[0]) == 0 < np.ptp(last[0])
 
 
 def test_running_statistics_are_the_mean_over_the_parts_and_start_from_those_before_the_step():
