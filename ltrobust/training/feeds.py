@@ -74,6 +74,9 @@ class Feed(Protocol):
         """Inputs of `count` steps from step `first` on, and their rows, int32 [capacity, B] divided over the devices.
 
         Each call begins where the one before ended.
+
+        Raises:
+          ValueError: from a feed that reads ahead, if `first` is another step.
         """
         ...
 
@@ -143,13 +146,15 @@ class FromHost:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._ahead: collections.deque[Future[batches.OnDevice]] = collections.deque()
         self._steps: Any = None
-        self._asked = 0
+        self._next = self._asked = 0
 
     def take(self, first: int, count: int) -> tuple[steps.Inputs, jax.Array]:
         """See `Feed`."""
         if self._steps is None:
-            self._steps, self._asked = self._read(first), first
-        data = self.inputs.data
+            self._steps, self._next, self._asked = self._read(first), first, first
+        if first != self._next:
+            raise ValueError(f"step {first} is asked for, but the next is step {self._next}; open another feed for it.")
+        data, self._next = self.inputs.data, first + count
         for slot in range(count):
             self._ask()
             data = self._copy(data, self._ahead.popleft().result(), jnp.int32(slot))

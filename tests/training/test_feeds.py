@@ -94,6 +94,22 @@ def test_a_chunk_gets_the_examples_of_its_steps(make, capacity):
             done += count
 
 
+def test_a_step_out_of_order_is_given_or_refused_but_never_another_one(make):
+    phase, run_data, mesh = make(host_fed=False)
+    with feeds.open_feed(phase, run_data, mesh, capacity=2) as feed:
+        orders = [feed.take(step, 1)[1] for step in (0, 3, 0)]
+    expected = [batches.order(phase.schedule, phase.order_key, step, 1, phase.examples_of) for step in (0, 3, 0)]
+    np.testing.assert_array_equal([order[:1] for order in orders], expected)
+    with feeds.open_feed(*make()[:2], mesh, capacity=2) as feed:
+        feed.take(1, 2)
+        for step in (1, 4):
+            with pytest.raises(
+                ValueError, match=rf"step {step} is asked for, but the next is step 3; open another feed"
+            ):
+                feed.take(step, 1)
+        feed.take(3, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("remainder", "redraw", "devices", "capacity"),
