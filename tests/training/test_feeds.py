@@ -1,11 +1,13 @@
 """Training with images that are sent from the host: the same bits as with images on the devices."""
 
 import dataclasses
+import multiprocessing
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import host_batches
@@ -203,6 +205,10 @@ def test_programs_are_compiled_ahead_for_what_a_run_gives_them(make, host_fed):
     assert jax.tree.map(describe, tuple(ahead)) == jax.tree.map(describe, given)
 
 
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
 def test_a_failure_to_read_ends_the_phase_and_the_reader(make):
     class Failing:
         shape, dtype = (700, 8, 8, 1), np.dtype(np.uint8)
@@ -214,6 +220,22 @@ def test_a_failure_to_read_ends_the_phase_and_the_reader(make):
     run_data = dataclasses.replace(run_data, training=Examples(Failing(), run_data.training.labels))  # pyright: ignore
     with feeds.open_feed(phase, run_data, mesh, capacity=4) as feed, pytest.raises(OSError, match="disk"):
         feed.take(0, 1)
+    assert not readers()
+    with pytest.raises(OSError, match="disk"):
+        train(phase, run_data, mesh, capacity=4)
+    assert not readers()
+
+
+@pytest.mark.slow
+def test_a_feed_of_files_that_is_left_inside_an_epoch_ends_its_reader_and_workers(make, tmp_path):
+    phase, run_data, mesh = make()
+    before = set(multiprocessing.active_children())
+    with feeds.open_feed(phase, in_files(run_data, tmp_path), mesh, capacity=2, workers=2) as feed:
+        feed.take(0, 1)
+        assert readers()
+        assert set(multiprocessing.active_children()) - before
+    assert not readers()
+    assert not set(multiprocessing.active_children()) - before
 
 
 @pytest.mark.slow
