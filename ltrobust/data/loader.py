@@ -6,7 +6,6 @@ read at the step of its checkpoint. Which worker reads an image, and when, chang
 
 import contextlib
 import dataclasses
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -103,7 +102,6 @@ def read(images: Images, visits: Visits, workers: int = 0) -> Generator[np.ndarr
     Raises:
       images.UnreadableImage: a file that cannot be decoded, with its name.
       ChildProcessError: a worker died.
-      ValueError: see `check`.
     """
     if not isinstance(images, FileImages):
         yield from map(Parts(images, visits, visits.rows.shape[1]).__getitem__, range(len(visits.rows)))
@@ -114,19 +112,8 @@ def read(images: Images, visits: Visits, workers: int = 0) -> Generator[np.ndarr
             yield np.concatenate([_next(decoded) for _ in range(parts.in_a_step)])
 
 
-def check(images: Images) -> None:
-    """Refuses images in files where grain is not installed, which decodes them.
-
-    Raises:
-      ValueError: names the command that installs it.
-    """
-    if isinstance(images, FileImages) and importlib.util.find_spec("grain") is None:
-        raise ValueError("images in files are decoded by grain, which is not installed: python -m pip install grain.")
-
-
 def _decode(parts: Parts, workers: int) -> Any:
     """Grain's iterator over the parts, in their order, with worker processes that are started by the first access."""
-    check(parts.images)
     import grain  # here, because it takes seconds that runs with data on the devices need not wait
 
     # Grain reads its flags, which raises in programs that have not parsed absl's flags, such as notebooks.

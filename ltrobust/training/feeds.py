@@ -39,7 +39,7 @@ def host_fed(residence: str, run_data: RunData, memory: int | None) -> bool:
       memory: bytes of a device; None where they are not known, as on a CPU.
 
     Raises:
-      ValueError: images in files cannot be kept on the devices; or see `loader.check`.
+      ValueError: images in files cannot be kept on the devices.
     """
     images = run_data.training.images
     in_files = isinstance(images, FileImages)
@@ -48,7 +48,6 @@ def host_fed(residence: str, run_data: RunData, memory: int | None) -> bool:
             "data.residence is 'device', but the images are files that are decoded when they are needed; use 'auto' "
             "or 'host'."
         )
-    loader.check(images)
     return (
         in_files
         or residence == "host"

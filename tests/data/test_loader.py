@@ -1,7 +1,6 @@
 """Which images a step reads from the host, in which parts, and how a failure of a worker reaches the user."""
 
 import contextlib
-import importlib.util
 import os
 import signal
 
@@ -91,10 +90,3 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do(tmp_path):
     next(steps)
     with pytest.raises(ChildProcessError, match=r"exit code -9: it was killed.*lower data\.workers"):
         next(steps)
-
-
-def test_without_grain_files_are_refused_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    loader.check(noise(1))
-    with pytest.raises(ValueError, match="grain, which is not installed: python -m pip install grain"):
-        loader.check(write_files(tmp_path, noise(1)))
