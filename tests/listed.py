@@ -1,9 +1,13 @@
 """An image list as users have them: files of several sizes and formats, and text files with a line for each."""
 
+import os
 import pathlib
+import signal
 
 import numpy as np
 from PIL import Image
+
+from ltrobust.data.images import FileImages
 
 
 def write(folder: pathlib.Path, *, prefix: str = "", side: int = 12, **counts: list[int]) -> dict[str, str]:
@@ -31,3 +35,22 @@ def write(folder: pathlib.Path, *, prefix: str = "", side: int = 12, **counts: l
 def truncate(file: pathlib.Path) -> None:
     """Cuts an image file off in the middle."""
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def as_files(folder: pathlib.Path, pixels: np.ndarray) -> FileImages:
+    """Images [N, side, side, C] as PNG files, which keep their pixels."""
+    names = tuple(f"{number}.png" for number in range(len(pixels)))
+    for name, image in zip(names, pixels, strict=True):
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / name)
+    sizes = np.array([(folder / name).stat().st_size for name in names], np.int64)
+    side, channels = pixels.shape[2:]
+    return FileImages(str(folder), names, sizes, side, side, channels)
+
+
+class Deadly(FileImages):
+    """Kills the process that decodes its last image, as the kernel does where memory is short."""
+
+    def __getitem__(self, rows):
+        if rows == len(self) - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(rows)

@@ -1,12 +1,10 @@
 """Which images a step reads from the host, in which parts, and how a failure of a worker reaches the user."""
 
 import contextlib
-import os
-import signal
 
+import listed
 import numpy as np
 import pytest
-from PIL import Image
 
 from ltrobust.data import images, loader
 from ltrobust.data.loader import Parts, Visits
@@ -14,15 +12,6 @@ from ltrobust.data.loader import Parts, Visits
 
 def noise(count: int, side: int = 8) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, (count, side, side, 3)).astype(np.uint8)
-
-
-def write_files(folder, pixels: np.ndarray) -> images.FileImages:
-    """The images as PNG files, which keep their pixels."""
-    names = tuple(f"{number}.png" for number in range(len(pixels)))
-    for name, image in zip(names, pixels, strict=True):
-        Image.fromarray(image).save(folder / name)
-    side = pixels.shape[1]
-    return images.FileImages(str(folder), names, np.zeros((len(names), 16), np.uint8), side, side)
 
 
 ROWS = np.random.RandomState(1).randint(0, 50, (3, 10)).astype(np.int32)
@@ -46,7 +35,7 @@ def test_an_array_is_read_step_by_step():
 
 
 def test_files_are_cropped_under_the_key_of_their_visit(tmp_path):
-    files = write_files(tmp_path, noise(50))
+    files = listed.as_files(tmp_path, noise(50))
     keys = np.random.RandomState(2).randint(0, 2**32, (3, 10, 2), np.uint32)
     parts = Parts(files, Visits(ROWS, keys), 4)
     expected = [files.random_crop(ROWS[1, place], keys[1, place]) for place in range(4, 8)]
@@ -58,14 +47,14 @@ def test_files_are_cropped_under_the_key_of_their_visit(tmp_path):
 def test_workers_decode_files_in_the_order_of_the_steps(tmp_path, workers):
     pixels = noise(50)
     rows = np.tile(ROWS, (1, 7))  # more than one part in a step
-    with contextlib.closing(loader.read(write_files(tmp_path, pixels), Visits(rows), workers)) as steps:
+    with contextlib.closing(loader.read(listed.as_files(tmp_path, pixels), Visits(rows), workers)) as steps:
         np.testing.assert_array_equal(next(steps), pixels[rows[0]])
         np.testing.assert_array_equal(next(steps), pixels[rows[1]])
 
 
 @pytest.mark.slow
 def test_a_file_that_a_worker_cannot_decode_is_named(tmp_path):
-    files = write_files(tmp_path, noise(50))
+    files = listed.as_files(tmp_path, noise(50))
     (tmp_path / f"{ROWS[1, 4]}.png").write_bytes(b"no image")
     steps = loader.read(files, Visits(ROWS), workers=2)
     next(steps)
@@ -73,19 +62,10 @@ def test_a_file_that_a_worker_cannot_decode_is_named(tmp_path):
         next(steps)
 
 
-class Deadly(images.FileImages):
-    """Kills the process that decodes its last image, as the kernel does where memory is short."""
-
-    def __getitem__(self, rows):
-        if rows == len(self) - 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(rows)
-
-
 @pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(tmp_path):
-    files = write_files(tmp_path, noise(50))
-    deadly = Deadly(**{name: getattr(files, name) for name in files.__dataclass_fields__})
+    files = listed.as_files(tmp_path, noise(50))
+    deadly = listed.Deadly(**{name: getattr(files, name) for name in files.__dataclass_fields__})
     steps = loader.read(deadly, Visits(np.array([[0, 1], [2, 49]], np.int32)), workers=1)
     next(steps)
     with pytest.raises(ChildProcessError, match=r"exit code -9: it was killed.*lower data\.workers"):

@@ -1,14 +1,10 @@
 """Faults of images that are read on the host while a phase trains."""
 
-import os
-import signal
-
 import listed
 import numpy as np
 from injection import ALONE, TINY, Place, Reported, fault
 
 from ltrobust.data import loader
-from ltrobust.data.images import FileImages
 
 
 def listed_images(place: Place) -> list[str]:
@@ -52,13 +48,6 @@ def corrupt_while_training(place: Place) -> Reported:
     return place.refused(*ALONE, *flags, "--config.data.imbalance_ratio=0", writes=True)
 
 
-class Deadly(FileImages):
-    """Kills the process that decodes an image, as the kernel does where memory is short."""
-
-    def __getitem__(self, rows):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 @fault(
     "worker process that is killed",
     "SIGKILL for a process that decodes images",
@@ -66,6 +55,6 @@ class Deadly(FileImages):
     remedy=("lower data.workers", "The same command resumes"),
 )
 def killed_worker(place: Place) -> Reported:
-    images = Deadly(str(place.folder), ("a.jpg",), np.zeros((1, 16), np.uint8), 8, 8)
+    images = listed.Deadly(str(place.folder), ("a.jpg",), np.ones(1, np.int64), 8, 8)
     visits = loader.Visits(np.zeros((1, 1), np.int32))
     return place.raised(ChildProcessError, lambda: next(loader.read(images, visits, workers=1)))

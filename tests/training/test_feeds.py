@@ -13,12 +13,12 @@ from typing import Any
 import host_batches
 import jax
 import jax.numpy as jnp
+import listed
 import numpy as np
 import planned
 import pytest
 from jax.sharding import Mesh
 from one_phase import NETWORK, mesh_of, phase_with
-from PIL import Image
 
 from ltrobust.data import batches
 from ltrobust.data.images import FileImages
@@ -137,11 +137,7 @@ def test_stopped_inside_an_epoch_it_ends_with_the_same_bits_from_either_place(ma
 
 def in_files(run_data: RunData, folder: pathlib.Path) -> RunData:
     """The same training images as PNG files, which keep their pixels."""
-    pixels = run_data.training.images[:, ..., 0]
-    names = tuple(f"{number}.png" for number in range(len(pixels)))
-    for name, image in zip(names, pixels, strict=True):
-        Image.fromarray(image).save(folder / name)
-    files = FileImages(str(folder), names, np.zeros((len(names), 16), np.uint8), 8, 8, channels=1)
+    files = listed.as_files(folder, run_data.training.images)
     return dataclasses.replace(run_data, training=Examples(files, run_data.training.labels))
 
 
@@ -166,6 +162,27 @@ def test_random_crops_have_the_augmentation_key_of_their_step_and_position(make,
     np.testing.assert_array_equal(np.asarray(inputs.data.pixels)[37], expected.ravel())
 
 
+@pytest.mark.slow
+def test_an_image_list_with_crops_and_jitter_stopped_inside_an_epoch_ends_with_the_same_bits(tiny, tmp_path):
+    with tiny.unlocked():
+        tiny.data.lists.update(listed.write(tmp_path, train=[20, 16, 12], test=[1, 1, 1]))
+        tiny.data.name, tiny.data.dir, tiny.data.image_size, tiny.data.channels = "image_list", str(tmp_path), 8, 3
+        tiny.data.imbalance_ratio = tiny.data.validation_fraction = 0.0
+        tiny.student.method, tiny.student.attack.steps = "pgd_at", 1
+        tiny.student.epochs, tiny.student.batch_size = 2, 16
+        tiny.student.augmentation.policy, tiny.student.augmentation.jitter = "random_resized_crop", (0.4, 0.4, 0.4)
+    run_data, mesh = planned.load_run_data(tiny), mesh_of(1)
+    phase = planned.make_phase(tiny, "student", run_data, mesh)
+    phase = phase_with(phase, module=NETWORK.clone(num_classes=3), divided_data=True)
+    expected = train(phase, run_data, mesh, services=loop.Services(workers=1))
+    checkpoints, preemption = Memory(), Preemption()
+    preemption.requested = "SIGTERM"
+    with pytest.raises(Preempted):
+        train(phase, run_data, mesh, services=loop.Services(checkpoints, preemption=preemption, workers=1))
+    assert checkpoints.latest() == 1 < phase.total_steps // 2
+    assert_same(train(phase, run_data, mesh, services=loop.Services(checkpoints, workers=2)), expected)
+
+
 def test_where_images_are_kept_follows_from_their_size_and_kind(tiny):
     run_data = planned.load_run_data(tiny)
     size = run_data.training.images.nbytes
@@ -174,13 +191,13 @@ def test_where_images_are_kept_follows_from_their_size_and_kind(tiny):
     assert feeds.host_fed("auto", run_data, 2 * size - 1)
     assert feeds.host_fed("host", run_data, None)
     assert not feeds.host_fed("device", run_data, 1)
-    files = FileImages("", ("a.png",), np.zeros((1, 16), np.uint8), 8, 8)
-    listed = dataclasses.replace(run_data, training=Examples(files, np.zeros(1, np.int64)))
-    assert feeds.host_fed("auto", listed, None)
+    files = FileImages("", ("a.png",), np.ones(1, np.int64), 8, 8)
+    of_list = dataclasses.replace(run_data, training=Examples(files, np.zeros(1, np.int64)))
+    assert feeds.host_fed("auto", of_list, None)
     with pytest.raises(
         ValueError, match=r"data\.residence is 'device', but the images are files.*use 'auto' or 'host'"
     ):
-        feeds.host_fed("device", listed, None)
+        feeds.host_fed("device", of_list, None)
 
 
 def test_a_chunk_holds_as_many_steps_as_its_bytes_and_an_epoch_allow(make, monkeypatch):
@@ -259,3 +276,10 @@ def test_two_processes_read_their_shares_of_the_batches_of_one(tmp_path):
     assert (sorted(first), sorted(second), sorted(one)) == (["0", "1"], ["2", "3"], ["0", "1", "2", "3"])
     for device, pixels in (first | second).items():
         np.testing.assert_array_equal(pixels, one[device])
+    (tmp_path / "one").mkdir()
+    cropped = host_batches.collect(tmp_path / "one")
+    first, second = (dict(np.load(tmp_path / f"{index}.crops.npz")) for index in range(2))
+    assert sorted(first | second) == sorted(cropped)
+    for device, pixels in (first | second).items():
+        np.testing.assert_array_equal(pixels, cropped[device])
+        assert (pixels != one[device]).any()
