@@ -72,7 +72,8 @@ def write_files(archive: Path, folder: Path, count: int) -> FileImages:
             pixels = np.asarray(image) + generator.normal(0, NOISE, (*SIZE[::-1], 1))
             names.append(f"{number}.jpg")
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / names[-1], quality=QUALITY)
-    return FileImages(str(folder), tuple(names), np.zeros((len(names), 16), np.uint8), SIDE, 256)
+    sizes = np.array([(folder / name).stat().st_size for name in names], np.int64)
+    return FileImages(str(folder), tuple(names), sizes, SIDE, 256)
 
 
 def draw(images: int, count: int, batch: int) -> loader.Visits:

@@ -78,6 +78,11 @@ class FileImages:
     ends: Mapping[str, str] = dataclasses.field(default_factory=dict)
     contents: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuses sizes that are not one integer for each name."""
+        if self.sizes.shape != (len(self.names),) or not np.issubdtype(self.sizes.dtype, np.integer):
+            raise ValueError(f"sizes are {self.sizes.dtype}{list(self.sizes.shape)}; give int64 [{len(self.names)}].")
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """N, H, W and C."""

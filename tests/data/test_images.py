@@ -130,3 +130,9 @@ def test_digests_are_of_pixels_or_of_what_is_known_of_files(files):
     assert len({images.digest(each) for each in different}) == 4
     elsewhere = FileImages("/elsewhere", files.names, files.sizes, 16, 18)
     assert images.digest(elsewhere) == images.digest(files)
+
+
+@pytest.mark.parametrize("sizes", [np.zeros((1, 16), np.uint8), np.zeros(2, np.int64), np.zeros(1)])
+def test_sizes_are_one_integer_for_each_name(sizes):
+    with pytest.raises(ValueError, match=r"give int64 \[1\]"):
+        FileImages("", ("a.png",), sizes, 8, 8)
