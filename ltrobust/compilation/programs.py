@@ -31,6 +31,7 @@ class Program:
       mapped: whether its operations are those of one device, as in training.
       batch_key: the configuration's key that sets its images.
       trace: gives JAX's `Traced`.
+      remedies: as in `Phase`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Program:
     mapped: bool
     batch_key: str
     trace: Callable[[], Any]
+    remedies: tuple[str, ...] = ()
 
 
 def programs(plan: RunPlan, mesh: Mesh, only: str = "", memory: int | None = None) -> Iterator[Program]:
@@ -78,7 +80,7 @@ def programs(plan: RunPlan, mesh: Mesh, only: str = "", memory: int | None = Non
                 return steps.compile_chunk(phase.settings, mesh).trace(*arguments)
 
         key = f"{phase.name}.batch_size"
-        yield Program(f"{phase.name} step", (), phase.schedule.batch_size, STEP, True, key, trace)
+        yield Program(f"{phase.name} step", (), phase.schedule.batch_size, STEP, True, key, trace, phase.remedies)
     yield from _evaluations(plan, mesh, data, chosen)
 
 
@@ -103,9 +105,11 @@ def _evaluations(plan: RunPlan, mesh: Mesh, data: RunData, phases: list[Phase]) 
         for size, (driver, names, attacks) in result.items():
             place = lambda tree: devices.shapes(tree, mesh, devices.divided())  # noqa: E731
             title = " and ".join(names) + (f" of the {phase.name}" if len(networks_seen) > 1 else "")
+            remedies = () if plan.model.dtype == "bfloat16" else ("model.dtype=bfloat16",)
             for name, users, trace, passes in evaluation_programs(driver, variables, data.image_shape, attacks, place):
                 unit = PASS if passes else CALL
-                yield Program(f"{title}: {name}{_of(users)}", users, size, unit, False, "eval.batch_size", trace)
+                name = f"{title}: {name}{_of(users)}"
+                yield Program(name, users, size, unit, False, "eval.batch_size", trace, remedies)
 
 
 def _of(attacks: tuple[str, ...]) -> str:

@@ -103,7 +103,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
         traced = program.trace()
         compiled = traced.lower().compile(compiler_options=topologies.compiler_options(chip) or None)
     except jax.errors.JaxRuntimeError as error:
-        problem, memory = _problem(str(error), row, topology, program.batch_key)
+        problem, memory = _problem(str(error), row, topology, program)
         return dataclasses.replace(row, problem=problem, memory=memory, **_spent(began, worked))
     text = hlo.Program(compiled.as_text())
     memory = _memory(compiled)
@@ -112,7 +112,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
     result = dataclasses.replace(
         row,
         **_spent(began, worked),
-        problem=_too_large(memory, chip.memory, row, program.batch_key) if memory > chip.memory else "",
+        problem=_too_large(memory, chip.memory, row, program) if memory > chip.memory else "",
         memory=memory,
         flops=flops,
         collectives=tuple(_grouped(text.collectives(), "bytes", "kind", "depth")),
@@ -162,25 +162,23 @@ def _grouped(found: Sequence[Any], total: str, *keys: str) -> list[dict[str, Any
     return sorted(entries, key=lambda entry: -entry[total])
 
 
-def _problem(message: str, row: Row, topology: Topology, batch_key: str) -> tuple[str, int | None]:
+def _problem(message: str, row: Row, topology: Topology, program: Program) -> tuple[str, int | None]:
     """Why a compiler refused a program, and the bytes that it would need, if it says so."""
     if used := next(filter(None, (form.search(message) for form in _USED)), None):
         need, have = (int(float(used[part]) * _UNITS[used[part + 1]]) for part in (1, 3))
-        return _too_large(need, have, row, batch_key), need
+        return _too_large(need, have, row, program), need
     first = message.strip().splitlines()[0]
     return f"{row.program} does not compile for {topology.name}: {first[:300]}", None
 
 
-def _too_large(need: int, have: int, row: Row, batch_key: str) -> str:
+def _too_large(need: int, have: int, row: Row, program: Program) -> str:
     """By how much a program does not fit, and what would."""
     # Most of what a program holds grows with its images; what does not makes this too low rather than too high.
     fits = max(1, int(row.images * have / need) // row.chips) * row.chips
     # Evaluations count the images of each device, training those of all.
-    value = fits // row.chips if batch_key == "eval.batch_size" else fits
-    smaller = f"{batch_key}={value} or less, " if fits < row.images else ""
-    phase = batch_key.partition(".")[0]
-    parts = "" if phase == "eval" else f"{phase}.accumulate=2, model.remat=True, "
+    value = fits // row.chips if program.batch_key == "eval.batch_size" else fits
+    remedies = [f"{program.batch_key}={value} or less"] * (fits < row.images) + [*program.remedies, "more chips"]
     return (
         f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip that has {have / GIB:.2f}, "
-        f"{(need - have) / GIB:.2f} too many. Use {smaller}more chips, {parts}or model.dtype=bfloat16."
+        f"{(need - have) / GIB:.2f} too many. Use {', or '.join(remedies)}."
     )

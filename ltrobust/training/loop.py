@@ -179,9 +179,9 @@ def _advice_on_memory(phase: Phase, mesh: Mesh) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise MemoryError(
-            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices, or, in a "
-            f"new workdir, {phase.name}.accumulate=2 or model.remat=True, which keep the batch; else lower "
-            f"{phase.name}.batch_size ({phase.schedule.batch_size}) or use model.dtype=bfloat16."
+            f"{phase.name}: a step does not fit into the memory of {mesh.size} device(s). Use more devices or, in a "
+            f"new workdir, {''.join(f'{setting}, ' for setting in phase.remedies)}or a lower {phase.name}.batch_size "
+            f"({phase.schedule.batch_size})."
         ) from error
 
 

@@ -43,6 +43,7 @@ class Phase:
       selects: whether weights are selected by validation, for which every class needs enough images there.
       rule: how its network's outputs become the logits that are attacked and judged.
       metrics: names of the metrics that its loss returns; None: not known before its first state is made.
+      remedies: settings, as `KEY=VALUE`, under which a step of the same batch takes less memory.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Phase:
     selects: bool
     rule: methods.DecisionRule
     metrics: tuple[str, ...] | None = None
+    remedies: tuple[str, ...] = ()
 
     def chunk(self, done: int, longest: int) -> tuple[int, int, bool]:
         """After `done` steps: the epoch (from 0), how many steps to go at once, and whether they end the epoch."""
@@ -142,7 +144,25 @@ def _make_phase(
         validate_every=plan.validate_every,
         selects=len(run_data.validation.labels) > 0 and int(run_data.validation_counts.min()) >= plan.selection_floor,
         rule=methods.decision_rule(method, class_counts),
+        remedies=_remedies(plan, model, mesh),
     )
+
+
+def _remedies(plan: PhasePlan, model: ModelPlan, mesh: Mesh) -> tuple[str, ...]:
+    """See `Phase.remedies`: none that would be refused, or that is in force."""
+    parts = 2 * plan.accumulate
+    divides = plan.method.separable and plan.batch_size % (parts * mesh.size) == 0
+    settings = {
+        f"{plan.name}.accumulate={parts}": divides,
+        "model.remat=True": _is_built_in(model.name) and not model.remat,
+        "model.dtype=bfloat16": model.dtype != "bfloat16",
+    }
+    return tuple(setting for setting, helps in settings.items() if helps)
+
+
+def _is_built_in(name: str) -> bool:
+    """By its name: a function of the user may return a class of this package with other outputs or another axis."""
+    return name in models.NAMES or models.parse(name) is not None
 
 
 def _make_examples(
@@ -182,11 +202,8 @@ def _check_augmentation(settings: StepSettings, run_data: RunData) -> None:
 
 
 def _check_network(name: str, settings: StepSettings, run_data: RunData, mesh: Mesh) -> None:
-    """Traces an external network and refuses one that cannot be trained.
-
-    The name decides: a function of the user may return a class of this package with other outputs or another axis.
-    """
-    if name not in models.NAMES and models.parse(name) is None:
+    """Traces an external network and refuses one that cannot be trained."""
+    if not _is_built_in(name):
         external.check(
             settings.module,
             run_data.image_shape,

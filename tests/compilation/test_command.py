@@ -102,7 +102,7 @@ def test_a_program_larger_than_the_memory_says_by_how_much(ran, monkeypatch):
     small = chips.Chip("v5e", "tpu", 100, 1e12, 1.0, ("2x2",))
     monkeypatch.setitem(chips.CHIPS, "v5e", small)
     with pytest.raises(
-        ValueError, match=r"student step does not fit: .* Use student.batch_size=\d+ or less, more chips"
+        ValueError, match=r"student step does not fit: .* Use student.batch_size=\d+ or less, or more chips"
     ):
         ran(step("student step", 64))
 

@@ -83,8 +83,8 @@ def odd_batch(place: Place) -> Reported:
     remedy=(
         "student.batch_size=48 or less",
         "more chips",
-        "student.accumulate=2, model.remat=True",
-        "model.dtype=bfloat16",
+        "student.accumulate=2",
+        "model.remat=True",
     ),
 )
 def too_large(place: Place) -> Reported:
@@ -93,7 +93,8 @@ def too_large(place: Place) -> Reported:
     def trace() -> None:
         raise jax.errors.JaxRuntimeError(_EXHAUSTED)
 
-    step = programs.Program("student step", (), 64, programs.STEP, True, "student.batch_size", trace)
+    remedies = ("student.accumulate=2", "model.remat=True")
+    step = programs.Program("student step", (), 64, programs.STEP, True, "student.batch_size", trace, remedies)
     place.patch.setattr(rows, "programs", lambda *_: iter([step]))
     assert chips.parse("v5e:2x2").size == 4
     return refused(place, "--topology=v5e:2x2")

@@ -146,7 +146,7 @@ def diverged(place: Place) -> Reported:
     remedy=(
         "more devices",
         "new workdir",
-        "student.accumulate=2 or model.remat=True",
+        "student.accumulate=2",
         "lower student.batch_size",
         "model.dtype=bfloat16",
     ),

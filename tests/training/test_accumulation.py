@@ -94,6 +94,24 @@ def test_a_number_of_parts_that_cannot_be_is_refused(tiny, method, parts, device
         planned.make_phase(tiny, "student", planned.load_run_data(tiny), mesh_of(devices_used))
 
 
+@pytest.mark.parametrize(
+    ("changes", "remedies"),
+    [
+        ({}, ("student.accumulate=2", "model.remat=True", "model.dtype=bfloat16")),
+        ({"student.accumulate": 2, "model.remat": True}, ("student.accumulate=4", "model.dtype=bfloat16")),
+        ({"student.accumulate": 64, "model.dtype": "bfloat16"}, ("model.remat=True",)),
+        ({"student.method": "reat"}, ("model.remat=True", "model.dtype=bfloat16")),
+        ({"model.name": "own:Plain"}, ("student.accumulate=2", "model.dtype=bfloat16")),
+    ],
+)
+def test_remedies_for_a_lack_of_memory_are_allowed_and_not_in_force(tiny, changes, remedies):
+    with tiny.unlocked():
+        tiny.student.method = "pgd_at"
+        tiny.update_from_flattened_dict(changes)
+    phase = planned.make_phase(tiny, "student", planned.load_run_data(tiny), mesh_of(1))
+    assert phase.remedies == remedies
+
+
 def test_one_part_is_the_program_without_parts():
     """The functions call what they are given once, with the batch as it is."""
     seen: list[Any] = []
