@@ -14,9 +14,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ltrobust import methods
+from ltrobust.data.augment import check_jitter
 from ltrobust.data.run_data import DataPlan
 from ltrobust.evaluation.evaluation_plan import EvaluationPlan, change_evaluation, check_networks, make_evaluation_plan
 from ltrobust.methods import TEACHER, Method
+from ltrobust.methods.settings import check_parts
 from ltrobust.models.model_plan import ModelPlan, make_model_plan
 from ltrobust.runtime import workdir as workdirs
 from ltrobust.runtime.names import nearest
@@ -168,7 +170,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
             f"checkpoint.keep is {checkpoint['keep']} and checkpoint.minutes is {checkpoint['minutes']}; they "
             "must be at least 1 and 0."
         )
-    threat = Threat(**settings["threat"])
+    threat, data = Threat(**settings["threat"]), DataPlan(**settings["data"])
     evaluation = make_evaluation_plan(settings["eval"], threat)
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()
@@ -182,7 +184,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
         workdir=workdir,
         recorded=workdirs.plain(config),
         seed=settings["seed"],
-        data=DataPlan(**settings["data"]),
+        data=data,
         threat=threat,
         model=make_model_plan(settings["model"]),
         phases=phases,
@@ -298,17 +300,16 @@ def _make_phases(config: Mapping[str, Any], external: Collection[str]) -> tuple[
 
 def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
     """Refuses values of a phase that are out of range whatever the data are."""
+    check_parts(f"{name}.accumulate", phase["accumulate"], method.name, method.separable)
+    check_jitter(phase["augmentation"]["jitter"])
     if phase["validate_every"] < 1:
         raise ValueError(f"{name}.validate_every is {phase['validate_every']}; give a number of epochs, at least 1.")
     if phase["selection_floor"] < 0:
         raise ValueError(f"{name}.selection_floor is {phase['selection_floor']}; give a number of images, at least 0.")
     if not 0 <= phase["ema_decay"] < 1:
         raise ValueError(f"{name}.ema_decay is {phase['ema_decay']}; give 0 for no average, or a number below 1.")
-    if phase["subset"] not in SUBSETS:
-        raise ValueError(
-            f"{name}.subset is {phase['subset']!r}; {nearest(phase['subset'], SUBSETS)}known subsets: "
-            f"{', '.join(SUBSETS)}."
-        )
+    if (subset := phase["subset"]) not in SUBSETS:
+        raise ValueError(f"{name}.subset is {subset!r}; {nearest(subset, SUBSETS)}known subsets: {', '.join(SUBSETS)}.")
     if phase["steps"] < 0 or (phase["steps"] == 0 and phase["epochs"] < 1):
         raise ValueError(
             f"{name}.epochs is {phase['epochs']} and {name}.steps is {phase['steps']}; give at least one epoch or step."

@@ -5,7 +5,7 @@ resumed run, another batch size or another number of devices sees the same pixel
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -150,12 +150,17 @@ def _check(images: jax.Array, keys: jax.Array, policy: str, crop_padding: int, j
         )
     if policy in ("randaugment", "autoaugment") and images.shape[-1] != 3:
         raise ValueError(f"policy {policy!r} is defined for 3 colour channels, got {images.shape[-1]}; use 'base'")
-    if len(jitter) != len(color_jitter.NAMES) or not all(0 <= strength <= 1 for strength in jitter):
-        raise ValueError(f"jitter is {jitter!r}; give three numbers from 0 to 1: brightness, contrast, saturation")
+    check_jitter(jitter)
     if any(jitter) and images.shape[-1] != 3:
         raise ValueError(f"jitter is defined for 3 colour channels, got {images.shape[-1]}; give (0, 0, 0)")
     if not 0 <= crop_padding <= min(images.shape[1:3]):
         raise ValueError(f"crop_padding must be 0 to {min(images.shape[1:3])} pixels, got {crop_padding}")
+
+
+def check_jitter(jitter: Sequence[float]) -> None:
+    """Refuses strengths that are not three numbers from 0 to 1."""
+    if len(jitter) != len(color_jitter.NAMES) or not all(0 <= strength <= 1 for strength in jitter):
+        raise ValueError(f"jitter is {jitter!r}; give three numbers from 0 to 1: brightness, contrast, saturation")
 
 
 def _augment_one(

@@ -104,7 +104,7 @@ def load(
       FileNotFoundError: a list or images that are not there.
     """
     folder.check_arguments(image_size, channels, skip_unreadable, cache_check)
-    _check_resize(resize, image_size)
+    check_resize(resize, image_size)
     root = pathlib.Path(data_dir).expanduser()
     parsed = {name: _read(lists, name, root) for name in SPLITS if name != "validation" or lists.validation}
     names = _class_names(lists, parsed, root)
@@ -156,7 +156,8 @@ def _account(images: FileImages, found: _List, split: str, class_names: tuple[st
     return Loaded(images.subset(kept), labels, class_names, notes, notes, files, origin)
 
 
-def _check_resize(resize: object, image_size: int) -> None:
+def check_resize(resize: object, image_size: int) -> None:
+    """Refuses a size of the shorter side that is out of range, with a ValueError."""
     if isinstance(resize, bool) or not isinstance(resize, int) or (resize and resize < image_size):
         raise ValueError(
             f"data.resize is {resize!r}; give pixels of the shorter side, at least data.image_size ({image_size}), or "

@@ -48,10 +48,11 @@ class DataPlan:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Makes the group of keys that a configuration has a `Lists`, and checks where the images are to be."""
+        """Makes the group of keys that a configuration has a `Lists`, and checks what can be checked without data."""
         if isinstance(self.lists, Mapping):
             object.__setattr__(self, "lists", Lists(**self.lists))
         loader.check_settings(self.residence, self.workers)
+        sources.check_form(vars(self))
 
     def open(self, split: Literal["train", "validation", "test"]) -> sources.Split:
         """One split of the data set; the other one is not opened.

@@ -288,6 +288,14 @@ def form(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: data[key] for key in keys if key in data} | {"lists": Lists(**data.get("lists", {}))}
 
 
+def check_form(data: Mapping[str, Any]) -> None:
+    """Refuses settings of the user's own images, from a configuration's `data`, that are out of range (ValueError)."""
+    if data["name"] in OWN:
+        folder.check_arguments(*(data[key] for key in ("image_size", "channels", "skip_unreadable", "cache_check")))
+    if data["name"] == "image_list":
+        image_list.check_resize(data["resize"], data["image_size"])
+
+
 def _check_request(name: object, split: object, data_dir: object, cache_dir: object, lists: Lists) -> None:
     if not isinstance(name, str) or name not in NAMES:
         raise ValueError(f"data set is {name!r}; {nearest(name, NAMES)}known data sets: {', '.join(NAMES)}.")

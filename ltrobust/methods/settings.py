@@ -57,3 +57,18 @@ def check_variant(method: str, variant: str) -> None:
       ValueError: names the method and the value.
     """
     check_choices(method, variant=(variant, VARIANTS))
+
+
+def check_parts(key: str, parts: int, method: str, separable: bool) -> None:
+    """Refuses a number of parts into which a batch of the method cannot be divided, whatever its size.
+
+    Raises:
+      ValueError: names key, value and method.
+    """
+    if parts < 1:
+        raise ValueError(f"{key} is {parts}; give a number of parts, at least 1.")
+    if parts > 1 and not separable:
+        raise ValueError(
+            f"{key} is {parts}, but the loss of {method} is not known to be a mean over examples "
+            "(Method.separable), so a batch cannot be computed in parts; give 1."
+        )

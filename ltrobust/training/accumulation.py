@@ -15,25 +15,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ltrobust.methods import Batch, Learner, Method, Outcome
+from ltrobust.methods import Batch, Learner, Outcome
 
 # `(learner, part of the batch, its adversarial images) -> (loss, outcome, gradients)`.
 Gradient = Callable[[Learner, Batch, Any], tuple[jax.Array, Outcome, Any]]
 
 
-def check(parts: int, batch_size: int, method: Method, mesh: Mesh, key: str) -> None:
-    """Refuses a number of parts into which a step of the method cannot be divided.
+def check(parts: int, batch_size: int, mesh: Mesh, key: str) -> None:
+    """Refuses a number of parts into which a batch cannot be divided.
 
     Raises:
       ValueError: names the key, its value and what is allowed.
     """
-    if parts < 1:
-        raise ValueError(f"{key} is {parts}; give a number of parts, at least 1.")
-    if parts > 1 and not method.separable:
-        raise ValueError(
-            f"{key} is {parts}, but the loss of {method.name} is not known to be a mean over examples "
-            "(Method.separable), so a batch cannot be computed in parts; give 1."
-        )
     if batch_size % (parts * mesh.size):
         raise ValueError(
             f"{key} is {parts}, and a batch of {batch_size} does not divide into {parts} parts on {mesh.size} "

@@ -107,7 +107,7 @@ def _make_phase(
     learning_rate = _make_learning_rate(plan.optimizer, schedule, total_steps, epochs)
     method = plan.method
     method.check(class_counts)
-    accumulation.check(plan.accumulate, plan.batch_size, method, mesh, f"{plan.name}.accumulate")
+    accumulation.check(plan.accumulate, plan.batch_size, mesh, f"{plan.name}.accumulate")
     settings = StepSettings(
         module=_make_module(model, method, run_data, mesh, platform),
         method=method,
