@@ -86,7 +86,7 @@ def compile_rows(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[
       ValueError: the compiler is missing or of another version.
     """
     mesh = devices.make_mesh(topologies.make_devices(topology))
-    for program in programs(plan, mesh, only, topology.chip.memory):
+    for program in programs(plan, mesh, only, topology.chip.usable):
         yield compile_row(program, topology)
 
 

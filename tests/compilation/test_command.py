@@ -1,6 +1,7 @@
 """`ltrobust compile`: its table, its file and its end, with programs of the CPU in place of a TPU's."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,3 +129,15 @@ def test_unknown_topologies_are_refused(name):
 
 def test_a_topology_knows_its_size():
     assert [chips.parse(name).size for name in ("v5e:1x1", "v5e:16x16", "v5p:2x2x1", "h100:8")] == [1, 256, 4, 8]
+
+
+def test_where_images_are_kept_is_decided_by_the_memory_that_a_run_sees(monkeypatch):
+    seen: list[int] = []
+    monkeypatch.setattr(rows, "programs", lambda plan, mesh, only, memory: seen.append(memory) or ())
+    monkeypatch.setattr(rows.topologies, "make_devices", lambda topology: None)
+    monkeypatch.setattr(rows.devices, "make_mesh", lambda given: None)
+    plan: Any = None
+    for name in ("v5e:2x2", "h100:1"):
+        assert list(rows.compile_rows(plan, chips.parse(name))) == []
+    # JAX takes three quarters of a GPU.
+    assert seen == [16 * chips.GIB, 84_942_979_072 * 3 // 4]
