@@ -6,14 +6,17 @@ import pathlib
 import re
 import signal
 import stat
+import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from submitit.helpers import DelayedSubmission
 
 from ltrobust.commands import sweep_cell, sweep_jobs, sweep_slurm
 from ltrobust.commands.sweep_file import Cell, Sweep
-from ltrobust.commands.sweep_job import CellJob, note, noted
+from ltrobust.commands.sweep_job import CellJob, alone, lives, note, noted
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted
 
@@ -64,8 +67,11 @@ def sweep_of(*names, **changes):
 
 
 def go(executor, sweep, out, slots=None, find=lambda number: None):
-    launcher = sweep_jobs.Launcher("slurm", executor, slots, find, "squeue --jobs=", "scancel", 0.0)
-    return sweep_jobs.run(sweep, out, (), launcher)
+    return sweep_jobs.run(sweep, out, (), launcher_of(executor, slots, find))
+
+
+def launcher_of(executor, slots=None, find=lambda number: None):
+    return sweep_jobs.Launcher("slurm", executor, slots, find, "squeue --jobs=", "scancel", 0.0)
 
 
 def test_cells_are_one_array_and_a_failed_one_is_named_with_its_log(tmp_path, capsys):
@@ -140,6 +146,50 @@ def test_jobs_go_on_when_the_command_is_stopped_and_are_found_again(tmp_path, ca
     printed = capsys.readouterr().out
     assert "[1/2] a: submitted before as job 7_0" in printed
     assert "running on n1" not in printed, "events are printed once"
+
+
+def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
+    """It starts while the first holds one slot, looks again before each job, and trains no failed cell again."""
+    sweep, alive, second, state = sweep_of("a", "b", "c"), {"7_0"}, Executor(), {}
+
+    def start():
+        other = sweep_jobs.Launcher("slurm", second, ({},), lambda number: None, "", "", 0.0, alive.__contains__)
+        state["jobs"] = sweep_jobs._Jobs(sweep, tmp_path, (), other)
+
+    first = Executor(a=["running", start, "failed"], b=["failed"], c=["failed"])
+    go(first, sweep, tmp_path, ({},))
+    while state["jobs"].advance():
+        pass
+    assert state["jobs"].end() == {"a": "running", "b": "failed", "c": "failed"}
+    assert (first.arrays, second.arrays) == ([["a"], ["b"], ["c"]], [])
+    printed = capsys.readouterr().out
+    assert "[1/3] a: job 7_0 is at it; it is left alone" in printed
+    assert f"[2/3] b: job 8_0 of another sweep has failed, log {tmp_path / 'b.log'}" in printed
+
+
+def test_sweeps_wait_for_each_other_before_they_submit(tmp_path):
+    executor, held, seen = Executor(), threading.Event(), []
+    jobs = sweep_jobs._Jobs(sweep_of("a"), tmp_path, (), launcher_of(executor))
+
+    def other():
+        with alone(tmp_path / ".jobs"):
+            held.set()
+            time.sleep(0.1)
+            seen.extend(executor.arrays)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait()
+    jobs.advance()
+    thread.join()
+    assert (seen, executor.arrays) == ([], [["a"]])
+
+
+def test_a_local_job_lives_as_long_as_its_process():
+    for words in ([], ["submitit"]):  # another program may have got its number
+        with subprocess.Popen([sys.executable, "-S", "-c", "input()", *words], stdin=subprocess.PIPE) as process:
+            assert lives(str(process.pid)) == bool(words)
+    assert not lives(str(process.pid))
 
 
 def test_a_job_that_ends_without_a_result_has_failed(tmp_path, capsys):

@@ -5,14 +5,16 @@ when the job gets submitit's signal, which Slurm sends before a job's time is up
 SIGTERM to the job, as from `scancel` or `kill`, stops both for good; where Slurm preempts by it, Slurm itself requeues.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +33,28 @@ def note(events: Path, text: str) -> None:
 def noted(events: Path) -> list[str]:
     """The events of a cell without their times."""
     return [line[20:] for line in events.read_text().splitlines()] if events.exists() else []
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other sweep looks for open cells or submits them, and keeps others waiting meanwhile."""
+    with (folder / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def lives(number: str) -> bool:
+    """Whether the process of a local job runs on this machine."""
+    try:
+        if Path("/proc/self").exists():  # another program may have got the number since
+            command = Path("/proc", number, "cmdline")
+            if not command.read_bytes():  # it begins just now, or has ended
+                time.sleep(0.1)
+            return b"submitit" in command.read_bytes()
+        os.kill(int(number), 0)
+    except OSError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

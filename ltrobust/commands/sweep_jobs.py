@@ -2,7 +2,7 @@
 
 `local` jobs are processes of this machine, at most N at a time; `slurm` submits arrays. A cell that names the folder of
 an earlier one is submitted when that one has ended. Jobs survive this process. The same command finds those of Slurm
-again by the files in `OUT/.jobs`; cells that another process holds are left to it.
+again by the files in `OUT/.jobs`; cells at which another process or a local job is are left to it.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 
 from ltrobust.commands import sweep_cell
 from ltrobust.commands.sweep_file import Cell, Sweep
-from ltrobust.commands.sweep_job import CellJob, note, noted
+from ltrobust.commands.sweep_job import CellJob, alone, lives, note, noted
 from ltrobust.commands.sweep_slurm import EXAMPLE, Slurm
 from ltrobust.runtime import cores
 from ltrobust.runtime.names import nearest
@@ -45,6 +45,7 @@ class Launcher:
       find: gives a job that an earlier command submitted, by its number; None if it has ended.
       look, stop: beginnings of commands that end in numbers of jobs.
       seconds: between two looks at the jobs.
+      lives: whether a job that another command submitted still runs, by its number; only where `find` finds none.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Launcher:
     look: str
     stop: str
     seconds: float
+    lives: Callable[[str], bool] = lambda number: False
 
 
 def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -> Launcher:
@@ -86,7 +88,7 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
     if name == "local":
         executor = submitit.LocalExecutor(out / FOLDER)
         executor.update_parameters(timeout_min=_FOREVER)
-        return Launcher(name, executor, local_slots(jobs), lambda number: None, "ps -p ", "kill", 1.0)
+        return Launcher(name, executor, local_slots(jobs), lambda number: None, "ps -p ", "kill", 1.0, lives)
     if options is None:
         raise ValueError(f"--launcher=slurm needs SLURM in the sweep's file; add SLURM = {EXAMPLE}.")
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -151,12 +153,12 @@ class _Jobs:
         self._reported: dict[str, int] = {}
         self._named = _named(sweep, out)
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
-        for cell in sweep.cells:
-            self._sort(cell)
+        self._waiting = [cell for cell in sweep.cells if self._is_open(cell)]
 
     def advance(self) -> bool:
         """Submits what may be submitted and reports events; returns whether there is more to wait for."""
-        self._submit(self._ready())
+        with alone(self._out / FOLDER):
+            self._submit([cell for cell in self._ready() if self._is_open(cell)])
         for name, job in list(self._jobs.items()):
             self._report_events(name)
             if job.done():
@@ -179,35 +181,42 @@ class _Jobs:
         look, stop = f"{self._launcher.look}{','.join(numbers)}", f"{self._launcher.stop} {' '.join(numbers)}"
         return f"its jobs go on (see them: {look}; stop them: {stop}). The same command continues."
 
-    def _sort(self, cell: Cell) -> None:
-        """Finds out whether a cell is finished, at work in a job or in another process, or open."""
-        name, folder = cell.name, self._out / cell.name
-        self._reported[name] = len(noted(self._events(name)))
+    def _is_open(self, cell: Cell) -> bool:
+        """Whether a cell may be submitted; one that is finished, at work or ended by another sweep waits no longer."""
+        name, folder, known = cell.name, self._out / cell.name, self._reported.get(cell.name)
+        events = self._reported[name] = len(noted(self._events(name)))
+        number = self._number(name)
         try:
             if sweep_cell.finished(self._sweep, cell, self._out):
                 self._states[name] = "finished"
-                return
+            elif number and (job := self._launcher.find(number)):
+                self._jobs[name] = job
+                self._print(name, f"submitted before as job {job.job_id}")
+            elif sweep_cell.at_work(folder):
+                self._states[name] = "running"
+                self._print(name, "another process is at it")
+            elif number and self._launcher.lives(number):
+                self._states[name] = "running"
+                self._print(name, f"job {number} is at it; it is left alone")
+            elif known not in (None, events):  # submitted by another command since this one looked
+                self._states[name] = "failed"
+                self._print(name, f"job {number} of another sweep has failed, log {sweep_cell.log_of(folder)}")
+            else:
+                return True
         except ValueError as error:
             self._states[name] = "failed"
             self._print(name, str(error))
-            return
-        if job := self._find(name):
-            self._jobs[name] = job
-            self._print(name, f"submitted before as job {job.job_id}")
-        elif sweep_cell.at_work(folder):
-            self._states[name] = "running"
-            self._print(name, "another process is at it")
-        else:
-            self._waiting.append(cell)
+        self._waiting = [other for other in self._waiting if other is not cell]
+        return False
 
     def _events(self, name: str) -> Path:
         return self._out / FOLDER / f"{name}.events"
 
-    def _find(self, name: str) -> Any | None:
-        """The job that an earlier command submitted for a cell, if it has not ended."""
+    def _number(self, name: str) -> str:
+        """The number of the job that was last submitted for a cell; empty if there was none."""
         pattern = rf"submitted to {self._launcher.name} as job (\S+)"
         matches = [match for line in noted(self._events(name)) if (match := re.fullmatch(pattern, line))]
-        return self._launcher.find(matches[-1][1]) if matches else None
+        return matches[-1][1] if matches else ""
 
     def _needed(self, cell: Cell) -> list[str]:
         """Cells that a cell waits for."""
