@@ -174,6 +174,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
     evaluation = make_evaluation_plan(settings["eval"], threat)
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()
+    data = DataPlan(**settings["data"])  # before the entries of `eval.also`, which its mistakes are not in
     also = tuple(_make_also(config, changes, workdir) for changes in settings["eval"]["also"]) if training else ()
     if phases:
         averaging = {phase.name for phase in phases if phase.ema_decay or phase.method.averaging is not None}

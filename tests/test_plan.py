@@ -169,6 +169,8 @@ def test_teachers_are_those_that_the_method_asks_for():
             r"eval\.also has .*: threat\.radius is True, where 32\.0 was; give",
         ),
         ({"eval.also": ({"eval.limit": True},)}, r"eval\.also has .*: eval\.limit is True, where 0 was; give a dict"),
+        ({"eval.also": ({},), "data.residence": "gpu"}, r"^data\.residence is 'gpu'"),
+        ({"eval.also": ({},), "data.workers": -1}, r"^data\.workers is -1"),
         ({"eval.limit": -1}, "eval.limit is -1; they must be at least 0"),
         ({"student.method": "at-bsl"}, r"student: method is 'at-bsl'; did you mean at_bsl\? known methods"),
         ({"student.wrappers": ("awq",)}, "student: wrapper is 'awq'"),
