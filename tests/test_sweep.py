@@ -260,6 +260,12 @@ def test_a_primary_comparison_keeps_its_order(workplace):
     assert sweep.read(workplace / "sweep.py", workplace).primary == ("plain", "after")
 
 
+@pytest.mark.parametrize(("plain", "primary"), [("plain", None), ("at_bsl", ("self_distillation", "at_bsl"))])
+def test_the_default_primary_comparison_is_that_of_a_sweep_with_both_variants(workplace, plain, primary):
+    write(workplace, SWEEP.replace('"plain"', f'"{plain}"').replace('"fails"', '"self_distillation"'))
+    assert sweep.read(workplace / "sweep.py", workplace).primary == primary
+
+
 @pytest.mark.parametrize("name", ["../esc", "a/b", "a\\b", "", ".", ".hidden", "a\nb", 1, None, ("a", "b")])
 def test_a_name_that_is_no_name_of_a_folder_is_refused(workplace, name):
     message = f"variant {re.escape(repr(name))}; a name is a text without slashes"
@@ -375,7 +381,10 @@ def test_a_sweep_may_run_some_of_its_variants(workplace, capsys):
     go("--only=plain")
     printed = capsys.readouterr().out
     assert "2 cells: 2 finished" in printed
-    assert "self_distillation minus at_bsl: missing**" in printed
+    assert "Primary comparison" not in printed, "the sweep lacks the variants of the default"
+    write(workplace, f"{SWEEP}PRIMARY = ('after', 'plain')\n")
+    go("--table")
+    assert "after minus plain: missing**" in capsys.readouterr().out
     assert len((workplace / "calls").read_text().splitlines()) == 2
     with pytest.raises(ValueError, match=r"--only has 'plane'; .*variants: after, fails, plain"):
         go("--only=plane")

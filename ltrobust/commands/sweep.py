@@ -122,8 +122,10 @@ def _only(sweep: Sweep, names: str | None) -> Sweep:
 
 
 def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str, ...], Card]]) -> str:
-    """The tables of the finished cells, and the primary comparison at each place on the axes."""
+    """The tables of the finished cells, and the primary comparison, if there is one, at each place on the axes."""
     parts = [grid.render(("variant", *axes), labelled)]
+    if sweep.primary is None:
+        return parts[0]
     for place in dict.fromkeys(names[1:] for names, _ in labelled):
         where = ", ".join(f"{axis} {value}" for axis, value in zip(axes, place, strict=True))
         found = grid.render_primary([(names[0], card) for names, card in labelled if names[1:] == place], sweep.primary)

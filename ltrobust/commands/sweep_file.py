@@ -35,7 +35,7 @@ class Sweep:
     config: str
     protocol: str
     cells: tuple[Cell, ...]
-    primary: tuple[str, str] = grid.PRIMARY
+    primary: tuple[str, str] | None = None
     slurm: sweep_slurm.Slurm | None = None
 
     def config_of(self, cell: Cell) -> Any:
@@ -69,7 +69,7 @@ def read(file: Path, out: Path) -> Sweep:
         raise ValueError(f"sweep {file}, {error}") from error
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
-    primary = _primary(file, result["PRIMARY"], variants) if "PRIMARY" in result else grid.PRIMARY
+    primary = _primary(file, result["PRIMARY"], variants) if "PRIMARY" in result else _default_primary(variants)
     slurm = sweep_slurm.read(file, result["SLURM"]) if "SLURM" in result else None
     return Sweep(config, protocols.pop(), tuple(cells), primary, slurm)
 
@@ -148,6 +148,11 @@ def _primary(file: Path, given: Any, variants: Mapping[str, Any]) -> tuple[str, 
     raise ValueError(
         f"sweep {file} has PRIMARY {given!r}; give a tuple of two different variants: {', '.join(sorted(variants))}."
     )
+
+
+def _default_primary(variants: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The comparison of a sweep that declares none; None where it lacks one of the two variants."""
+    return grid.PRIMARY if set(grid.PRIMARY) <= set(variants) else None
 
 
 def _configure(file: str, cell: Cell) -> Any:
