@@ -320,6 +320,14 @@ def test_mistakes_in_changes_name_file_variant_and_key(workplace, given, message
             "VARIANTS = {'plain': {}}; AXES = {'sed': (0,)}",
             r"plain-sed0: the configuration has no key sed; did you mean seed\?",
         ),
+        (
+            "VARIANTS = {'plain': {}}; AXES = {'data.imbalance_ratio': (2.0, 1.0, 1)}",
+            r"has cells plain-imbalance_ratio1\.0 and plain-imbalance_ratio1 of the same configuration; leave one",
+        ),
+        (
+            "VARIANTS = {'plain': {}}; AXES = {'seed': (1, True)}",
+            r"has cells plain-seed1 and plain-seedTrue of the same",
+        ),
         ("CONFIG = None", r"has CONFIG None; give a text"),
         ("CONFIG = {'seed': 0}", r"has CONFIG {'seed': 0}; give a text"),
         ("AXES = {", r"cannot be read: SyntaxError: '{' was never closed \(sweep\.py, line \d+\)\.$"),

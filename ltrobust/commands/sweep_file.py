@@ -48,7 +48,7 @@ def read(file: Path, out: Path) -> Sweep:
 
     Raises:
       ValueError: no such file, an error in it, a missing name, a name or value that is not allowed, a key that the
-        configuration does not have, a value of another type, or two cells of one name.
+        configuration does not have, a value of another type, or two cells of one name or one experiment.
     """
     result = _execute(file)
     config, variants, axes = (result[name] for name in ("CONFIG", "VARIANTS", "AXES"))
@@ -64,9 +64,11 @@ def read(file: Path, out: Path) -> Sweep:
     if len({cell.name for cell in cells}) < len(cells):
         raise ValueError(f"sweep {file} has cells of the same name; the last parts of the axes' keys must differ.")
     try:
-        protocols = {_configure(config, cell).eval.protocol for cell in cells}
+        configs = {cell.name: _configure(config, cell) for cell in cells}
     except ValueError as error:
         raise ValueError(f"sweep {file}, {error}") from error
+    _check_different(file, cells, {name: result.to_dict() for name, result in configs.items()})
+    protocols = {result.eval.protocol for result in configs.values()}
     if len(protocols) > 1:
         raise ValueError(f"sweep {file} evaluates by {', '.join(sorted(protocols))}; one table has one protocol.")
     primary = _primary(file, result["PRIMARY"], variants) if "PRIMARY" in result else _default_primary(variants)
@@ -114,6 +116,16 @@ def _check_names(file: Path, config: Any, variants: Any, axes: Any) -> None:
             raise ValueError(f"sweep {file} has {key!r} in AXES; give a key of the configuration, such as 'seed'.")
         if not isinstance(values, Sequence) or isinstance(values, str | bytes) or not values:
             raise ValueError(f"sweep {file} has {values!r} for {key} in AXES; give a tuple of at least one value.")
+
+
+def _check_different(file: Path, cells: Sequence[Cell], configs: Mapping[str, Any]) -> None:
+    """Refuses two cells of a variant with the same configuration, such as those of 1 and 1.0 on an axis."""
+    for one, other in itertools.combinations(cells, 2):
+        if one.variant == other.variant and configs[one.name] == configs[other.name]:
+            raise ValueError(
+                f"sweep {file} has cells {one.name} and {other.name} of the same configuration; leave one value out "
+                "of AXES."
+            )
 
 
 def _changes(title: str, given: Any, place: Mapping[str, Any], out: Path) -> dict[str, Any]:
