@@ -355,6 +355,10 @@ def test_jobs_that_slurm_refuses_are_an_error(tmp_path, monkeypatch):
         ({"time": 3, "setup": "module load"}, r"has 'module load' for setup in SLURM; give a tuple of lines"),
         ({"time": 3, "sbatch": {"x": False}}, r"has {'x': False} for sbatch in SLURM; give a dict of names"),
         ({"time": 3, "sbatch": {"array": "0-9"}}, r"has 'array' for sbatch in SLURM; the launcher or another key"),
+        *(
+            ({"time": 3, "sbatch": {key: "x"}}, rf"has '{key}' for sbatch in SLURM; the launcher or another key")
+            for key in ("Time", "job_name", "Job-Name", "wckey")
+        ),
         ({"time": 3, "sbatch": {"gpus-per-node": 1}}, r"has 'gpus-per-node' for sbatch in SLURM; .*leave it out"),
     ],
 )

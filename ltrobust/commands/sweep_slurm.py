@@ -9,7 +9,19 @@ from ltrobust.runtime.names import nearest
 
 EXAMPLE = '{"time": 240, "partition": "gpu", "gpus_per_node": 1}'
 # What the launcher sets itself: one process a cell, logs and signals where they are looked for.
-_SET = {"array", "error", "nodes", "ntasks", "ntasks_per_node", "open_mode", "output", "requeue", "signal"}
+_SET = {
+    "array",
+    "error",
+    "job_name",
+    "nodes",
+    "ntasks",
+    "ntasks_per_node",
+    "open_mode",
+    "output",
+    "requeue",
+    "signal",
+    "wckey",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +78,7 @@ def read(file: Path, given: Any) -> Slurm:
         if not _ALLOWED[key][0](value):
             raise ValueError(f"sweep {file} has {value!r} for {key} in SLURM; give {_ALLOWED[key][1]}.")
     for key in given.get("sbatch", ()):
-        if key.replace("-", "_") in {*_SET, *known}:
+        if key.replace("-", "_").lower() in {*_SET, *known}:
             raise ValueError(
                 f"sweep {file} has {key!r} for sbatch in SLURM; the launcher or another key of SLURM sets it, so "
                 "leave it out."
