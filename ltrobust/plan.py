@@ -174,7 +174,7 @@ def make_plan(config: ConfigDict, workdir: Path, *, training: bool = True) -> Ru
     evaluation = make_evaluation_plan(settings["eval"], threat)
     external = {name: entry for name, entry in settings["teachers"].items() if entry["path"]}
     phases = _make_phases(settings, external) if training else ()
-    data = DataPlan(**settings["data"])  # before the entries of `eval.also`, which its mistakes are not in
+    data = DataPlan(**settings["data"])  # before the entries of `eval.also`, which would be blamed
     also = tuple(_make_also(config, changes, workdir) for changes in settings["eval"]["also"]) if training else ()
     if phases:
         averaging = {phase.name for phase in phases if phase.ema_decay or phase.method.averaging is not None}
@@ -301,12 +301,12 @@ def _make_phases(config: Mapping[str, Any], external: Collection[str]) -> tuple[
 
 def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
     """Refuses values of a phase that are out of range whatever the data are."""
+    for key, what in {"validate_every": "epochs", "selection_floor": "images", "accumulate": "parts"}.items():
+        least = int(key != "selection_floor")
+        if (value := phase.get(key, 1)) < least or isinstance(value, bool):
+            raise ValueError(f"{name}.{key} is {value}; give a number of {what}, at least {least}.")
     check_parts(f"{name}.accumulate", phase["accumulate"], method.name, method.separable)
     check_jitter(phase["augmentation"]["jitter"])
-    if phase["validate_every"] < 1:
-        raise ValueError(f"{name}.validate_every is {phase['validate_every']}; give a number of epochs, at least 1.")
-    if phase["selection_floor"] < 0:
-        raise ValueError(f"{name}.selection_floor is {phase['selection_floor']}; give a number of images, at least 0.")
     if not 0 <= phase["ema_decay"] < 1:
         raise ValueError(f"{name}.ema_decay is {phase['ema_decay']}; give 0 for no average, or a number below 1.")
     if (subset := phase["subset"]) not in SUBSETS:

@@ -196,6 +196,7 @@ def test_teachers_are_those_that_the_method_asks_for():
         ({"student.ema_decay": 1.0}, "student.ema_decay is 1.0; give 0 for no average, or a number below 1"),
         ({"teacher.ema_decay": -0.1}, "teacher.ema_decay is -0.1"),
         ({"teacher.subset": "half"}, "teacher.subset is 'half'; known subsets: balanced, all"),
+        ({"student.accumulate": True}, "student.accumulate is True; give a number of parts, at least 1"),
         ({"student.epochs": 0}, "student.epochs is 0 and student.steps is 0; give at least one epoch or step"),
         ({"student.steps": -1}, "student.steps is -1; give at least one epoch or step"),
         (

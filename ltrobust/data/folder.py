@@ -124,9 +124,9 @@ def _is_beside_val(folder: pathlib.Path) -> bool:
 
 def check_arguments(image_size: object, channels: object, skip_unreadable: object, cache_check: object) -> None:
     """Refuses settings that are out of range, with a ValueError."""
-    if not isinstance(image_size, int) or image_size < 1:
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
         raise ValueError(f"data.image_size is {image_size!r}; give the pixels of one side, at least 1.")
-    if channels not in (1, 3):
+    if isinstance(channels, bool) or channels not in (1, 3):
         raise ValueError(f"data.channels is {channels!r}; give 1 (grey) or 3 (RGB).")
     if not isinstance(skip_unreadable, bool):
         raise ValueError(f"data.skip_unreadable is {skip_unreadable!r}; give True or False.")

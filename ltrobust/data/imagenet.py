@@ -77,7 +77,7 @@ def load(
       FileNotFoundError: neither archives nor folders.
       ValueError: a class that is not there, or damaged archives or images.
     """
-    if not isinstance(image_size, int) or image_size < 1:
+    if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size < 1:
         raise ValueError(f"data.image_size is {image_size!r}; give the pixels of one side, at least 1.")
     sources = _sources(split, places, how)
     form = f"imagenet {VERSION}, {image_size}, decoder {pixels.VERSION}, {','.join(sorted(classes))}"

@@ -365,6 +365,8 @@ def test_what_is_no_data_set_is_refused_by_name(place, change, error, message):
     [
         ({"data_dir": ""}, "data.dir is empty; give --config.data.dir=DIR"),
         ({"image_size": 0}, "data.image_size is 0"),
+        ({"image_size": True}, "data.image_size is True; give the pixels"),
+        ({"channels": True}, "data.channels is True; give 1"),
         ({"skip_unreadable": 1}, "data.skip_unreadable is 1; give True or False"),
         ({"cache_check": "all"}, "data.cache_check is 'all'; known: sample, full"),
         ({"channels": 2}, r"data.channels is 2; give 1 \(grey\) or 3"),
