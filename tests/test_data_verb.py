@@ -47,6 +47,15 @@ def test_files_in_a_folder_are_compared_with_the_published_ones(capsys, tmp_path
     assert f"found     {prepared}: prepared by TensorFlow Datasets" in capsys.readouterr().out
 
 
+def test_a_folder_that_does_not_exist_is_an_error(capsys, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        main.call(["data", "cifar10", f"--dir={tmp_path}/nowhere"])
+    assert end.value.code == 1
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert f"--dir={tmp_path}/nowhere is not a folder that exists; give" in reported.err
+
+
 def test_published_files_have_addresses_and_well_formed_checksums():
     for name, data in published.DATA.items():
         for file in data.files:

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str], program: str) -> None:
 
     Raises:
       UsageError: an unknown data set.
+      ValueError: a folder that does not exist.
     """
     parser = Parser(program, __doc__)
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="data set; without it all are listed")
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str], program: str) -> None:
             f"there is no data set {given.name!r}; {nearest(given.name, sources.NAMES)}"
             f"data sets: {', '.join(sources.NAMES)}."
         )
+    if given.dir and not Path(given.dir).expanduser().is_dir():
+        raise ValueError(f"--dir={given.dir} is not a folder that exists; give the folder of the files.")
     print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
 
 
