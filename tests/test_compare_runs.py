@@ -110,6 +110,7 @@ def test_seeds_are_paired_and_their_spread_is_the_interval(made, tmp_path, capsy
     assert numbers["seeds"]["primary"] is None
     text = capsys.readouterr().out
     assert "better minus plain over 3 seeds" in text
+    assert text.endswith(f"\ncomparison: {tmp_path / 'page.html'}\n")
     assert "The primary comparison is that of tail accuracy in the headline of standard: it is missing" in text
     page = pages.Page((tmp_path / "page.html").read_text())
     pages.check_alone(page)

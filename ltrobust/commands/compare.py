@@ -87,3 +87,4 @@ def main(arguments: Sequence[str], program: str) -> None:
 
         drawn = comparison_page.pictures(models, result, given.data_dir, given.cache_dir)
         write_text(given.html, comparison_page.render(result, *drawn), new=True)
+        print(f"comparison: {given.html}")
