@@ -394,6 +394,9 @@ def test_a_sweep_may_run_some_of_its_variants(workplace, capsys):
     go("--table")
     assert "after minus plain: missing**" in capsys.readouterr().out
     assert len((workplace / "calls").read_text().splitlines()) == 2
+    write(workplace, SWEEP.replace("(0, 1)", "(1,)"))
+    go("--only=plain")
+    assert "1 cell: 1 finished" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--only has 'plane'; .*variants: after, fails, plain"):
         go("--only=plane")
 
@@ -425,7 +428,7 @@ def test_a_sweep_runs_in_a_folder_without_a_checkout(tmp_path):
     command = [sys.executable, "-m", "ltrobust", "sweep", "sweep.py", "--out=out", "--code=my_methods.py"]
     reported = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert reported.returncode == 0, reported.stdout + reported.stderr
-    assert "1 cells: 1 finished, 0 failed, 0 running; table: out/table.md" in reported.stdout
+    assert "1 cell: 1 finished, 0 failed, 0 running; table: out/table.md" in reported.stdout
     card = json.loads((tmp_path / "out" / "mine-seed0" / "results" / "validation.json").read_text())
     assert card["config"]["methods"]["my_at"] == {"gamma": 1.5}
     assert card["command"].startswith("ltrobust train --config=configs/digits.py --code=my_methods.py")
@@ -437,7 +440,7 @@ def test_a_sweep_runs_in_a_folder_without_a_checkout(tmp_path):
 def test_the_sweeps_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sweep.main(["configs/sweeps/digits.py", "--out=out", "--table"], "ltrobust sweep")
-    assert (tmp_path / "out" / "table.md").exists()
+    assert re.fullmatch(r"0 of \d\d cells are finished\n", (tmp_path / "out" / "table.md").read_text())
     with pytest.raises(ValueError, match=r"there is no sweep configs/sweeps/nothing\.py; give a Python file with"):
         sweep.main(["configs/sweeps/nothing.py", "--out=out"], "ltrobust sweep")
 

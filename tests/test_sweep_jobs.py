@@ -372,9 +372,9 @@ def test_mistakes_in_slurm_options_name_key_and_what_is_allowed(given, message):
     [
         ("slrm", None, r"--launcher=slrm is unknown; did you mean slurm\? give one of local, slurm"),
         ("slurm", None, r"needs the commands sbatch and srun"),
-        ("slurm", 3, r"--jobs=3 is not allowed here; .*array_parallelism"),
-        (None, 3, r"--jobs=3 is not allowed here; give at least 1, and --launcher=local"),
-        ("local", 0, r"--jobs=0 is not allowed here"),
+        ("slurm", 3, r"^--jobs needs --launcher=local; for Slurm, give array_parallelism"),
+        (None, 3, r"^--jobs needs --launcher=local\.$"),
+        ("local", 0, r"^--jobs=0 is not allowed; give at least 1"),
     ],
 )
 def test_launchers_that_cannot_be(tmp_path, monkeypatch, name, jobs, message):
@@ -388,5 +388,7 @@ def test_slurm_needs_its_options_and_submitit(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"--launcher=slurm needs SLURM in the sweep's file; add SLURM = {\"time\""):
         sweep_jobs.make("slurm", tmp_path, None, None)
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(ValueError, match=r"submitit is not installed; run: pip install -e '\.\[slurm\]'"):
+    with pytest.raises(
+        ValueError, match=r"submitit is not installed; run: pip install -c constraints\.txt -e '\.\[slurm\]'"
+    ):
         sweep_jobs.make("local", tmp_path, None, None)

@@ -123,6 +123,8 @@ def _only(sweep: Sweep, names: str | None) -> Sweep:
 
 def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str, ...], Card]]) -> str:
     """The tables of the finished cells, and the primary comparison, if there is one, at each place on the axes."""
+    if not labelled:
+        return f"0 of {_cells(len(sweep.cells))} {'is' if len(sweep.cells) == 1 else 'are'} finished\n"
     parts = [grid.render(("variant", *axes), labelled)]
     if sweep.primary is None:
         return parts[0]
@@ -131,6 +133,10 @@ def _table(sweep: Sweep, axes: Sequence[str], labelled: Sequence[tuple[tuple[str
         found = grid.render_primary([(names[0], card) for names, card in labelled if names[1:] == place], sweep.primary)
         parts.append(f"{where}: {found}" if where else found)
     return "\n".join(parts)
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def main(arguments: Sequence[str], program: str) -> None:
@@ -173,6 +179,6 @@ def main(arguments: Sequence[str], program: str) -> None:
     names = (*STATES, "waiting") if "waiting" in states.values() else STATES
     counts = ", ".join(f"{sum(state == name for state in states.values())} {name}" for name in names)
     if not given.table:
-        print(f"{len(states)} cells: {counts}; table: {given.out / 'table.md'}")
+        print(f"{_cells(len(states))}: {counts}; table: {given.out / 'table.md'}")
     if "failed" in states.values():
         sys.exit(1)

@@ -71,11 +71,12 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
       ValueError: an unknown name, a number of jobs that is not allowed, submitit is not installed, or for Slurm there
         are no options or there is no `sbatch`.
     """
-    if jobs is not None and (name != "local" or jobs < 1):
-        raise ValueError(
-            f"--jobs={jobs} is not allowed here; give at least 1, and --launcher=local. For Slurm, give "
-            "array_parallelism in SLURM."
-        )
+    if jobs is not None and name is None:
+        raise ValueError("--jobs needs --launcher=local.")
+    if jobs is not None and name == "slurm":
+        raise ValueError("--jobs needs --launcher=local; for Slurm, give array_parallelism in SLURM.")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs={jobs} is not allowed; give at least 1.")
     if name not in LAUNCHERS:
         raise ValueError(
             f"--launcher={name} is unknown; {nearest(name, LAUNCHERS)}give one of {', '.join(LAUNCHERS)}, or leave it "
@@ -84,7 +85,7 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
     try:
         submitit = importlib.import_module("submitit")
     except ImportError as error:
-        raise ValueError("submitit is not installed; run: pip install -e '.[slurm]'") from error
+        raise ValueError("submitit is not installed; run: pip install -c constraints.txt -e '.[slurm]'") from error
     if name == "local":
         executor = submitit.LocalExecutor(out / FOLDER)
         executor.update_parameters(timeout_min=_FOREVER)

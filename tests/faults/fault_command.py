@@ -383,7 +383,7 @@ def sweep_launcher(place: Place) -> Reported:
     "launcher without its package",
     "`--launcher=local` where `submitit` is not installed",
     value="submitit is not installed",
-    remedy="pip install -e '.[slurm]'",
+    remedy="pip install -c constraints.txt -e '.[slurm]'",
 )
 def sweep_submitit(place: Place) -> Reported:
     place.patch.setitem(sys.modules, "submitit", None)
