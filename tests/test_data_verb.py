@@ -1,6 +1,7 @@
 """`ltrobust data`: what to download for a data set, and what a folder holds of it."""
 
 import invented
+import listed
 import pytest
 
 from ltrobust.commands import main
@@ -63,3 +64,21 @@ def test_published_files_have_addresses_and_well_formed_checksums():
             kind, _, digest = file.checksum.partition(":")
             assert len(digest) == {"sha256": 64, "md5": 32}[kind], file.url
             assert set(digest) <= set("0123456789abcdef")
+
+
+def test_a_list_is_checked_and_what_cannot_be_read_is_named(capsys, tmp_path):
+    listed.write(tmp_path, train=[3, 3])
+    words = ["data", "image_list", f"--dir={tmp_path}", "--check=train.txt"]
+    main.call(words)
+    assert capsys.readouterr().out == "0 images of train.txt cannot be read.\n"
+    listed.truncate(tmp_path / "train/n1/000.jpg")
+    with pytest.raises(SystemExit) as end:
+        main.call(words)
+    assert end.value.code == 1
+    line = (tmp_path / "train.txt").read_text().splitlines().index("train/n1/000.jpg 1") + 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"train/n1/000.jpg (line {line}: OSError: ")
+    assert printed.endswith("\n1 images of train.txt cannot be read.\n")
+    with pytest.raises(SystemExit):
+        main.call(["data", "digits", "--check=train.txt"])
+    assert "--check is for image lists" in capsys.readouterr().err

@@ -3,6 +3,7 @@
     ltrobust data                        the names of all data sets
     ltrobust data cifar10                what to download for one of them
     ltrobust data cifar10 --dir=DIR      also which of its files are in DIR, and whether they are the published ones
+    ltrobust data image_list --dir=DIR --check=LIST   decodes all images of a list, and names those that cannot be read
 
 Nothing is downloaded.
 """
@@ -28,12 +29,14 @@ def main(arguments: Sequence[str], program: str) -> None:
     """Prints the description.
 
     Raises:
-      UsageError: an unknown data set.
       ValueError: a folder that does not exist.
+      UsageError: an unknown data set, or `--check` for another than an image list.
+      SystemExit: `--check` found images that cannot be read.
     """
     parser = Parser(program, __doc__)
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="data set; without it all are listed")
     parser.add_argument("--dir", default="", metavar="DIR", help="folder to look into for its files")
+    parser.add_argument("--check", default="", metavar="LIST", help="of an image_list: decode all of its images")
     given = parser.parse_args(arguments)
     if given.name and given.name not in sources.NAMES:
         raise UsageError(
@@ -42,7 +45,20 @@ def main(arguments: Sequence[str], program: str) -> None:
         )
     if given.dir and not Path(given.dir).expanduser().is_dir():
         raise ValueError(f"--dir={given.dir} is not a folder that exists; give the folder of the files.")
+    if given.check and given.name != "image_list":
+        raise UsageError("--check is for image lists; give ltrobust data image_list --dir=DIR --check=LIST.")
+    if given.check:
+        _check(given.check, given.dir)
+        return
     print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
+
+
+def _check(file: str, folder: str) -> None:
+    """Names the images of a list that cannot be read; ends with status 1 where there are some."""
+    problems = image_list.unreadable(file, folder)
+    print("\n".join([*problems, f"{len(problems)} images of {file} cannot be read."]))
+    if problems:
+        raise SystemExit(1)
 
 
 def describe(name: str, folder: str = "") -> str:

@@ -134,6 +134,24 @@ def load(
     return _account(images, result, split, names, skip_unreadable)
 
 
+def unreadable(file: str, data_dir: str | os.PathLike[str]) -> list[str]:
+    """Decodes all images of one list: a text `PATH (line N: PROBLEM)` for each that cannot be read.
+
+    Args:
+      file: the list.
+      data_dir: the folder that its paths are relative to.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`, of this list.
+    """
+    root = pathlib.Path(data_dir).expanduser()
+    found = _read(Lists(train=file), "train", root)
+    pixels.check_pillow()
+    images = FileImages(str(root), tuple(found.names), _sizes(found, root), image_size=1, resize=1)
+    problems = images.check().items()
+    return [f"{listing.printable(found.names[row])} (line {found.lines[row]}: {problem})" for row, problem in problems]
+
+
 def _account(images: FileImages, found: _List, split: str, class_names: tuple[str, ...], skip: bool) -> Loaded:
     """What is used, and what is skipped if that was asked for."""
     problems = images.check() if skip else {}

@@ -195,8 +195,9 @@ class FileImages:
             named = [f"{listing.printable(self.names[row])} ({problems[row]})" for row in sorted(problems)]
             raise UnreadableImage(
                 f"{len(named)} of {len(rows)} image{'s' * (len(rows) > 1)} in {listing.printable(self.folder)} cannot "
-                f"be read: {listing.some(named)}. Mend the files, or leave them out and have them counted with "
-                "--config.data.skip_unreadable=True."
+                f"be read: {listing.some(named)}. Mend them (ltrobust data image_list --dir=DIR --check=LIST names all) or "
+                "leave them out (--config.data.skip_unreadable=True), and start in a new workdir: a run resumes with "
+                "unchanged files only."
             )
         return results
 

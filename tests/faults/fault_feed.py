@@ -1,5 +1,7 @@
 """Faults of images that are read on the host while a phase trains."""
 
+import warnings
+
 import listed
 import numpy as np
 from injection import ALONE, TINY, Place, Reported, fault
@@ -40,12 +42,23 @@ def files_on_devices(place: Place) -> Reported:
     "corrupt JPEG in the middle of an epoch",
     "one file of an image list is cut off; a worker process finds it",
     value=("train/n1/002.jpg", "OSError"),
-    remedy=("Mend", "--config.data.skip_unreadable=True"),
+    remedy=("Mend", "--config.data.skip_unreadable=True", "new workdir"),
 )
 def corrupt_while_training(place: Place) -> Reported:
     flags = listed_images(place)
-    listed.truncate(place.folder / "train/n1/002.jpg")
-    return place.refused(*ALONE, *flags, "--config.data.imbalance_ratio=0", writes=True)
+    flags += ["--config.data.imbalance_ratio=0"]
+    file = place.folder / "train/n1/002.jpg"
+    content = file.read_bytes()
+    listed.truncate(file)
+    reported = place.refused(*ALONE, *flags, writes=True)
+    # Each remedy leads to a run that comes to its end; in the same workdir it would be refused.
+    with warnings.catch_warnings(action="ignore"):
+        skip = place.main(*ALONE, *flags, "--config.data.skip_unreadable=True", workdir=place.folder / "skipped")
+    assert skip[0] == 0, skip
+    file.write_bytes(content)
+    mended = place.main(*ALONE, *flags, workdir=place.folder / "mended")
+    assert mended[0] == 0, mended
+    return reported
 
 
 @fault(

@@ -10,7 +10,7 @@ from ltrobust.data import sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import UnreadableImage
 
-SKIP = ("Mend", "--config.data.skip_unreadable=True")
+SKIP = ("Mend", "--config.data.skip_unreadable=True", "new workdir")
 
 
 def own_list(place: Place) -> list[str]:
