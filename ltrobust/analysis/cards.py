@@ -31,7 +31,7 @@ _LOCAL = re.compile(
 )
 # Flags of which it has no folder.
 _FILES = re.compile(r"code|config|torch|weights|config\.(eval\.checkpoint|(teacher|student)\.initialize)")
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "pillow")
 
 
 @functools.cache

@@ -170,7 +170,9 @@ class FileImages:
 
         Times do not count, so that copies on several machines have the same digest.
         """
-        result = hashlib.sha256(f"{self.image_size} {self.resize} {self.channels} {pixels.VERSION}".encode())
+        result = hashlib.sha256(
+            f"{self.image_size} {self.resize} {self.channels} {pixels.VERSION} {pixels.decoder()}".encode()
+        )
         for name, size in zip(self.names, self.sizes.tolist(), strict=True):
             result.update(f"\0{name}\0{size}\0{self.ends.get(name, '')}".encode(errors="surrogateescape"))
         return result.hexdigest()
@@ -195,9 +197,9 @@ class FileImages:
             named = [f"{listing.printable(self.names[row])} ({problems[row]})" for row in sorted(problems)]
             raise UnreadableImage(
                 f"{len(named)} of {len(rows)} image{'s' * (len(rows) > 1)} in {listing.printable(self.folder)} cannot "
-                f"be read: {listing.some(named)}. Mend them (ltrobust data image_list --dir=DIR --check=LIST names all) or "
-                "leave them out (--config.data.skip_unreadable=True), and start in a new workdir: a run resumes with "
-                "unchanged files only."
+                f"be read: {listing.some(named)}. Mend them (ltrobust data image_list --dir=DIR --check=LIST names "
+                "all) or leave them out (--config.data.skip_unreadable=True), and start in a new workdir: a run resumes "
+                "with unchanged files only."
             )
         return results
 

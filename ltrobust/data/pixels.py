@@ -1,5 +1,9 @@
 """Pixels of one of the user's own image files, and what a reader of results must know about them."""
 
+import base64
+import functools
+import hashlib
+import io
 import pathlib
 from typing import IO, Any
 
@@ -9,8 +13,17 @@ from PIL import Image, ImageFile, ImageOps
 
 from ltrobust.data import listing
 
-# Part of a decoded copy's fingerprint: raise it when `read` gives other pixels or findings.
+# Part of fingerprints of decoded copies and of images in files: raise it when other pixels or findings are given.
 VERSION = 1
+
+# A JPEG file of 16x16 pixels with halved colours, by which decoders are told apart.
+_REFERENCE = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hnPk1xeX"
+    "BkeFxlZ2P/2wBDARESEhgVGC8aGi9jQjhCY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2P/wAARCAAQ"
+    "ABADASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAABQb/xAAeEAABAwQDAAAAAAAAAAAAAAABAAQRAgMhQSIxUf/EABUBAQEAAAAAAAAAAA"
+    "AAAAAAAAEE/8QAHBEAAQMFAAAAAAAAAAAAAAAAAAEEMQIDBREh/9oADAMBAAIRAxEAPwCcbsaRQMCYSlhhTAEDxJN2XDAPWglLDIQIBjGlNddU"
+    "6XqQOPfQf//Z"
+)
 
 # What `read` finds in a file that is used.
 TRANSPARENT = "with transparency, which is dropped"
@@ -36,6 +49,17 @@ def check_pillow() -> None:
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, so that files that are cut off end in grey; "
             "set it to False."
         )
+
+
+@functools.cache
+def decoder() -> str:
+    """SHA-256 of the pixels that this machine's Pillow makes of one JPEG file, in another size.
+
+    Pillow and its libraries may decode otherwise in another version; version numbers do not say whether they do.
+    """
+    image, _ = decode(io.BytesIO(base64.b64decode(_REFERENCE)), 3)
+    resized = image.resize((11, 9), Image.Resampling.BILINEAR)
+    return hashlib.sha256(image.tobytes() + resized.tobytes()).hexdigest()
 
 
 def read(file: pathlib.Path | IO[bytes], image_size: int, channels: int) -> tuple[np.ndarray, tuple[str, ...]]:

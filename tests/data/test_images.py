@@ -3,10 +3,12 @@
 import pickle
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
-from ltrobust.data import images
+from ltrobust.analysis import cards
+from ltrobust.data import images, pixels
 from ltrobust.data.images import FileImages, UnreadableImage, crop_box, take
 
 SIZES = {"wide.png": (50, 40), "tall.jpg": (33, 77), "strip.png": (300, 20), "small.jpg": (16, 16)}
@@ -122,6 +124,19 @@ def test_files_that_cannot_be_read_are_counted_and_named(files, tmp_path):
         files.random_crop(0, key(0))
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)  # a worker process hands it on
     assert list(files.check()) == [0, 1, 2]
+
+
+def test_digests_know_another_decoder(files, monkeypatch):
+    before, known = images.digest(files), pixels.decoder()
+    assert len(known) == 64
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda image, size, _: resize(image, size, Image.Resampling.NEAREST))
+    pixels.decoder.cache_clear()
+    try:
+        assert images.digest(files) != before
+    finally:
+        pixels.decoder.cache_clear()
+    assert cards.software()["pillow"] == PIL.__version__
 
 
 def test_digests_are_of_pixels_or_of_what_is_known_of_files(files):
