@@ -198,8 +198,8 @@ class FileImages:
             raise UnreadableImage(
                 f"{len(named)} of {len(rows)} image{'s' * (len(rows) > 1)} in {listing.printable(self.folder)} cannot "
                 f"be read: {listing.some(named)}. Mend them (ltrobust data image_list --dir=DIR --check=LIST names "
-                "all) or leave them out (--config.data.skip_unreadable=True), and start in a new workdir: a run resumes "
-                "with unchanged files only."
+                "all) or leave them out (--config.data.skip_unreadable=True), and start in a new workdir: a run "
+                "resumes with unchanged files only."
             )
         return results
 
