@@ -316,4 +316,5 @@ def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
             f"{name}.epochs is {phase['epochs']} and {name}.steps is {phase['steps']}; give at least one epoch or step."
         )
     if method.averaging is not None and phase["ema_decay"]:
-        raise ValueError(f"{name}.ema_decay is {phase['ema_decay']}, but {method.name} averages weights; give 0.")
+        ema = phase["ema_decay"]
+        raise ValueError(f"{name}.ema_decay is {ema}, but {method.name} averages weights itself; give 0.")
