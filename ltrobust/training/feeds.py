@@ -1,6 +1,6 @@
 """Examples of the steps of a phase: kept on the devices, or read on the host and sent there ahead of the steps.
 
-Both give the same training, bit for bit.
+Both give the same training, bit for bit (tested on CPUs).
 """
 
 import collections
