@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import planned
 import pytest
-from one_phase import assert_close, mesh_of, phase_with
+from one_phase import NETWORK, assert_close, mesh_of, phase_with
 
 from ltrobust import models
 from ltrobust.models import convnext
@@ -112,9 +112,21 @@ def test_remedies_for_a_lack_of_memory_are_allowed_and_not_in_force(tiny, change
     assert phase.remedies == remedies
 
 
-def test_one_part_is_the_program_without_parts():
-    """The functions call what they are given once, with the batch as it is."""
-    seen: list[Any] = []
-    adv = accumulation.attack(lambda batch: seen.append(batch) or "adv", "batch", 1)  # pyright: ignore
-    result = accumulation.gradient(lambda *given: seen.append(given) or "result", "learner", "batch", adv, 1)  # pyright: ignore
-    assert (adv, result, seen) == ("adv", "result", ["batch", ("learner", "batch", "adv")])
+def test_one_part_is_the_program_without_parts(tiny, monkeypatch):
+    with tiny.unlocked():
+        tiny.student.method, tiny.student.attack.steps = "pgd_at", 1
+    run_data, mesh = planned.load_run_data(tiny), mesh_of(1)
+    phase = phase_with(planned.make_phase(tiny, "student", run_data, mesh), module=NETWORK)
+    shapes = placement.argument_shapes(phase, run_data, mesh, {}, 2)
+
+    def text(parts: int) -> str:
+        settings = phase_with(phase, accumulate=parts).settings
+        return steps.compile_chunk(settings, mesh).trace(*shapes).lower().as_text()
+
+    one, two = text(1), text(2)
+    # As if there were no parts.
+    monkeypatch.setattr(accumulation, "attack", lambda of_part, batch, parts: of_part(batch))
+    monkeypatch.setattr(
+        accumulation, "gradient", lambda of_part, learner, batch, adv, parts: of_part(learner, batch, adv)
+    )
+    assert one == text(1) != two
