@@ -132,7 +132,9 @@ def _train(
             epoch, count, ends_epoch = phase.chunk(done, min(longest, feed.capacity))
             with progress.dispatch(count), _advice_on_memory(phase, mesh):
                 # The examples of any chunk follow from its first step alone, so a resumed run sees the same batches.
-                inputs, order = feed.take(done, count)
+                # A file that one process cannot read ends all, which would wait for it in the chunk.
+                with processes.all_or_none():
+                    inputs, order = feed.take(done, count)
                 state = chunk(state, inputs, order, jnp.int32(count), jnp.int32(epoch + 1))
                 bad_step = int(state.bad_step)  # waits until the chunk is done
             # Checked before anything is saved: no checkpoint holds weights that are not finite.

@@ -23,6 +23,7 @@ from one_phase import NETWORK, mesh_of, phase_with
 from ltrobust.data import batches
 from ltrobust.data.images import FileImages
 from ltrobust.data.run_data import Examples, RunData
+from ltrobust.runtime import processes
 from ltrobust.runtime.preemption import Preempted, Preemption
 from ltrobust.training import feeds, loop, placement
 from ltrobust.training.phases import Phase
@@ -220,6 +221,16 @@ def test_programs_are_compiled_ahead_for_what_a_run_gives_them(make, host_fed):
     _, *ahead, _, _ = placement.argument_shapes(phase, run_data, mesh, {}, loop.CAPACITY)
     describe = lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding)  # noqa: E731
     assert jax.tree.map(describe, tuple(ahead)) == jax.tree.map(describe, given)
+
+
+def test_a_failure_to_read_in_another_process_is_raised_here(make, monkeypatch):
+    def gather(value: Any) -> list[Any]:
+        return [value, "b.jpg is cut off" if value is None else value]
+
+    monkeypatch.setattr(processes, "several", lambda: True)
+    monkeypatch.setattr(processes, "gather", gather)
+    with pytest.raises(ValueError, match=r"^process 1 of 2: b\.jpg is cut off"):
+        train(*make())
 
 
 def readers() -> list[threading.Thread]:
