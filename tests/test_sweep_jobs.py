@@ -154,7 +154,7 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
 
     def start():
         other = sweep_jobs.Launcher("slurm", second, ({},), lambda number: None, "", "", 0.0, alive.__contains__)
-        state["jobs"] = sweep_jobs._Jobs(sweep, tmp_path, (), other)
+        state["jobs"] = sweep_jobs.Jobs(sweep, tmp_path, (), other)
 
     first = Executor(a=["running", start, "failed"], b=["failed"], c=["failed"])
     go(first, sweep, tmp_path, ({},))
@@ -169,7 +169,7 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
 
 def test_sweeps_wait_for_each_other_before_they_submit(tmp_path):
     executor, held, seen = Executor(), threading.Event(), []
-    jobs = sweep_jobs._Jobs(sweep_of("a"), tmp_path, (), launcher_of(executor))
+    jobs = sweep_jobs.Jobs(sweep_of("a"), tmp_path, (), launcher_of(executor))
 
     def other():
         with alone(tmp_path / ".jobs"):

@@ -130,7 +130,7 @@ def run(sweep: Sweep, out: Path, code: Sequence[str], launcher: Launcher) -> dic
       Preempted: the process was asked to stop; its jobs go on.
       ValueError: Slurm refuses the jobs.
     """
-    jobs = _Jobs(sweep, out, tuple(code), launcher)
+    jobs = Jobs(sweep, out, tuple(code), launcher)
     with Preemption().listening() as request, contextlib.suppress(Preempted):
         while not request.requested:
             with request.waiting():  # so that no job is submitted without being noted
@@ -141,7 +141,7 @@ def run(sweep: Sweep, out: Path, code: Sequence[str], launcher: Launcher) -> dic
     raise Preempted(f"stopped by {request.requested}; {jobs.farewell()}")
 
 
-class _Jobs:
+class Jobs:
     """The cells of a sweep: those that wait, those with jobs, and the states of those that have ended."""
 
     def __init__(self, sweep: Sweep, out: Path, code: tuple[str, ...], launcher: Launcher) -> None:
