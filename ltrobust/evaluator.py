@@ -191,6 +191,7 @@ def describe(
             "labels_sha256": longtail.fingerprint(subject.labels),
             "ids_sha256": longtail.fingerprint(subject.ids),
         },
+        **image_files.contents([subject.images]),
         "sanity": panel.VERSION if protocol.sanity else None,
         # Verdicts of other versions of the attacks, or of other settings of JAX, are never mixed with these.
         "attacks": attacks.VERSION,

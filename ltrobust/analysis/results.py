@@ -165,12 +165,17 @@ def evaluated_images(
     """
     form = sources.form(card.config["data"])
     test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
-    if (
-        ids.max() >= len(test.images)
-        or image_files.digest(image_files.take(test.images, ids)) != provenance["images"]["sha256"]
-    ):
+    if ids.max() >= len(test.images) or not _are(image_files.take(test.images, ids), provenance):
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
     return test.images
+
+
+def _are(images: Images, provenance: Mapping[str, Any]) -> bool:
+    """Whether images are those of a store; contents of files are compared where both sides read them all."""
+    known = image_files.contents([images])
+    return image_files.digest(images) == provenance["images"]["sha256"] and (
+        known.get("contents") in (None, provenance.get("contents", known.get("contents")))
+    )
 
 
 def candidates(argument: str) -> list[Candidate]:
@@ -267,7 +272,10 @@ def _check_different(arguments: Sequence[str], chosen: Sequence[Candidate]) -> N
 
 def _differing(one: Candidate, other: Candidate) -> list[str]:
     """Differences that prevent a comparison of two evaluations."""
-    return [key for key in SAME if one.provenance[key] != other.provenance[key]]
+    first, second = one.provenance, other.provenance
+    # Contents of files are known where all were read.
+    known = ("contents",) if "contents" in first and "contents" in second else ()
+    return [key for key in (*SAME, *known) if first[key] != second[key]]
 
 
 def _names(arguments: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Evaluations of images in files: the verdicts of the decoded images, in batches."""
 
+import dataclasses
 import io
 import zipfile
 
@@ -11,11 +12,14 @@ import pytest
 from PIL import Image
 
 import ltrobust as lt
+from ltrobust.analysis import results
 from ltrobust.data import sources, to_unit
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages, UnreadableImage
+from ltrobust.evaluation import store
 
 BATCH = 16
+LISTS = Lists(train="train.txt", test="test.txt")
 SMALLEST = 64 * jax.device_count()  # images of a batch on CPU devices, at most, where fewer would do
 
 
@@ -79,6 +83,32 @@ def test_verdicts_are_those_of_the_decoded_images_and_a_store_resumes(test_split
         check_equal(other, expected)
     with pytest.raises(ValueError, match=r"images"):
         evaluate(split, split.images.subset(slice(None, None, -1)), store=tmp_path / "store")
+
+
+def test_whole_contents_tell_stores_apart_where_all_files_were_read(test_split, tmp_path):
+    place, split = test_split
+    kinds = {
+        check: sources.load("image_list", "test", data_dir=place, image_size=6, lists=LISTS, cache_check=check)
+        for check in ("sample", "full")
+    }
+    evaluate(split, kinds["full"].images, store=tmp_path / "store")
+    provenance = store.read_provenance(tmp_path / "store")
+    # Bytes in the middle of a long file are not seen by a look at its ends.
+    other = dataclasses.replace(kinds["full"].images, contents=("0" * 64, *kinds["full"].images.contents[1:]))
+    with pytest.raises(ValueError, match=r"belongs to another evaluation.*\n  contents: "):
+        evaluate(split, other, store=tmp_path / "store")
+    assert not results._are(other, provenance)
+    for same in (kinds["full"].images, kinds["sample"].images):
+        evaluate(split, same, store=tmp_path / "store")
+        assert results._are(same, provenance)
+    evaluate(split, other, store=tmp_path / "other")
+    evaluate(split, kinds["sample"].images, store=tmp_path / "sample")
+    known, there, unknown = (
+        results.Candidate(tmp_path / name, store.read_provenance(tmp_path / name))
+        for name in ("store", "other", "sample")
+    )
+    assert results._differing(known, there) == ["contents"]
+    assert results._differing(known, unknown) == []
 
 
 def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
