@@ -96,7 +96,7 @@ def load(
       channels: 1 or 3.
       resize: pixels of the shorter side before the centre is cut out; 0 for 256/224 of `image_size`.
       skip_unreadable: decode all images of the list now, once, and leave out those that cannot be read.
-      cache_check: `full` to read all files of the list for their SHA-256; `sample` for both ends of 64.
+      cache_check: `full` to read all files of the list for their SHA-256; `sample` does not.
 
     Raises:
       ValueError: arguments that are not allowed; a list that is not given or empty, with a line that is not
@@ -114,7 +114,6 @@ def load(
     result = parsed[split]
     sizes = _sizes(result, root)
     paths = [root / name for name in result.names]
-    chosen = cache.sample(len(paths))
     images = FileImages(
         str(root),
         tuple(result.names),
@@ -122,13 +121,6 @@ def load(
         image_size,
         resize or round(image_size * SHORTER_SIDE),
         channels,
-        ends=dict(
-            zip(
-                (result.names[place] for place in chosen),
-                cache.digests([paths[place] for place in chosen], full=False),
-                strict=True,
-            )
-        ),
         contents=tuple(cache.digests(paths, full=True)) if cache_check == "full" else (),
     )
     return _account(images, result, split, names, skip_unreadable)

@@ -1,17 +1,18 @@
 """Images of a data set: NumPy arrays, or files that are decoded when they are indexed."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ltrobust.data import listing, pixels
+from ltrobust.data import cache, listing, pixels
 from ltrobust.runtime import cores
 
 # Shorter side over image size before the centre crop, as published for ImageNet: 256 for images of 224 pixels.
@@ -65,7 +66,6 @@ class FileImages:
       image_size: H and W, pixels.
       resize: pixels, at least `image_size`.
       channels: 1 or 3.
-      ends: name -> SHA-256 of both ends of the file (`cache.digests`), of a sample of the list.
       contents: N SHA-256 of the whole files where all were read (`data.cache_check = full`), else empty.
     """
 
@@ -75,7 +75,6 @@ class FileImages:
     image_size: int
     resize: int
     channels: int = 3
-    ends: Mapping[str, str] = dataclasses.field(default_factory=dict)
     contents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -166,7 +165,7 @@ class FileImages:
         return dict(sorted(problems.items()))
 
     def digest(self) -> str:
-        """SHA-256 of what pixels depend on, of names and sizes in order, and of `ends`; no file is opened.
+        """SHA-256 of what pixels depend on, of names and sizes in order, and of both ends of up to 64 files.
 
         Times do not count, so that copies on several machines have the same digest.
         """
@@ -174,8 +173,14 @@ class FileImages:
             f"{self.image_size} {self.resize} {self.channels} {pixels.VERSION} {pixels.decoder()}".encode()
         )
         for name, size in zip(self.names, self.sizes.tolist(), strict=True):
-            result.update(f"\0{name}\0{size}\0{self.ends.get(name, '')}".encode(errors="surrogateescape"))
+            result.update(f"\0{name}\0{size}".encode(errors="surrogateescape"))
+        result.update("\0".join(self._ends).encode())
         return result.hexdigest()
+
+    @functools.cached_property
+    def _ends(self) -> list[str]:
+        """SHA-256 of both ends of a sample of these files."""
+        return cache.digests([self._path(row) for row in cache.sample(len(self))], full=False)
 
     def _map(self, function: Callable[[int], _Result], rows: Sequence[int]) -> list[_Result]:
         """`function` of every row, several at a time; files that cannot be read are collected into one error."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import ltrobust as lt
-from ltrobust.data import run_data, sources
+from ltrobust.data import cache, run_data, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages
 from ltrobust.data.run_data import DataPlan
@@ -103,12 +103,14 @@ def test_fingerprints_know_files_and_not_times_or_places(place, tmp_path_factory
 
 def test_whole_contents_tell_files_of_one_size_apart(place):
     """64 files are looked into by default, which leaves others that are only seen by `full`."""
-    listed.write(place, train=[60, 30, 10])
+    listed.write(place, train=[200, 80, 30])
     first = {check: run_data.load(plan(place, cache_check=check)).fingerprints for check in ("sample", "full")}
     assert first["full"].keys() - first["sample"].keys() == {"contents"}
     assert not run_data.other_images(first["full"], first["sample"])  # a run may change the check
-    names = plan(place).open("train").images
-    unseen = next(name for name in names.names if name not in names.ends and name.endswith("png"))
+    data, seen = run_data.load(plan(place)), set()
+    for files in (data.training.images, data.validation.images, plan(place).open("train").images):
+        seen |= {files.names[row] for row in cache.sample(len(files))}
+    unseen = next(name for name in data.training.images.names if name not in seen and name.endswith("png"))
     content = bytearray((place / unseen).read_bytes())
     content[60] ^= 1
     (place / unseen).write_bytes(content)

@@ -1,6 +1,7 @@
 """Images in files: decoded when they are indexed, cropped as published, and named where they cannot be read."""
 
 import pickle
+import shutil
 
 import numpy as np
 import PIL
@@ -139,12 +140,25 @@ def test_digests_know_another_decoder(files, monkeypatch):
     assert cards.software()["pillow"] == PIL.__version__
 
 
-def test_digests_are_of_pixels_or_of_what_is_known_of_files(files):
+def test_digests_are_of_pixels_or_of_what_is_known_of_files(files, tmp_path):
     different = [files, files.subset([1, 0]), FileImages(files.folder, files.names, files.sizes + 1, 16, 18)]
     different += [FileImages(files.folder, files.names, files.sizes, 16, 20)]
     assert len({images.digest(each) for each in different}) == 4
-    elsewhere = FileImages("/elsewhere", files.names, files.sizes, 16, 18)
-    assert images.digest(elsewhere) == images.digest(files)
+    copy = shutil.copytree(files.folder, tmp_path / "elsewhere")
+    assert images.digest(FileImages(str(copy), files.names, files.sizes, 16, 18)) == images.digest(files)
+
+
+def test_ends_of_the_files_of_a_small_part_are_looked_into(tmp_path):
+    names = tuple(f"{number:03d}.bin" for number in range(300))
+    for name in names:
+        (tmp_path / name).write_bytes(b"abc")
+    part = FileImages(str(tmp_path), names, np.full(300, 3), 16, 18).subset(slice(100, 112))
+    before = images.digest(part)
+    for name in part.names:
+        (tmp_path / name).write_bytes(b"abd")
+        assert images.digest(part.subset(slice(None))) != before
+        (tmp_path / name).write_bytes(b"abc")
+    assert images.digest(part.subset(slice(None))) == before
 
 
 @pytest.mark.parametrize("sizes", [np.zeros((1, 16), np.uint8), np.zeros(2, np.int64), np.zeros(1)])
