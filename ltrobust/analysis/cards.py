@@ -30,7 +30,9 @@ _LOCAL = re.compile(
     r"coordinator|num_processes|process_id|patience"
 )
 # Flags of which it has no folder.
-_FILES = re.compile(r"code|config|torch|weights|config\.(eval\.checkpoint|(teacher|student)\.initialize)")
+_FILES = re.compile(
+    r"code|config|torch|weights|config\.(eval\.checkpoint|data\.lists\.\w+|(teacher|student)\.initialize)"
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "pillow")
 
 

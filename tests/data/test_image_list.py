@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 
 import listed
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import ltrobust as lt
+from ltrobust.analysis import cards
 from ltrobust.data import cache, run_data, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages
@@ -178,6 +180,16 @@ def test_a_class_without_training_images_is_refused(place):
     (place / "names.txt").write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"names a twice"):
         plan(place, lists={"classes": "names.txt"}).open("train")
+
+
+def test_a_command_on_a_card_has_names_of_lists_only(monkeypatch):
+    words = [
+        "--config.data.lists.train=/home/alice/lists/train.txt",
+        "--config.data.lists.test",
+        "/home/alice/test.txt",
+    ]
+    monkeypatch.setattr(sys, "argv", ["main.py", *words])
+    assert cards.command() == "main.py --config.data.lists.train=train.txt --config.data.lists.test test.txt"
 
 
 def test_missing_files_lists_and_settings_are_named(place):
