@@ -1,6 +1,7 @@
 """Images of a data set: NumPy arrays, or files that are decoded when they are indexed."""
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import math
@@ -150,13 +151,20 @@ class FileImages:
         return self._map(lambda place: crop(self._decode(place)), [int(row)])[0]
 
     def check(self) -> dict[int, str]:
-        """Decodes all files, in bounded memory, and returns row -> problem of those that cannot be read."""
+        """Decodes all files, in bounded memory, and returns row -> problem of those that cannot be read.
+
+        Raises:
+          MemoryError, OSError: what is no property of a file, such as a network disk that does not answer.
+        """
         problems: dict[int, str] = {}
 
         def look(row: int) -> None:
             try:
                 self._decode(row)
             except Exception as error:  # Pillow lets its decoders' own errors through
+                # Errors of the system have a number; those of Pillow have none.
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
+                    raise
                 problems[row] = pixels.problem(self._path(row), error)
 
         with ThreadPoolExecutor(cores.usable()) as pool:
@@ -189,6 +197,8 @@ class FileImages:
         def one(row: int) -> Any:
             try:
                 return function(row)
+            except MemoryError:  # says nothing of the file
+                raise
             except Exception as error:  # Pillow lets its decoders' own errors through
                 problems[row] = pixels.problem(self._path(row), error)
 

@@ -1,5 +1,6 @@
 """Images in files: decoded when they are indexed, cropped as published, and named where they cannot be read."""
 
+import errno
 import pickle
 import shutil
 
@@ -125,6 +126,18 @@ def test_files_that_cannot_be_read_are_counted_and_named(files, tmp_path):
         files.random_crop(0, key(0))
     assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)  # a worker process hands it on
     assert list(files.check()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "")])
+def test_what_is_no_property_of_a_file_leaves_none_out(files, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(pixels, "decode", fail)
+    with pytest.raises(type(error)):
+        files.check()
+    with pytest.raises(MemoryError if isinstance(error, MemoryError) else UnreadableImage):
+        files[:]
 
 
 def test_digests_know_another_decoder(files, monkeypatch):
