@@ -150,7 +150,13 @@ def read_store(workdir: Path, network: NetworkResult) -> tuple[dict[str, Any], L
 
 
 def evaluated_images(
-    card: Card, provenance: Mapping[str, Any], ids: np.ndarray, *, data_dir: str, cache_dir: str
+    card: Card,
+    provenance: Mapping[str, Any],
+    ids: np.ndarray,
+    *,
+    data_dir: str,
+    cache_dir: str,
+    workdir: Path | None = None,
 ) -> Images:
     """All test images of a card's data set, uint8 [N,H,W,C].
 
@@ -159,11 +165,20 @@ def evaluated_images(
       provenance: of the store that `ids` are from.
       ids: the images that were evaluated.
       data_dir, cache_dir: where images lie, as in the configuration's `data`.
+      workdir: of the run, whose configuration says where image lists lie; a card has only their names.
 
     Raises:
       ValueError, OSError: the data cannot be read here (see `data.sources.load`), or are others than were evaluated.
     """
-    form = sources.form(card.config["data"])
+    data = dict(card.config["data"])
+    if "lists" in data and workdir and workdirs.is_run(workdir):
+        recorded = read_json(workdir / "config.json")["data"].get("lists", {})
+        # An evaluation may have been of another list.
+        data["lists"] = {
+            key: recorded.get(key, path) if Path(recorded.get(key, "")).name == Path(path).name else path
+            for key, path in data["lists"].items()
+        }
+    form = sources.form(data)
     test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
     if ids.max() >= len(test.images) or not _are(image_files.take(test.images, ids), provenance):
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")

@@ -219,7 +219,9 @@ def _pictures(
                 "--config.eval.keep_images=True to have them."
             )
         ids = verdicts["clean"].rows["image"]
-        images = results.evaluated_images(evaluation.card, provenance, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(
+            evaluation.card, provenance, ids, data_dir=data_dir, cache_dir=cache_dir, workdir=workdir
+        )
     except (ValueError, OSError) as error:
         missing["pictures"].append(f"{evaluation.main}: {error}")
         return []

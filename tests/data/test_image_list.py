@@ -1,9 +1,11 @@
 """Image lists: what is read of them, what is refused, and what tells two of them apart."""
 
+import json
 import os
 import re
 import shutil
 import sys
+import types
 
 import listed
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 import ltrobust as lt
-from ltrobust.analysis import cards
+from ltrobust.analysis import cards, results
 from ltrobust.data import cache, run_data, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages
@@ -190,6 +192,22 @@ def test_a_command_on_a_card_has_names_of_lists_only(monkeypatch):
     ]
     monkeypatch.setattr(sys, "argv", ["main.py", *words])
     assert cards.command() == "main.py --config.data.lists.train=train.txt --config.data.lists.test test.txt"
+
+
+def test_evaluated_images_are_found_by_the_lists_that_a_run_recorded(place, tmp_path_factory):
+    """A card has the names of lists outside of the data's folder, without their folder."""
+    workdir, outside = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("lists")
+    lists = {part: str((place / f"{part}.txt").rename(outside / f"{part}.txt")) for part in ("train", "test")}
+    test = plan(place, lists=lists).open("test").images
+    form = {"image_size": 8, "lists": {part: f"{part}.txt" for part in lists}}
+    card = types.SimpleNamespace(config={"data": form}, data=types.SimpleNamespace(name="image_list"))
+    written = {"data": form | {"lists": lists}, "seed": 0, "student": {}}
+    (workdir / "config.json").write_text(json.dumps(written))
+    ids, provenance = np.arange(len(test)), {"images": {"sha256": test.digest()}}
+    where = {"data_dir": str(place), "cache_dir": ""}
+    assert len(results.evaluated_images(card, provenance, ids, **where, workdir=workdir)) == 12
+    with pytest.raises(FileNotFoundError, match=r"data.lists.train is train.txt"):
+        results.evaluated_images(card, provenance, ids, **where)
 
 
 def test_missing_files_lists_and_settings_are_named(place):
