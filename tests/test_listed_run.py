@@ -42,7 +42,7 @@ def test_card_terminal_and_page_say_what_the_lists_gave(mine):
     data = json.loads((workdir / "results" / "validation.json").read_text())["data"]
     assert (data["name"], data["class_counts"], data["validation_counts"]) == ("image_list", [102, 40, 12], [3, 3, 3])
     assert data["imbalance_ratio"] == 102 / 12
-    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "pixels", "images"}
+    assert set(data["fingerprints"]) == {"chosen", "train", "validation", "pixels", "images", "classes"}
     assert data["files"]["train"]["passed_over"]["unreadable"]["classes"] == {"0": 1}
     assert data["overlap"]["remarks"]
     assert data["claim"].startswith("files of the user's list")

@@ -91,6 +91,11 @@ def digest(images: Sequence[Images], labels: Sequence[np.ndarray]) -> str:
     return result.hexdigest()
 
 
+def of_names(class_names: Sequence[str]) -> dict[str, str]:
+    """`classes`: SHA-256 of names, in label order, which lie in a file that may change."""
+    return {"classes": hashlib.sha256("\n".join(class_names).encode()).hexdigest()}
+
+
 def identify(
     name: str,
     split: str,

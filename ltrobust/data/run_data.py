@@ -228,6 +228,7 @@ def make_run_data(
             "pixels": identity.digest([training.images, validating.images], [training.labels, validating.labels]),
             # The whole split, whose order is only the user's.
             **({"images": source.fingerprint} if source.name in sources.OWN else {}),
+            **(identity.of_names(source.class_names) if source.name == "image_list" else {}),
             **contents([training.images, validating.images]),
         },
         notes=source.notes

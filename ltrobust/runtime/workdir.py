@@ -28,7 +28,7 @@ from ltrobust.runtime.files import is_lock, is_partial, read_json, write_json
 PHASES = ("teacher", "student")
 WEIGHTS = ("last", "selected", "averaged")  # of a phase
 # May change between two starts of one run: where data lie and how they come to the devices, how results are looked at,
-# how often is saved. What files are skipped is seen in the digest of the training images.
+# how often is saved. What files are skipped and what classes are called is seen in the fingerprints of the data.
 _FREE = (
     *("data.dir", "data.cache_dir", "data.cache_check", "data.skip_unreadable", "data.lists."),
     *("data.residence", "data.workers"),

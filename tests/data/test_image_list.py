@@ -93,6 +93,15 @@ def test_python_loads_it_with_a_file_of_class_names_and_lists_from_anywhere(plac
     )
 
 
+def test_fingerprints_know_names_of_classes(place):
+    first = run_data.load(plan(place)).fingerprints
+    (place / "names.txt").write_text("0\n1\n2\n")
+    named = plan(place, lists={"classes": "names.txt"})
+    assert run_data.load(named).fingerprints == first
+    (place / "names.txt").write_text("cat\ndog\neel\n")
+    assert run_data.other_images(first, run_data.load(named).fingerprints) == ["classes"]
+
+
 def test_fingerprints_know_files_and_not_times_or_places(place, tmp_path_factory):
     first = run_data.load(plan(place)).fingerprints
     copy = shutil.copytree(place, tmp_path_factory.mktemp("copy") / "images")
