@@ -162,7 +162,7 @@ def test_a_run_keeps_the_images_of_its_pictures(finished):
             result = store.read_adversarial(folder, record, (8, 8, 1))
             assert np.all((result >= 0) & (result <= 1))
     page = pages.Page(page_of_run.render(run_page.gather(workdir)))
-    assert " %" in page.text["pictures"]
+    assert "\N{NO-BREAK SPACE}%" in page.text["pictures"]
     for record in verdicts["clean"].values():
         assert record.confidence >= record.probability
         assert record.prediction != record.label or record.confidence == record.probability
