@@ -47,7 +47,7 @@ class Program:
 def programs(plan: RunPlan, mesh: Mesh, only: str = "", memory: int | None = None) -> Iterator[Program]:
     """The chunk of steps of each phase, then the programs of validation and of the protocol, at their full batches.
 
-    No image is read, except of `digits` and of a folder (`data.blank`).
+    No image is read where shapes and class counts are known without (`data.blank`); of image lists none is decoded.
 
     Args:
       plan: of the run.

@@ -21,7 +21,8 @@ class Dataset:
         (`data/images.py`). Attacks take `to_unit(images[rows])`; `ltrobust.evaluate` takes all of these forms.
       labels: int64 [N], 0 to K - 1.
       class_names: K names, in label order.
-      fingerprint: SHA-256 of the bytes of all images, then of all labels; equal for equal images in equal order.
+      fingerprint: SHA-256 of the bytes of all images, then of all labels; equal for equal images in equal order. For
+        images in files, of paths, sizes and both ends of up to 64 (`FileImages.digest`) in place of bytes.
       positions: int64 [N], positions of these images in the official training or test split.
       chosen_fingerprint: SHA-256 of the positions of the long-tailed list, which training and validation data share
         (docs/concepts/data.md lists those of the published splits);

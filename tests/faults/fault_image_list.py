@@ -135,7 +135,7 @@ def corrupt(place: Place) -> Reported:
 
 @fault(
     "corrupt JPEG that may be skipped",
-    "the same, with `--config.data.skip_unreadable=True`: all files are decoded once before the run",
+    "the same, with `--config.data.skip_unreadable=True`: all files are decoded at every start",
     value=("1 file skipped, unreadable", "train/n1/002.jpg", "Truncated"),
     remedy="",
 )
