@@ -1,5 +1,7 @@
 """One image file: what is refused because it would decode to something else, and what is said of it."""
 
+import hashlib
+import io
 import pathlib
 import struct
 import zlib
@@ -13,6 +15,16 @@ from ltrobust.data import pixels
 NOISE = np.random.RandomState(0).randint(0, 256, (8, 8, 4)).astype(np.uint8)
 RGB = Image.fromarray(NOISE[..., :3])
 BLACK = np.zeros((8, 8, 3), np.uint8)
+
+
+def test_decoded_pixels_are_those_of_this_version():
+    """Where this fails because of the code, raise `pixels.VERSION`: copies and runs with the old pixels exist."""
+    file = io.BytesIO()
+    RGB.save(file, "PNG")
+    pixel, _ = pixels.read(file, 5, 3)
+    digest = hashlib.sha256(pixel.tobytes()).hexdigest()
+    assert (pixels.VERSION, digest[:16]) == (1, "fc3b8b32a0489c86")
+    assert pixels.decoder() == "807905429b6db0ae78f92b8535505f77f02c95ed86cc0a045f820beb86d6cbae"
 
 
 def png(samples: np.ndarray, colour_type: int) -> bytes:
