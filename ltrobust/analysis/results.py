@@ -180,12 +180,12 @@ def evaluated_images(
         }
     form = sources.form(data)
     test = sources.load(card.data.name, "test", data_dir=data_dir, cache_dir=cache_dir, **form)
-    if ids.max() >= len(test.images) or not _are(image_files.take(test.images, ids), provenance):
+    if ids.max() >= len(test.images) or not are_evaluated(image_files.take(test.images, ids), provenance):
         raise ValueError("the test images found here are not those that were evaluated; name the folder of their data.")
     return test.images
 
 
-def _are(images: Images, provenance: Mapping[str, Any]) -> bool:
+def are_evaluated(images: Images, provenance: Mapping[str, Any]) -> bool:
     """Whether images are those of a store; contents of files are compared where both sides read them all."""
     known = image_files.contents([images])
     return image_files.digest(images) == provenance["images"]["sha256"] and (

@@ -97,18 +97,16 @@ def test_whole_contents_tell_stores_apart_where_all_files_were_read(test_split, 
     other = dataclasses.replace(kinds["full"].images, contents=("0" * 64, *kinds["full"].images.contents[1:]))
     with pytest.raises(ValueError, match=r"belongs to another evaluation.*\n  contents: "):
         evaluate(split, other, store=tmp_path / "store")
-    assert not results._are(other, provenance)
+    assert not results.are_evaluated(other, provenance)
     for same in (kinds["full"].images, kinds["sample"].images):
         evaluate(split, same, store=tmp_path / "store")
-        assert results._are(same, provenance)
+        assert results.are_evaluated(same, provenance)
     evaluate(split, other, store=tmp_path / "other")
     evaluate(split, kinds["sample"].images, store=tmp_path / "sample")
-    known, there, unknown = (
-        results.Candidate(tmp_path / name, store.read_provenance(tmp_path / name))
-        for name in ("store", "other", "sample")
-    )
-    assert results._differing(known, there) == ["contents"]
-    assert results._differing(known, unknown) == []
+    folders = {name: str(tmp_path / name) for name in ("store", "other", "sample")}
+    with pytest.raises(ValueError, match=r"differ in contents; only"):
+        results.read_alike([folders["store"], folders["other"]])
+    assert len(results.read_alike([folders["store"], folders["sample"]])) == 2
 
 
 def test_a_file_that_cannot_be_read_ends_it_with_its_name(test_split):
