@@ -96,10 +96,10 @@ def open_feed(
     """
     capacity = placement.most_steps(phase, run_data, mesh, capacity)
     inputs = placement.make_inputs(phase, run_data, mesh, teachers, capacity)
-    if not phase.settings.divided_data:
-        yield OnDevices(phase, mesh, inputs, capacity)
+    if not phase.settings.host_fed:
+        yield DeviceFeed(phase, mesh, inputs, capacity)
         return
-    feed = FromHost(phase, run_data, mesh, inputs, capacity, workers)
+    feed = HostFeed(phase, run_data, mesh, inputs, capacity, workers)
     try:
         yield feed
     finally:
@@ -107,7 +107,7 @@ def open_feed(
 
 
 @dataclasses.dataclass(frozen=True)
-class OnDevices:
+class DeviceFeed:
     """All examples are on every device; a chunk gets rows."""
 
     phase: Phase
@@ -120,7 +120,7 @@ class OnDevices:
         return self.inputs, placement.make_order(self.phase, first, count, self.mesh, self.capacity)
 
 
-class FromHost:
+class HostFeed:
     """Examples are read in the order of the steps by a thread, which also sends them to the devices.
 
     At most `capacity` steps are read ahead, whatever the devices do meanwhile. A chunk's steps are then copied into one

@@ -83,7 +83,7 @@ def make_phase(
     """Everything about a phase that follows from its plan and the data.
 
     Its programs are compiled for `platform`, by default that of the mesh. `host_fed` says that images are sent to the
-    devices for each chunk of steps (`feeds.FromHost`), rather than once.
+    devices for each chunk of steps (`feeds.HostFeed`), rather than once.
 
     Raises:
       ValueError: a setting that makes no sense with these data or devices; names it and the phase.
@@ -120,7 +120,7 @@ def _make_phase(
         gather=platform != "tpu",
         ema_decay=plan.ema_decay,
         sync_batch_norm=bool(model.sync_batch_norm),
-        divided_data=host_fed,
+        host_fed=host_fed,
         compiler=plan.compiler,
         accumulate=plan.accumulate,
     )

@@ -35,7 +35,7 @@ def make_inputs(
 
     `teachers` are frozen networks by the names that the method asks for.
     """
-    if phase.settings.divided_data:
+    if phase.settings.host_fed:
         shapes = devices.shapes(_data_shapes(phase, run_data, capacity), mesh, devices.divided())
         inputs = devices.replicate(_inputs(phase, None, teachers), mesh)
         return dataclasses.replace(inputs, data=devices.zeros(shapes))  # pyright: ignore[reportArgumentType]
@@ -53,7 +53,7 @@ def _inputs(phase: Phase, data: Any, teachers: Mapping[str, Teacher]) -> steps.I
 
 def _data_shapes(phase: Phase, run_data: RunData, capacity: int) -> batches.OnDevice:
     """The phase's data as shapes: the whole training part, or where they are divided the examples of so many steps."""
-    divided, shape = phase.settings.divided_data, run_data.image_shape
+    divided, shape = phase.settings.host_fed, run_data.image_shape
     examples = capacity * phase.schedule.batch_size if divided else len(run_data.training)
     pixels = jax.ShapeDtypeStruct((examples, math.prod(shape)), jnp.uint8)
     return batches.OnDevice(pixels, jax.ShapeDtypeStruct((examples,), jnp.int32), shape)
@@ -61,7 +61,7 @@ def _data_shapes(phase: Phase, run_data: RunData, capacity: int) -> batches.OnDe
 
 def most_steps(phase: Phase, run_data: RunData, mesh: Mesh, capacity: int) -> int:
     """Most steps in one chunk: `capacity`, or as many as `CHUNK_BYTES` hold the images of where data are divided."""
-    if not phase.settings.divided_data:
+    if not phase.settings.host_fed:
         return capacity
     share = phase.schedule.batch_size // mesh.size * math.prod(run_data.image_shape)
     # No chunk crosses the end of an epoch.

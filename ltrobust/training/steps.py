@@ -23,7 +23,7 @@ class StepSettings:
     """Settings of the steps of a phase.
 
     `epochs` is the length of the phase; `gather` is that of `augment` and `to_unit`; `ema_decay` 0 means no averaging;
-    `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `divided_data` that
+    `sync_batch_norm` says that the module averages its batch statistics over the devices itself; `host_fed` that
     a device holds its share of the images of one chunk of steps, rather than all images; `compiler` are options of
     XLA's compiler by name; `accumulate` is the number of parts of a batch (`accumulation`).
     """
@@ -39,7 +39,7 @@ class StepSettings:
     gather: bool = True
     ema_decay: float = 0.0
     sync_batch_norm: bool = True
-    divided_data: bool = False
+    host_fed: bool = False
     compiler: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     accumulate: int = 1
 
@@ -48,7 +48,7 @@ class StepSettings:
 class Inputs:
     """Inputs of the steps of a chunk; all but `data` are the same in all chunks, on every device.
 
-    `data` are what the steps' rows point into, see `StepSettings.divided_data`. `key` is the phase's root key,
+    `data` are what the steps' rows point into, see `StepSettings.host_fed`. `key` is the phase's root key,
     `class_counts` [C] those of the phase's own training list.
     """
 
@@ -267,7 +267,7 @@ def compile_chunk(settings: StepSettings, mesh: Mesh) -> Any:
 def input_specs(settings: StepSettings) -> Inputs:
     """How the parts of `Inputs` lie on the devices, as specifications for `devices.map_over_devices`."""
     whole: Any = devices.REPLICATED
-    data: Any = devices.divided() if settings.divided_data else whole
+    data: Any = devices.divided() if settings.host_fed else whole
     return Inputs(data=data, class_counts=whole, teachers=whole, key=whole)
 
 

@@ -47,7 +47,7 @@ def collect(files: pathlib.Path | None = None) -> dict[str, np.ndarray]:
     config.student.method, config.student.epochs, config.student.batch_size = "pgd_at", 2, 64
     config.student.remainder = "carry"
     run_data, mesh = planned.load_run_data(config), devices.make_mesh(jax.devices())
-    phase = phase_with(planned.make_phase(config, "student", run_data, mesh), divided_data=True)
+    phase = phase_with(planned.make_phase(config, "student", run_data, mesh), host_fed=True)
     if files:
         phase = phase_with(phase, augmentation="random_resized_crop")
         images = listed.as_files(files, run_data.training.images)

@@ -44,7 +44,7 @@ def make(tiny):
         run_data, mesh = planned.load_run_data(tiny), mesh_of(devices)
         phase = planned.make_phase(tiny, "student", run_data, mesh)
         axis = NETWORK if devices == 1 else NETWORK.clone(layers=phase.settings.module.layers)
-        return phase_with(phase, module=axis, divided_data=host_fed), run_data, mesh
+        return phase_with(phase, module=axis, host_fed=host_fed), run_data, mesh
 
     return make
 
@@ -174,7 +174,7 @@ def test_an_image_list_with_crops_and_jitter_stopped_inside_an_epoch_ends_with_t
         tiny.student.augmentation.policy, tiny.student.augmentation.jitter = "random_resized_crop", (0.4, 0.4, 0.4)
     run_data, mesh = planned.load_run_data(tiny), mesh_of(1)
     phase = planned.make_phase(tiny, "student", run_data, mesh)
-    phase = phase_with(phase, module=NETWORK.clone(num_classes=3), divided_data=True)
+    phase = phase_with(phase, module=NETWORK.clone(num_classes=3), host_fed=True)
     expected = train(phase, run_data, mesh, services=loop.Services(workers=1))
     checkpoints, preemption = Memory(), Preemption()
     preemption.requested = "SIGTERM"
@@ -210,7 +210,7 @@ def test_a_chunk_holds_as_many_steps_as_its_bytes_and_an_epoch_allow(make, monke
     assert placement.most_steps(phase, run_data, mesh, 1024) == 3
     monkeypatch.setattr(placement, "CHUNK_BYTES", share - 1)
     assert placement.most_steps(phase, run_data, mesh, 1024) == 1
-    assert placement.most_steps(phase_with(phase, divided_data=False), run_data, mesh, 1024) == 1024
+    assert placement.most_steps(phase_with(phase, host_fed=False), run_data, mesh, 1024) == 1024
 
 
 @pytest.mark.parametrize("host_fed", [False, True])
