@@ -81,8 +81,7 @@ class Examples:
     Attributes:
       images: uint8 [N,H,W,C], an array or files.
       labels: int64 [N].
-      positions: int64 [N], of these images in the official order of the training split or of the validation list; empty
-        where they have none.
+      positions: int64 [N], in the official order of the training split or the validation list; empty without one.
     """
 
     images: Images
