@@ -36,6 +36,7 @@ def stores(tmp_path_factory):
     return folder, run(folder / "plain"), run(folder / "other", change=0.3)
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_evaluations(stores, tmp_path, capsys):
     folder, plain, other = stores
     compare.main([str(folder / "plain"), str(folder / "other"), f"--json={tmp_path / 'out.json'}"], "ltrobust compare")

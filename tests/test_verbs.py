@@ -19,10 +19,10 @@ OF_A_RUN = {"train", "evaluate", "report"}
 FLAGS = {
     "diagnose": {"column", "out"},
     "compare": {"against", "column", "html", "json", "data_dir", "cache_dir"},
-    "sweep": {"out", "only", "table", "code"},
+    "sweep": {"out", "only", "table", "launcher", "jobs", "code"},
     "agree": {"student", "student_weights", "teacher", "teacher_weights", "images", "seed", "data_dir", "json", "code"},
     "offset": {"workdir", "out", "weights", "prior", "norm_equalise", "protocol", "data_dir", "code"},
-    "data": {"dir"},
+    "data": {"dir", "check"},
     "config": {"code"},
 } | {verb: {*launch.FLAGS, "config.KEY", "verbosity"} for verb in OF_A_RUN}
 FLAGS["report"].add("figures")
@@ -84,7 +84,11 @@ def test_help_lists_every_verb_on_one_line(capsys):
         "offset_network",
         "parser",
         "recorded",
+        "sweep_cell",
         "sweep_file",
+        "sweep_job",
+        "sweep_jobs",
+        "sweep_slurm",
         "torch_module",
         "weights_file",
     }

@@ -207,6 +207,7 @@ def test_all_points_lie_in_ball_and_bounds(seed, norm, radius, queries, p_init):
     assert np.all(np.asarray(lanes.evaluations) <= queries + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_image_does_not_depend_on_its_batch(norm):

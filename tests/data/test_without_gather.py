@@ -51,6 +51,7 @@ def test_warps_among_the_displacements_of_a_table_are_those_by_index(size):
     np.testing.assert_array_equal(by_shifts(matrices), by_index(matrices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["base", "randaugment", "autoaugment"])
 def test_policies_give_the_same_pixels(policy):
     images, keys = noise(96, 16, 16, 3), jax.random.split(jax.random.key(0), 96)

@@ -60,6 +60,7 @@ def test_images_stay_after_so_many_steps_from_misclassified_iterates(network, pa
     np.testing.assert_allclose(jax.jit(method.attack)(learner, batch), points, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_released_an_image_whose_steps_are_spent_stays_though_it_is_classified_correctly(network):
     learner = real_learner(network)
     described, released = (methods.create("fat", LONG, patience=0, variant=v) for v in ("as_described", "as_released"))

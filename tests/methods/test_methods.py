@@ -113,6 +113,7 @@ def test_tau_multiplies_the_log_counts_of_at_bsl():
         methods.create("at_bsl", INNER, tau=-1.0)
 
 
+@pytest.mark.slow
 def test_equal_counts_reduce_at_bsl_to_pgd_at(network):
     learner = real_learner(network, class_counts=jnp.full(3, 17.0))
     results = [gradient_of(methods.create(name, INNER), learner) for name in ("at_bsl", "pgd_at")]

@@ -129,6 +129,7 @@ def test_fresh_parameters_survive_export_and_import():
     require_equal(torch_weights.from_torch(tensors, "preact_resnet18"), (params, batch_stats))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "depth"), [(4, 1), (8, 3)])
 def test_a_small_resnet_has_the_names_of_a_large_one(width, depth):
     module = models.create("small_resnet", num_classes=5, width=width, depth=depth)

@@ -47,6 +47,7 @@ def test_every_chart_is_valid_and_drawn(number):
         assert svg(spec).startswith("<svg")
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(names)
 def test_names_are_data_in_every_chart(found):

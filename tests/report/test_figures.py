@@ -95,6 +95,7 @@ def test_latex_has_no_commands_from_outside():
     assert "\\multicolumn{2}{l}{\\$x\\_1\\textasciicircum{}2\\$}" in text
 
 
+@pytest.mark.slow
 def test_what_was_kept_of_the_script_is_used_only_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(frame, "CACHE", tmp_path)
     whole = frame.vega_script()

@@ -353,6 +353,7 @@ def test_only_an_untouched_page_of_ours_is_replaced(plain):
         run_page.write(plain)
 
 
+@pytest.mark.slow
 def test_a_hundred_classes_stay_small_and_readable(tmp_path):
     fabricated.write_run(tmp_path, classes=100, skills={"teacher/last": 0.6, "student/last": 0.75})
     page = draw(tmp_path)

@@ -396,6 +396,7 @@ def test_verdicts_of_the_panel_are_kept_and_found_again(sound, tmp_path):
 # Control, rules, words
 
 
+@pytest.mark.slow
 def test_the_control_notices_a_weaker_attack(monkeypatch):
     assert control.recorded(LINEAR)
     robust = control.exactly_robust(LINEAR, control.RADIUS)
@@ -475,6 +476,7 @@ def test_the_verdict_counts_required_failures_only():
     assert panel.verdict([warned, stated("P12", "fail", "")]) == "not trustworthy"
 
 
+@pytest.mark.slow
 def test_a_radius_in_pixel_units_is_noticed():
     """Nothing changes at 0.03/255, and 32/255 breaks everything; no other item of the panel sees that."""
     small = Driver(
@@ -494,6 +496,7 @@ def test_a_radius_in_pixel_units_is_noticed():
     assert panel.verdict([item]) == "not trustworthy"
 
 
+@pytest.mark.slow
 def test_a_network_that_no_radius_breaks_has_another_fault():
     rows = EVERYTHING[:100]  # of class 0, which a constant network predicts everywhere
     begun = session(driver(plain, seed=1), network(0.0), SHORT, rows)
