@@ -191,6 +191,7 @@ def test_the_package_is_a_program_and_has_a_version(tmp_path):
     assert (reported.returncode, reported.stdout) == (0, f"ltrobust {ltrobust.__version__}\n")
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_workdir_is_evaluated_without_its_flags_on_a_terminal_that_has_only_ascii(tiny, tmp_path):
     """With other values where flags say so; a training key that differs is refused as before."""

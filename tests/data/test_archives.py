@@ -376,6 +376,7 @@ def test_the_claim_of_a_published_archive_needs_its_checksum(tmp_path, official,
     assert other.fingerprint != result.fingerprint
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_real_cifar10_has_the_same_fingerprints_from_tfds_and_from_both_archives(shared_data, tmp_path):
     """The archives are built again from TFDS's records, in the official order and form."""

@@ -264,6 +264,7 @@ def settings_of_three_steps(folder: pathlib.Path | str) -> dict:
     }
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_three_training_steps_equal_those_from_the_full_data(digits, tmp_path):
     cards = []
