@@ -169,6 +169,7 @@ def test_published_rates_fall_in_the_published_epochs(name, epochs):
         np.testing.assert_allclose(phase.learning_rate(step - 1), 10 * factor * first, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_recipes_have_a_form_that_trains_on_all_images():
     labels = np.repeat(np.arange(10), 5000)
     chosen = labels[longtail.choose(labels, imbalance_ratio=50.0, profile="exp")]

@@ -96,6 +96,7 @@ def test_an_nnx_network_keeps_the_contract(tmp_path):
     external.check(models.create("FromNNX", num_classes=3), (8, 8, 1), outputs=3, synchronised=False)
 
 
+@pytest.mark.slow
 def test_the_method_and_the_wrapper_compute_what_they_say(tmp_path):
     runpy.run_path(str(written("methods", tmp_path)))
     config = recipes.default()
@@ -114,6 +115,7 @@ def test_the_method_and_the_wrapper_compute_what_they_say(tmp_path):
     assert adv.shape == (1, 1, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_attack_is_evaluated_beside_the_packages(tmp_path):
     space = runpy.run_path(str(written("attacks", tmp_path)))
     rows = np.arange(0, 1000, 50)

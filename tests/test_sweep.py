@@ -194,6 +194,7 @@ def test_a_cell_that_another_process_took_just_now_has_not_failed(workplace, mon
     assert "4 finished, 1 failed, 1 running" in printed
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_asked_to_stop_asks_its_cell(workplace):
     write(workplace, SWEEP.replace("at_bsl", "mart"))
     code = (

@@ -311,6 +311,7 @@ def test_a_page_that_cannot_be_drawn_is_status_1_with_a_reason(capsys, monkeypat
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_help_and_configurations_wait_for_no_more_than_they_need():
     """Help imports no JAX, `ltrobust.config` no Orbax."""
     code = (

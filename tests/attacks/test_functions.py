@@ -248,6 +248,7 @@ def test_no_gradient_comes_through(linear):
     assert not np.any(jax.grad(total)(jnp.asarray(some.images)))
 
 
+@pytest.mark.slow
 def test_two_classes_are_enough_for_all_losses_but_dlr():
     logits, _, images, labels = binary(4)
     for name in ("apgd", "apgd_t", "fab"):

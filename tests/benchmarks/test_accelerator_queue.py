@@ -543,6 +543,7 @@ def test_a_part_leaves_a_record_of_everything_that_its_numbers_depend_on(tmp_pat
     assert b"default" in part.read(tmp_path / "check.zip")["repeat/repeat.json"]
 
 
+@pytest.mark.slow
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     with started(tmp_path) as process:
         assert any("begins" in line for line in process.stdout)

@@ -78,6 +78,7 @@ def test_permuted_classes_permute_the_table(images, labels, radius):
     assert first["worst"]["value"] == second["worst"]["value"]
 
 
+@pytest.mark.slow
 def test_copies_of_images_change_no_accuracy(images, labels, radius):
     """Twice the images are twice the counts, for the clean images and for an attack without draws.
 
@@ -93,6 +94,7 @@ def test_copies_of_images_change_no_accuracy(images, labels, radius):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_constant_added_to_all_logits_changes_nothing(images, labels):
     before = measured(network, images, labels, radius=1.0)
     after = measured(lambda x: network(x) + 4, images, labels, radius=1.0)
@@ -103,6 +105,7 @@ def test_a_constant_added_to_all_logits_changes_nothing(images, labels):
         np.testing.assert_allclose(after.records[attack]["margin"], record["margin"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_parts_of_a_test_set_add_up_to_the_whole(images, labels):
     """Draws are keyed by ids, so two evaluations of the halves are one evaluation of the whole, image by image."""
     whole = measured(network, images, labels, radius=1.0)

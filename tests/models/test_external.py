@@ -391,6 +391,7 @@ def test_an_output_more_is_a_class_more():
     check(module, outputs=4)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_head_takes_what_methods_ask_for():
     images = jax.random.uniform(jax.random.key(1), (2, *IMAGES))
     for head in (Head(), Head(extra=2), Head("cosine", floor=0.1)):

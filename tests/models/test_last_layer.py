@@ -29,6 +29,7 @@ def test_factors_of_1_and_tau_0_are_the_parameters_bit_for_bit(network):
         jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
+@pytest.mark.slow
 def test_the_network_answers_with_the_offset_and_outputs_beyond_the_classes_stay(network):
     _, params, _ = network
     before = params["linear"]["bias"].copy()

@@ -40,6 +40,7 @@ def every_chart(found):
     yield charts.heat(cells, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 25])
 def test_every_chart_is_valid_and_drawn(number):
     for spec in every_chart([f"class {n}" for n in range(number)]):

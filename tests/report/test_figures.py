@@ -23,6 +23,7 @@ def figures(tmp_path_factory):
     return page.figures(run_page.gather(workdir, cache_dir=""))
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_page_is_written(figures, tmp_path):
     chosen = [figure for figure in figures if figure.name in ("classes-worst", "confusion", "student-accuracy")]
     assert len(chosen) == 3

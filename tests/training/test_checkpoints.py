@@ -194,6 +194,7 @@ def test_saving_does_not_wait_for_the_hashing_and_no_number_is_given_before(tmp_
         assert (tmp_path / "3" / checksums.FILE).exists()
 
 
+@pytest.mark.slow
 def test_the_selected_weights_are_in_every_later_checkpoint(tmp_path):
     best = select(EMPTY, weights(1), score=0.9, epoch=1)
     write(tmp_path, *range(1, 7), selection=select(best, weights(2), score=0.1, epoch=2), keep=2)
