@@ -301,9 +301,9 @@ def _make_phases(config: Mapping[str, Any], external: Collection[str]) -> tuple[
 
 def _check_phase(name: str, phase: Mapping[str, Any], method: Method) -> None:
     """Refuses values of a phase that are out of range whatever the data are."""
-    for key, what in {"validate_every": "epochs", "selection_floor": "images", "accumulate": "parts"}.items():
+    for key, what in {"validate_every": "epochs", "selection_floor": "images"}.items():
         least = int(key != "selection_floor")
-        if (value := phase.get(key, 1)) < least or isinstance(value, bool):
+        if (value := phase[key]) < least or isinstance(value, bool):
             raise ValueError(f"{name}.{key} is {value}; give a number of {what}, at least {least}.")
     check_parts(f"{name}.accumulate", phase["accumulate"], method.name, method.separable)
     check_jitter(phase["augmentation"]["jitter"])

@@ -1,4 +1,4 @@
-"""A run on an image list: trained from files, validated on a list of its own, evaluated and shown."""
+"""A run on an image list: trained from files, validated on a separate list, evaluated and shown."""
 
 import contextlib
 import io

@@ -34,7 +34,7 @@ class Chip:
 
     @property
     def usable(self) -> int:
-        """Bytes that JAX takes unless it is told otherwise, which a run sees as the device's memory."""
+        """Bytes that JAX takes by default, which a run sees as the device's memory."""
         return self.memory * 3 // 4 if self.platform == "cuda" else self.memory
 
 

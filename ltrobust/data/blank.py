@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ltrobust.data import identity, images, longtail, run_data
+from ltrobust.data.image_list import locate
 from ltrobust.data.run_data import DataPlan, Examples, RunData
 
 # EMNIST's parts whose class counts are known.
@@ -75,13 +76,13 @@ def _known_counts(plan: DataPlan, split: Literal["train", "validation", "test"])
     """Images of each class of a split whose images need not be there; None for others."""
     if plan.name in SHAPES:
         return None if split == "validation" else np.array(identity.COUNTS[plan.name, split])
-    path = pathlib.Path(getattr(plan.lists, split))
-    there = any((folder / path).is_file() for folder in (pathlib.Path(), pathlib.Path(plan.dir).expanduser()))
-    if plan.name != "image_list" or there or path.name not in LISTS:
+    path = getattr(plan.lists, split)
+    name = pathlib.PurePath(path).name
+    if plan.name != "image_list" or name not in LISTS or locate(path, pathlib.Path(plan.dir).expanduser()):
         return None
     # Only the ends and the sum are published here. Programs depend on them alone: on the length of an epoch, and of a
     # balanced subset.
-    most, least, total = LISTS[path.name]
+    most, least, total = LISTS[name]
     counts = np.full(1000, (total - most - least) // 998)
     counts[[0, -1]] = most, least
     counts[1 : 1 + total - counts.sum()] += 1

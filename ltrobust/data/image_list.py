@@ -175,13 +175,18 @@ def check_resize(resize: object, image_size: int) -> None:
         )
 
 
+def locate(path: str, root: pathlib.Path) -> pathlib.Path | None:
+    """The file of `Lists` with this path, here or in the data's folder `root`; None if there is none."""
+    places = (pathlib.Path(path).expanduser(), root / path)
+    return next((place for place in places if place.is_file()), None)
+
+
 def _found(path: str, key: str, root: pathlib.Path) -> pathlib.Path:
     """The file that a key names."""
     if not path:
         raise ValueError(f"data.lists.{key} is empty; give --config.data.lists.{key}=FILE: {EXPECTED}.")
-    for place in (pathlib.Path(path).expanduser(), root / path):
-        if place.is_file():
-            return place
+    if (place := locate(path, root)) is not None:
+        return place
     raise FileNotFoundError(f"data.lists.{key} is {path}, but there is no such file, here or in data.dir {root}.")
 
 

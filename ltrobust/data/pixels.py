@@ -16,7 +16,7 @@ from ltrobust.data import listing
 # Part of fingerprints of decoded copies and of images in files: raise it when other pixels or findings are given.
 VERSION = 1
 
-# A JPEG file of 16x16 pixels with halved colours, by which decoders are told apart.
+# A JPEG file of 16x16 pixels with halved colours; another decoder may give it other pixels.
 _REFERENCE = (
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hnPk1xeX"
     "BkeFxlZ2P/2wBDARESEhgVGC8aGi9jQjhCY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2P/wAARCAAQ"

@@ -107,7 +107,7 @@ class RunData:
       claim: of the source (`sources.Split`).
       files: of a folder, what was used and skipped of its training split (`folder.Loaded`); else empty.
       names: of the user's own, the files of the training split in official order (`sources.Split`).
-      listed: whether the validation part has a list of its own.
+      listed: whether the validation part has a separate list.
     """
 
     training: Examples

@@ -65,7 +65,7 @@ def check_parts(key: str, parts: int, method: str, separable: bool) -> None:
     Raises:
       ValueError: names key, value and method.
     """
-    if parts < 1:
+    if parts < 1 or isinstance(parts, bool):
         raise ValueError(f"{key} is {parts}; give a number of parts, at least 1.")
     if parts > 1 and not separable:
         raise ValueError(
