@@ -52,8 +52,7 @@ def _line(case: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
 
 def main(root: Path) -> None:
     """Rewrites the table of docs/results/compiled.md under `root`."""
-    page = root / PAGE
-    page.write_text(summary.inserted(page.read_text(), table(root), MARKERS))
+    summary.rewrite(root / PAGE, table(root), MARKERS)
 
 
 if __name__ == "__main__":

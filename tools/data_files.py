@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ltrobust.data import published
 from ltrobust.report.numbers import markdown
-from tools.summary import inserted
+from tools.summary import rewrite
 
 PAGE, MARKERS = "docs/guides/images.md", "data-files"
 
@@ -33,8 +33,7 @@ def table(root: Path) -> str:
 
 def main(root: Path) -> None:
     """Rewrites the table of docs/guides/images.md under `root`."""
-    page = root / PAGE
-    page.write_text(inserted(page.read_text(), table(root), MARKERS))
+    rewrite(root / PAGE, table(root), MARKERS)
 
 
 if __name__ == "__main__":

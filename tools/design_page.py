@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from ltrobust.report.numbers import markdown
-from tools.summary import inserted
+from tools.summary import rewrite
 
 PAGE, MARKERS = "docs/project/design.md", "rooms"
 
@@ -35,8 +35,7 @@ def table(root: Path) -> str:
 
 def main(root: Path) -> None:
     """Rewrites the table of docs/project/design.md under `root`."""
-    page = root / PAGE
-    page.write_text(inserted(page.read_text(), table(root), MARKERS))
+    rewrite(root / PAGE, table(root), MARKERS)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ltrobust import methods
 from ltrobust.commands import config as config_listing
 from ltrobust.report.numbers import markdown
 from ltrobust.runtime.workdir import flatten
-from tools.summary import inserted
+from tools.summary import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("docs") / "methods"
@@ -183,7 +183,7 @@ def main(root: Path = ROOT) -> None:
     """Rewrites the tables of the pages under `root`."""
     for page, marker, make in blocks(root):
         path = root / page
-        path.write_text(inserted(path.read_text(), make(), marker))
+        rewrite(path, make(), marker)
 
 
 if __name__ == "__main__":

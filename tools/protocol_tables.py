@@ -19,7 +19,7 @@ from ltrobust.evaluation.lines import Line
 from ltrobust.evaluation.verdict import Verdict
 from ltrobust.sanity import panel, rules
 from tools.method_tables import table
-from tools.summary import inserted
+from tools.summary import rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path("docs") / "concepts"
@@ -223,7 +223,7 @@ def main(root: Path = ROOT) -> None:
     """Rewrites the tables of the pages under `root`."""
     for page, marker, make in blocks(root):
         path = root / page
-        path.write_text(inserted(path.read_text(), make(), marker))
+        rewrite(path, make(), marker)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ltrobust.data import batches, longtail  # noqa: E402
 from ltrobust.plan import make_method  # noqa: E402
 from ltrobust.report.numbers import markdown  # noqa: E402
 from tools.committed import read_card  # noqa: E402
-from tools.summary import inserted  # noqa: E402
+from tools.summary import rewrite  # noqa: E402
 
 PAGE, MARKERS = "docs/results/published.md", "published"
 # Training images per class, and classes.
@@ -435,8 +435,7 @@ def table() -> str:
 
 def main(root: Path) -> None:
     """Rewrites the table of docs/results/published.md under `root`."""
-    page = root / PAGE
-    page.write_text(inserted(page.read_text(), table(), MARKERS))
+    rewrite(root / PAGE, table(), MARKERS)
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ def main(root: Path) -> None:
     """Rewrites the tables of docs/results/speed.md under `root`."""
     page = root / PAGE
     for marker, block in ((SHORT, short), (ALL, tables)):
-        page.write_text(summary.inserted(page.read_text(), block(root), marker))
+        summary.rewrite(page, block(root), marker)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,15 @@ def inserted(text: str, block: str, name: str = "results") -> str:
     return f"{before}{begin}\n{block}\n{end}{after}"
 
 
+def rewrite(page: Path, block: str, name: str) -> None:
+    """Replaces what a page has between the markers NAME.
+
+    Raises:
+      ValueError: see `inserted`.
+    """
+    page.write_text(inserted(page.read_text(), block, name))
+
+
 def blocks(root: Path) -> list[tuple[str, str, Callable[[], str]]]:
     """Page, marker and content of everything that this module writes."""
     result: list[tuple[str, str, Callable[[], str]]] = [
@@ -251,8 +260,7 @@ def unshown(root: Path) -> list[str]:
 def main(root: Path) -> None:
     """Rewrites the tables of the pages under `root`."""
     for name, marker, content in blocks(root):
-        page = root / name
-        page.write_text(inserted(page.read_text(), content(), marker))
+        rewrite(root / name, content(), marker)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,7 @@ def table(measured: Mapping[str, Any], name: str) -> str:
 
 def main(root: Path) -> None:
     """Rewrites the table under `root`."""
-    page = root / PAGE
-    page.write_text(summary.inserted(page.read_text(), block(root), MARKERS))
+    summary.rewrite(root / PAGE, block(root), MARKERS)
 
 
 if __name__ == "__main__":
