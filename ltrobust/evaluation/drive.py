@@ -118,10 +118,8 @@ class Driver:
         while len(left):
             try:
                 for rows, valid in chunks(left, self.batch_size):
-                    images = self.place(subject.gather(rows))
-                    judgement = self._programs.judge(
-                        subject.variables, images, images, subject.labels[rows], np.float32(np.inf)
-                    )
+                    images, labels = self.place((subject.gather(rows), subject.labels[rows]))
+                    judgement = self._programs.judge(subject.variables, images, images, labels, np.float32(np.inf))
                     parts.append(jax.tree.map(lambda leaf: leaf[:valid], processes.fetch(judgement)))  # noqa: B023
                     left = left[valid:]
                     check_logits(parts[-1].logits)

@@ -129,6 +129,29 @@ def test_several_devices_give_the_same_verdicts(linear, quick):
         np.testing.assert_array_equal(predictions, quick.predictions[column][rows])
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_exact_network_is_compiled_once_for_clean_and_adversarial_images(linear, number):
+    from ltrobust.training import devices
+
+    compiled = []
+
+    def listen(event, duration_secs, **details):
+        del duration_secs
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(details["fun_name"])
+
+    where = devices.sharding(devices.make_mesh(jax.devices()[:number]), devices.divided())
+    weights, images, labels = linear
+    evaluate = evaluator.__wrapped__("validation", place=lambda batch: jax.device_put(batch, where), devices=number)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        evaluate(weights, images[::20], labels[::20])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert compiled.count("jit(judge)") == 1
+    assert compiled.count("jit(run)") == 1  # the attack itself: what is compiled is heard
+
+
 def test_verdicts_are_those_of_the_exact_network(linear):
     weights, images, labels = linear
     result = evaluator(exact_apply=lambda w, x: -apply(w, x))(weights, images[:50], labels[:50])
