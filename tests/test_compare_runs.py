@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import fabricated
+import listed
 import numpy as np
 import pages
 import pytest
@@ -82,10 +83,10 @@ def test_the_page_is_the_numbers_and_stands_alone(compared):
     test = numbers["comparisons"][0]["result"]["groups"]["tail_third"]["test"]
     assert tail[2:4] == [str(test["b"]), str(test["c"])]
     # Every image that flips is named once, in its class.
-    listed = [row for row in page.rows["pair1"] if len(row) == 3 and row[1].isdigit()]
-    assert sum(int(row[1]) for row in listed) == len(pair["flips"]["won"]) + len(pair["flips"]["lost"])
+    flips = [row for row in page.rows["pair1"] if len(row) == 3 and row[1].isdigit()]
+    assert sum(int(row[1]) for row in flips) == len(pair["flips"]["won"]) + len(pair["flips"]["lost"])
     first = pair["flips"]["won"][0]
-    assert any(f"{first['image']} ({first['broken_by'][0]})" in row[2] for row in listed)
+    assert any(f"{first['image']} ({first['broken_by'][0]})" in row[2] for row in flips)
     # The reference kept its adversarial images: what it lost is shown with the change, what it won without.
     images = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert images.count("adversarial image") >= 3
@@ -211,6 +212,44 @@ def test_other_images_than_those_evaluated_are_refused():
     for other in (ids + 1, ids + 700):
         with pytest.raises(ValueError, match="are not those that were evaluated; name the folder of their data"):
             results.evaluated_images(card, provenance, other, data_dir="", cache_dir="")
+
+
+@pytest.mark.parametrize("beside", ["data", "lists"])
+def test_pictures_of_an_image_list_are_found_wherever_its_lists_are(made, tmp_path, beside):
+    data, lists = tmp_path / "data", tmp_path / beside
+    for folder in (data, lists):
+        folder.mkdir(exist_ok=True)
+    test = sources.load("digits", "test")
+    files = listed.as_files(data, test.images)
+    lines = {"test": [f"{name} {label}\n" for name, label in zip(files.names, test.labels, strict=True)]}
+    lines["train"] = [
+        f"{shutil.copy(data / '0.png', data / f'train{label}.png').name} {label}\n" for label in range(10)
+    ]
+    for part, text in lines.items():
+        (lists / f"{part}.txt").write_text("".join(text))
+    form = {"name": "image_list", "image_size": 8, "resize": 8, "channels": 1}
+    form["lists"] = {part: str(lists / f"{part}.txt") for part in lines}
+    for name in ("plain-seed0", "better-seed0"):
+        digits_in_files(shutil.copytree(made / name, tmp_path / name), form, files.digest())
+    page, runs = tmp_path / "page.html", [str(tmp_path / name) for name in ("plain-seed0", "better-seed0")]
+    compare.main([*runs, f"--html={page}", f"--data_dir={data}"], "ltrobust compare")
+    assert "no pictures" not in page.read_text()
+    assert any(tag == "img" for tag, _ in pages.Page(page.read_text()).tags)
+
+
+def digits_in_files(workdir, form, digest):
+    """Changes a run on digits as if it had read them from a list."""
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"] |= form
+    (workdir / "config.json").write_text(json.dumps(config))
+    fabricated.change_card(
+        workdir / "results" / "quick.json",
+        lambda card: card.update(config=cards.describe_config(config), data=card["data"] | {"name": form["name"]}),
+    )
+    for path in workdir.glob("verdicts/*/provenance.json"):
+        provenance = json.loads(path.read_text())
+        provenance["images"]["sha256"] = digest
+        path.write_text(json.dumps(provenance))
 
 
 def test_a_browser_opens_the_page_without_complaint(made, compared, tmp_path):

@@ -70,8 +70,8 @@ def go(executor, sweep, out, slots=None, find=lambda number: None):
     return sweep_jobs.run(sweep, out, (), launcher_of(executor, slots, find))
 
 
-def launcher_of(executor, slots=None, find=lambda number: None):
-    return sweep_jobs.Launcher("slurm", executor, slots, find, "squeue --jobs=", "scancel", 0.0)
+def launcher_of(executor, slots=None, find=lambda number: None, lives=lambda number: False):
+    return sweep_jobs.Launcher("slurm", executor, slots, find, "squeue --jobs=", "scancel", 0.0, lives)
 
 
 def test_cells_are_one_array_and_a_failed_one_is_named_with_its_log(tmp_path, capsys):
@@ -153,10 +153,10 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
     sweep, alive, second, state = sweep_of("a", "b", "c"), {"7_0"}, Executor(), {}
 
     def start():
-        other = sweep_jobs.Launcher("slurm", second, ({},), lambda number: None, "", "", 0.0, alive.__contains__)
+        other = launcher_of(second, ({},), lives=alive.__contains__)
         state["jobs"] = sweep_jobs.Jobs(sweep, tmp_path, (), other)
 
-    first = Executor(a=["running", start, "failed"], b=["failed"], c=["failed"])
+    first = Executor(a=["running", start, alive.clear, "failed"], b=["failed"], c=["failed"])
     go(first, sweep, tmp_path, ({},))
     while state["jobs"].advance():
         pass
@@ -165,6 +165,24 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "[1/3] a: job 7_0 is at it; it is left alone" in printed
     assert f"[2/3] b: job 8_0 of another sweep has failed, log {tmp_path / 'b.log'}" in printed
+
+
+@pytest.mark.parametrize(("count", "free_after", "slot"), [(1, "7_0", 0), (2, "7_1", 1), (3, None, 2)])
+def test_slots_are_those_of_the_folder_whichever_command_uses_them(tmp_path, count, free_after, slot):
+    """As after Ctrl-C and the same command again, or beside another one: jobs of two other cells run."""
+    slots, alive, executor = [{"CUDA_VISIBLE_DEVICES": str(index)} for index in range(3)], {"7_0", "7_1"}, Executor()
+    with pytest.raises(Preempted):
+        go(Executor(a=[lambda: os.kill(os.getpid(), signal.SIGTERM), ""]), sweep_of("a", "b"), tmp_path, slots[:2])
+    again = launcher_of(executor, tuple(slots[:count]), lives=alive.__contains__)
+    jobs = sweep_jobs.Jobs(sweep_of("c"), tmp_path, (), again)
+    for ended in (None, "7_1", "7_0"):
+        alive.discard(ended)
+        more = jobs.advance()
+        if ended == free_after:
+            break
+        assert (executor.arrays, more) == ([], True), "it waits for a slot"
+    assert executor.arrays == [["c"]]
+    assert executor.jobs[0].task.environment == slots[slot]
 
 
 def test_sweeps_wait_for_each_other_before_they_submit(tmp_path):

@@ -40,6 +40,7 @@ class Candidate:
       network: its name in the run, `student/last`; empty for a bare store.
       sha256: of the verdicts that the card was made from.
       card: of the run, None for a bare store.
+      workdir: of the run, None for a bare store.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Candidate:
     network: str = ""
     sha256: str | None = None
     card: Card | None = None
+    workdir: Path | None = None
 
     def verdicts(self) -> Lines:
         """All verdicts of the store.
@@ -236,7 +238,7 @@ def _candidate(workdir: Path, evaluation: EvaluatedNetworks, name: str) -> Candi
     if verdicts is None:
         raise ValueError(f"the card of {name} in {workdir} names no verdicts; evaluate again.")
     folder = workdir / verdicts.folder
-    return Candidate(folder, store.read_provenance(folder), name, verdicts.sha256, evaluation.card)
+    return Candidate(folder, store.read_provenance(folder), name, verdicts.sha256, evaluation.card, workdir)
 
 
 def read_alike(arguments: Sequence[str], first: str = "") -> list[Model]:

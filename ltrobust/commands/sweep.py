@@ -155,7 +155,7 @@ def main(arguments: Sequence[str], program: str) -> None:
     parser.add_argument("--only", metavar="VARIANT,...", help="variants to run, or to print; default: all")
     parser.add_argument("--table", action="store_true", help="only the table of what is finished")
     parser.add_argument("--launcher", metavar="local|slurm", help="run cells as jobs; default: one after the other")
-    parser.add_argument("--jobs", type=int, metavar="N", help="local jobs at a time; default: by GPUs or cores")
+    parser.add_argument("--jobs", type=int, metavar="N", help="local jobs in DIR at a time; default: by GPUs or cores")
     parser.add_code()
     given = parser.parse_args(arguments)
     recipes.importable()

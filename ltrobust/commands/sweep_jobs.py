@@ -1,6 +1,7 @@
 """The cells of a sweep as jobs of submitit: submits and watches them, and prints a line for each event.
 
-`local` jobs are processes of this machine, at most N at a time; `slurm` submits arrays. A cell that names the folder of
+`local` jobs are processes of this machine, at most N at a time in one folder, whichever command started them; `slurm`
+submits arrays. A cell that names the folder of
 an earlier one is submitted when that one has ended. Jobs survive this process. The same command finds those of Slurm
 again by the files in `OUT/.jobs`; cells at which another process or a local job is are left to it.
 """
@@ -150,7 +151,6 @@ class Jobs:
         self._states: dict[str, str] = {}
         self._waiting: list[Cell] = []
         self._jobs: dict[str, Any] = {}
-        self._slots: dict[str, int] = {}
         self._reported: dict[str, int] = {}
         self._named = _named(sweep, out)
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,8 @@ class Jobs:
     def advance(self) -> bool:
         """Submits what may be submitted and reports events; returns whether there is more to wait for."""
         with alone(self._out / FOLDER):
-            self._submit([cell for cell in self._ready() if self._is_open(cell)])
+            slots = self._free()
+            self._submit([cell for cell in self._ready()[: len(slots)] if self._is_open(cell)], slots)
         for name, job in list(self._jobs.items()):
             self._report_events(name)
             if job.done():
@@ -186,7 +187,7 @@ class Jobs:
         """Whether a cell may be submitted; one that is finished, at work or ended by another sweep waits no longer."""
         name, folder, known = cell.name, self._out / cell.name, self._reported.get(cell.name)
         events = self._reported[name] = len(noted(self._events(name)))
-        number = self._number(name)
+        number, _ = self._last_job(name)
         try:
             if sweep_cell.finished(self._sweep, cell, self._out):
                 self._states[name] = "finished"
@@ -213,40 +214,48 @@ class Jobs:
     def _events(self, name: str) -> Path:
         return self._out / FOLDER / f"{name}.events"
 
-    def _number(self, name: str) -> str:
-        """The number of the job that was last submitted for a cell; empty if there was none."""
-        pattern = rf"submitted to {self._launcher.name} as job (\S+)"
+    def _last_job(self, name: str) -> tuple[str, int]:
+        """Number and slot of the job that was last submitted for a cell; no number if there was none."""
+        pattern = rf"submitted to {self._launcher.name} as job (\S+?)(?: in slot (\d+))?"
         matches = [match for line in noted(self._events(name)) if (match := re.fullmatch(pattern, line))]
-        return matches[-1][1] if matches else ""
+        return (matches[-1][1], int(matches[-1][2] or 0)) if matches else ("", 0)
 
     def _needed(self, cell: Cell) -> list[str]:
         """Cells that a cell waits for."""
         return [name for name in self._named[cell.name] if self._states.get(name) not in ("finished", "failed")]
 
     def _ready(self) -> list[Cell]:
-        """The cells that may be submitted now."""
-        free = len(self._waiting)
-        if self._launcher.slots is not None:
-            free = len(self._launcher.slots) - len(self._jobs)
-        return [cell for cell in self._waiting if not self._needed(cell)][: max(0, free)]
+        """The cells that may be submitted as soon as there are slots for them."""
+        return [cell for cell in self._waiting if not self._needed(cell)]
 
-    def _submit(self, cells: list[Cell]) -> None:
-        """Submits cells, as one array on Slurm."""
+    def _free(self) -> list[int]:
+        """Slots that jobs in the sweep's folder leave, of whichever command; without a limit one for each cell."""
+        if self._launcher.slots is None:
+            return list(range(len(self._waiting)))
+        taken = []
+        for path in (self._out / FOLDER).glob("*.events"):
+            number, slot = self._last_job(path.stem)
+            if path.stem in self._jobs or (number and self._launcher.lives(number)):
+                taken.append(slot)
+        count = len(self._launcher.slots)
+        # Another command may have more slots than this one.
+        return [slot for slot in range(count) if slot not in taken][: max(0, count - len(taken))]
+
+    def _submit(self, cells: list[Cell], slots: list[int]) -> None:
+        """Submits cells to the first of these slots; on Slurm, which has none, as one array."""
         if not cells:
             return
         tasks = []
-        for cell in cells:
-            environment = {}
-            if slots := self._launcher.slots:
-                self._slots[cell.name] = min(set(range(len(slots))) - {self._slots[name] for name in self._slots})
-                environment = slots[self._slots[cell.name]]
+        for cell, slot in zip(cells, slots, strict=False):
+            environment = self._launcher.slots[slot] if self._launcher.slots else {}
             bare = dataclasses.replace(self._sweep, cells=())
             events = self._events(cell.name).absolute()
             tasks.append(CellJob(bare, cell, self._out / cell.name, self._code, events, environment))
         with _apart():
             submitted = self._launcher.executor.submit_array(tasks)
-        for cell, job in zip(cells, submitted, strict=True):
-            note(self._events(cell.name), f"submitted to {self._launcher.name} as job {job.job_id}")
+        for cell, job, slot in zip(cells, submitted, slots, strict=False):
+            where = f" in slot {slot}" if self._launcher.slots else ""
+            note(self._events(cell.name), f"submitted to {self._launcher.name} as job {job.job_id}{where}")
             self._jobs[cell.name] = job
         self._waiting = [cell for cell in self._waiting if cell not in cells]
 
@@ -268,7 +277,6 @@ class Jobs:
         self._print(name, text.get(state, state))
         self._states[name] = state
         del self._jobs[name]
-        self._slots.pop(name, None)
 
     def _print(self, name: str, text: str) -> None:
         print(f"{self._titles[name]}: {text}", flush=True)

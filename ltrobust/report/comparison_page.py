@@ -208,16 +208,18 @@ def pictures(
     models: Sequence[Model], found: NetworkComparison, data_dir: str, cache_dir: str
 ) -> tuple[list[list[Flipped]], list[str]]:
     """Of each comparison some flipped images, or why there are none."""
-    provenance, card = models[0].of.provenance, next((model.of.card for model in models if model.of.card), None)
+    first = next((model.of for model in models if model.of.card), models[0].of)
     by_name = {model.name: model for model in models}
     try:
-        if card is None:
+        if first.card is None:
             raise ValueError("verdict stores do not name their data; give a workdir to have pictures.")
         ids = models[0].verdicts["clean"].rows["image"]
-        images = results.evaluated_images(card, provenance, ids, data_dir=data_dir, cache_dir=cache_dir)
+        images = results.evaluated_images(
+            first.card, first.provenance, ids, data_dir=data_dir, cache_dir=cache_dir, workdir=first.workdir
+        )
     except (ValueError, OSError) as error:
         return [[] for _ in found.comparisons], [f"no pictures: {error}"] * len(found.comparisons)
-    counts = np.array(found.training_counts or [0] * provenance["num_classes"])
+    counts = np.array(found.training_counts or [0] * first.provenance["num_classes"])
     drawn = [
         [
             _flipped(images, way == "won", entry, by_name[comparison.roles(pair, way)[1]])

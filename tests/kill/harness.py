@@ -69,17 +69,18 @@ def start(workdir: Path, config: list[str], cache: Path) -> subprocess.Popen:
 
 
 def finish(workdir: Path, config: list[str], cache: Path) -> float:
-    """Runs to the end; returns the seconds of processor time that it took."""
-    before = os.times()
-    status = start(workdir, config, cache).wait()
-    after = os.times()
-    if status:
-        sys.exit(f"{workdir} ended with status {status}:\n{_end_of_log(workdir)}")
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    """Runs to the end; returns the seconds of processor time that it took, without its workers'."""
+    process, seconds = start(workdir, config, cache), 0.0
+    while process.poll() is None:
+        seconds = processor_seconds(process)
+        time.sleep(0.01)
+    if process.returncode:
+        sys.exit(f"{workdir} ended with status {process.returncode}:\n{_end_of_log(workdir)}")
+    return seconds
 
 
 def processor_seconds(process: subprocess.Popen) -> float:
-    """What a process has used until now (Linux)."""
+    """What a process has used until now, without processes that it started (Linux)."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
