@@ -1,9 +1,9 @@
 """The cells of a sweep as jobs of submitit: submits and watches them, and prints a line for each event.
 
 `local` jobs are processes of this machine, at most N at a time in one folder, whichever command started them; `slurm`
-submits arrays. A cell that names the folder of
-an earlier one is submitted when that one has ended. Jobs survive this process. The same command finds those of Slurm
-again by the files in `OUT/.jobs`; cells at which another process or a local job is are left to it.
+submits arrays. A cell that names the folder of an earlier one is submitted when that one has ended. Jobs survive this
+process. The same command finds those of Slurm again by the files in `OUT/.jobs`; cells at which another process or a
+local job is are left to it.
 """
 
 import contextlib
