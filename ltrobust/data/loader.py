@@ -6,6 +6,7 @@ read at the step of its checkpoint. Which worker reads an image, and when, chang
 
 import contextlib
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from ltrobust.data.images import FileImages, Images
+from ltrobust.data.images import FileImages, Images, UnreadableImage
 from ltrobust.runtime import cores
 from ltrobust.runtime.names import nearest
 
@@ -107,9 +108,14 @@ def read(images: Images, visits: Visits, workers: int = 0) -> Generator[np.ndarr
         yield from map(Parts(images, visits, visits.rows.shape[1]).__getitem__, range(len(visits.rows)))
         return
     parts = Parts(images, visits, PART)
-    with contextlib.closing(_decode(parts, workers or cores.usable())) as decoded:
-        for _ in range(len(visits.rows)):
-            yield np.concatenate([_next(decoded) for _ in range(parts.in_a_step)])
+    try:
+        with contextlib.closing(_decode(parts, workers or cores.usable())) as decoded:
+            for _ in range(len(visits.rows)):
+                yield np.concatenate([_next(decoded) for _ in range(parts.in_a_step)])
+    finally:
+        # Threads of grain that have ended leave their last arrays in cycles of references. Python would warn at its end
+        # of shared memory that was not freed.
+        gc.collect()
 
 
 def _decode(parts: Parts, workers: int) -> Any:
@@ -129,8 +135,11 @@ def _next(decoded: Any) -> np.ndarray:
     """The next part."""
     try:
         return next(decoded)
+    except UnreadableImage as error:
+        # Without its traceback, whose frames in grain's thread hold an array in shared memory. The message says it all.
+        raise error.with_traceback(None) from None
     except RuntimeError as error:
-        # Grain has no class of error for it. Errors of decoding arrive as they were raised, with the file's name.
+        # Grain has no class of error for it. Errors of decoding arrive as they were raised.
         if "terminated unexpectedly" not in str(error):
             raise
         code = str(error).partition("exit code ")[2].split(".")[0]

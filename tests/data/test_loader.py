@@ -1,6 +1,8 @@
 """Which images a step reads from the host, in which parts, and how a failure of a worker reaches the user."""
 
 import contextlib
+import pathlib
+import time
 
 import listed
 import numpy as np
@@ -60,6 +62,21 @@ def test_a_file_that_a_worker_cannot_decode_is_named(tmp_path):
     next(steps)
     with pytest.raises(images.UnreadableImage, match=rf"{ROWS[1, 4]}\.png .*data\.skip_unreadable"):
         next(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", [None, 3, 40, 90])
+def test_shared_memory_is_freed_when_all_is_read_and_when_a_file_is_damaged(tmp_path, damaged):
+    files = listed.as_files(tmp_path, noise(96, side=64))  # smaller parts are not shared
+    if damaged is not None:
+        (tmp_path / f"{damaged}.png").write_bytes(b"no image")
+    steps = loader.read(files, Visits(np.arange(96, dtype=np.int32)[None]), workers=2)
+    with contextlib.nullcontext() if damaged is None else pytest.raises(images.UnreadableImage):
+        list(steps)
+    until = time.monotonic() + 20  # a thread of grain does it
+    while (shared := "/psm_" in pathlib.Path("/proc/self/maps").read_text()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not shared
 
 
 @pytest.mark.slow
