@@ -16,7 +16,8 @@ from ltrobust.analysis import results
 from ltrobust.data import sources, to_unit
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages, UnreadableImage
-from ltrobust.evaluation import store
+from ltrobust.evaluation import protocols, store
+from ltrobust.evaluator import make_evaluator
 
 BATCH = 16
 LISTS = Lists(train="train.txt", test="test.txt")
@@ -149,8 +150,15 @@ def test_real_images_of_224_pixels_have_the_verdicts_of_the_decoded_images(share
         return images.reshape(-1, 8, 28, 8, 28, 3).mean((2, 4)).reshape(len(images), -1) @ weights
 
     labels = np.argmax(network(to_unit(split.images[:])), axis=1)
-    options = {"protocol": "validation", "threat": lt.Threat(radius=0.5), "progress": False, "batch_size": 32}
-    expected = lt.evaluate(network, split.images[:], labels, **options)
-    result = lt.evaluate(network, split.images, labels, **options)
+    # Two steps, and one device: on all of them most rows of a batch would be padding.
+    attack = dataclasses.replace(protocols.PGD20, steps=2, step=1.0)
+    evaluator = make_evaluator(
+        lambda _, points: network(points),
+        protocol=protocols.Protocol("short", (attack,)),
+        threat=lt.Threat(radius=0.5),
+        num_classes=len(classes),
+        batch_size=32,
+    )
+    expected, result = (evaluator((), images, labels) for images in (split.images[:], split.images))
     assert 0 < expected.robust.sum() < len(names)
     check_equal(result, expected)
