@@ -51,20 +51,17 @@ def mesh_of(count: int) -> Mesh:
     return devices.make_mesh(jax.devices()[:count])
 
 
-def prepared(
-    config: Any, name: str, mesh: Mesh, method: Method | None = None, *, whole_network: bool = False
-) -> Prepared:
+def prepared(config: Any, name: str, mesh: Mesh, method: Method | None = None, *, stages: int = 1) -> Prepared:
     """The phase `name` of a configuration, with two drawn teachers of its make. `method` replaces its own.
 
-    Its network has one block of the configured one, which is compiled in a fraction of the time, or is `whole_network`.
+    Its network has the first stages of the configured one, which are compiled in a fraction of the time.
     """
     run_data = planned.load_run_data(config)
     phase = planned.make_phase(config, name, run_data, mesh)
     method = method or phase.settings.method
     module = phase.settings.module
     assert isinstance(module, ResNet)
-    if not whole_network:
-        module = module.clone(widths=module.widths[:1], strides=(1,))
+    module = module.clone(widths=module.widths[:stages], strides=module.strides[:stages])
     phase = phase_with(phase, method=method, module=module)
     first = Weights(*initialise(module, phase.init_key, run_data.image_shape))
     teacher = module.clone(layers=dataclasses.replace(module.layers, sync_axis=None))

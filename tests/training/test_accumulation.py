@@ -15,9 +15,9 @@ from ltrobust.training import accumulation, devices, placement, steps
 
 
 def small_convnext(classes: int = 10) -> Any:
-    """A ConvNeXt of a few channels, without BatchNorm, for 8x8 images."""
+    """A ConvNeXt of one block, without BatchNorm, for 8x8 images."""
     module = models.create("convnext_tiny", num_classes=classes)
-    return module.clone(widths=(4, 8), blocks=(1, 1))
+    return module.clone(widths=(4,), blocks=(1,))
 
 
 def first_steps(config: Any, mesh: Any, parts: int, module: Any = None, count: int = 2) -> Any:
@@ -60,7 +60,7 @@ def test_parts_on_several_devices_are_those_of_one(tiny):
 def test_batch_norm_s_statistics_are_those_of_each_part(tiny):
     with tiny.unlocked():
         tiny.teacher.attack.steps = 1
-    whole, parts = (first_steps(tiny, mesh_of(1), count, count=1) for count in (1, 2))
+    whole, parts = (first_steps(tiny, mesh_of(1), count, NETWORK, count=1) for count in (1, 2))
     mean = lambda state: state.weights.batch_stats["stem_norm"]["mean"]  # noqa: E731
     # The stem sees the adversarial images alone, and those of the first step are the same: the attack is in mode eval.
     np.testing.assert_allclose(mean(whole), mean(parts), atol=1e-6)

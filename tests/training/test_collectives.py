@@ -21,7 +21,7 @@ def test_a_step_on_several_devices_sums_gradients_and_statistics_and_nothing_els
         tiny.model.sync_batch_norm = synchronised
     mesh = devices.make_mesh(jax.devices())
     assert mesh.size > 1
-    given = prepared(tiny, "student", mesh, whole_network=True)
+    given = prepared(tiny, "student", mesh, stages=2)
     program = given.compile().lower(given.state, given.inputs, given.order(0, 1), jnp.int32(1), jnp.int32(1)).compile()
     result = hlo.Program(program.as_text()).collectives()
     method, weights = given.phase.settings.method, given.state.weights
