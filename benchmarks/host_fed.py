@@ -101,7 +101,7 @@ def write_lists(archive: Path, folder: Path, classes: int, largest: int) -> list
 
 def configuration(given: argparse.Namespace, images: Path, residence: str) -> Any:
     """Self-distillation from a balanced teacher with a small network and one step of the attacks."""
-    config = default.get_config()
+    config: Any = default.get_config()
     config.data.name, config.data.dir, config.data.cache_dir = "image_list", str(images), ""
     config.data.lists.update({part: f"{part}.txt" for part in ("train", "validation", "test")})
     config.data.image_size, config.data.resize, config.data.imbalance_ratio = SIDE, RESIZE, 0.0

@@ -109,6 +109,7 @@ class FileImages:
 
         Raises:
           UnreadableImage: files that are missing, damaged or no images: how many, and the first by name.
+          MemoryError, OSError: as `check`.
           IndexError: a row that is not there.
         """
         if isinstance(rows, int | np.integer):
@@ -141,6 +142,7 @@ class FileImages:
 
         Raises:
           UnreadableImage: the file is missing, damaged or no image.
+          MemoryError, OSError: as `check`.
         """
 
         def crop(image: Image.Image) -> np.ndarray:
@@ -159,13 +161,7 @@ class FileImages:
         problems: dict[int, str] = {}
 
         def look(row: int) -> None:
-            try:
-                self._decode(row)
-            except Exception as error:  # Pillow lets its decoders' own errors through
-                # Errors of the system have a number; those of Pillow have none.
-                if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
-                    raise
-                problems[row] = pixels.problem(self._path(row), error)
+            self._try(self._decode, row, problems)  # no image is kept
 
         with ThreadPoolExecutor(cores.usable()) as pool:
             for start in range(0, len(self), BLOCK):
@@ -195,12 +191,7 @@ class FileImages:
         problems: dict[int, str] = {}
 
         def one(row: int) -> Any:
-            try:
-                return function(row)
-            except MemoryError:  # says nothing of the file
-                raise
-            except Exception as error:  # Pillow lets its decoders' own errors through
-                problems[row] = pixels.problem(self._path(row), error)
+            return self._try(function, row, problems)
 
         if len(rows) == 1:
             results = [one(rows[0])]
@@ -217,6 +208,18 @@ class FileImages:
                 "resumes with unchanged files only."
             )
         return results
+
+    def _try(self, function: Callable[[int], _Result], row: int, problems: dict[int, str]) -> _Result | None:
+        """`function` of a row; if its file cannot be read, None and an entry in `problems`."""
+        try:
+            return function(row)
+        except Exception as error:  # Pillow lets its decoders' own errors through
+            # Short memory and a failing disk are no property of the file. Errors of the system have a number; those of
+            # Pillow have none.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
+                raise
+            problems[row] = pixels.problem(self._path(row), error)
+            return None
 
     def _path(self, row: int) -> pathlib.Path:
         return pathlib.Path(self.folder, self.names[row])

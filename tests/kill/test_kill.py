@@ -3,6 +3,7 @@
 import os
 
 import harness
+import listed
 import pytest
 
 # One epoch of each phase, few images.
@@ -17,14 +18,26 @@ CONFIG = [
     "--config.eval.protocol=validation",
     "--config.eval.limit=5",
 ]
+# Files that two workers decode, cropped at random.
+FILES = [
+    "--config.data.name=image_list",
+    "--config.data.image_size=8",
+    "--config.data.imbalance_ratio=0.0",
+    "--config.data.workers=2",
+    "--config.student.augmentation.policy=random_resized_crop",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize("residence", ["device", "host"])
-def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch, residence):
+@pytest.mark.parametrize("source", ["device", "host", "files"])
+def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch, source):
     monkeypatch.setenv("PYTHONPATH", str(harness.ROOT / "tests"))
-    cache, config = os.environ["JAX_COMPILATION_CACHE_DIR"], [*CONFIG, f"--config.data.residence={residence}"]
+    cache, config = os.environ["JAX_COMPILATION_CACHE_DIR"], [*CONFIG, f"--config.data.residence={source}"]
+    if source == "files":
+        lists = listed.write(tmp_path / "images", train=[80, 60, 40], test=[5, 5, 5])
+        config = [*CONFIG, *FILES, f"--config.data.dir={tmp_path / 'images'}"]
+        config += [f"--config.data.lists.{part}={file}" for part, file in lists.items()]
     harness.finish(tmp_path / "whole", config, cache)
     whole = harness.results(tmp_path / "whole")
     assert {"arrays of teacher/averaged", "arrays of student/rest", "record student/3", "card networks"} <= whole.keys()
