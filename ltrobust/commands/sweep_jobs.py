@@ -159,8 +159,9 @@ class Jobs:
     def advance(self) -> bool:
         """Submits what may be submitted and reports events; returns whether there is more to wait for."""
         with alone(self._out / FOLDER):
-            slots = self._free()
-            self._submit([cell for cell in self._ready()[: len(slots)] if self._is_open(cell)], slots)
+            if ready := self._ready():  # otherwise nobody asks for slots, which the events of all cells tell
+                slots = self._free()
+                self._submit([cell for cell in ready[: len(slots)] if self._is_open(cell)], slots)
         for name, job in list(self._jobs.items()):
             self._report_events(name)
             if job.done():
