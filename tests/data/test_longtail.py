@@ -68,8 +68,8 @@ def test_the_seed_zero_subset_is_the_peers_subset(setting: tuple[int, int, int])
 
 
 @pytest.mark.slow
-def test_the_positions_in_real_cifar10_are_the_recorded_ones(shared_data, tmp_path):
-    source = sources.load("cifar10", "train", data_dir=str(shared_data / "tfds"), cache_dir=str(tmp_path))
+def test_the_positions_in_real_cifar10_are_the_recorded_ones(shared_data, decoded):
+    source = sources.load("cifar10", "train", data_dir=str(shared_data / "tfds"), cache_dir=str(decoded))
     for ratio, expected in CIFAR10_POSITIONS.items():
         chosen = longtail.choose(source.labels, imbalance_ratio=ratio)
         assert chosen[:5].tolist() == [4030, 38518, 48266, 45556, 6312]

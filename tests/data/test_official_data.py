@@ -50,8 +50,8 @@ def test_cifar100_in_another_order_has_no_official_claim(monkeypatch):
 
 
 @pytest.mark.slow
-def test_real_cifar10_is_official_and_one_changed_pixel_is_noticed(shared_data, tmp_path):
-    data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path}
+def test_real_cifar10_is_official_and_one_changed_pixel_is_noticed(shared_data, decoded):
+    data = {"data_dir": shared_data / "tfds", "cache_dir": decoded}
     for split in sources.SPLITS:
         result = sources.load("cifar10", split, **data)
         assert result.claim == identity.OFFICIAL

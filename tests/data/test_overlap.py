@@ -13,10 +13,9 @@ from ltrobust.data.image_list import Lists
 
 
 @pytest.fixture(scope="module")
-def cifar10(shared_data, tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
+def cifar10(shared_data, decoded):
     return {
-        split: sources.load("cifar10", split, data_dir=shared_data / "tfds", cache_dir=cache)
+        split: sources.load("cifar10", split, data_dir=shared_data / "tfds", cache_dir=decoded)
         for split in sources.SPLITS
     }
 

@@ -227,9 +227,9 @@ def test_a_pack_can_be_made_from_a_pack(digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_cifar10_has_the_known_fingerprints(shared_data, tmp_path, monkeypatch):
+def test_real_cifar10_has_the_known_fingerprints(shared_data, decoded, tmp_path, monkeypatch):
     monkeypatch.setattr(mosaic, "WEBP", {"lossless": True, "quality": 0, "method": 0})
-    data = {"data_dir": shared_data / "tfds", "cache_dir": tmp_path / "cache"}
+    data = {"data_dir": shared_data / "tfds", "cache_dir": decoded}
     folder = pack.write(tmp_path / "pack", name="cifar10", imbalance_ratio=50, **data)
     full = sources.load("cifar10", "train", **data)
     monkeypatch.delattr(prepared, "load")

@@ -112,8 +112,8 @@ def test_real_cifar10_images_follow_the_labels(shared_data):
 
 
 @pytest.mark.slow
-def test_real_cifar10_train_has_the_official_label_sequence(shared_data):
-    train = sources.load("cifar10", "train", data_dir=shared_data / "tfds", cache_dir="")
+def test_real_cifar10_train_has_the_official_label_sequence(shared_data, decoded):
+    train = sources.load("cifar10", "train", data_dir=shared_data / "tfds", cache_dir=decoded)
     assert train.images.shape == (50000, 32, 32, 3)
     assert hashlib.sha256(train.labels.tobytes()).hexdigest().startswith("f5cfe00b0f00968c")
 
