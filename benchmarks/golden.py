@@ -27,6 +27,18 @@ def load(
     return images, jnp.asarray(record["labels"].astype(np.int32)), network(record, name), record
 
 
+def closest(record: dict[str, np.ndarray], attack: str, number: int) -> np.ndarray:
+    """Positions of right images that are nearest to the other verdict of an attack, by their clean margins, [number].
+
+    Half of them are robust and have the smallest margins, the others are broken and have the largest.
+    """
+    labels, ranked = record["labels"], np.sort(record["logits"], axis=1)
+    right, robust = record["logits"].argmax(axis=1) == labels, record[f"robust_{attack}"]
+    order = np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")
+    halves = (order[(right & robust)[order]][: number // 2], order[(right & ~robust)[order]][::-1][: number // 2])
+    return np.sort(np.concatenate(halves))
+
+
 def network(record: dict[str, np.ndarray], name: str, dtype: Any = jnp.float32) -> Callable[[jax.Array], jax.Array]:
     """The network of a record: images [B,32,32,3] -> logits [B,10], weights and every layer in `dtype`."""
     weights = {

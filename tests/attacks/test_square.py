@@ -297,15 +297,16 @@ def test_a_quantised_network_that_gives_no_gradient_is_broken_as_often_as_by_the
 @pytest.mark.golden
 @pytest.mark.slow
 @pytest.mark.parametrize("name", golden.NAMES)
-def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name):
+@pytest.mark.parametrize(("which", "differ"), [("closest", 1), pytest.param("half", 2, marks=pytest.mark.ci)])
+def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name, which, differ):
     images, labels, logits_fn, record = golden.load(shared_data, name)
     chosen = square.settings(radius=float(record["radius_255"]) / 255, image_shape=(32, 32, 3))
     correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
-    # Of all images 0, 0, 1 and 0, 0, 0 differed over three seeds; half of them keep the test short.
-    rows = np.flatnonzero(correct)[::2]
+    # Of all images 0, 0, 1 and 0, 0, 0 differed over three seeds.
+    rows = golden.closest(record, "square", 20) if which == "closest" else np.flatnonzero(correct)[::2]
     result = searched(images[rows], labels[rows], keys_of(200)[rows], chosen, "linf", logits_fn=logits_fn)
     broken = np.asarray(result.state.claimed)
-    assert np.sum(broken == record["robust_square"][rows]) <= 2
+    assert np.sum(broken == record["robust_square"][rows]) <= differ
     assert not np.any(broken & record["robust_standard"][rows])
     assert np.all(result.evaluations[~broken] == 5001)
 
