@@ -191,6 +191,8 @@ def _why(config: Any, key: str, value: Any, file: str, error: Exception) -> str:
 
 def _of_type(config: Any, key: str, value: Any) -> Any:
     """A number for a filled text such as `"{seed}"`, where the configuration has a number."""
+    if not isinstance(value, str):
+        return value
     result: Any = workdir.flatten(config.to_dict()).get(key)
     number = isinstance(result, int | float) and not isinstance(result, bool)
-    return type(result)(value) if number and isinstance(value, str) else value
+    return type(result)(value) if number else value
