@@ -14,9 +14,9 @@ import time
 import pytest
 from submitit.helpers import DelayedSubmission
 
-from ltrobust.commands import sweep_cell, sweep_jobs, sweep_slurm
+from ltrobust.commands import sweep_cell, sweep_jobs, sweep_local, sweep_slurm
 from ltrobust.commands.sweep_file import Cell, Sweep
-from ltrobust.commands.sweep_job import CellJob, alone, lives, note, noted
+from ltrobust.commands.sweep_job import CellJob, alone, note, noted
 from ltrobust.runtime.files import hold
 from ltrobust.runtime.preemption import EXIT_STATUS, Preempted
 
@@ -90,10 +90,9 @@ def test_cells_are_one_array_and_a_failed_one_is_named_with_its_log(tmp_path, ca
 
 def test_at_most_as_many_jobs_as_slots_run_at_a_time(tmp_path):
     executor = Executor(a=["running", "running", "running", "finished"])
-    slots = ({"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"})
-    states = go(executor, sweep_of("a", "b", "c"), tmp_path, slots)
+    states = go(executor, sweep_of("a", "b", "c"), tmp_path, ("3", "5"))
     assert executor.arrays == [["a", "b"], ["c"]]
-    assert [job.task.environment for job in executor.jobs] == [slots[0], slots[1], slots[1]]
+    assert [job.task.environment["CUDA_VISIBLE_DEVICES"] for job in executor.jobs] == ["3", "5", "5"]
     assert set(states.values()) == {"finished"}
 
 
@@ -153,11 +152,11 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
     sweep, alive, second, state = sweep_of("a", "b", "c"), {"7_0"}, Executor(), {}
 
     def start():
-        other = launcher_of(second, ({},), lives=alive.__contains__)
+        other = launcher_of(second, (None,), lives=alive.__contains__)
         state["jobs"] = sweep_jobs.Jobs(sweep, tmp_path, (), other)
 
     first = Executor(a=["running", start, alive.clear, "failed"], b=["failed"], c=["failed"])
-    go(first, sweep, tmp_path, ({},))
+    go(first, sweep, tmp_path, (None,))
     while state["jobs"].advance():
         pass
     assert state["jobs"].end() == {"a": "running", "b": "failed", "c": "failed"}
@@ -167,22 +166,50 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
     assert f"[2/3] b: job 8_0 of another sweep has failed, log {tmp_path / 'b.log'}" in printed
 
 
-@pytest.mark.parametrize(("count", "free_after", "slot"), [(1, "7_0", 0), (2, "7_1", 1), (3, None, 2)])
-def test_slots_are_those_of_the_folder_whichever_command_uses_them(tmp_path, count, free_after, slot):
+@pytest.mark.parametrize(
+    ("slots", "ends", "free_after", "slot"),
+    [
+        ([None], ["7_0", "7_1"], "7_1", None),  # two jobs run, one may
+        ([None] * 2, ["7_0"], "7_0", None),
+        ([None] * 3, [], None, None),
+        (["0"], ["7_1", "7_0"], "7_0", "0"),
+        (["0", "1"], ["7_1"], "7_1", "1"),
+        (["2", "3"], [], None, "2"),  # other GPUs
+        (["5", "0", "1"], [], None, "5"),
+        (["0", "0"], [], None, "0"),  # two jobs a GPU, of which one runs
+    ],
+)
+def test_slots_are_those_of_the_folder_whichever_command_uses_them(tmp_path, capsys, slots, ends, free_after, slot):
     """As after Ctrl-C and the same command again, or beside another one: jobs of two other cells run."""
-    slots, alive, executor = [{"CUDA_VISIBLE_DEVICES": str(index)} for index in range(3)], {"7_0", "7_1"}, Executor()
+    used, alive, executor = [None, None] if None in slots else ["0", "1"], {"7_0", "7_1"}, Executor()
     with pytest.raises(Preempted):
-        go(Executor(a=[lambda: os.kill(os.getpid(), signal.SIGTERM), ""]), sweep_of("a", "b"), tmp_path, slots[:2])
-    again = launcher_of(executor, tuple(slots[:count]), lives=alive.__contains__)
+        go(Executor(a=[lambda: os.kill(os.getpid(), signal.SIGTERM), ""]), sweep_of("a", "b"), tmp_path, tuple(used))
+    again = launcher_of(executor, tuple(slots), lives=alive.__contains__)
     jobs = sweep_jobs.Jobs(sweep_of("c"), tmp_path, (), again)
-    for ended in (None, "7_1", "7_0"):
+    capsys.readouterr()
+    for ended in (None, *ends):
         alive.discard(ended)
         more = jobs.advance()
         if ended == free_after:
             break
         assert (executor.arrays, more) == ([], True), "it waits for a slot"
     assert executor.arrays == [["c"]]
-    assert executor.jobs[0].task.environment == slots[slot]
+    assert executor.jobs[0].task.environment == {"CUDA_VISIBLE_DEVICES": slot}
+    told = "All slots are used by jobs of other commands (squeue --jobs=7_0,7_1); waits."
+    assert capsys.readouterr().out.count(told) == (free_after is not None), "once"
+
+
+def test_a_number_that_came_back_is_one_job(tmp_path):
+    """An ended job of cell b had the number that cell a's job has now."""
+    (tmp_path / ".jobs").mkdir()
+    for age, (name, slot) in enumerate({"a": "1", "b": "0"}.items()):
+        events = tmp_path / ".jobs" / f"{name}.events"
+        note(events, f"submitted to slurm as job 7_0 with CUDA_VISIBLE_DEVICES={slot}")
+        os.utime(events, (1e9 - age, 1e9 - age))
+    executor = Executor()
+    jobs = sweep_jobs.Jobs(sweep_of("c"), tmp_path, (), launcher_of(executor, ("0", "1"), lives={"7_0"}.__contains__))
+    jobs.advance()
+    assert executor.jobs[0].task.environment == {"CUDA_VISIBLE_DEVICES": "0"}
 
 
 def test_sweeps_wait_for_each_other_before_they_submit(tmp_path):
@@ -203,11 +230,13 @@ def test_sweeps_wait_for_each_other_before_they_submit(tmp_path):
     assert (seen, executor.arrays) == ([], [["a"]])
 
 
-def test_a_local_job_lives_as_long_as_its_process():
-    for words in ([], ["submitit"]):  # another program may have got its number
+def test_a_local_job_lives_as_long_as_its_process(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    own, other = ["submitit.local._local", str(tmp_path / "link")], ["submitit.local._local", str(tmp_path / "other")]
+    for words in ([], other, own):  # another program, or a job of another folder, may have got its number
         with subprocess.Popen([sys.executable, "-S", "-c", "input()", *words], stdin=subprocess.PIPE) as process:
-            assert lives(str(process.pid)) == bool(words)
-    assert not lives(str(process.pid))
+            assert sweep_local.lives(str(process.pid), tmp_path) == (words is own)
+    assert not sweep_local.lives(str(process.pid), tmp_path)
 
 
 def test_a_job_that_ends_without_a_result_has_failed(tmp_path, capsys):
@@ -299,9 +328,9 @@ def test_a_run_that_fails_is_not_requeued_and_has_the_environment_of_its_job(tmp
 )
 def test_local_jobs_have_a_gpu_each_or_two_cores(monkeypatch, given, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    monkeypatch.setattr(sweep_jobs.cores, "usable", lambda: 8)
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in sweep_jobs.local_slots(None)] == expected
-    assert len(sweep_jobs.local_slots(3)) == 3
+    monkeypatch.setattr(sweep_local.cores, "usable", lambda: 8)
+    assert list(sweep_local.slots(None)) == expected
+    assert len(sweep_local.slots(3)) == 3
 
 
 def fake_slurm(folder, monkeypatch):

@@ -88,6 +88,7 @@ def test_help_lists_every_verb_on_one_line(capsys):
         "sweep_file",
         "sweep_job",
         "sweep_jobs",
+        "sweep_local",
         "sweep_slurm",
         "torch_module",
         "weights_file",

@@ -43,20 +43,6 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def lives(number: str) -> bool:
-    """Whether the process of a local job runs on this machine."""
-    try:
-        if Path("/proc/self").exists():  # another program may have got the number since
-            command = Path("/proc", number, "cmdline")
-            if not command.read_bytes():  # it begins just now, or has ended
-                time.sleep(0.1)
-            return b"submitit" in command.read_bytes()
-        os.kill(int(number), 0)
-    except OSError:
-        return False
-    return True
-
-
 @dataclasses.dataclass(frozen=True)
 class CellJob:
     """Trains a cell when it is called, in the job.

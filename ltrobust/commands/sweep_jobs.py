@@ -1,28 +1,27 @@
 """The cells of a sweep as jobs of submitit: submits and watches them, and prints a line for each event.
 
-`local` jobs are processes of this machine, at most N at a time in one folder, whichever command started them; `slurm`
-submits arrays. A cell that names the folder of an earlier one is submitted when that one has ended. Jobs survive this
-process. The same command finds those of Slurm again by the files in `OUT/.jobs`; cells at which another process or a
-local job is are left to it.
+`local` jobs are processes of this machine, at most N at a time in one folder (on each GPU, its share of N), whichever
+command started them; `slurm` submits arrays. A cell that names the folder of an earlier one is submitted when that one
+has ended. Jobs survive this process. The same command finds those of Slurm again by the files in `OUT/.jobs`; cells at
+which another process or a local job is are left to it.
 """
 
 import contextlib
 import dataclasses
+import functools
 import importlib
-import os
 import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ltrobust.commands import sweep_cell
+from ltrobust.commands import sweep_cell, sweep_local
 from ltrobust.commands.sweep_file import Cell, Sweep
-from ltrobust.commands.sweep_job import CellJob, alone, lives, note, noted
+from ltrobust.commands.sweep_job import CellJob, alone, note, noted
 from ltrobust.commands.sweep_slurm import EXAMPLE, Slurm
-from ltrobust.runtime import cores
 from ltrobust.runtime.names import nearest
 from ltrobust.runtime.preemption import Preempted, Preemption
 
@@ -42,16 +41,17 @@ class Launcher:
     Attributes:
       name: one of `LAUNCHERS`.
       executor: submitit's.
-      slots: environments of the jobs that may run at a time; None where the executor holds the limit.
+      slots: values of CUDA_VISIBLE_DEVICES (None: unset) of the jobs that may run at a time in one folder; None where
+        the executor holds the limit.
       find: gives a job that an earlier command submitted, by its number; None if it has ended.
       look, stop: beginnings of commands that end in numbers of jobs.
       seconds: between two looks at the jobs.
-      lives: whether a job that another command submitted still runs, by its number; only where `find` finds none.
+      lives: whether a job still runs, by its number, whichever command submitted it; only where `find` finds none.
     """
 
     name: str
     executor: Any
-    slots: tuple[Mapping[str, str | None], ...] | None
+    slots: tuple[str | None, ...] | None
     find: Callable[[str], Any | None]
     look: str
     stop: str
@@ -90,7 +90,8 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
     if name == "local":
         executor = submitit.LocalExecutor(out / FOLDER)
         executor.update_parameters(timeout_min=_FOREVER)
-        return Launcher(name, executor, local_slots(jobs), lambda number: None, "ps -p ", "kill", 1.0, lives)
+        lives = functools.partial(sweep_local.lives, folder=out / FOLDER)
+        return Launcher(name, executor, sweep_local.slots(jobs), lambda number: None, "ps -p ", "kill", 1.0, lives)
     if options is None:
         raise ValueError(f"--launcher=slurm needs SLURM in the sweep's file; add SLURM = {EXAMPLE}.")
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
@@ -105,23 +106,6 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
         return None if job.done() or job.state == "UNKNOWN" else job
 
     return Launcher(name, executor, None, find, "squeue --jobs=", "scancel", 10.0)
-
-
-def local_slots(jobs: int | None) -> tuple[Mapping[str, str | None], ...]:
-    """The environments of local jobs that run at a time: one for each NVIDIA GPU, else one for two cores.
-
-    Jobs use the GPUs that CUDA_VISIBLE_DEVICES lists, or all, in turn.
-    """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None:
-        devices = sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
-    else:
-        devices = [name for name in given.split(",") if name not in ("", "-1")]
-    count = jobs or len(devices) or max(1, cores.usable() // 2)
-    # submitit hides all GPUs from local jobs, so each job gets its variable back.
-    return tuple(
-        {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)] if devices else given} for index in range(count)
-    )
 
 
 def run(sweep: Sweep, out: Path, code: Sequence[str], launcher: Launcher) -> dict[str, str]:
@@ -152,6 +136,7 @@ class Jobs:
         self._waiting: list[Cell] = []
         self._jobs: dict[str, Any] = {}
         self._reported: dict[str, int] = {}
+        self._told = False  # that all slots are used by others
         self._named = _named(sweep, out)
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
         self._waiting = [cell for cell in sweep.cells if self._is_open(cell)]
@@ -159,8 +144,9 @@ class Jobs:
     def advance(self) -> bool:
         """Submits what may be submitted and reports events; returns whether there is more to wait for."""
         with alone(self._out / FOLDER):
-            if ready := self._ready():  # otherwise nobody asks for slots, which the events of all cells tell
-                slots = self._free()
+            # Slots are looked up only if a cell could use one: it takes the events of all cells.
+            if ready := self._ready():
+                slots = self._free(len(ready))
                 self._submit([cell for cell in ready[: len(slots)] if self._is_open(cell)], slots)
         for name, job in list(self._jobs.items()):
             self._report_events(name)
@@ -188,7 +174,7 @@ class Jobs:
         """Whether a cell may be submitted; one that is finished, at work or ended by another sweep waits no longer."""
         name, folder, known = cell.name, self._out / cell.name, self._reported.get(cell.name)
         events = self._reported[name] = len(noted(self._events(name)))
-        number, _ = self._last_job(name)
+        number, _ = self._last_job(name) or ("", None)
         try:
             if sweep_cell.finished(self._sweep, cell, self._out):
                 self._states[name] = "finished"
@@ -215,11 +201,11 @@ class Jobs:
     def _events(self, name: str) -> Path:
         return self._out / FOLDER / f"{name}.events"
 
-    def _last_job(self, name: str) -> tuple[str, int]:
-        """Number and slot of the job that was last submitted for a cell; no number if there was none."""
-        pattern = rf"submitted to {self._launcher.name} as job (\S+?)(?: in slot (\d+))?"
+    def _last_job(self, name: str) -> tuple[str, str | None] | None:
+        """Number and CUDA_VISIBLE_DEVICES of the job that was last submitted for a cell."""
+        pattern = rf"submitted to {self._launcher.name} as job (\S+?)(?: with CUDA_VISIBLE_DEVICES=(.*))?"
         matches = [match for line in noted(self._events(name)) if (match := re.fullmatch(pattern, line))]
-        return (matches[-1][1], int(matches[-1][2] or 0)) if matches else ("", 0)
+        return (matches[-1][1], matches[-1][2]) if matches else None
 
     def _needed(self, cell: Cell) -> list[str]:
         """Cells that a cell waits for."""
@@ -229,33 +215,39 @@ class Jobs:
         """The cells that may be submitted as soon as there are slots for them."""
         return [cell for cell in self._waiting if not self._needed(cell)]
 
-    def _free(self) -> list[int]:
-        """Slots that jobs in the sweep's folder leave, of whichever command; without a limit one for each cell."""
+    def _free(self, count: int) -> Sequence[str | None]:
+        """Slots that no job in the sweep's folder has, of whichever command; without a limit `count` of them."""
         if self._launcher.slots is None:
-            return list(range(len(self._waiting)))
-        taken = []
-        for path in (self._out / FOLDER).glob("*.events"):
-            number, slot = self._last_job(path.stem)
-            if path.stem in self._jobs or (number and self._launcher.lives(number)):
-                taken.append(slot)
-        count = len(self._launcher.slots)
-        # Another command may have more slots than this one.
-        return [slot for slot in range(count) if slot not in taken][: max(0, count - len(taken))]
+            return [None] * count
+        taken = {}  # by number, which the system may have used before: the newest file is that of the job which lives
+        for path in sorted((self._out / FOLDER).glob("*.events"), key=lambda path: path.stat().st_mtime):
+            if (last := self._last_job(path.stem)) and (path.stem in self._jobs or self._launcher.lives(last[0])):
+                taken[last[0]] = last[1]
+        free = list(self._launcher.slots)
+        for slot in taken.values():
+            if slot in free:  # another command may use other GPUs, or have more slots
+                free.remove(slot)
+        if not free and not self._jobs and not self._told:
+            self._told = True
+            numbers = ",".join(taken)
+            print(f"All slots are used by jobs of other commands ({self._launcher.look}{numbers}); waits.", flush=True)
+        return free
 
-    def _submit(self, cells: list[Cell], slots: list[int]) -> None:
-        """Submits cells to the first of these slots; on Slurm, which has none, as one array."""
+    def _submit(self, cells: list[Cell], slots: Sequence[str | None]) -> None:
+        """Submits cells to the first of these slots, on Slurm as one array."""
         if not cells:
             return
+        slots, limited = slots[: len(cells)], self._launcher.slots is not None
         tasks = []
-        for cell, slot in zip(cells, slots, strict=False):
-            environment = self._launcher.slots[slot] if self._launcher.slots else {}
+        for cell, slot in zip(cells, slots, strict=True):
             bare = dataclasses.replace(self._sweep, cells=())
             events = self._events(cell.name).absolute()
+            environment = {"CUDA_VISIBLE_DEVICES": slot} if limited else {}
             tasks.append(CellJob(bare, cell, self._out / cell.name, self._code, events, environment))
         with _apart():
             submitted = self._launcher.executor.submit_array(tasks)
-        for cell, job, slot in zip(cells, submitted, slots, strict=False):
-            where = f" in slot {slot}" if self._launcher.slots else ""
+        for cell, job, slot in zip(cells, submitted, slots, strict=True):
+            where = "" if slot is None else f" with CUDA_VISIBLE_DEVICES={slot}"
             note(self._events(cell.name), f"submitted to {self._launcher.name} as job {job.job_id}{where}")
             self._jobs[cell.name] = job
         self._waiting = [cell for cell in self._waiting if cell not in cells]
