@@ -44,7 +44,7 @@ PATH_HEADER = (
     "best differs by",
     "rounding moves it by",
     "nearest draw",
-    "",
+    "explanation",
 )
 ALONE = {
     "apgd_ce": protocols.Apgd("apgd-ce", "ce"),
@@ -81,7 +81,7 @@ def verdicts_table(given: argparse.Namespace) -> str:
         notes += found
     differ = "\n".join(notes) if notes else "No image differs."
     title = f"Robust images of 200; ours for seeds 0 to {given.seeds - 1}."
-    return f"{title}\n\n```text\n{tables.align(rows)}\n```\n\n{differ}\n"
+    return f"{title}\n\n```text\n{tables.align(rows)}\n```\n\n{differ}"
 
 
 def paths_table(given: argparse.Namespace) -> str:
@@ -91,7 +91,7 @@ def paths_table(given: argparse.Namespace) -> str:
         more, draws = compare_paths(name, *golden.load(given.data, name), (EQUAL, REACHED))
         rows += more
         drawn.append(f"{name} {draws}")
-    return f"Draws of rounding: {', '.join(drawn)}.\n\n```text\n{tables.align(rows)}\n```\n"
+    return f"Draws of rounding: {', '.join(drawn)}.\n\n```text\n{tables.align(rows)}\n```"
 
 
 def compare_verdicts(
