@@ -31,12 +31,22 @@ def closest(record: dict[str, np.ndarray], attack: str, number: int) -> np.ndarr
     """Positions of right images that are nearest to the other verdict of an attack, by their clean margins, [number].
 
     Half of them are robust and have the smallest margins, the others are broken and have the largest.
+
+    Raises:
+      ValueError: an odd number, or too few images that are robust, or broken.
     """
+    if number % 2:
+        raise ValueError(f"{number} images have no halves; give an even number.")
     labels, ranked = record["labels"], np.sort(record["logits"], axis=1)
     right, robust = record["logits"].argmax(axis=1) == labels, record[f"robust_{attack}"]
     order = np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")
-    halves = (order[(right & robust)[order]][: number // 2], order[(right & ~robust)[order]][::-1][: number // 2])
-    return np.sort(np.concatenate(halves))
+    halves = order[(right & robust)[order]], order[(right & ~robust)[order]][::-1]
+    for half, verdict in zip(halves, ("robust", "broken"), strict=True):
+        if len(half) < number // 2:
+            raise ValueError(
+                f"{number // 2} {verdict} images are needed, but {attack} leaves {len(half)}; give a lower number."
+            )
+    return np.sort(np.concatenate([half[: number // 2] for half in halves]))
 
 
 def network(record: dict[str, np.ndarray], name: str, dtype: Any = jnp.float32) -> Callable[[jax.Array], jax.Array]:

@@ -1,6 +1,6 @@
 """Agreement with the public PyTorch AutoAttack, image by image: writes the tables of docs/project/parity.md.
 
-    python benchmarks/parity.py --data=DIR [--write=docs/project/parity.md] [--seeds=3]
+    python benchmarks/parity.py --data=DIR [--write=docs/project/parity.md] [--seeds=3] [--tables=verdicts,paths]
 
 DIR/golden holds small robust networks, real CIFAR-10 test images and what fra31/auto-attack decided for each.
 """
@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import datetime
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,21 @@ from ltrobust.evaluator import make_evaluator  # noqa: E402
 from ltrobust.report import tables  # noqa: E402
 from tools import summary  # noqa: E402
 
-# Draws of a change that moves logits as far as two implementations differ; more, up to the second number, while they do
-# not move an image whose point differs. A point can be so near a tie that one draw in thirty decides it otherwise.
+# Draws of a change that moves logits as far as two implementations differ; more, up to the second number, while a point
+# that differs is not explained. A point can be so near a tie that one draw in thirty decides it otherwise.
 CHANGES, MOST_CHANGES = 8, 256
 SAME = 1e-4  # in 1/255: points that are nearer than this are equal
+EQUAL, REACHED, MOVED, UNEXPLAINED = "equal", "reached by rounding", "moved by rounding", "UNEXPLAINED"
+PATH_HEADER = (
+    "network",
+    "image",
+    "same verdict",
+    "loss differs by",
+    "best differs by",
+    "rounding moves it by",
+    "nearest draw",
+    "explanation",
+)
 ALONE = {
     "apgd_ce": protocols.Apgd("apgd-ce", "ce"),
     "apgd_t": protocols.Apgd("apgd-t", "targeted_dlr", targets=9),
@@ -47,18 +59,39 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--write", type=Path, default=ROOT / "docs" / "project" / "parity.md")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tables", type=lambda text: text.split(","), default=["verdicts", "paths"])
     given = parser.parse_args()
     cards.software()  # of the code as it is now, not as it may be edited by the end
-    verdicts, notes, paths = [], [], []
-    for name in golden.NAMES:
-        images, labels, logits_fn, record = golden.load(given.data, name)
-        rows, result = compare_verdicts(name, images, labels, logits_fn, record, given.seeds)
-        verdicts += rows
-        notes += result
-        paths += compare_paths(name, images, labels, logits_fn, record)
-    text = summary.inserted(given.write.read_text(), render(verdicts, notes, paths, given.seeds), "parity")
+    tables_of = {"verdicts": verdicts_table, "paths": paths_table}
+    if unknown := set(given.tables) - set(tables_of):
+        parser.error(f"unknown tables: {', '.join(sorted(unknown))}; there are {', '.join(tables_of)}")
+    text = given.write.read_text()
+    for table in given.tables:
+        text = summary.inserted(text, f"{_made()}\n\n{tables_of[table](given)}", f"parity_{table}")
     given.write.write_text(text)
     print(given.write.read_text())
+
+
+def verdicts_table(given: argparse.Namespace) -> str:
+    """Verdicts of both implementations, and the images that differ."""
+    rows, notes = [["network", "attack", "reference", "ours", "images that differ"]], []
+    for name in golden.NAMES:
+        more, found = compare_verdicts(name, *golden.load(given.data, name), given.seeds)
+        rows += more
+        notes += found
+    differ = "\n".join(notes) if notes else "No image differs."
+    title = f"Robust images of 200; ours for seeds 0 to {given.seeds - 1}."
+    return f"{title}\n\n```text\n{tables.align(rows)}\n```\n\n{differ}"
+
+
+def paths_table(given: argparse.Namespace) -> str:
+    """The recorded paths of APGD-CE."""
+    rows, drawn = [list(PATH_HEADER)], []
+    for name in golden.NAMES:
+        more, draws = compare_paths(name, *golden.load(given.data, name), (EQUAL, REACHED))
+        rows += more
+        drawn.append(f"{name} {draws}")
+    return f"Draws of rounding: {', '.join(drawn)}.\n\n```text\n{tables.align(rows)}\n```"
 
 
 def compare_verdicts(
@@ -115,8 +148,19 @@ def run(protocol: Any, threat: Any, seed: int, logits_fn: Any, images: Any, labe
     return evaluator((), images, labels)
 
 
-def compare_paths(name: str, images: Any, labels: Any, logits_fn: Any, record: Any) -> list[list[str]]:
-    """One row for each recorded APGD-CE path: the same start, 100 iterations, compared at its best point."""
+def compare_paths(
+    name: str, images: Any, labels: Any, logits_fn: Any, record: Any, enough: Collection[str]
+) -> tuple[list[list[str]], int]:
+    """Compares our APGD-CE with the recorded paths: the same start, 100 iterations, the best point.
+
+    Args:
+      name: of the network.
+      images, labels, logits_fn, record: see `golden.load`.
+      enough: of `EQUAL`, `REACHED`, `MOVED`: what ends the draws when it holds for every path.
+
+    Returns:
+      One row of `PATH_HEADER` for each path, and the number of draws.
+    """
     places, starts = record["traj_index"], jnp.asarray(record["traj_start"])
     threat = ltrobust.Threat("linf", float(record["radius_255"]))
     settings = apgd.settings(loss="ce", radius=threat.epsilon, num_classes=10)
@@ -139,22 +183,40 @@ def compare_paths(name: str, images: Any, labels: Any, logits_fn: Any, record: A
             prepare=lambda state: state._replace(point=starts, previous=starts, best=starts),
         ).state
 
-    ours = path(0, 0.0)
-    away = _distances(record["traj_best"], ours.best)
-    moved = np.zeros_like(away)
-    for key in range(1, 1 + MOST_CHANGES):
-        if key > CHANGES and np.all((away < SAME) | (moved > SAME)):
-            break
-        moved = np.maximum(moved, _distances(path(key, 1e-6).best, ours.best))
+    ours, reference = path(0, 0.0), record["traj_best"]
+    away = _distances(reference, ours.best)
+    moved, nearest, draws, reasons = np.zeros_like(away), np.full_like(away, np.inf), 0, [UNEXPLAINED]
+    while draws < CHANGES or (draws < MOST_CHANGES and not set(reasons) <= set(enough)):
+        draws += 1
+        drawn = path(draws, 1e-6).best
+        moved = np.maximum(moved, _distances(drawn, ours.best))
+        nearest = np.minimum(nearest, _distances(drawn, reference))
+        reasons = list(map(explanation, away, moved, nearest))
     same = ~np.asarray(ours.claimed) == record["traj_robust"]
     losses = np.abs(np.asarray(ours.best_loss) - record["traj_best_loss"])
     rows = []
     for place, index in enumerate(places):
-        reason = "equal" if away[place] < SAME else "rounding decides it" if moved[place] > SAME else "UNEXPLAINED"
         agreement = "yes" if same[place] else "NO"
-        figures = [f"{losses[place]:.1e}", f"{away[place]:.4f}", f"{moved[place]:.4f}"]
-        rows.append([name, str(int(index)), agreement, *figures, reason])
-    return rows
+        figures = [f"{losses[place]:.1e}", *(f"{each[place]:.4f}" for each in (away, moved, nearest))]
+        rows.append([name, str(int(index)), agreement, *figures, reasons[place]])
+    return rows, draws
+
+
+def explanation(away: float, moved: float, nearest: float) -> str:
+    """Why a best point differs from the reference's, if it does.
+
+    Args:
+      away: its distance from the reference's, in 1/255.
+      moved: largest distance between it and that of any draw.
+      nearest: smallest distance between the reference's and that of any draw.
+
+    Returns:
+      `EQUAL`; `REACHED` where a draw gives the reference's point; `MOVED` where draws give other points, but not that
+      one; `UNEXPLAINED` where no draw changes anything.
+    """
+    if away < SAME:
+        return EQUAL
+    return REACHED if nearest < SAME else MOVED if moved > SAME else UNEXPLAINED
 
 
 def _distances(first: Any, second: Any) -> np.ndarray:
@@ -162,24 +224,14 @@ def _distances(first: Any, second: Any) -> np.ndarray:
     return 255 * np.abs(np.asarray(first) - np.asarray(second)).max(axis=(1, 2, 3))
 
 
-def render(verdicts: list[list[str]], notes: list[str], paths: list[list[str]], seeds: int) -> str:
-    """Everything between the page's markers."""
+def _made() -> str:
+    """Where a table comes from."""
     software = cards.software()
-    made = (
-        f"Generated on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; commit {software['commit'][:12]}, "
-        f"jax {software['jax']}, {jax.devices()[0].device_kind}, float32. At least {CHANGES} draws of rounding."
+    commit, plus, changes = software["commit"].partition("+")
+    return (
+        f"Generated on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}; commit {commit[:12]}{plus}{changes}, "
+        f"jax {software['jax']}, {jax.devices()[0].device_kind}, float32."
     )
-    images_that_differ = "\n".join(notes) if notes else "No image differs."
-    header = ["network", "attack", "reference", "ours", "images that differ"]
-    path_header = ["network", "image", "same verdict", "loss differs by", "best differs by", "moved by rounding", ""]
-    parts = [
-        made,
-        f"Robust images of 200; ours for seeds 0 to {seeds - 1}.",
-        f"```text\n{tables.align([header, *verdicts])}\n```",
-        images_that_differ,
-        f"```text\n{tables.align([path_header, *paths])}\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import fabricated
@@ -303,6 +304,13 @@ DAMAGE = {
     "with text for a number": lambda text: resealed(text.replace('"evaluated": 797', '"evaluated": "797"')),
     "more right than there are": lambda text: text.replace('"correct": [', '"correct": [9'),
     "with a network that is a number": lambda text: json.dumps(json.loads(text) | {"networks": {"student/last": 1}}),
+    "with a negative number of images": lambda text: resealed(
+        re.sub(r'"class_counts": \[\d+', '"class_counts": [-5', text)
+    ),
+    "with more images than are counted": lambda text: resealed(
+        re.sub(r'"class_counts": \[\d+', f'"class_counts": [{10**30}', text)
+    ),
+    "with a class that is none": lambda text: resealed(re.sub(r'"class_index": \d+', '"class_index": 10', text)),
 }
 
 

@@ -165,22 +165,45 @@ def _contradiction(card: Card) -> str:
         return "its lists by class have different lengths"
     if not card.networks or card.data.evaluated < 1:
         return "it has no network or no evaluated image"
+    examples = [run.examples for run in card.training.values() if run.examples]
+    if any(min(known.number, sum(known.class_counts)) < 1 for known in examples):
+        return "a phase was trained on no image"
     if "commit" not in card.software:
         return "its software names no commit"
     columns = {"clean", card.protocol.headline}
     if not all(columns <= network.columns.keys() for network in card.networks.values()):
         return f"a network lacks one of its columns {', '.join(sorted(columns))}"
-    return ""
+    classes = len(card.data.class_names)
+    wrong = ((key, label) for key, label in _labels(card) if label >= classes)
+    return next((f"{key} is {label}; needed is a label from 0 to {classes - 1}" for key, label in wrong), "")
 
 
 def _by_class(card: Card) -> Iterator[Sequence[Any]]:
     """The lists of a card that have one entry for each class."""
     yield from (card.data.class_names, card.data.class_counts)
+    yield from (run.examples.class_counts for run in card.training.values() if run.examples)
     for network in card.networks.values():
         for column in network.columns.values():
-            yield from (column.correct, column.total)
+            yield from (column.correct, column.total, column.per_class)
         for matrix in (network.confusion or {}).values():
             yield from (matrix, *matrix)
+        if network.most_frequent_confusion:
+            yield network.most_frequent_confusion
+        if network.classifier:
+            yield network.classifier.class_norms
+
+
+def _labels(card: Card) -> Iterator[tuple[str, int]]:
+    """The key and the value of each label on a card."""
+    for name, network in card.networks.items():
+        path = f"networks.{name}"
+        for column, counts in network.columns.items():
+            yield f"{path}.columns.{column}.worst.class_index", counts.worst.class_index
+        for entry in filter(None, network.most_frequent_confusion or ()):
+            yield f"{path}.most_frequent_confusion", entry.predicted
+        for item in network.sanity:
+            for label, *_ in item.per_class:
+                yield f"{path}.sanity.{item.id}.per_class", label
 
 
 def _version(package: str) -> str:

@@ -4,7 +4,7 @@
 
 An earlier page is replaced, any other file is left as it is. Adversarial images need the test images. With --figures,
 every chart of the page is also written to that folder as SVG and PNG, and the table behind it as CSV and LaTeX; no file
-there is overwritten.
+there is overwritten. In CSV, an apostrophe precedes text that spreadsheets would run as a formula.
 """
 
 import functools

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ltrobust.data.images import FileImages, Images
+from ltrobust.runtime.typed_json import Count
 
 BITS = 4
 CORRELATION = 0.97
@@ -52,9 +53,9 @@ class SharedImages:
 
     part: str
     other: str
-    exact: int
-    near: int
-    other_label: int
+    exact: Count
+    near: Count
+    other_label: Count
     named: Sequence[tuple[str, str, str]]
 
 
@@ -69,9 +70,9 @@ class Overlap:
       warnings, remarks: sentences, on what spoils a result and on what does not.
     """
 
-    images: Mapping[str, int]
+    images: Mapping[str, Count]
     pairs: Sequence[SharedImages]
-    repeated: int
+    repeated: Count
     warnings: Sequence[str]
     remarks: Sequence[str]
 

@@ -22,6 +22,7 @@ from ltrobust.evaluation import identity, lines, verdict
 from ltrobust.evaluation.columns import from_plain
 from ltrobust.evaluation.lines import AttackVerdicts, Line, Lines
 from ltrobust.evaluation.verdict import Verdict
+from ltrobust.runtime import typed_json
 from ltrobust.runtime.files import end_line, hold, is_partial, read_json, without_nan, write_json
 
 # Raise it when older verdicts could be misread. A store of another format is refused.
@@ -153,7 +154,7 @@ def read_provenance(folder: str | Path) -> dict[str, Any]:
     """What a store belongs to; its verdicts are not read.
 
     Raises:
-      ValueError: as `read`.
+      ValueError: as `read`; or numbers of training images that are none.
     """
     folder = Path(folder)
     if not (folder / "provenance.json").is_file():
@@ -162,6 +163,11 @@ def read_provenance(folder: str | Path) -> dict[str, Any]:
     provenance = read_json(folder / "provenance.json")
     if provenance.get("format") != FORMAT:
         raise _other_format(folder, provenance)
+    if counts := provenance.get("about", {}).get("training_counts"):
+        try:
+            typed_json.parse(Sequence[typed_json.Count], counts, "about.training_counts")
+        except ValueError as error:
+            raise ValueError(f"{folder / 'provenance.json'} is damaged: {error} Put back a copy of it.") from error
     return provenance
 
 

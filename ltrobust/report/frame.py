@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -23,6 +22,7 @@ from PIL import Image
 
 from ltrobust.report.numbers import Interval, interval, percent
 from ltrobust.runtime.files import write_text
+from ltrobust.runtime.spreadsheets import csv_text
 
 CACHE = Path("~/.cache/ltrobust")
 _FIGURE_WIDTH = 480  # of a chart in a file, in pixels before scaling
@@ -151,7 +151,8 @@ def write_figures(folder: Path, figures: Sequence[Figure]) -> list[Path]:
         png_bytes = vl_convert.vegalite_to_png(spec, vl_version=version, config=config, scale=3)
         (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{figure.name}.png").write_bytes(png_bytes)
-        (folder / f"{figure.name}.csv").write_text(_csv(figure.table), encoding="utf-8", errors="backslashreplace")
+        cells = csv_text([figure.table.header, *figure.table.rows])
+        (folder / f"{figure.name}.csv").write_text(cells, encoding="utf-8", errors="backslashreplace")
         (folder / f"{figure.name}.tex").write_text(latex(figure.table), encoding="utf-8", errors="backslashreplace")
     return wanted
 
@@ -163,12 +164,6 @@ def _drawable(part: Any) -> Any:
     if isinstance(part, Mapping):
         return {key: _drawable(value) for key, value in part.items()}
     return [_drawable(value) for value in part] if isinstance(part, list | tuple) else part
-
-
-def _csv(table: Table) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
-    return text.getvalue()
 
 
 _LATEX = {character: f"\\{character}" for character in "&%$#_{}"}

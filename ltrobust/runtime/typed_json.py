@@ -1,6 +1,6 @@
 """Frozen dataclasses and named tuples as JSON and back, and their JSON Schema. One definition serves all three.
 
-Fields may be text, numbers, booleans, `Any`, `Literal`, sequences, tuples, mappings with text as keys, other
+Fields may be text, numbers, booleans, `Count`, `Any`, `Literal`, sequences, tuples, mappings with text as keys, other
 records, and each of these or None.
 """
 
@@ -9,6 +9,7 @@ import functools
 import inspect
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,12 +21,20 @@ from ltrobust.runtime.names import nearest
 
 # A number that need not exist: NaN in memory, null in JSON, which has no NaN.
 Number = Annotated[float, "null in JSON for NaN"]
+# How many, or which one. Programs that read JSON may change whole numbers beyond 2^53 - 1 (RFC 8259, section 6).
+Count = Annotated[int, "from 0 to 2^53 - 1"]
 Record = TypeVar("Record")
 _SCALARS: dict[Any, tuple[str, str]] = {
     str: ("string", "text"),
     int: ("integer", "a whole number"),
+    Count: ("integer", "a whole number from 0 to 2^53 - 1"),
     float: ("number", "a number"),
     bool: ("boolean", "true or false"),
+}
+# Least and largest integer.
+_LIMITS: dict[Any, tuple[float, float]] = {
+    Count: (0, 2**53 - 1),
+    float: (-sys.float_info.max, sys.float_info.max),
 }
 
 # JSON has values of these types as they are.
@@ -87,7 +96,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     if kind is Any or (type(value) is kind and kind in _SCALARS):
         return value
     origin, arguments = _form(kind)
-    if origin is Annotated:
+    if origin is Annotated and kind not in _SCALARS:
         return math.nan if value is None else _parse(arguments[0], value, path)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _parse(_without_none(arguments), value, path)
@@ -96,9 +105,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
         fits = any(value == argument and type(value) is type(argument) for argument in arguments)
         return value if fits else _refuse(path, value, "one of " + ", ".join(map(str, arguments)))
     if kind in _SCALARS:
-        numbers = (int, float) if kind is float else (kind,)
-        fits = isinstance(value, numbers) and (kind is bool or not isinstance(value, bool))
-        return kind(value) if fits else _refuse(path, value, _SCALARS[kind][1])
+        return _parse_scalar(kind, value, path)
     if _is_record(kind):
         return _parse_record(kind, value, path)
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -106,11 +113,30 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
         return {key: _parse(arguments[1], item, _below(path, key)) for key, item in value.items()}
     _ = isinstance(value, list | tuple) or _refuse(path, value, "a list")
     each = origin is tuple and ... not in arguments
-    if not each and arguments[0] in _SCALARS and all(type(entry) is arguments[0] for entry in value):
+    if not each and arguments[0] in _SCALARS and _are_exact(arguments[0], value):
         return tuple(value)
     kinds = arguments if each else (arguments[0],) * len(value)
     _ = len(kinds) == len(value) or _refuse(path, value, f"a list of {len(kinds)}")
     return tuple(_parse(item, entry, f"{path}[{n}]") for n, (item, entry) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _parse_scalar(kind: Any, value: Any, path: str) -> Any:
+    """`parse` of text, a number or a truth value."""
+    exact = int if kind == Count else kind
+    fits = isinstance(value, (int, float) if exact is float else exact) and (
+        exact is bool or not isinstance(value, bool)
+    )
+    if fits and isinstance(value, int) and kind in _LIMITS:
+        fits = _LIMITS[kind][0] <= value <= _LIMITS[kind][1]
+    return exact(value) if fits else _refuse(path, value, _SCALARS[kind][1])
+
+
+def _are_exact(kind: Any, values: Sequence[Any]) -> bool:
+    """Whether all values are of a scalar kind as they are."""
+    exact = int if kind == Count else kind
+    if not all(type(value) is exact for value in values):
+        return False
+    return kind != Count or not values or _LIMITS[Count][0] <= min(values) <= max(values) <= _LIMITS[Count][1]
 
 
 def _parse_record(kind: Any, value: Any, path: str) -> Any:
@@ -214,6 +240,8 @@ def _schema(kind: Any, definitions: dict[Any, Any]) -> dict[str, Any]:
     if kind is Any:
         return {}
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind == Count:
+        return {"type": "integer"} | dict(zip(("minimum", "maximum"), _LIMITS[Count], strict=True))
     if origin is Annotated:
         return {"type": [_SCALARS[arguments[0]][0], "null"]}
     if origin in (typing.Union, types.UnionType):

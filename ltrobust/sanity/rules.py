@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltrobust.runtime.typed_json import Count
+
 STATUSES = ("pass", "skipped", "warn", "fail")  # the later the worse
 # Named in the line of an item, worst first.
 _SHOWN_CLASSES = 6
@@ -120,7 +122,7 @@ class Item:
     status: str
     check: str
     evidence: str
-    per_class: tuple[tuple[int, str, str], ...] = ()
+    per_class: tuple[tuple[Count, str, str], ...] = ()
 
     @property
     def required(self) -> bool:

@@ -1,9 +1,7 @@
 """Records of a run: JSON lines, the same numbers as CSV, and events for TensorBoard and Weights & Biases."""
 
 import contextlib
-import csv
 import importlib
-import io
 import json
 import math
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltrobust.runtime.files import end_line, without_nan, write_text
+from ltrobust.runtime.spreadsheets import csv_text
 from ltrobust.runtime.workdir import PHASES
 
 
@@ -110,9 +109,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([row.get(name, "") for name in columns] for row in rows)
-    return text.getvalue()
+    return csv_text([row.get(name, "") for name in columns] for row in rows)
 
 
 def check_wandb(project: str) -> None:

@@ -234,12 +234,29 @@ def test_a_trajectory_from_a_recorded_start_is_the_reference_s(shared_data, name
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_a_trajectory_differs_from_the_reference_s_only_where_rounding_decides_it(shared_data, name):
     # How many do depends on the processor and on JAX's version: rounding turns the sign of a gradient near 0 here and
-    # there. So each one that differs has to be one of ours that a change of the size of rounding moves, too.
-    images, labels, logits, record = golden.load(shared_data, name)
-    rows = parity.compare_paths(name, images, labels, logits, record)
-    assert {row[-1] for row in rows} <= {"equal", "rounding decides it"}, rows
+    # there. So each one that differs has to be one of ours that a change of the size of rounding moves, too. Whether it
+    # then reaches the reference's point is a matter of luck.
+    allowed = (parity.EQUAL, parity.REACHED, parity.MOVED)
+    rows, draws = parity.compare_paths(name, *golden.load(shared_data, name), allowed)
+    print(f"{name}: {draws} draws")
+    assert {row[-1] for row in rows} <= set(allowed), rows
     assert {row[2] for row in rows} == {"yes"}
-    assert sum(row[-1] == "equal" for row in rows) >= len(rows) // 4
+    assert sum(row[-1] == parity.EQUAL for row in rows) >= len(rows) // 4
+
+
+@pytest.mark.parametrize(
+    ("away", "moved", "nearest", "reason"),
+    [
+        (0.0, 0.0, 0.0, parity.EQUAL),
+        (5e-5, 0.3, 0.2, parity.EQUAL),
+        (1.0, 1.0, 5e-5, parity.REACHED),
+        (1.0, 3.0, 0.2, parity.MOVED),
+        (1.0, 2e-4, 1.0, parity.MOVED),
+        (1.0, 5e-5, 1.0, parity.UNEXPLAINED),
+    ],
+)
+def test_rounding_reaches_the_reference_only_where_a_draw_gives_its_point(away, moved, nearest, reason):
+    assert parity.explanation(away, moved, nearest) == reason
 
 
 @pytest.mark.golden

@@ -258,6 +258,7 @@ def test_verdicts_are_those_of_the_public_code(shared_data, name, which):
     correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
     # All images of both networks agree.
     rows = golden.closest(record, "fab_t", 20) if which == "closest" else np.flatnonzero(correct)[::2]
+    assert set(record["robust_fab_t"][rows]) == {True, False}
     result = attack(logits_fn, images[rows], labels[rows], threat, rest_on_claims=True, num_classes=10).state
     np.testing.assert_array_equal(~np.asarray(result.claimed), record["robust_fab_t"][rows])
 

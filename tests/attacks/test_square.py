@@ -304,6 +304,7 @@ def test_verdicts_are_those_of_the_public_code_up_to_its_draws(shared_data, name
     correct = np.asarray(jax.jit(logits_fn)(images)).argmax(1) == record["labels"]
     # Of all images 0, 0, 1 and 0, 0, 0 differed over three seeds.
     rows = golden.closest(record, "square", 20) if which == "closest" else np.flatnonzero(correct)[::2]
+    assert set(record["robust_square"][rows]) == {True, False}
     result = searched(images[rows], labels[rows], keys_of(200)[rows], chosen, "linf", logits_fn=logits_fn)
     broken = np.asarray(result.state.claimed)
     assert np.sum(broken == record["robust_square"][rows]) <= differ

@@ -177,6 +177,16 @@ def test_a_store_from_before_provenance_json_is_refused_by_its_format(tmp_path):
             opened()
 
 
+@pytest.mark.parametrize("count", [-1, 2**53, 10**30, 1.5])
+def test_numbers_of_training_images_that_cannot_be_are_named(tmp_path, count):
+    provenance = {"format": store.FORMAT, "about": {"training_counts": [5, count]}}
+    (tmp_path / "provenance.json").write_text(json.dumps(provenance))
+    with pytest.raises(
+        ValueError, match=r"provenance\.json is damaged: about\.training_counts\[1\] is .*a whole number from 0"
+    ):
+        store.read_provenance(tmp_path)
+
+
 def test_a_link_that_leads_nowhere_is_no_store(tmp_path):
     (tmp_path / "store").symlink_to(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"verdict store .*store cannot be written .*give another folder"):

@@ -444,6 +444,22 @@ def card_edited(place: Place) -> Reported:
 
 
 @fault(
+    "card with a number of images that cannot be",
+    "a class of a second card has -5 training images, and its seal is right; `--mode=report`",
+    value=("copy.json is skipped", "DIR/run/results/copy.json", "data.class_counts[0] is -5"),
+    allowed="from 0 to 2^53 - 1",
+    remedy="Put back a copy",
+)
+def card_of_negative_counts(place: Place) -> Reported:
+    def change(text: str) -> str:
+        card = json.loads(text)
+        card["data"]["class_counts"][0] = -5
+        return json.dumps(card | {"sha256": cards.seal(card)})
+
+    return page_of_cards(place, "the page is drawn without it and names it", change)
+
+
+@fault(
     "card of another run",
     "the card of a run with another seed lies beside a finished run's own; `--mode=report`",
     value=("copy.json is skipped", "card of another run", "seed: 0 -> 7"),

@@ -35,7 +35,10 @@ def test_every_figure_of_the_page_is_written(figures, tmp_path):
         assert "<script" not in base.with_suffix(".svg").read_text()
         assert np.asarray(Image.open(base.with_suffix(".png"))).std() > 0
         rows = list(csv.reader(io.StringIO(base.with_suffix(".csv").read_text())))
-        assert rows == [list(figure.table.header), *map(list, figure.table.rows)]
+        cells = [list(figure.table.header), *map(list, figure.table.rows)]
+        # A spreadsheet would run the name `-->`.
+        assert rows == [["'" * cell.startswith("--") + cell for cell in row] for row in cells]
+        assert figure.name != "classes-worst" or any(cell.startswith("'-->") for row in rows for cell in row)
         assert base.with_suffix(".tex").read_text().startswith("\\begin{tabular}{l")
 
 

@@ -17,6 +17,7 @@ from ltrobust.threat import Threat
 LINEAR = control.linear()
 EVERYTHING = np.arange(1000)
 SHORT = Protocol("short", (PGD20,))
+THREAT = Threat()
 
 
 class Network(NamedTuple):
@@ -36,12 +37,12 @@ def plain(variables: Network, images: jax.Array) -> jax.Array:
 
 
 @functools.cache
-def driver(apply, batch_size: int = 64, seed: int = 0) -> Driver:
+def driver(apply, batch_size: int = 64, seed: int = 0, threat: Threat = THREAT) -> Driver:
     """Programs are compiled once for all toys that differ in numbers only: every batch has 64 rows, the fewest."""
     return Driver(
         apply,
         apply,
-        threat=Threat(),
+        threat=threat,
         num_classes=10,
         batch_size=batch_size,
         seed=seed,

@@ -9,7 +9,6 @@ import pytest
 from jax.experimental import io_callback
 from panels import EVERYTHING, LINEAR, SHORT, driver, items_of, network, plain, session
 
-from ltrobust.evaluation.drive import Driver
 from ltrobust.evaluation.protocols import PGD20
 from ltrobust.sanity import control, panel, probes, runs
 from ltrobust.sanity.runs import Runs
@@ -51,17 +50,7 @@ def test_batch_statistics():
 @pytest.mark.slow
 def test_a_radius_in_pixel_units_is_noticed():
     """Nothing changes at 0.03/255, and 32/255 breaks everything; no other item of the panel sees that."""
-    small = Driver(
-        plain,
-        plain,
-        threat=Threat.in_255ths("linf", 8 / 255),
-        num_classes=10,
-        batch_size=100,
-        seed=0,
-        place=jax.device_put,
-        devices=1,
-    )
-    begun = session(small, network(), SHORT, EVERYTHING[::10])
+    begun = session(driver(plain, threat=Threat.in_255ths("linf", 8 / 255)), network(), SHORT, EVERYTHING[::10])
     item = runs.radius(Runs(begun, SHORT))
     assert item.status == "fail"
     assert "break no image at this radius, but 32/255 leaves 0.00 %; radii are in 1/255" in item.evidence
@@ -72,14 +61,5 @@ def test_a_radius_in_pixel_units_is_noticed():
 @pytest.mark.parametrize(("norm", "radius", "status"), [("linf", 1, "warn"), ("l2", 6, "fail"), ("l2", 12, "warn")])
 def test_other_radii_that_break_nothing(norm, radius, status):
     small = dataclasses.replace(SHORT, attacks=(dataclasses.replace(PGD20, steps=1, step=0.0, start="none"),))
-    driven = Driver(
-        plain,
-        plain,
-        threat=Threat(norm, radius),
-        num_classes=10,
-        batch_size=100,
-        seed=0,
-        place=jax.device_put,
-        devices=1,
-    )
-    assert runs.radius(Runs(session(driven, network(), small, EVERYTHING[::10]), small)).status == status
+    begun = session(driver(plain, threat=Threat(norm, radius)), network(), small, EVERYTHING[::10])
+    assert runs.radius(Runs(begun, small)).status == status

@@ -108,6 +108,13 @@ def test_the_csv_has_every_number_of_the_json_lines(tmp_path):
     assert rows[3]["train/loss"] == ""
 
 
+def test_a_record_whose_name_is_a_formula_is_no_formula_in_the_csv(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "=1+1", "epoch": 1, "train": {"loss": -0.5}}\n')
+    with records.Records(tmp_path) as written:
+        written.write({"phase": "teacher", "epoch": 1, "train": {"loss": 1.0}})
+    assert [(row["phase"], row["train/loss"]) for row in table(tmp_path)] == [("'=1+1", "-0.5"), ("teacher", "1.0")]
+
+
 def test_a_run_that_was_killed_and_resumed_has_the_csv_of_one_that_was_not(tmp_path):
     def write(workdir, epochs):
         with records.Records(workdir) as written:

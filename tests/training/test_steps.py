@@ -22,9 +22,9 @@ from ltrobust.training.state import TrainState
 
 
 def trained(
-    config: Any, name: str, mesh: Mesh, count: int = 1, method: Method | None = None, **network: int
+    config: Any, name: str, mesh: Mesh, count: int = 1, method: Method | None = None, stages: int = 1
 ) -> TrainState:
-    return prepared(config, name, mesh, method, **network).run(count)
+    return prepared(config, name, mesh, method, stages=stages).run(count)
 
 
 @pytest.mark.slow

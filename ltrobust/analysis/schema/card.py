@@ -11,6 +11,7 @@ from typing import Any, Self
 from ltrobust.analysis.schema.network import NetworkResult
 from ltrobust.analysis.schema.training import TrainingRecord
 from ltrobust.data.overlap import Overlap
+from ltrobust.runtime.typed_json import Count
 
 # Raised when a field changes its name, its meaning or its form. Cards of other versions are refused.
 CARD_VERSION = 3
@@ -26,7 +27,7 @@ class ModelRecord:
     """
 
     name: str
-    parameters: int
+    parameters: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Files:
       findings: what is true of used files -> files.
     """
 
-    used: Sequence[int]
+    used: Sequence[Count]
     passed_over: Mapping[str, "FileTally"]
     findings: Mapping[str, "FileTally"]
 
@@ -54,8 +55,8 @@ class FileTally:
       names: the first few.
     """
 
-    count: int
-    classes: Mapping[str, int]
+    count: Count
+    classes: Mapping[str, Count]
     names: Sequence[str]
 
 
@@ -89,14 +90,14 @@ class DataRecord:
     profile: str
     split_seed: int
     class_names: Sequence[str]
-    class_counts: Sequence[int]
-    validation_counts: Sequence[int]
-    image_shape: Sequence[int] | None
+    class_counts: Sequence[Count]
+    validation_counts: Sequence[Count]
+    image_shape: Sequence[Count] | None
     fingerprints: Mapping[str, str]
     notes: Sequence[str]
     claim: str | None
-    test_images: int
-    evaluated: int
+    test_images: Count
+    evaluated: Count
     test_balanced: bool
     test_labels_sha256: str
     test_images_sha256: str | None
@@ -211,8 +212,8 @@ class Numerics:
 
     backend: str
     device: str
-    devices: int
-    processes: int
+    devices: Count
+    processes: Count
     compute_dtype: str
     search_matmul_precision: str
     verdicts: str

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.network import Confusion
-from ltrobust.runtime.typed_json import Number
+from ltrobust.runtime.typed_json import Count, Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class TopWrongClass:
       share: of the broken images that are misclassified as that.
     """
 
-    broken: int
-    predicted: int | None
+    broken: Count
+    predicted: Count | None
     share: Estimate
 
 
@@ -111,13 +111,13 @@ class DiagnosedColumn:
       superclasses: None where superclasses are not known.
     """
 
-    correct: Sequence[int]
-    total: Sequence[int]
+    correct: Sequence[Count]
+    total: Sequence[Count]
     per_class: Sequence[Estimate]
     overall: Estimate
     inequality: Inequality
     groups: Mapping[str, Estimate]
-    confusion: Sequence[Sequence[int]]
+    confusion: Sequence[Sequence[Count]]
     asymmetry: Estimate
     most_frequent_confusion: Sequence[Confusion | None]
     top_wrong: TopWrongClasses | None

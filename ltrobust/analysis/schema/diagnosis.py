@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from ltrobust.analysis.intervals import Estimate
 from ltrobust.analysis.schema.card import ProtocolSettings, ThreatSettings
 from ltrobust.analysis.schema.diagnosed_column import DiagnosedColumn
-from ltrobust.runtime.typed_json import Number
+from ltrobust.runtime.typed_json import Count, Number
 
 # Raised when a field changes its name, its meaning or its form. Diagnoses of other versions are refused.
 DIAGNOSIS_VERSION = 2
@@ -58,7 +58,7 @@ class TargetAgreement:
     """
 
     attacks: Sequence[str]
-    images: int
+    images: Count
     one_class: Estimate
     one_superclass: Estimate | None
     own_superclass: Estimate | None
@@ -79,8 +79,8 @@ class RateChange:
     value: float
     low: float
     high: float
-    b: int
-    c: int
+    b: Count
+    c: Count
     p: float
     p_holm: float
 
@@ -199,8 +199,8 @@ class DiagnosedImages:
       sha256, labels_sha256, ids_sha256: of the pixels, the labels and the ids.
     """
 
-    number: int
-    shape: Sequence[int]
+    number: Count
+    shape: Sequence[Count]
     dtype: str
     sha256: str
     labels_sha256: str
@@ -217,7 +217,7 @@ class Superclasses:
     """
 
     names: Sequence[str]
-    of: Sequence[int]
+    of: Sequence[Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,11 +239,11 @@ class Diagnosis:
     software: Mapping[str, str]
     protocol: ProtocolSettings
     threat: ThreatSettings
-    num_classes: int
+    num_classes: Count
     images: DiagnosedImages
     column: str
     class_names: Sequence[str]
-    order: Sequence[int]
+    order: Sequence[Count]
     superclasses: Superclasses | None
     models: Sequence[DiagnosedModel]
     between: Sequence[ModelAgreement]

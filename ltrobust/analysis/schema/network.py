@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ltrobust.analysis.intervals import Estimate
-from ltrobust.runtime.typed_json import Number
+from ltrobust.runtime.typed_json import Count, Number
 from ltrobust.sanity.rules import Item
 
 
@@ -25,7 +25,7 @@ class WorstClass:
     value: Number
     low: Number
     high: Number
-    class_index: int
+    class_index: Count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GroupMean:
     value: Number
     low: Number
     high: Number
-    classes: int
+    classes: Count
     pooled: Estimate | None = None
 
 
@@ -71,8 +71,8 @@ class Column:
       classes_without_images: labels of classes that have no test image and are left out of means.
     """
 
-    correct: Sequence[int]
-    total: Sequence[int]
+    correct: Sequence[Count]
+    total: Sequence[Count]
     overall: Estimate
     balanced: Estimate
     worst: WorstClass
@@ -81,7 +81,7 @@ class Column:
     nsd: Number
     gap: Number
     per_class: Sequence[Estimate]
-    classes_without_images: Sequence[int]
+    classes_without_images: Sequence[Count]
     head_third: GroupMean | None = None
     medium_third: GroupMean | None = None
     tail_third: GroupMean | None = None
@@ -110,7 +110,7 @@ class Confusion:
       share: of the class's test images.
     """
 
-    predicted: int
+    predicted: Count
     share: float
 
 
@@ -124,7 +124,7 @@ class Rounded:
     """
 
     column: str
-    correct: Sequence[int]
+    correct: Sequence[Count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,10 +178,10 @@ class NetworkResult:
     batch_stats_sha256: str
     columns: Mapping[str, Column]
     max_violation: float
-    rejected_claims: int | None
-    clean_tied: int | None
+    rejected_claims: Count | None
+    clean_tied: Count | None
     rounded_to_8_bits: Rounded | None
-    confusion: Mapping[str, Sequence[Sequence[int]]] | None
+    confusion: Mapping[str, Sequence[Sequence[Count]]] | None
     most_frequent_confusion: Sequence[Confusion | None] | None
     sanity: Sequence[Item]
     sanity_verdict: str | None

@@ -6,6 +6,8 @@ Radii are in 1/255. A field is None where it is not known.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from ltrobust.runtime.typed_json import Count
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingThreat:
@@ -30,8 +32,8 @@ class TrainingExamples:
       sha256: of the positions in the list.
     """
 
-    number: int
-    class_counts: Sequence[int]
+    number: Count
+    class_counts: Sequence[Count]
     sha256: str
 
 
@@ -56,7 +58,7 @@ class TeacherRecord:
     batch_stats_sha256: str
     path: str | None = None
     phase: str | None = None
-    step: int | None = None
+    step: Count | None = None
     weights: str | None = None
     method: str | None = None
     model: str | None = None
@@ -81,7 +83,7 @@ class InitialRecord:
     source: str
     path: str
     phase: str
-    step: int
+    step: Count
     weights: str
     method: str
     same_images: bool
@@ -107,11 +109,11 @@ class TrainingRecord:
     """
 
     seed: int
-    steps: int
+    steps: Count
     software: Mapping[str, str]
     threat: TrainingThreat | None = None
     examples: TrainingExamples | None = None
     teachers: Mapping[str, TeacherRecord] | None = None
     initial: InitialRecord | None = None
-    evaluated_step: int | None = None
-    devices: Sequence[int] | None = None
+    evaluated_step: Count | None = None
+    devices: Sequence[Count] | None = None
