@@ -37,6 +37,12 @@ def truncate(file: pathlib.Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def fail(file: pathlib.Path) -> None:
+    """Makes reading a file fail as on a damaged disk: it opens, then comes EIO, which names no file (Linux)."""
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+
+
 def as_files(folder: pathlib.Path, pixels: np.ndarray) -> FileImages:
     """Images [N, side, side, C] as PNG files, which keep their pixels."""
     names = tuple(f"{number}.png" for number in range(len(pixels)))
