@@ -1,5 +1,6 @@
 """An image list as users have them: files of several sizes and formats, and text files with a line for each."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -59,4 +60,17 @@ class Deadly(FileImages):
     def __getitem__(self, rows):
         if rows == len(self) - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Failing(FileImages):
+    """Raises an error where one image is decoded."""
+
+    row: int = 0
+    error: Exception = dataclasses.field(default_factory=Exception)
+
+    def __getitem__(self, rows):
+        if rows == self.row:
+            raise self.error
         return super().__getitem__(rows)
