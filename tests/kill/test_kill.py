@@ -35,11 +35,13 @@ FILES = [
 @pytest.mark.parametrize("source", ["device", "host", "files"])
 def test_killed_while_writing_and_started_again_it_ends_the_same(tmp_path, monkeypatch, source):
     monkeypatch.setenv("PYTHONPATH", str(harness.ROOT / "tests"))
-    cache, config = os.environ["JAX_COMPILATION_CACHE_DIR"], [*CONFIG, f"--config.data.residence={source}"]
+    cache = os.environ["JAX_COMPILATION_CACHE_DIR"]
     if source == "files":
         lists = listed.write(tmp_path / "images", train=[80, 60, 40], test=[5, 5, 5])
         config = [*CONFIG, *FILES, f"--config.data.dir={tmp_path / 'images'}"]
         config += [f"--config.data.lists.{part}={file}" for part, file in lists.items()]
+    else:
+        config = [*CONFIG, f"--config.data.residence={source}"]
     harness.finish(tmp_path / "whole", config, cache)
     whole = run_digests.of_run(tmp_path / "whole")
     assert {"arrays of teacher/averaged", "arrays of student/rest", "record student/3", "card networks"} <= whole.keys()
