@@ -1,5 +1,6 @@
 """An image list as users have them: files of several sizes and formats, and text files with a line for each."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -37,6 +38,12 @@ def truncate(file: pathlib.Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def fail(file: pathlib.Path) -> None:
+    """Makes reading a file fail as on a damaged disk: it opens, then comes EIO, which names no file (Linux)."""
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+
+
 def as_files(folder: pathlib.Path, pixels: np.ndarray) -> FileImages:
     """Images [N, side, side, C] as PNG files, which keep their pixels."""
     names = tuple(f"{number}.png" for number in range(len(pixels)))
@@ -53,4 +60,17 @@ class Deadly(FileImages):
     def __getitem__(self, rows):
         if rows == len(self) - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Failing(FileImages):
+    """Raises an error where one image is decoded."""
+
+    row: int = 0
+    error: Exception = dataclasses.field(default_factory=Exception)
+
+    def __getitem__(self, rows):
+        if rows == self.row:
+            raise self.error
         return super().__getitem__(rows)

@@ -1,5 +1,6 @@
 """The command line: which configuration is meant, and mistakes in a sentence, from any folder."""
 
+import errno
 import json
 import os
 import pathlib
@@ -236,6 +237,13 @@ def test_limits_within_which_the_program_cannot_run_are_sentences(monkeypatch, k
         main.check_limits()
     monkeypatch.setattr(resource, "getrlimit", lambda asked: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     main.check_limits()
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EDQUOT", "EMFILE", "EIO", "ESTALE"])
+def test_failures_of_the_machine_have_a_remedy_and_the_way_to_go_on(name):
+    number = getattr(errno, name)
+    assert main.advice(OSError(number, os.strerror(number))).endswith("; the same command resumes from what is saved.")
+    assert main.advice(OSError("no number")) == main.advice(ValueError()) == ""
 
 
 def test_values_that_are_not_plain_are_named():

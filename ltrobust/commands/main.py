@@ -40,9 +40,12 @@ _VERSION = {"-version", "--version"}
 # Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
 _OPEN_FILES, _ADDRESS_SPACE = 64, 2_500_000_000
 _FULL = "\nThe disk is full: free some space; the same command resumes from what is saved."
+_DISK = "\nLook at the disk or the network share that the file is on; the same command resumes from what is saved."
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
+    errno.EIO: _DISK,
+    errno.ESTALE: _DISK,
     errno.EMFILE: "\nRaise the limit of open files with ulimit -n 4096; the same command resumes from what is saved.",
 }
 

@@ -21,6 +21,8 @@ import PIL
 import PIL.features
 from absl import logging
 
+from ltrobust.data import pixels
+
 # Part of every fingerprint: raise it when the meaning of a cache file changes.
 FORMAT = 1
 
@@ -89,8 +91,11 @@ def fingerprint_files(
 
 
 def _contents(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
-    """SHA-256 of all files, or of both ends of some; empty for a file that cannot be read."""
-    return digests(files if full else [files[position] for position in sample(len(files))], full=full)
+    """SHA-256 of all files, or of both ends of some; empty for a file that cannot be read, and if a disk fails."""
+    try:
+        return digests(files if full else [files[position] for position in sample(len(files))], full=full)
+    except OSError:  # decoding meets it again, and names the file
+        return []
 
 
 def sample(files: int) -> list[int]:
@@ -99,7 +104,11 @@ def sample(files: int) -> list[int]:
 
 
 def digests(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
-    """SHA-256 of each file, or of the 4,096 bytes at its both ends; empty for a file that cannot be read."""
+    """SHA-256 of each file, or of the 4,096 bytes at its both ends; empty for a file that cannot be read.
+
+    Raises:
+      OSError: what is no property of a file (`pixels.check_system`); names the file.
+    """
 
     def digest(path: pathlib.Path) -> str:
         try:
@@ -109,8 +118,9 @@ def digests(files: Sequence[pathlib.Path], *, full: bool) -> list[str]:
                 head = file.read(_ENDS)
                 file.seek(max(os.fstat(file.fileno()).st_size - _ENDS, len(head)))
                 return hashlib.sha256(head + file.read(_ENDS)).hexdigest()
-        except OSError:  # decoding names it
-            return ""
+        except OSError as error:
+            pixels.check_system(error, path)
+            return ""  # decoding names it
 
     with ThreadPoolExecutor() as pool:
         return list(pool.map(digest, files))

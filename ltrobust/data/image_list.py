@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -102,6 +103,7 @@ def load(
       ValueError: arguments that are not allowed; a list that is not given or empty, with a line that is not
         `PATH LABEL`, a label that is no class, or an image twice; images in two lists; a class without training images.
       FileNotFoundError: a list or images that are not there.
+      MemoryError, OSError: as `FileImages.check`.
     """
     folder.check_arguments(image_size, channels, skip_unreadable, cache_check)
     check_resize(resize, image_size)
@@ -135,6 +137,7 @@ def unreadable(file: str, data_dir: str | os.PathLike[str]) -> list[str]:
 
     Raises:
       ValueError, FileNotFoundError: as `load`, of this list.
+      MemoryError, OSError: as `FileImages.check`.
     """
     root = pathlib.Path(data_dir).expanduser()
     found = _read(Lists(train=file), "train", root)
@@ -303,6 +306,10 @@ def _sizes(found: _List, root: pathlib.Path) -> np.ndarray:
 def _size(path: pathlib.Path) -> int:
     """Bytes of a file, -1 if there is none."""
     try:
-        return path.stat().st_size if path.is_file() else -1
-    except (OSError, ValueError):  # such as a name that is too long, or holds a zero
+        status = path.stat()
+    except ValueError:  # a name that holds a zero
         return -1
+    except OSError as error:
+        pixels.check_system(error, path)
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1

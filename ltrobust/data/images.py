@@ -1,7 +1,6 @@
 """Images of a data set: NumPy arrays, or files that are decoded when they are indexed."""
 
 import dataclasses
-import errno
 import functools
 import hashlib
 import math
@@ -156,7 +155,7 @@ class FileImages:
         """Decodes all files, in bounded memory, and returns row -> problem of those that cannot be read.
 
         Raises:
-          MemoryError, OSError: what is no property of a file, such as a network disk that does not answer.
+          MemoryError, OSError: what is no property of a file, such as a network disk that fails; names the file.
         """
         problems: dict[int, str] = {}
 
@@ -214,10 +213,7 @@ class FileImages:
         try:
             return function(row)
         except Exception as error:  # Pillow lets its decoders' own errors through
-            # Short memory and a failing disk are no property of the file. Errors of the system have a number; those of
-            # Pillow have none.
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) not in (None, errno.ENOENT):
-                raise
+            pixels.check_system(error, self._path(row))
             problems[row] = pixels.problem(self._path(row), error)
             return None
 

@@ -102,6 +102,7 @@ def read(images: Images, visits: Visits, workers: int = 0) -> Generator[np.ndarr
 
     Raises:
       images.UnreadableImage: a file that cannot be decoded, with its name.
+      MemoryError, OSError: what is no property of a file, such as of a disk, with the file's name.
       ChildProcessError: a worker died.
     """
     if not isinstance(images, FileImages):
@@ -135,7 +136,7 @@ def _next(decoded: Any) -> np.ndarray:
     """The next part."""
     try:
         return next(decoded)
-    except UnreadableImage as error:
+    except (UnreadableImage, MemoryError, OSError) as error:
         # Without its traceback, whose frames in grain's thread hold an array in shared memory. The message says it all.
         raise error.with_traceback(None) from None
     except RuntimeError as error:

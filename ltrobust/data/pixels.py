@@ -1,6 +1,7 @@
 """Pixels of one of the user's own image files, and what a reader of results must know about them."""
 
 import base64
+import errno
 import functools
 import hashlib
 import io
@@ -30,6 +31,9 @@ TRANSPARENT = "with transparency, which is dropped"
 FRAMES = "with several frames or pages, of which the first is used"
 TURNED = "turned by their EXIF orientation"
 FINDINGS = (TRANSPARENT, FRAMES, TURNED)
+
+# Errors of the system that are a property of one file; all others are of a disk or the machine.
+_OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 # What 8 bits per channel are made of without loss of range; wider modes would be cut off at 255.
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV")
@@ -95,6 +99,22 @@ def decode(file: pathlib.Path | IO[bytes], channels: int) -> tuple[Image.Image, 
     if _is_transparent(image):
         findings.append(TRANSPARENT)
     return image.convert("L" if channels == 1 else "RGB"), tuple(findings)
+
+
+def check_system(error: Exception, file: pathlib.Path) -> None:
+    """Raises an error that is no property of the file, such as of a failing disk, again with the file's name.
+
+    Raises:
+      OSError: of the system, which has a number; those of Pillow have none.
+      MemoryError: with a text, which Pillow's has not.
+    """
+    if isinstance(error, MemoryError):
+        raise MemoryError(
+            f"memory is short while {listing.printable(str(file))} is read; free some, or lower data.workers."
+        ) from error
+    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_ONE_FILE:
+        error.filename = error.filename or str(file)  # reading raises them without one
+        raise error
 
 
 def problem(file: pathlib.Path, error: Exception) -> str:

@@ -83,7 +83,7 @@ def run_phase(
       FloatingPointError: a non-finite loss or update; names the step and the last good checkpoint.
       OSError: the last checkpoint could not be written. An earlier failure is reported, and the next save replaces it.
       MemoryError: a step does not fit on the devices; names what makes it smaller.
-      images.UnreadableImage, ChildProcessError: images cannot be read on the host.
+      images.UnreadableImage, MemoryError, OSError: images cannot be read on the host (see `loader.read`).
       Preempted: the run was asked to stop; a checkpoint has been written.
     """
     services = services or Services()

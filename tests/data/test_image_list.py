@@ -1,7 +1,9 @@
 """Image lists: what is read of them, what is refused, and what tells two of them apart."""
 
+import errno
 import json
 import os
+import pathlib
 import re
 import shutil
 import sys
@@ -235,6 +237,25 @@ def test_missing_files_lists_and_settings_are_named(place):
         plan(place, resize=7).open("train")
     with pytest.raises(ValueError, match=r"split is 'validation'; .*known splits: train, test"):
         plan(place).open("validation")
+
+
+def test_a_file_that_a_failing_disk_does_not_find_is_not_called_missing(place, monkeypatch):
+    look = pathlib.Path.stat
+
+    def fail(path, **options):
+        if path.name == "001.png":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return look(path, **options)
+
+    monkeypatch.setattr(pathlib.Path, "stat", fail)
+    with pytest.raises(OSError, match=r"Stale file handle: .*001\.png"):
+        plan(place).open("test")
+
+
+def test_contents_of_files_that_cannot_be_read_are_named(place):
+    listed.fail(place / "test/n1/001.png")
+    with pytest.raises(OSError, match=r"Input/output error: .*test/n1/001\.png"):
+        plan(place, cache_check="full").open("test")
 
 
 def test_paths_may_hold_spaces_and_bytes_that_are_no_text(tmp_path):

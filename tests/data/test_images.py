@@ -1,9 +1,11 @@
 """Images in files: decoded when they are indexed, cropped as published, and named where they cannot be read."""
 
 import errno
+import os
 import pickle
 import shutil
 
+import listed
 import numpy as np
 import PIL
 import pytest
@@ -128,15 +130,50 @@ def test_files_that_cannot_be_read_are_counted_and_named(files, tmp_path):
     assert list(files.check()) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files"), OSError(errno.EIO, "")])
-def test_what_is_no_property_of_a_file_is_no_reason_to_leave_it_out(files, monkeypatch, error):
-    def fail(*_):
-        raise error
+OF_A_FILE = [errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG]
+
+
+@pytest.mark.parametrize("number", OF_A_FILE, ids=errno.errorcode.get)
+def test_errors_of_the_system_that_are_of_one_file_are_counted(files, monkeypatch, number):
+    decode = pixels.decode
+
+    def fail(file, channels):
+        if file.name == "tall.jpg":
+            raise OSError(number, os.strerror(number), str(file))
+        return decode(file, channels)
 
     monkeypatch.setattr(pixels, "decode", fail)
-    for access in (files.check, lambda: files[:], lambda: files.random_crop(0, key(0))):
-        with pytest.raises(type(error)):
+    assert files.check() == {1: os.strerror(number)}
+    with pytest.raises(UnreadableImage, match=rf"^1 of 4 images .* tall.jpg \({os.strerror(number)}\)"):
+        files[:]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, None],
+    ids=lambda number: errno.errorcode.get(number),
+)
+def test_what_is_no_property_of_a_file_is_no_reason_to_leave_it_out_and_names_it(files, monkeypatch, number):
+    """`None` stands for short memory. Neither `read` nor Pillow names the file."""
+
+    def fail(*_):
+        raise MemoryError if number is None else OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pixels, "decode", fail)
+    one = files.subset([1])
+    for access in (one.check, lambda: one[:], lambda: one.random_crop(0, key(0))):
+        with pytest.raises(MemoryError if number is None else OSError, match=r"tall\.jpg") as failed:
             access()
+        passed_on = pickle.loads(pickle.dumps(failed.value))  # as by a worker process
+        assert (type(passed_on), str(passed_on)) == (type(failed.value), str(failed.value))
+        assert number is None or (passed_on.errno, passed_on.filename) == (number, str(one.folder) + "/tall.jpg")
+
+
+def test_files_that_a_failing_disk_does_not_read_have_no_digest(files, tmp_path):
+    """It would differ from that of the same files another time, when a run is to resume."""
+    listed.fail(tmp_path / "tall.jpg")
+    with pytest.raises(OSError, match=r"Input/output error: .*tall\.jpg"):
+        files.digest()
 
 
 def test_digests_know_another_decoder(files, monkeypatch):

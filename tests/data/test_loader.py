@@ -1,7 +1,9 @@
 """Which images a step reads from the host, in which parts, and how a failure of a worker reaches the user."""
 
 import contextlib
+import errno
 import pathlib
+import re
 import time
 
 import listed
@@ -64,19 +66,46 @@ def test_a_file_that_a_worker_cannot_decode_is_named(tmp_path):
         next(steps)
 
 
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+def shared_memory() -> set[str]:
+    """Blocks of shared memory that this process has mapped, without semaphores and the heap of multiprocessing."""
+    return set(re.findall(r"/dev/shm/(?!sem\.|pym-)\S+", MAPS.read_text()))
+
+
+DAMAGED = images.UnreadableImage("damaged")
+DISK = OSError(errno.EIO, "no answer", "a.png")
+MEMORY = MemoryError("short")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("damaged", [None, 3, 40, 90])
-def test_shared_memory_is_freed_when_all_is_read_and_when_a_file_is_damaged(tmp_path, damaged):
-    files = listed.as_files(tmp_path, noise(96, side=64))  # smaller parts are not shared
-    if damaged is not None:
-        (tmp_path / f"{damaged}.png").write_bytes(b"no image")
-    steps = loader.read(files, Visits(np.arange(96, dtype=np.int32)[None]), workers=2)
-    with contextlib.nullcontext() if damaged is None else pytest.raises(images.UnreadableImage):
+@pytest.mark.skipif(not MAPS.exists(), reason="no /proc/self/maps on this system")
+@pytest.mark.parametrize(
+    ("error", "row"), [(None, 0), (DAMAGED, 3), (DAMAGED, 40), (DAMAGED, 90), (DISK, 40), (MEMORY, 40)]
+)
+def test_shared_memory_is_freed_when_all_is_read_and_when_an_image_is_not(tmp_path, monkeypatch, error, row):
+    files = listed.as_files(tmp_path, noise(96, side=64))  # large enough for shared memory
+    if error is not None:
+        files = listed.Failing(**vars(files), row=row, error=error)
+    before, seen, concatenate = shared_memory(), set(), np.concatenate
+
+    def joined(parts, *arguments, **options):
+        seen.update(shared_memory() - before)
+        return concatenate(parts, *arguments, **options)
+
+    monkeypatch.setattr(np, "concatenate", joined)
+    # The first step reads no image that fails, so that its parts are seen in shared memory.
+    visits = Visits(np.stack([np.zeros(96, np.int32), np.arange(96, dtype=np.int32)]))
+    steps = loader.read(files, visits, workers=2)
+    next(steps)
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error), match=re.escape(str(error))):
         list(steps)
+    assert seen
     until = time.monotonic() + 20  # a thread of grain does it
-    while (shared := "/psm_" in pathlib.Path("/proc/self/maps").read_text()) and time.monotonic() < until:
+    while (left := shared_memory() - before) and time.monotonic() < until:
         time.sleep(0.01)
-    assert not shared
+    assert not left
 
 
 @pytest.mark.slow

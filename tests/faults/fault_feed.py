@@ -4,7 +4,7 @@ import warnings
 
 import listed
 import numpy as np
-from injection import ALONE, TINY, Place, Reported, fault
+from injection import ALONE, TINY, Place, Reported, fault, last_words, run_main
 
 from ltrobust.data import loader
 
@@ -59,6 +59,24 @@ def corrupt_while_training(place: Place) -> Reported:
     mended = place.main(*ALONE, *flags, workdir=place.folder / "mended")
     assert mended[0] == 0, mended
     return reported
+
+
+@fault(
+    "disk that fails in the middle of an epoch",
+    "reading one file of an image list gives EIO; a worker process meets it",
+    value=("Input/output error", "train/n1/004.jpg"),
+    remedy=("Look at the disk", "the same command resumes"),
+)
+def failing_disk(place: Place) -> Reported:
+    flags = [*listed_images(place), "--config.data.imbalance_ratio=0"]
+    listed.fail(place.folder / "train/n1/004.jpg")  # not one whose ends are looked into at the start
+    before, workdir = set(place.folder.rglob("*")), place.folder / "run"
+    # Not `place.refused`, which reads all files.
+    status, text = run_main(place.patch, *ALONE, *flags, f"--workdir={workdir}")
+    assert status == 1, (status, text)
+    assert before <= set(place.folder.rglob("*"))
+    assert (workdir / "config.json").exists()  # training had begun
+    return Reported("exit status 1", last_words(text))
 
 
 @fault(

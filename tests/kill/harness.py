@@ -6,8 +6,8 @@ One run goes undisturbed: the reference. The others get SIGKILL at moments drawn
 with the same command until they finish; runs are added until there were as many kills as asked for. About half of the
 kills come at a moment drawn uniformly from the reference's life, in seconds of processor time, so that it does not
 matter how busy the machine is. The others wait for such a moment and then for the next write: of a checkpoint's folder,
-a record, a verdict or a card. What each run ends with is compared with the reference: all arrays of the last
-checkpoints, the records of all epochs, every verdict, and the card.
+a record, a verdict or a card. What each run ends with is compared with the reference
+(`tools/run_digests.py`): all arrays of the last checkpoints, the records of all epochs, every verdict, and the card.
 
 Prints where the kills fell and what differs. Exit status 0 if every run is identical and every stage was hit.
 """
@@ -16,19 +16,23 @@ import argparse
 import collections
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+from tools import run_digests  # noqa: E402
+
 STAGES = ("teacher", "student", "evaluation")
 # Both phases with averaged weights, one attack that leaves some images right: about half a minute on one core.
 CONFIG = [
@@ -152,63 +156,10 @@ def _end_of_log(workdir: Path) -> str:
     return workdir.with_suffix(".log").read_text()[-3000:]
 
 
-def results(workdir: Path) -> dict[str, Any]:
-    """What a run ended with, by name: digests of arrays, records, verdicts, and the card without times and paths."""
-    from ltrobust.evaluation import store
-    from ltrobust.training import records
-
-    result: dict[str, Any] = {}
-    for folder in sorted((workdir / "checkpoints").iterdir()):
-        for item, digest in _arrays(folder):
-            result[f"arrays of {folder.name}/{item}"] = digest
-    for record in records.read(workdir / "metrics.jsonl"):
-        result[f"record {record['phase']}/{record['epoch']}"] = {**record, "seconds": None}
-    for folder in sorted((workdir / "verdicts").iterdir()):
-        for attack, verdicts in store.read(folder)[1].items():
-            result[f"verdicts {folder.name}/{attack}"] = _digest_json(
-                {image: vars(line) | {"adversarial_at": None} for image, line in sorted(verdicts.items())}
-            )
-    cards = sorted((workdir / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    card = json.loads(cards[-1].read_text())
-    for network in card["networks"].values():
-        del network["verdicts"]["sha256"]  # of a file whose lines are in order of arrival; they are compared above
-    for training in card["training"].values():
-        del training["software"]  # of the tree that the run was started from, which may be edited meanwhile
-    times = ("created", "seconds", "software", "sha256")  # the last is of all fields, times too
-    return result | {f"card {key}": value for key, value in card.items() if key not in times}
-
-
-def _arrays(folder: Path) -> Iterator[tuple[str, str]]:
-    """Items of the newest checkpoint, each with the SHA-256 of its arrays' names, types, shapes and bytes."""
-    import jax
-    import numpy as np
-    import orbax.checkpoint as ocp
-
-    newest = max((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-    for item in sorted(path for path in newest.iterdir() if path.is_dir() and path.name != "about"):
-        digest = hashlib.sha256(newest.name.encode())
-        flat, _ = jax.tree_util.tree_flatten_with_path(ocp.StandardCheckpointer().restore(item))
-        for path, leaf in flat:
-            array = np.asarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
-        yield item.name, digest.hexdigest()
-
-
-def _digest_json(value: Any) -> str:
-    """SHA-256 of a plain value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def digests(found: dict[str, Any]) -> str:
-    """`arrays 0123456789ab, record ..., verdicts ..., card ...`: one digest of the results of each kind."""
-    kinds = dict.fromkeys(name.split()[0] for name in found)
-    parts = {kind: {name: value for name, value in found.items() if name.startswith(f"{kind} ")} for kind in kinds}
-    return ", ".join(f"{kind} {_digest_json(part)[:12]}" for kind, part in parts.items())
-
-
-def differences(reference: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Names of the results that are not the same."""
-    return [name for name in sorted(reference.keys() | found.keys()) if reference.get(name) != found.get(name)]
+def short(digests: Mapping[str, str]) -> str:
+    """`arrays 0123456789ab, record ..., verdicts ..., card ...`: one digest of the parts of each kind."""
+    kinds = run_digests.by_kind(digests)
+    return ", ".join(f"{kind} {run_digests.of_json(parts)[:12]}" for kind, parts in kinds.items())
 
 
 def until_finished(
@@ -238,12 +189,12 @@ def main(arguments: list[str]) -> int:
     cache = folder / "compiled"
     finish(folder / "first", config, cache)  # fills the cache, so that the reference lasts as long as a later start
     seconds = finish(folder / "reference", config, cache)
-    reference = results(folder / "reference")
-    changed = differences(results(folder / "first"), reference)
+    reference = run_digests.of_run(folder / "reference")
+    changed = run_digests.differences(run_digests.of_run(folder / "first"), reference)
     if changed:
         print("two undisturbed runs differ:\n" + "\n".join(f"  {name}" for name in changed))
         return 1
-    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} results: {digests(reference)}", flush=True)
+    print(f"reference: {seconds:.1f} s of processor time, {len(reference)} parts: {short(reference)}", flush=True)
     generator, kills, failed, runs = random.Random(options.seed), [], [], 0
 
     while len(kills) < options.kills:
@@ -257,13 +208,13 @@ def main(arguments: list[str]) -> int:
         runs += 1
         workdir = folder / f"killed-{runs}"
         fell = until_finished(workdir, config, cache, draw)
-        found = results(workdir)
-        changed = differences(reference, found)
+        found = run_digests.of_run(workdir)
+        changed = run_digests.differences(reference, found)
         failed += fell if changed else []
         kills += fell
         where = ", ".join(f"{kill.stage} ({kill.doing}, {kill.seconds:.1f} s)" for kill in fell) or "never"
         print(
-            f"run {runs}, killed in: {where}: {'identical' if not changed else 'DIFFERS'}: {digests(found)}", flush=True
+            f"run {runs}, killed in: {where}: {'identical' if not changed else 'DIFFERS'}: {short(found)}", flush=True
         )
         print("".join(f"  {name}\n" for name in changed), end="")
     print(f"\n{_table(kills)}\n\n{len(kills) - len(failed)}/{len(kills)} identical")
@@ -289,6 +240,4 @@ def _table(kills: list[Kill]) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    os.environ["JAX_PLATFORMS"] = "cpu"
     sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,8 @@ import time
 import harness
 import pytest
 
+from tools import run_digests
+
 SWEEP = """
 CONFIG = "configs/digits.py"
 SMALL = {"model.width": 4, "student.epochs": 2, "student.attack.steps": 1, "eval.protocol": "validation"}
@@ -42,5 +44,5 @@ def test_local_jobs_one_of_them_killed_give_the_sequential_table(tmp_path):
     assert re.search(r"at_bsl-seed0: requeued\n(.*\n)*\[2/4\] at_bsl-seed0: running on", text), text
     assert (tmp_path / "jobs" / "table.md").read_bytes() == (tmp_path / "plain" / "table.md").read_bytes()
     for cell in sorted(path.name for path in (tmp_path / "plain").iterdir() if path.is_dir()):
-        plain, jobs = (harness.results(tmp_path / name / cell) for name in ("plain", "jobs"))
-        assert harness.differences(plain, jobs) == [], cell
+        plain, jobs = (run_digests.of_run(tmp_path / name / cell) for name in ("plain", "jobs"))
+        assert run_digests.differences(plain, jobs) == [], cell
