@@ -227,7 +227,7 @@ def test_json_keeps_numbers_on_one_line_and_loses_nothing(tmp_path):
 
 
 def test_cards_are_never_overwritten_and_read_as_they_were_written(tmp_path):
-    card = drawn(3, [0.5, float("nan"), 0.25, 1.0, 0.0])
+    card = drawn(3, [0.5, float("nan"), 0.25, 1.0, 0.0] * 2)  # ten classes, as its counts
     network = card.networks["student/last"]
     # A card that lacks a column of its protocol is refused.
     columns = dict.fromkeys(("clean", "pgd20", card.protocol.headline), network.columns["pgd20"])
