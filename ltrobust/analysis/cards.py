@@ -173,6 +173,9 @@ def _contradiction(card: Card) -> str:
     columns = {"clean", card.protocol.headline}
     if not all(columns <= network.columns.keys() for network in card.networks.values()):
         return f"a network lacks one of its columns {', '.join(sorted(columns))}"
+    counts = (column for network in card.networks.values() for column in network.columns.values())
+    if any(right > total for column in counts for right, total in zip(column.correct, column.total, strict=True)):
+        return "in a class more images are right than there are"
     classes = len(card.data.class_names)
     wrong = ((key, label) for key, label in _labels(card) if label >= classes)
     return next((f"{key} is {label}; needed is a label from 0 to {classes - 1}" for key, label in wrong), "")

@@ -98,6 +98,7 @@ CONTRADICTIONS = {
     r"sanity\.P\d+\.per_class is 10; needed is a label from 0 to 9": lambda card: item(card).update(
         per_class=[[10, "warn", "1 of 80"]]
     ),
+    "in a class more images are right than there are": lambda card: column(card)["correct"].__setitem__(3, 80),
     "a phase was trained on no image": lambda card: card["training"]["student"]["examples"].update(
         class_counts=[0] * 10
     ),
