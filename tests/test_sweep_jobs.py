@@ -179,8 +179,11 @@ def test_a_second_sweep_leaves_the_jobs_of_the_first_alone(tmp_path, capsys):
         (["0", "0"], [], None, "0"),  # two jobs a GPU, of which one runs
     ],
 )
-def test_slots_are_those_of_the_folder_whichever_command_uses_them(tmp_path, capsys, slots, ends, free_after, slot):
+def test_slots_are_those_of_the_folder_whichever_command_uses_them(
+    tmp_path, monkeypatch, capsys, slots, ends, free_after, slot
+):
     """As after Ctrl-C and the same command again, or beside another one: jobs of two other cells run."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "left alone")
     used, alive, executor = [None, None] if None in slots else ["0", "1"], {"7_0", "7_1"}, Executor()
     with pytest.raises(Preempted):
         go(Executor(a=[lambda: os.kill(os.getpid(), signal.SIGTERM), ""]), sweep_of("a", "b"), tmp_path, tuple(used))
@@ -194,7 +197,7 @@ def test_slots_are_those_of_the_folder_whichever_command_uses_them(tmp_path, cap
             break
         assert (executor.arrays, more) == ([], True), "it waits for a slot"
     assert executor.arrays == [["c"]]
-    assert executor.jobs[0].task.environment == {"CUDA_VISIBLE_DEVICES": slot}
+    assert executor.jobs[0].task.environment == {"CUDA_VISIBLE_DEVICES": "left alone" if slot is None else slot}
     told = "All slots are used by jobs of other commands (squeue --jobs=7_0,7_1); waits."
     assert capsys.readouterr().out.count(told) == (free_after is not None), "once"
 
@@ -204,7 +207,7 @@ def test_a_number_that_came_back_is_one_job(tmp_path):
     (tmp_path / ".jobs").mkdir()
     for age, (name, slot) in enumerate({"a": "1", "b": "0"}.items()):
         events = tmp_path / ".jobs" / f"{name}.events"
-        note(events, f"submitted to slurm as job 7_0 with CUDA_VISIBLE_DEVICES={slot}")
+        note(events, f"submitted to slurm as job 7_0 on GPU {slot}")
         os.utime(events, (1e9 - age, 1e9 - age))
     executor = Executor()
     jobs = sweep_jobs.Jobs(sweep_of("c"), tmp_path, (), launcher_of(executor, ("0", "1"), lives={"7_0"}.__contains__))
@@ -311,6 +314,11 @@ def test_a_job_that_is_asked_to_stop_waits_for_its_run_and_is_requeued(tmp_path,
 
 
 @pytest.mark.usefixtures("handlers")
+def test_the_log_of_a_run_that_is_killed_says_so(tmp_path, monkeypatch):
+    assert job_of(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 9)")() == "failed"
+    assert (tmp_path / "a.log").read_text() == "a: ended by SIGKILL\n"
+
+
 def test_a_run_that_fails_is_not_requeued_and_has_the_environment_of_its_job(tmp_path, monkeypatch):
     monkeypatch.setenv("GONE", "1")
     monkeypatch.setenv("TWO", "1")
@@ -324,13 +332,21 @@ def test_a_run_that_fails_is_not_requeued_and_has_the_environment_of_its_job(tmp
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("2,5", ["2", "5"]), ("0", ["0"]), ("", ["", "", "", ""]), ("-1", ["-1"] * 4)],
+    [
+        ("2,5", ["2", "5"]),
+        ("0", ["0"]),
+        ("0, 1,-1,2", ["0", "1"]),
+        ("GPU-8932f937,MIG-1/2", ["GPU-8932f937", "MIG-1/2"]),
+        *((none, [None] * 4) for none in ("", "-1", "-1,0", "NoDevFiles")),
+    ],
 )
 def test_local_jobs_have_a_gpu_each_or_two_cores(monkeypatch, given, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     monkeypatch.setattr(sweep_local.cores, "usable", lambda: 8)
     assert list(sweep_local.slots(None)) == expected
     assert len(sweep_local.slots(3)) == 3
+    assert sweep_local.environment(None) == {"CUDA_VISIBLE_DEVICES": given}
+    assert sweep_local.environment("2") == {"CUDA_VISIBLE_DEVICES": "2"}
 
 
 def fake_slurm(folder, monkeypatch):
@@ -421,7 +437,7 @@ def test_mistakes_in_slurm_options_name_key_and_what_is_allowed(given, message):
         ("slurm", None, r"needs the commands sbatch and srun"),
         ("slurm", 3, r"^--jobs needs --launcher=local; for Slurm, give array_parallelism"),
         (None, 3, r"^--jobs needs --launcher=local\.$"),
-        ("local", 0, r"^--jobs=0 is not allowed; give at least 1"),
+        ("local", 0, r"^--jobs=0 is not allowed; give 1 to 1000"),
     ],
 )
 def test_launchers_that_cannot_be(tmp_path, monkeypatch, name, jobs, message):

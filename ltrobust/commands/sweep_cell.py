@@ -1,6 +1,7 @@
 """One cell of a sweep: whether it is finished or another process trains it, and its run in a separate process."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -100,7 +101,12 @@ def train(
     if status or not card_of(folder, sweep.protocol):
         if at_work(folder):  # began between the question and the run
             return "running"
-        print(f"{cell.name}: exit status {status}, log {log}:\n{last_lines(log)}")
+        reason = f"exit status {status}"
+        if status < 0:  # by the system, where memory is short; the run itself could not say so
+            reason = f"ended by {signal.Signals(-status).name}"
+            with log.open("a") as output:
+                output.write(f"{cell.name}: {reason}\n")
+        print(f"{cell.name}: {reason}, log {log}:\n{last_lines(log)}")
         return "failed"
     return "finished"
 

@@ -41,8 +41,8 @@ class Launcher:
     Attributes:
       name: one of `LAUNCHERS`.
       executor: submitit's.
-      slots: values of CUDA_VISIBLE_DEVICES (None: unset) of the jobs that may run at a time in one folder; None where
-        the executor holds the limit.
+      slots: GPUs (None: no choice) of the jobs that may run at a time in one folder; None where the executor holds the
+        limit.
       find: gives a job that an earlier command submitted, by its number; None if it has ended.
       look, stop: beginnings of commands that end in numbers of jobs.
       seconds: between two looks at the jobs.
@@ -76,8 +76,8 @@ def make(name: str | None, out: Path, options: Slurm | None, jobs: int | None) -
         raise ValueError("--jobs needs --launcher=local.")
     if jobs is not None and name == "slurm":
         raise ValueError("--jobs needs --launcher=local; for Slurm, give array_parallelism in SLURM.")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"--jobs={jobs} is not allowed; give at least 1.")
+    if jobs is not None and not 1 <= jobs <= sweep_local.MOST:
+        raise ValueError(f"--jobs={jobs} is not allowed; give 1 to {sweep_local.MOST}.")
     if name not in LAUNCHERS:
         raise ValueError(
             f"--launcher={name} is unknown; {nearest(name, LAUNCHERS)}give one of {', '.join(LAUNCHERS)}, or leave it "
@@ -202,8 +202,8 @@ class Jobs:
         return self._out / FOLDER / f"{name}.events"
 
     def _last_job(self, name: str) -> tuple[str, str | None] | None:
-        """Number and CUDA_VISIBLE_DEVICES of the job that was last submitted for a cell."""
-        pattern = rf"submitted to {self._launcher.name} as job (\S+?)(?: with CUDA_VISIBLE_DEVICES=(.*))?"
+        """Number and GPU of the job that was last submitted for a cell."""
+        pattern = rf"submitted to {self._launcher.name} as job (\S+?)(?: on GPU (.*))?"
         matches = [match for line in noted(self._events(name)) if (match := re.fullmatch(pattern, line))]
         return (matches[-1][1], matches[-1][2]) if matches else None
 
@@ -237,17 +237,17 @@ class Jobs:
         """Submits cells to the first of these slots, on Slurm as one array."""
         if not cells:
             return
-        slots, limited = slots[: len(cells)], self._launcher.slots is not None
+        slots, local = slots[: len(cells)], self._launcher.slots is not None
         tasks = []
         for cell, slot in zip(cells, slots, strict=True):
             bare = dataclasses.replace(self._sweep, cells=())
             events = self._events(cell.name).absolute()
-            environment = {"CUDA_VISIBLE_DEVICES": slot} if limited else {}
+            environment = sweep_local.environment(slot) if local else {}
             tasks.append(CellJob(bare, cell, self._out / cell.name, self._code, events, environment))
         with _apart():
             submitted = self._launcher.executor.submit_array(tasks)
         for cell, job, slot in zip(cells, submitted, slots, strict=True):
-            where = "" if slot is None else f" with CUDA_VISIBLE_DEVICES={slot}"
+            where = "" if slot is None else f" on GPU {slot}"
             note(self._events(cell.name), f"submitted to {self._launcher.name} as job {job.job_id}{where}")
             self._jobs[cell.name] = job
         self._waiting = [cell for cell in self._waiting if cell not in cells]

@@ -1,25 +1,36 @@
 """Local jobs of a sweep: how many run at a time, on which GPUs, and whether one still runs."""
 
+import itertools
 import os
+import re
 import time
 from pathlib import Path
 
 from ltrobust.runtime import cores
 
+# How many local jobs may be asked for.
+MOST = 1000
+# Numbers and names of GPUs. CUDA hides what comes after anything else, such as -1.
+_GPU = re.compile(r"\d+|(GPU|MIG)-.+")
+
 
 def slots(jobs: int | None) -> tuple[str | None, ...]:
-    """CUDA_VISIBLE_DEVICES of local jobs that run at a time: one for each NVIDIA GPU, else one for two cores.
+    """GPUs of the local jobs that run at a time: one job for each NVIDIA GPU, else one for two cores.
 
-    Jobs use the GPUs that this process' CUDA_VISIBLE_DEVICES lists, or all, in turn. submitit hides all GPUs from local
-    jobs, so each job gets the variable back.
+    Jobs use the GPUs that this process' CUDA_VISIBLE_DEVICES lists, or all, in turn; None where there is none.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
         devices = sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
     else:
-        devices = [name for name in given.split(",") if name not in ("", "-1")]
+        devices = list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in given.split(","))))
     count = jobs or len(devices) or max(1, cores.usable() // 2)
-    return tuple(devices[index % len(devices)] if devices else given for index in range(count))
+    return tuple(devices[index % len(devices)] if devices else None for index in range(count))
+
+
+def environment(gpu: str | None) -> dict[str, str | None]:
+    """Variables of a job's run; None removes one. submitit hides all GPUs from local jobs."""
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES") if gpu is None else gpu}
 
 
 def lives(number: str, folder: Path) -> bool:
