@@ -1,5 +1,7 @@
 """`ltrobust data`: what to download for a data set, and what a folder holds of it."""
 
+import re
+
 import invented
 import listed
 import pytest
@@ -78,7 +80,25 @@ def test_a_list_is_checked_and_what_cannot_be_read_is_named(capsys, tmp_path):
     line = (tmp_path / "train.txt").read_text().splitlines().index("train/n1/000.jpg 1") + 1
     printed = capsys.readouterr().out
     assert printed.startswith(f"train/n1/000.jpg (line {line}: OSError: ")
-    assert printed.endswith("\n1 images of train.txt cannot be read.\n")
+    assert printed.endswith("\n1 image of train.txt cannot be read.\n")
     with pytest.raises(SystemExit):
         main.call(["data", "digits", "--check=train.txt"])
     assert "--check is for image lists" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main.call([*words[:-1], "--check="])
+    assert end.value.code == 2, "a script with an unset variable must not take it for readable"
+    assert "--check names no file; give" in capsys.readouterr().err
+
+
+def test_files_on_a_failing_disk_are_named_with_the_others(capsys, tmp_path):
+    listed.write(tmp_path, train=[3, 3])
+    failing, cut = (line.split()[0] for line in (tmp_path / "train.txt").read_text().splitlines()[:2])
+    listed.fail(tmp_path / failing)
+    listed.truncate(tmp_path / cut)
+    with pytest.raises(SystemExit) as end:
+        main.call(["data", "image_list", f"--dir={tmp_path}", "--check=train.txt"])
+    assert end.value.code == 1
+    printed = capsys.readouterr().out
+    assert re.search(rf"^{re.escape(failing)} \(line 1: .*Input/output error\)$", printed, re.MULTILINE)
+    assert re.search(rf"^{re.escape(cut)} \(line 2: OSError: .*\)$", printed, re.MULTILINE)
+    assert printed.endswith("\n2 images of train.txt cannot be read.\n")

@@ -30,13 +30,13 @@ def main(arguments: Sequence[str], program: str) -> None:
 
     Raises:
       ValueError: a folder that does not exist.
-      UsageError: an unknown data set, or `--check` for another than an image list.
+      UsageError: an unknown data set, or `--check` without a file, or for another than an image list.
       SystemExit: `--check` found images that cannot be read.
     """
     parser = Parser(program, __doc__)
     parser.add_argument("name", nargs="?", default="", metavar="NAME", help="data set; without it all are listed")
     parser.add_argument("--dir", default="", metavar="DIR", help="folder to look into for its files")
-    parser.add_argument("--check", default="", metavar="LIST", help="of an image_list: decode all of its images")
+    parser.add_argument("--check", metavar="LIST", help="of an image_list: decode all of its images")
     given = parser.parse_args(arguments)
     if given.name and given.name not in sources.NAMES:
         raise UsageError(
@@ -45,9 +45,11 @@ def main(arguments: Sequence[str], program: str) -> None:
         )
     if given.dir and not Path(given.dir).expanduser().is_dir():
         raise ValueError(f"--dir={given.dir} is not a folder that exists; give the folder of the files.")
-    if given.check and given.name != "image_list":
+    if given.check is not None and given.name != "image_list":
         raise UsageError("--check is for image lists; give ltrobust data image_list --dir=DIR --check=LIST.")
-    if given.check:
+    if given.check is not None:
+        if not given.check:
+            raise UsageError("--check names no file; give the text file of an image list.")
         _check(given.check, given.dir)
         return
     print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str], program: str) -> None:
 def _check(file: str, folder: str) -> None:
     """Names the images of a list that cannot be read; ends with status 1 where there are some."""
     problems = image_list.unreadable(file, folder)
-    print("\n".join([*problems, f"{len(problems)} images of {file} cannot be read."]))
+    count = "1 image" if len(problems) == 1 else f"{len(problems)} images"
+    print("\n".join([*problems, f"{count} of {file} cannot be read."]))
     if problems:
         raise SystemExit(1)
 

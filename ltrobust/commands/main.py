@@ -40,7 +40,7 @@ _VERSION = {"-version", "--version"}
 # Below these the program ends without a message or with a traceback; `configs/digits.py` was measured.
 _OPEN_FILES, _ADDRESS_SPACE = 64, 2_500_000_000
 _FULL = "\nThe disk is full: free some space; the same command resumes from what is saved."
-_DISK = "\nLook at the disk or the network share that the file is on; the same command resumes from what is saved."
+_DISK = "\nLook at the disk or the network share that the file is on; then give the same command again."
 _ADVICE = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,

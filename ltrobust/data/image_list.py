@@ -143,7 +143,7 @@ def unreadable(file: str, data_dir: str | os.PathLike[str]) -> list[str]:
     found = _read(Lists(train=file), "train", root)
     pixels.check_pillow()
     images = FileImages(str(root), tuple(found.names), _sizes(found, root), image_size=1, resize=1)
-    problems = images.check().items()
+    problems = images.check(disk=True).items()
     return [f"{listing.printable(found.names[row])} (line {found.lines[row]}: {problem})" for row, problem in problems]
 
 

@@ -151,8 +151,11 @@ class FileImages:
 
         return self._map(lambda place: crop(self._decode(place)), [int(row)])[0]
 
-    def check(self) -> dict[int, str]:
+    def check(self, *, disk: bool = False) -> dict[int, str]:
         """Decodes all files, in bounded memory, and returns row -> problem of those that cannot be read.
+
+        Args:
+          disk: whether these are also files that their disk cannot read, which is else an error.
 
         Raises:
           MemoryError, OSError: what is no property of a file, such as a network disk that fails; names the file.
@@ -160,7 +163,12 @@ class FileImages:
         problems: dict[int, str] = {}
 
         def look(row: int) -> None:
-            self._try(self._decode, row, problems)  # no image is kept
+            try:
+                self._try(self._decode, row, problems)  # no image is kept
+            except OSError as error:
+                if not disk or error.errno not in pixels.OF_A_DISK:
+                    raise
+                problems[row] = pixels.problem(self._path(row), error)
 
         with ThreadPoolExecutor(cores.usable()) as pool:
             for start in range(0, len(self), BLOCK):

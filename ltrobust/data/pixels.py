@@ -1,6 +1,7 @@
 """Pixels of one of the user's own image files, and what a reader of results must know about them."""
 
 import base64
+import contextlib
 import errno
 import functools
 import hashlib
@@ -32,6 +33,8 @@ FRAMES = "with several frames or pages, of which the first is used"
 TURNED = "turned by their EXIF orientation"
 FINDINGS = (TRANSPARENT, FRAMES, TURNED)
 
+# Errors of the system that are of a disk.
+OF_A_DISK = (errno.EIO, errno.ESTALE)
 # Errors of the system that are a property of one file; all others are of a disk or the machine.
 _OF_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -85,7 +88,10 @@ def decode(file: pathlib.Path | IO[bytes], channels: int) -> tuple[Image.Image, 
       ValueError: more than 8 bits per channel, or a picture that is in the transparency only.
       Exception: Pillow's and its decoders' own, for files that are damaged or no images.
     """
-    with Image.open(file) as opened:
+    with contextlib.ExitStack() as stack:
+        if isinstance(file, pathlib.Path):  # Pillow would leave it open where reading its first bytes fails
+            file = stack.enter_context(open(file, "rb"))
+        opened = stack.enter_context(Image.open(file))
         if opened.mode not in _MODES:
             raise ValueError(f"pixels of mode {opened.mode}, which are not 8 bits; convert the file")
         _check_samples(opened)

@@ -65,7 +65,7 @@ def corrupt_while_training(place: Place) -> Reported:
     "disk that fails in the middle of an epoch",
     "reading one file of an image list gives EIO; a worker process meets it",
     value=("Input/output error", "train/n1/004.jpg"),
-    remedy=("Look at the disk", "the same command resumes"),
+    remedy=("Look at the disk", "give the same command again"),
 )
 def failing_disk(place: Place) -> Reported:
     flags = [*listed_images(place), "--config.data.imbalance_ratio=0"]
