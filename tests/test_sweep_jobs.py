@@ -314,11 +314,16 @@ def test_a_job_that_is_asked_to_stop_waits_for_its_run_and_is_requeued(tmp_path,
 
 
 @pytest.mark.usefixtures("handlers")
-def test_the_log_of_a_run_that_is_killed_says_so(tmp_path, monkeypatch):
-    assert job_of(tmp_path, monkeypatch, "import os; os.kill(os.getpid(), 9)")() == "failed"
-    assert (tmp_path / "a.log").read_text() == "a: ended by SIGKILL\n"
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 1, f"signal {signal.SIGRTMIN + 1}")]
+)
+def test_the_log_of_a_run_that_is_killed_says_so(tmp_path, monkeypatch, number, name):
+    monkeypatch.setenv("TWO", "1")
+    assert job_of(tmp_path, monkeypatch, f"import os; os.kill(os.getpid(), {number})")() == "failed"
+    assert (tmp_path / "a.log").read_text() == f"a: ended by {name}\n"
 
 
+@pytest.mark.usefixtures("handlers")
 def test_a_run_that_fails_is_not_requeued_and_has_the_environment_of_its_job(tmp_path, monkeypatch):
     monkeypatch.setenv("GONE", "1")
     monkeypatch.setenv("TWO", "1")
@@ -328,6 +333,13 @@ def test_a_run_that_fails_is_not_requeued_and_has_the_environment_of_its_job(tmp
 
 
 # Launchers.
+
+
+def test_local_jobs_have_the_numbers_of_cuda_where_it_lists_none(monkeypatch):
+    """Where a container has one GPU of several, its file keeps its number, and CUDA calls it 0."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(pathlib.Path, "glob", lambda path, pattern: [path / "nvidia3", path / "nvidia7"])
+    assert sweep_local.slots(3) == ("0", "1", "0")
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,9 @@ def train(
         if at_work(folder):  # began between the question and the run
             return "running"
         reason = f"exit status {status}"
-        if status < 0:  # by the system, where memory is short; the run itself could not say so
-            reason = f"ended by {signal.Signals(-status).name}"
+        if status < 0:  # such as by the system, where memory is short; the run itself could not say so
+            names = {number.value: number.name for number in signal.Signals}
+            reason = f"ended by {names.get(-status, f'signal {-status}')}"
             with log.open("a") as output:
                 output.write(f"{cell.name}: {reason}\n")
         print(f"{cell.name}: {reason}, log {log}:\n{last_lines(log)}")

@@ -220,7 +220,8 @@ class Jobs:
         if self._launcher.slots is None:
             return [None] * count
         taken = {}  # by number, which the system may have used before: the newest file is that of the job which lives
-        for path in sorted((self._out / FOLDER).glob("*.events"), key=lambda path: path.stat().st_mtime):
+        files = (self._out / FOLDER).glob("*.events")
+        for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name)):
             if (last := self._last_job(path.stem)) and (path.stem in self._jobs or self._launcher.lives(last[0])):
                 taken[last[0]] = last[1]
         free = list(self._launcher.slots)

@@ -21,7 +21,8 @@ def slots(jobs: int | None) -> tuple[str | None, ...]:
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
-        devices = sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
+        # CUDA counts from 0 what there is; the files of a container may have other numbers.
+        devices = [str(number) for number in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
     else:
         devices = list(itertools.takewhile(_GPU.fullmatch, (name.strip() for name in given.split(","))))
     count = jobs or len(devices) or max(1, cores.usable() // 2)
