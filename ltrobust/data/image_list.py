@@ -142,7 +142,7 @@ def unreadable(file: str, data_dir: str | os.PathLike[str]) -> list[str]:
     root = pathlib.Path(data_dir).expanduser()
     found = _read(Lists(train=file), "train", root)
     pixels.check_pillow()
-    images = FileImages(str(root), tuple(found.names), _sizes(found, root), image_size=1, resize=1)
+    images = FileImages(str(root), tuple(found.names), _sizes(found, root, disk=True), image_size=1, resize=1)
     problems = images.check(disk=True).items()
     return [f"{listing.printable(found.names[row])} (line {found.lines[row]}: {problem})" for row, problem in problems]
 
@@ -285,11 +285,11 @@ def _check_shared(parsed: Mapping[str, _List]) -> None:
             )
 
 
-def _sizes(found: _List, root: pathlib.Path) -> np.ndarray:
-    """Bytes of each file, int64 [N]."""
+def _sizes(found: _List, root: pathlib.Path, *, disk: bool = False) -> np.ndarray:
+    """Bytes of each file, int64 [N]; see `_size`."""
 
     def look(start: int) -> np.ndarray:
-        return np.array([_size(root / name) for name in found.names[start : start + _BLOCK]], np.int64)
+        return np.array([_size(root / name, disk) for name in found.names[start : start + _BLOCK]], np.int64)
 
     # On a network disk a look-up is waiting.
     with ThreadPoolExecutor() as pool:
@@ -303,13 +303,15 @@ def _sizes(found: _List, root: pathlib.Path) -> np.ndarray:
     return sizes
 
 
-def _size(path: pathlib.Path) -> int:
-    """Bytes of a file, -1 if there is none."""
+def _size(path: pathlib.Path, disk: bool) -> int:
+    """Bytes of a file, -1 if there is none; where its disk fails 0 if `disk`, else an error."""
     try:
         status = path.stat()
     except ValueError:  # a name that holds a zero
         return -1
     except OSError as error:
+        if disk and error.errno in pixels.OF_A_DISK:
+            return 0  # reading meets it again
         pixels.check_system(error, path)
         return -1
     return status.st_size if stat.S_ISREG(status.st_mode) else -1

@@ -16,7 +16,7 @@ from PIL import Image
 
 import ltrobust as lt
 from ltrobust.analysis import cards, results
-from ltrobust.data import cache, run_data, sources
+from ltrobust.data import cache, image_list, run_data, sources
 from ltrobust.data.image_list import Lists
 from ltrobust.data.images import FileImages
 from ltrobust.data.run_data import DataPlan
@@ -250,6 +250,7 @@ def test_a_file_that_a_failing_disk_does_not_find_is_not_called_missing(place, m
     monkeypatch.setattr(pathlib.Path, "stat", fail)
     with pytest.raises(OSError, match=r"Stale file handle: .*001\.png"):
         plan(place).open("test")
+    assert image_list.unreadable("test.txt", place) == [], "it can be read after all"
 
 
 def test_contents_of_files_that_cannot_be_read_are_named(place):
