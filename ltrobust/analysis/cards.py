@@ -192,6 +192,8 @@ def _by_class(card: Card) -> Iterator[Sequence[Any]]:
             yield from (matrix, *matrix)
         if network.most_frequent_confusion:
             yield network.most_frequent_confusion
+        if network.rounded_to_8_bits:
+            yield network.rounded_to_8_bits.correct
         if network.classifier:
             yield network.classifier.class_norms
 
@@ -202,6 +204,8 @@ def _labels(card: Card) -> Iterator[tuple[str, int]]:
         path = f"networks.{name}"
         for column, counts in network.columns.items():
             yield f"{path}.columns.{column}.worst.class_index", counts.worst.class_index
+            for label in counts.classes_without_images:
+                yield f"{path}.columns.{column}.classes_without_images", label
         for entry in filter(None, network.most_frequent_confusion or ()):
             yield f"{path}.most_frequent_confusion", entry.predicted
         for item in network.sanity:

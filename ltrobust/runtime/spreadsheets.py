@@ -9,8 +9,8 @@ from typing import Any
 # The first characters of a formula, also in full width, and those that spreadsheets drop before one.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n\0")
 _NUMBER = r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?"
-# A dash for no value, a number, or a number with its interval.
-_NUMBERS = re.compile(rf"-|{_NUMBER}( \[({_NUMBER}|-), ({_NUMBER}|-)\])?", re.ASCII)
+# A dash for no value, or a number, which may have a deviation and an interval.
+_NUMBERS = re.compile(rf"-|{_NUMBER}( ± ({_NUMBER}|nan))?( \[({_NUMBER}|-), ({_NUMBER}|-)\])?", re.ASCII)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:

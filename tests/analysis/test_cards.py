@@ -99,6 +99,9 @@ CONTRADICTIONS = {
         per_class=[[10, "warn", "1 of 80"]]
     ),
     "in a class more images are right than there are": lambda card: column(card)["correct"].__setitem__(3, 80),
+    r"columns\.clean\.classes_without_images is 10; needed is": lambda card: column(card).update(
+        classes_without_images=[10]
+    ),
     "a phase was trained on no image": lambda card: card["training"]["student"]["examples"].update(
         class_counts=[0] * 10
     ),

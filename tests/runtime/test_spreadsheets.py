@@ -3,11 +3,15 @@
 import csv
 import io
 import itertools
+import math
+import statistics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ltrobust.analysis.schema.comparison import SeedDifference
+from ltrobust.report import comparison
 from ltrobust.runtime.spreadsheets import csv_text
 
 FORMULAS = (
@@ -27,7 +31,10 @@ FORMULAS = (
     "-0.5 cats",
     "-1.2 [=A1, 3]",
 )
-NUMBERS = ("-0.5", "+1.25", "-1,234", "-1e-05", "-", "-1.2 [-2.0, -0.3]", "+1.2 [-0.3, +2.0]", "-0.50 [-, -]", "0.5")
+NUMBERS = (
+    *("-0.5", "+1.25", "-1,234", "-1e-05", "-", "-1.2 [-2.0, -0.3]", "+1.2 [-0.3, +2.0]", "-0.50 [-, -]", "0.5"),
+    *("+1.20 ± 0.30", "-1.20 ± nan", "-1.20 ± 0.30 [-2.00, -0.40]"),
+)
 
 
 def read(text):
@@ -44,6 +51,13 @@ def test_a_formula_is_written_as_text(formula):
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_number_stays_a_number(number):
     assert read(csv_text([[number, "cat"]])) == [[number, "cat"]]
+
+
+@pytest.mark.parametrize("values", [(0.01, 0.02), (-0.01, -0.02), (-0.015,), (0.0, -0.0)])
+def test_differences_over_seeds_stay_numbers(values):
+    mean, sd = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    cells = comparison.seed_cells(SeedDifference(values, mean, sd, mean - 0.1, mean + 0.1, p=0.3, p_holm=0.6))
+    assert read(csv_text([cells])) == [cells]
 
 
 def test_values_that_are_no_text_are_written_as_they_are():
