@@ -45,14 +45,14 @@ def main(arguments: Sequence[str], program: str) -> None:
         )
     if given.dir and not Path(given.dir).expanduser().is_dir():
         raise ValueError(f"--dir={given.dir} is not a folder that exists; give the folder of the files.")
-    if given.check is not None and given.name != "image_list":
-        raise UsageError("--check is for image lists; give ltrobust data image_list --dir=DIR --check=LIST.")
-    if given.check is not None:
-        if not given.check:
-            raise UsageError("--check names no file; give the text file of an image list.")
-        _check(given.check, given.dir)
+    if given.check is None:
+        print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
         return
-    print(describe(given.name, given.dir) if given.name else "\n".join(sources.NAMES))
+    if given.name != "image_list":
+        raise UsageError("--check is for image lists; give ltrobust data image_list --dir=DIR --check=LIST.")
+    if not given.check:
+        raise UsageError("--check names no file; give the text file of an image list.")
+    _check(given.check, given.dir)
 
 
 def _check(file: str, folder: str) -> None:
