@@ -310,8 +310,6 @@ def _size(path: pathlib.Path, disk: bool) -> int:
     except ValueError:  # a name that holds a zero
         return -1
     except OSError as error:
-        if disk and error.errno in pixels.OF_A_DISK:
-            return 0  # reading meets it again
-        pixels.check_system(error, path)
-        return -1
+        pixels.check_system(error, path, disk=disk)
+        return 0 if error.errno in pixels.OF_A_DISK else -1  # reading meets it again
     return status.st_size if stat.S_ISREG(status.st_mode) else -1

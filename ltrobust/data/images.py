@@ -163,12 +163,7 @@ class FileImages:
         problems: dict[int, str] = {}
 
         def look(row: int) -> None:
-            try:
-                self._try(self._decode, row, problems)  # no image is kept
-            except OSError as error:
-                if not disk or error.errno not in pixels.OF_A_DISK:
-                    raise
-                problems[row] = pixels.problem(self._path(row), error)
+            self._try(self._decode, row, problems, disk=disk)  # no image is kept
 
         with ThreadPoolExecutor(cores.usable()) as pool:
             for start in range(0, len(self), BLOCK):
@@ -216,12 +211,14 @@ class FileImages:
             )
         return results
 
-    def _try(self, function: Callable[[int], _Result], row: int, problems: dict[int, str]) -> _Result | None:
+    def _try(
+        self, function: Callable[[int], _Result], row: int, problems: dict[int, str], *, disk: bool = False
+    ) -> _Result | None:
         """`function` of a row; if its file cannot be read, None and an entry in `problems`."""
         try:
             return function(row)
         except Exception as error:  # Pillow lets its decoders' own errors through
-            pixels.check_system(error, self._path(row))
+            pixels.check_system(error, self._path(row), disk=disk)
             problems[row] = pixels.problem(self._path(row), error)
             return None
 

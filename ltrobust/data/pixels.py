@@ -107,8 +107,13 @@ def decode(file: pathlib.Path | IO[bytes], channels: int) -> tuple[Image.Image, 
     return image.convert("L" if channels == 1 else "RGB"), tuple(findings)
 
 
-def check_system(error: Exception, file: pathlib.Path) -> None:
+def check_system(error: Exception, file: pathlib.Path, *, disk: bool = False) -> None:
     """Raises an error that is no property of the file, such as of a failing disk, again with the file's name.
+
+    Args:
+      error: what was raised.
+      file: where it was raised.
+      disk: whether errors of a disk (`OF_A_DISK`) count as properties of the file.
 
     Raises:
       OSError: of the system, which has a number; those of Pillow have none.
@@ -118,7 +123,8 @@ def check_system(error: Exception, file: pathlib.Path) -> None:
         raise MemoryError(
             f"memory is short while {listing.printable(str(file))} is read; free some, or lower data.workers."
         ) from error
-    if isinstance(error, OSError) and error.errno is not None and error.errno not in _OF_ONE_FILE:
+    allowed = (None, *_OF_ONE_FILE, *(OF_A_DISK if disk else ()))
+    if isinstance(error, OSError) and error.errno not in allowed:
         error.filename = error.filename or str(file)  # reading raises them without one
         raise error
 
