@@ -1,4 +1,4 @@
-"""Controls of self-distillation's gain in the tail of CIFAR-10-LT at 100, 50 and 10: three seeds, protocol `standard`.
+"""Controls of self-distillation's gain in the tail of CIFAR-10-LT at 100, 50 and 10: five seeds, protocol `standard`.
 
     ltrobust sweep configs/sweeps/controls_cifar10_cpu.py --out=runs/controls_cifar10_cpu
 
@@ -14,7 +14,7 @@ from configs.sweeps.cifar10_cpu import SHORT
 from configs.sweeps.controls_digits import ORDERS
 
 CONFIG = "configs/cifar10_cpu.py"
-AXES = {"data.imbalance_ratio": (100.0, 50.0, 10.0), "seed": (0, 1, 2)}
+AXES = {"data.imbalance_ratio": (100.0, 50.0, 10.0), "seed": (0, 1, 2, 3, 4)}
 
 # By ratio: updates of student and balanced teacher, and the epochs of AT-BSL with as many forward passes as both, which
 # have 29 and 23 an update (docs: performance).
