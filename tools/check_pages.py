@@ -157,6 +157,10 @@ def statements(root: Path) -> Iterator[Stale]:
     """Statements about differences must be borne out by the cards, and name those that are not trustworthy."""
     for claim, fault in claims.unmentioned(root):
         yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {fault}", "name seed and check in `despite`")
+    for claim, fault in claims.strangers(root):
+        yield Stale(
+            str(claims.FILE), f"`{claim.text[:50]}...`: {fault}", "name the cell that has the teacher's numbers"
+        )
     for claim, difference, result in claims.contradicted(root):
         shown = f"{claims.Points(result)}, which is not `{difference.expected}`"
         where = f"{difference.first} minus {difference.second}, {difference.column}, {difference.view}"

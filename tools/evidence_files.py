@@ -21,7 +21,32 @@ COLUMNS = ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20", "apgd-ce", "apgd-t", "
 
 def folders(root: Path) -> list[Path]:
     """Every network's folder below `results/evidence/`."""
-    return sorted(path.parent for path in (root / "results" / "evidence").glob(f"*/*/{WEIGHTS}"))
+    return sorted(path.parent for path in (root / "results" / "evidence").glob(f"*/*/{PREDICTIONS}"))
+
+
+def folder_of(card: Path) -> Path:
+    """Where the evidence of a card's network is, if it is kept: `results/evidence/SWEEP/CELL`."""
+    return card.parents[2] / "evidence" / card.parent.name / card.stem
+
+
+def differing(first: Path, second: Path, column: str) -> np.ndarray | None:
+    """Images of each class that only one of two networks gets right, [C]; None where predictions are not kept.
+
+    Args:
+      first, second: cards.
+      column: of `COLUMNS`.
+
+    Raises:
+      ValueError: the networks were evaluated on different images.
+    """
+    files = [folder_of(card) / PREDICTIONS for card in (first, second)]
+    if column not in COLUMNS or not all(file.is_file() for file in files):
+        return None
+    one, two = (read_predictions(file.read_text()) for file in files)
+    if not all(np.array_equal(one[name], two[name]) for name in ("image", "label")):
+        raise ValueError(f"{files[0]} and {files[1]} are of different images; only the same images can be compared.")
+    labels, classes = one["label"], len(read_card(first).data.class_counts)
+    return np.bincount(labels[(one[column] == labels) != (two[column] == labels)], minlength=classes)
 
 
 def card_of(folder: Path) -> Path:
@@ -50,7 +75,8 @@ def faults(root: Path) -> Iterator[tuple[Path, str]]:
             yield folder, f"there is no card {path.relative_to(root)}"
             continue
         result = read_card(path).networks[NETWORK]
-        if fingerprints(load_file(folder / WEIGHTS)) != {
+        weights = folder / WEIGHTS
+        if weights.is_file() and fingerprints(load_file(weights)) != {
             "params_sha256": result.params_sha256,
             "batch_stats_sha256": result.batch_stats_sha256,
         }:

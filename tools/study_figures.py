@@ -99,7 +99,7 @@ def frontier(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
         x=alt.X("head:Q", title="head under AutoAttack (%)", scale=alt.Scale(zero=False, padding=25)),
         y=alt.Y("tail:Q", title="tail under AutoAttack (%)", scale=alt.Scale(zero=False, padding=25)),
     )
-    return _scattered(base, found)
+    return _scattered(base, found, "head")
 
 
 def prior(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
@@ -113,12 +113,15 @@ def prior(found: list[dict[str, Any]]) -> alt.TopLevelMixin:
     return _scattered(base, found)
 
 
-def _scattered(base: alt.Chart, found: list[dict[str, Any]]) -> alt.TopLevelMixin:
-    """Dots with their names, a panel for each data set."""
+def _scattered(base: alt.Chart, found: list[dict[str, Any]], across: str = "") -> alt.TopLevelMixin:
+    """Dots with their names and intervals, a panel for each data set."""
     shown = [record for record in found if "tail" in record]
+    whiskers = [base.mark_rule(opacity=0.5).encode(y="tail_low:Q", y2="tail_high:Q", color=_color())]
+    if across:
+        whiskers.append(base.mark_rule(opacity=0.5).encode(x=f"{across}_low:Q", x2=f"{across}_high:Q", color=_color()))
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(color=_color())
     names = base.mark_text(align="left", dx=7, fontSize=9, color=GREY).encode(text="short:N")
-    layers = alt.layer(dots, names, data=alt.Data(values=shown)).properties(width=560, height=260)
+    layers = alt.layer(*whiskers, dots, names, data=alt.Data(values=shown)).properties(width=560, height=260)
     facets = layers.facet(row=_rows(shown))
     return facets.resolve_scale(x="independent", y="independent")
 

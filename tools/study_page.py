@@ -2,18 +2,21 @@
 
 import collections
 import itertools
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from ltrobust.analysis import metrics, seeds
-from ltrobust.analysis.intervals import SeedMean, holm
+from ltrobust.analysis.intervals import ALPHA, SeedMean, holm
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report.numbers import NOTHING, markdown, p_value
 from tools.committed import MARK, read_card, remarks
+from tools.evidence_files import differing
 
 PAGE = "docs/study.md"
 # Forward passes of an image in a step of ten attack steps, as `PASSES` of benchmarks/flops.py counts them.
@@ -23,6 +26,7 @@ IMBALANCE = "imbalance_cifar10_cpu"  # the sweep whose passes are counted
 SWEEPS = ("controls_cifar10_cpu", "controls_digits")
 FIRST, SECOND = "self_distillation", "at_bsl"  # of the primary comparison
 LAST = "student/last"
+RUNS = "Runs: commit of the training, and minutes by the clock of the last command, on one core beside other work"
 # Ends of variants that are trained on other images than the rest.
 ORDERS = ("reversed", "random0", "random1", "resplit")
 # What a row is, in the order of the rows.
@@ -61,10 +65,14 @@ class Group(NamedTuple):
     Attributes:
       title: of the data.
       cards: variant -> seed -> card.
+      files: variant -> seed -> the card's file.
+      planned: seeds of a finished sweep.
     """
 
     title: str
     cards: Mapping[str, Mapping[int, Card]]
+    files: Mapping[str, Mapping[int, Path]] = {}
+    planned: int = 0
 
 
 class Row(NamedTuple):
@@ -73,6 +81,7 @@ class Row(NamedTuple):
     Attributes:
       name: of `VARIANTS`.
       number: of seeds.
+      pairs: seeds that the variant has in common with the one that it is compared with.
       head, tail: accuracy in the headline.
       gain, head_gain: minus the variant that it is compared with, paired by seed; None without two common seeds.
       predicted: share of clean test images for which a class of the tail is predicted, mean over seeds.
@@ -81,6 +90,7 @@ class Row(NamedTuple):
 
     name: str
     number: int
+    pairs: Sequence[int]
     head: SeedMean | None
     tail: SeedMean | None
     gain: SeedMean | None
@@ -97,14 +107,20 @@ class Row(NamedTuple):
 def groups(root: Path) -> Iterator[Group]:
     """The committed cards of the controls, CIFAR-10-LT from the largest ratio on, then digits."""
     for sweep in SWEEPS:
-        places: dict[float, dict[str, dict[int, Card]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
+        places: dict[float, dict[str, dict[int, Path]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
         paths = [(root / "results" / kind / sweep).glob("*.json") for kind in ("sweeps", "offset")]
         for path in sorted(itertools.chain(*paths)):
             card = read_card(path)
-            places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = card
-        for ratio, result in sorted(places.items(), reverse=True):
-            name = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(result.values())).values())).data.name, "digits")
-            yield Group(f"{name}, imbalance ratio {ratio:g}", result)
+            places[card.data.imbalance_ratio][path.stem.split("-")[0]][card.seed] = path
+        for ratio, files in sorted(places.items(), reverse=True):
+            cards = {name: {seed: read_card(path) for seed, path in own.items()} for name, own in files.items()}
+            title = {"cifar10": "CIFAR-10-LT"}.get(next(iter(next(iter(cards.values())).values())).data.name, "digits")
+            yield Group(f"{title}, imbalance ratio {ratio:g}", cards, files, planned_seeds(root, sweep))
+
+
+def planned_seeds(root: Path, sweep: str) -> int:
+    """How many seeds a sweep's file asks for."""
+    return len(runpy.run_path(str(root / "configs" / "sweeps" / f"{sweep}.py"))["AXES"]["seed"])
 
 
 def baseline_of(name: str) -> str:
@@ -128,10 +144,13 @@ def rows(group: Group) -> list[Row]:
         base = {seed: network.columns[headline] for seed, network in _networks(group, base_name).items()}
         other = base if base_name != name else {}
         head, tail = (_mean(list(columns.values()), view, counts) for view in ("head_third", "tail_third"))
-        gain, head_gain = (_difference(columns, other, view, counts) for view in ("tail_third", "head_third"))
+        pairs = sorted(columns.keys() & other.keys())
+        differ = [_differing(group, name, base_name, seed, headline) for seed in pairs]
+        both = [(columns[seed], other[seed]) for seed in pairs]
+        gain, head_gain = (_difference(both, view, counts, differ) for view in ("tail_third", "head_third"))
         shares = [tail_share(network, counts) for network in networks.values()]
         notes = list(remarks(VARIANTS[name], networks))
-        result.append(Row(name, len(networks), head, tail, gain, head_gain, float(np.mean(shares)), notes))
+        result.append(Row(name, len(networks), pairs, head, tail, gain, head_gain, float(np.mean(shares)), notes))
     return result
 
 
@@ -155,21 +174,29 @@ def _mean(columns: Sequence[Column], view: str, training_counts: Sequence[int]) 
     return seeds.of_columns(columns, view, training_counts) if len(columns) > 1 else None
 
 
+def _differing(group: Group, first: str, second: str, seed: int, column: str) -> np.ndarray | None:
+    """Images per class that only one of two rows' networks of a seed gets right, if their predictions are kept."""
+    files = [group.files.get(name, {}).get(seed) for name in (first, second)]
+    return differing(*files, column) if all(files) else None
+
+
 def _difference(
-    first: Mapping[int, Column], second: Mapping[int, Column], view: str, training_counts: Sequence[int]
+    pairs: Sequence[tuple[Column, Column]],
+    view: str,
+    training_counts: Sequence[int],
+    differ: Sequence[np.ndarray | None],
 ) -> SeedMean | None:
     """First minus second over common seeds, or None for fewer than two."""
-    common = sorted(first.keys() & second.keys())
-    pairs = [(first[seed], second[seed]) for seed in common]
-    return seeds.of_differences(pairs, view, training_counts) if len(pairs) > 1 else None
+    return seeds.of_differences(pairs, view, training_counts, differ) if len(pairs) > 1 else None
 
 
 def controls(root: Path) -> str:
-    """A table for each group, with the primary comparison before it."""
+    """A table for each group with the primary comparison before it, and what was run after it."""
     parts = []
     for group in groups(root):
         result = rows(group)
-        parts.append(f"### {group.title}\n\n{about(group)}\n\n{_primary(result)}\n\n{table(result)}")
+        parts.append(f"### {group.title}\n\n{about(group)}\n\n{_primary(group, result)}\n\n{table(result)}")
+        parts.append(f"{RUNS}\n\n{runs(group)}")
     return "\n".join(parts) or "No control has been run.\n"
 
 
@@ -179,26 +206,53 @@ def about(group: Group) -> str:
     data = card.data
     totals = next(iter(card.networks.values())).columns["clean"].total
     images = " to ".join(str(number) for number in sorted({min(totals), max(totals)}))
-    commits = sorted({c.software["commit"][:12] for own in group.cards.values() for c in own.values()})
     return (
         f"{sum(data.class_counts)} training images, {card.model.parameters:,} parameters, {card.threat.norm} "
         f"{card.threat.radius:g}/255, {data.evaluated:,} test images ({images} a class), AutoAttack "
-        f"(`{card.protocol.name}`), last weights; commits {', '.join(commits)}. Accuracies and differences in percent, "
+        f"(`{card.protocol.name}`), last weights. Accuracies and differences in percent, "
         "± the deviation over seeds, with 95 % t-intervals; differences from AT-BSL of the same images, p of paired "
         "t-tests, after Holm's correction over this table."
     )
 
 
-def _primary(found: Sequence[Row]) -> str:
-    """The primary comparison in a sentence."""
-    gain = next((row.gain for row in found if row.name == FIRST), None)
-    if gain is None:
+def runs(group: Group) -> str:
+    """Commit and minutes of every run, a row for each variant and a column for each seed."""
+    numbers = sorted({seed for own in group.cards.values() for seed in own})
+    lines = [["", *(f"seed {seed}" for seed in numbers)]]
+    for name in (name for name in VARIANTS if name in group.cards):
+        own = group.cards[name]
+        lines.append([VARIANTS[name], *(_run(own[seed]) if seed in own else NOTHING for seed in numbers)])
+    return markdown(lines)
+
+
+def _run(card: Card) -> str:
+    """`a4f3b79f, 75 min`."""
+    commits = sorted({run.software["commit"][:8] for run in card.training.values()})
+    return f"{', '.join(commits)}, {card.seconds / 60:.0f} min"
+
+
+def _primary(group: Group, found: Sequence[Row]) -> str:
+    """The primary comparison in a sentence, with the same difference without pairs, and what is still to come."""
+    row = next((row for row in found if row.name == FIRST), None)
+    if row is None or row.gain is None:
         return "**Primary comparison: missing**, since fewer than two seeds have both runs."
-    number = next(row.number for row in found if row.name == FIRST)
+    number = len(row.pairs)
+    interim = f" Interim: {group.planned} pairs are planned." if number < group.planned else ""
     return (
-        f"**Primary comparison, {FIRST} minus {SECOND} in the tail: {_points(gain)}, p {p_value(gain.p)}**, "
-        f"{number} seeds. All other rows are exploratory."
+        f"**Primary comparison, {FIRST} minus {SECOND} in the tail: {_points(row.gain)}, p {p_value(row.gain.p)}**, "
+        f"{number} pairs of seeds; unpaired {_unpaired(group)} (Welch).{interim} All other rows are exploratory."
     )
+
+
+def _unpaired(group: Group) -> str:
+    """The primary difference with Welch's interval, which takes the two methods' seeds as unrelated."""
+    first, second = (list(_networks(group, name).values()) for name in (FIRST, SECOND))
+    headline = next(iter(group.cards[FIRST].values())).protocol.headline
+    values = [[network.columns[headline].value("tail_third") for network in own] for own in (first, second)]
+    result: Any = stats.ttest_ind(*values, equal_var=False)
+    low, high = result.confidence_interval(1 - ALPHA)
+    mean = float(np.mean(values[0]) - np.mean(values[1]))
+    return f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def table(found: Sequence[Row]) -> str:
@@ -215,7 +269,9 @@ def table(found: Sequence[Row]) -> str:
     lines = [
         [
             row.title,
-            str(row.number),
+            str(row.number)
+            if row.gain is None or row.number == len(row.pairs)
+            else f"{row.number} ({len(row.pairs)} pairs)",
             _accuracy(row.tail),
             _points(row.gain),
             "primary" if row.name == FIRST else p_value(corrected[row.name]) if row.name in corrected else NOTHING,

@@ -142,9 +142,12 @@ def sweep(root: Path, name: str) -> str:
         parts.append(grid.render(("variant",), [((variant,), card) for variant, card in group]))
         for variant, card in group:
             parts += remarks(variant, {card.seed: card.networks[grid.LAST]})
-        parts.append(grid.render_primary(group, declared))
-        parts.append(grid.render_differences(group, BASELINE))
-        parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
+        if name in study_page.SWEEPS:  # one comparison has one corrected p
+            parts.append("Differences from AT-BSL: [study](../study.md).\n")
+        else:
+            parts.append(grid.render_primary(group, declared))
+            parts.append(grid.render_differences(group, BASELINE))
+            parts.append(grid.render_differences([pair for pair in group if pair[0] != BASELINE], COUNTING))
         parts.append(grid.render_gains(group, BASELINE, REFERENCE))
     if (alike := root / "results" / AGREEMENT / name).is_dir():
         parts.append("Input gradients of student and teacher on test images (`ltrobust agree`)\n")

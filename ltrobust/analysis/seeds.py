@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ltrobust.analysis import metrics
-from ltrobust.analysis.intervals import SeedMean, holm, paired_error, t_interval
+from ltrobust.analysis.intervals import Estimate, SeedMean, holm, paired_error, t_interval
 from ltrobust.analysis.schema.comparison import ClassSeedDifference, SeedComparison, SeedDifference
 from ltrobust.analysis.schema.network import Column
 from ltrobust.analysis.schema.paired import ColumnDifference, Difference, PairedComparison, PairedTest
 
-# What is compared by default, decided before any number is seen: of all others a comparison is exploratory.
+# The primary comparison, if a sweep declares no other. All others are exploratory.
 PRIMARY_PROTOCOL, PRIMARY_VIEW = "standard", "tail_third"
+LOWEST = ("worst", "worst10")  # views that are minima
 
 
 def primary_note(protocol: str) -> str:
@@ -34,21 +35,55 @@ def of_columns(columns: Sequence[Column], view: str, training_counts: Sequence[i
 
     Args:
       columns: one per seed, at least two.
-      view: `overall`, `balanced`, `worst` or a group of `metrics.groups`.
+      view: `overall`, `balanced`, `worst`, `worst10` or a group of `metrics.groups`.
       training_counts: training images per class, by which groups are made.
     """
+    if view in LOWEST:
+        return _of_lowest([_estimate(column, view) for column in columns], least=0.0)
     errors = [_error(column, view, training_counts) for column in columns]
     return t_interval([column.value(view) for column in columns], errors, least=0.0, most=1.0)
 
 
-def of_differences(pairs: Sequence[tuple[Column, Column]], view: str, training_counts: Sequence[int]) -> SeedMean:
+def of_differences(
+    pairs: Sequence[tuple[Column, Column]],
+    view: str,
+    training_counts: Sequence[int],
+    differ: Sequence[np.ndarray | None] = (),
+) -> SeedMean:
     """Mean over seeds of the first column's view minus the second's, of two networks on the same test images.
 
-    Counts do not tell which images differ, only how many differ at least: as many as the counts of each class do.
+    Args:
+      pairs: one per seed, at least two.
+      view, training_counts: as of `of_columns`.
+      differ: of each pair the images per class that only one network gets right, [C], or None where they are not known
+        (`error_of_difference`); empty where none is.
     """
+    if view in LOWEST:
+        each = [(_estimate(first, view), _estimate(second, view)) for first, second in pairs]
+        return _of_lowest([Estimate(a.value - b.value, a.low - b.high, a.high - b.low) for a, b in each], least=-1.0)
     values = [first.value(view) - second.value(view) for first, second in pairs]
-    errors = [least_error(first, second, view, training_counts) for first, second in pairs]
+    known = differ or [None] * len(pairs)
+    errors = [error_of_difference(*pair, view, training_counts, m) for pair, m in zip(pairs, known, strict=True)]
     return t_interval(values, errors, least=-1.0, most=1.0)
+
+
+def _of_lowest(found: Sequence[Estimate], *, least: float) -> SeedMean:
+    """Mean over seeds of worst classes, or of differences of worst classes, each with an interval over test images.
+
+    The lowest of noisy accuracies is below the true one by an amount that depends on the network, and a mean over seeds
+    keeps that. So the ends are the lower end of the lows' t-interval and the upper end of the highs': the lows lie
+    below the true values, and so does their mean. There is no test.
+    """
+    values = t_interval([each.value for each in found])
+    low, high = t_interval([each.low for each in found]).low, t_interval([each.high for each in found]).high
+    return SeedMean(values.mean, values.sd, max(least, low), min(1.0, high), math.nan)
+
+
+def _estimate(column: Column, view: str) -> Estimate:
+    """Worst class or lowest classes of a network with their simultaneous interval."""
+    found = column.view(view)
+    assert found is not None
+    return Estimate(found.value, found.low, found.high)
 
 
 def over_seeds(
@@ -76,9 +111,9 @@ def over_seeds(
         "balanced": [c.balanced for c in comparisons],
     }
     views |= {name: [c.groups[name] for c in comparisons] for name in first.groups}
-    views["worst"] = [c.worst for c in comparisons]
     each = list(zip(comparisons, training_counts, strict=True))
     joined = {n: _joined(result, [exact_error(c, n, counts) for c, counts in each]) for n, result in views.items()}
+    joined["worst"] = _joined_lowest([c.worst for c in comparisons])
     entries = [[c.per_class[index] for c in comparisons] for index in seen]
     classes = [_joined(result, [_error_of_test(entry.test, entry.images) for entry in result]) for result in entries]
     views_of = [[c[name] for c in columns] for name in columns[0]]
@@ -107,6 +142,12 @@ def _joined(found: Sequence[Difference], errors: Sequence[float]) -> SeedDiffere
     return SeedDifference(values, *t_interval(values, errors, least=-1.0, most=1.0), p_holm=math.nan)
 
 
+def _joined_lowest(found: Sequence[Difference]) -> SeedDifference:
+    """The worst class over seeds, from each seed's difference with its simultaneous interval."""
+    each = [Estimate(view.difference, view.low, view.high) for view in found]
+    return SeedDifference([view.value for view in each], *_of_lowest(each, least=-1.0), p_holm=math.nan)
+
+
 def _corrected(family: Sequence[SeedDifference]) -> list[SeedDifference]:
     """A family of differences with `p_holm` over it."""
     corrected = holm(np.array([entry.p for entry in family]))
@@ -124,7 +165,7 @@ def exact_error(comparison: PairedComparison, view: str, training_counts: Sequen
 
     Args:
       comparison: of the seed.
-      view: `overall`, `balanced`, `worst` or a group of `metrics.groups`.
+      view: `overall`, `balanced` or a group of `metrics.groups`.
       training_counts: training images per class, by which groups are made; None where there are no groups.
     """
     classes = comparison.per_class
@@ -140,14 +181,29 @@ def _error(column: Column, view: str, training_counts: Sequence[int]) -> float:
     correct, total = np.array(column.correct), np.array(column.total)
     if view == "overall":
         return metrics.error_of_mean(correct.sum(keepdims=True), total.sum(keepdims=True))
-    chosen = np.array([column.worst.class_index]) if view == "worst" else _members(total, view, training_counts)
+    chosen = _members(total, view, training_counts)
     return metrics.error_of_mean(correct[chosen], total[chosen])
 
 
-def least_error(first: Column, second: Column, view: str, training_counts: Sequence[int]) -> float:
-    """The least standard error over test images of a paired difference that has these counts."""
+def error_of_difference(
+    first: Column, second: Column, view: str, training_counts: Sequence[int], differ: np.ndarray | None = None
+) -> float:
+    """Standard error over test images of the difference of two networks' accuracies on the same images.
+
+    Cards have counts, which do not tell on how many images the networks differ. Without `differ` their verdicts are
+    taken as independent, `sqrt(e_1^2 + e_2^2)`: more than the error of networks that agree more often than by chance,
+    as networks of the same task do.
+
+    Args:
+      first, second: of the networks.
+      view: `overall`, `balanced` or a group of `metrics.groups`.
+      training_counts: training images per class, by which groups are made.
+      differ: images per class that only one of the networks gets right, [C]; None where they are not known.
+    """
+    if differ is None:
+        return math.hypot(*(_error(column, view, training_counts) for column in (first, second)))
     one, two, total = np.array(first.correct), np.array(second.correct), np.array(first.total)
-    return _error_of_difference(one, two, np.abs(one - two), total, view, training_counts)
+    return _error_of_difference(one, two, differ, total, view, training_counts)
 
 
 def _error_of_difference(
@@ -169,19 +225,8 @@ def _error_of_difference(
     """
     if view == "overall":
         return paired_error(differ.sum(), (first - second).sum(), total.sum())
-    if view == "worst":
-        one, two = (_worst(correct, total) for correct in (first, second))
-        if one != two:  # other images
-            return math.hypot(*(metrics.error_of_mean(k[[c]], total[[c]]) for k, c in ((first, one), (second, two))))
-        chosen = np.array([one])
-    else:
-        chosen = _members(total, view, training_counts)
+    chosen = _members(total, view, training_counts)
     return paired_error(differ[chosen], (first - second)[chosen], total[chosen])
-
-
-def _worst(correct: np.ndarray, total: np.ndarray) -> int:
-    """The class with the lowest accuracy, ties to the lower one."""
-    return int(np.nanargmin(metrics.ClassCounts(correct, total).accuracy))
 
 
 def _members(total: np.ndarray, view: str, training_counts: Sequence[int] | None) -> np.ndarray:

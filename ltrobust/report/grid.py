@@ -1,6 +1,6 @@
 """The table of a sweep: cards grouped into rows, numbers over seeds. No JAX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -16,7 +16,7 @@ LAST = "student/last"
 # What else has a row, under the variant's name and these words.
 FURTHER = {"student/averaged": "averaged", "teacher/last": "teacher phase"}
 SPREAD = ("PGD-20, sd of classes", "pgd20", "sd")
-# The comparison that is decided on before any number is seen, if a sweep declares no other: first minus second.
+# The comparison that is not exploratory, if a sweep declares no other: first minus second.
 PRIMARY = ("self_distillation", "at_bsl")
 
 Networks = Sequence[NetworkResult]
@@ -85,7 +85,7 @@ def differences_of(
 
 
 def render_primary(cards: Sequence[tuple[str, Card]], pair: tuple[str, str] = PRIMARY) -> str:
-    """Markdown: the comparison that was decided on before any number was seen, the tail in the headline of `standard`.
+    """Markdown: the primary comparison, of the tail in the headline of `standard`.
 
     Args:
       cards: a variant and one of its cards.
@@ -136,7 +136,11 @@ def render_gains(cards: Sequence[tuple[str, Card]], baseline: str, reference: st
         [variant, *(f"{gain:+.1f}" for gain in own.mean(axis=0).round(1) + 0.0), _alike(own, gains[reference])]
         for variant, own in gains.items()
     ]
-    return f"PGD-20 gained by class, mean of {len(common)} seeds\n\n{markdown([header, *rows])}"
+    caption = (
+        f"PGD-20 gained by class, mean of {len(common)} seeds; alike: rank correlation with {reference}'s gains, "
+        "mean [least, greatest] over pairs of seeds"
+    )
+    return f"{caption}\n\n{markdown([header, *rows])}"
 
 
 def _alike(gains: np.ndarray, others: np.ndarray) -> str:
@@ -186,7 +190,8 @@ def _head_against_tail(
 ) -> str:
     """Each row's accuracy in head and tail, and how often it predicts a class of its tail; `first` is a card.
 
-    Empty where there is no tail. On the frontier is a row than which no other is better in both, by their means.
+    Empty where there is no tail. On the frontier is a row than which no other is better in both, by their means. Rows
+    of fewer seeds than the most are left out of it: their means vary more, and the best of many would be one of them.
     """
     headline = first.protocol.headline
     tails = {names: metrics.groups(np.array(result))["tail_third"] for names, result in counts.items()}
@@ -194,12 +199,14 @@ def _head_against_tail(
     if not all(map(len, tails.values())) or not total.sum():
         return ""
     views = [(column, view) for view in ("head_third", "tail_third") for column in ("clean", headline)]
+    most = max(map(len, rows.values()))
     means = {
         names: tuple(
             float(np.mean([network.columns[headline].value(view) for network in result]))
             for view in ("head_third", "tail_third")
         )
         for names, result in rows.items()
+        if len(result) == most
     }
     titled = first.protocol.titles.get(headline, headline)
     header = [f"{name}, {group}" for group in ("head", "tail") for name in ("clean", titled)]
@@ -209,15 +216,21 @@ def _head_against_tail(
         cells = [cell([network.columns[column] for network in result], view, counts[names]) for column, view in views]
         confusions = [network.confusion for network in result]
         cells += [_predicted(confusions, column, tails[names]) for column in ("clean", headline)]
-        head, rare = means[names]
-        beaten = any(other[0] > head and other[1] > rare for other in means.values())
-        lines.append([*names, *cells, "" if beaten else "yes"])
+        lines.append(
+            [*names, *cells, _on_frontier(means[names], means.values()) if names in means else numbers.NOTHING]
+        )
     share = 100 * total[next(iter(tails.values()))].sum() / total.sum()
     caption = (
         f"Head against tail. Predicted: share of test images for which a class of the tail is predicted; {share:.1f} % "
-        "are of one (first row). Frontier: no other row has a higher mean in head and tail both"
+        f"are of one (first row). Frontier, of rows with {most} seed{'s' * (most > 1)}: no other has a higher mean in "
+        "head and tail both"
     )
     return f"{caption}\n\n{markdown([header, *lines])}"
+
+
+def _on_frontier(own: tuple[float, ...], others: Iterable[tuple[float, ...]]) -> str:
+    """`yes`, or nothing where another row is higher in all."""
+    return "" if any(all(b > a for a, b in zip(own, other, strict=True)) for other in others) else "yes"
 
 
 def _predicted(

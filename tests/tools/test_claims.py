@@ -7,6 +7,7 @@ import fabricated
 import pytest
 
 from ltrobust.analysis import cards, seeds
+from ltrobust.analysis.intervals import SeedMean
 from tools import check_pages, claims
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,9 +26,18 @@ text = '''
 The tail gains {{0}} points,
 {{1.mean}} overall.'''
 {DIFFERENCE}view = "tail_third"
-expected = "above"
+expected = "open"
 {DIFFERENCE}view = "overall"
 expected = "EXPECTED"
+"""
+# A statement that shows nothing.
+MORE = f"""
+[[claim]]
+page = "docs/page.md"
+marker = "moreNUMBER"
+text = "{{0}}"
+{DIFFERENCE.replace('"self_distillation"', '"at_bsl"')}view = "overall"
+expected = "any"
 """
 
 
@@ -55,26 +65,74 @@ def test_a_statement_has_the_numbers_of_its_cards(root):
     counts = cards.read(root / "results/digits/at_bsl-seed0.json").data.class_counts
     pairs = list(zip(*columns, strict=True))
     tail, overall = (seeds.of_differences(pairs, view, counts) for view in ("tail_third", "overall"))
-    assert claims.computed(root, claims.read(root)[0].differences[0]) == tail
+    assert claims.computed(root, claims.read(root)[0].differences[0]) == (tail, [0, 1, 2])
     text = f"- The tail gains {100 * tail.mean:+.1f} [{100 * tail.low:.1f}, {100 * tail.high:.1f}] points, "
     assert claims.markers(root) == [("docs/page.md", "said")]
-    assert claims.block(root, "docs/page.md", "said") == f"{text}{100 * overall.mean:+.1f} overall."
+    sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
+    assert sentence == f"{text}{100 * overall.mean:+.1f} overall."
+    assert note.startswith("Exploratory, 3 pairs of seeds.")
+    assert "over the 2 tests of this page's statements none has p below 0.05" in note
+    assert note.endswith(" All of these networks had no panel of sanity checks.")
     assert claims.block(root, "docs/page.md", "other") == ""
 
 
 def test_a_difference_of_differences_is_paired_by_seed(root):
     one = claims.read(root)[0].differences[0]
     swapped = claims.Difference(**(vars(one) | {"base_first": "at_bsl", "base_second": "self_distillation"}))
-    assert claims.computed(root, swapped).mean == pytest.approx(2 * claims.computed(root, one).mean)
+    double, single = (claims.computed(root, each).points.mean for each in (swapped, one))
+    assert double == pytest.approx(2 * single)
 
 
-def test_a_statement_that_the_cards_do_not_bear_out_is_named(root):
-    (root / "docs" / "claims.toml").write_text(TEXT.replace("EXPECTED", "below"))
-    stale = list(check_pages.statements(root))
-    assert "self_distillation minus at_bsl, pgd20, overall is +" in stale[-1].fault
-    assert "which is not `below`" in stale[-1].fault
-    with pytest.raises(ValueError, match="holds no card of trades"):
-        claims.computed(root, claims.Difference("digits", "trades", "at_bsl", "pgd20", "overall", "any"))
+def test_differences_are_marked_where_they_stand_after_the_correction_over_their_page(root, monkeypatch):
+    p_values = {"tail_third": 0.03, "overall": 0.001}
+
+    def computed(root, difference):
+        p = p_values[difference.view] if difference.first != difference.second else 0.5
+        return claims.Result(SeedMean(0.1, 0.01, 0.05, 0.15, p), [0, 1, 2])
+
+    monkeypatch.setattr(claims, "computed", computed)
+    sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
+    assert sentence == "- The tail gains +10.0 [5.0, 15.0] ‡ points, +10.0 overall."
+    assert "over the 2 tests of this page's statements 2 have p below 0.05 (marked ‡)" in note
+    # Beside twenty that show nothing, under other markers of the same page, the limit is another.
+    others = "".join(MORE.replace("NUMBER", str(number)) for number in range(20))
+    (root / "docs" / "claims.toml").write_text((TEXT + others).replace("EXPECTED", "any"))
+    sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
+    assert sentence == "- The tail gains +10.0 [5.0, 15.0] points, +10.0 overall."
+    assert "over the 3 tests of this page's statements 1 have p" in note, "the same difference is one test"
+
+
+def test_the_primary_comparison_is_no_member_of_the_family(root):
+    (root / "docs" / "claims.toml").write_text(
+        TEXT.replace('"open"', '"open"\nprimary = true').replace("EXPECTED", "any")
+    )
+    assert "over the 1 tests" in claims.block(root, "docs/page.md", "said")
+
+
+def test_kept_predictions_give_the_error_of_the_verdicts(root):
+    for kind in ("sweeps", "evidence"):
+        (root / "results" / kind).mkdir()
+        (root / "results" / kind / "controls_digits").symlink_to(ROOT / "results" / kind / "controls_digits")
+    one = claims.Difference("sweeps/controls_digits", "self_distillation", "at_bsl", "autoattack", "head_third", "any")
+    kept = claims.computed(root, one).points
+    (root / "results" / "evidence" / "controls_digits").unlink()
+    independent = claims.computed(root, one).points
+    assert kept.mean == independent.mean
+    assert kept.high - kept.low < independent.high - independent.low
+
+
+def test_a_teacher_that_is_not_the_student_s_is_named(root):
+    def swap(card):
+        card["training"]["student"]["teachers"]["teacher"]["params_sha256"] = "0" * 64
+
+    (root / "results" / "sweeps").mkdir()
+    shutil.copytree(ROOT / "results" / "sweeps" / "controls_digits", root / "results" / "sweeps" / "controls_digits")
+    text = TEXT.replace('second = "at_bsl"', 'second = "self_distillation:teacher/last"').replace("EXPECTED", "any")
+    (root / "docs" / "claims.toml").write_text(text.replace('folder = "digits"', 'folder = "sweeps/controls_digits"'))
+    assert not list(claims.strangers(root))
+    fabricated.change_card(root / "results" / "sweeps" / "controls_digits" / "self_distillation-seed1.json", swap)
+    stale = [entry.fault for entry in check_pages.statements(root)]
+    assert sum("teacher/last, seed 1, is not the teacher of self_distillation" in fault for fault in stale) == 2
 
 
 @pytest.mark.parametrize(
@@ -94,4 +152,5 @@ def test_a_statement_on_a_network_that_is_not_trustworthy_says_so(root, despite,
     stale = list(check_pages.statements(root))
     assert len(stale) == number, "one for each difference"
     assert all("at_bsl, seed 1, is not trustworthy: P17, DLR" in entry.fault for entry in stale)
-    assert claims.block(root, "docs/page.md", "said").endswith(f" overall. {despite}".rstrip())
+    sentence, _, _ = claims.block(root, "docs/page.md", "said").split("\n")
+    assert sentence.endswith(f" overall. {despite}".rstrip())
