@@ -130,8 +130,8 @@ def _differing(root: Path, difference: Difference, seed: int) -> np.ndarray | No
     if ":" in difference.first + difference.second:
         return None  # predictions are kept of the student's last weights
     folder = root / "results" / difference.folder
-    files = [folder / f"{name}-seed{seed}.json" for name in (difference.first, difference.second)]
-    return evidence_files.differing(*files, difference.column)
+    first, second = (folder / f"{name}-seed{seed}.json" for name in (difference.first, difference.second))
+    return evidence_files.differing(first, second, difference.column)
 
 
 def _values(root: Path, difference: Difference, first: str, second: str) -> tuple[dict[int, float], dict[int, float]]:

@@ -176,8 +176,8 @@ def _mean(columns: Sequence[Column], view: str, training_counts: Sequence[int]) 
 
 def _differing(group: Group, first: str, second: str, seed: int, column: str) -> np.ndarray | None:
     """Images per class that only one of two rows' networks of a seed gets right, if their predictions are kept."""
-    files = [group.files.get(name, {}).get(seed) for name in (first, second)]
-    return differing(*files, column) if all(files) else None
+    one, two = (group.files.get(name, {}).get(seed) for name in (first, second))
+    return differing(one, two, column) if one and two else None
 
 
 def _difference(
