@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from ltrobust.analysis import seeds
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column
 from ltrobust.report.numbers import NOTHING, markdown
-from tools.committed import MARK, read_card, remarks
+from tools.committed import MARK, failures, read_card
 
 LAST = "student/last"
 BEST = "standard"  # the protocol that is shown where there are cards of it
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 
 
 SOURCES = (
-    Source("CIFAR-10-LT", "sweeps/imbalance_cifar10_cpu", "-imbalance_ratio50.0"),
+    Source("CIFAR-10-LT", "sweeps/controls_cifar10_cpu", "-imbalance_ratio100.0"),
     Source("Digits", "sweeps/controls_digits"),
 )
 
@@ -55,7 +55,7 @@ def table(root: Path) -> str:
         result = {method: _cards(root / "results" / source.folder, method + source.place) for method in METHODS}
         rows, notes = [], []
         for method, group in result.items():
-            found = list(remarks(METHODS[method], {card.seed: card.networks[LAST] for card in group}))
+            found = list(_remarks(METHODS[method], group))
             if group:
                 rows.append([METHODS[method] + (MARK if found else ""), *_cells(group)])
             notes += found
@@ -63,6 +63,17 @@ def table(root: Path) -> str:
         if group:
             parts += [f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}", *notes]
     return "\n".join(parts)
+
+
+def _remarks(title: str, group: Sequence[Card]) -> Iterator[str]:
+    """What to read under the table of a marked row: each check that failed, with its seeds."""
+    seeds_of: dict[str, list[int]] = {}
+    for card in group:
+        for item in failures(card.networks[LAST]):
+            seeds_of.setdefault(f"{item.check} ({item.id})", []).append(card.seed)
+    for check, numbers in seeds_of.items():
+        which = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        yield f"† {title}, {which}: not trustworthy, {check}. [What the check found](docs/study.md#the-controls).\n"
 
 
 def _cards(folder: Path, name: str) -> list[Card]:

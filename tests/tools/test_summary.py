@@ -180,6 +180,25 @@ def test_the_short_table_has_one_protocol_and_a_dash_for_what_is_not_known(tmp_p
         headline.table(tmp_path)
 
 
+def test_a_check_that_failed_is_under_the_headline_once_with_its_seeds(tmp_path, monkeypatch):
+    def fail(card):
+        item = {"check": "logit scale", "evidence": "PGD-20", "id": "P18", "per_class": [], "status": "fail"}
+        card["networks"]["student/last"] |= {"sanity": [item], "sanity_verdict": "not trustworthy"}
+
+    monkeypatch.setattr(headline, "SOURCES", (headline.Source("Digits", "digits"),))
+    shutil.copytree(ROOT / "results" / "digits", tmp_path / "results" / "digits")
+    for seed in (0, 2):
+        fabricated.change_card(tmp_path / "results" / "digits" / f"at_bsl-seed{seed}.json", fail)
+    lines = headline.table(tmp_path).splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ")] == [
+        "| method",
+        "| AT-BSL †",
+        "| self-distillation",
+    ]
+    (remark,) = [line for line in lines if line.startswith("†")]
+    assert remark.startswith("† AT-BSL, seeds 0, 2: not trustworthy, logit scale (P18). [")
+
+
 def drawn(seed, accuracies):
     """A card of five classes with these accuracies."""
     card = cards.read(ROOT / "results" / "digits" / "at_bsl-seed0.json")
