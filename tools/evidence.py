@@ -1,12 +1,13 @@
 """Final weights and verdicts of headline networks, kept in `results/evidence/` so that others can attack them.
 
     python -m tools.evidence results/evidence/controls_digits/at_bsl-seed0 [--data_dir=DIR] [--limit=N]
-    python -m tools.evidence --keep=DIR results/evidence/controls_digits/at_bsl-seed0
+    python -m tools.evidence --keep=DIR [--without_weights] results/evidence/controls_digits/at_bsl-seed0
 
 The first evaluates the weights again as their card says (`results/sweeps/controls_digits/at_bsl-seed0.json`), compares
 every prediction with the kept ones, and prints how many differ; on the same platform and versions none should. The
 second keeps those of a finished run. A folder holds `weights.safetensors`, arrays by their names in the network, and
-`predictions.csv`: of each test image its position, its label, and the prediction that counts in each column.
+`predictions.csv`: of each test image its position, its label, and the prediction that counts in each column. Controls
+are kept without weights: their predictions give differences from other networks the error of the verdicts.
 """
 
 import argparse
@@ -36,8 +37,13 @@ from ltrobust.training.state import Weights
 from tools.evidence_files import COLUMNS, NETWORK, PARTS, PREDICTIONS, WEIGHTS, card_of, read_predictions
 
 
-def keep(run: Path, folder: Path) -> None:
+def keep(run: Path, folder: Path, *, with_weights: bool = True) -> None:
     """Writes the last weights of a finished run's student and its predictions into a new folder.
+
+    Args:
+      run: workdir.
+      folder: `results/evidence/SWEEP/CELL`, which is not there yet.
+      with_weights: or the predictions alone.
 
     Raises:
       ValueError: the run is not that of the card, or its verdicts are not those that the card was made from.
@@ -52,8 +58,9 @@ def keep(run: Path, folder: Path) -> None:
     _check(weights, card, run)
     provenance, verdicts = store.read(run / result.verdicts.folder, result.verdicts.sha256)
     folder.mkdir(parents=True)
-    flat = traverse_util.flatten_dict({part: getattr(weights, part) for part in PARTS}, sep=".")
-    torch_files.write(folder / WEIGHTS, {name: np.asarray(array) for name, array in flat.items()})
+    if with_weights:
+        flat = traverse_util.flatten_dict({part: getattr(weights, part) for part in PARTS}, sep=".")
+        torch_files.write(folder / WEIGHTS, {name: np.asarray(array) for name, array in flat.items()})
     (folder / PREDICTIONS).write_text(_table(provenance, verdicts))
 
 
@@ -97,8 +104,10 @@ def evaluate(folder: Path, out: Path, *, data_dir: str = "", limit: int | None =
       limit: test images of each class; None for as many as the card has.
 
     Raises:
-      ValueError: weights that are not the card's, or data that are not those of the card.
+      ValueError: the folder has no weights, or others than the card's, or the data are not those of the card.
     """
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} holds predictions alone; only networks whose {WEIGHTS} are kept can be evaluated.")
     card = cards.read(card_of(folder))
     config = configuration(card, data_dir)
     config.eval.limit = config.eval.limit if limit is None else limit
@@ -129,13 +138,14 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="workdir of the run to keep")
+    parser.add_argument("--without_weights", action="store_true", help="keep predictions alone")
     parser.add_argument("--data_dir", default="", metavar="DIR", help="of the data set")
     parser.add_argument("--limit", type=int, metavar="N", help="test images of each class; default: the card's")
     parser.add_argument("--out", type=Path, metavar="DIR", help="of the new verdicts; default: a temporary folder")
     given = parser.parse_args(words)
     folder = given.folder.resolve()
     if given.keep:
-        keep(given.keep, folder)
+        keep(given.keep, folder, with_weights=not given.without_weights)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         result = evaluate(folder, given.out or Path(temporary), data_dir=given.data_dir, limit=given.limit)

@@ -69,6 +69,8 @@ def test_kept_weights_that_are_not_those_of_the_card_are_found(tmp_path):
     (folder / evidence_files.WEIGHTS).write_bytes(weights)
     (folder / evidence_files.PREDICTIONS).write_text(predictions)
     assert list(evidence_files.faults(tmp_path)) == []
+    (folder / evidence_files.WEIGHTS).unlink()
+    assert list(evidence_files.faults(tmp_path)) == [], "controls are kept without weights"
     weights[-1] ^= 1
     (folder / evidence_files.WEIGHTS).write_bytes(weights)
     (folder / evidence_files.PREDICTIONS).write_text(predictions.replace("\n0,1,1,", "\n0,1,2,", 1))
