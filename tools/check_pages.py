@@ -19,6 +19,7 @@ from ltrobust.analysis import diagnose_runs
 from ltrobust.analysis.schema.card import Card
 from tools import (
     card_schema,
+    claim_file,
     claims,
     compiled,
     data_files,
@@ -156,15 +157,15 @@ def schema(root: Path) -> Iterator[Stale]:
 def statements(root: Path) -> Iterator[Stale]:
     """Statements about differences must be borne out by the cards, and name those that are not trustworthy."""
     for claim, fault in claims.unmentioned(root):
-        yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {fault}", "name seed and check in `despite`")
+        yield Stale(str(claim_file.FILE), f"`{claim.text[:50]}...`: {fault}", "name seed and check in `despite`")
     for claim, fault in claims.strangers(root):
         yield Stale(
-            str(claims.FILE), f"`{claim.text[:50]}...`: {fault}", "name the cell that has the teacher's numbers"
+            str(claim_file.FILE), f"`{claim.text[:50]}...`: {fault}", "name the cell that has the teacher's numbers"
         )
     for claim, difference, result in claims.contradicted(root):
         shown = f"{claims.Points(result)}, which is not `{difference.expected}`"
         where = f"{difference.first} minus {difference.second}, {difference.column}, {difference.view}"
-        yield Stale(str(claims.FILE), f"`{claim.text[:50]}...`: {where} is {shown}", "write what the cards show")
+        yield Stale(str(claim_file.FILE), f"`{claim.text[:50]}...`: {where} is {shown}", "write what the cards show")
 
 
 def notebooks(root: Path) -> Iterator[Stale]:

@@ -5,13 +5,11 @@ sentence with its numbers between the markers of its page; `python -m tools.chec
 bear one out.
 """
 
-import dataclasses
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,36 +18,11 @@ from ltrobust.analysis.intervals import ALPHA, SeedMean, holm, t_interval
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from tools import evidence_files
+from tools.claim_file import Claim, Difference, read
 from tools.committed import failures, read_card
 
-FILE = Path("docs") / "claims.toml"
 LAST, TEACHER = "student/last", "teacher/last"
 MARK = " ‡"  # behind a difference whose p is below 0.05 after the correction
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """First minus second over the seeds that both have.
-
-    Attributes:
-      folder: of the cards, below `results/`.
-      first, second: variants with their place on the axes, such as `at_bsl-imbalance_ratio50.0`; a network other than
-        the student's last weights follows a colon.
-      column, view: of the cards.
-      expected: `above` or `below`, where the interval must not hold 0; `open`, where it must; `any`.
-      base_first, base_second: the difference of these is subtracted, if they are given.
-      primary: whether this is the study's primary comparison, which no correction includes.
-    """
-
-    folder: str
-    first: str
-    second: str
-    column: str
-    view: str
-    expected: str
-    base_first: str = ""
-    base_second: str = ""
-    primary: bool = False
 
 
 class Result(NamedTuple):
@@ -64,24 +37,6 @@ class Result(NamedTuple):
     seeds: Sequence[int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A sentence: `{0}` stands for the first difference, `{0.mean}` for its mean alone.
-
-    Attributes:
-      page, marker: where it is written.
-      text: of the sentence.
-      differences: what it rests on.
-      despite: a further sentence, which names seed and check of every network below it that is not trustworthy.
-    """
-
-    page: str
-    marker: str
-    text: str
-    differences: Sequence[Difference]
-    despite: str = ""
-
-
 class Points:
     """A difference in percentage points, as a sentence shows it: `+1.7 [0.7, 2.7]`, with a mark or without."""
 
@@ -94,18 +49,6 @@ class Points:
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)
-
-
-def read(root: Path) -> list[Claim]:
-    """The claims of `docs/claims.toml`."""
-    entries = tomllib.loads((root / FILE).read_text())["claim"]
-    return [_claim(entry) for entry in entries]
-
-
-def _claim(entry: dict[str, Any]) -> Claim:
-    differences = [Difference(**result) for result in entry["differences"]]
-    text, despite = (" ".join(entry.get(name, "").split()) for name in ("text", "despite"))
-    return Claim(entry["page"], entry["marker"], text, differences, despite)
 
 
 def computed(root: Path, difference: Difference) -> Result:
@@ -152,6 +95,9 @@ def _pairs(
 def _columns(root: Path, difference: Difference, name: str) -> tuple[dict[int, Column], Sequence[int]]:
     """Seed -> column of a variant's network, and the training images per class."""
     cards, network = _cards(root, difference, name)
+    for card in cards:
+        if network not in card.networks or difference.column not in card.networks[network].columns:
+            raise ValueError(f"the card of {name}, seed {card.seed}, has no column `{difference.column}` of {network}.")
     columns = {card.seed: card.networks[network].columns[difference.column] for card in cards}
     return columns, cards[0].data.class_counts
 
@@ -179,8 +125,10 @@ def block(root: Path, page: str, marker: str) -> str:
         ]
         lines.append(f"- {claim.text.format(*points)} {claim.despite}".rstrip())
     if shown:
-        numbers = {len(results[each].seeds) for claim in shown for each in claim.differences if not each.primary}
-        lines.append(f"\n{_note(corrected, sorted(numbers))}{_panels(root, shown)}")
+        each = [difference for claim in shown for difference in claim.differences]
+        numbers = sorted({len(results[difference].seeds) for difference in each})
+        primary = any(difference.primary for difference in each)
+        lines.append(f"\n{_note(corrected, numbers, primary=primary)}{_panels(root, shown)}")
     return "\n".join(lines)
 
 
@@ -191,14 +139,20 @@ def _corrected(results: Mapping[Difference, Result]) -> dict[Difference, float]:
     return dict(zip(family, values.tolist(), strict=True))
 
 
-def _note(corrected: Mapping[Difference, float], numbers: Sequence[int]) -> str:
+def _note(corrected: Mapping[Difference, float], numbers: Sequence[int], *, primary: bool) -> str:
     """What the exploratory statements of a page rest on."""
-    seeds_of = " or ".join(str(number) for number in numbers)
     below = sum(p < ALPHA for p in corrected.values())
-    found = f"{below} have p below {ALPHA} (marked{MARK})" if below else f"none has p below {ALPHA}"
+    found = (
+        f"{below} {'has' if below == 1 else 'have'} p below {ALPHA} (marked{MARK})"
+        if below
+        else "none has p below 0.05"
+    )
     return (
-        f"Exploratory, {seeds_of} pairs of seeds. Each interval is that of one comparison. After Holm's correction "
-        f"over the {len(corrected)} tests of this page's statements {found}: read the others as suggestions."
+        f"Exploratory{' but for the primary comparison' * primary}, {' or '.join(map(str, numbers))} pairs of seeds. "
+        "Each interval is that of one comparison; the deviation over seeds is taken to be at least the error over test "
+        "images, of independent verdicts where predictions are not kept. After Holm's correction over this page's "
+        f"statements ({len(corrected)} tests) {found}, which so few seeds hardly allow: read unmarked ones as "
+        "suggestions."
     )
 
 
@@ -220,8 +174,7 @@ def unmentioned(root: Path) -> Iterator[tuple[Claim, str]]:
     """Claims that rest on a network that is not trustworthy, whose seed or failed check they do not name."""
     for claim in read(root):
         for difference in claim.differences:
-            names = (difference.first, difference.second, difference.base_first, difference.base_second)
-            for name in filter(None, names):
+            for name in difference.variants:
                 cards, network = _cards(root, difference, name)
                 for card in cards:
                     for item in failures(card.networks[network]):
@@ -249,18 +202,17 @@ def _networks(root: Path, claims: Iterable[Claim]) -> Iterator[NetworkResult]:
     """Every network below some claims."""
     for claim in claims:
         for difference in claim.differences:
-            names = (difference.first, difference.second, difference.base_first, difference.base_second)
-            for name in filter(None, names):
+            for name in difference.variants:
                 found, network = _cards(root, difference, name)
                 yield from (card.networks[network] for card in found)
 
 
 def _panels(root: Path, claims: Iterable[Claim]) -> str:
     """A sentence on networks whose gradients nobody checked, or nothing."""
-    without = {not network.sanity for network in _networks(root, claims)}
-    if without == {False}:
+    checked = {bool(network.sanity) for network in _networks(root, claims)}
+    if checked == {True}:
         return ""
-    return f" {'Some' if len(without) > 1 else 'All'} of these networks had no panel of sanity checks."
+    return f" {'Not all' if True in checked else 'None'} of these networks had the panel of sanity checks."
 
 
 def _named(text: str) -> set[str]:

@@ -34,7 +34,7 @@ from ltrobust.plan import make_method, make_plan
 from ltrobust.training import devices, networks, teachers
 from ltrobust.training.networks import Network
 from ltrobust.training.state import Weights
-from tools.evidence_files import COLUMNS, NETWORK, PARTS, PREDICTIONS, WEIGHTS, card_of, read_predictions
+from tools.evidence_files import COLUMNS, NETWORK, PARTS, PREDICTIONS, WEIGHTS, card_of, parsed, read_predictions
 
 
 def keep(run: Path, folder: Path, *, with_weights: bool = True) -> None:
@@ -125,8 +125,8 @@ def evaluate(folder: Path, out: Path, *, data_dir: str = "", limit: int | None =
     ids = first_of_each_class(test.labels, plan.evaluation.limit)
     result = networks.evaluate(plan, data, {NETWORK: network}, test, ids, mesh)[NETWORK]
     assert result.verdicts is not None
-    again = read_predictions(_table(*store.read(out / result.verdicts.folder)))
-    kept = read_predictions((folder / PREDICTIONS).read_text())
+    again = parsed(_table(*store.read(out / result.verdicts.folder)), "the new evaluation")
+    kept = read_predictions(folder / PREDICTIONS)
     same = np.isin(kept["image"], again["image"])
     return {column: int(np.sum(kept[column][same] != again[column])) for column in COLUMNS}
 

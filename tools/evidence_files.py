@@ -21,11 +21,12 @@ COLUMNS = ("clean", "fgsm", "pgd20", "cw20_k50", "lsa20", "apgd-ce", "apgd-t", "
 
 def folders(root: Path) -> list[Path]:
     """Every network's folder below `results/evidence/`."""
-    return sorted(path.parent for path in (root / "results" / "evidence").glob(f"*/*/{PREDICTIONS}"))
+    found = (root / "results" / "evidence").glob("*/*/*")
+    return sorted({path.parent for path in found if path.name in (WEIGHTS, PREDICTIONS)})
 
 
 def folder_of(card: Path) -> Path:
-    """Where the evidence of a card's network is, if it is kept: `results/evidence/SWEEP/CELL`."""
+    """Where the evidence of the network of `results/sweeps/SWEEP/CELL.json` is, if it is kept."""
     return card.parents[2] / "evidence" / card.parent.name / card.stem
 
 
@@ -40,9 +41,10 @@ def differing(first: Path, second: Path, column: str) -> np.ndarray | None:
       ValueError: the networks were evaluated on different images.
     """
     files = [folder_of(card) / PREDICTIONS for card in (first, second)]
-    if column not in COLUMNS or not all(file.is_file() for file in files):
+    kept = all(card.parents[1].name == "sweeps" for card in (first, second)) and all(file.is_file() for file in files)
+    if column not in COLUMNS or not kept:
         return None
-    one, two = (read_predictions(file.read_text()) for file in files)
+    one, two = map(read_predictions, files)
     if not all(np.array_equal(one[name], two[name]) for name in ("image", "label")):
         raise ValueError(f"{files[0]} and {files[1]} are of different images; only the same images can be compared.")
     labels, classes = one["label"], len(read_card(first).data.class_counts)
@@ -61,10 +63,25 @@ def fingerprints(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return {f"{part}_sha256": cards.digest(result) for part, result in parts.items()}
 
 
-def read_predictions(text: str) -> dict[str, np.ndarray]:
-    """Column -> values of a `predictions.csv`, int64 [N] each: `image`, `label`, then `COLUMNS`."""
-    header, *rows = csv.reader(io.StringIO(text))
-    return dict(zip(header, np.array(rows, np.int64).T, strict=True))
+def read_predictions(file: Path) -> dict[str, np.ndarray]:
+    """The columns of a `predictions.csv` (`parsed`)."""
+    return parsed(file.read_text(), str(file))
+
+
+def parsed(text: str, source: str) -> dict[str, np.ndarray]:
+    """Column -> values of a table of predictions, int64 [N] each: `image`, `label`, then `COLUMNS`.
+
+    Raises:
+      ValueError: other columns, no rows, or what is no number (names the source).
+    """
+    header, *rows = [*csv.reader(io.StringIO(text))] or [[]]
+    expected = ["image", "label", *COLUMNS]
+    if header != expected or not rows or any(len(row) != len(expected) for row in rows):
+        raise ValueError(f"{source} is no table of {', '.join(expected)}; keep the predictions of the run again.")
+    try:
+        return dict(zip(header, np.array(rows, np.int64).T, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}; keep the predictions of the run again.") from error
 
 
 def faults(root: Path) -> Iterator[tuple[Path, str]]:
@@ -81,7 +98,10 @@ def faults(root: Path) -> Iterator[tuple[Path, str]]:
             "batch_stats_sha256": result.batch_stats_sha256,
         }:
             yield folder, f"{WEIGHTS} are not those of the card"
-        found = read_predictions((folder / PREDICTIONS).read_text())
+        if not (folder / PREDICTIONS).is_file():
+            yield folder, f"{PREDICTIONS} are missing"
+            continue
+        found = read_predictions(folder / PREDICTIONS)
         for column in COLUMNS:
             right = found["label"][found[column] == found["label"]]
             counts = result.columns[column]

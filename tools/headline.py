@@ -12,6 +12,7 @@ from ltrobust.analysis import seeds
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column
 from ltrobust.report.numbers import NOTHING, markdown
+from tools import study_page
 from tools.committed import MARK, failures, read_card
 
 LAST = "student/last"
@@ -21,7 +22,7 @@ PROTOCOLS = {
     "quick": "PGD-20, CW-20 and LSA-20 (protocol `quick`; AutoAttack was not run)",
     "standard": "AutoAttack (protocol `standard`)",
 }
-HEADER = ("method", "clean", "robust", "robust, rarest classes", "robust, worst class")
+HEADER = ("method", "clean", "robust", "robust, most frequent classes", "robust, rarest classes", "robust, worst class")
 
 
 class Source(NamedTuple):
@@ -61,7 +62,11 @@ def table(root: Path) -> str:
             notes += found
         group = [card for group in result.values() for card in group]
         if group:
-            parts += [f"{_described(source, group)}\n\n{markdown([HEADER, *rows])}", *notes]
+            number = min(len(own) for own in result.values() if own)
+            _, _, sweep = source.folder.partition("/")
+            planned = study_page.planned_seeds(root, sweep) if sweep else number
+            interim = f" Interim: {planned} seeds are planned." if number < planned else ""
+            parts += [f"{_described(source, group, number)}{interim}\n\n{markdown([HEADER, *rows])}", *notes]
     return "\n".join(parts)
 
 
@@ -88,13 +93,13 @@ def _cards(folder: Path, name: str) -> list[Card]:
 
 
 def _cells(group: Sequence[Card]) -> list[str]:
-    """Clean accuracy, and the protocol's headline number over all, rare and worst classes."""
+    """Clean accuracy, and the protocol's headline number over all, frequent, rare and worst classes."""
     columns = [card.networks[LAST].columns for card in group]
     clean = [own["clean"] for own in columns]
     robust = [own[card.protocol.headline] for own, card in zip(columns, group, strict=True)]
     counts = group[0].data.class_counts
-    views = ((clean, "overall"), (robust, "overall"), (robust, "tail_third"), (robust, "worst"))
-    return [_cell(values, view, counts) for values, view in views]
+    views = ("overall", "head_third", "tail_third", "worst")
+    return [_cell(clean, "overall", counts), *(_cell(robust, view, counts) for view in views)]
 
 
 def _cell(columns: Sequence[Column], view: str, counts: Sequence[int]) -> str:
@@ -111,8 +116,8 @@ def _cell(columns: Sequence[Column], view: str, counts: Sequence[int]) -> str:
     return f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _described(source: Source, group: Sequence[Card]) -> str:
-    """What the numbers depend on, in one line."""
+def _described(source: Source, group: Sequence[Card], number: int) -> str:
+    """What the numbers depend on, in one line; `number` of seeds that every method has."""
     card = group[0]
     data, threat = card.data, card.threat
     names = sorted({card.protocol.name for card in group})
@@ -121,7 +126,6 @@ def _described(source: Source, group: Sequence[Card]) -> str:
     images = f"{data.evaluated:,}"
     if data.evaluated < data.test_images:
         images += f" of {data.test_images:,}"
-    number = len({card.seed for card in group})
     return (
         f"**{source.title}**, imbalance ratio {data.imbalance_ratio:g}, {sum(data.class_counts):,} training images, "
         f"{card.model.parameters:,} parameters, {number} seeds; {threat.norm} {threat.radius:g}/255, "

@@ -2,20 +2,20 @@
 
 import collections
 import itertools
+import math
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from ltrobust.analysis import metrics, seeds
-from ltrobust.analysis.intervals import ALPHA, SeedMean, holm
+from ltrobust.analysis.intervals import SeedMean, holm
 from ltrobust.analysis.schema.card import Card
 from ltrobust.analysis.schema.network import Column, NetworkResult
 from ltrobust.report.numbers import NOTHING, markdown, p_value
-from tools.committed import MARK, read_card, remarks
+from tools.committed import MARK, failures, read_card, remarks
 from tools.evidence_files import differing
 
 PAGE = "docs/study.md"
@@ -119,8 +119,16 @@ def groups(root: Path) -> Iterator[Group]:
 
 
 def planned_seeds(root: Path, sweep: str) -> int:
-    """How many seeds a sweep's file asks for."""
-    return len(runpy.run_path(str(root / "configs" / "sweeps" / f"{sweep}.py"))["AXES"]["seed"])
+    """How many seeds a sweep's file asks for.
+
+    Raises:
+      ValueError: the sweep has no seeds.
+    """
+    file = root / "configs" / "sweeps" / f"{sweep}.py"
+    axes = runpy.run_path(str(file)).get("AXES", {})
+    if "seed" not in axes:
+        raise ValueError(f"{file} has no `seed` in AXES; a study is over training seeds.")
+    return len(axes["seed"])
 
 
 def baseline_of(name: str) -> str:
@@ -192,12 +200,19 @@ def _difference(
 
 def controls(root: Path) -> str:
     """A table for each group with the primary comparison before it, and what was run after it."""
+    found = [(group, rows(group)) for group in groups(root)]
+    gains = [gain_of(result) for _, result in found]
+    corrected = holm(np.array([math.nan if gain is None else gain.p for gain in gains]))
     parts = []
-    for group in groups(root):
-        result = rows(group)
-        parts.append(f"### {group.title}\n\n{about(group)}\n\n{_primary(group, result)}\n\n{table(result)}")
-        parts.append(f"{RUNS}\n\n{runs(group)}")
+    for (group, result), p in zip(found, corrected, strict=True):
+        sentence = primary(group, result, float(p))
+        parts.append(f"### {group.title}\n\n{about(group)}\n\n{sentence}\n\n{table(result)}\n{RUNS}\n\n{runs(group)}")
     return "\n".join(parts) or "No control has been run.\n"
+
+
+def gain_of(found: Sequence[Row]) -> SeedMean | None:
+    """The primary difference of a group's rows, if it is there."""
+    return next((row.gain for row in found if row.name == FIRST), None)
 
 
 def about(group: Group) -> str:
@@ -210,8 +225,9 @@ def about(group: Group) -> str:
         f"{sum(data.class_counts)} training images, {card.model.parameters:,} parameters, {card.threat.norm} "
         f"{card.threat.radius:g}/255, {data.evaluated:,} test images ({images} a class), AutoAttack "
         f"(`{card.protocol.name}`), last weights. Accuracies and differences in percent, "
-        "± the deviation over seeds, with 95 % t-intervals; differences from AT-BSL of the same images, p of paired "
-        "t-tests, after Holm's correction over this table."
+        "± the deviation over seeds, with 95 % t-intervals, of differences from AT-BSL of the same images too; p of "
+        "paired t-tests, after Holm's correction over this table. The deviation is taken to be at least the error over "
+        "test images, of independent verdicts where the predictions of both networks are not kept."
     )
 
 
@@ -231,28 +247,27 @@ def _run(card: Card) -> str:
     return f"{', '.join(commits)}, {card.seconds / 60:.0f} min"
 
 
-def _primary(group: Group, found: Sequence[Row]) -> str:
-    """The primary comparison in a sentence, with the same difference without pairs, and what is still to come."""
+def primary(group: Group, found: Sequence[Row], corrected: float) -> str:
+    """The primary comparison in a sentence: corrected for the other data sets, on how many pairs, and of what networks.
+
+    Args:
+      group: of the rows.
+      found: its rows.
+      corrected: p after Holm's correction over the groups.
+    """
     row = next((row for row in found if row.name == FIRST), None)
     if row is None or row.gain is None:
         return "**Primary comparison: missing**, since fewer than two seeds have both runs."
     number = len(row.pairs)
+    networks = [_networks(group, name)[seed] for name in (FIRST, SECOND) for seed in row.pairs]
+    failed = sum(bool(failures(network)) for network in networks)
     interim = f" Interim: {group.planned} pairs are planned." if number < group.planned else ""
+    doubt = f" {failed} of the {2 * number} networks are not trustworthy (†)." if failed else ""
     return (
-        f"**Primary comparison, {FIRST} minus {SECOND} in the tail: {_points(row.gain)}, p {p_value(row.gain.p)}**, "
-        f"{number} pairs of seeds; unpaired {_unpaired(group)} (Welch).{interim} All other rows are exploratory."
+        f"**Primary comparison, {FIRST} minus {SECOND} in the tail: {_points(row.gain)}, p {p_value(row.gain.p)}** "
+        f"({p_value(corrected)} with Holm's correction over the data sets), {number} pairs of seeds.{interim}{doubt} "
+        "All other rows are exploratory."
     )
-
-
-def _unpaired(group: Group) -> str:
-    """The primary difference with Welch's interval, which takes the two methods' seeds as unrelated."""
-    first, second = (list(_networks(group, name).values()) for name in (FIRST, SECOND))
-    headline = next(iter(group.cards[FIRST].values())).protocol.headline
-    values = [[network.columns[headline].value("tail_third") for network in own] for own in (first, second)]
-    result: Any = stats.ttest_ind(*values, equal_var=False)
-    low, high = result.confidence_interval(1 - ALPHA)
-    mean = float(np.mean(values[0]) - np.mean(values[1]))
-    return f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def table(found: Sequence[Row]) -> str:

@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
 
 class SeedMean(NamedTuple):
-    """Mean over training seeds with its t-interval.
+    """Mean over training seeds with its interval.
 
     Attributes:
       mean: of the values.

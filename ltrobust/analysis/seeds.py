@@ -2,7 +2,8 @@
 
 McNemar's test speaks of two trained networks; whether one method beats another is a question over training runs. Each
 seed gives one difference of the two methods, and the differences of the seeds are the sample. Seeds share one test set:
-the intervals do not speak of other test images, but no deviation over seeds is taken to be below that of drawing them.
+the intervals do not speak of other test images. Against seeds that agree by chance, no deviation over seeds is taken to
+be below that of drawing the images for one of them.
 """
 
 import dataclasses
@@ -220,7 +221,7 @@ def _error_of_difference(
       first, second: images per class that each network gets right, [C].
       differ: images per class that only one of them gets right, [C].
       total: images per class, [C].
-      view: `overall`, `balanced`, `worst` or a group of `metrics.groups`.
+      view: `overall`, `balanced` or a group of `metrics.groups`.
       training_counts: by which groups are made.
     """
     if view == "overall":

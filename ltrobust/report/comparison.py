@@ -281,7 +281,8 @@ def seed_note(seeds: SeedComparison) -> str:
     shown = "excludes 0" if overall.low > 0 or overall.high < 0 else "holds 0: no difference shown"
     few = f" Fewer than {_FEW_SEEDS} seeds: one run and its repetition, not a result." * (seeds.seeds < _FEW_SEEDS)
     return (
-        "p: paired t-test over seeds; corrected p: Holm over the views, columns or classes, which are exploratory. "
+        "p: paired t-test over seeds, none for worst classes, whose interval is one of bounds; corrected p: Holm over "
+        "the views, columns or classes, which are exploratory. "
         f"The interval over all images {shown}.{few} Seeds share one test set and one long-tailed split, whose "
         "variation is not in the interval."
     )

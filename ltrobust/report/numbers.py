@@ -45,7 +45,7 @@ def of_columns(columns: Collection[str]) -> tuple[tuple[str, str, str], ...]:
 def over_seeds(found: SeedMean, *, unit: float = 0.01, digits: int = 2) -> str:
     """Mean of a number over training seeds, in percent if the unit is not another: `62.60 ± 3.10 [58.75, 66.45]`.
 
-    ± is the sample deviation (n - 1), the bracket the 95 % t-interval of the mean.
+    ± is the sample deviation (n - 1), the bracket the 95 % interval of the mean.
     """
     mean, sd, low, high = (f"{value / unit:.{digits}f}" for value in found[:4])
     return f"{mean} ± {sd} [{low}, {high}]"

@@ -13,7 +13,7 @@ from ltrobust.runtime import typed_json
 from tools import (
     card_schema,
     check_pages,
-    claims,
+    claim_file,
     compiled,
     data_files,
     design_page,
@@ -36,7 +36,7 @@ def write(path, text):
 @pytest.fixture
 def copy(tmp_path):
     """Pages with generated tables, which are new, beside links to what they are made of."""
-    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, design_page.PAGE, torch_table.PAGE, str(claims.FILE)}
+    pages = {speed.PAGE, compiled.PAGE, data_files.PAGE, design_page.PAGE, torch_table.PAGE, str(claim_file.FILE)}
     for page in pages | {page for page, _, _ in summary.blocks(ROOT)}:
         (tmp_path / page).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / page, tmp_path / page)

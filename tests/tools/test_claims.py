@@ -1,6 +1,7 @@
 """Statements about differences: their numbers, and what the cards do not bear out."""
 
 import pathlib
+import re
 import shutil
 
 import fabricated
@@ -8,7 +9,7 @@ import pytest
 
 from ltrobust.analysis import cards, seeds
 from ltrobust.analysis.intervals import SeedMean
-from tools import check_pages, claims
+from tools import check_pages, claim_file, claims
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DIFFERENCE = """
@@ -71,14 +72,14 @@ def test_a_statement_has_the_numbers_of_its_cards(root):
     sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
     assert sentence == f"{text}{100 * overall.mean:+.1f} overall."
     assert note.startswith("Exploratory, 3 pairs of seeds.")
-    assert "over the 2 tests of this page's statements none has p below 0.05" in note
-    assert note.endswith(" All of these networks had no panel of sanity checks.")
+    assert "this page's statements (2 tests) none has p below 0.05, which" in note
+    assert note.endswith(" None of these networks had the panel of sanity checks.")
     assert claims.block(root, "docs/page.md", "other") == ""
 
 
 def test_a_difference_of_differences_is_paired_by_seed(root):
     one = claims.read(root)[0].differences[0]
-    swapped = claims.Difference(**(vars(one) | {"base_first": "at_bsl", "base_second": "self_distillation"}))
+    swapped = claim_file.Difference(**(vars(one) | {"base_first": "at_bsl", "base_second": "self_distillation"}))
     double, single = (claims.computed(root, each).points.mean for each in (swapped, one))
     assert double == pytest.approx(2 * single)
 
@@ -93,27 +94,31 @@ def test_differences_are_marked_where_they_stand_after_the_correction_over_their
     monkeypatch.setattr(claims, "computed", computed)
     sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
     assert sentence == "- The tail gains +10.0 [5.0, 15.0] ‡ points, +10.0 overall."
-    assert "over the 2 tests of this page's statements 2 have p below 0.05 (marked ‡)" in note
+    assert "this page's statements (2 tests) 2 have p below 0.05 (marked ‡)" in note
     # Beside twenty that show nothing, under other markers of the same page, the limit is another.
     others = "".join(MORE.replace("NUMBER", str(number)) for number in range(20))
     (root / "docs" / "claims.toml").write_text((TEXT + others).replace("EXPECTED", "any"))
     sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
     assert sentence == "- The tail gains +10.0 [5.0, 15.0] points, +10.0 overall."
-    assert "over the 3 tests of this page's statements 1 have p" in note, "the same difference is one test"
+    assert "this page's statements (3 tests) 1 has p below" in note, "the same difference is one test"
 
 
 def test_the_primary_comparison_is_no_member_of_the_family(root):
     (root / "docs" / "claims.toml").write_text(
         TEXT.replace('"open"', '"open"\nprimary = true').replace("EXPECTED", "any")
     )
-    assert "over the 1 tests" in claims.block(root, "docs/page.md", "said")
+    text = claims.block(root, "docs/page.md", "said")
+    assert "(1 tests)" in text
+    assert "\nExploratory but for the primary comparison, 3 pairs" in text
 
 
 def test_kept_predictions_give_the_error_of_the_verdicts(root):
     for kind in ("sweeps", "evidence"):
         (root / "results" / kind).mkdir()
         (root / "results" / kind / "controls_digits").symlink_to(ROOT / "results" / kind / "controls_digits")
-    one = claims.Difference("sweeps/controls_digits", "self_distillation", "at_bsl", "autoattack", "head_third", "any")
+    one = claim_file.Difference(
+        "sweeps/controls_digits", "self_distillation", "at_bsl", "autoattack", "head_third", "any"
+    )
     kept = claims.computed(root, one).points
     (root / "results" / "evidence" / "controls_digits").unlink()
     independent = claims.computed(root, one).points
@@ -133,6 +138,55 @@ def test_a_teacher_that_is_not_the_student_s_is_named(root):
     fabricated.change_card(root / "results" / "sweeps" / "controls_digits" / "self_distillation-seed1.json", swap)
     stale = [entry.fault for entry in check_pages.statements(root)]
     assert sum("teacher/last, seed 1, is not the teacher of self_distillation" in fault for fault in stale) == 2
+
+
+def test_a_statement_that_the_cards_do_not_bear_out_is_named(root):
+    (root / "docs" / "claims.toml").write_text(TEXT.replace("EXPECTED", "below"))
+    stale = list(check_pages.statements(root))
+    assert "self_distillation minus at_bsl, pgd20, overall is +" in stale[-1].fault
+    assert "which is not `below`" in stale[-1].fault
+    with pytest.raises(ValueError, match="holds no card of trades"):
+        claims.computed(root, claim_file.Difference("digits", "trades", "at_bsl", "pgd20", "overall", "any"))
+
+
+BAD = {
+    "a key that no claim has": ('marker = "said"', 'marker = "said"\ndispite = "x"', "unknown ['dispite']"),
+    "a key that no difference has": ('column = "pgd20"', 'column = "pgd20"\ncolour = "x"', "unknown ['colour']"),
+    "a missing key": ('column = "pgd20"\n', "", "missing ['column']"),
+    "an unknown view": ('view = "tail_third"', 'view = "tail"', "view is 'tail'; choose one of overall, balanced"),
+    "an unknown outcome": ('"open"', '"up"', "expected is 'up'; choose one of above, below, open, any"),
+    "one base": ('"open"', '"open"\nbase_first = "at_bsl"', "base_first or base_second is missing"),
+    "a base of minima": (
+        'view = "tail_third"',
+        'view = "worst"\nbase_first = "at_bsl"\nbase_second = "at_bsl"',
+        "changes of minima have no valid interval",
+    ),
+    "a number too many": ("{{1.mean}}".replace("{{", "{").replace("}}", "}"), "{2}", "names [0, 2] of 2 differences"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_claim_that_cannot_be_read_is_refused_by_name(root, case):
+    old, new, message = BAD[case]
+    assert old in TEXT
+    (root / "docs" / "claims.toml").write_text(TEXT.replace(old, new, 1).replace("EXPECTED", "any"))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        claim_file.read(root)
+    assert "The tail gains" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"pgd20"', '"autoattack"'), ('second = "at_bsl"', 'second = "at_bsl:student/ema"')]
+)
+def test_a_column_or_network_that_the_cards_lack_is_named(root, old, new):
+    (root / "docs" / "claims.toml").write_text(TEXT.replace(old, new).replace("EXPECTED", "any"))
+    with pytest.raises(ValueError, match=r"the card of .*, seed 0, has no column `.*` of student/"):
+        claims.block(root, "docs/page.md", "said")
+
+
+def test_no_claims_are_no_statements(root):
+    (root / "docs" / "claims.toml").write_text("")
+    assert claims.markers(root) == []
 
 
 @pytest.mark.parametrize(

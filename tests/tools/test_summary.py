@@ -109,6 +109,12 @@ def test_head_against_tail_says_how_often_the_tail_is_predicted_and_who_is_on_th
         matrix = np.array(network.confusion[column])
         assert shown == numbers.one_run(intervals.wilson(matrix[:, 7:].sum(), matrix.sum()))
     assert (best[-1], other[-1]) == ("yes |", " |")
+    # A row of fewer seeds is not on the frontier, however good, and keeps no other from it.
+    text = grid.render(("variant",), [(("two",), beaten), (("two",), beaten), (("one",), card)])
+    table = text.split("Head against tail.")[1].split("by class")[0]
+    rows = [row.split(" | ") for row in table.splitlines()]
+    assert {row[0]: row[-1] for row in rows if row[0] in ("| two", "| one")} == {"| two": "yes |", "| one": "- |"}
+    assert "Frontier, of rows with 2 seeds: no other has" in text
 
 
 def test_the_primary_comparison_is_that_of_standard_and_of_the_declared_variants():
@@ -174,7 +180,7 @@ def test_the_short_table_has_one_protocol_and_a_dash_for_what_is_not_known(tmp_p
     fabricated.change_card(
         path, lambda card: card["networks"]["student/last"]["columns"]["worst"].update(tail_third=None)
     )
-    assert headline.table(tmp_path).splitlines()[-1].split(" | ")[3] == "-"
+    assert headline.table(tmp_path).splitlines()[-1].split(" | ")[4] == "-"
     shutil.copy(ROOT / "results" / "sweeps" / "controls_digits" / "at_bsl-seed1.json", path.parent)
     with pytest.raises(ValueError, match="results/digits are of quick, standard; one table has one protocol"):
         headline.table(tmp_path)

@@ -120,8 +120,9 @@ class SeedDifference:
     Attributes:
       values: one per pair.
       mean, sd: of the values; the deviation is that of a sample (n - 1).
-      low, high: t-interval of the mean; the deviation over seeds is not taken below that of drawing the test images.
-      p: of the two-sided paired t-test, with the deviation of the interval; NaN where that is 0.
+      low, high: t-interval of the mean; the deviation over seeds is not taken below that of drawing the test images. Of
+        worst classes: `seeds.of_differences`.
+      p: of the two-sided paired t-test, with the deviation of the interval; NaN where that is 0, and of worst classes.
       p_holm: `p` after Holm's correction over the views, columns or classes; NaN of the primary comparison.
     """
 
