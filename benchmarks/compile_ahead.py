@@ -87,11 +87,9 @@ def path_of(recipe: str, topology: str, out: pathlib.Path) -> pathlib.Path:
 def compile_case(recipe: str, topology: str, only: str, out: pathlib.Path) -> None:
     """Compiles the programs of a case, or one, that its file does not have, and adds each to the file."""
     from ltrobust import recipes
-    from ltrobust.compilation import chips, rows, topologies
-    from ltrobust.compilation.programs import programs
+    from ltrobust.compilation import chips, rows
     from ltrobust.plan import make_plan
     from ltrobust.runtime.files import write_json
-    from ltrobust.training import devices
 
     wanted, path = chips.parse(topology), path_of(recipe, topology, out)
     name, changes = RECIPES[recipe]
@@ -112,8 +110,7 @@ def compile_case(recipe: str, topology: str, only: str, out: pathlib.Path) -> No
         "compiler": f"{COMPILERS[wanted.chip.platform]} {importlib.metadata.version(COMPILERS[wanted.chip.platform])}",
     }
     known = {(row["program"], row["images"]) for row in result["rows"]}
-    mesh = devices.make_mesh(topologies.make_devices(wanted))
-    for program in programs(make_plan(config, out / "none"), mesh, memory=wanted.chip.memory):
+    for program in rows.programs_for(make_plan(config, out / "none"), wanted):
         if (program.name, program.images) in known or only not in ("", program.name):
             continue
         row = rows.compile_row(program, wanted)

@@ -40,7 +40,7 @@ def _line(row: Row, topology: Topology) -> list[str]:
         "no" if row.problem else "yes",
         _number(row.compile_seconds, "{:.0f}"),
         _number(row.memory, "{:.1f}", 1 << 20),
-        _number(row.memory, "{:.1%}", topology.chip.memory),
+        _number(row.memory, "{:.1%}", topology.chip.usable),
         _number(row.cycles, "{:.3f}", 1e6),
         _number(row.seconds, "{:.3f}", 1e-3),
         _number(row.images_per_second, "{:,.0f}"),

@@ -79,14 +79,19 @@ class Row:
         return max((entry["depth"] for entry in self.collectives), default=0)
 
 
-def compile_rows(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Row]:
-    """Compiles the programs of a run one after the other; arguments and errors are those of `programs`.
+def programs_for(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Program]:
+    """The programs of a run on a topology, with the memory that JAX takes there; see `programs`.
 
     Raises:
       ValueError: the compiler is missing or of another version.
     """
     mesh = devices.make_mesh(topologies.make_devices(topology))
-    for program in programs(plan, mesh, only, topology.chip.usable):
+    yield from programs(plan, mesh, only, topology.chip.usable)
+
+
+def compile_rows(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Row]:
+    """Compiles the programs of a run one after the other; arguments and errors are those of `programs_for`."""
+    for program in programs_for(plan, topology, only):
         yield compile_row(program, topology)
 
 
@@ -112,7 +117,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
     result = dataclasses.replace(
         row,
         **_spent(began, worked),
-        problem=_too_large(memory, chip.memory, row, program) if memory > chip.memory else "",
+        problem=_too_large(memory, chip.usable, row, program) if memory > chip.usable else "",
         memory=memory,
         flops=flops,
         collectives=tuple(_grouped(text.collectives(), "bytes", "kind", "depth")),
@@ -179,6 +184,6 @@ def _too_large(need: int, have: int, row: Row, program: Program) -> str:
     value = fits // row.chips if program.batch_key == "eval.batch_size" else fits
     remedies = [f"{program.batch_key}={value} or less"] * (fits < row.images) + [*program.remedies, "more chips"]
     return (
-        f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip that has {have / GIB:.2f}, "
+        f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip where JAX may use {have / GIB:.2f}, "
         f"{(need - have) / GIB:.2f} too many. Use {', or '.join(remedies)}."
     )

@@ -1,6 +1,8 @@
 """`ltrobust compile`: its table, its file and its end, with programs of the CPU in place of a TPU's."""
 
+import dataclasses
 import json
+import re
 from typing import Any
 
 import jax
@@ -94,7 +96,7 @@ def test_what_the_compiler_says_of_memory_becomes_a_batch_that_fits(message, key
     # Evaluations count the images of each of the four chips, training those of all.
     large = programs.Program("teacher step", (), 4096, programs.STEP, True, key, trace)
     with pytest.raises(
-        ValueError, match=rf"needs 57.32 GiB on a chip that has 15.75, 41.57 too many. Use {key}={size} or less"
+        ValueError, match=rf"needs 57.32 GiB on a chip where JAX may use 15.75, 41.57 too many. Use {key}={size} or less"
     ):
         ran(large)
 
@@ -106,6 +108,23 @@ def test_a_program_larger_than_the_memory_says_by_how_much(ran, monkeypatch):
         ValueError, match=r"student step does not fit: .* Use student.batch_size=\d+ or less, or more chips"
     ):
         ran(step("student step", 64))
+
+
+@pytest.mark.parametrize("name", [f"{chip.name}:{chip.shapes[0]}" for chip in chips.CHIPS.values()])
+def test_a_program_fits_by_the_memory_that_a_run_sees(name):
+    """JAX takes three quarters of a GPU: a program that fills more than these fails in a run."""
+    topology, program = chips.parse(name), step("student step", 64)
+    need = rows.compile_row(program, topology).memory
+    assert need is not None
+    share = 0.75 if topology.chip.platform == "cuda" else 1.0
+    for memory, fits in ((int(need / share) + 4, True), (int(need / share) - 4, False)):
+        one = dataclasses.replace(topology, chip=dataclasses.replace(topology.chip, memory=memory))
+        row = rows.compile_row(program, one)
+        assert (row.problem == "") == fits
+        assert ("student step does not fit" in row.problem) != fits
+        line = next(line for line in render.table([row], one).splitlines() if line.startswith("student step  "))
+        assert re.split(r" {2,}", line)[3:7:3] == ["yes" if fits else "no", f"{need / (share * memory):.1%}"]
+        assert row.memory == need
 
 
 @pytest.mark.parametrize(
