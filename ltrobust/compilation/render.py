@@ -1,9 +1,9 @@
-"""The table of `ltrobust compile`."""
+"""The table of `ltrobust compile`. No JAX."""
 
 from collections.abc import Sequence
 
 from ltrobust.compilation.chips import Topology
-from ltrobust.compilation.rows import Row
+from ltrobust.compilation.record import Row
 from ltrobust.report.tables import align
 
 # Images on a chip at a time that cost least, by the compiler's model: ResNet-18 on 32x32 images, one v5e chip.
@@ -31,8 +31,7 @@ def table(rows: Sequence[Row], topology: Topology) -> str:
 
 
 def _line(row: Row, topology: Topology) -> list[str]:
-    sent = [entry for entry in row.collectives if entry["count"]]
-    unpriced = sum(entry["count"] for entry in row.unpriced)
+    unpriced = sum(one.count for one in row.unpriced)
     return [
         row.program,
         f"{row.images:,}",
@@ -45,10 +44,10 @@ def _line(row: Row, topology: Topology) -> list[str]:
         _number(row.seconds, "{:.3f}", 1e-3),
         _number(row.images_per_second, "{:,.0f}"),
         _number(row.share_of_peak, "{:.1%}"),
-        str(sum(entry["count"] for entry in sent)),
-        f"{sum(entry['bytes'] for entry in sent) / 1024:.1f}",
+        str(sum(one.count for one in row.collectives)),
+        f"{sum(one.bytes for one in row.collectives) / 1024:.1f}",
         str(row.depth()),
-        f"{unpriced}, {sum(entry['bytes'] for entry in row.unpriced) / 1024:.0f} KiB" if unpriced else "none",
+        f"{unpriced}, {sum(one.bytes for one in row.unpriced) / 1024:.0f} KiB" if unpriced else "none",
     ]
 
 

@@ -94,7 +94,9 @@ def too_large(place: Place) -> Reported:
         raise jax.errors.JaxRuntimeError(_EXHAUSTED)
 
     remedies = ("student.accumulate=2", "model.remat=True")
-    step = programs.Program("student step", (), 64, programs.STEP, True, "student.batch_size", trace, remedies)
+    step = programs.Program(
+        "student step", (), 64, (8, 8, 1), programs.STEP, True, "student.batch_size", trace, remedies
+    )
     place.patch.setattr(rows, "programs", lambda *_: iter([step]))
     assert chips.parse("v5e:2x2").size == 4
     return refused(place, "--topology=v5e:2x2")
