@@ -92,7 +92,47 @@ def test_images_on_a_chip_below_and_above_the_best_are_marked_and_explained():
     assert "1024 (many)" in table
     assert "Use fewer chips" in table
     assert "Use more chips" in table
-    assert render.advice([best]) == []
+    assert render.advice([best], topology) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "shape"),
+    [
+        ("v5e:2x2", record.CALL, (32, 32, 3)),  # the start of an attack
+        ("v5e:2x2", record.STEP, (224, 224, 3)),
+        ("v5e:2x2", record.STEP, (64, 64, 3)),
+        ("h100:4", record.STEP, (32, 32, 3)),
+        ("h200:4", record.PASS, (8, 8, 1)),
+    ],
+)
+def test_advice_on_images_a_chip_is_for_what_it_was_modelled_on(name, unit, shape):
+    """ResNet-18 on 32x32 images, TPU."""
+    topology = chips.parse(name)
+    rows = [record.Row("program", (), unit, 4, images, shape) for images in (4, 4096)]
+    table = render.table(rows, topology)
+    for word in ("(few)", "(many)", "cost least"):
+        assert word not in table
+    known = [dataclasses.replace(row, unit=record.STEP, image_shape=(32, 32, 3)) for row in rows]
+    assert "(few)" in render.table(known, chips.parse("v5e:2x2"))
+
+
+def test_the_largest_operations_without_an_estimate_are_named():
+    sizes = {"while/body/a": 1024, "while/body/b": 8192, "while/body/c": 4096, "while/body/d": 2048}
+    unpriced = tuple(record.Unpriced("gather", name, 1, 2, size) for name, size in sizes.items())
+    row = record.Row("student step", (), "step", 4, 512, SHAPE, unpriced=unpriced)
+    text = render.table([row, dataclasses.replace(row, program="teacher step", unpriced=())], chips.parse("v5e:2x2"))
+    named = "gather while/body/b (2, 8 KiB), gather while/body/c (2, 4 KiB), gather while/body/d (2, 2 KiB)"
+    assert text.endswith(f"\n  student step: {named}")
+    assert "while/body/a" not in text
+    assert "teacher step: " not in text
+
+
+def test_every_column_whose_name_does_not_say_it_is_explained():
+    table = render.table([record.Row("step", (), "step", 4, 512, SHAPE)], chips.parse("v5e:2x2"))
+    header, _, rest = table.partition("\n")
+    for column in ("a chip", "of chip", "sent", "loops", "not priced", "ms", "images/s"):
+        assert column in re.split(r" {2,}", header)
+        assert re.search(rf"\b{column}\b", rest), column
 
 
 def test_gpus_have_no_model_of_time():
