@@ -79,7 +79,8 @@ def sources(records: Mapping[tuple[str, str], Compilation]) -> str:
     """One item for each commit and compiler, with what was compiled so."""
     result: dict[str, list[str]] = {}
     for (recipe, topology), one in records.items():
-        result.setdefault(f"commit {one.commit[:12]}, jax {one.jax}, {one.compiler}", []).append(f"{recipe} {topology}")
+        commit = one.commit[:12] + one.commit[40:]  # with the mark of an edited checkout
+        result.setdefault(f"commit {commit}, jax {one.jax}, {one.compiler}", []).append(f"{recipe} {topology}")
     return "".join(f"- {source}: {', '.join(cases)}\n" for source, cases in result.items())
 
 
