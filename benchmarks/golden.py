@@ -39,7 +39,7 @@ def first_images(folder: pathlib.Path, record: Mapping[str, np.ndarray], number:
     images, labels, held = record["images"], record["labels"], len(record["labels"])
     if number > held:
         try:
-            split = sources.load("cifar10", "test", data_dir=folder / "tfds", cache_dir="")
+            split = sources.load("cifar10", "test", data_dir=folder / "tfds")
         except FileNotFoundError as error:
             raise ValueError(f"{number} images are asked for; give at most {held}, or more data: {error}") from error
         images, labels = np.asarray(split.images), split.labels

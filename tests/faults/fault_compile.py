@@ -66,13 +66,25 @@ def other_libtpu(place: Place) -> Reported:
 @fault(
     "batch that does not divide over the chips of a topology",
     "`ltrobust compile --topology=v5e:2x2 --batch=66`",
-    value=("teacher.batch_size", "66"),
-    allowed="4 devices",
+    value=("--batch", "66"),
+    allowed="4 chips",
     remedy="multiple of 4",
 )
 def odd_batch(place: Place) -> Reported:
     present(place)
     return refused(place, "--topology=v5e:2x2", "--batch=66")
+
+
+@fault(
+    "file for numbers in a folder that is not there",
+    "`ltrobust compile --topology=v5e:2x2 --json=DIR/none/out.json`",
+    value=("--json", "DIR/none/out.json"),
+    allowed="no folder",
+    remedy="make it first",
+)
+def no_folder(place: Place) -> Reported:
+    present(place)
+    return refused(place, "--topology=v5e:2x2", f"--json={place.folder}/none/out.json")
 
 
 @fault(
