@@ -115,7 +115,7 @@ def _smallest(one: Compilation) -> list[str]:
     return [
         one.topology,
         f"{most.images_per_chip:g}",
-        f"{(most.memory or 0) / chips.parse(one.topology).chip.usable:.0%}",
+        f"{(most.memory or 0) / chips.parse(one.topology).chip.usable:.1%}",
     ]
 
 

@@ -135,6 +135,8 @@ def test_a_step_on_eight_gpus_sums_gradients_and_statistics(tmp_path):
     assert {one.kind for one in row.collectives} == {"all-reduce"}
     assert row.depth() == 1
     assert sum(one.bytes for one in row.collectives) == 4 * result.expected["student"]
+    # 19 by jax-cuda13-plugin 0.10.2, whose passes join fewer of them than those for TPUs.
+    assert sum(one.count for one in row.collectives) <= 20
     assert not row.float64
     assert 0 < row.memory < 32 * MIB
     assert row.cycles is None

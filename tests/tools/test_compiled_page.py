@@ -73,7 +73,7 @@ def test_the_smallest_topology_holds_both_steps(root):
     put(root, "cifar100", made("v5e:1x1", "ab", STEP))
     text = compiled.smallest(compiled.load(root / compiled.FOLDER))
     # Of the step that needs most; JAX takes three quarters of a GPU's 79.1 GiB.
-    assert "| cifar10 | v5e:2x4 | 16 | 50% | h100:8 | 128 | 13% |" in text
+    assert "| cifar10 | v5e:2x4 | 16 | 50.0% | h100:8 | 128 | 13.5% |" in text
     assert "| cifar100 |  |  |  |  |  |  |" in text
 
 
