@@ -21,17 +21,20 @@ import tempfile
 from collections import defaultdict
 from typing import Any
 
+import golden
 import measure
+import numpy as np
 
 PROCESS = """
 import json, pathlib, resource, sys, time
-root, data, form, name, number, threads = sys.argv[1:]
+root, data, form, name, chosen, threads = sys.argv[1:]
 sys.path[:0] = [root, root + "/benchmarks"]
 import evaluate, golden
 import numpy as np
 
-images, labels, logits_fn, record = golden.load(pathlib.Path(data), name)
-images, labels = np.asarray(images)[: int(number)], np.asarray(labels)[: int(number)]
+_, _, logits_fn, record = golden.load(pathlib.Path(data), name)
+with np.load(chosen) as file:
+    images, labels = file["images"], file["labels"]
 if form == "torch":
     import torch
 
@@ -64,10 +67,14 @@ def main() -> None:
     path = measure.begin(given, "evaluate_start")
     given.data = given.data.resolve()
     rows = []
-    with tempfile.TemporaryDirectory() as caches:
-        for name in given.networks.split(","):
-            for number in map(int, given.images.split(",")):
-                rows += compare(given, name, number, pathlib.Path(caches))
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [
+            (name, number, write_images(given.data, name, number, pathlib.Path(folder)))
+            for name in given.networks.split(",")
+            for number in map(int, given.images.split(","))
+        ]
+        for name, number, chosen in cases:
+            rows += compare(given, name, number, chosen)
     measure.finish(path, given, rows)
 
 
@@ -75,16 +82,33 @@ def flags() -> argparse.ArgumentParser:
     """The flags of this script."""
     parser = measure.parser(__doc__)
     parser.set_defaults(repeats=3)
-    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder that holds golden/")
+    parser.add_argument(
+        "--data", type=pathlib.Path, required=True, help="folder that holds golden/, and tfds/ for more"
+    )
     parser.add_argument("--networks", default="cnn_a,conv_small", help="cnn_a, conv_small, by commas")
-    parser.add_argument("--images", default="32,64,192", help="numbers of images, by commas; at most 200")
+    parser.add_argument("--images", default="32,64,192", help="numbers of images, by commas; golden/ has 200")
     parser.add_argument("--against", choices=["", "torch"], default="")
     parser.add_argument("--before", type=pathlib.Path, default=None, help="another checkout of this project")
     return parser
 
 
-def compare(given: argparse.Namespace, name: str, number: int, caches: pathlib.Path) -> list[dict[str, Any]]:
-    """A row for each form, of processes that took turns."""
+def write_images(data: pathlib.Path, name: str, number: int, folder: pathlib.Path) -> pathlib.Path:
+    """The file with images and labels that every process of a case reads.
+
+    Raises:
+      SystemExit: there are not so many images.
+    """
+    path = folder / f"{name}-{number}.npz"
+    try:
+        images, labels = golden.first_images(data, golden.load(data, name)[-1], number)
+    except ValueError as error:
+        sys.exit(str(error))
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+def compare(given: argparse.Namespace, name: str, number: int, chosen: pathlib.Path) -> list[dict[str, Any]]:
+    """A row for each form, of processes that took turns; `chosen` is the file of the images."""
     roots = {"": measure.ROOT} | ({"before, ": given.before.resolve()} if given.before else {})
     forms = [(label, root, form) for form in ("cold", "cached") for label, root in roots.items()]
     forms += [("", measure.ROOT, "torch")] if given.against else []
@@ -95,8 +119,8 @@ def compare(given: argparse.Namespace, name: str, number: int, caches: pathlib.P
         for label, root, form in forms[shift:] + forms[:shift]:
             if repeat == 0 and form != "cached":
                 continue
-            cache = caches / f"{name}-{number}-{label.strip(', ')}" if form == "cached" else None
-            for seconds, cpu, robust in process(given, root, form, name, number, cache):
+            cache = chosen.with_name(f"{name}-{number}-{label.strip(', ')}") if form == "cached" else None
+            for seconds, cpu, robust in process(given, root, form, name, chosen, cache):
                 key = label + ("compiled" if form == "cached" and answers.get((repeat, label)) else form)
                 if form == "cached":
                     answers[repeat, label] = True
@@ -107,13 +131,18 @@ def compare(given: argparse.Namespace, name: str, number: int, caches: pathlib.P
 
 
 def process(
-    given: argparse.Namespace, root: pathlib.Path, form: str, name: str, number: int, cache: pathlib.Path | None
+    given: argparse.Namespace,
+    root: pathlib.Path,
+    form: str,
+    name: str,
+    chosen: pathlib.Path,
+    cache: pathlib.Path | None,
 ) -> list[tuple[float, float, list[int]]]:
     """Seconds, CPU seconds and answers of each evaluation of one fresh process."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_COMPILATION_CACHE")}
     if cache:
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, "-c", PROCESS, str(root), str(given.data), form, name, str(number), str(given.threads)]
+    command = [sys.executable, "-c", PROCESS, str(root), str(given.data), form, name, str(chosen), str(given.threads)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)

@@ -1,24 +1,33 @@
 """Compiles the recipes for TPU and GPU topologies without a device, and keeps what the compilers say.
 
-    python benchmarks/compile_ahead.py [--only=digits] [--out=DIR]
+    python benchmarks/compile_ahead.py [--only=digits] [--topologies=v5e:1x1,h100:1] [--program=student] [--again]
 
-One case, a recipe for a topology, after another, each in a separate process; what is in its file already is left out,
-so that the same command resumes after an interruption. Files: `<out>/<recipe>-<topology>.json`, the rows of
-`ltrobust compile` (`ltrobust/compilation/rows.py`), each with the commit that it was compiled from. The protocol is
-`standard`, which has the programs of `quick` too. Small networks take seconds a program, ResNet-18 minutes, more the
-larger ones, ImageNet's the longest. A batch that is smaller than the number of chips is raised to it.
+One case, a recipe for a topology, after another, each in a separate process, and of each case the programs of training,
+validation and the protocol `standard`. Files: `<out>/<recipe>-<topology>.json`, in the form of `ltrobust compile`
+(`ltrobust/compilation/record.py`).
+
+A file is of one compiler, one configuration and one state of the sources. The same command adds to it what it lacks,
+after an interruption too. A file of another compiler, configuration or sources is left as it is, and named: `--again`
+compiles it anew. Sources that are not committed are refused, because no commit would name them.
+
+Small networks take seconds a program, ResNet-18 minutes on TPUs, ImageNet's the longest. A batch that is smaller than
+the number of chips is raised to it.
 """
 
 import argparse
 import dataclasses
-import importlib.metadata
-import json
 import pathlib
 import subprocess
 import sys
 from typing import Any
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "compile_ahead"
+from ltrobust.compilation import record
+from ltrobust.compilation.record import Compilation
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "compile_ahead"
+# What programs depend on.
+SOURCES = ("ltrobust", "configs")
 TOPOLOGIES = ("v5e:1x1", "v5e:2x4", "h100:8", "v5e:16x16", "v4:2x2x1", "v5p:2x2x1", "v6e:2x4", "h100:1")
 # Where ImageNet's recipe is meant to run.
 IMAGENET = ("v5e:8x8", "h100:8")
@@ -32,51 +41,42 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "wrn_34_10": ("cifar10", {"model.name": "wrn_34_10", "model.dtype": "bfloat16"}),
     "imagenet_lt": ("imagenet_lt", {}),
 }
-# Programs of a recipe that are compiled first, for all topologies.
-FIRST = (
-    ("cifar10", "student step"),
-    ("digits", ""),
-    ("tiny_imagenet", "student step"),
-    ("cifar100", "student step"),
-    ("cifar10", "teacher step"),
-)
-COMPILERS = {"tpu": "libtpu", "cuda": "jax-cuda13-plugin"}
 
 
 def main() -> None:
     """Runs every case that is not complete."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="default: %(default)s")
-    parser.add_argument("--only", default="", help="recipes, separated by commas; default: all")
-    parser.add_argument("--case", nargs=3, metavar=("RECIPE", "TOPOLOGY", "PROGRAM"), help="one, in this process")
-    given = parser.parse_args()
+    given = flags().parse_args()
+    source = commit()
     if given.case:
-        compile_case(*given.case, given.out)
+        compile_case(*given.case, given, source)
         return
-    chosen = given.only.split(",") if given.only else [*RECIPES]
     given.out.mkdir(parents=True, exist_ok=True)
-    for recipe, topology, program in cases(chosen):
-        if program and program in programs_in(path_of(recipe, topology, given.out)):
-            continue
-        words = [sys.executable, __file__, f"--out={given.out}", "--case", recipe, topology, program]
-        status = subprocess.run(words, check=False).returncode
+    for recipe, topology in cases(given.only, given.topologies):
+        words = [*sys.argv[1:], "--case", recipe, topology]
+        status = subprocess.run([sys.executable, __file__, *words], check=False).returncode
         print(f"{recipe} for {topology}: {'done' if status == 0 else f'ended with {status}'}", flush=True)
 
 
-def cases(chosen: list[str]) -> list[tuple[str, str, str]]:
-    """Recipe, topology, and one program or all (empty). ImageNet's recipe is compiled for `IMAGENET` alone."""
-    stages = dict.fromkeys([*FIRST, *((recipe, "") for recipe in RECIPES)])
+def flags() -> argparse.ArgumentParser:
+    """The flags of this script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="default: %(default)s")
+    parser.add_argument("--only", default="", help="recipes, separated by commas; default: all")
+    parser.add_argument("--topologies", default="", help="separated by commas; default: all")
+    parser.add_argument("--program", default="", help="only programs whose names begin so; default: all")
+    parser.add_argument("--again", action="store_true", help="replace files of other compilers or sources")
+    parser.add_argument("--case", nargs=2, metavar=("RECIPE", "TOPOLOGY"), help="one, in this process")
+    return parser
+
+
+def cases(recipes: str, topologies: str) -> list[tuple[str, str]]:
+    """Recipe and topology, of those that are named. ImageNet's recipe is compiled for `IMAGENET` alone."""
     return [
-        (recipe, topology, program)
-        for recipe, program in stages
-        if recipe in chosen
+        (recipe, topology)
+        for recipe in (recipes.split(",") if recipes else RECIPES)
         for topology in (IMAGENET if recipe == "imagenet_lt" else TOPOLOGIES)
+        if not topologies or topology in topologies.split(",")
     ]
-
-
-def programs_in(path: pathlib.Path) -> set[str]:
-    """Names of the programs that a case's file has."""
-    return {row["program"] for row in json.loads(path.read_text())["rows"]} if path.exists() else set()
 
 
 def path_of(recipe: str, topology: str, out: pathlib.Path) -> pathlib.Path:
@@ -84,48 +84,88 @@ def path_of(recipe: str, topology: str, out: pathlib.Path) -> pathlib.Path:
     return out / f"{recipe}-{topology.replace(':', '-')}.json"
 
 
-def compile_case(recipe: str, topology: str, only: str, out: pathlib.Path) -> None:
-    """Compiles the programs of a case, or one, that its file does not have, and adds each to the file."""
-    from ltrobust import recipes
-    from ltrobust.compilation import chips, rows, topologies
-    from ltrobust.compilation.programs import programs
-    from ltrobust.plan import make_plan
-    from ltrobust.runtime.files import write_json
-    from ltrobust.training import devices
+def compile_case(recipe: str, topology: str, given: argparse.Namespace, source: str) -> None:
+    """Compiles the programs of a case that its file does not have, and adds each to the file.
 
-    wanted, path = chips.parse(topology), path_of(recipe, topology, out)
-    name, changes = RECIPES[recipe]
-    config: Any = recipes.load(name)
-    changes = {"eval.protocol": "standard"} | changes
-    config.update_from_flattened_dict(changes)
-    for phase in (config.teacher, config.student):
-        phase.batch_size = max(phase.batch_size, wanted.size)
-    result: dict[str, Any] = {"rows": []}
-    if path.exists():
-        result = json.loads(path.read_text())
-    result |= {
-        "recipe": recipe,
-        "config": name,
-        "changes": changes,
-        "topology": topology,
-        "jax": importlib.metadata.version("jax"),
-        "compiler": f"{COMPILERS[wanted.chip.platform]} {importlib.metadata.version(COMPILERS[wanted.chip.platform])}",
-    }
-    known = {(row["program"], row["images"]) for row in result["rows"]}
-    mesh = devices.make_mesh(topologies.make_devices(wanted))
-    for program in programs(make_plan(config, out / "none"), mesh, memory=wanted.chip.memory):
-        if (program.name, program.images) in known or only not in ("", program.name):
+    Raises:
+      SystemExit: the file is of another compiler, configuration or sources.
+    """
+    from ltrobust.compilation import chips, rows, topologies
+    from ltrobust.plan import make_plan
+
+    wanted, path = chips.parse(topology), path_of(recipe, topology, given.out)
+    # First, because JAX is not to look for accelerators.
+    topologies.make_devices(wanted)
+    plan = make_plan(configuration(recipe, wanted.size), given.out / "none")
+    result = resume(path, rows.make_record(plan, wanted, source), given.again)
+    for program in rows.programs_for(plan, wanted):
+        known = {row.program for row in result.rows}
+        if program.name in known or not program.name.startswith(given.program):
             continue
         row = rows.compile_row(program, wanted)
-        result["rows"].append(dataclasses.asdict(row) | {"commit": commit()})
-        write_json(path, result)
+        result = dataclasses.replace(result, rows=(*result.rows, row))
+        record.write(path, result)
         print(f"  {recipe} for {topology}, {row.program}: {row.cpu_seconds} CPU seconds {row.problem}", flush=True)
 
 
+def configuration(recipe: str, chips: int) -> Any:
+    """A recipe's configuration, with at least one image for each chip."""
+    from ltrobust import recipes
+
+    name, changes = RECIPES[recipe]
+    config: Any = recipes.load(name)
+    config.update_from_flattened_dict({"eval.protocol": "standard"} | changes)
+    for phase in (config.teacher, config.student):
+        phase.batch_size = max(phase.batch_size, chips)
+    return config
+
+
+def resume(path: pathlib.Path, fresh: Compilation, again: bool) -> Compilation:
+    """The record that rows are added to.
+
+    Args:
+      path: of the file.
+      fresh: what the file would be now, without rows.
+      again: whether a file of other programs may be replaced.
+
+    Raises:
+      SystemExit: there is such a file, and it may not be.
+    """
+    if not path.exists():
+        return fresh
+    result = record.read(path)
+    if dataclasses.replace(result, commit=fresh.commit, rows=()) == fresh and same_sources(result.commit, fresh.commit):
+        return result
+    if not again:
+        sys.exit(
+            f"{path.name} is left as it is: commit {result.commit[:12]}, {result.compiler} and its configuration are "
+            f"not those of {fresh.commit[:12]}, {fresh.compiler}. --again compiles it anew."
+        )
+    return fresh
+
+
 def commit() -> str:
-    """The commit of this checkout."""
-    words = ["git", "-C", str(pathlib.Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    """The commit of this checkout.
+
+    Raises:
+      SystemExit: the sources are not those of the commit, or there is none.
+    """
+    changed = _git("status", "--porcelain", "--", *SOURCES)
+    head = _git("rev-parse", "HEAD")
+    if changed.returncode or head.returncode:
+        sys.exit(f"{ROOT.name} is no checkout with commits, so rows could not name theirs: {head.stderr.strip()}")
+    if changed.stdout:
+        sys.exit(f"{' and '.join(SOURCES)} have changes; commit them first, or rows would name the wrong commit.")
+    return head.stdout.strip()
+
+
+def same_sources(old: str, new: str) -> bool:
+    """Whether two commits have the same `SOURCES`; False where one is not known."""
+    return _git("diff", "--quiet", old, new, "--", *SOURCES).returncode == 0
+
+
+def _git(*words: str) -> Any:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,12 @@ def subject(given: argparse.Namespace, name: str) -> tuple[np.ndarray, np.ndarra
     else:
         if given.data is None:
             sys.exit(f"{name} needs --data=DIR, the folder that holds golden/.")
-        images, labels, logits_fn, record = golden.load(given.data, name)
-        images, threat = np.asarray(images)[:number], ltrobust.Threat("linf", float(record["radius_255"]))
+        _, _, logits_fn, record = golden.load(given.data, name)
+        images, labels = golden.first_images(given.data, record, number)
+        threat = ltrobust.Threat("linf", float(record["radius_255"]))
         build = lambda: torch_golden(record, name)  # noqa: E731
         if given.what == "standard":
-            return images, np.asarray(labels)[:number], logits_fn, threat, build
+            return images, labels, logits_fn, threat, build
         threat = ltrobust.Threat("linf", 8)
     # Its own answers as labels: every image is right when clean, so that all of them are attacked.
     return images, np.asarray(jnp.argmax(jax.jit(logits_fn)(images), axis=1)), logits_fn, threat, build

@@ -1,13 +1,14 @@
 """The golden networks: two small trained networks, and what the public PyTorch attacks decided on each image."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ltrobust.data import sources
 from ltrobust.models.cpu.convolution import convolve
 
 NAMES = ("cnn_a", "conv_small")
@@ -25,6 +26,32 @@ def load(
         record = dict(file)
     images = jnp.asarray(record["images"].astype(np.float32) / np.float32(255))
     return images, jnp.asarray(record["labels"].astype(np.int32)), network(record, name), record
+
+
+def first_images(folder: pathlib.Path, record: Mapping[str, np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first test images of CIFAR-10, float32 [number,32,32,3] in [0,1], and their labels, int32 [number].
+
+    Those of a record, or if it has fewer, of the data set in the folder `tfds` beside `golden`.
+
+    Raises:
+      ValueError: there are fewer; names how many there are. Or the data set begins with other images than the record.
+    """
+    images, labels, held = record["images"], record["labels"], len(record["labels"])
+    if number > held:
+        try:
+            split = sources.load("cifar10", "test", data_dir=folder / "tfds")
+        except FileNotFoundError as error:
+            raise ValueError(f"{number} images are asked for; give at most {held}, or more data: {error}") from error
+        images, labels = np.asarray(split.images), split.labels
+        if number > len(labels):
+            raise ValueError(
+                f"{number} images are asked for, but {folder / 'tfds'} has {len(labels)}; give at most that."
+            )
+        if not np.array_equal(images[:held], record["images"]):
+            raise ValueError(
+                f"{folder / 'tfds'} begins with other test images than golden/; give at most {held} images."
+            )
+    return images[:number].astype(np.float32) / np.float32(255), labels[:number].astype(np.int32)
 
 
 def closest(record: dict[str, np.ndarray], attack: str, number: int) -> np.ndarray:

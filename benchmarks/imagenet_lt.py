@@ -17,6 +17,7 @@ import flops
 import measure
 
 from ltrobust import models, recipes
+from ltrobust.analysis import cards
 from ltrobust.compilation import chips
 from ltrobust.data import blank
 from ltrobust.plan import PhasePlan, make_plan
@@ -40,7 +41,7 @@ def cost() -> dict[str, Any]:
     }
     total = sum(phase["flops"] for phase in result.values())
     return {
-        "commit": compile_ahead.commit(),
+        "commit": cards.commit(),
         "jax": importlib.metadata.version("jax"),
         "network": plan.model.name,
         "image": list(data.image_shape),

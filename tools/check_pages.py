@@ -63,7 +63,7 @@ def tables(root: Path) -> Iterator[Stale]:
     for page, marker, block, module in (
         (speed.PAGE, speed.SHORT, speed.short, "tools.speed"),
         (speed.PAGE, speed.ALL, speed.tables, "tools.speed"),
-        (compiled.PAGE, compiled.MARKERS, compiled.table, "tools.compiled"),
+        (compiled.PAGE, compiled.MARKERS, compiled.block, "tools.compiled"),
         (data_files.PAGE, data_files.MARKERS, data_files.table, "tools.data_files"),
         (design_page.PAGE, design_page.MARKERS, design_page.table, "tools.design_page"),
         (torch_table.PAGE, torch_table.MARKERS, torch_table.block, "tools.torch_table"),

@@ -9,15 +9,14 @@ memory of a chip, the compiler's estimate of cycles and milliseconds, and what c
 TPU programs need the extra `tpu-compile`, GPU programs `cuda-compile`.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ltrobust.analysis import cards
 from ltrobust.commands.launch import launch
 from ltrobust.commands.parser import UsageError, taken_all
-from ltrobust.compilation import chips
-from ltrobust.runtime.files import write_json
+from ltrobust.compilation import chips, record, render
 from ltrobust.runtime.workdir import PHASES
 
 FLAGS = {
@@ -25,7 +24,7 @@ FLAGS = {
     "phase": ("PHASE", "teacher or student; default: those that the configuration trains"),
     "protocol": ("NAME", "of the evaluation, such as standard; default: eval.protocol"),
     "batch": ("N", "batch size of both phases, over all chips; default: the configuration's"),
-    "json": ("FILE", "where to write the numbers too; must not exist"),
+    "json": ("FILE", "where to write the numbers too, with the configuration and versions; must not exist"),
 }
 
 
@@ -54,15 +53,23 @@ def run(config: Any, workdir: Path, *, topology: str, phase: str, protocol: str,
     """Compiles every program and prints as it goes.
 
     Raises:
-      ValueError: unknown topology, a compiler that is missing or of another version, a setting that a run would refuse,
-        or a program that does not compile or fit, after the table.
+      ValueError: unknown topology, a batch that does not divide over it, a file that cannot be written, a compiler that
+        is missing or of another version, a setting that a run would refuse, or a program that does not compile or fit,
+        after the table.
     """
     target = Path(json) if json else None
     if target is not None and target.exists():
         raise ValueError(f"{target} exists; nothing is overwritten.")
+    if target is not None and not target.parent.is_dir():
+        raise ValueError(f"--json is {json}, but there is no folder {target.parent}; make it first.")
     wanted, rows = chips.parse(topology), []
-    from ltrobust.compilation import render, topologies  # with JAX, which help does not need
-    from ltrobust.compilation import rows as compiling
+    if batch and int(batch) % wanted.size:
+        raise ValueError(
+            f"--batch is {batch}, which does not divide over the {wanted.size} chips of {wanted.name}; use a multiple "
+            f"of {wanted.size}."
+        )
+    from ltrobust.compilation import rows as compiling  # with JAX, which help does not need
+    from ltrobust.compilation import topologies
     from ltrobust.plan import make_plan
 
     # First, because JAX is not to look for accelerators.
@@ -71,11 +78,12 @@ def run(config: Any, workdir: Path, *, topology: str, phase: str, protocol: str,
         config.eval.protocol = protocol or config.eval.protocol
         for name in PHASES:
             config[name].batch_size = int(batch) if batch else config[name].batch_size
-    for row in compiling.compile_rows(make_plan(config, workdir), wanted, phase):
+    plan = make_plan(config, workdir)
+    for row in compiling.compile_rows(plan, wanted, phase):
         rows.append(row)
         print(f"{row.program}: {'no' if row.problem else 'compiles'}, {row.compile_seconds:.0f} s", flush=True)
     print(f"\n{wanted.name}, {wanted.size} chip(s)\n\n{render.table(rows, wanted)}")
     if target is not None:
-        write_json(target, [dataclasses.asdict(row) for row in rows], new=True)
+        record.write(target, compiling.make_record(plan, wanted, cards.commit(), rows), new=True)
     if problems := [row.problem for row in rows if row.problem]:
         raise ValueError(problems[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from ltrobust.compilation.record import CALL, PASS, STEP
 from ltrobust.data import blank
 from ltrobust.data.run_data import RunData
 from ltrobust.evaluation import protocols
@@ -14,9 +15,6 @@ from ltrobust.evaluation.protocols import Attack
 from ltrobust.plan import RunPlan, naming_phase
 from ltrobust.training import devices, loop, networks, placement, steps, teacher_student, teachers
 from ltrobust.training.phases import Phase
-
-# What a program does at a time.
-STEP, PASS, CALL = "step", "pass", "call"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Program:
       name: such as `student step`, or `quick: pgd (fgsm, pgd20)`.
       attacks: for which attacks of a protocol it is, if it is for some.
       images: that it works on at a time, on all devices together.
+      image_shape: height, width and channels of each.
       unit: what it does at a time: a training step, a pass of all images through the network, or one call.
       mapped: whether its operations are those of one device, as in training.
       batch_key: the configuration's key that sets its images.
@@ -37,6 +36,7 @@ class Program:
     name: str
     attacks: tuple[str, ...]
     images: int
+    image_shape: tuple[int, ...]
     unit: str
     mapped: bool
     batch_key: str
@@ -80,7 +80,8 @@ def programs(plan: RunPlan, mesh: Mesh, only: str = "", memory: int | None = Non
                 return steps.compile_chunk(phase.settings, mesh).trace(*arguments)
 
         key = f"{phase.name}.batch_size"
-        yield Program(f"{phase.name} step", (), phase.schedule.batch_size, STEP, True, key, trace, phase.remedies)
+        title, size, shape = f"{phase.name} step", phase.schedule.batch_size, data.image_shape
+        yield Program(title, (), size, shape, STEP, True, key, trace, phase.remedies)
     yield from _evaluations(plan, mesh, data, chosen)
 
 
@@ -109,7 +110,7 @@ def _evaluations(plan: RunPlan, mesh: Mesh, data: RunData, phases: list[Phase]) 
             for name, users, trace, passes in evaluation_programs(driver, variables, data.image_shape, attacks, place):
                 unit = PASS if passes else CALL
                 name = f"{title}: {name}{_of(users)}"
-                yield Program(name, users, size, unit, False, "eval.batch_size", trace, remedies)
+                yield Program(name, users, size, data.image_shape, unit, False, "eval.batch_size", trace, remedies)
 
 
 def _of(attacks: tuple[str, ...]) -> str:

@@ -5,13 +5,14 @@ import dataclasses
 import re
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from ltrobust.compilation import arithmetic, hlo, topologies
 from ltrobust.compilation.chips import GIB, Topology
-from ltrobust.compilation.programs import CALL, Program, programs
+from ltrobust.compilation.programs import Program, programs
+from ltrobust.compilation.record import CALL, Collectives, Compilation, Row, Unpriced
 from ltrobust.plan import RunPlan
 from ltrobust.training import devices
 
@@ -23,70 +24,35 @@ _USED = (
     re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm"),
 )
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+Group = TypeVar("Group", Collectives, Unpriced)
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Data of one program for one topology. Unknown numbers are None.
+def make_record(plan: RunPlan, topology: Topology, commit: str, rows: Sequence[Row] = ()) -> Compilation:
+    """The rows with what they depend on.
 
-    Attributes:
-      program, attacks, unit: as in `programs.Program`.
-      topology: such as `v5e:2x4`.
-      chips: how many.
-      images: at a time, on all chips.
-      problem: why the program does not compile or does not fit; empty where it does.
-      compile_seconds, cpu_seconds: of tracing and compiling, by the wall clock and of this process.
-      memory: bytes on one chip, at most at a time.
-      cycles: estimated by the compiler for one unit, on one chip, without what is `unpriced`.
-      seconds: the same at the chip's rate.
-      flops: of one unit on one chip, by arithmetic.
-      share_of_peak: flops over what the chip could do in these seconds.
-      collectives: entries with kind, depth (in how many loops), count and bytes (that one chip gives).
-      unpriced: where there are estimates, instructions without one: kind, operation, bytes, depth and count.
-      float64: whether anything is computed in it.
+    Args:
+      plan: of the run.
+      topology: what was compiled for.
+      commit: of the code that the programs are from.
+      rows: of programs that are compiled.
     """
-
-    program: str
-    attacks: tuple[str, ...]
-    unit: str
-    topology: str
-    chips: int
-    images: int
-    problem: str = ""
-    compile_seconds: float | None = None
-    cpu_seconds: float | None = None
-    memory: int | None = None
-    cycles: int | None = None
-    seconds: float | None = None
-    flops: int | None = None
-    share_of_peak: float | None = None
-    collectives: tuple[dict[str, Any], ...] = ()
-    unpriced: tuple[dict[str, Any], ...] = ()
-    float64: bool = False
-
-    @property
-    def images_per_chip(self) -> float:
-        """Images that one chip works on at a time."""
-        return self.images / self.chips
-
-    @property
-    def images_per_second(self) -> float | None:
-        """On all chips, by the compiler's estimate: trained images, or passes of images."""
-        return self.images / self.seconds if self.seconds else None
-
-    def depth(self) -> int:
-        """In how many loops a collective stands, at most."""
-        return max((entry["depth"] for entry in self.collectives), default=0)
+    compiler, protocol = topologies.compiler_version(topology.chip), plan.evaluation.protocol.name
+    return Compilation(jax.__version__, compiler, commit, topology.name, protocol, plan.recorded, tuple(rows))
 
 
-def compile_rows(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Row]:
-    """Compiles the programs of a run one after the other; arguments and errors are those of `programs`.
+def programs_for(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Program]:
+    """The programs of a run on a topology, with the memory that JAX takes there; see `programs`.
 
     Raises:
       ValueError: the compiler is missing or of another version.
     """
     mesh = devices.make_mesh(topologies.make_devices(topology))
-    for program in programs(plan, mesh, only, topology.chip.usable):
+    yield from programs(plan, mesh, only, topology.chip.usable)
+
+
+def compile_rows(plan: RunPlan, topology: Topology, only: str = "") -> Iterator[Row]:
+    """Compiles the programs of a run one after the other; arguments and errors are those of `programs_for`."""
+    for program in programs_for(plan, topology, only):
         yield compile_row(program, topology)
 
 
@@ -98,7 +64,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
       topology: what to compile for.
     """
     chip, began, worked = topology.chip, time.perf_counter(), time.process_time()
-    row = Row(program.name, program.attacks, program.unit, topology.name, topology.size, program.images)
+    row = Row(program.name, program.attacks, program.unit, topology.size, program.images, program.image_shape)
     try:
         traced = program.trace()
         compiled = traced.lower().compile(compiler_options=topologies.compiler_options(chip) or None)
@@ -112,10 +78,10 @@ def compile_row(program: Program, topology: Topology) -> Row:
     result = dataclasses.replace(
         row,
         **_spent(began, worked),
-        problem=_too_large(memory, chip.memory, row, program) if memory > chip.memory else "",
+        problem=_too_large(memory, chip.usable, row, program) if memory > chip.usable else "",
         memory=memory,
         flops=flops,
-        collectives=tuple(_grouped(text.collectives(), "bytes", "kind", "depth")),
+        collectives=_grouped(Collectives, text.collectives()),
         float64=text.float64,
     )
     if not chip.gigahertz:
@@ -127,7 +93,7 @@ def compile_row(program: Program, topology: Topology) -> Row:
         result,
         cycles=estimated,
         seconds=seconds,
-        unpriced=tuple(_grouped(_worth_a_line(text.unpriced()), "bytes", "kind", "operation", "depth")),
+        unpriced=_grouped(Unpriced, _worth_a_line(text.unpriced())),
         share_of_peak=flops / (seconds * chip.peak) if seconds else None,
     )
 
@@ -151,15 +117,17 @@ def _worth_a_line(found: Sequence[hlo.Unpriced]) -> list[hlo.Unpriced]:
     return [one for one in found if one.bytes >= _SMALL and one.kind.removesuffix("-start") not in hlo.COLLECTIVES]
 
 
-def _grouped(found: Sequence[Any], total: str, *keys: str) -> list[dict[str, Any]]:
-    """Entries with these keys, how many there are of each, and the sum of `total`; the largest first."""
+def _grouped(group: type[Group], found: Sequence[Any]) -> tuple[Group, ...]:
+    """Instructions that are alike, with how many there are and the sum of their bytes; the largest sum first."""
+    keys = [field.name for field in dataclasses.fields(group) if field.name not in ("count", "bytes")]
     counts, sums = collections.Counter(), collections.Counter()
     for one in found:
         kind = tuple(getattr(one, key) for key in keys)
         counts[kind] += 1
-        sums[kind] += getattr(one, total)
-    entries = [dict(zip(keys, kind, strict=True)) | {"count": counts[kind], total: sums[kind]} for kind in counts]
-    return sorted(entries, key=lambda entry: -entry[total])
+        sums[kind] += one.bytes
+    return tuple(
+        group(**dict(zip(keys, kind, strict=True)), count=counts[kind], bytes=size) for kind, size in sums.most_common()
+    )
 
 
 def _problem(message: str, row: Row, topology: Topology, program: Program) -> tuple[str, int | None]:
@@ -179,6 +147,6 @@ def _too_large(need: int, have: int, row: Row, program: Program) -> str:
     value = fits // row.chips if program.batch_key == "eval.batch_size" else fits
     remedies = [f"{program.batch_key}={value} or less"] * (fits < row.images) + [*program.remedies, "more chips"]
     return (
-        f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip that has {have / GIB:.2f}, "
+        f"{row.program} does not fit: it needs {need / GIB:.2f} GiB on a chip where JAX may use {have / GIB:.2f}, "
         f"{(need - have) / GIB:.2f} too many. Use {', or '.join(remedies)}."
     )

@@ -57,6 +57,17 @@ def check_compiler(chip: Chip) -> None:
         raise ValueError(f"{package} is {found}, but jax {jax.__version__} compiles with {package} {needed}; {install}")
 
 
+def compiler_version(chip: Chip) -> str:
+    """Package and version of the chip's compiler, such as `libtpu 0.0.42.1`.
+
+    Raises:
+      ValueError: see `check_compiler`.
+    """
+    check_compiler(chip)
+    package, _ = PACKAGES[chip.platform]
+    return f"{package} {importlib.metadata.version(package)}"
+
+
 def needed_version(platform: str) -> str:
     """The version of the platform's compiler that the installed JAX asks for, such as `0.0.42.*`."""
     if platform == "cuda":

@@ -12,8 +12,9 @@ import pytest
 
 from ltrobust import recipes
 from ltrobust.compilation import chips, topologies
-from ltrobust.compilation.programs import PASS, STEP, Program, programs
-from ltrobust.compilation.rows import Row, compile_row
+from ltrobust.compilation.programs import Program, programs
+from ltrobust.compilation.record import PASS, STEP, Row
+from ltrobust.compilation.rows import compile_row
 from ltrobust.data import blank
 from ltrobust.plan import make_plan
 from ltrobust.training import devices, placement, teacher_student
@@ -78,18 +79,18 @@ def test_a_step_on_eight_chips_sums_gradients_and_statistics_and_gathers_little(
     row = tpu.rows[f"{phase} step"]
     assert not row.problem
     assert row.unit == STEP
-    assert {entry["kind"] for entry in row.collectives} == {"all-reduce"}
+    assert {one.kind for one in row.collectives} == {"all-reduce"}
     # One loop is that over steps. A second one would be the attack's, where no chip may wait for another.
     assert row.depth() == 1
-    assert sum(entry["bytes"] for entry in row.collectives) == 4 * tpu.expected[phase]
+    assert sum(one.bytes for one in row.collectives) == 4 * tpu.expected[phase]
     # Two for each of the seven norms, whose passes send together, one for the gradients, one for the loss.
-    assert sum(entry["count"] for entry in row.collectives) <= 16
+    assert sum(one.count for one in row.collectives) <= 16
     assert not row.float64
     assert 0 < row.memory < 32 * MIB
     assert row.cycles > 0
     assert row.share_of_peak < 1
     # Rows of the data set, one for each image. A gather of single pixels takes longer than a step of the attack.
-    assert sum(entry["bytes"] for entry in row.unpriced if entry["kind"] == "gather") <= GATHERED
+    assert sum(one.bytes for one in row.unpriced if one.kind == "gather") <= GATHERED
 
 
 # Bytes that a chip gathers in a step: 16 images of 64 pixels, and their labels.
@@ -107,7 +108,7 @@ def test_attacks_on_eight_chips_compile_and_send_no_image(tpu, kind):
         # FAB-T's projection ends when no slot of any chip needs another pass, and asks after each.
         assert row.depth() <= (2 if kind == "fab" else 1)
         # Whether a slot is still at work, and how many rest.
-        assert sum(entry["bytes"] for entry in row.collectives) <= 64
+        assert sum(one.bytes for one in row.collectives) <= 64
         assert not row.float64
         assert 0 < row.memory < 32 * MIB
         assert (row.unit == PASS) == (kind in ("pgd", "apgd", "fab", "square"))
@@ -131,9 +132,11 @@ def test_a_step_on_eight_gpus_sums_gradients_and_statistics(tmp_path):
     result = compiled("h100:8", tmp_path, "student step")
     (row,) = result.rows.values()
     assert not row.problem
-    assert {entry["kind"] for entry in row.collectives} == {"all-reduce"}
+    assert {one.kind for one in row.collectives} == {"all-reduce"}
     assert row.depth() == 1
-    assert sum(entry["bytes"] for entry in row.collectives) == 4 * result.expected["student"]
+    assert sum(one.bytes for one in row.collectives) == 4 * result.expected["student"]
+    # 19 by jax-cuda13-plugin 0.10.2, whose passes join fewer of them than those for TPUs.
+    assert sum(one.count for one in row.collectives) <= 20
     assert not row.float64
     assert 0 < row.memory < 32 * MIB
     assert row.cycles is None

@@ -66,13 +66,25 @@ def other_libtpu(place: Place) -> Reported:
 @fault(
     "batch that does not divide over the chips of a topology",
     "`ltrobust compile --topology=v5e:2x2 --batch=66`",
-    value=("teacher.batch_size", "66"),
-    allowed="4 devices",
+    value=("--batch", "66"),
+    allowed="4 chips",
     remedy="multiple of 4",
 )
 def odd_batch(place: Place) -> Reported:
     present(place)
     return refused(place, "--topology=v5e:2x2", "--batch=66")
+
+
+@fault(
+    "file for numbers in a folder that is not there",
+    "`ltrobust compile --topology=v5e:2x2 --json=DIR/none/out.json`",
+    value=("--json", "DIR/none/out.json"),
+    allowed="no folder",
+    remedy="make it first",
+)
+def no_folder(place: Place) -> Reported:
+    present(place)
+    return refused(place, "--topology=v5e:2x2", f"--json={place.folder}/none/out.json")
 
 
 @fault(
@@ -94,7 +106,9 @@ def too_large(place: Place) -> Reported:
         raise jax.errors.JaxRuntimeError(_EXHAUSTED)
 
     remedies = ("student.accumulate=2", "model.remat=True")
-    step = programs.Program("student step", (), 64, programs.STEP, True, "student.batch_size", trace, remedies)
+    step = programs.Program(
+        "student step", (), 64, (8, 8, 1), programs.STEP, True, "student.batch_size", trace, remedies
+    )
     place.patch.setattr(rows, "programs", lambda *_: iter([step]))
     assert chips.parse("v5e:2x2").size == 4
     return refused(place, "--topology=v5e:2x2")
