@@ -80,7 +80,14 @@ def make_program(plan: Any, found: list[Any], name: str, *, gather: bool) -> Pro
     (step,) = devices.shapes((step,), mesh)
     (order,) = devices.shapes((jax.ShapeDtypeStruct((size,), jnp.int32),), mesh, devices.divided())
     return Program(
-        name, (), size, data.image_shape, "call", True, "student.batch_size", lambda: function.trace(step, inputs, order)
+        name,
+        (),
+        size,
+        data.image_shape,
+        "call",
+        True,
+        "student.batch_size",
+        lambda: function.trace(step, inputs, order),
     )
 
 

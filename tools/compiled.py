@@ -16,6 +16,7 @@ from tools.committed import MARK
 
 PAGE, MARKERS = "docs/results/compiled.md", "compiled"
 FOLDER = Path("benchmarks") / "results" / "compile_ahead"
+INPUT = Path("benchmarks") / "results" / "compiled_input-v5e-1x1.json"
 HEADER = (
     *("recipe", "topology", "program", "images a chip", "MiB a chip", "ms, model", "images/s, model", "of peak, model"),
     *("all-reduces", "KiB"),
@@ -51,7 +52,9 @@ def block(root: Path) -> str:
     ]
     note = f"{MARK.strip()}: the commit is not in the history of this repository.\n\n" if any(marks.values()) else ""
     table = markdown([[*HEADER], *rows])
-    return f"{COLUMNS}\nCompiled from:\n\n{sources(records)}\n{note}{smallest(records)}\n{table}"
+    return (
+        f"{COLUMNS}\nCompiled from:\n\n{sources(records)}\n{note}{smallest(records)}\n{table}\n{inputs(root / INPUT)}"
+    )
 
 
 def load(folder: Path) -> dict[tuple[str, str], Compilation]:
@@ -117,6 +120,31 @@ def _smallest(one: Compilation) -> list[str]:
         f"{most.images_per_chip:g}",
         f"{(most.memory or 0) / chips.parse(one.topology).chip.usable:.1%}",
     ]
+
+
+def inputs(path: Path) -> str:
+    """Markdown: what the input of a step costs with single pixels indexed and without; empty without a record."""
+    if not path.is_file():
+        return ""
+    one = record.read(path)
+    lines = [
+        [
+            row.program,
+            f"{(row.cycles or 0) / 1e6:.2f}",
+            f"{sum(each.bytes for each in row.unpriced if each.kind == 'gather') / 1024:,.0f}",
+            f"{(row.memory or 0) / 2**20:.0f}",
+        ]
+        for row in one.rows
+    ]
+    first = one.rows[0]
+    caption = (
+        f"Input of a training step alone: {first.images} images of {'x'.join(map(str, first.image_shape))} are "
+        f"picked, augmented and scaled on one {one.topology} chip (commit {one.commit[:12]}, jax {one.jax}, "
+        f"{one.compiler}). Training on a TPU indexes whole images and no pixel, other "
+        "platforms index pixels. What gathers take is not in the cycles."
+    )
+    header = ["augmentation", "Mcycles, model", "gathered KiB, not priced", "MiB"]
+    return f"{caption}\n\n{markdown([header, *lines])}"
 
 
 def _shown(program: str) -> bool:
