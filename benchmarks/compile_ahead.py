@@ -6,8 +6,8 @@ One case, a recipe for a topology, after another, each in a separate process, an
 validation and the protocol `standard`. Files: `<out>/<recipe>-<topology>.json`, in the form of `ltrobust compile`
 (`ltrobust/compilation/record.py`).
 
-A file is of one compiler, one configuration and one state of the sources. The same command adds to it what it lacks,
-after an interruption too. A file of another compiler, configuration or sources is left as it is, and named: `--again`
+A file is of one compiler, one configuration and one state of the sources. The same command resumes an interrupted file.
+A file of another compiler, configuration or sources is left as it is, and named: `--again`
 compiles it anew. Sources that are not committed are refused, because no commit would name them.
 
 Small networks take seconds a program, ResNet-18 minutes on TPUs, ImageNet's the longest. A batch that is smaller than
@@ -21,10 +21,13 @@ import subprocess
 import sys
 from typing import Any
 
-from ltrobust.compilation import record
-from ltrobust.compilation.record import Compilation
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # or an installed ltrobust would be compiled, and named by this checkout's commit
+
+import ltrobust  # noqa: E402
+from ltrobust.compilation import chips, record  # noqa: E402
+from ltrobust.compilation.record import Compilation  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results" / "compile_ahead"
 # What programs depend on.
 SOURCES = ("ltrobust", "configs")
@@ -43,18 +46,21 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Runs every case that is not complete."""
+def main() -> int:
+    """Runs every case that is not complete; 1 if one failed."""
     given = flags().parse_args()
     source = commit()
     if given.case:
         compile_case(*given.case, given, source)
-        return
+        return 0
     given.out.mkdir(parents=True, exist_ok=True)
+    failed = False
     for recipe, topology in cases(given.only, given.topologies):
         words = [*sys.argv[1:], "--case", recipe, topology]
         status = subprocess.run([sys.executable, __file__, *words], check=False).returncode
         print(f"{recipe} for {topology}: {'done' if status == 0 else f'ended with {status}'}", flush=True)
+        failed |= status != 0
+    return int(failed)
 
 
 def flags() -> argparse.ArgumentParser:
@@ -70,13 +76,28 @@ def flags() -> argparse.ArgumentParser:
 
 
 def cases(recipes: str, topologies: str) -> list[tuple[str, str]]:
-    """Recipe and topology, of those that are named. ImageNet's recipe is compiled for `IMAGENET` alone."""
-    return [
+    """Recipe and topology, of those that are named. ImageNet's recipe is compiled for `IMAGENET` alone.
+
+    Raises:
+      SystemExit: a recipe or topology is unknown, or none is left.
+    """
+    for name in filter(None, recipes.split(",")):
+        if name not in RECIPES:
+            sys.exit(f"--only names {name}; recipes are {', '.join(RECIPES)}.")
+    for name in filter(None, topologies.split(",")):
+        try:
+            chips.parse(name)
+        except ValueError as error:
+            sys.exit(f"--topologies: {error}")
+    result = [
         (recipe, topology)
         for recipe in (recipes.split(",") if recipes else RECIPES)
         for topology in (IMAGENET if recipe == "imagenet_lt" else TOPOLOGIES)
         if not topologies or topology in topologies.split(",")
     ]
+    if not result:
+        sys.exit(f"--only={recipes} has no case for --topologies={topologies}; see IMAGENET and TOPOLOGIES.")
+    return result
 
 
 def path_of(recipe: str, topology: str, out: pathlib.Path) -> pathlib.Path:
@@ -88,24 +109,30 @@ def compile_case(recipe: str, topology: str, given: argparse.Namespace, source: 
     """Compiles the programs of a case that its file does not have, and adds each to the file.
 
     Raises:
-      SystemExit: the file is of another compiler, configuration or sources.
+      SystemExit: the file is of another compiler, configuration or sources, the compiler is missing, or no program's
+        name begins as `--program` says.
     """
-    from ltrobust.compilation import chips, rows, topologies
+    from ltrobust.compilation import rows, topologies
     from ltrobust.plan import make_plan
 
-    wanted, path = chips.parse(topology), path_of(recipe, topology, given.out)
-    # First, because JAX is not to look for accelerators.
-    topologies.make_devices(wanted)
+    wanted, path, found = chips.parse(topology), path_of(recipe, topology, given.out), False
+    try:
+        topologies.make_devices(wanted)  # first, because JAX is not to look for accelerators
+    except ValueError as error:
+        sys.exit(str(error))
     plan = make_plan(configuration(recipe, wanted.size), given.out / "none")
     result = resume(path, rows.make_record(plan, wanted, source), given.again)
     for program in rows.programs_for(plan, wanted):
         known = {row.program for row in result.rows}
+        found |= program.name.startswith(given.program)
         if program.name in known or not program.name.startswith(given.program):
             continue
         row = rows.compile_row(program, wanted)
         result = dataclasses.replace(result, rows=(*result.rows, row))
         record.write(path, result)
         print(f"  {recipe} for {topology}, {row.program}: {row.cpu_seconds} CPU seconds {row.problem}", flush=True)
+    if not found:
+        sys.exit(f"no program of {recipe} for {topology} begins with {given.program!r}, as --program says.")
 
 
 def configuration(recipe: str, chips: int) -> Any:
@@ -144,18 +171,28 @@ def resume(path: pathlib.Path, fresh: Compilation, again: bool) -> Compilation:
     return fresh
 
 
-def commit() -> str:
-    """The commit of this checkout.
+def commit(*scripts: str) -> str:
+    """The commit of this checkout, from which `ltrobust` is imported.
+
+    Args:
+      scripts: further files that what is compiled depends on, from the root.
 
     Raises:
-      SystemExit: the sources are not those of the commit, or there is none.
+      SystemExit: the sources are not those of the commit, or there is none, or `ltrobust` is from elsewhere.
     """
-    changed = _git("status", "--porcelain", "--", *SOURCES)
+    if pathlib.Path(ltrobust.__file__).resolve().parents[1] != ROOT:
+        sys.exit(
+            f"ltrobust is imported from {pathlib.Path(ltrobust.__file__).parent}, not from {ROOT}; set PYTHONPATH."
+        )
+    changed = _git("status", "--porcelain", "--", *SOURCES, *scripts)
     head = _git("rev-parse", "HEAD")
     if changed.returncode or head.returncode:
         sys.exit(f"{ROOT.name} is no checkout with commits, so rows could not name theirs: {head.stderr.strip()}")
     if changed.stdout:
-        sys.exit(f"{' and '.join(SOURCES)} have changes; commit them first, or rows would name the wrong commit.")
+        sys.exit(
+            f"{' and '.join((*SOURCES, *scripts))} have changes; commit them first, or rows would name the wrong "
+            "commit."
+        )
     return head.stdout.strip()
 
 
@@ -169,4 +206,4 @@ def _git(*words: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,9 +3,9 @@
     python benchmarks/compiled_input.py
 
 The input is the recipe of CIFAR-10-LT's: 128 images of 32x32x3 are picked out of the training images on the device,
-augmented and scaled (`steps.make_examples`), on one v5e chip. Without indexing is what training on a TPU does
-(`gather` of `phases.make_phase`), with it is what all platforms did before. The compiler's model does not price
-operations that index, so those are counted and their bytes added up. Result:
+augmented and scaled (`steps.make_examples`), on one v5e chip. Training on a TPU does it without indexing, other
+platforms with it (`gather` of `phases.make_phase`). The compiler's model does not price operations that index, so those
+are counted and their bytes added up. Result:
 `benchmarks/results/compiled_input-v5e-1x1.json`, rows as of `ltrobust compile`.
 """
 
@@ -17,6 +17,7 @@ import compile_ahead
 
 from ltrobust.compilation import chips, record, rows, topologies
 from ltrobust.compilation.programs import Program
+from ltrobust.compilation.record import CALL
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 TOPOLOGY = "v5e:1x1"
@@ -27,7 +28,7 @@ FORMS = {True: "pixels indexed", False: "no pixel indexed"}
 
 def main() -> None:
     """Compiles every policy in both forms."""
-    source, topology = compile_ahead.commit(), chips.parse(TOPOLOGY)
+    source, topology = compile_ahead.commit("benchmarks/compiled_input.py"), chips.parse(TOPOLOGY)
     found = topologies.make_devices(topology)
     compiled = []
     for policy in POLICIES:
@@ -84,7 +85,7 @@ def make_program(plan: Any, found: list[Any], name: str, *, gather: bool) -> Pro
         (),
         size,
         data.image_shape,
-        "call",
+        CALL,
         True,
         "student.batch_size",
         lambda: function.trace(step, inputs, order),

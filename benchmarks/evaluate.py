@@ -119,7 +119,10 @@ def subject(given: argparse.Namespace, name: str) -> tuple[np.ndarray, np.ndarra
         if given.data is None:
             sys.exit(f"{name} needs --data=DIR, the folder that holds golden/.")
         _, _, logits_fn, record = golden.load(given.data, name)
-        images, labels = golden.first_images(given.data, record, number)
+        try:
+            images, labels = golden.first_images(given.data, record, number)
+        except ValueError as error:
+            sys.exit(str(error))
         threat = ltrobust.Threat("linf", float(record["radius_255"]))
         build = lambda: torch_golden(record, name)  # noqa: E731
         if given.what == "standard":

@@ -19,7 +19,7 @@ FOLDER = Path("benchmarks") / "results" / "compile_ahead"
 INPUT = Path("benchmarks") / "results" / "compiled_input-v5e-1x1.json"
 HEADER = (
     *("recipe", "topology", "program", "images a chip", "MiB a chip", "ms, model", "images/s, model", "of peak, model"),
-    *("all-reduces", "KiB"),
+    *("messages", "KiB"),
 )
 COLUMNS = """\
 Columns:
@@ -28,7 +28,10 @@ Columns:
 - MiB a chip: memory, at most at a time. JAX takes three quarters of a GPU's.
 - ms, images/s, of peak: the TPU compiler's model of a step, a pass of all images, or a call; the share is of the
   bfloat16 peak. The GPU's compiler has no model.
-- all-reduces, KiB: messages between chips, and what a chip gives to them. In a loop they are sent in every round.
+- messages, KiB: between chips, and what a chip gives to them. One in a loop is sent in every round.
+
+Only what was compiled so far, in the protocol of each record (ImageNet: `quick`, others: `standard`). Validation and
+the starts of attacks are in the files alone.
 """
 SMALLEST = """\
 The smallest topology that was compiled and holds both steps; smaller ones may hold them too. By the TPU compiler's
@@ -40,7 +43,7 @@ PLATFORMS = {"tpu": "TPU", "cuda": "GPU"}
 
 
 def block(root: Path) -> str:
-    """The columns' meaning, what the rows are from, the smallest topologies, and a line for each program."""
+    """The columns' meaning, what the rows are from, the smallest topologies, and a line for each program in view."""
     records = load(root / FOLDER)
     lost = unknown({one.commit for one in records.values()}, root)
     marks = {case: MARK if one.commit in lost else "" for case, one in records.items()}
@@ -52,9 +55,8 @@ def block(root: Path) -> str:
     ]
     note = f"{MARK.strip()}: the commit is not in the history of this repository.\n\n" if any(marks.values()) else ""
     table = markdown([[*HEADER], *rows])
-    return (
-        f"{COLUMNS}\nCompiled from:\n\n{sources(records)}\n{note}{smallest(records)}\n{table}\n{inputs(root / INPUT)}"
-    )
+    parts = [f"{COLUMNS}\nCompiled from:\n\n{sources(records)}\n{note}{smallest(records)}", table, inputs(root)]
+    return "\n".join(parts)
 
 
 def load(folder: Path) -> dict[tuple[str, str], Compilation]:
@@ -122,11 +124,12 @@ def _smallest(one: Compilation) -> list[str]:
     ]
 
 
-def inputs(path: Path) -> str:
+def inputs(root: Path) -> str:
     """Markdown: what the input of a step costs with single pixels indexed and without; empty without a record."""
-    if not path.is_file():
+    if not (root / INPUT).is_file():
         return ""
-    one = record.read(path)
+    one = record.read(root / INPUT)
+    mark = f"{MARK}, not in the history of this repository" if unknown({one.commit}, root) else ""
     lines = [
         [
             row.program,
@@ -139,7 +142,7 @@ def inputs(path: Path) -> str:
     first = one.rows[0]
     caption = (
         f"Input of a training step alone: {first.images} images of {'x'.join(map(str, first.image_shape))} are "
-        f"picked, augmented and scaled on one {one.topology} chip (commit {one.commit[:12]}, jax {one.jax}, "
+        f"picked, augmented and scaled on one {one.topology} chip (commit {one.commit[:12]}{mark}, jax {one.jax}, "
         f"{one.compiler}). Training on a TPU indexes whole images and no pixel, other "
         "platforms index pixels. What gathers take is not in the cycles."
     )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import ltrobust
 from ltrobust.compilation import programs, record, rows, topologies
 
 ROW = record.Row("teacher step", (), record.STEP, 1, 64, (8, 8, 1))
@@ -40,6 +41,7 @@ def checkout(monkeypatch, tmp_path):
     """A checkout with sources, in place of this one; its commit."""
     (tmp_path / "checkout").mkdir()
     monkeypatch.setattr(compile_ahead, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(ltrobust, "__file__", str(tmp_path / "checkout" / "ltrobust" / "__init__.py"))
     git("init", "-q")
     write("configs/a.py", "a = 1\n")
     return committed("ltrobust/a.py", "a = 1\n")
@@ -109,6 +111,7 @@ def test_only_committed_sources_are_compiled(checkout, monkeypatch, tmp_path):
     assert compile_ahead.commit() == checkout
     (tmp_path / "copy").mkdir()
     monkeypatch.setattr(compile_ahead, "ROOT", tmp_path / "copy")
+    monkeypatch.setattr(ltrobust, "__file__", str(tmp_path / "copy" / "ltrobust" / "__init__.py"))
     with pytest.raises(SystemExit, match="copy is no checkout with commits"):
         compile_ahead.commit()
 
@@ -142,3 +145,31 @@ def test_cases_are_those_that_are_named():
         ("imagenet_lt", "h100:8"),
     ]
     assert {recipe for recipe, _ in compile_ahead.cases("", "")} == {*compile_ahead.RECIPES}
+
+
+def test_a_package_from_elsewhere_is_refused(checkout, monkeypatch, tmp_path):
+    assert compile_ahead.commit() == checkout
+    monkeypatch.setattr(ltrobust, "__file__", str(tmp_path / "installed" / "ltrobust" / "__init__.py"))
+    with pytest.raises(SystemExit, match=r"ltrobust is imported from .*installed.*set PYTHONPATH"):
+        compile_ahead.commit()
+
+
+def test_a_script_with_changes_is_refused_where_rows_depend_on_it(checkout):
+    committed("benchmarks/input.py", "a = 1\n")
+    write("benchmarks/input.py", "a = 2\n")
+    compile_ahead.commit()
+    with pytest.raises(SystemExit, match=r"ltrobust and configs and benchmarks/input\.py have changes"):
+        compile_ahead.commit("benchmarks/input.py")
+
+
+@pytest.mark.parametrize(
+    ("recipes", "topologies", "message"),
+    [
+        ("digit", "", "--only names digit; recipes are digits, cifar10"),
+        ("", "v5e:9x9", "--topologies: "),
+        ("imagenet_lt", "v4:2x2x1", "--only=imagenet_lt has no case"),
+    ],
+)
+def test_cases_that_are_not_there_are_refused(recipes, topologies, message):
+    with pytest.raises(SystemExit, match=message):
+        compile_ahead.cases(recipes, topologies)
