@@ -151,8 +151,7 @@ def _note(corrected: Mapping[Difference, float], numbers: Sequence[int], *, prim
         f"Exploratory{' but for the primary comparison' * primary}, {' or '.join(map(str, numbers))} pairs of seeds. "
         "Each interval is that of one comparison; the deviation over seeds is taken to be at least the error over test "
         "images, of independent verdicts where predictions are not kept. After Holm's correction over this page's "
-        f"statements ({len(corrected)} tests) {found}, which so few seeds hardly allow: read unmarked ones as "
-        "suggestions."
+        f"statements ({len(corrected)} tests) {found}. So few seeds hardly allow it: read unmarked ones as suggestions."
     )
 
 

@@ -72,7 +72,7 @@ def test_a_statement_has_the_numbers_of_its_cards(root):
     sentence, _, note = claims.block(root, "docs/page.md", "said").split("\n")
     assert sentence == f"{text}{100 * overall.mean:+.1f} overall."
     assert note.startswith("Exploratory, 3 pairs of seeds.")
-    assert "this page's statements (2 tests) none has p below 0.05, which" in note
+    assert "this page's statements (2 tests) none has p below 0.05. So few seeds" in note
     assert note.endswith(" None of these networks had the panel of sanity checks.")
     assert claims.block(root, "docs/page.md", "other") == ""
 
