@@ -145,7 +145,7 @@ def _note(corrected: Mapping[Difference, float], numbers: Sequence[int], *, prim
     found = (
         f"{below} {'has' if below == 1 else 'have'} p below {ALPHA} (marked{MARK})"
         if below
-        else "none has p below 0.05"
+        else f"none has p below {ALPHA}"
     )
     return (
         f"Exploratory{' but for the primary comparison' * primary}, {' or '.join(map(str, numbers))} pairs of seeds. "
@@ -172,13 +172,10 @@ def contradicted(root: Path) -> Iterator[tuple[Claim, Difference, SeedMean]]:
 def unmentioned(root: Path) -> Iterator[tuple[Claim, str]]:
     """Claims that rest on a network that is not trustworthy, whose seed or failed check they do not name."""
     for claim in read(root):
-        for difference in claim.differences:
-            for name in difference.variants:
-                cards, network = _cards(root, difference, name)
-                for card in cards:
-                    for item in failures(card.networks[network]):
-                        if not {f"seed {card.seed}", item.id} <= _named(claim.despite):
-                            yield claim, f"{name}, seed {card.seed}, is not trustworthy: {item.id}, {item.details}"
+        for name, card, network in _networks(root, claim):
+            for item in failures(network):
+                if not {f"seed {card.seed}", item.id} <= _named(claim.despite):
+                    yield claim, f"{name}, seed {card.seed}, is not trustworthy: {item.id}, {item.details}"
 
 
 def strangers(root: Path) -> Iterator[tuple[Claim, str]]:
@@ -197,18 +194,17 @@ def strangers(root: Path) -> Iterator[tuple[Claim, str]]:
                     yield claim, f"{difference.second}, seed {card.seed}, is not the teacher of {difference.first}"
 
 
-def _networks(root: Path, claims: Iterable[Claim]) -> Iterator[NetworkResult]:
-    """Every network below some claims."""
-    for claim in claims:
-        for difference in claim.differences:
-            for name in difference.variants:
-                found, network = _cards(root, difference, name)
-                yield from (card.networks[network] for card in found)
+def _networks(root: Path, claim: Claim) -> Iterator[tuple[str, Card, NetworkResult]]:
+    """Every network below a claim, with its variant and card."""
+    for difference in claim.differences:
+        for name in difference.variants:
+            found, network = _cards(root, difference, name)
+            yield from ((name, card, card.networks[network]) for card in found)
 
 
 def _panels(root: Path, claims: Iterable[Claim]) -> str:
     """A sentence on networks whose gradients nobody checked, or nothing."""
-    checked = {bool(network.sanity) for network in _networks(root, claims)}
+    checked = {bool(network.sanity) for claim in claims for _, _, network in _networks(root, claim)}
     if checked == {True}:
         return ""
     return f" {'Not all' if True in checked else 'None'} of these networks had the panel of sanity checks."
