@@ -178,7 +178,7 @@ def commit(*scripts: str) -> str:
       scripts: further files that what is compiled depends on, from the root.
 
     Raises:
-      SystemExit: the sources are not those of the commit, or there is none, or `ltrobust` is from elsewhere.
+      SystemExit: the sources are not those of the commit, or there is none, or `ltrobust` is of another folder.
     """
     if pathlib.Path(ltrobust.__file__).resolve().parents[1] != ROOT:
         sys.exit(

@@ -147,7 +147,7 @@ def test_cases_are_those_that_are_named():
     assert {recipe for recipe, _ in compile_ahead.cases("", "")} == {*compile_ahead.RECIPES}
 
 
-def test_a_package_from_elsewhere_is_refused(checkout, monkeypatch, tmp_path):
+def test_a_package_of_another_folder_is_refused(checkout, monkeypatch, tmp_path):
     assert compile_ahead.commit() == checkout
     monkeypatch.setattr(ltrobust, "__file__", str(tmp_path / "installed" / "ltrobust" / "__init__.py"))
     with pytest.raises(SystemExit, match=r"ltrobust is imported from .*installed.*set PYTHONPATH"):
